@@ -1,0 +1,263 @@
+"""Checking medseg's own configuration keys, filling their nulls, and resolving interpolations."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from medseg import keys
+from medseg.errors import MedsegError, nearest
+from medseg.keys import ARGUMENTS, FROM_CHECKPOINT, KEYS, Key
+
+MISSING = "???"
+DURATION = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
+
+
+def check_values(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a composed config: missing, unknown and mistyped keys, values out of range.
+
+    Interpolations and the arguments of other packages' classes pass; both are checked where they are used.
+    """
+    return list(problems(config).values())
+
+
+def problems(config: dict[str, Any]) -> dict[str, str]:
+    """Return ``check_values``'s messages by dotted key."""
+    from_checkpoint = config.get("command") != "train"
+    found = {}
+    for path, key, value in leaves(config):
+        null = key is not None and (key.null or (from_checkpoint and path.startswith(FROM_CHECKPOINT)))
+        if problem := wrong(path, key, value, null_allowed=bool(null)):
+            found[path] = problem
+    return found
+
+
+def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> Iterator[tuple[str, Key | None, Any]]:
+    """Yield (dotted path, key, value) for all that has to be checked.
+
+    ``table`` holds the keys valid inside ``node``; it is None in other packages' objects, of which only missing values
+    and objects of medseg's own are of interest. The key is None where the table does not know the path.
+    """
+    if isinstance(node, dict) and "_target_" in node:
+        own = ARGUMENTS.get(node["_target_"])
+        table = None if own is None else {f"{path}.{name}": key for name, key in own.items()}
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+        child = f"{path}.{name}" if path else str(name)
+        key = table.get(child) if table is not None else None
+        branch = is_branch(key, value) or (table is None and isinstance(value, list))
+        if key or value == MISSING or (table is not None and not branch and name != "_target_"):
+            yield child, key, value
+        if branch:
+            yield from leaves(value, child, table)
+
+
+def is_branch(key: Key | None, value: Any) -> bool:
+    """Tell whether a value holds further keys, rather than being one value."""
+    if isinstance(value, dict):
+        return key is None or key.kind == keys.NODE
+    return isinstance(value, list) and key is not None and key.kind == keys.NODES
+
+
+def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
+    """Return what is wrong with the value of one key, or None."""
+    if isinstance(value, str) and value == MISSING:
+        return f"{path}: missing. Give {path}=... ({describe(key) if key else 'required by its class'})."
+    if key is None:
+        return f"{path}: unknown key.{nearest_key(path, KEYS)}"
+    if (null_allowed and value is None) or is_interpolation(value):
+        return None
+    if not fits(key, value):
+        null = f" Or null: {key.null or 'taken from the checkpoint'}." if null_allowed else ""
+        return f"{path}={value!r}: must be {describe(key)}.{hint(key, value)}{null}"
+    return None
+
+
+def describe(key: Key) -> str:
+    """Say in words what a key may hold, and what it means."""
+    return f"{limits(key)}: {key.meaning}"
+
+
+def limits(key: Key) -> str:
+    """Say in words what a key may hold."""
+    if isinstance(key.allowed, str):
+        return f"{key.kind} in {key.allowed}"
+    if not key.allowed:
+        return key.kind
+    choices = ", ".join(map(str, key.allowed))
+    return {keys.TEXTS: "a list of ", keys.TEXT_OR_TEXTS: "one, or a list, of "}.get(key.kind, "one of ") + choices
+
+
+def hint(key: Key, value: Any) -> str:
+    """Say what to do about a wrong value, where that is not plain."""
+    if key.kind == keys.DURATION and not isinstance(value, str):
+        return " Quote it: unquoted, YAML reads 12:00:00:00 as a number to base 60."
+    if key.kind in (keys.TEXT, keys.TEXT_OR_TEXTS) and isinstance(value, str):
+        return nearest(value, map(str, key.allowed)) if not isinstance(key.allowed, str) else ""
+    return ""
+
+
+def fits(key: Key, value: Any) -> bool:
+    """Tell whether a value has the key's type and lies within its limits."""
+    if not TYPES[key.kind](value):
+        return False
+    items = flat(value) if isinstance(value, list) else [value]
+    if isinstance(key.allowed, str):
+        return all(is_within(item, key.allowed) for item in items)
+    return not key.allowed or all(item in key.allowed for item in items)
+
+
+def is_within(number: float, interval: str) -> bool:
+    """Tell whether a number lies in an interval written as ``"[0, 1)"``.
+
+    >>> is_within(1, "[0, 1)"), is_within(0, "[0, 1)")
+    (False, True)
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    return above and (number <= high if interval[-1] == "]" else number < high)
+
+
+def is_int(value: Any) -> bool:
+    """Tell whether a value is a whole number; true and 3.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number."""
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether a value is text."""
+    return isinstance(value, str)
+
+
+def is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    """Tell whether a value is a list, nested or not, of such items."""
+    return isinstance(value, list) and all(map(is_item, flat(value)))
+
+
+def is_object(value: Any) -> bool:
+    """Tell whether a value describes an object."""
+    return isinstance(value, dict) and "_target_" in value
+
+
+def is_regex(value: Any) -> bool:
+    """Tell whether a value is a regular expression."""
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return True
+
+
+def flat(value: list[Any]) -> Iterator[Any]:
+    """Yield the items of nested lists."""
+    for item in value:
+        yield from flat(item) if isinstance(item, list) else [item]
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    keys.BOOL: lambda value: isinstance(value, bool),
+    keys.INT: is_int,
+    keys.NUMBER: is_number,
+    keys.TEXT: is_text,
+    keys.PATH: is_text,
+    keys.REGEX: is_regex,
+    keys.DURATION: lambda value: is_text(value) and seconds(value) > 0,
+    keys.COUNT: lambda value: isinstance(value, int),
+    keys.INTS: lambda value: is_list(value, is_int),
+    keys.NUMBERS: lambda value: is_list(value, is_number),
+    keys.TEXTS: lambda value: is_list(value, is_text),
+    keys.INT_OR_INTS: lambda value: is_int(value) or is_list(value, is_int),
+    keys.TEXT_OR_TEXTS: lambda value: is_text(value) or is_list(value, is_text),
+    keys.MAPPING: lambda value: isinstance(value, dict),
+    keys.NODE: is_object,
+    keys.NODES: lambda value: isinstance(value, list) and all(map(is_object, value)),
+}
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of a duration written DD:HH:MM:SS.
+
+    >>> parse_duration("00:01:30:00")
+    5400
+
+    Raises:
+        MedsegError: it is written otherwise, or is nothing.
+    """
+    if not isinstance(text, str) or not seconds(text):
+        raise MedsegError(
+            f"{text!r}: a duration above 0 is needed, as quoted text 'DD:HH:MM:SS' (days, hours, minutes, seconds)."
+        )
+    return seconds(text)
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of a duration, 0 for what is none."""
+    match = DURATION.fullmatch(text)
+    days, hours, minutes, rest = map(int, match.groups()) if match else (0, 0, 0, 0)
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def nearest_key(path: str, known: Iterable[str]) -> str:
+    """Return a hint at the closest known key: by the whole path, or else by its last name.
+
+    >>> nearest_key("depth", ["model.depth", "seed"])
+    " Did you mean 'model.depth'?"
+    """
+    known = list(known)
+    by_name = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = get_close_matches(path, known, 1) or [
+        by_name[name] for name in get_close_matches(path.rsplit(".", 1)[-1], by_name, 1)
+    ]
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def is_interpolation(value: Any) -> bool:
+    r"""Tell whether a value is text with an interpolation in it: ``${plan.strides}``, but not ``\${plan.strides}``."""
+    return isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value) is not None
+
+
+def escape(value: Any) -> Any:
+    r"""Make every ``${`` of plain values literal text, as OmegaConf writes it: ``\${``."""
+    if isinstance(value, dict):
+        return {name: escape(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [escape(child) for child in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
+    r"""Fill a config's nulls from an overlay, resolve its interpolations, and return plain containers.
+
+    Args:
+        config: as composed, with ``${…}`` still in it; ``\${`` stands for a literal ``${``.
+        overlay: plain values, such as a plan or a checkpoint's config, whose ``${`` is literal. It replaces nulls and
+            adds keys that are absent, but leaves what an object (a ``_target_`` node) lacks to its own defaults.
+
+    Raises:
+        MedsegError: an interpolation leads nowhere.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    merged = OmegaConf.create(fill(config, escape(overlay or {})))
+    try:
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise MedsegError(f"config: {error}") from error
+    return plain  # type: ignore[return-value]
+
+
+def fill(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with its nulls, and the keys that it lacks, taken from ``overlay``."""
+    filled = dict(config)
+    for name, value in overlay.items():
+        given = config.get(name)
+        if isinstance(given, dict) and isinstance(value, dict):
+            filled[name] = fill(given, value)
+        elif given is None and (name in config or "_target_" not in config):
+            filled[name] = value
+    return filled

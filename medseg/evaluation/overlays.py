@@ -1,0 +1,227 @@
+"""Pictures of a scan with its classes in colour, as a radiologist is used to see them."""
+
+import colorsys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from medseg.io.case import Scan
+
+Indices = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+PALETTE: tuple[Colour, ...] = tuple(
+    (code >> 16, code >> 8 & 255, code & 255)
+    for code in (
+        *(0xE69F00, 0x56B4E9, 0xF0E442, 0x009E73, 0xD55E00, 0x0072B2, 0xCC79A7, 0x5500FF),
+        *(0x5566EE, 0x00FF88, 0xBB0033, 0x00FFFF, 0xAAEEBB, 0x991177, 0x88AA55, 0x7799FF),
+        *(0x8800BB, 0x99DD55, 0xBB1100, 0x884455, 0xFF6688, 0xCC00AA, 0x5544EE, 0x22BBCC),
+    )
+)
+"""Colours of the classes 1, 2, …: the seven of Okabe and Ito ("Color Universal Design", 2008), then, one by one, the
+colour farthest in CIE Lab from all before it for normal, protanopic and deuteranopic eyes alike; none is near grey."""
+
+MIN_HEIGHT = 512
+"""Small scans are enlarged to it. Lengths here and below are in pixels of the result."""
+MAX_SIDE = 1536
+ALPHA = 0.35
+LINE = 2
+DASH = 5
+GAP = 8
+FONT_SIZE = 15
+WHITE = (255, 255, 255)
+CANVAS = (28, 28, 28)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One slice the way it is shown, with the rows running down."""
+
+    picture: NDArray[np.float32]  # (H, W) or (H, W, 3)
+    indices: Indices  # (H, W)
+    truth: Indices  # (H, W), empty where there is none
+    extent: tuple[float, float]  # height and width in mm or px
+    sides: str = ""  # letters of the left, right, top and bottom side
+
+
+def overlay(scan: Scan, indices: Indices, names: Sequence[str], truth: Indices | None = None) -> Image.Image:
+    """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
+
+    ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
+    The truth is drawn as a white dashed contour. A picture is shown whole. Of a volume the axial, coronal and sagittal
+    slice with the most foreground is shown in radiological convention (the patient's right on the left, anterior or
+    superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
+    """
+    true = np.zeros_like(indices) if truth is None else truth
+    panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
+    window = _window(np.concatenate([panel.picture.ravel() for panel in panels]), scan.unit)
+    scale = _scale(panels, min(scan.spacing))
+    legend = _legend(scan, np.bincount(indices.ravel()), None if truth is None else np.bincount(truth.ravel()), names)
+    return _compose([_draw(panel, window, scale) for panel in panels], legend)
+
+
+def colour(index: int) -> Colour:
+    """Return the colour of class ``index`` (from 1): the palette's, then one of a hue not met before."""
+    if index <= len(PALETTE):
+        return PALETTE[index - 1]
+    hue = index * 0.618034 % 1  # steps of the golden ratio never meet an old hue
+    red, green, blue = colorsys.hsv_to_rgb(hue, (1.0, 0.6)[index % 2], (1.0, 0.8, 0.6)[index % 3])
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
+    """A picture (C, H, W): three channels are colours, else the first one is shown."""
+    picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
+    return Panel(picture, indices, truth, (float(scan.shape[0]), float(scan.shape[1])))
+
+
+def _planes(scan: Scan, indices: Indices, truth: Indices) -> Iterator[Panel]:
+    """The slices of a volume with the most foreground; of a single slice, only the plane in which it lies."""
+    volumes, spacing = _towards_lpi([scan.image[0], indices, truth], scan.affine)
+    foreground = (volumes[1] > 0) | (volumes[2] > 0)
+    for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
+        columns, rows = (other for other in range(3) if other != axis)
+        if foreground.shape[axis] > 1 and 1 in foreground.shape:
+            continue
+        amount = np.count_nonzero(foreground, axis=(columns, rows))
+        at = int(amount.argmax()) if amount.any() else len(amount) // 2
+        extent = (foreground.shape[rows] * spacing[rows], foreground.shape[columns] * spacing[columns])
+        picture, shown, true = (np.ascontiguousarray(volume.take(at, axis).T) for volume in volumes)  # (rows, columns)
+        yield Panel(picture, shown, true, extent, sides)
+
+
+def _towards_lpi(
+    volumes: Sequence[NDArray[Any]], affine: NDArray[np.float64]
+) -> tuple[list[NDArray[Any]], tuple[float, ...]]:
+    """The volumes with axes that run to the left, to posterior and to inferior, and the spacing of these axes in mm.
+
+    A slice of such a volume, its first axis across and its second one down, is in radiological convention.
+    """
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    direction = affine[:3, :3] / spacing  # (world axis R A S, voxel axis)
+    order = max(permutations(range(3)), key=lambda axes: float(np.abs(direction[range(3), axes]).sum()))
+    backwards = tuple(slice(None, None, -1 if towards > 0 else 1) for towards in direction[range(3), order])
+    deep = (volume.reshape(*volume.shape, *[1] * (3 - volume.ndim)) for volume in volumes)  # a 2D slice has depth 1
+    return [volume.transpose(order)[backwards] for volume in deep], tuple(float(spacing[axis]) for axis in order)
+
+
+def _window(values: NDArray[np.float32], unit: str) -> tuple[float, float]:
+    """Intensities that are shown black and white: 0 and 255 of a well exposed 8 bit picture, else two percentiles."""
+    low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
+    eight_bit = unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1)
+    return (0.0, 255.0) if eight_bit and high > 127 else (low, high)
+
+
+def _scale(panels: Sequence[Panel], finest: float) -> float:
+    """Pixels of the result for each mm or px, one scale for all panels: the finest voxel gets at least one."""
+    height = max(panel.extent[0] for panel in panels)
+    longest = max(max(panel.extent) for panel in panels)
+    return min(max(1 / finest, MIN_HEIGHT / height), MAX_SIDE / longest)
+
+
+def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Image:
+    height, width = (max(1, round(length * scale)) for length in panel.extent)
+    low, high = window
+    grey = np.clip((panel.picture - low) / max(high - low, 1e-6), 0, 1)
+    picture = Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
+    masks = (Image.fromarray(mask) for mask in (panel.indices, panel.truth))
+    indices, truth = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
+    image = Image.fromarray(_painted(pixels, indices, truth))
+    _letter(image, panel.sides)
+    return image
+
+
+def _painted(pixels: NDArray[np.float32], indices: Indices, truth: Indices) -> NDArray[np.uint8]:
+    """Fill and contour of the classes over pixels (H, W, 3), and the dashed contour of the truth on top."""
+    colours = np.array([(0, 0, 0), *(colour(index) for index in range(1, int(indices.max()) + 1))], np.float32)[indices]
+    filled = np.where(indices[..., None] > 0, (1 - ALPHA) * pixels + ALPHA * colours, pixels)
+    filled = np.where(_contour(indices)[..., None], colours, filled)
+    row, column = np.indices(truth.shape)
+    dashes = _contour(truth) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
+    return np.where(dashes[..., None], 255, filled).astype(np.uint8)
+
+
+def _contour(indices: Indices) -> NDArray[np.bool_]:
+    """The pixels of a class within ``LINE`` of another one or of the background; the frame cuts classes open."""
+    padded = np.pad(indices, LINE, mode="edge")
+    height, width = indices.shape
+    shifts = [(LINE + dy, LINE + dx) for d in range(1, LINE + 1) for dy, dx in ((d, 0), (-d, 0), (0, d), (0, -d))]
+    other = np.any([padded[y : y + height, x : x + width] != indices for y, x in shifts], axis=0)
+    return other & (indices > 0)
+
+
+def _letter(image: Image.Image, sides: str) -> None:
+    width, height = image.size
+    places = ((3, height / 2, "lm"), (width - 3, height / 2, "rm"), (width / 2, 3, "mt"), (width / 2, height - 3, "mb"))
+    draw = ImageDraw.Draw(image)
+    for letter, (x, y, anchor) in zip(sides, places, strict=False):
+        draw.text((x, y), letter, WHITE, _font(), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _legend(
+    scan: Scan, found: NDArray[np.int64], true: NDArray[np.int64] | None, names: Sequence[str]
+) -> list[tuple[Colour, str]]:
+    """A coloured entry for each class that occurs, from the voxels per class index."""
+    entries = []
+    for index in range(1, len(names)):
+        predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
+        if predicted or expected:
+            against = "" if true is None else f" (truth {_size(scan, expected)})"
+            entries.append((colour(index), f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"))
+    if true is not None and true[1:].any():
+        entries.append((WHITE, "dashed: truth"))
+    return entries or [(WHITE, "no foreground")]
+
+
+def _size(scan: Scan, voxels: int) -> str:
+    if scan.unit == "px":
+        return f"{voxels:,} px"
+    volume = voxels * abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000
+    return f"{volume:,.3f} ml" if volume < 1 else f"{volume:,.1f} ml"
+
+
+def _plain(name: str, index: int) -> str:
+    """The name in the letters that Pillow's own font has, which is ASCII; a name with none of them by its number."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip()
+    return letters or f"class {index}"
+
+
+def _compose(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]]) -> Image.Image:
+    """The panels side by side, the legend in lines below."""
+    width = sum(panel.width for panel in panels) + GAP * (len(panels) + 1)
+    width = max(width, 3 * GAP + FONT_SIZE + max(round(_font().getlength(text)) for _, text in legend) + GAP)
+    height = max(panel.height for panel in panels)
+    places = list(_flow([text for _, text in legend], width))
+    canvas = Image.new("RGB", (width, height + 3 * GAP + places[-1][1] + FONT_SIZE), CANVAS)
+    x = GAP
+    for panel in panels:
+        canvas.paste(panel, (x, GAP + (height - panel.height) // 2))
+        x += panel.width + GAP
+    draw = ImageDraw.Draw(canvas)
+    for (fill, text), (x, y) in zip(legend, places, strict=True):
+        top = height + 2 * GAP + y
+        draw.rectangle((x, top, x + FONT_SIZE - 1, top + FONT_SIZE - 1), fill)
+        draw.text((x + FONT_SIZE + GAP, top + FONT_SIZE / 2), text, WHITE, _font(), "lm")
+    return canvas
+
+
+def _flow(texts: Sequence[str], width: int) -> Iterator[tuple[int, int]]:
+    """Where each legend entry begins, line by line."""
+    x, y = GAP, 0
+    for text in texts:
+        length = FONT_SIZE + 3 * GAP + round(_font().getlength(text))
+        if x > GAP and x + length > width:
+            x, y = GAP, y + FONT_SIZE + GAP
+        yield x, y
+        x += length
+
+
+def _font() -> Any:
+    return ImageFont.load_default(FONT_SIZE)

@@ -1,0 +1,98 @@
+"""What a checkpoint holds for prediction, and reading it without trusting it.
+
+A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["medseg"]``, plain containers only. It is
+loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
+"""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medseg import __version__
+from medseg.errors import MedsegError
+
+FORMAT = 1
+PREFIX = "network."  # where the LightningModule keeps the network
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at rest: its description and its weights."""
+
+    path: Path
+    content: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def describe(config: dict[str, Any], classes: dict[str, Any], channels: list[str] | None) -> dict[str, Any]:
+    """Return what is stored under ``checkpoint["medseg"]``.
+
+    Args:
+        config: the run's config with the plan filled in; what only concerns its machine stays behind.
+        classes: class names and their values in mask files, background first.
+        channels: file-name endings of the channels where each has a file of its own.
+    """
+    kept = ("model", "loss", "optimizer", "scheduler", "augment", "preprocessing", "inference", "postprocess", "plan", "seed")
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "config": {key: config[key] for key in kept} | {"dataset": {"name": config["dataset"]["name"]}},
+        "classes": dict(classes),
+        "channels": channels,
+    }
+
+
+def locate(path: str | Path) -> Path:
+    """Return the checkpoint file that ``path`` means: itself, or a run directory's best one.
+
+    Raises:
+        MedsegError: there is none; the message lists what is there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MedsegError(f"checkpoint={path}: no such file or directory. Give a run directory or a .ckpt file.")
+    if path.is_file():
+        return path
+    best = path / "checkpoints" / "best.ckpt"
+    if not best.is_file():
+        found = sorted(str(file.relative_to(path)) for file in path.rglob("*.ckpt"))
+        raise MedsegError(f"checkpoint={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}.")
+    return best
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a medseg checkpoint.
+
+    Raises:
+        MedsegError: the file is missing, damaged, no checkpoint, not medseg's, or of a newer format.
+    """
+    file = locate(path)
+    try:
+        raw = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise MedsegError(f"{file}: not a checkpoint that can be loaded safely ({first_line(error)}).") from error
+    content = raw.get("medseg") if isinstance(raw, dict) else None
+    if not isinstance(content, dict) or "state_dict" not in raw:
+        raise MedsegError(f"{file}: a PyTorch file, but not a medseg checkpoint (it has no 'medseg' entry).")
+    if content["format"] > FORMAT:
+        raise MedsegError(
+            f"{file}: checkpoint format {content['format']} of medseg {content['version']}; this is medseg {__version__}, "
+            f"which reads formats up to {FORMAT}. Update medseg."
+        )
+    return Checkpoint(file, content, network_weights(raw["state_dict"]))
+
+
+def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pick the network's weights out of a LightningModule's state, free of a compiled module's prefix."""
+    return {
+        key.removeprefix(PREFIX).replace("_orig_mod.", ""): value for key, value in state.items() if key.startswith(PREFIX)
+    }
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,67 @@
+"""One prepared image to class indices on its native grid: the part of the road that validation and prediction share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medseg.inference.postprocess import postprocess
+from medseg.inference.sliding_window import Network, sliding_window
+from medseg.preprocessing.geometry import Geometry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter:
+    """How probabilities are made and how they become labels.
+
+    Args:
+        patch_size: the window's size on the network grid.
+        overlap: share of a window that its neighbour covers.
+        batch_size: windows to one pass of the network.
+        mirror_axes: axes flipped for test-time augmentation; none without it.
+        threshold: foreground where its probability (one minus the background's) exceeds this, the likeliest foreground
+            class there; None: the likeliest of all classes.
+        postprocess: arguments of ``medseg.inference.postprocess.postprocess``.
+    """
+
+    patch_size: Sequence[int]
+    overlap: float = 0.5
+    batch_size: int = 1
+    mirror_axes: Sequence[int] = ()
+    threshold: float | None = None
+    postprocess: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self, network: Network, image: Tensor, geometry: Geometry, *, spacing: Sequence[float], unit: str
+    ) -> NDArray[np.uint8]:
+        """Return class indices (*native grid) of an image (C, *network grid) that lies on the network's device."""
+        labels = np.empty(geometry.native_shape, dtype=np.uint8)
+        for place, scores in self.scores(network, image, geometry):
+            labels[..., place] = self.decide(scores).cpu().numpy()
+        return postprocess(labels, spacing, unit, **self.postprocess)
+
+    @torch.inference_mode()
+    def scores(self, network: Network, image: Tensor, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (slice along the last native axis, probabilities (K, *slab)) on the native grid."""
+        probabilities = sliding_window(
+            network,
+            image,
+            patch_size=self.patch_size,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
+            mirror_axes=self.mirror_axes,
+        )
+        background = torch.zeros(len(probabilities), device=image.device)
+        background[0] = 1.0
+        yield from geometry.slabs(probabilities, background)
+
+    def decide(self, scores: Tensor) -> Tensor:
+        """Turn probabilities (K, *) into class indices (*) uint8."""
+        if self.threshold is None:
+            return scores.argmax(0).to(torch.uint8)
+        foreground = 1 - scores[0] > self.threshold
+        return ((scores[1:].argmax(0) + 1) * foreground).to(torch.uint8)

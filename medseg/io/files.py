@@ -1,0 +1,167 @@
+"""Reading scans and masks, and writing masks in the input's own form, whatever the format."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError, nearest
+from medseg.io import nifti, pictures
+from medseg.io.atomic import replacing
+from medseg.io.case import Scan
+
+SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES)
+
+TOLERANCE = 0.1
+"""Grids are the same when every corner agrees within this part of a voxel."""
+
+
+def suffix(path: Path) -> str:
+    """Return the lower-case suffix that tells the format, such as ``.nii.gz``; MedsegError if it is none of ours."""
+    found = _known(path)
+    if found is None:
+        raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(SUFFIXES)}.")
+    return found
+
+
+def stem(path: Path) -> str:
+    """Return the file name without its suffix, ``.nii.gz`` being one."""
+    return path.name[: -len(suffix(path))]
+
+
+def find_images(root: Path) -> list[Path]:
+    """Return the images at or below ``root``, sorted; hidden files and folders (``._x.nii`` too) are passed over.
+
+    Raises:
+        MedsegError: ``root`` does not exist, or holds no file of a known kind.
+    """
+    if not root.exists():
+        raise MedsegError(f"{root}: there is no such file or folder.{nearest(root.name, _names(root.parent))}")
+    files = [root] if root.is_file() else [path for path in root.rglob("*") if _is_visible_file(path, root)]
+    images = sorted(path for path in files if _known(path))
+    if not images:
+        kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
+        there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
+        raise MedsegError(f"{root}: no scans here. Looked for {', '.join(SUFFIXES)}; there are {there}.")
+    return images
+
+
+def read_scan(paths: Sequence[Path]) -> Scan:
+    """Read the channels of one case, from one file that holds all or from one file a channel.
+
+    Raises:
+        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds NaN or infinite voxels, or two files
+            differ in shape or affine.
+    """
+    first, *others = (_read_image(path) for path in paths)
+    for path, scan in zip(paths[1:], others, strict=True):
+        _check_grid(path, scan.shape, scan.affine, like=first)
+    return replace(first, image=np.concatenate([first.image, *(scan.image for scan in others)])) if others else first
+
+
+def read_mask(path: Path, like: Scan | None = None) -> NDArray[np.int32]:
+    """Read the file values (*spatial) of a mask; a colour is ``COLOUR | 0xRRGGBB`` (see ``medseg.io.pictures``).
+
+    Raises:
+        MedsegError: the file cannot be read (as in ``read_scan``), has several channels or values that are not whole,
+            or its shape or affine differs from that of ``like``.
+    """
+    data, affine, layout = _read(path)
+    if like is not None:
+        _check_grid(path, data.shape[1:], affine, like=like)
+    if len(data) == 3 and isinstance(layout, pictures.PictureLayout):
+        return pictures.colour_codes(data)
+    if len(data) != 1:
+        raise MedsegError(f"{path}: a mask has one channel, this file has {len(data)}. Merge them into one label map.")
+    return _whole(data[0], path)
+
+
+def mask_name(path: Path) -> str:
+    """Return the name of an image's mask: its own, but for JPEG, whose losses would change values: PNG."""
+    return stem(path) + ".png" if suffix(path) in {".jpg", ".jpeg"} else path.name
+
+
+def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
+    """Write file values (*spatial) in the form of ``like``, whole or not at all; folders are made as needed.
+
+    NIfTI keeps array shape (without channels), affines with their codes, and units.
+
+    Raises:
+        MedsegError: the file cannot be written, or the format cannot hold the values.
+    """
+    writer = nifti if suffix(path) in nifti.SUFFIXES else pictures
+    with replacing(path) as temporary:
+        writer.write(temporary, values, like)
+
+
+def _known(path: Path) -> str | None:
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _is_visible_file(path: Path, root: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(root).parts) and path.is_file()
+
+
+def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
+    reader = nifti if suffix(path) in nifti.SUFFIXES else pictures
+    if not path.is_file():
+        raise MedsegError(f"{path}: there is no such file.{nearest(path.name, _names(path.parent))}")
+    if path.stat().st_size == 0:
+        raise MedsegError(f"{path}: the file is empty (0 bytes). Copy it again from its source.")
+    data, affine, layout = reader.read(path)  # (C, *spatial)
+    lost = _count_lost(data)
+    if lost:
+        raise MedsegError(
+            f"{path}: {lost} of {data.size} voxels are NaN or infinite."
+            " Replace them, for example by the value of the background."
+        )
+    return data, affine, layout
+
+
+def _count_lost(data: NDArray[Any]) -> int:
+    """Count the voxels that are no number in float32, in which images are kept."""
+    return int(np.count_nonzero(~(np.abs(data) <= np.finfo(np.float32).max))) if data.dtype.kind == "f" else 0
+
+
+def _read_image(path: Path) -> Scan:
+    data, affine, layout = _read(path)
+    image = np.array(data, dtype=np.float32, order="C")
+    return Scan(image, affine, unit="px" if isinstance(layout, pictures.PictureLayout) else "mm", layout=layout)
+
+
+def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
+    """Round values that are whole but for the error of a scale slope, and refuse others."""
+    if np.can_cast(data.dtype, np.int32):
+        return data.astype(np.int32)
+    whole = np.rint(data) if data.dtype.kind == "f" else data
+    wrong = data[(np.abs(data - whole) > 1e-3) | (whole > np.iinfo(np.int32).max) | (whole < np.iinfo(np.int32).min)]
+    if wrong.size:
+        raise MedsegError(
+            f"{path}: {wrong.size} voxels hold no label, for example {wrong[0]:g}."
+            " A mask holds whole numbers below 2^31. Is this a probability map, or resampled with interpolation?"
+        )
+    return whole.astype(np.int32)
+
+
+def _check_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], *, like: Scan) -> None:
+    other = getattr(like.layout, "path", "its image")
+    if shape != like.shape:
+        raise MedsegError(f"{path}: its shape {shape} differs from {like.shape} of {other}. Both must lie on one grid.")
+    corners = np.array([*product(*((0, length - 1) for length in shape))])  # (2**d, d)
+    matrix = (affine - like.affine)[:3]
+    shift = np.linalg.norm(corners @ matrix[:, : len(shape)].T + matrix[:, 3], axis=1).max() / min(like.spacing)
+    if shift > TOLERANCE:
+        raise MedsegError(
+            f"{path}: its affine differs from that of {other} by up to {shift:.3g} voxels:\n"
+            f"  {np.round(affine[:3], 4).tolist()}\n  {np.round(like.affine[:3], 4).tolist()}\n"
+            "Both must lie on one grid: resample one onto the other, or correct its header."
+        )

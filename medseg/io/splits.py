@@ -1,0 +1,176 @@
+"""Splits: which cases train, which choose the best checkpoint, which are tested; no group in two parts."""
+
+import csv
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.atomic import write_json
+from medseg.io.case import Case
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The ids of the cases of each part, sorted."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def save(self, path: Path, hashes: Mapping[str, str], seed: int) -> None:
+        """Write ``splits.json``: the parts, the seed they were drawn with, and the hash of each case's voxels."""
+        write_json(path, {"format": FORMAT, "seed": seed, **asdict(self), "hashes": dict(hashes)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Split":
+        """Read ``splits.json``; MedsegError if it is missing or something else."""
+        content = _read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise MedsegError(f"{path} is no splits.json of format {FORMAT}.")
+        return cls(**_parts(content, path))
+
+
+def make_split(
+    cases: Iterable[Case],
+    *,
+    val: float,
+    test: float,
+    folds: int | None = None,
+    fold: int = 0,
+    seed: int = 0,
+    file: str | None = None,
+) -> Split:
+    """Divide cases by group, at random or as ``file`` says.
+
+    The test part is cut first. The rest is divided into ``folds``, of which ``fold`` is the validation part, or ``val``
+    of all groups validate. Shares count groups and are rounded, with at least one group in a part that is not 0. The
+    result depends on the groups and the seed, not on the order of the cases.
+
+    ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
+
+    Raises:
+        MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
+    """
+    members = defaultdict(list)
+    for case in cases:
+        members[case.group].append(case.id)
+    if file is not None:
+        return _from_file(Path(file), fold, members)
+    _check_shares(val=val, test=test, folds=folds, fold=fold)
+    groups = np.random.default_rng(seed).permutation(np.array(sorted(members), dtype=object))
+    tested, rest = np.split(groups, [_count(test, len(groups))])
+    if folds is None:
+        validated, trained = np.split(rest, [_count(val, len(groups))])
+    else:
+        validated = np.array_split(rest, folds)[fold]
+        trained = np.setdiff1d(rest, validated)
+    if not len(trained) or not len(validated):
+        raise MedsegError(
+            f"a part of the split has no case: of {len(groups)} groups training would have {len(trained)}, validation"
+            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test}, split.folds={folds}."
+            " Lower these, add cases, or check dataset.group."
+        )
+    return Split(*(_ids(part, members) for part in (trained, validated, tested)))
+
+
+def _check_shares(*, val: float, test: float, folds: int | None, fold: int) -> None:
+    if not 0 <= test < 1:
+        raise MedsegError(f"split.test={test} must be at least 0 and below 1.")
+    if folds is None and not 0 < val < 1 - test:
+        raise MedsegError(
+            f"split.val={val} must be above 0, and below 1 with split.test={test}:"
+            " validation chooses the best checkpoint, and training needs the rest."
+        )
+    if folds is not None and (folds < 2 or not 0 <= fold < folds):
+        raise MedsegError(f"split.folds={folds} must be at least 2, and split.fold={fold} from 0 to split.folds - 1.")
+
+
+def _count(share: float, total: int) -> int:
+    return max(1, int(share * total + 0.5)) if share else 0
+
+
+def _ids(groups: Iterable[str], members: Mapping[str, list[str]]) -> tuple[str, ...]:
+    return tuple(sorted(name for group in groups for name in members[group]))
+
+
+def _from_file(path: Path, fold: int, groups: Mapping[str, list[str]]) -> Split:
+    split = _read(path, fold)
+    parts = asdict(split)
+    ids = {name for members in groups.values() for name in members}
+    listed = Counter(name for part in parts.values() for name in part)
+    unknown = [name for name in listed if name not in ids]
+    hints = [nearest(name, ids) for name in unknown[:20]] + [""] * len(unknown[20:])  # a hint takes a search of all ids
+    problems = [f"{name} is no case of the data set.{hint}" for name, hint in zip(unknown, hints, strict=True)]
+    problems += [f"{name} is listed {count} times" for name, count in listed.items() if count > 1]
+    problems += _parted(parts, groups) if not problems else []
+    problems += [f"the part {part!r} has no case" for part in ("train", "val") if not parts[part]]
+    if problems:
+        raise MedsegError(f"split.file={path} does not fit the data:\n{listing(problems)}")
+    if unused := len(ids) - len(listed):
+        log.warning("split.file=%s leaves %d of %d cases unused", path, unused, len(ids))
+    return split
+
+
+def _parted(parts: Mapping[str, Iterable[str]], groups: Mapping[str, list[str]]) -> Iterable[str]:
+    part_of = {name: part for part, names in parts.items() for name in names}
+    for group, members in groups.items():
+        found = sorted({part_of[name] for name in members if name in part_of})
+        if len(found) > 1:
+            yield f"the group {group} is in {' and '.join(found)}: {', '.join(members[:5])}"
+
+
+def _read(path: Path, fold: int) -> Split:
+    if path.suffix == ".csv":
+        return _read_table(path)
+    content = _read_json(path)
+    if not isinstance(content, list):
+        return Split.load(path)
+    if not 0 <= fold < len(content):
+        raise MedsegError(f"split.fold={fold}: {path} holds {len(content)} folds, counted from 0.")
+    return Split(**_parts(content[fold], path))
+
+
+def _read_table(path: Path) -> Split:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(row.get("id"), row.get("part")) for row in csv.DictReader(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MedsegError(f"split.file={path} cannot be read: {error}") from error
+    wrong = [f"line {line}: id={name}, part={part}" for line, (name, part) in enumerate(rows, 2) if part not in PARTS]
+    if wrong or not rows:
+        raise MedsegError(
+            f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
+        )
+    return Split(*(tuple(sorted(str(name) for name, part in rows if part == wanted)) for wanted in PARTS))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MedsegError(f"{path} cannot be read as a split: {error}") from error
+
+
+def _parts(content: Any, path: Path) -> dict[str, tuple[str, ...]]:
+    """Take the lists of ids; nnU-Net's have no test part."""
+    if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
+        raise MedsegError(f"{path} is no split: the lists 'train' and 'val' are missing.")
+    parts = {part: content.get(part, []) for part in PARTS}
+    wrong = [
+        part for part, ids in parts.items() if not isinstance(ids, list) or any(type(name) is not str for name in ids)
+    ]
+    if wrong:
+        raise MedsegError(f"{path}: {', '.join(wrong)} must be lists of case ids.")
+    return {part: tuple(sorted(ids)) for part, ids in parts.items()}

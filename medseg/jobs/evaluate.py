@@ -1,0 +1,178 @@
+"""``medseg eval``: the report of a checkpoint on a part of its data, or on another data set with masks."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+
+from medseg.config import resolve
+from medseg.errors import MedsegError, listing
+from medseg.evaluation.metrics import counts
+from medseg.evaluation.overlays import overlay
+from medseg.evaluation.report import case_rows, summarise, table, write_report
+from medseg.inference.checkpoint import locate, read_checkpoint
+from medseg.inference.predictor import Predictor
+from medseg.io.atomic import replacing, write_json
+from medseg.io.case import Case, Dataset
+from medseg.io.dataset import by_id, open_dataset
+from medseg.io.labels import LabelMap
+from medseg.io.splits import Split
+from medseg.jobs.rundir import logged_to, make_run_dir, write_config, write_environment
+from medseg.preprocessing.fingerprint import read_labelled
+
+log = logging.getLogger(__name__)
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate as the composed config says; return status, score (mean Dice) and seconds.
+
+    Raises:
+        MedsegError: no such checkpoint or data, or no case could be read.
+    """
+    started = time.monotonic()
+    settings = resolve(config)
+    checkpoint = read_checkpoint(settings["checkpoint"])
+    predictor = Predictor.load(
+        checkpoint,
+        trust=settings["trust"],
+        device=settings["device"],
+        precision=settings["precision"],
+        inference=settings["inference"],
+        postprocess=settings["postprocess"],
+    )
+    trained_in = training_run(settings["checkpoint"])
+    is_own = settings["dataset"]["name"] is None
+    node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
+    dataset = open_dataset(node)
+    subset = settings["subset"] or ("test" if is_own else "all")
+    cases = select(dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None))
+    truth_map = classes_of(dataset, predictor.label_map)
+    run_dir = make_run_dir(settings, node["name"])
+    with logged_to(run_dir / "eval.log"):
+        write_config(run_dir / "config.yaml", config | {"run_dir": str(run_dir)})
+        write_environment(run_dir / "environment.json")
+        summary, problems = evaluate_cases(
+            predictor, cases, truth_map, run_dir, subset=subset, overlays=settings["overlays"]
+        )
+        result = {
+            "status": "some_failed" if problems else "done",
+            "reason": f"{len(problems)} of {len(cases)} cases failed" if problems else "",
+            "score": summary["mean"]["dice"],
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_json(run_dir / "result.json", result)
+        log.info("run directory: %s", run_dir)
+    return result
+
+
+def training_run(checkpoint: str) -> Path | None:
+    """Return the run directory that a checkpoint lies in, if it still lies in one."""
+    folder = locate(checkpoint).parent.parent
+    return folder if (folder / "config.yaml").is_file() else None
+
+
+def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, Any]:
+    """Return the ``dataset`` node of the training run, with what this command line gives put over it."""
+    if trained_in is None:
+        raise MedsegError(
+            "the checkpoint does not lie in its run directory, so its data set is unknown: name one, "
+            "as in dataset=folder dataset.root=DIR."
+        )
+    saved = yaml.safe_load((trained_in / "config.yaml").read_text(encoding="utf-8"))
+    given = {key: value for key, value in node.items() if value is not None}
+    return resolve({**saved, "dataset": {**saved["dataset"], **given}})["dataset"]
+
+
+def select(dataset: Dataset, subset: str, split_file: Path | None) -> list[Case]:
+    """Return the cases of one part of the split."""
+    if subset == "all":
+        return list(dataset.cases)
+    if split_file is None:
+        raise MedsegError(f"subset={subset}: there is no split for this data set. Give split.file=FILE or subset=all.")
+    ids = getattr(Split.load(Path(split_file)), subset)
+    missing = sorted(set(ids) - {case.id for case in dataset.cases})
+    if missing:
+        raise MedsegError(f"{split_file}: {len(missing)} case(s) are not in the data set:\n{listing(missing)}")
+    if not ids:
+        raise MedsegError(f"subset={subset}: this part of the split has no case.")
+    return by_id(dataset.cases, ids)
+
+
+def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
+    """Return how this data set's masks name the model's classes: by its own values where it names the same classes."""
+    labels = dataset.labels
+    if labels is None:
+        return trained
+    if set(labels) != set(trained.names):
+        raise MedsegError(f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels.")
+    return LabelMap({name: labels[name] for name in trained.names})
+
+
+def evaluate_cases(
+    predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path, *, subset: str, overlays: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Predict and score cases, write ``metrics.json``, ``cases.csv`` and overlays, and show the table.
+
+    Returns:
+        The summary as in ``metrics.json``, and a line for each case that could not be scored.
+
+    Raises:
+        MedsegError: no case could be scored.
+    """
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for number, case in enumerate(cases, 1):
+        try:
+            rows += score(predictor, case, truth_map)
+        except MedsegError as error:
+            problems.append(f"{case.id}: {error}")
+        log.debug("%d of %d: %s", number, len(cases), case.id)
+    if problems:
+        log.error("%d of %d cases could not be scored:\n%s", len(problems), len(cases), listing(problems))
+    if not rows:
+        raise MedsegError("no case could be scored.")
+    summary = summarise(rows, truth_map.names, subset)
+    write_report(folder, rows, summary)
+    draw_overlays(predictor, pick_examples(rows, cases, overlays), truth_map, folder / "overlays")
+    Console().print(table(summary))
+    return summary, problems
+
+
+def score(predictor: Predictor, case: Case, truth_map: LabelMap) -> list[dict[str, Any]]:
+    """Return the report's rows of one case."""
+    scan, truth = read_labelled(case, truth_map)
+    mask = predictor(scan)
+    return case_rows(
+        case.id,
+        case.group,
+        counts(mask.indices, truth, len(truth_map.names)),
+        truth_map.names,
+        float(np.prod(scan.spacing)),
+        scan.unit,
+    )
+
+
+def pick_examples(rows: Sequence[dict[str, Any]], cases: Sequence[Case], number: int) -> list[Case]:
+    """Pick cases evenly from the worst mean Dice to the best."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["case"], []).append(row["dice"])
+    means = {name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()}
+    ranked = sorted(means, key=lambda name: means[name])
+    places = np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)
+    known = {case.id: case for case in cases}
+    return [known[ranked[place]] for place in places]
+
+
+def draw_overlays(predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path) -> None:
+    """Draw prediction and truth over the scans."""
+    for case in cases:
+        scan, truth = read_labelled(case, truth_map)
+        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=truth)
+        with replacing(folder / f"{case.id}.png") as temporary:
+            picture.save(temporary)

@@ -1,0 +1,143 @@
+"""``medseg predict``: masks for one scan or a folder of scans, from the checkpoint alone."""
+
+import csv
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from medseg.config import resolve
+from medseg.errors import MedsegError, listing
+from medseg.inference.predictor import Mask, Predictor
+from medseg.io.atomic import replacing
+from medseg.io.channels import cases_from_files
+from medseg.io.files import SUFFIXES, find_images, mask_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to segment: its files, one a channel or one for all, and where its mask goes."""
+
+    id: str
+    images: tuple[Path, ...]
+    mask: Path
+    picture: Path
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Predict as the composed config says; return status, reason and seconds.
+
+    Raises:
+        MedsegError: no checkpoint, no scans, or an output folder that cannot be used; nothing has been written then.
+    """
+    started = time.monotonic()
+    settings = resolve(config)
+    predictor = Predictor.load(
+        settings["checkpoint"],
+        trust=settings["trust"],
+        device=settings["device"],
+        precision=settings["precision"],
+        inference=settings["inference"],
+        postprocess=settings["postprocess"],
+    )
+    output = Path(settings["output"])
+    jobs = find_jobs(Path(settings["input"]), output, predictor.channels)
+    failed = predict_all(predictor, jobs, output, draw=settings["overlays"])
+    log.info("%d of %d masks written to %s", len(jobs) - len(failed), len(jobs), output)
+    if len(failed) == len(jobs):
+        raise MedsegError(f"none of {len(jobs)} scan(s) could be segmented:\n{listing(failed)}")
+    return {
+        "status": "some_failed" if failed else "done",
+        "reason": f"{len(failed)} of {len(jobs)} scans failed:\n{listing(failed)}" if failed else "",
+        "score": None,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> list[Job]:
+    """List the scans under ``source`` and where their masks go: the same relative path and name.
+
+    Raises:
+        MedsegError: no scan is there, two have the same name, or a mask would overwrite its scan.
+    """
+    if output.is_file() or output.name.lower().endswith(SUFFIXES):
+        raise MedsegError(f"output={output}: give a folder; the masks in it take the scans' names.")
+    root = source if source.is_dir() else source.parent
+    files = find_images(source)
+    if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
+        files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
+    if not files:
+        raise MedsegError(f"input={source}: no scans in this folder (NIfTI, PNG, JPEG, TIFF or BMP).")
+    cases = cases_from_files(root, files, channels)
+    jobs = [job_of(case.id, case.images, root, output) for case in cases]
+    refuse_overwriting(jobs)
+    return jobs
+
+
+def job_of(name: str, images: tuple[Path, ...], root: Path, output: Path) -> Job:
+    """Return where the results of one scan go."""
+    place = output / images[0].relative_to(root).parent
+    if len(images) == 1:
+        mask = place / mask_name(images[0])
+    else:  # a file a channel: the mask is called like the case
+        mask = output / (name + "".join(images[0].suffixes))
+    return Job(name, images, mask, output / "overlays" / f"{mask.relative_to(output)}.png")
+
+
+def refuse_overwriting(jobs: Sequence[Job]) -> None:
+    """Refuse masks that would take the place of their scans."""
+    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in {image.resolve() for image in job.images}]:
+        raise MedsegError(f"these masks would overwrite their scans; give another output folder:\n{listing(overwritten)}")
+
+
+def predict_all(predictor: Predictor, jobs: Sequence[Job], output: Path, *, draw: bool) -> list[str]:
+    """Segment every scan, whatever becomes of the others; return a line for each that failed."""
+    names = predictor.label_map.names[1:]
+    failed = []
+    with open_table(output / "predictions.csv") as file:
+        columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names), "error"]
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for number, job in enumerate(jobs, 1):
+            started = time.monotonic()
+            row: dict[str, Any] = {"case": job.id, "status": "done"}
+            try:
+                row |= dict(sizes(predict_one(predictor, job, draw=draw)))
+            except MedsegError as error:
+                failed.append(f"{job.id}: {error}")
+                row |= {"status": "failed", "error": str(error)}
+            writer.writerow(row | {"seconds": round(time.monotonic() - started, 2)})
+            file.flush()
+            log.info("%d/%d %s %s", number, len(jobs), job.id, row["status"])
+    return failed
+
+
+def open_table(path: Path) -> TextIO:
+    """Open a CSV file for writing, its folder made first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise MedsegError(f"output={path.parent}: cannot be written ({error.strerror}).") from error
+
+
+def predict_one(predictor: Predictor, job: Job, *, draw: bool) -> Mask:
+    """Segment one scan, write its mask and, if wanted, its overlay."""
+    mask = predictor(job.images)
+    mask.save(job.mask)
+    if draw:
+        from medseg.evaluation.overlays import overlay
+
+        with replacing(job.picture) as temporary:
+            overlay(mask.scan, mask.indices, predictor.label_map.names).save(temporary)
+    return mask
+
+
+def sizes(mask: Mask) -> Iterator[tuple[str, Any]]:
+    """Yield the columns of ``predictions.csv`` that tell how large each class is."""
+    yield from ((f"{name}_voxels", value) for name, value in mask.voxels.items())
+    yield from ((f"{name}_ml", round(value, 6)) for name, value in (mask.ml or {}).items())

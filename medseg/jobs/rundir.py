@@ -1,0 +1,103 @@
+"""Run directories: where a job's files go, and what made them."""
+
+import logging
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from medseg.errors import MedsegError
+from medseg.io.atomic import write_json, write_text
+
+PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
+
+
+def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
+    """Make and return the run directory: ``run_dir`` where given, else ``outputs/<command>/<dataset>/<timestamp>``.
+
+    Raises:
+        MedsegError: it cannot be made, or ``run_dir`` holds something already.
+    """
+    try:
+        if config["run_dir"]:
+            path = Path(config["run_dir"])
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise MedsegError(f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it.")
+            return path
+        return make_unique(Path("outputs") / config["command"] / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    except OSError as error:
+        raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
+
+
+def make_unique(path: Path) -> Path:
+    """Make ``path``, or ``path-2``, ``path-3``, … where others were quicker."""
+    candidate, number = path, 1
+    while True:
+        try:
+            candidate.mkdir(parents=True, exist_ok=False)
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write a config as YAML."""
+    write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def write_environment(path: Path) -> None:
+    """Write versions, git revision, device and arguments: what another needs to repeat the run."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    write_json(
+        path,
+        {
+            "arguments": sys.argv[1:],
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": device,
+            "git": git_revision(),
+            "versions": {name: installed(name) for name in PACKAGES},
+        },
+    )
+
+
+def installed(name: str) -> str | None:
+    """Return a package's installed version."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """Return the revision of the checkout that medseg runs from, "-dirty" where it was changed; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Copy medseg's log, with times, into a file while the block runs."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("medseg")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,218 @@
+"""medseg's own configuration keys: type, range and meaning. The YAML files under ``conf/`` hold their defaults.
+
+``KEYS`` names the keys outside ``_target_`` nodes by their dotted path, ``ARGUMENTS`` those of medseg's own classes by
+target. What other packages' classes take is checked where it is built.
+"""
+
+from dataclasses import dataclass
+
+BOOL = "true or false"
+INT = "a whole number"
+NUMBER = "a number"
+TEXT = "text"
+PATH = "a path"
+REGEX = "a regular expression"
+DURATION = "a duration 'DD:HH:MM:SS'"
+COUNT = "a whole number, true or false"
+INTS = "a list of whole numbers"
+NUMBERS = "a list of numbers"
+TEXTS = "a list of texts"
+INT_OR_INTS = "a whole number or a list of them"
+TEXT_OR_TEXTS = "text or a list of texts"
+MAPPING = "a mapping"
+NODE = "one object (a mapping with _target_)"
+NODES = "a list of objects (mappings with _target_)"
+
+Allowed = str | tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a key may hold.
+
+    ``allowed`` is an interval such as ``"[0, 1)"`` or the choices; of a list it concerns every item. ``null`` says what
+    null means where it is allowed, and is empty where it is not.
+    """
+
+    kind: str
+    meaning: str
+    allowed: Allowed = ()
+    null: str = ""
+
+
+PLANNED = "planned from the data"
+MODALITIES = ("mri", "ct", "xray", "ultrasound", "microscopy", "pet")
+NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+
+KEYS: dict[str, Key] = {
+    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict")),
+    "seed": Key(INT, "fixes every random draw", "[0, inf)"),
+    "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
+    "resume": Key(PATH, "a run directory to go on with", null="start anew"),
+    "cache_dir": Key(PATH, "where preprocessed scans are kept"),
+    "checkpoint": Key(PATH, "a run directory or a .ckpt file"),
+    "input": Key(PATH, "a scan, or a folder of scans"),
+    "output": Key(PATH, "the folder for masks"),
+    "subset": Key(
+        TEXT,
+        "the part of the data to evaluate",
+        ("test", "val", "train", "all"),
+        null="test of the checkpoint's own data, all of another's",
+    ),
+    "trust": Key(TEXTS, "targets beyond medseg's own that the checkpoint may name"),
+    "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
+    "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
+    "overlays": Key(COUNT, "pictures to draw: a number of cases, true for all", "[0, inf)"),
+    # dataset
+    "dataset.name": Key(TEXT, "names the run's folder"),
+    "dataset.root": Key(PATH, "the folder of the data"),
+    "dataset.images": Key(PATH, "sub-folder of the images"),
+    "dataset.masks": Key(PATH, "sub-folder of the masks"),
+    "dataset.channels": Key(TEXTS, "name endings where each channel has its own file", null="one file a case"),
+    "dataset.modality": Key(TEXT_OR_TEXTS, "one modality, or one a channel", MODALITIES, null="as the layout tells"),
+    "dataset.labels": Key(MAPPING, "class names and their values in the masks", null="read off the data"),
+    "dataset.group": Key(REGEX, "its first group in a case's id is the patient", null="every case its own"),
+    "dataset.group_file": Key(PATH, "a CSV table with the columns id and group", null="none"),
+    "dataset.dims": Key(INT, "dimensions of the phantom", (2, 3)),
+    "dataset.n_channels": Key(INT, "channels of the phantom", "[1, 16]"),
+    "dataset.cases": Key(INT, "number of phantoms", "[1, inf)"),
+    "dataset.size": Key(INT, "voxels along an axis of the phantom, about", "[16, inf)"),
+    "dataset.seed": Key(INT, "fixes the phantoms", "[0, inf)"),
+    "dataset.layout": Key(NODE, "finds the cases under the root"),
+    # split
+    "split.val": Key(NUMBER, "share of the groups for validation", "[0, 1)"),
+    "split.test": Key(NUMBER, "share of the groups for the test", "[0, 1)"),
+    "split.file": Key(PATH, "explicit case ids: splits.json, splits_final.json or a table", null="drawn by seed"),
+    "split.folds": Key(INT, "folds of cross-validation", "[2, inf)", null="one split by share"),
+    "split.fold": Key(INT, "the fold that validates", "[0, inf)"),
+    # preprocessing
+    "preprocessing.spacing": Key(NUMBERS, "spacing of the network grid, in mm", "(0, inf)", null=PLANNED),
+    "preprocessing.resize": Key(INTS, "shape of the network grid, in 2D", "[1, inf)", null="the images' own"),
+    "preprocessing.crop": Key(BOOL, "crop to the non-constant part"),
+    "preprocessing.normalize": Key(TEXTS, "normalisation, one or one a channel", NORMALISATIONS, null=PLANNED),
+    "preprocessing.window": Key(NUMBERS, "[low, high] of the CT window, in HU", null=PLANNED),
+    "preprocessing.denoise": Key(TEXT, "denoising filter", ("gaussian", "median"), null="none"),
+    "preprocessing.denoise_strength": Key(NUMBER, "its width, in voxels", "(0, inf)"),
+    # plan
+    "plan.in_channels": Key(INT, "channels of the images", "[1, inf)", null=PLANNED),
+    "plan.out_channels": Key(INT, "classes, background included", "[2, inf)", null=PLANNED),
+    "plan.patch_size": Key(INTS, "voxels of a patch along each axis", "[1, inf)", null=PLANNED),
+    "plan.batch_size": Key(INT, "patches in a batch", "[1, inf)", null=PLANNED),
+    "plan.strides": Key(INTS, "pooling per level and axis", "[1, inf)", null=PLANNED),
+    "plan.kernel_sizes": Key(INTS, "convolution kernels per stage and axis", "[1, inf)", null=PLANNED),
+    "plan.mirror_axes": Key(INTS, "axes that may be flipped", "[0, 2]", null=PLANNED),
+    # augment
+    "augment.spatial": Key(NODE, "rotation, scaling and mirroring in one", null="none"),
+    "augment.intensity": Key(NODES, "intensity augmentations, one after the other"),
+    "augment.transforms": Key(NODES, "MONAI transforms added to each sample"),
+    # trainer
+    "trainer.max_epochs": Key(INT, "epochs to train at most", "[1, inf)"),
+    "trainer.max_time": Key(DURATION, "time to train at most, validations included", null="no limit"),
+    "trainer.steps_per_epoch": Key(INT, "batches in an epoch", "[1, inf)"),
+    "trainer.accelerator": Key(TEXT, "auto, cpu, gpu, mps"),
+    "trainer.devices": Key(INT, "how many of them", "[1, inf)"),
+    "trainer.precision": Key(TEXT, "arithmetic of the network", PRECISIONS),
+    "trainer.gradient_clip": Key(NUMBER, "largest norm of the gradient", "(0, inf)", null="no clipping"),
+    "trainer.accumulate": Key(INT, "batches for each step of the optimizer", "[1, inf)"),
+    "trainer.validation_interval": Key(INT, "epochs from one validation to the next", "[1, inf)", null="by its cost"),
+    "trainer.validation_share": Key(NUMBER, "share of the time that validations may take", "(0, 1)"),
+    "trainer.patience": Key(INT, "validations without gain before stopping", "[1, inf)", null="no early stop"),
+    "trainer.foreground": Key(NUMBER, "share of patches centred on foreground", "[0, 1]"),
+    "trainer.workers": Key(INT, "processes that load data", "[0, inf)"),
+    "trainer.deterministic": Key(BOOL, "same result on every run, more slowly"),
+    # inference
+    "inference.overlap": Key(NUMBER, "overlap of neighbouring windows", "[0, 1)"),
+    "inference.tta": Key(BOOL, "test-time augmentation by mirroring"),
+    "inference.threshold": Key(NUMBER, "probability that makes a voxel foreground", "(0, 1)", null="likeliest class"),
+    "inference.batch_size": Key(INT, "windows in a batch", "[1, inf)"),
+    # postprocess
+    "postprocess.largest": Key(BOOL, "keep the largest component of each class"),
+    "postprocess.min_ml": Key(NUMBER, "drop components smaller than this, in ml", "[0, inf)"),
+    "postprocess.min_voxels": Key(INT, "drop components smaller than this, in voxels", "[0, inf)"),
+    "postprocess.fill_holes": Key(BOOL, "fill holes enclosed by a class"),
+    "postprocess.smooth_mm": Key(NUMBER, "width of border smoothing, in mm", "[0, inf)"),
+}
+
+_PROBABILITY = Key(NUMBER, "share of the samples that it changes", "[0, 1]")
+_RANGE = Key(NUMBERS, "[low, high] to draw from", "(0, inf)")
+_WARMUP = Key(NUMBER, "share of the run over which the rate rises", "[0, 1)")
+_BATCH = Key(BOOL, "sum over the batch too")
+_SQUARED = Key(BOOL, "squares in the denominator")
+_DIMS = Key(INT, "dimensions of the images", (2, 3), null=PLANNED)
+
+ARGUMENTS: dict[str, dict[str, Key]] = {
+    "medseg.models.UNet": {
+        "spatial_dims": _DIMS,
+        "in_channels": KEYS["plan.in_channels"],
+        "out_channels": KEYS["plan.out_channels"],
+        "depth": Key(INT, "number of poolings; depth 4 has five levels", "[1, 7]", null=PLANNED),
+        "base_channels": Key(INT, "channels of the finest level, doubled per level", "[1, inf)", null=PLANNED),
+        "max_channels": Key(INT, "cap on the channels of a level", "[1, inf)"),
+        "strides": KEYS["plan.strides"],
+        "kernel_sizes": KEYS["plan.kernel_sizes"],
+        "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of an encoder stage", "[1, inf)"),
+        "decoder_blocks": Key(INT_OR_INTS, "convolutions of a decoder stage", "[1, inf)"),
+        "norm": Key(TEXT, "normalisation", ("instance", "batch", "group", "none")),
+        "activation": Key(TEXT, "activation", ("leaky_relu", "relu", "gelu", "silu")),
+        "dropout": Key(NUMBER, "share of the feature maps dropped", "[0, 1)"),
+        "residual": Key(BOOL, "residual blocks in the encoder"),
+        "downsampling": Key(TEXT, "how a level halves the map", ("max_pool", "strided")),
+        "deep_supervision": Key(BOOL, "a loss on every decoder level"),
+    },
+    "medseg.training.losses.DiceLoss": {
+        "squared": _SQUARED,
+        "batch": _BATCH,
+        "include_background": Key(BOOL, "count the background as a class"),
+    },
+    "medseg.training.losses.CrossEntropyLoss": {
+        "label_smoothing": Key(NUMBER, "share of the target spread over all classes", "[0, 1)"),
+    },
+    "medseg.training.losses.DiceCELoss": {
+        "dice_weight": Key(NUMBER, "weight of the Dice part", "[0, inf)"),
+        "ce_weight": Key(NUMBER, "weight of the cross-entropy", "[0, inf)"),
+        "squared": _SQUARED,
+        "batch": _BATCH,
+    },
+    "medseg.training.schedules.Polynomial": {
+        "power": Key(NUMBER, "exponent of the decay", "(0, inf)"),
+        "warmup": _WARMUP,
+    },
+    "medseg.training.schedules.Cosine": {
+        "final": Key(NUMBER, "share of the rate that is left at the end", "[0, 1]"),
+        "warmup": _WARMUP,
+    },
+    "medseg.training.schedules.Constant": {"warmup": _WARMUP},
+    "medseg.augmentation.Spatial": {
+        "rotation": Key(NUMBER, "largest rotation, in degrees", "[0, 180]"),
+        "scale": _RANGE,
+        "probability": _PROBABILITY,
+        "mirror_axes": KEYS["plan.mirror_axes"],
+    },
+    "medseg.augmentation.Noise": {
+        "probability": _PROBABILITY,
+        "std": Key(NUMBER, "largest standard deviation of the noise", "[0, inf)"),
+    },
+    "medseg.augmentation.Blur": {"probability": _PROBABILITY, "sigma": _RANGE},
+    "medseg.augmentation.Brightness": {"probability": _PROBABILITY, "factor": _RANGE},
+    "medseg.augmentation.Contrast": {"probability": _PROBABILITY, "factor": _RANGE},
+    "medseg.augmentation.Gamma": {"probability": _PROBABILITY, "gamma": _RANGE},
+    "medseg.io.layouts.phantom": {
+        "root": KEYS["dataset.root"],
+        "dims": KEYS["dataset.dims"],
+        "channels": KEYS["dataset.n_channels"],
+        "cases": KEYS["dataset.cases"],
+        "size": KEYS["dataset.size"],
+        "seed": KEYS["dataset.seed"],
+    },
+    "medseg.io.layouts.folder": {
+        "root": KEYS["dataset.root"],
+        "images": KEYS["dataset.images"],
+        "masks": KEYS["dataset.masks"],
+        "channels": KEYS["dataset.channels"],
+    },
+    "medseg.io.layouts.decathlon": {"root": KEYS["dataset.root"]},
+}
+
+FROM_CHECKPOINT = ("dataset.", "inference.", "postprocess.", "split.", "precision")
+"""Beginnings of the keys that eval and predict take from the checkpoint where they are null."""

@@ -1,0 +1,322 @@
+"""The U-Net, in 2D and 3D.
+
+Ronneberger et al., "U-Net" (MICCAI 2015); Çiçek et al., "3D U-Net" (MICCAI 2016). The options span nnU-Net's networks:
+Isensee et al., "nnU-Net" (Nature Methods 2021) and "nnU-Net Revisited" (MICCAI 2024), as ``nnunet`` below shows.
+
+    nnunet = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "depth": 5, "downsampling": "strided"}
+    UNet(**nnunet)                                                                              # PlainConvUNet
+    UNet(**nnunet, residual=True, blocks=[1, 3, 4, 6, 6, 6], decoder_blocks=1)                  # ResEnc
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, pairwise
+from math import gcd, prod
+
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError, listing, nearest
+
+Axes = tuple[int, ...]
+"""One number an axis."""
+
+NORMS = ("instance", "batch", "group", "none")
+DOWNSAMPLINGS = ("max_pool", "strided")
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": partial(nn.LeakyReLU, 0.01, inplace=True),
+    "relu": partial(nn.ReLU, inplace=True),
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+_INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The kinds of layer that a network is made of: 2D or 3D, and what follows its convolutions."""
+
+    dims: int
+    norm: str
+    activation: str
+    dropout: float
+
+    def conv(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1, *, bias: bool = True) -> nn.Module:
+        """A convolution that keeps the size, or divides it by the stride where the stride divides it."""
+        return _CONV[self.dims](inputs, outputs, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=bias)
+
+    def normalise(self, channels: int) -> nn.Module:
+        """The norm, or nothing. Groups are eight, or as many as divide the channels."""
+        if self.norm == "instance":
+            return _INSTANCE[self.dims](channels, affine=True)
+        if self.norm == "batch":
+            return _BATCH[self.dims](channels)
+        return nn.GroupNorm(gcd(8, channels), channels) if self.norm == "group" else nn.Identity()
+
+    def activate(self) -> nn.Module:
+        """The activation, in place where its gradient can be had from its output."""
+        return ACTIVATIONS[self.activation]()
+
+    def block(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1) -> nn.Module:
+        """Convolution, dropout (of whole channels), norm, activation."""
+        dropout = [_DROPOUT[self.dims](self.dropout)] if self.dropout else []
+        convolution = self.conv(inputs, outputs, kernel, stride)
+        return nn.Sequential(convolution, *dropout, self.normalise(outputs), self.activate())
+
+    def residual_block(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1) -> nn.Module:
+        """Two convolutions and a shortcut."""
+        return ResidualBlock(self, inputs, outputs, kernel, stride)
+
+    def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
+        """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
+        same_size = stride == 1 or stride == (1,) * self.dims
+        pool = [] if same_size else [_MEAN_POOL[self.dims](stride)]
+        if inputs == outputs:
+            return nn.Sequential(*pool)
+        one = (1,) * self.dims
+        return nn.Sequential(*pool, self.conv(inputs, outputs, one, bias=False), self.normalise(outputs))
+
+    def stage(
+        self, count: int, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1, *, residual: bool = False
+    ) -> list[nn.Module]:
+        """``count`` blocks in a row, of which the first changes channels and size."""
+        block = self.residual_block if residual else self.block
+        return [block(inputs, outputs, kernel, stride), *(block(outputs, outputs, kernel) for _ in range(count - 1))]
+
+
+class ResidualBlock(nn.Module):
+    """convolution-norm-activation, convolution-norm, added to the shortcut, activation.
+
+    The basic block of ResNet-D: He et al., "Bag of Tricks for Image Classification" (CVPR 2019), figure 2c.
+    """
+
+    def __init__(self, layers: Layers, inputs: int, outputs: int, kernel: Axes, stride: Axes | int) -> None:
+        super().__init__()
+        self.first = layers.block(inputs, outputs, kernel, stride)
+        self.second = layers.conv(outputs, outputs, kernel)
+        self.norm = layers.normalise(outputs)
+        self.shortcut = layers.shortcut(inputs, outputs, stride)
+        self.activation = layers.activate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, *spatial) -> (B, outputs, *spatial / stride)."""
+        # In place: neither the norm nor the convolution needs its output to find its gradient.
+        return self.activation(self.norm(self.second(self.first(x))).add_(self.shortcut(x)))
+
+
+class UNet(nn.Module):
+    """A U-Net of ``depth`` poolings: (B, in_channels, *spatial) -> [logits (B, out_channels, *spatial)].
+
+    Level 0 is the input's resolution, level ``depth`` the bottom. Lists have their finest level first.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        depth: number of poolings, 1 to 7.
+        base_channels: channels of level 0; they double from level to level.
+        max_channels: no level has more channels than this.
+        strides: by how much each pooling shrinks each axis: ``depth`` entries, each a number or one an axis. None: 2.
+        kernel_sizes: odd kernel sizes of each level: ``depth + 1`` entries, each a number or one an axis. None: 3.
+        blocks: convolutions (residual blocks if ``residual``) of each encoder level: a number or ``depth + 1`` of them.
+        decoder_blocks: convolutions of each decoder level: a number or ``depth`` of them.
+        norm: ``instance``, ``batch``, ``group`` or ``none``.
+        activation: ``leaky_relu`` (slope 0.01), ``relu``, ``gelu`` or ``silu``.
+        dropout: the share of channels dropped after a convolution in training.
+        residual: residual blocks in the encoder, after a stem of one convolution.
+        downsampling: ``max_pool``, or ``strided``: the first convolution of a level has the stride.
+        deep_supervision: in training, logits of every level but the bottom, finest first.
+
+    Raises:
+        MedsegError: an argument is out of its range, or an input does not fit; see ``divisor`` and ``smallest``.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        depth: int,
+        base_channels: int = 32,
+        max_channels: int = 320,
+        strides: Sequence[Sequence[int] | int] | None = None,
+        kernel_sizes: Sequence[Sequence[int] | int] | None = None,
+        blocks: Sequence[int] | int = 2,
+        decoder_blocks: Sequence[int] | int = 2,
+        norm: str = "instance",
+        activation: str = "leaky_relu",
+        dropout: float = 0.0,
+        residual: bool = False,
+        downsampling: str = "max_pool",
+        deep_supervision: bool = False,
+    ) -> None:
+        super().__init__()
+        _refuse(_wrong_numbers(spatial_dims, depth, in_channels, out_channels, base_channels, max_channels, dropout))
+        _refuse(_wrong_names(norm, activation, downsampling))
+        self.strides = _per_axis("strides", strides, depth, spatial_dims, default=2)
+        self.kernel_sizes = _per_axis("kernel_sizes", kernel_sizes, depth + 1, spatial_dims, default=3)
+        _refuse(_wrong_kernels(self.kernel_sizes))
+        self.channels = [min(base_channels * 2**level, max_channels) for level in range(depth + 1)]
+        self.spatial_dims, self.in_channels, self.depth, self.norm = spatial_dims, in_channels, depth, norm
+
+        layers = Layers(spatial_dims, norm, activation, dropout)
+        counts = _per_level("blocks", blocks, depth + 1)
+        self.encoder = self._encoder(layers, counts, residual=residual, pooling=downsampling == "max_pool")
+        self.up, self.decoder = self._decoder(layers, _per_level("decoder_blocks", decoder_blocks, depth))
+        heads = depth if deep_supervision else 1
+        self.heads = nn.ModuleList(layers.conv(c, out_channels, (1,) * spatial_dims) for c in self.channels[:heads])
+        self.initialise()
+
+    def _encoder(self, layers: Layers, blocks: list[int], *, residual: bool, pooling: bool) -> nn.ModuleList:
+        """One stage a level, the first without a stride."""
+        channels, kernels = self.channels, self.kernel_sizes
+        stem = [layers.block(self.in_channels, channels[0], kernels[0])] if residual else []
+        inputs = channels[0] if residual else self.in_channels
+        stages = [nn.Sequential(*stem, *layers.stage(blocks[0], inputs, channels[0], kernels[0], residual=residual))]
+        for level, (before, after) in enumerate(pairwise(channels), start=1):
+            stride = self.strides[level - 1]
+            pool = [_MAX_POOL[layers.dims](stride)] if pooling else []
+            convs = layers.stage(
+                blocks[level], before, after, kernels[level], 1 if pooling else stride, residual=residual
+            )
+            stages.append(nn.Sequential(*pool, *convs))
+        return nn.ModuleList(stages)
+
+    def _decoder(self, layers: Layers, blocks: list[int]) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """The transposed convolution into each level, and the stage that merges its output with the skip."""
+        up, stages = nn.ModuleList(), nn.ModuleList()
+        for level, (outputs, below) in enumerate(pairwise(self.channels)):
+            stride = self.strides[level]
+            up.append(_UP[layers.dims](below, outputs, stride, stride))
+            convs = layers.stage(blocks[level], 2 * outputs, outputs, self.kernel_sizes[level])
+            stages.append(nn.Sequential(*convs))
+        return up, stages
+
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew, from ``generator`` (None: torch's own, as every module does when it is made).
+
+        He et al., "Delving Deep into Rectifiers" (ICCV 2015), with nnU-Net's slope. The last norm of a residual block
+        starts at zero, so that each block starts as its shortcut: Goyal et al. 2017 (arXiv 1706.02677), section 5.1.
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+                nn.init.kaiming_normal_(module.weight, a=0.01, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, ResidualBlock):
+                for weight in module.norm.parameters():
+                    nn.init.zeros_(weight)
+
+    @property
+    def divisor(self) -> Axes:
+        """What each axis of an input must be a multiple of."""
+        return tuple(prod(along) for along in zip(*self.strides, strict=True))
+
+    @property
+    def smallest(self) -> Axes:
+        """The shape of the fewest voxels that works. A norm needs two at the bottom: one alone has no variance."""
+        double = self.divisor.index(min(self.divisor)) if self.norm != "none" else None
+        return tuple(size * 2 if axis == double else size for axis, size in enumerate(self.divisor))
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise MedsegError unless the network can take an input of ``shape``, (B, C, *spatial)."""
+        rank, spatial = self.spatial_dims, tuple(shape[2:])
+        if len(shape) != rank + 2 or shape[1] != self.in_channels:
+            raise MedsegError(
+                f"The U-Net was given an input of shape {tuple(shape)}. It takes (batch, {self.in_channels} channels, "
+                f"{rank} spatial axes): see model.in_channels and model.spatial_dims."
+            )
+        divisible = all(size % divisor == 0 for size, divisor in zip(spatial, self.divisor, strict=True))
+        if not divisible or prod(spatial) < prod(self.smallest):
+            raise MedsegError(
+                f"The U-Net of depth {self.depth} was given an input of {_times(spatial)}. Each axis must be a "
+                f"multiple of {_times(self.divisor)}, and the smallest input that works is {_times(self.smallest)}. "
+                "Pad the input, or lower model.depth."
+            )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, *spatial) -> logits, finest first; one entry unless training with deep supervision."""
+        self.check(x.shape)
+        skips = []
+        for stage in self.encoder:
+            x = stage(x)  # (B, channels[level], *spatial / strides so far)
+            skips.append(x)
+        skips.pop()  # the bottom has no skip
+        outputs = []
+        for level in reversed(range(self.depth)):
+            x = torch.cat([self.up[level](x), skips.pop()], dim=1)  # (B, 2 channels[level], *)
+            x = self.decoder[level](x)  # (B, channels[level], *)
+            if level == 0 or (self.training and level < len(self.heads)):
+                outputs.append(self.heads[level](x))  # (B, out_channels, *)
+        return outputs[::-1]
+
+
+def _times(shape: Axes) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    """Raise all problems at once, if there are any."""
+    if found := list(problems):
+        raise MedsegError("The U-Net cannot be built as asked:\n" + listing(found))
+
+
+def _wrong_numbers(
+    dims: int, depth: int, in_channels: int, out_channels: int, base: int, most: int, dropout: float
+) -> Iterator[str]:
+    if dims not in (2, 3):
+        yield f"model.spatial_dims is {dims}; allowed: 2 or 3."
+    if depth not in range(1, 8):
+        yield f"model.depth is {depth}; allowed: 1 to 7."
+    counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base, "max_channels": most}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            yield f"model.{name} is {count}; allowed: 1 or more."
+    if not 0 <= dropout < 1:
+        yield f"model.dropout is {dropout}; allowed: from 0 to below 1."
+
+
+def _wrong_names(norm: str, activation: str, downsampling: str) -> Iterator[str]:
+    given = {"norm": norm, "activation": activation, "downsampling": downsampling}
+    choices = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "downsampling": DOWNSAMPLINGS}
+    for key, name in given.items():
+        allowed = choices[key]
+        if name not in allowed:
+            yield f"model.{key} is {name!r}; allowed: {', '.join(allowed)}.{nearest(str(name), allowed)}"
+
+
+def _wrong_kernels(kernels: list[Axes]) -> Iterator[str]:
+    for level, kernel in enumerate(kernels):
+        if any(size % 2 == 0 for size in kernel):
+            yield f"model.kernel_sizes of level {level} is {list(kernel)}; allowed: odd sizes, which keep the grid."
+
+
+def _per_level(name: str, counts: Sequence[int] | int, levels: int) -> list[int]:
+    """One count a level."""
+    counts = [counts] * levels if isinstance(counts, int) else list(counts)
+    if len(counts) != levels or min(counts) < 1:
+        raise MedsegError(f"model.{name} is {counts}; this depth needs {levels} numbers, each 1 or more.")
+    return counts
+
+
+def _per_axis(
+    name: str, sizes: Sequence[Sequence[int] | int] | None, levels: int, dims: int, *, default: int
+) -> list[Axes]:
+    """One size a level and axis."""
+    given = [default] * levels if sizes is None else sizes
+    levelled = [(size,) * dims if isinstance(size, int) else tuple(size) for size in given]
+    if len(levelled) != levels or {len(axes) for axes in levelled} != {dims} or min(chain(*levelled)) < 1:
+        raise MedsegError(
+            f"model.{name} is {sizes}; this depth needs {levels} entries, "
+            f"each a number or a list of {dims}, all 1 or more."
+        )
+    return levelled

@@ -1,0 +1,179 @@
+"""What the config leaves open, decided from the data and the device.
+
+A plan is an overlay of the config: it holds a value for each null that it fills, at the same place, and nothing else.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg.errors import MedsegError
+from medseg.preprocessing.fingerprint import Fingerprint
+from medseg.preprocessing.intensity import DEFAULT_METHOD
+
+PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
+BATCH_VOXELS = {"cpu": 600_000, "cuda": 2_500_000}
+BASE_CHANNELS = {"cpu": 16, "cuda": 32}
+MAX_DEPTH = 5
+SMALLEST_MAP = 4  # voxels along an axis below which nnU-Net pools no further
+ANISOTROPY = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
+
+
+def make_plan(
+    config: dict[str, Any], fingerprint: Fingerprint, classes: Sequence[str], modality: Sequence[str] | None, device: torch.device
+) -> dict[str, Any]:
+    """Return the overlay that fills the config's nulls.
+
+    Args:
+        config: the resolved config of a training run, nulls where the plan decides.
+        fingerprint: the cases to learn from; test cases have no say.
+        classes: class names, background first.
+        modality: one name, or one a channel, or None where it is unknown.
+        device: where training runs; a CPU gets a narrower network, which sees more batches in the same time.
+
+    Raises:
+        MedsegError: a value given in the config does not fit the data.
+    """
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    dims = fingerprint.spatial_dims
+    check_dims(config["model"].get("spatial_dims"), dims)
+    preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality)
+    shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
+    given = config["plan"]["patch_size"]
+    wanted = given or limit(shape, PATCH_VOXELS[kind, dims])
+    strides, kernels = topology(wanted, spacing, config["model"].get("depth"))
+    patch = fit_patch(wanted, strides, is_given=bool(given))
+    model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
+    return {
+        "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
+        "preprocessing": preprocessing,
+        "plan": {
+            "in_channels": fingerprint.channels,
+            "out_channels": len(classes),
+            "patch_size": patch,
+            "batch_size": int(np.clip(BATCH_VOXELS[kind] // np.prod(patch), 2, 16)),
+            "strides": strides,
+            "kernel_sizes": kernels,
+            "mirror_axes": mirror_axes(classes, dims),
+        },
+    }
+
+
+def check_dims(wanted: int | None, dims: int) -> None:
+    """Refuse a network of other dimensions than the data."""
+    if wanted not in (None, dims):
+        raise MedsegError(f"model.spatial_dims={wanted}: the data set's images are {dims}D. Leave it null or give {dims}.")
+
+
+def plan_preprocessing(config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None) -> dict[str, Any]:
+    """Return the preprocessing node with every null decided."""
+    channels = fingerprint.channels
+    names = list(modality or [None])
+    if len(names) not in (1, channels):
+        raise MedsegError(f"dataset.modality names {len(names)} channels, the images have {channels}: give one, or one a channel.")
+    names = names * channels if len(names) == 1 else names
+    methods = config["normalize"] or [DEFAULT_METHOD[name] for name in names]
+    methods = methods * channels if len(methods) == 1 else methods
+    if len(methods) != channels:
+        raise MedsegError(f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s).")
+    if config["resize"] and len(config["resize"]) != fingerprint.spatial_dims:
+        raise MedsegError(f"preprocessing.resize={config['resize']}: the images are {fingerprint.spatial_dims}D.")
+    return {
+        **config,
+        "spacing": None if config["resize"] else config["spacing"] or median_spacing(fingerprint),
+        "normalize": methods,
+        "window": ct_windows(fingerprint, config["window"]) if "ct" in methods else None,
+    }
+
+
+def median_spacing(fingerprint: Fingerprint) -> list[float] | None:
+    """Return the median spacing per network axis in mm, or None for pictures, which have none."""
+    cases = list(fingerprint.cases.values())
+    if cases[0].unit == "px":
+        return None
+    return [round(float(value), 6) for value in np.median([case.spacing for case in cases], axis=0)]
+
+
+def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[list[float]]:
+    """Return [low, high, mean, std] for each channel, from the labelled voxels of the cases.
+
+    nnU-Net's rule: clip to the 0.5 and 99.5 percentiles, then scale by mean and standard deviation. A window given in
+    the config replaces the percentiles.
+    """
+    values = np.concatenate([case.intensities for case in fingerprint.cases.values()], axis=1)
+    windows = []
+    for channel in values:
+        low, high = window or np.percentile(channel, [0.5, 99.5]).tolist()
+        inside = channel.clip(low, high)
+        windows.append([float(low), float(high), float(inside.mean()), float(max(inside.std(), 1e-6))])
+    return windows
+
+
+def network_grid(
+    fingerprint: Fingerprint, spacing: Sequence[float] | None, resize: Sequence[int] | None
+) -> tuple[list[int], list[float]]:
+    """Return the median shape of the cases on the network grid and its spacing (ones for pictures)."""
+    cases = fingerprint.cases.values()
+    if resize:
+        return list(resize), [1.0] * len(resize)
+    shapes = [np.multiply(case.shape, np.divide(case.spacing, spacing) if spacing else 1.0) for case in cases]
+    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)], list(spacing or [1.0] * fingerprint.spatial_dims)
+
+
+def limit(shape: Sequence[int], voxels: int) -> list[int]:
+    """Shrink the longest axes of ``shape`` until it holds at most ``voxels``."""
+    patch = list(shape)
+    while np.prod(patch) > voxels:
+        patch[int(np.argmax(patch))] -= 1
+    return patch
+
+
+def topology(patch: Sequence[int], spacing: Sequence[float], depth: int | None) -> tuple[list[list[int]], list[list[int]]]:
+    """Return pooling strides per level and kernel sizes per stage (one stage more than levels).
+
+    Each level halves the axes that are long enough and not much coarser than the finest, so that voxels become
+    isotropic on the way down; an axis is convolved across once it is no longer much coarser (nnU-Net's rule). A
+    ``depth`` that asks for more levels than the patch allows goes on halving: ``fit_patch`` then grows the patch.
+    """
+    size, step = np.array(patch, float), np.array(spacing, float)
+    strides: list[list[int]] = []
+    kernels = [kernel(step)]
+    while len(strides) < (depth or MAX_DEPTH):
+        fine = step < ANISOTROPY * step.min()
+        halved = fine & (size >= 2 * SMALLEST_MAP)
+        if not halved.any() and depth is None:
+            break
+        halved = halved if halved.any() else fine
+        strides.append([2 if half else 1 for half in halved])
+        size, step = np.where(halved, np.ceil(size / 2), size), np.where(halved, step * 2, step)
+        kernels.append(kernel(step))
+    return strides or [[2] * len(patch)], kernels if strides else [kernels[0]] * 2
+
+
+def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
+    """Return 3 for each axis, 1 for one that is much coarser than the finest."""
+    return [3 if fine else 1 for fine in spacing < ANISOTROPY * spacing.min()]
+
+
+def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_given: bool) -> list[int]:
+    """Round a patch up to what the strides divide; refuse one from the config that they do not divide."""
+    divisor = np.prod(strides, axis=0)
+    fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor)]
+    if np.prod(np.divide(fitted, divisor)) < 2:  # instance norm needs more than one voxel at the bottom
+        fitted[int(np.argmin(divisor))] *= 2
+    if is_given and fitted != list(patch):
+        raise MedsegError(
+            f"plan.patch_size={list(patch)} does not fit a depth of {len(strides)}: its sizes must be multiples of "
+            f"{divisor.tolist()}; the next that works is {fitted}."
+        )
+    return fitted
+
+
+def mirror_axes(classes: Sequence[str], dims: int) -> list[int]:
+    """Return the axes to flip: all, but not left-right where class names tell left from right."""
+    sided = any(re.search(r"(^|[_\W])(left|right|l|r)($|[_\W])", name.lower()) for name in classes)
+    left_right = 0 if dims == 3 else 1  # network axes are R, A, S; a picture's columns run left to right
+    return [axis for axis in range(dims) if not (sided and axis == left_right)]

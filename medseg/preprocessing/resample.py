@@ -1,0 +1,91 @@
+"""Resampling one axis at a time, as a short weighted sum over the input rows around each output row."""
+
+from math import ceil
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kernel = Literal["cubic", "linear", "nearest"]
+Taps = tuple[Tensor, Tensor]
+
+SUPPORT = {"cubic": 2.0, "linear": 1.0}
+"""Half width of each interpolating kernel, in input voxels."""
+
+
+def taps(old: int, new: int, kernel: Kernel, rows: slice | None = None) -> Taps:
+    """Return which input rows make up each output row, and with which weights.
+
+    The outer edges of both grids coincide: output voxel o lies at input coordinate (o + 0.5) * old / new - 0.5. When
+    shrinking, linear and cubic kernels are widened by old / new, so that they also remove what the coarser grid cannot
+    hold. Taps beyond the border are dropped and the others scaled up. This is how PIL resizes, and
+    ``torch.nn.functional.interpolate`` with ``antialias=True``.
+
+    Args:
+        old: number of input rows.
+        new: number of output rows.
+        kernel: "cubic" is Keys' kernel with a = -0.5 (IEEE Trans. ASSP 29:1153, 1981), "linear" the triangle, "nearest"
+            copies the row whose centre is closest.
+        rows: compute only these output rows.
+
+    Returns:
+        Indices, int64, and weights, float32, both (rows, taps); the weights of a row add up to 1.
+    """
+    output = torch.arange(new)[rows or slice(None)]  # (n,)
+    if old == new or kernel == "nearest":
+        indices = ((2 * output + 1) * old).div(2 * new, rounding_mode="floor")[:, None]  # in integers: exact
+        return indices, torch.ones(indices.shape)
+    stretch = max(1.0, old / new)
+    reach = SUPPORT[kernel] * stretch
+    centre = (output[:, None].double() + 0.5) * (old / new) - 0.5
+    indices = torch.floor(centre - reach).long() + 1 + torch.arange(ceil(2 * reach))  # (n, taps)
+    weights = (cubic if kernel == "cubic" else linear)((indices - centre).abs() / stretch)
+    weights = weights.where((indices >= 0) & (indices < old), 0)
+    weights = weights / weights.sum(1, keepdim=True)
+    return indices.clamp(0, old - 1), weights.float()
+
+
+def linear(distance: Tensor) -> Tensor:
+    """Return the triangle kernel at these distances >= 0."""
+    return (1 - distance).clamp(min=0)
+
+
+def cubic(distance: Tensor) -> Tensor:
+    """Return Keys' cubic convolution kernel, a = -0.5, at these distances >= 0."""
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return near.where(distance < 1, far.where(distance < 2, 0))
+
+
+def resample_axis(x: Tensor, axis: int, taps: Taps) -> Tensor:
+    """Return ``x`` with one axis resampled; a view of ``x`` itself where every row is taken as it is.
+
+    Args:
+        x: float32, or any type where each output row is one input row.
+        axis: counted from the front.
+        taps: from ``taps``, for the length of this axis.
+    """
+    indices, weights = taps
+    first = int(indices.min())
+    x = x.narrow(axis, first, int(indices.max()) + 1 - first)  # what a slab does not touch is not copied below
+    indices = indices - first
+    if indices.shape[1] == 1:
+        rows = indices[:, 0]
+        return x if torch.equal(rows, torch.arange(x.shape[axis])) else x.index_select(axis, rows.to(x.device))
+    if axis == x.dim() - 1 > 0:  # rows of neighbouring numbers add up several times faster than strided ones
+        x = x.movedim(-1, 0).contiguous()
+        return weighted_sums(x, 0, indices, weights).movedim(0, -1).contiguous()
+    return weighted_sums(x, axis, indices, weights)
+
+
+def weighted_sums(x: Tensor, axis: int, indices: Tensor, weights: Tensor) -> Tensor:
+    """Add up the rows of ``x`` tap by tap.
+
+    A row stays in the processor's cache while its taps are added, so that memory is read and written about once.
+    """
+    out = x.new_empty([*x.shape[:axis], len(indices), *x.shape[axis + 1 :]])
+    for row, sources, factors in zip(out.unbind(axis), indices.tolist(), weights.tolist(), strict=True):
+        torch.mul(x.select(axis, sources[0]), factors[0], out=row)
+        for source, factor in zip(sources[1:], factors[1:], strict=True):
+            row.add_(x.select(axis, source), alpha=factor)
+    return out

@@ -1,0 +1,50 @@
+"""How a running job starts again as a further process of itself, for distributed training."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+CONFIG_DIR = ("--config-dir", "-cd")
+QUIET = (
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+)
+"""What conf/base.yaml says, for a config that was saved without it."""
+
+
+def rerun_arguments(run_dir: str | Path) -> list[str]:
+    """Return the command line that runs ``run_dir/config.yaml`` again, as it is.
+
+    Lightning starts the other ranks with ``sys.argv``. The user's would begin a second run, or a second sweep; a job
+    therefore says ``sys.argv[1:] = rerun_arguments(run_dir)`` before it trains. ``single_job`` undoes that.
+    """
+    places = [
+        argument
+        for before, argument in pairwise(sys.argv)
+        if argument in CONFIG_DIR or before in CONFIG_DIR or argument.startswith("--config-dir=")
+    ]
+    return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *places, *QUIET]
+
+
+@contextmanager
+def single_job(argv: list[str]) -> Iterator[None]:
+    """Show a job the command line that the user typed, and undo what distributed training leaves behind.
+
+    After the first such job Lightning's LOCAL_RANK and a dead process group would break the next one of a sweep.
+    """
+    saved_argv, saved_environment = sys.argv[:], dict(os.environ)
+    sys.argv[1:] = argv
+    try:
+        yield
+    finally:
+        sys.argv[:] = saved_argv
+        os.environ.clear()
+        os.environ.update(saved_environment)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -1,0 +1,75 @@
+"""A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.errors import MedsegError
+from medseg.io.atomic import write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def make_folder(given: str | None, dataset: str) -> Path:
+    """Make and return the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+
+    Raises:
+        MedsegError: ``given`` exists, or the folder cannot be made.
+    """
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path(given) if given else Path("outputs") / "sweeps" / dataset / stamp
+    for number in range(2, 1000):
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError as error:
+            if given:
+                raise MedsegError(f"run_dir={given}: it exists already. Give a folder that does not.") from error
+            path = path.with_name(f"{stamp}-{number}")
+        except OSError as error:
+            raise MedsegError(f"the sweep's folder {path} cannot be made: {error.strerror}.") from error
+    raise MedsegError(f"the sweep's folder {path} cannot be made: too many started in one second.")
+
+
+def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
+    """Write a job's result.json, or add the overrides to the one that the job wrote itself."""
+    path = folder / "result.json"
+    own = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
+    write_json(path, plain | own | {"overrides": overrides})
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the results of a sweep's jobs, the best first, those without a score last."""
+    paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
+    results = [{"job": int(path.parent.name), **json.loads(path.read_text("utf-8"))} for path in paths]
+    return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
+
+
+def table(results: list[dict[str, Any]]) -> "Table":
+    """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
+    from rich.table import Table
+
+    common = set.intersection(*(set(result["overrides"]) for result in results)) if len(results) > 1 else set()
+    columns = Table("job", "overrides", "score", "status", "seconds", "reason")
+    for result in results:
+        own = " ".join(setting for setting in result["overrides"] if setting not in common)
+        reason = " ".join((result.get("reason") or "").split())
+        score, seconds = written(result["score"], 4), written(result["seconds"], 1)
+        columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
+    return columns
+
+
+def written(value: float | None, digits: int) -> str:
+    """Write a number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def exit_status(results: list[dict[str, Any]]) -> int:
+    """Return 0 when all jobs are done, 1 when none is, 3 in between."""
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1

@@ -1,0 +1,160 @@
+"""What happens round a training step: the budget, the log, the content of checkpoints."""
+
+import csv
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from medseg.io.atomic import replacing
+from medseg.training.progress import Progress
+
+log = logging.getLogger(__name__)
+
+NEVER = 10**9  # epochs
+
+
+class Budget(Callback):
+    """Ends training when the budget is used up and decides after which epochs to validate.
+
+    Lightning's own interval is fixed; here it may follow the time: a validation waits until enough training has gone by
+    for validations to stay below ``share`` of the time. The last weights are always validated.
+    """
+
+    def __init__(self, progress: Progress, *, interval: int | None, share: float) -> None:
+        self.progress, self.interval, self.share = progress, interval, share
+        self.began = 0.0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin to count time."""
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+        """Stop when the budget is used up; settle whether this epoch ends with a validation."""
+        self.progress.step = trainer.global_step
+        is_over = trainer.strategy.broadcast(self.progress.fraction >= 1)  # the first process decides for all
+        trainer.should_stop = trainer.should_stop or is_over
+        is_due = trainer.strategy.broadcast(self.is_validation_due(trainer.current_epoch + 1))
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
+
+    def is_validation_due(self, epoch: int) -> bool:
+        """Tell whether ``epoch``, counted from one, ends with a validation."""
+        if self.interval is not None:
+            return epoch % self.interval == 0
+        return self.progress.is_validation_worth_it(self.share)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock of a validation."""
+        self.began = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Tell the progress what the validation took."""
+        self.progress.validated(time.monotonic() - self.began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the time used in the checkpoint."""
+        return dict(self.progress.state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the resumed run stopped."""
+        self.progress.load_state_dict(state_dict)
+
+
+class EpochLog(Callback):
+    """Writes a row an epoch into ``metrics.csv`` and a line an epoch into the log."""
+
+    def __init__(self, path: Path, progress: Progress, classes: list[str]) -> None:
+        self.path, self.progress = path, progress
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", "val_dice", *(f"val_dice_{name}" for name in classes[1:])]
+        self.rows: list[dict[str, Any]] = []
+        self.best = float("-inf")
+        self.is_validated = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take over the rows of the run that this one resumes."""
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+        self.best = max([float(row["val_dice"]) for row in self.rows if row.get("val_dice")], default=self.best)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Note that this epoch's row has validation scores."""
+        self.is_validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Add this epoch's row."""
+        if not trainer.is_global_zero:
+            return
+        values = {key.replace("/", "_"): value.item() for key, value in trainer.callback_metrics.items()}
+        scores = {key: value for key, value in values.items() if key.startswith("val_")} if self.is_validated else {}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                "seconds": round(self.progress.seconds, 1),
+                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "train_loss": values["train_loss"],
+                **scores,
+            }
+        )
+        self.is_validated = False
+        self.write()
+        self.tell(self.rows[-1])
+
+    def write(self) -> None:
+        """Write all rows, whole."""
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def tell(self, row: dict[str, Any]) -> None:
+        """Log one epoch in one line."""
+        line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
+        if "val_dice" in row:
+            mark = " (best)" if row["val_dice"] > self.best else ""
+            self.best = max(self.best, row["val_dice"])
+            classes = ", ".join(f"{name[9:]} {row[name]:.4f}" for name in self.columns[6:])
+            line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
+        log.info(line)
+
+
+class Checkpoints(Callback):
+    """Keeps the weights of the best validation Dice in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
+
+    Lightning's ModelCheckpoint would store this machine's paths in them.
+    """
+
+    def __init__(self, folder: Path, monitor: str = "val/dice") -> None:
+        self.folder, self.monitor = folder, monitor
+        self.best: float | None = None
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep these weights if none before were better."""
+        score = trainer.callback_metrics[self.monitor].item()
+        if self.best is None or score > self.best:
+            self.best = score
+            self.save(trainer, "best.ckpt", weights_only=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the state of the run."""
+        self.save(trainer, "last.ckpt", weights_only=False)
+
+    def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
+        """Write a checkpoint whole; every process takes part, the first one writes."""
+        if trainer.is_global_zero:
+            with replacing(self.folder / name) as temporary:
+                trainer.save_checkpoint(temporary, weights_only=weights_only)
+        else:
+            trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the best score in the checkpoint."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best score over from the resumed run."""
+        self.best = state_dict["best"]

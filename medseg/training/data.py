@@ -1,0 +1,87 @@
+"""The data of a run as a LightningDataModule: patches to train on, whole cases to validate on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from monai.transforms import Compose, ToTensord
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.preprocessing.cache import load
+from medseg.training.sampling import Patches, PatchSampler
+
+
+class WholeCases(Dataset[dict[str, Any]]):
+    """Preprocessed cases as they lie on disk, each with its index in the list."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {**load(self.files[index]), "index": index}
+
+
+class SegmentationData(LightningDataModule):
+    """Serves the preprocessed files of a split.
+
+    ``transforms`` are the user's own MONAI dictionary transforms (keys "image" and "label", one sample at a time); they
+    follow medseg's cutting of the patch in one MONAI ``Compose``. Batched augmentation comes later, on the device.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Path],
+        val: Sequence[Path],
+        *,
+        patch_size: Sequence[int],
+        batch_size: int,
+        steps_per_epoch: int,
+        foreground: float = 0.33,
+        workers: int = 0,
+        seed: int = 0,
+        transforms: Sequence[Callable[[Any], Any]] = (),
+    ) -> None:
+        super().__init__()
+        self.val_files, self.batch_size, self.workers = val, batch_size, workers
+        self.steps_per_epoch, self.seed = steps_per_epoch, seed
+        # Plain tensors in the end: a MetaTensor would travel into metrics and from there, pickled, into checkpoints.
+        self.transform = Compose([*transforms, ToTensord(["image", "label"], track_meta=False)]).set_random_state(seed)
+        self.patches = Patches(
+            train,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            foreground=foreground,
+            seed=seed,
+            transform=self.transform_sample,
+        )
+
+    def transform_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Apply the composed transforms, whose random draws depend on (seed, patch number) alone."""
+        self.transform.set_random_state(self.seed + sample["n"])
+        return self.transform(sample)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``index`` and patch number ``n`` (B,)."""
+        trainer = self.trainer
+        length = self.steps_per_epoch * self.batch_size
+        sampler = PatchSampler(length, rank=trainer.global_rank, ranks=trainer.world_size) if trainer else PatchSampler(length)
+        return DataLoader(
+            self.patches,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=bool(trainer and trainer.strategy.root_device.type == "cuda"),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Whole cases, one at a time; each rank takes its own share, none is padded."""
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return DataLoader(
+            WholeCases(self.val_files), batch_size=None, sampler=range(rank, len(self.val_files), ranks), num_workers=0
+        )

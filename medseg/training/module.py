@@ -1,0 +1,144 @@
+"""The LightningModule: a network, its loss and what happens in a step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from medseg.build import build
+from medseg.evaluation.metrics import counts, dice
+from medseg.inference.segmenter import Segmenter
+from medseg.models.outputs import as_list
+from medseg.preprocessing.geometry import Geometry
+from medseg.seeding import seeded
+from medseg.training.progress import Progress
+
+Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+
+
+class SegmentationModule(LightningModule):
+    """Trains a segmentation network and validates it on whole cases, on their native grid.
+
+    Args:
+        network: patches (B, C, *patch) to logits, a tensor or a list of them with the finest first.
+        loss: (logits (B, K, *), target (B, 1, *) int64) to a scalar.
+        optimizer: a ``_target_`` specification, called with the network's parameters.
+        schedule: progress in 0…1 to a factor on the learning rate.
+        augmentations: applied one after the other to each training batch.
+        segmenter: predicts a whole case; the same that ``medseg predict`` uses.
+        progress: how far the run is.
+        classes: class names, background first.
+        content: all that prediction needs, stored in every checkpoint under the key "medseg".
+        seed: with the step it fixes every draw of the augmentation.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: nn.Module,
+        optimizer: dict[str, Any],
+        schedule: Callable[[float], float],
+        augmentations: Sequence[Augmentation],
+        segmenter: Segmenter,
+        progress: Progress,
+        classes: Sequence[str],
+        content: dict[str, Any],
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
+        self.augmentations, self.segmenter, self.progress = list(augmentations), segmenter, progress
+        self.classes, self.content, self.seed = list(classes), content, seed
+        self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Augment a batch, run the network, return the loss."""
+        image, label = self.augment(batch["image"], batch["label"], int(batch["n"][0]))
+        loss = deep_loss(self.loss, as_list(self.network(image)), label.long())
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
+        return loss
+
+    @torch.no_grad()
+    def augment(self, image: Tensor, label: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """Draw and apply the augmentation of the batch whose first patch is number ``n``: its draws hang on nothing else."""
+        generator = seeded(self.seed, 2, n)
+        with torch.autocast(image.device.type, enabled=False):
+            for augmentation in self.augmentations:
+                image, label = augmentation(image, label, generator)
+        return image, label
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the cases of the last validation."""
+        self.case_counts = {}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Predict one whole case on its native grid and count its voxels."""
+        geometry = Geometry.from_dict(batch["geometry"])
+        predicted = self.segmenter(
+            lambda patches: as_list(self.network(patches)),
+            batch["image"],
+            geometry,
+            spacing=batch["spacing"],
+            unit=batch["unit"],
+        )
+        self.case_counts[batch["index"]] = counts(predicted, batch["truth"].cpu().numpy(), len(self.classes))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the Dice of each class, the mean over cases, and the mean over classes."""
+        gathered = gather(self.case_counts)
+        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])[:, 1:]  # (cases, foreground classes)
+        means = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T])
+        for name, value in zip(self.classes[1:], means):
+            self.log(f"val/dice_{name}", float(value), rank_zero_only=True)
+        mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
+        self.log("val/dice", mean, prog_bar=True)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate that the schedule wants at this progress."""
+        self.progress.step = self.global_step
+        factor = self.schedule(self.progress.fraction)
+        for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates):
+            group["lr"] = rate * factor
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the checkpoint enough for prediction."""
+        checkpoint["medseg"] = self.content
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimizer and remember its full learning rates: a resumed one brings those of its last step."""
+        optimizer: torch.optim.Optimizer = build(self.optimizer_spec, self.network.parameters())
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        return optimizer
+
+
+def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return the loss over all outputs, each coarser one at half the weight of the one before.
+
+    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, 1, *) are brought to a coarser output's size by
+    nearest neighbour, so that every value stays a class.
+    """
+    weights = [0.5**level for level in range(len(outputs))]
+    total = torch.zeros((), device=target.device)
+    for weight, output in zip(weights, outputs):
+        total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
+    return total
+
+
+def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring class indices (B, 1, *) to another spatial shape by nearest neighbour."""
+    if target.shape[2:] == torch.Size(shape):
+        return target
+    return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
+
+
+def gather(counted: dict[int, np.ndarray[Any, Any]]) -> dict[int, np.ndarray[Any, Any]]:
+    """Merge the cases of all ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return counted
+    parts: list[dict[int, np.ndarray[Any, Any]]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, counted)
+    return {index: value for part in parts for index, value in part.items()}

@@ -1,0 +1,54 @@
+"""How far a run is, in steps or in time, whichever is further."""
+
+import time
+from collections.abc import Callable
+
+
+class Progress:
+    """Progress from 0 to 1: the larger of steps done and time used, counted over all resumes.
+
+    Time counts training with its validations. The last validation belongs to the budget too, so as much time is kept
+    free for it as the latest one took.
+    """
+
+    def __init__(self, *, max_steps: int, max_seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_steps, self.max_seconds, self.clock = max_steps, max_seconds, clock
+        self.step = 0
+        self.seconds_before = 0.0  # used by the runs that this one resumes
+        self.started: float | None = None
+        self.validation_seconds = 0.0
+        self.validated_at = 0.0
+
+    def start(self) -> None:
+        """Begin to count time."""
+        self.started = self.clock()
+
+    @property
+    def seconds(self) -> float:
+        """Time used so far."""
+        return self.seconds_before + (self.clock() - self.started if self.started is not None else 0.0)
+
+    @property
+    def fraction(self) -> float:
+        """Progress now."""
+        used = 0.0
+        if self.max_seconds is not None:
+            used = self.seconds / max(self.max_seconds - self.validation_seconds, 1e-3)
+        return min(1.0, max(self.step / self.max_steps, used))
+
+    def validated(self, seconds: float) -> None:
+        """Note a validation that took ``seconds`` and ended now."""
+        self.validation_seconds, self.validated_at = seconds, self.seconds
+
+    def is_validation_worth_it(self, share: float) -> bool:
+        """Tell whether enough time has passed for another validation to stay below its share of the time."""
+        return (self.seconds - self.validated_at) * share >= self.validation_seconds * (1 - share)
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what a resumed run must know."""
+        return {"seconds": self.seconds, "validation_seconds": self.validation_seconds, "validated_at": self.validated_at}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on where ``state`` was taken."""
+        self.seconds_before = state["seconds"]
+        self.validation_seconds, self.validated_at = state["validation_seconds"], state["validated_at"]

@@ -1,0 +1,113 @@
+"""File values, class names and class indices."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.errors import MedsegError
+from medseg.io.files import read_mask
+from medseg.io.labels import LabelMap, file_value, number
+from medseg.io.pictures import COLOUR
+
+BRATS = LabelMap({"background": 0, "necrosis": 4, "edema": 1, "enhancing": 2})
+
+
+def save(path, pixels):
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+    return path
+
+
+def test_indices_follow_the_order_of_the_classes():
+    values = np.array([[0, 1], [2, 4]], np.int32)
+    indices = BRATS.encode(values, "m.nii")
+    assert indices.dtype == np.uint8
+    assert indices.tolist() == [[0, 2], [3, 1]]
+    assert BRATS.names == ("background", "necrosis", "edema", "enhancing")
+    assert BRATS.values == (0, 4, 1, 2)
+
+
+@pytest.mark.parametrize("lowest", [0, -5, 7])
+def test_encode_agrees_with_a_table_and_decode_inverts_it(lowest):
+    rng = np.random.default_rng(0)
+    values = rng.permutation(np.arange(lowest, lowest + 300))[:60].tolist()
+    label_map = LabelMap({f"class {i}": value for i, value in enumerate(values)})
+    indices = rng.integers(0, 60, (3, 40, 5)).astype(np.uint8)
+    drawn = np.array([values[i] for i in indices.ravel()], np.int32).reshape(indices.shape)
+    np.testing.assert_array_equal(label_map.decode(indices), drawn)
+    np.testing.assert_array_equal(label_map.encode(drawn, "m.nii"), indices)
+    assert label_map.decode(indices).dtype == np.int32
+
+
+@pytest.mark.parametrize("stranger", [-1, 3, 9, 2**30])
+def test_undeclared_values_are_named_and_counted(stranger):
+    values = np.zeros((4, 5), np.int32)
+    values[1, :3] = stranger
+    with pytest.raises(MedsegError, match=r"case.nii: 3 voxels .*: (-1|3|9|#[0-9a-f]+)\. Declared are .*'necrosis': 4"):
+        BRATS.encode(values, "case.nii")
+
+
+def test_colours_are_file_values(tmp_path):
+    pixels = [[[0, 0, 0], [255, 0, 0]], [[0, 0, 255], [255, 255, 255]]]
+    label_map = LabelMap({"background": "#000000", "liver": "#FF0000", "kidney": "#0000ff", "spleen": "#ffffff"})
+    values = read_mask(save(tmp_path / "m.png", pixels))
+    indices = label_map.encode(values, "m.png")
+    assert indices.tolist() == [[0, 1], [2, 3]]
+    np.testing.assert_array_equal(label_map.decode(indices), values)
+    assert label_map.values == (0, COLOUR | 0xFF0000, COLOUR | 0xFF, 255)
+
+
+def test_number_and_file_value_are_inverse():
+    for value in (0, 7, 300, "#010203", "#00ff00"):
+        assert file_value(number(value)) == value
+    assert number("#070707") == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0, 255], {"background": 0, "foreground": 255}),
+        ([3, 5], {"background": 3, "foreground": 5}),
+        ([0, 4, 1], {"background": 0, "class_1": 1, "class_4": 4}),
+    ],
+)
+def test_classes_are_read_off_all_masks(tmp_path, values, labels):
+    paths = [save(tmp_path / f"{value}.png", np.full((3, 4), value)) for value in values]
+    assert LabelMap.from_masks(paths).labels == labels
+    assert list(LabelMap.from_masks(paths[::-1]).labels) == list(labels)
+
+
+def test_coloured_classes_are_read_off_masks(tmp_path):
+    path = save(tmp_path / "m.png", [[[0, 0, 0], [255, 0, 0], [0, 255, 0]]])
+    assert LabelMap.from_masks([path]).labels == {
+        "background": 0,
+        "class_00ff00": "#00ff00",
+        "class_ff0000": "#ff0000",
+    }
+
+
+def test_masks_without_classes_or_with_grey_levels_are_refused(tmp_path):
+    empty = save(tmp_path / "empty.png", np.zeros((3, 4)))
+    with pytest.raises(MedsegError, match="the masks hold 0 only, so no foreground"):
+        LabelMap.from_masks([empty])
+    ramp = save(tmp_path / "ramp.png", np.arange(40)[None])
+    with pytest.raises(MedsegError, match=r"ramp.png: over 32 values.*0, 1, 2, .* and 30 more.*dataset.labels="):
+        LabelMap.from_masks([empty, ramp])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0}, "1 classes; 2 to 255"),
+        ({f"c{i}": i for i in range(256)}, "256 classes"),
+        ({"tumour": 1, "background": 0}, "background must be the first"),
+        ({"background": 0, "a": 1, "b": 1}, "1 is the value of more than one class"),
+        ({"background": 0, "a": 255, "b": "#ffffff"}, "255 is the value of more than one class"),
+        ({"background": 0, "a": "red"}, "a: 'red' is neither a whole number nor a colour"),
+        ({"background": 0, "a": 1.5}, "a: 1.5 is neither"),
+        ({"background": 0, "a": [1, 2]}, r"a: \[1, 2\] is neither"),
+        ({"background": False, "a": 1}, "background: False is neither"),
+    ],
+)
+def test_wrong_classes_are_refused(labels, message):
+    with pytest.raises(MedsegError, match=message):
+        LabelMap(labels)

@@ -1,0 +1,254 @@
+"""Masks lie where their scans lie: a network that copies its input's threshold, over formats and geometries."""
+
+import csv
+import itertools
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+import medseg
+from medseg.errors import MedsegError
+from medseg.jobs import predict
+
+HERE = str(Path(__file__).parent)
+TARGET = "thresholding.Threshold"
+
+
+def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), **inference):
+    """A checkpoint as medseg writes it, with the thresholding network in it."""
+    preprocessing = {
+        "spacing": spacing, "resize": resize, "crop": True, "normalize": ["none"] * channels, "window": None,
+        "denoise": None, "denoise_strength": 1.0,
+    }  # fmt: skip
+    config = {
+        "model": {"_target_": TARGET, "value": 0.5},
+        "preprocessing": preprocessing,
+        "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
+        "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
+        "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims))},
+    }
+    content = {
+        "format": 1, "version": "0", "config": config, "channels": None,
+        "classes": {"background": values[0], "thing": values[1]},
+    }  # fmt: skip
+    torch.save({"state_dict": {}, "medseg": content}, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def networks_on_path(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    yield
+    sys.modules.pop("thresholding", None)
+
+
+@pytest.fixture
+def run_predict(composed, tmp_path):
+    def run(checkpoint, source, output=tmp_path / "masks", **changes):
+        config = composed("predict", "device=cpu")
+        config |= {"checkpoint": str(checkpoint), "input": str(source), "output": str(output), "trust": [TARGET]}
+        return predict.run(config | changes)
+
+    return run
+
+
+def blob(shape):
+    """A lopsided body: its mirror images and transposes are unlike it."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    body = sum((a - 0.15 * (i + 1)) ** 2 / (0.3 + 0.12 * i) ** 2 for i, a in enumerate(axes)) < 1
+    body |= np.all([np.abs(a + 0.6) < 0.2 for a in axes], axis=0)
+    return body
+
+
+def oriented(order, flips, spacing=(1.0, 1.3, 0.8), oblique=False):
+    """An affine whose voxel axis a runs along world axis order[a], backwards where flipped."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (world, flip) in enumerate(zip(order, flips)):
+        affine[world, axis] = spacing[axis] * (-1 if flip else 1)
+    if oblique:
+        angle = 0.3
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        affine[:3, :3] = turn @ affine[:3, :3]
+    affine[:3, 3] = [-30, 12.5, 7]
+    return affine
+
+
+def assert_same_place(mask, body):
+    """Equal but for one voxel at the borders."""
+    structure = np.ones((3,) * body.ndim)
+    assert not (mask & ~ndimage.binary_dilation(body, structure)).any()
+    assert not (ndimage.binary_erosion(body, structure) & ~mask).any()
+    assert mask.any()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("flips", [(False,) * 3, (True, False, True), (False, True, False), (True,) * 3])
+@pytest.mark.parametrize("spacing", [None, [1.1, 0.9, 1.2]])
+def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, spacing):
+    body = blob((18, 22, 26))
+    affine = oriented(order, flips)
+    nib.Nifti1Image(body.astype(np.float32), affine).to_filename(tmp_path / "scan.nii")
+    run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3, spacing=spacing), tmp_path / "scan.nii")
+    result = nib.load(tmp_path / "masks" / "scan.nii")
+    assert result.shape == body.shape
+    np.testing.assert_allclose(result.affine, affine, atol=1e-5)
+    mask = np.asarray(result.dataobj) == 1
+    if spacing is None:
+        np.testing.assert_array_equal(mask, body)
+    assert_same_place(mask, body)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(18, 22, 26), (40, 33), (40, 33, 1)])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_oblique_scans_scaled_integers_and_single_slices(run_predict, tmp_path, suffix, shape, scaled):
+    body = blob([n for n in shape if n > 1]).reshape(shape)
+    affine = oriented((2, 0, 1), (True, False, True), oblique=True)
+    image = nib.Nifti1Image((body * 100).astype(np.int16), affine) if scaled else nib.Nifti1Image(body.astype(np.float32), affine)
+    image.set_sform(affine, code=2)
+    image.set_qform(affine, code=1)
+    if scaled:
+        image.header.set_slope_inter(0.01, 0)
+    nib.save(image, tmp_path / f"scan{suffix}")
+    dims = 3 if shape[-1] > 1 and len(shape) == 3 else 2
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=dims, spacing=[1.0] * dims, tta=True)
+    run_predict(checkpoint, tmp_path / f"scan{suffix}")
+    result = nib.load(tmp_path / "masks" / f"scan{suffix}")
+    assert result.shape == nib.load(tmp_path / f"scan{suffix}").shape
+    np.testing.assert_allclose(result.affine, nib.load(tmp_path / f"scan{suffix}").affine, atol=1e-5)
+    assert int(result.header["sform_code"]) == 2
+    assert result.get_data_dtype() == np.uint8
+    assert_same_place(np.squeeze(np.asarray(result.dataobj)) == 1, np.squeeze(body))
+
+
+@pytest.mark.parametrize(("name", "mask"), [("a.png", "a.png"), ("a.jpg", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp")])
+def test_pictures(run_predict, tmp_path, name, mask):
+    body = blob((40, 50))
+    Image.fromarray((body * 255).astype(np.uint8)).save(tmp_path / name, **({"quality": 95} if name.endswith("jpg") else {}))
+    run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2, values=(0, 255)), tmp_path / name, overlays=True)
+    written = np.array(Image.open(tmp_path / "masks" / mask))
+    assert written.shape == body.shape
+    assert set(np.unique(written)) == {0, 255}
+    if not name.endswith("jpg"):  # its ringing crosses the threshold of 0.5 grey levels
+        np.testing.assert_array_equal(written == 255, body)
+    assert (tmp_path / "masks" / "overlays" / f"{mask}.png").is_file()
+
+
+def test_a_folder_keeps_its_form_and_one_bad_scan_stops_no_other(run_predict, tmp_path):
+    source = tmp_path / "scans (1)" / "Müller"
+    source.mkdir(parents=True)
+    body = blob((16, 18, 20))
+    for name in ("a.nii.gz", "b.nii"):
+        nib.save(nib.Nifti1Image(body.astype(np.float32), np.diag([2, 2, 2, 1])), source / name)
+    (source / "broken.nii.gz").write_bytes((source / "a.nii.gz").read_bytes()[:300])
+    (source / "notes.txt").write_text("not a scan")
+    result = run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3), source.parent)
+    assert result["status"] == "some_failed"
+    assert "broken" in result["reason"]
+    output = tmp_path / "masks" / "Müller"
+    assert sorted(path.name for path in output.iterdir()) == ["a.nii.gz", "b.nii"]
+    with (tmp_path / "masks" / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = {Path(row["case"]).name: row for row in csv.DictReader(file)}
+    assert rows["a"]["status"] == "done"
+    assert int(rows["a"]["thing_voxels"]) == body.sum()
+    assert float(rows["a"]["thing_ml"]) == pytest.approx(body.sum() * 8 / 1000)
+    assert rows["broken"]["status"] == "failed"
+    assert "broken.nii.gz" in rows["broken"]["error"]
+
+
+def test_colliding_names_are_refused_before_anything_is_written(run_predict, tmp_path):
+    source = tmp_path / "scans"
+    source.mkdir()
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray((blob((20, 20)) * 255).astype(np.uint8)).save(source / name)
+    with pytest.raises(MedsegError, match=r"several files: .*a\.(jpg|png).*a\.(jpg|png)"):
+        run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2), source)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_scan_is_never_overwritten(run_predict, tmp_path):
+    path = tmp_path / "scan.nii"
+    nib.save(nib.Nifti1Image(blob((16, 16, 16)).astype(np.float32), np.eye(4)), path)
+    before = path.read_bytes()
+    with pytest.raises(MedsegError, match="overwrite"):
+        run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3), path, tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "empty|0 bytes|zero"), (b"no checkpoint at all", "not a checkpoint"), (None, "no such file")]
+)
+def test_a_checkpoint_that_is_none(run_predict, tmp_path, content, says):
+    if content is not None:
+        (tmp_path / "c.ckpt").write_bytes(content)
+    with pytest.raises(MedsegError, match=f"(?i)c.ckpt.*({says}|not a checkpoint)"):
+        run_predict(tmp_path / "c.ckpt", tmp_path)
+    assert not (tmp_path / "masks").exists()
+
+
+def test_a_pickle_bomb_is_not_run(run_predict, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "boom",))
+
+    torch.save({"state_dict": {}, "medseg": Bomb()}, tmp_path / "c.ckpt")
+    with pytest.raises(MedsegError, match="cannot be loaded safely|loaded safely"):
+        run_predict(tmp_path / "c.ckpt", tmp_path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_code_that_is_not_trusted_is_not_built(run_predict, tmp_path):
+    nib.save(nib.Nifti1Image(blob((16, 16, 16)).astype(np.float32), np.eye(4)), tmp_path / "scan.nii")
+    with pytest.raises(MedsegError, match=r"thresholding\.Threshold(.|\n)*trust="):
+        run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3), tmp_path / "scan.nii", trust=[])
+
+
+def test_folders_without_scans_and_outputs_that_cannot_be(run_predict, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MedsegError, match="no scans"):
+        run_predict(checkpoint, tmp_path / "empty")
+    with pytest.raises(MedsegError, match="no such file or folder"):
+        run_predict(checkpoint, tmp_path / "nowhere")
+    nib.save(nib.Nifti1Image(blob((16, 16, 16)).astype(np.float32), np.eye(4)), tmp_path / "scan.nii")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MedsegError, match=r"output="):
+        run_predict(checkpoint, tmp_path / "scan.nii", tmp_path / "file" / "masks")
+
+
+def test_a_scan_of_another_kind_is_refused_in_words(run_predict, tmp_path):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None]).save(tmp_path / "a.png")
+    with pytest.raises(MedsegError, match=r"2D with 3 channel\(s\).*takes 3D images with 1"):
+        run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3), tmp_path / "a.png")
+
+
+def test_the_python_use(tmp_path):
+    body = blob((16, 18, 20))
+    nib.save(nib.Nifti1Image(body.astype(np.float32), np.diag([2, 2, 2, 1])), tmp_path / "scan.nii.gz")
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3, values=(0, 7))
+    predictor = medseg.Predictor.load(checkpoint, trust=[TARGET], device="cpu", inference={"tta": True})
+    mask = predictor(tmp_path / "scan.nii.gz")
+    np.testing.assert_array_equal(mask.values, body * 7)
+    assert mask.ml == {"thing": pytest.approx(body.sum() * 8 / 1000)}
+    mask.save(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), body * 7)
+
+
+def test_a_threshold_other_than_a_half(tmp_path):
+    ramp = np.linspace(0, 1, 40, dtype=np.float32)[:, None].repeat(40, 1)
+    nib.save(nib.Nifti1Image(ramp, np.eye(4)), tmp_path / "scan.nii")
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=2)
+    sizes = [
+        medseg.Predictor.load(checkpoint, trust=[TARGET], device="cpu", inference={"threshold": t})(tmp_path / "scan.nii").voxels["thing"]
+        for t in (0.1, 0.5, 0.9)
+    ]
+    # softmax(±20 (x − 0.5)) exceeds t where x > 0.5 + ln(t / (1 − t)) / 40
+    expected = [40 * int((ramp[:, 0] > 0.5 + np.log(t / (1 - t)) / 40).sum()) for t in (0.1, 0.5, 0.9)]
+    assert sizes == expected

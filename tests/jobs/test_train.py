@@ -1,0 +1,125 @@
+"""Training runs of a few seconds on the phantom, and what they leave on disk."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+import yaml
+
+from medseg.errors import MedsegError
+from medseg.jobs import train
+
+FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
+REPORT = ("test/metrics.json", "test/cases.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_that_its_directory_promises(trained):
+    missing = [name for name in FILES + REPORT if not (trained / name).is_file()]
+    assert not missing
+    assert list((trained / "tensorboard").glob("events*"))
+    assert list((trained / "test" / "overlays").rglob("*.png"))
+    assert not list(trained.rglob(".*"))  # no temporary file stays behind
+
+
+def test_result_and_report_agree(trained):
+    result = json.loads((trained / "result.json").read_text())
+    report = json.loads((trained / "test" / "metrics.json").read_text())
+    assert result["status"] == "done"
+    assert result["reason"] == "max_epochs reached"
+    assert result["score"] == report["mean"]["dice"]
+    assert report["n_cases"] == len(json.loads((trained / "splits.json").read_text())["test"])
+
+
+def test_an_epoch_is_a_row(trained):
+    rows = rows_of(trained / "metrics.csv")
+    assert [int(row["epoch"]) for row in rows] == [1, 2]
+    assert [int(row["step"]) for row in rows] == [3, 6]
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows)
+    assert all(0 <= float(row["val_dice"]) <= 1 for row in rows)
+
+
+def test_the_checkpoint_is_plain_and_knows_no_path(trained):
+    checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
+    content = checkpoint["medseg"]
+    assert content["format"] == 1
+    assert list(content["classes"]) == ["background", "edema", "core", "enhancing"]
+    assert str(trained.parent) not in json.dumps(content)
+    assert "optimizer_states" not in checkpoint
+    everything = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    assert str(trained.parent) not in str({key: everything[key] for key in ("medseg", "callbacks", "hyper_parameters") if key in everything})
+
+
+def test_groups_are_not_parted(trained):
+    splits = json.loads((trained / "splits.json").read_text())
+    parts = [set(splits[part]) for part in ("train", "val", "test")]
+    assert all(parts)
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 10
+
+
+def test_a_fixed_plan_gives_the_same_digits_twice(small, trained, tmp_path):
+    dims = json.loads((trained / "plan.json").read_text())["model"]["spatial_dims"]
+    again = tmp_path / "again"
+    train.run(small(dims) | {"run_dir": str(again)})
+    columns = ("train_loss", "val_dice")
+    first, second = ([[row[c] for c in columns] for row in rows_of(run / "metrics.csv")] for run in (trained, again))
+    assert first == second
+
+
+def test_a_run_is_resumed_where_it_stopped(small, tmp_path):
+    run_dir = tmp_path / "run"
+    train.run(small(2) | {"run_dir": str(run_dir)})
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text())
+    saved["trainer"]["max_epochs"] = 4
+    train.run(saved | {"resume": str(run_dir), "run_dir": str(run_dir)})
+    rows = rows_of(run_dir / "metrics.csv")
+    assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
+
+
+def test_max_time_ends_a_run_with_a_validation(small, tmp_path):
+    overrides = ("trainer.max_time='00:00:00:03'", "trainer.max_epochs=100000", "trainer.steps_per_epoch=10")
+    run_dir = tmp_path / "run"
+    result = train.run(small(2, *overrides) | {"run_dir": str(run_dir)})
+    rows = rows_of(run_dir / "metrics.csv")
+    assert result["reason"] == "max_time reached"
+    assert rows[-1]["val_dice"]
+    assert float(rows[-1]["lr"]) < 0.2 * 3e-3  # the schedule follows the time
+    assert float(rows[-1]["seconds"]) < 10
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("augment=none", "loss=ce", "optimizer=sgd", "scheduler=cosine", "logger=none"),
+        ("augment=light", "loss=dice", "optimizer=adam", "scheduler=constant", "model.deep_supervision=true"),
+        ("model.residual=true", "model.downsampling=strided", "trainer.accumulate=2", "trainer.precision=fp32"),
+        ("split.test=0", "trainer.patience=1", "trainer.workers=1"),
+        ("+augment.transforms=[{_target_: monai.transforms.RandGaussianNoised, keys: [image], prob: 1.0}]",),
+    ],
+)
+def test_other_choices_train_too(small, overrides, tmp_path):
+    overrides = tuple(o.replace("+augment.transforms", "augment.transforms") for o in overrides)
+    result = train.run(small(2, *overrides) | {"run_dir": str(tmp_path / "run")})
+    assert result["status"] == "done"
+    assert 0 <= result["score"] <= 1
+
+
+def test_a_full_run_directory_is_left_alone(small, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(MedsegError, match="not empty"):
+        train.run(small(2) | {"run_dir": str(tmp_path)})
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_bad_data_leaves_nothing_behind(small, tmp_path):
+    config = small(2) | {"run_dir": str(tmp_path / "run")}
+    config["dataset"]["labels"] = {"background": 0, "lesion": 1}
+    with pytest.raises(MedsegError, match="2, 3"):
+        train.run(config)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,71 @@
+"""Progress on a clock that the test turns."""
+
+import pytest
+
+from medseg.training.progress import Progress
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_progress_is_the_larger_of_steps_and_time():
+    clock = Clock()
+    progress = Progress(max_steps=100, max_seconds=10, clock=clock)
+    progress.start()
+    progress.step = 30
+    assert progress.fraction == pytest.approx(0.3)
+    clock.now += 5
+    assert progress.fraction == pytest.approx(0.5)
+    progress.step = 90
+    assert progress.fraction == pytest.approx(0.9)
+    clock.now += 50
+    assert progress.fraction == 1
+
+
+def test_without_a_time_limit_only_steps_count():
+    clock = Clock()
+    progress = Progress(max_steps=10, max_seconds=None, clock=clock)
+    progress.start()
+    clock.now += 1e6
+    assert progress.fraction == 0
+
+
+def test_time_for_the_last_validation_is_kept_free():
+    clock = Clock()
+    progress = Progress(max_steps=100, max_seconds=10, clock=clock)
+    progress.start()
+    progress.validated(2.0)
+    clock.now += 8
+    assert progress.fraction == pytest.approx(1)
+
+
+def test_time_adds_up_over_resumes():
+    clock = Clock()
+    first = Progress(max_steps=100, max_seconds=10, clock=clock)
+    first.start()
+    clock.now += 4
+    second = Progress(max_steps=100, max_seconds=10, clock=clock)
+    second.load_state_dict(first.state_dict())
+    clock.now += 1000  # the pause does not count
+    second.start()
+    clock.now += 1
+    assert second.fraction == pytest.approx(0.5)
+
+
+def test_validations_stay_below_their_share():
+    clock = Clock()
+    progress = Progress(max_steps=100, max_seconds=1000, clock=clock)
+    progress.start()
+    clock.now += 3
+    assert progress.is_validation_worth_it(0.1)  # nothing is known of its cost yet
+    clock.now += 2
+    progress.validated(2.0)
+    clock.now += 17
+    assert not progress.is_validation_worth_it(0.1)
+    clock.now += 1
+    assert progress.is_validation_worth_it(0.1)
