@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import traceback
-from argparse import Namespace
+from argparse import ArgumentError, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
@@ -21,7 +21,7 @@ from medseg import __version__
 from medseg.build import CONF
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
-from medseg.overrides import Check, Sources, check, quote, quoted
+from medseg.overrides import Check, Sources, check, quote, quoted, unquoted_sweeps
 from medseg.relaunch import QUIET, single_job
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def answer(argv: list[str]) -> int:
         print(f"medseg {__version__}")
         return 0
     options = parse_flags(flags)
+    refuse(unquoted_sweeps(settings) if options.multirun else ())
     settings = [quoted(setting) for setting in settings]
     if command:
         flags += [] if options.config_name else ["--config-name", command]
@@ -120,7 +121,11 @@ def parse_flags(flags: list[str]) -> Namespace:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    options, unknown = parser.parse_known_args(flags)
+    parser.exit_on_error = False
+    try:
+        options, unknown = parser.parse_known_args(flags)
+    except ArgumentError as error:
+        raise MedsegError(str(error)) from error
     if unknown:
         known = [name for action in parser._actions for name in action.option_strings]
         raise MedsegError(f"unknown option {unknown[0]!r}.{nearest(unknown[0], known)} Settings are written key=value.")
@@ -155,8 +160,7 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
         )
     options.config_path, options.config_name = str(folder.resolve()), "config"
     where = ["--config-path", options.config_path, "--config-name", "config"]
-    kept = [flag for flag in flags if flag not in ("--config-name", "train")]
-    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*kept, *where]
+    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]  # of two flags the last counts
 
 
 def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:

@@ -23,7 +23,9 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise MedsegError(f"device={name}: not available ({str(error).splitlines()[0]}). Use auto, cpu or cuda.") from error
+        raise MedsegError(
+            f"device={name}: not available ({str(error).splitlines()[0]}). Use auto, cpu or cuda."
+        ) from error
     return torch.device(name)
 
 

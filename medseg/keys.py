@@ -188,6 +188,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "scale": _RANGE,
         "probability": _PROBABILITY,
         "mirror_axes": KEYS["plan.mirror_axes"],
+        "spacing": KEYS["preprocessing.spacing"],
     },
     "medseg.augmentation.Noise": {
         "probability": _PROBABILITY,

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 FREE_TEXT = (keys.PATH, keys.REGEX)
+SOURCES = ("dataset.root", "dataset.group_file", "split.file", "checkpoint", "input")
+"""Keys of paths that have to be there."""
+
 QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*")"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
 
@@ -36,6 +39,19 @@ def quoted(setting: str) -> str:
     if not is_free or not equals or value in ("", "null", "???") or QUOTED_VALUE.fullmatch(value):
         return setting
     return f"{name}={quote(value)}"
+
+
+def unquoted_sweeps(settings: list[str]) -> list[str]:
+    """Name settings that look like a sweep over paths but, unquoted, mean one path, which is not there."""
+    found = []
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name in SOURCES and "," in value and quoted(setting) != setting and not Path(value).exists():
+            each = ",".join(f"'{part}'" for part in value.split(","))
+            found.append(
+                f'{setting}: no such path. A sweep over paths needs quotes, for the shell too: "{name}={each}"'
+            )
+    return found
 
 
 def quote(text: str) -> str:

@@ -39,6 +39,7 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     own = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
+    plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
     write_json(path, plain | own | {"overrides": overrides})
 
 

@@ -1,6 +1,8 @@
 """The table of keys against the YAML, checking of values, and the resolution of nulls and interpolations."""
 
 from collections import defaultdict
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,14 @@ OPTIONS = [
 ]
 
 
-def composed(command: str, *settings: str) -> dict:
+@cache
+def compose_once(command: str, *settings: str) -> dict:
     sources = Sources(CONF, command)
     return compose(sources, sources.loader(), list(settings))
+
+
+def composed(command: str, *settings: str) -> dict:
+    return deepcopy(compose_once(command, *settings))
 
 
 @pytest.mark.parametrize(("command", "choice"), OPTIONS)

@@ -36,7 +36,18 @@ def describe(config: dict[str, Any], classes: dict[str, Any], channels: list[str
         classes: class names and their values in mask files, background first.
         channels: file-name endings of the channels where each has a file of its own.
     """
-    kept = ("model", "loss", "optimizer", "scheduler", "augment", "preprocessing", "inference", "postprocess", "plan", "seed")
+    kept = (
+        "model",
+        "loss",
+        "optimizer",
+        "scheduler",
+        "augment",
+        "preprocessing",
+        "inference",
+        "postprocess",
+        "plan",
+        "seed",
+    )
     return {
         "format": FORMAT,
         "version": __version__,
@@ -60,7 +71,9 @@ def locate(path: str | Path) -> Path:
     best = path / "checkpoints" / "best.ckpt"
     if not best.is_file():
         found = sorted(str(file.relative_to(path)) for file in path.rglob("*.ckpt"))
-        raise MedsegError(f"checkpoint={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}.")
+        raise MedsegError(
+            f"checkpoint={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}."
+        )
     return best
 
 
@@ -80,8 +93,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise MedsegError(f"{file}: a PyTorch file, but not a medseg checkpoint (it has no 'medseg' entry).")
     if content["format"] > FORMAT:
         raise MedsegError(
-            f"{file}: checkpoint format {content['format']} of medseg {content['version']}; this is medseg {__version__}, "
-            f"which reads formats up to {FORMAT}. Update medseg."
+            f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
+            f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
     return Checkpoint(file, content, network_weights(raw["state_dict"]))
 
@@ -89,7 +102,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Pick the network's weights out of a LightningModule's state, free of a compiled module's prefix."""
     return {
-        key.removeprefix(PREFIX).replace("_orig_mod.", ""): value for key, value in state.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).replace("_orig_mod.", ""): value
+        for key, value in state.items()
+        if key.startswith(PREFIX)
     }
 
 

@@ -43,7 +43,7 @@ class Mask:
     def voxels(self) -> dict[str, int]:
         """Number of voxels of each foreground class."""
         counted = np.bincount(self.indices.ravel(), minlength=len(self.label_map.names))
-        return {name: int(count) for name, count in zip(self.label_map.names[1:], counted[1:])}
+        return {name: int(count) for name, count in zip(self.label_map.names[1:], counted[1:], strict=True)}
 
     @property
     def ml(self) -> dict[str, float] | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,13 +36,19 @@ class Segmenter:
     postprocess: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
-        self, network: Network, image: Tensor, geometry: Geometry, *, spacing: Sequence[float], unit: str
+        self,
+        network: Network,
+        image: Tensor,
+        geometry: Geometry,
+        *,
+        spacing: Sequence[float],
+        unit: Literal["mm", "px"],
     ) -> NDArray[np.uint8]:
         """Return class indices (*native grid) of an image (C, *network grid) that lies on the network's device."""
         labels = np.empty(geometry.native_shape, dtype=np.uint8)
         for place, scores in self.scores(network, image, geometry):
             labels[..., place] = self.decide(scores).cpu().numpy()
-        return postprocess(labels, spacing, unit, **self.postprocess)
+        return postprocess(labels, tuple(spacing), unit, **self.postprocess)
 
     @torch.inference_mode()
     def scores(self, network: Network, image: Tensor, geometry: Geometry) -> Iterator[tuple[slice, Tensor]]:

@@ -37,14 +37,16 @@ def sliding_window(
         (K, *spatial) float32 probabilities that sum to one over K.
     """
     padded, inner = pad(image, patch_size)
-    corners = list(product(*(starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size))))
+    corners = list(
+        product(*(starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)))
+    )
     weight = gaussian(tuple(patch_size)).to(image.device)
     total: Tensor | None = None
     norm = torch.zeros(padded.shape[1:], device=image.device)
     for chunk in batches(corners, batch_size):
         windows = [window(corner, patch_size) for corner in chunk]
         patches = torch.stack([padded[(slice(None), *w)] for w in windows])  # (B, C, *patch)
-        for w, scores in zip(windows, mirrored(network, patches, mirror_axes)):
+        for w, scores in zip(windows, mirrored(network, patches, mirror_axes), strict=True):
             if total is None:
                 total = torch.zeros((len(scores), *padded.shape[1:]), device=image.device)
             total[(slice(None), *w)] += scores * weight
@@ -63,8 +65,8 @@ def mirrored(network: Network, patches: Tensor, axes: Sequence[int]) -> Tensor:
 
 def pad(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
     """Pad (C, *spatial) with zeros to the patch size; also return where the image lies in the result."""
-    missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size)]
-    inner = tuple(slice(m // 2, m // 2 + size) for m, size in zip(missing, image.shape[1:]))
+    missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
+    inner = tuple(slice(m // 2, m // 2 + size) for m, size in zip(missing, image.shape[1:], strict=True))
     amounts = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
     return F.pad(image, amounts), inner
 
@@ -78,7 +80,7 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 
 def window(corner: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
     """Return the window at ``corner`` as slices."""
-    return tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size))
+    return tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True))
 
 
 def batches(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:

@@ -1,7 +1,6 @@
 """Files that are either whole or absent."""
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +23,11 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        raise MedsegError(f"cannot write {path}: {error.strerror or error}. Check the folder's rights and space.") from error
+        raise MedsegError(
+            f"cannot write {path}: {error.strerror or error}. Check the folder's rights and space."
+        ) from error
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from medseg.config import resolve
+from medseg.config import escape, resolve
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import counts
 from medseg.evaluation.overlays import overlay
@@ -50,11 +50,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
     dataset = open_dataset(node)
     subset = settings["subset"] or ("test" if is_own else "all")
-    cases = select(dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None))
+    cases = select(
+        dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
+    )
     truth_map = classes_of(dataset, predictor.label_map)
     run_dir = make_run_dir(settings, node["name"])
     with logged_to(run_dir / "eval.log"):
-        write_config(run_dir / "config.yaml", config | {"run_dir": str(run_dir)})
+        write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
         summary, problems = evaluate_cases(
             predictor, cases, truth_map, run_dir, subset=subset, overlays=settings["overlays"]
@@ -109,7 +111,9 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
     if labels is None:
         return trained
     if set(labels) != set(trained.names):
-        raise MedsegError(f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels.")
+        raise MedsegError(
+            f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels."
+        )
     return LabelMap({name: labels[name] for name in trained.names})
 
 

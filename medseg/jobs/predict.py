@@ -13,7 +13,7 @@ from medseg.errors import MedsegError, listing
 from medseg.inference.predictor import Mask, Predictor
 from medseg.io.atomic import replacing
 from medseg.io.channels import cases_from_files
-from medseg.io.files import SUFFIXES, find_images, mask_name
+from medseg.io.files import SUFFIXES, find_images, mask_name, suffix
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +81,19 @@ def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> lis
 def job_of(name: str, images: tuple[Path, ...], root: Path, output: Path) -> Job:
     """Return where the results of one scan go."""
     place = output / images[0].relative_to(root).parent
-    if len(images) == 1:
-        mask = place / mask_name(images[0])
-    else:  # a file a channel: the mask is called like the case
-        mask = output / (name + "".join(images[0].suffixes))
+    own_name = output / f"{name}{suffix(images[0])}"  # of a case with a file a channel
+    mask = place / mask_name(images[0]) if len(images) == 1 else own_name
     return Job(name, images, mask, output / "overlays" / f"{mask.relative_to(output)}.png")
 
 
 def refuse_overwriting(jobs: Sequence[Job]) -> None:
     """Refuse masks that would take the place of their scans."""
-    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in {image.resolve() for image in job.images}]:
-        raise MedsegError(f"these masks would overwrite their scans; give another output folder:\n{listing(overwritten)}")
+    if overwritten := [
+        str(job.mask) for job in jobs if job.mask.resolve() in {image.resolve() for image in job.images}
+    ]:
+        raise MedsegError(
+            f"these masks would overwrite their scans; give another output folder:\n{listing(overwritten)}"
+        )
 
 
 def predict_all(predictor: Predictor, jobs: Sequence[Job], output: Path, *, draw: bool) -> list[str]:
@@ -99,7 +101,14 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], output: Path, *, draw
     names = predictor.label_map.names[1:]
     failed = []
     with open_table(output / "predictions.csv") as file:
-        columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names), "error"]
+        columns = [
+            "case",
+            "status",
+            "seconds",
+            *(f"{name}_ml" for name in names),
+            *(f"{name}_voxels" for name in names),
+            "error",
+        ]
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         for number, job in enumerate(jobs, 1):

@@ -31,7 +31,9 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
             path = Path(config["run_dir"])
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise MedsegError(f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it.")
+                raise MedsegError(
+                    f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
+                )
             return path
         return make_unique(Path("outputs") / config["command"] / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     except OSError as error:

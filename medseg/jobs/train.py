@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from medseg.build import build
-from medseg.config import parse_duration, resolve
+from medseg.config import escape, parse_duration, resolve
 from medseg.device import pick_device, pick_precision
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import describe
@@ -31,6 +31,7 @@ from medseg.preprocessing.cache import cached
 from medseg.preprocessing.fingerprint import Fingerprint, survey
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.relaunch import rerun_arguments
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
 from medseg.training.module import SegmentationModule
@@ -38,7 +39,7 @@ from medseg.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
-LIGHTNING_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Material:
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as the composed config says; return status, score (mean test Dice, or validation Dice) and seconds.
+    """Train as the composed config says; return status, reason, score (mean test Dice, or validation Dice) and seconds.
 
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
@@ -60,18 +61,22 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     settings = resolve(config)
     material = gather_material(settings)
-    run_dir = open_run(config, settings)
+    run_dir = open_run(settings)
     with logged_to(run_dir / "train.log"):
-        settings = plan_run(config | {"run_dir": str(run_dir)}, run_dir, material)
-        trainer, module = fit(settings, run_dir, material)
-        result = {"status": "done", "reason": stop_reason(trainer, module.progress), "score": best_score(trainer)}
-        if rank_zero_only.rank == 0:
+        settings = plan_run(config | {"run_dir": escape(str(run_dir))}, run_dir, material)
+        result = {"status": "done", **fit(settings, run_dir, material)}
+        if is_first_process():
             summary = test(settings, run_dir, material)
             result["score"] = summary["mean"]["dice"] if summary else result["score"]
             result["seconds"] = round(time.monotonic() - started, 1)
             write_json(run_dir / "result.json", result)
             log.info("run directory: %s", run_dir)
     return result
+
+
+def is_first_process() -> bool:
+    """Tell the process that writes files from its helpers in distributed training."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def gather_material(settings: dict[str, Any]) -> Material:
@@ -87,9 +92,9 @@ def gather_material(settings: dict[str, Any]) -> Material:
     return Material(dataset, classes, split, survey(used, classes))
 
 
-def open_run(config: dict[str, Any], settings: dict[str, Any]) -> Path:
+def open_run(settings: dict[str, Any]) -> Path:
     """Make the run directory, or return that of the run to resume or to take part in."""
-    if rank_zero_only.rank > 0 or settings["resume"]:
+    if not is_first_process() or settings["resume"]:
         return Path(settings["run_dir"])
     return make_run_dir(settings, settings["dataset"]["name"])
 
@@ -104,7 +109,7 @@ def plan_run(config: dict[str, Any], run_dir: Path, material: Material) -> dict[
         learned = {name: material.fingerprint.cases[name] for name in material.split.train + material.split.val}
         device = pick_device(settings["trainer"]["accelerator"])
         plan = make_plan(settings, Fingerprint(learned), material.classes.names, material.dataset.modality, device)
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         write_config(run_dir / "config.yaml", config)
         write_json(saved, plan)
         write_environment(run_dir / "environment.json")
@@ -118,29 +123,45 @@ def plan_run(config: dict[str, Any], run_dir: Path, material: Material) -> dict[
     return settings
 
 
-def fit(settings: dict[str, Any], run_dir: Path, material: Material) -> tuple[Trainer, SegmentationModule]:
-    """Train until the budget is used up."""
-    wanted = settings["trainer"]
+def fit(settings: dict[str, Any], run_dir: Path, material: Material) -> dict[str, Any]:
+    """Train until the budget is used up; return why training ended and the best validation Dice."""
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
-    progress = make_progress(wanted)
+    progress = make_progress(settings["trainer"])
     module = make_module(settings, material.classes, progress)
-    trainer = make_trainer(settings, run_dir, material.classes, progress)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    trainer = make_trainer(
+        settings, run_dir, [checkpoints, *make_callbacks(settings, run_dir, material.classes, progress)]
+    )
     last = run_dir / "checkpoints" / "last.ckpt"
     if settings["resume"] and not last.is_file():
-        raise MedsegError(f"resume={settings['resume']}: {last} is not there; the run ended before its first epoch did.")
+        raise MedsegError(
+            f"resume={settings['resume']}: {last} is not there; the run ended before its first epoch did."
+        )
     data = make_data(settings, material)
-    log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{count(module):,}")
+    log.info(
+        "training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{count(module):,}"
+    )
+    sys.argv[1:] = rerun_arguments(run_dir)  # what Lightning starts further processes with
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")  # cutting patches out of the cache takes no time
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # Lightning 2.6 under torch 2.13, in its own code
-        trainer.fit(module, data, ckpt_path=last if settings["resume"] else None, weights_only=True)
-    return trainer, module
+        warnings.filterwarnings(
+            "ignore", ".*does not have many workers"
+        )  # cutting patches out of the cache takes no time
+        warnings.filterwarnings(
+            "ignore", ".*LeafSpec", FutureWarning
+        )  # Lightning 2.6 under torch 2.13, in its own code
+        try:
+            trainer.fit(module, data, ckpt_path=last if settings["resume"] else None, weights_only=True)
+        except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
+            raise KeyboardInterrupt from stop
+    return {"reason": stop_reason(trainer, progress), "score": checkpoints.best}
 
 
 def make_progress(wanted: dict[str, Any]) -> Progress:
     """Return the budget that the config gives."""
     seconds = parse_duration(wanted["max_time"]) if wanted["max_time"] else None
-    return Progress(max_steps=wanted["max_epochs"] * wanted["steps_per_epoch"] // wanted["accumulate"], max_seconds=seconds)
+    return Progress(
+        max_steps=wanted["max_epochs"] * wanted["steps_per_epoch"] // wanted["accumulate"], max_seconds=seconds
+    )
 
 
 def make_module(settings: dict[str, Any], classes: LabelMap, progress: Progress) -> SegmentationModule:
@@ -181,19 +202,24 @@ def make_data(settings: dict[str, Any], material: Material) -> SegmentationData:
     )
 
 
-def make_trainer(settings: dict[str, Any], run_dir: Path, classes: LabelMap, progress: Progress) -> Trainer:
-    """Build Lightning's Trainer with medseg's callbacks."""
+def make_callbacks(settings: dict[str, Any], run_dir: Path, classes: LabelMap, progress: Progress) -> list[Callback]:
+    """Return what watches the budget and reports to the user."""
     wanted = settings["trainer"]
-    device = pick_device(wanted["accelerator"])
     callbacks: list[Callback] = [
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
-        Checkpoints(run_dir / "checkpoints"),
         EpochLog(run_dir / "metrics.csv", progress, classes.names),
     ]
     if wanted["patience"]:
         callbacks.append(EarlyStopping("val/dice", mode="max", patience=wanted["patience"], min_delta=0.0))
     if sys.stdout.isatty():
         callbacks.append(RichProgressBar())
+    return callbacks
+
+
+def make_trainer(settings: dict[str, Any], run_dir: Path, callbacks: list[Callback]) -> Trainer:
+    """Build Lightning's Trainer."""
+    wanted = settings["trainer"]
+    device = pick_device(wanted["accelerator"])
     return Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=wanted["devices"],
@@ -230,16 +256,11 @@ def count(module: SegmentationModule) -> int:
     return sum(parameter.numel() for parameter in module.network.parameters())
 
 
-def best_score(trainer: Trainer) -> float | None:
-    """Return the best validation Dice."""
-    return next(callback.best for callback in trainer.callbacks if isinstance(callback, Checkpoints))
-
-
 def stop_reason(trainer: Trainer, progress: Progress) -> str:
     """Say why training ended."""
     if progress.max_seconds is not None and progress.step < progress.max_steps and progress.fraction >= 1:
         return "max_time reached"
-    return "max_epochs reached" if trainer.current_epoch >= trainer.max_epochs else "no further gain"
+    return "max_epochs reached" if trainer.current_epoch >= (trainer.max_epochs or 0) else "no further gain"
 
 
 def test(settings: dict[str, Any], run_dir: Path, material: Material) -> dict[str, Any] | None:
@@ -249,6 +270,8 @@ def test(settings: dict[str, Any], run_dir: Path, material: Material) -> dict[st
         log.info("no test report: split.test is 0")
         return None
     device = str(pick_device(settings["trainer"]["accelerator"]))
-    predictor = Predictor.load(run_dir, device=device, precision=settings["trainer"]["precision"], trust=[settings["model"]["_target_"]])
+    predictor = Predictor.load(
+        run_dir, device=device, precision=settings["trainer"]["precision"], trust=[settings["model"]["_target_"]]
+    )
     summary, _ = evaluate_cases(predictor, cases, material.classes, run_dir / "test", subset="test", overlays=3)
     return summary

@@ -70,7 +70,9 @@ def survey(cases: Sequence[Case], label_map: LabelMap) -> Fingerprint:
             problems.append(f"{case.id}: {error}")
     problems += odd_ones(found)
     if problems:
-        raise MedsegError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{listing(problems)}\nMend or remove them.")
+        raise MedsegError(
+            f"{len(problems)} of {len(cases)} cases cannot be used:\n{listing(problems)}\nMend or remove them."
+        )
     check_foreground(found, label_map)
     return Fingerprint(found)
 
@@ -79,7 +81,9 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     """Read one labelled case, check it and describe it."""
     scan, truth = read_labelled(case, label_map)
     if all(channel.min() == channel.max() for channel in scan.image):
-        raise MedsegError(f"{case.images[0]}: constant image, every voxel is {scan.image.flat[0]:g}: nothing to segment.")
+        raise MedsegError(
+            f"{case.images[0]}: constant image, every voxel is {scan.image.flat[0]:g}: nothing to segment."
+        )
     order, _ = orient(scan.affine, scan.shape)
     return CaseFingerprint(
         shape=tuple(scan.shape[axis] for axis in order),
@@ -121,7 +125,8 @@ def odd_ones(found: dict[str, CaseFingerprint]) -> list[str]:
         return []
     usual = max(set(forms.values()), key=list(forms.values()).count)
     return [
-        f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, the others are {usual[0]}D with {usual[1]} in {usual[2]}"
+        f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, "
+        f"the others are {usual[0]}D with {usual[1]} in {usual[2]}"
         for name, form in forms.items()
         if form != usual
     ]
@@ -135,5 +140,5 @@ def check_foreground(found: dict[str, CaseFingerprint], label_map: LabelMap) -> 
     if empty:
         log.warning("%d case(s) have an empty mask:\n%s", len(empty), listing(empty))
     total = np.sum([case.voxels for case in found.values()], axis=0)
-    if absent := [name for name, count in zip(label_map.names, total) if not count]:
+    if absent := [name for name, count in zip(label_map.names, total, strict=True) if not count]:
         log.warning("no mask holds the class(es) %s", ", ".join(absent))

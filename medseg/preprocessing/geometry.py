@@ -28,7 +28,7 @@ def orient(affine: NDArray[np.float64], shape: Sequence[int]) -> tuple[tuple[int
     """
     dims = len(shape)
     # (dims, 2): the closest world axis, and 1 or -1
-    codes = io_orientation(np.asarray(affine, dtype=float)[:, [*range(dims), 3]])  # type: ignore[no-untyped-call]
+    codes = io_orientation(np.asarray(affine, dtype=float)[:, [*range(dims), 3]])
     if np.isnan(codes).any():
         raise MedsegError(
             f"The affine {np.asarray(affine).tolist()} gives {dims} voxel axes no {dims} separate directions. "

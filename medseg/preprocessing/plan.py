@@ -23,7 +23,11 @@ ANISOTROPY = 2  # an axis this many times coarser than the finest is neither poo
 
 
 def make_plan(
-    config: dict[str, Any], fingerprint: Fingerprint, classes: Sequence[str], modality: Sequence[str] | None, device: torch.device
+    config: dict[str, Any],
+    fingerprint: Fingerprint,
+    classes: Sequence[str],
+    modality: Sequence[str] | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return the overlay that fills the config's nulls.
 
@@ -65,20 +69,28 @@ def make_plan(
 def check_dims(wanted: int | None, dims: int) -> None:
     """Refuse a network of other dimensions than the data."""
     if wanted not in (None, dims):
-        raise MedsegError(f"model.spatial_dims={wanted}: the data set's images are {dims}D. Leave it null or give {dims}.")
+        raise MedsegError(
+            f"model.spatial_dims={wanted}: the data set's images are {dims}D. Leave it null or give {dims}."
+        )
 
 
-def plan_preprocessing(config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None) -> dict[str, Any]:
+def plan_preprocessing(
+    config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None
+) -> dict[str, Any]:
     """Return the preprocessing node with every null decided."""
     channels = fingerprint.channels
-    names = list(modality or [None])
+    names: list[str | None] = list(modality) if modality else [None]
     if len(names) not in (1, channels):
-        raise MedsegError(f"dataset.modality names {len(names)} channels, the images have {channels}: give one, or one a channel.")
+        raise MedsegError(
+            f"dataset.modality names {len(names)} channels, the images have {channels}: give one, or one a channel."
+        )
     names = names * channels if len(names) == 1 else names
     methods = config["normalize"] or [DEFAULT_METHOD[name] for name in names]
     methods = methods * channels if len(methods) == 1 else methods
     if len(methods) != channels:
-        raise MedsegError(f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s).")
+        raise MedsegError(
+            f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s)."
+        )
     if config["resize"] and len(config["resize"]) != fingerprint.spatial_dims:
         raise MedsegError(f"preprocessing.resize={config['resize']}: the images are {fingerprint.spatial_dims}D.")
     return {
@@ -120,7 +132,9 @@ def network_grid(
     if resize:
         return list(resize), [1.0] * len(resize)
     shapes = [np.multiply(case.shape, np.divide(case.spacing, spacing) if spacing else 1.0) for case in cases]
-    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)], list(spacing or [1.0] * fingerprint.spatial_dims)
+    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)], list(
+        spacing or [1.0] * fingerprint.spatial_dims
+    )
 
 
 def limit(shape: Sequence[int], voxels: int) -> list[int]:
@@ -131,7 +145,9 @@ def limit(shape: Sequence[int], voxels: int) -> list[int]:
     return patch
 
 
-def topology(patch: Sequence[int], spacing: Sequence[float], depth: int | None) -> tuple[list[list[int]], list[list[int]]]:
+def topology(
+    patch: Sequence[int], spacing: Sequence[float], depth: int | None
+) -> tuple[list[list[int]], list[list[int]]]:
     """Return pooling strides per level and kernel sizes per stage (one stage more than levels).
 
     Each level halves the axes that are long enough and not much coarser than the finest, so that voxels become
@@ -161,7 +177,7 @@ def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
 def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_given: bool) -> list[int]:
     """Round a patch up to what the strides divide; refuse one from the config that they do not divide."""
     divisor = np.prod(strides, axis=0)
-    fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor)]
+    fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor, strict=True)]
     if np.prod(np.divide(fitted, divisor)) < 2:  # instance norm needs more than one voxel at the bottom
         fitted[int(np.argmin(divisor))] *= 2
     if is_given and fitted != list(patch):

@@ -3,6 +3,7 @@
 import csv
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,17 @@ class Budget(Callback):
 class EpochLog(Callback):
     """Writes a row an epoch into ``metrics.csv`` and a line an epoch into the log."""
 
-    def __init__(self, path: Path, progress: Progress, classes: list[str]) -> None:
+    def __init__(self, path: Path, progress: Progress, classes: Sequence[str]) -> None:
         self.path, self.progress = path, progress
-        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", "val_dice", *(f"val_dice_{name}" for name in classes[1:])]
+        self.columns = [
+            "epoch",
+            "step",
+            "seconds",
+            "lr",
+            "train_loss",
+            "val_dice",
+            *(f"val_dice_{name}" for name in classes[1:]),
+        ]
         self.rows: list[dict[str, Any]] = []
         self.best = float("-inf")
         self.is_validated = False

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from monai.transforms import Compose, ToTensord
+from monai.transforms.compose import Compose
+from monai.transforms.utility.dictionary import ToTensord
 from torch.utils.data import DataLoader, Dataset
 
 from medseg.preprocessing.cache import load
@@ -68,7 +69,11 @@ class SegmentationData(LightningDataModule):
         """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``index`` and patch number ``n`` (B,)."""
         trainer = self.trainer
         length = self.steps_per_epoch * self.batch_size
-        sampler = PatchSampler(length, rank=trainer.global_rank, ranks=trainer.world_size) if trainer else PatchSampler(length)
+        sampler = (
+            PatchSampler(length, rank=trainer.global_rank, ranks=trainer.world_size)
+            if trainer
+            else PatchSampler(length)
+        )
         return DataLoader(
             self.patches,
             batch_size=self.batch_size,

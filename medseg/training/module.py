@@ -64,7 +64,7 @@ class SegmentationModule(LightningModule):
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Draw and apply the augmentation of the batch whose first patch is number ``n``: its draws hang on nothing else."""
+        """Augment the batch whose first patch is number ``n``; the draws depend on nothing but (seed, n)."""
         generator = seeded(self.seed, 2, n)
         with torch.autocast(image.device.type, enabled=False):
             for augmentation in self.augmentations:
@@ -91,8 +91,10 @@ class SegmentationModule(LightningModule):
         """Log the Dice of each class, the mean over cases, and the mean over classes."""
         gathered = gather(self.case_counts)
         scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])[:, 1:]  # (cases, foreground classes)
-        means = np.array([column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T])
-        for name, value in zip(self.classes[1:], means):
+        means = np.array(
+            [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
+        )
+        for name, value in zip(self.classes[1:], means, strict=True):
             self.log(f"val/dice_{name}", float(value), rank_zero_only=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
         self.log("val/dice", mean, prog_bar=True)
@@ -101,7 +103,7 @@ class SegmentationModule(LightningModule):
         """Set the learning rate that the schedule wants at this progress."""
         self.progress.step = self.global_step
         factor = self.schedule(self.progress.fraction)
-        for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates):
+        for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -123,7 +125,7 @@ def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Ten
     """
     weights = [0.5**level for level in range(len(outputs))]
     total = torch.zeros((), device=target.device)
-    for weight, output in zip(weights, outputs):
+    for weight, output in zip(weights, outputs, strict=True):
         total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
     return total
 

@@ -11,7 +11,9 @@ class Progress:
     free for it as the latest one took.
     """
 
-    def __init__(self, *, max_steps: int, max_seconds: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, max_steps: int, max_seconds: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.max_steps, self.max_seconds, self.clock = max_steps, max_seconds, clock
         self.step = 0
         self.seconds_before = 0.0  # used by the runs that this one resumes
@@ -46,7 +48,11 @@ class Progress:
 
     def state_dict(self) -> dict[str, float]:
         """Return what a resumed run must know."""
-        return {"seconds": self.seconds, "validation_seconds": self.validation_seconds, "validated_at": self.validated_at}
+        return {
+            "seconds": self.seconds,
+            "validation_seconds": self.validation_seconds,
+            "validated_at": self.validated_at,
+        }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Go on where ``state`` was taken."""

@@ -71,7 +71,9 @@ class Patches(Dataset[dict[str, Any]]):
         return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[place])
 
 
-def draw_corner(case: dict[str, Any], patch_size: Sequence[int], is_forced: bool, generator: torch.Generator) -> list[int]:
+def draw_corner(
+    case: dict[str, Any], patch_size: Sequence[int], is_forced: bool, generator: torch.Generator
+) -> list[int]:
     """Draw where a patch begins: round a labelled voxel where forced (and there is one), anywhere else.
 
     A case smaller than the patch along an axis lies in its middle, as in prediction.
@@ -81,12 +83,12 @@ def draw_corner(case: dict[str, Any], patch_size: Sequence[int], is_forced: bool
     if is_forced and classes:
         voxels = classes[draw(len(classes), generator)]
         centre = voxels[draw(len(voxels), generator)].tolist()
-        wanted = [c - patch // 2 for c, patch in zip(centre, patch_size)]
+        wanted = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
     else:
-        wanted = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size)]
+        wanted = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
     return [
         min(max(corner, 0), size - patch) if size >= patch else -((patch - size) // 2)
-        for corner, size, patch in zip(wanted, shape, patch_size)
+        for corner, size, patch in zip(wanted, shape, patch_size, strict=True)
     ]
 
 
@@ -97,8 +99,10 @@ def draw(n: int, generator: torch.Generator) -> int:
 
 def cut(volume: Tensor, corner: Sequence[int], patch_size: Sequence[int]) -> Tensor:
     """Copy a patch out of (C, *spatial); what lies outside is zero."""
-    ends = [start + patch for start, patch in zip(corner, patch_size)]
-    inside = tuple(slice(max(0, start), end) for start, end in zip(corner, ends))
+    ends = [start + patch for start, patch in zip(corner, patch_size, strict=True)]
+    inside = tuple(slice(max(0, start), end) for start, end in zip(corner, ends, strict=True))
     patch = volume[(slice(None), *inside)].clone()
-    outside = [(max(0, -start), max(0, end - size)) for start, end, size in zip(corner, ends, volume.shape[1:])]
+    outside = [
+        (max(0, -start), max(0, end - size)) for start, end, size in zip(corner, ends, volume.shape[1:], strict=True)
+    ]
     return F.pad(patch, [side for pair in reversed(outside) for side in pair])

@@ -1,5 +1,7 @@
 """Against MONAI's sliding window, and against the network applied to the whole."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
@@ -52,7 +54,7 @@ def test_windows_cover_an_axis(size, patch, overlap):
     begun = starts(size, patch, overlap)
     assert begun[0] == 0
     assert begun[-1] == size - patch
-    assert all(0 < b - a <= patch for a, b in zip(begun, begun[1:]))
+    assert all(0 < b - a <= patch for a, b in pairwise(begun))
 
 
 def test_the_weight_is_largest_in_the_middle_and_never_zero():

@@ -49,7 +49,12 @@ def small(composed: Compose, workplace: Path) -> Compose:
 
     def compose_small(dims: int, *overrides: str) -> dict[str, Any]:
         config = composed(
-            "train", *SMALL, f"dataset.dims={dims}", "dataset.cases=10", f"dataset.size={32 if dims == 3 else 64}", *overrides
+            "train",
+            *SMALL,
+            f"dataset.dims={dims}",
+            "dataset.cases=10",
+            f"dataset.size={32 if dims == 3 else 64}",
+            *overrides,
         )
         config["dataset"]["root"] = str(workplace / "phantom")
         config["cache_dir"] = str(workplace / "cache")

@@ -70,7 +70,7 @@ def oriented(order, flips, spacing=(1.0, 1.3, 0.8), oblique=False):
     """An affine whose voxel axis a runs along world axis order[a], backwards where flipped."""
     affine = np.eye(4)
     affine[:3, :3] = 0
-    for axis, (world, flip) in enumerate(zip(order, flips)):
+    for axis, (world, flip) in enumerate(zip(order, flips, strict=True)):
         affine[world, axis] = spacing[axis] * (-1 if flip else 1)
     if oblique:
         angle = 0.3
@@ -111,7 +111,11 @@ def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, spacing):
 def test_oblique_scans_scaled_integers_and_single_slices(run_predict, tmp_path, suffix, shape, scaled):
     body = blob([n for n in shape if n > 1]).reshape(shape)
     affine = oriented((2, 0, 1), (True, False, True), oblique=True)
-    image = nib.Nifti1Image((body * 100).astype(np.int16), affine) if scaled else nib.Nifti1Image(body.astype(np.float32), affine)
+    image = (
+        nib.Nifti1Image((body * 100).astype(np.int16), affine)
+        if scaled
+        else nib.Nifti1Image(body.astype(np.float32), affine)
+    )
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=1)
     if scaled:
@@ -128,10 +132,14 @@ def test_oblique_scans_scaled_integers_and_single_slices(run_predict, tmp_path, 
     assert_same_place(np.squeeze(np.asarray(result.dataobj)) == 1, np.squeeze(body))
 
 
-@pytest.mark.parametrize(("name", "mask"), [("a.png", "a.png"), ("a.jpg", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp")])
+@pytest.mark.parametrize(
+    ("name", "mask"), [("a.png", "a.png"), ("a.jpg", "a.png"), ("a.tif", "a.tif"), ("a.bmp", "a.bmp")]
+)
 def test_pictures(run_predict, tmp_path, name, mask):
     body = blob((40, 50))
-    Image.fromarray((body * 255).astype(np.uint8)).save(tmp_path / name, **({"quality": 95} if name.endswith("jpg") else {}))
+    Image.fromarray((body * 255).astype(np.uint8)).save(
+        tmp_path / name, **({"quality": 95} if name.endswith("jpg") else {})
+    )
     run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2, values=(0, 255)), tmp_path / name, overlays=True)
     written = np.array(Image.open(tmp_path / "masks" / mask))
     assert written.shape == body.shape
@@ -183,12 +191,13 @@ def test_a_scan_is_never_overwritten(run_predict, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [(b"", "empty|0 bytes|zero"), (b"no checkpoint at all", "not a checkpoint"), (None, "no such file")]
+    ("content", "says"),
+    [(b"", "empty|0 bytes|zero"), (b"no checkpoint at all", "not a checkpoint"), (None, "no such file")],
 )
 def test_a_checkpoint_that_is_none(run_predict, tmp_path, content, says):
     if content is not None:
         (tmp_path / "c.ckpt").write_bytes(content)
-    with pytest.raises(MedsegError, match=f"(?i)c.ckpt.*({says}|not a checkpoint)"):
+    with pytest.raises(MedsegError, match=rf"(?i)c\.ckpt.*({says}|not a checkpoint)"):
         run_predict(tmp_path / "c.ckpt", tmp_path)
     assert not (tmp_path / "masks").exists()
 
@@ -199,7 +208,7 @@ def test_a_pickle_bomb_is_not_run(run_predict, tmp_path):
             return (Path.touch, (tmp_path / "boom",))
 
     torch.save({"state_dict": {}, "medseg": Bomb()}, tmp_path / "c.ckpt")
-    with pytest.raises(MedsegError, match="cannot be loaded safely|loaded safely"):
+    with pytest.raises(MedsegError, match="not a checkpoint that can be loaded safely"):
         run_predict(tmp_path / "c.ckpt", tmp_path)
     assert not (tmp_path / "boom").exists()
 
@@ -224,7 +233,9 @@ def test_folders_without_scans_and_outputs_that_cannot_be(run_predict, tmp_path)
 
 
 def test_a_scan_of_another_kind_is_refused_in_words(run_predict, tmp_path):
-    Image.fromarray(np.zeros((20, 20, 3), np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None]).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8) + np.arange(20, dtype=np.uint8)[:, None, None]).save(
+        tmp_path / "a.png"
+    )
     with pytest.raises(MedsegError, match=r"2D with 3 channel\(s\).*takes 3D images with 1"):
         run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3), tmp_path / "a.png")
 
@@ -246,7 +257,9 @@ def test_a_threshold_other_than_a_half(tmp_path):
     nib.save(nib.Nifti1Image(ramp, np.eye(4)), tmp_path / "scan.nii")
     checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=2)
     sizes = [
-        medseg.Predictor.load(checkpoint, trust=[TARGET], device="cpu", inference={"threshold": t})(tmp_path / "scan.nii").voxels["thing"]
+        medseg.Predictor.load(checkpoint, trust=[TARGET], device="cpu", inference={"threshold": t})(
+            tmp_path / "scan.nii"
+        ).voxels["thing"]
         for t in (0.1, 0.5, 0.9)
     ]
     # softmax(±20 (x − 0.5)) exceeds t where x > 0.5 + ln(t / (1 − t)) / 40

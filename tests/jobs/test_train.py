@@ -53,7 +53,9 @@ def test_the_checkpoint_is_plain_and_knows_no_path(trained):
     assert str(trained.parent) not in json.dumps(content)
     assert "optimizer_states" not in checkpoint
     everything = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
-    assert str(trained.parent) not in str({key: everything[key] for key in ("medseg", "callbacks", "hyper_parameters") if key in everything})
+    assert str(trained.parent) not in str(
+        {key: everything[key] for key in ("medseg", "callbacks", "hyper_parameters") if key in everything}
+    )
 
 
 def test_groups_are_not_parted(trained):

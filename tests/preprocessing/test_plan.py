@@ -66,7 +66,9 @@ def test_a_patch_that_does_not_fit_the_depth_is_refused_with_one_that_does():
 
 
 def test_pictures_keep_their_pixels():
-    plan = plan_for(make_fingerprint([(256, 256), (1040, 1388), (520, 696)], (1, 1), channels=3, unit="px"), modality=None)
+    plan = plan_for(
+        make_fingerprint([(256, 256), (1040, 1388), (520, 696)], (1, 1), channels=3, unit="px"), modality=None
+    )
     assert plan["preprocessing"]["spacing"] is None
     assert plan["preprocessing"]["normalize"] == ["zscore"] * 3
     assert plan["plan"]["in_channels"] == 3

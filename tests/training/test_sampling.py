@@ -31,14 +31,22 @@ def files(tmp_path):
 
 
 def make_patches(files, **changes):
-    arguments = {"patch_size": [8, 8], "batch_size": 4, "foreground": 0.33, "seed": 7, "transform": lambda sample: sample}
+    arguments = {
+        "patch_size": [8, 8],
+        "batch_size": 4,
+        "foreground": 0.33,
+        "seed": 7,
+        "transform": lambda sample: sample,
+    }
     return Patches(files, **(arguments | changes))
 
 
 def test_a_patch_is_the_same_whenever_it_is_drawn(files):
     one, two = make_patches(files), make_patches(files)
     assert [one[n]["image"].sum() for n in range(40)] == [two[n]["image"].sum() for n in reversed(range(40))][::-1]
-    assert [one[n]["image"].sum() for n in range(40)] != [make_patches(files, seed=8)[n]["image"].sum() for n in range(40)]
+    assert [one[n]["image"].sum() for n in range(40)] != [
+        make_patches(files, seed=8)[n]["image"].sum() for n in range(40)
+    ]
 
 
 def test_all_cases_are_seen_equally_often(files):

@@ -1,0 +1,401 @@
+"""The command line end to end, with a stub in the job's place."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from medseg import cli
+from medseg.build import CONF
+from medseg.config import resolve
+from medseg.errors import MedsegError
+from medseg.overrides import quoted
+from medseg.relaunch import rerun_arguments, single_job
+
+NASTY = [
+    "/data/Müller (1)/scan=3",
+    "a,b",
+    "[x]",
+    "it's",
+    "~/home",
+    "a&b",
+    "${oc.env:HOME}/x",
+    r"\${y}",
+    "back\\",
+    r"C:\scans\new",
+    "患者 一",
+    "{a: b}",
+    "  spaces  ",
+    "100%",
+    "#1",
+    '"half',
+    "+-*:?@!|<>",
+    "1.50",
+    "true",
+]
+
+
+@pytest.fixture
+def jobs(monkeypatch, tmp_path):
+    """Stub jobs that record their resolved configs; ``jobs.outcome`` replaces what they do."""
+    module = ModuleType("stub")
+    module.configs, module.argv = [], []
+    module.outcome = lambda config: {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    def run(config):
+        module.configs.append(resolve(config))
+        module.argv.append(sys.argv[1:])
+        return module.outcome(config)
+
+    module.run = run
+    for name in cli.JOBS.values():
+        monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return module
+
+
+def raising(error):
+    def outcome(config):
+        raise error
+
+    return outcome
+
+
+def test_both_mistakes_are_named_at_once(jobs, capsys):
+    assert cli.main(["train", "model.dept=4", "trainer.max_epochs=ten"]) == 1
+    error = capsys.readouterr().err
+    assert "model.dept: unknown key. Did you mean 'model.depth'?" in error
+    assert "trainer.max_epochs='ten': must be a whole number in [1, inf)" in error
+    assert "Traceback" not in error
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (
+            ["train", "dataset=foldr"],
+            "dataset=foldr: no such option. Did you mean 'folder'? Options: decathlon, folder",
+        ),
+        (["train", "dataset=foldr", "dataset.images=x", "loss=cee"], "loss=cee: no such option. Did you mean 'ce'?"),
+        (["train", "dataset=folder"], "dataset.root: missing. Give dataset.root=..."),
+        (["predict"], "- output: missing."),
+        (["train", "depth=3"], "Did you mean 'model.depth'?"),
+        (["train", "split=0.2"], "split is no single value but holds split.val, split.test"),
+        (["train", "split={vall:0.2}"], "vall"),
+        (["train", "seed"], "'seed': settings are written key=value"),
+        (["train", "seed=(1"], "cannot be read"),
+        (["train", "seed=1,2"], "needs -m"),
+        (["train", "+model.width=3"], "model.width: unknown key"),
+        (["train", "~model.depth"], "~model.depth: cannot be removed"),
+        (["train", "~loss"], "a group cannot be removed"),
+        (["train", "+seed=3"], "+seed: is there already"),
+        (["train", "optimizer.amsgrad=true"], "needs a plus: +optimizer.amsgrad="),
+        (["train", "trainer.max_time=60"], "Quote it"),
+        (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),
+        (["train", "--cfg", "jobs"], "invalid choice: 'jobs'"),
+        (["train", "--nope"], "unknown option '--nope'"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
+        (["train", "--config-name", "nowhere"], "nowhere"),
+        (["train", "--cfg", "job", "-m"], "leave out -m"),
+        (["train", "resume=nowhere"], "resume=nowhere: no config.yaml"),
+        (["seed=3"], "name a command first: train, eval, predict"),
+        (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
+        (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
+        (["train", "-m", "loss=dice_ce,ce", "loss.dice_weight=2"], "loss.dice_weight: unknown key"),
+        (["train", "-m", "dataset=phantom,folder"], "dataset.root: missing"),
+        (
+            ["eval", "-m", "checkpoint=a,b"],
+            "A sweep over paths needs quotes, for the shell too: \"checkpoint='a','b'\"",
+        ),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, jobs, capsys):
+    assert cli.main(arguments) == 1
+    out, error = capsys.readouterr()
+    assert message in error
+    assert error.startswith("medseg: ")
+    assert "Traceback" not in error
+    assert out == ""
+    assert jobs.configs == []
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [
+        (lambda config: {"status": "done"}, 0, ""),
+        (lambda config: {"status": "failed"}, 1, ""),
+        (lambda config: {"status": "some_failed"}, 3, ""),
+        (raising(MedsegError("no images under x")), 1, "medseg: no images under x\n"),
+        (raising(KeyError("bug")), 2, "Traceback (most recent call last)"),
+        (raising(KeyboardInterrupt()), 130, "medseg: interrupted\n"),
+    ],
+)
+def test_exit_statuses(outcome, status, message, jobs, capsys):
+    jobs.outcome = outcome
+    assert cli.main(["train"]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert ("Traceback" in error) == (status == 2)
+
+
+@pytest.mark.parametrize("path", NASTY)
+def test_quoting_survives_hydra_and_omegaconf(path):
+    value = OverridesParser.create().parse_override(quoted(f"input={path}")).value()
+    assert resolve({"input": value})["input"] == path
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_paths_pass_exactly(number, jobs):
+    checkpoint, source, target = NASTY[number::3][:3]
+    assert cli.main(["predict", f"checkpoint={checkpoint}", f"input={source}", f"output={target}"]) == 0
+    assert [jobs.configs[0][key] for key in ("checkpoint", "input", "output")] == [checkpoint, source, target]
+
+
+def test_paths_pass_exactly_through_a_sweep(jobs):
+    path = "Müller (1)=3, [it's] ~&患\"{a: ${b} \\\\${c}\\"
+    Path(path).mkdir()
+    assert cli.main(["train", "-m", "dataset=folder", f"dataset.root={path}", "seed=1,2", f"run_dir=out {path}"]) == 0
+    assert [config["dataset"]["root"] for config in jobs.configs] == [path] * 2
+    assert [config["run_dir"] for config in jobs.configs] == [f"out {path}/{job}" for job in (0, 1)]
+
+
+def test_what_is_quoted_already_stays(jobs):
+    assert cli.main(["predict", "checkpoint='a,b'", 'input="x=(1)"', "output=null"]) == 1
+    assert cli.main(["predict", "checkpoint='a,b'", 'input="x=(1)"', "output=o"]) == 0
+    assert (jobs.configs[0]["checkpoint"], jobs.configs[0]["input"]) == ("a,b", "x=(1)")
+    assert cli.main(["predict", "-m", "checkpoint='a,b','c'", "input=i", "output=o"]) == 0
+    assert [config["checkpoint"] for config in jobs.configs[1:]] == ["a,b", "c"]
+
+
+def test_regular_expressions_need_no_quotes(jobs):
+    pattern = r"^(.+?)-IM-\d{2,3}[a-z]'$"
+    assert cli.main(["train", "dataset=folder", "dataset.root=x", f"dataset.group={pattern}"]) == 0
+    assert jobs.configs[0]["dataset"]["group"] == pattern
+
+
+def test_arguments_of_other_packages_can_be_added_and_removed(jobs):
+    arguments = ["+optimizer.amsgrad=true", "~optimizer.weight_decay", "++optimizer.lr=0.1", "hydra.verbose=false"]
+    assert cli.main(["train", *arguments]) == 0
+    assert jobs.configs[0]["optimizer"] == {"_target_": "torch.optim.AdamW", "lr": 0.1, "amsgrad": True}
+
+
+def test_flags_may_stand_anywhere(jobs):
+    assert cli.main(["-m", "train", "seed=1,2", "--config-dir=.", "model.depth=3"]) == 0
+    assert [config["seed"] for config in jobs.configs] == [1, 2]
+
+
+def test_config_dir_brings_groups_and_code(jobs, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: my_nets.Tiny\nwidth: 3\n")
+    assert cli.main(["train", "--config-dir", "mine", "model=tiny", "model.width=5"]) == 0
+    assert jobs.configs[0]["model"] == {"_target_": "my_nets.Tiny", "width": 5}
+    assert str(tmp_path / "mine") in sys.path
+    assert cli.main(["train", "model=tiny"]) == 1
+
+
+def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
+    def outcome(config):
+        depth = config["model"]["depth"]
+        if depth == 4:
+            raise ValueError("a bug")
+        return {"status": "done", "reason": "", "score": depth / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.batch=false"]
+    assert cli.main(["train", "-m", *settings]) == 3
+    (folder,) = Path("outputs/sweeps/phantom").iterdir()
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
+    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.batch=False"]
+    assert results[4]["reason"] == "ValueError: a bug"
+    assert "Options: ce, dice, dice_ce" in results[1]["reason"]
+    assert "model.depth=99: must be" in results[2]["reason"]
+    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
+    out = capsys.readouterr().out
+    ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
+    assert ranked[:2] == ["6", "0"]
+    assert sorted(ranked) == [str(job) for job in range(8)]
+
+
+def test_a_sweep_keeps_the_job_s_own_result(jobs):
+    def outcome(config):
+        Path(config["run_dir"]).mkdir(exist_ok=True)
+        own = {"status": "some_failed", "reason": "own", "score": 0.1, "seconds": 2.0, "more": 1}
+        (Path(config["run_dir"]) / "result.json").write_text(json.dumps(own))
+        return own
+
+    jobs.outcome = outcome
+    assert cli.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 3
+    result = json.loads(Path("sweep/1/result.json").read_text())
+    assert (result["reason"], result["more"], result["overrides"]) == ("own", 1, ["seed=2", "run_dir='sweep'"])
+    assert cli.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
+
+
+def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
+    assert cli.main(["train", "-m", "model.depth=98,99"]) == 1
+    assert jobs.configs == []
+
+
+def test_sweeps_of_one_second_do_not_collide(jobs):
+    for _ in range(2):
+        assert cli.main(["train", "-m", "seed=1,2"]) == 0
+    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 2
+
+
+def test_single_runs_leave_nothing_of_hydra_s_behind(jobs, tmp_path):
+    assert cli.main(["train"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run_dir(jobs, tmp_path):
+    """A run directory with the config that a job saves."""
+
+    def save(config):
+        folder = tmp_path / "run (ü)=1"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": str(folder)}, sort_keys=False))
+        return {"status": "done"}
+
+    jobs.outcome, former = save, jobs.outcome
+    assert cli.main(["train", "loss=ce", "seed=7", "trainer.max_time=12:00:00:00"]) == 0
+    jobs.outcome = former
+    return tmp_path / "run (ü)=1"
+
+
+def test_resume_takes_the_saved_config(jobs, run_dir):
+    assert cli.main(["train", f"resume={run_dir}", "trainer.max_epochs=9"]) == 0
+    first, second = jobs.configs
+    assert second["resume"] == second["run_dir"] == str(run_dir)
+    assert second["trainer"]["max_epochs"] == 9
+    same = [key for key in first if key not in ("resume", "run_dir", "trainer", "logger")]
+    assert {key: second[key] for key in same} == {key: first[key] for key in same}
+    assert second["trainer"]["max_time"] == "12:00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("loss=dice", "goes on with the run's own loss"),
+        ("run_dir=x", "leave out -m and run_dir"),
+        ("model.dept=3", "Did you mean 'model.depth'?"),
+        ("seed=x", "seed='x': must be"),
+    ],
+)
+def test_resume_refuses_what_it_cannot_do(setting, message, run_dir, capsys):
+    assert cli.main(["train", f"resume={run_dir}", setting]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_resume_null_starts_anew(jobs):
+    assert cli.main(["train", "resume=null"]) == 0
+    assert jobs.configs[0]["resume"] is None
+
+
+def test_further_ranks_run_the_saved_config(jobs, run_dir):
+    added_by_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
+    assert cli.main([*rerun_arguments(run_dir), *added_by_lightning]) == 0
+    saved = resolve(yaml.safe_load((run_dir / "config.yaml").read_text()))
+    assert jobs.configs[1] == saved
+    assert saved["run_dir"] == str(run_dir)
+
+
+def test_further_ranks_find_the_user_s_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["medseg", "train", "--config-dir", "mine", "seed=1"])
+    assert rerun_arguments(tmp_path)[4:6] == ["--config-dir", "mine"]
+    monkeypatch.setattr(sys, "argv", ["medseg", "train", "--config-dir=mine"])
+    assert rerun_arguments(tmp_path)[4] == "--config-dir=mine"
+
+
+def test_a_job_sees_the_user_s_command_line_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["medseg", "--config-name", "train"])
+    with single_job(["train", "seed=1"]):
+        assert sys.argv == ["medseg", "train", "seed=1"]
+        sys.argv[1:] = ["something"]
+        os.environ["LOCAL_RANK"] = "0"
+    assert sys.argv == ["medseg", "--config-name", "train"]
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
+    assert cli.main(["train", "dataset=folder", "model.depth=3", "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["model"]["depth"], shown["dataset"]["root"]) == (3, "???")
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "unexpected"),
+    [
+        ("medseg tr", {"train"}, {"eval"}),
+        ("medseg ", {"train", "eval", "predict"}, set()),
+        ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
+        ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
+    ],
+)
+def test_completion(line, expected, unexpected, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert cli.main(["-sc", "query=bash"]) == 0
+    words = set(capsys.readouterr().out.split())
+    assert expected <= words
+    assert not unexpected & words
+
+
+def test_completion_can_be_installed(monkeypatch, capsys):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    assert cli.main(["-sc", "install=bash"]) == 0
+    assert "complete " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["eval", "-h"], ["predict", "--help"]])
+def test_help_is_pre_rendered(arguments, capsys):
+    assert cli.main(arguments) == 0
+    name = arguments[0] if arguments and arguments[0] in cli.JOBS else "medseg"
+    assert capsys.readouterr().out == (CONF / "help" / f"{name}.txt").read_text("utf-8")
+
+
+def test_help_is_up_to_date():
+    path = Path(__file__).parents[1] / "scripts" / "render_help.py"
+    spec = importlib.util.spec_from_file_location("render_help", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    on_disk = {file.name: file.read_text("utf-8") for file in (CONF / "help").iterdir()}
+    assert on_disk == script.texts(), "run scripts/render_help.py"
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("medseg 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "unwanted"),
+    [
+        (["train", "--help"], 0, {"hydra", "omegaconf", "rich", "numpy"}),
+        (["train", "model.dept=4"], 1, {"torch", "lightning", "monai", "numpy", "scipy"}),
+    ],
+)
+def test_answers_without_heavy_imports(arguments, status, unwanted):
+    code = f"import sys; from medseg.cli import main; print(main({arguments}), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, *modules = done.stdout.splitlines()[-1].split()
+    assert int(answer) == status
+    assert not unwanted & set(modules)
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "medseg", "train", "seed=x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("medseg: seed='x': must be")

@@ -1,0 +1,77 @@
+"""The wheel, built through the sdist, brings ``conf/`` along and works from any folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that ``python -m build`` makes from its own sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = out.glob("*.whl")
+    assert len(list(out.glob("*.tar.gz"))) == 1
+    return path
+
+
+def test_wheel_holds_every_config_and_help_text(wheel):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("medseg/conf/")}
+    files = [path for suffix in ("yaml", "txt") for path in (ROOT / "conf").rglob(f"*.{suffix}")]
+    assert {f"medseg/{path.relative_to(ROOT)}" for path in files} <= packed
+    assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_works_from_any_folder(wheel, tmp_path):
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    code = "import sys, medseg; print(medseg.__file__, file=sys.stderr); from medseg.cli import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": str(site)}
+    arguments = ["train", "model.depth=3", "--cfg", "job"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.strip() == str(site / "medseg" / "__init__.py")
+    config = yaml.safe_load(done.stdout)
+    assert (config["model"]["depth"], config["dataset"]["name"]) == (3, "phantom")
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_constraints_pin_every_dependency():
+    import tomllib
+    from importlib.metadata import version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+    for requirement in wanted:
+        name = requirement.split(">")[0].split("=")[0].lower()
+        assert pins[name] == version(name).split("+")[0]
