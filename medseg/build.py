@@ -31,9 +31,9 @@ def targets(node: Any) -> Iterator[str]:
 
 
 @functools.cache
-def shipped_targets() -> frozenset[str]:
-    """Return every ``_target_`` that medseg's own ``conf/`` names."""
-    files = CONF.rglob("*.yaml")
+def named_targets(folder: Path = CONF) -> frozenset[str]:
+    """Return every ``_target_`` that the YAML files of a folder name; by default medseg's own ``conf/``."""
+    files = folder.rglob("*.yaml")
     return frozenset(name for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
 
 

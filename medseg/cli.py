@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg import __version__
-from medseg.build import CONF
+from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.overrides import Check, Sources, check, quote, quoted, unquoted_sweeps
@@ -175,9 +175,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
         return hand_over([*flags, *settings])
     configure_logging()
     if options.multirun:
-        return sweep(argv, [*flags, *settings], checked)
+        return sweep(argv, [*flags, *settings], checked, config_dir)
     statuses: list[int] = []
-    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed), argv)[0]))
+    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, config_dir), argv)[0]))
     return statuses[-1]
 
 
@@ -208,11 +208,17 @@ def command_line(arguments: list[str]) -> Iterator[None]:
         sys.argv[:] = saved
 
 
-def plain(composed: "DictConfig") -> dict[str, Any]:
-    """Return a composed config as plain containers, unresolved: the job resolves it with its plan."""
+def plain(composed: "DictConfig", config_dir: Path | None) -> dict[str, Any]:
+    """Return a composed config as plain containers, unresolved: the job resolves it with its plan.
+
+    What the user's own ``--config-dir`` names may be built from a checkpoint.
+    """
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_container(composed, resolve=False)  # type: ignore[return-value]
+    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+    if config_dir and "trust" in config:
+        config["trust"] = [*config["trust"], *sorted(named_targets(config_dir))]
+    return config
 
 
 def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
@@ -232,7 +238,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
 
-def sweep(argv: list[str], arguments: list[str], checked: Check) -> int:
+def sweep(argv: list[str], arguments: list[str], checked: Check, config_dir: Path | None) -> int:
     """Run the jobs of a sweep one after the other into one folder, and print them ranked.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
@@ -247,7 +253,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check) -> int:
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
-        config, run_dir = plain(composed), folder / str(hydra.job.num)
+        config, run_dir = plain(composed, config_dir), folder / str(hydra.job.num)
         if "run_dir" in config:
             config["run_dir"] = escape(str(run_dir))
         wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]

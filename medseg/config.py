@@ -166,7 +166,6 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     keys.PATH: is_text,
     keys.REGEX: is_regex,
     keys.DURATION: lambda value: is_text(value) and seconds(value) > 0,
-    keys.COUNT: lambda value: isinstance(value, int),
     keys.INTS: lambda value: is_list(value, is_int),
     keys.NUMBERS: lambda value: is_list(value, is_number),
     keys.TEXTS: lambda value: is_list(value, is_text),

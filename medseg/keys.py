@@ -13,7 +13,6 @@ TEXT = "text"
 PATH = "a path"
 REGEX = "a regular expression"
 DURATION = "a duration 'DD:HH:MM:SS'"
-COUNT = "a whole number, true or false"
 INTS = "a list of whole numbers"
 NUMBERS = "a list of numbers"
 TEXTS = "a list of texts"
@@ -63,7 +62,8 @@ KEYS: dict[str, Key] = {
     "trust": Key(TEXTS, "targets beyond medseg's own that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
-    "overlays": Key(COUNT, "pictures to draw: a number of cases, true for all", "[0, inf)"),
+    "overlays": Key(BOOL, "draw each mask over its scan"),
+    "examples": Key(INT, "cases to draw with prediction and truth, from the worst to the best", "[0, inf)"),
     # dataset
     "dataset.name": Key(TEXT, "names the run's folder"),
     "dataset.root": Key(PATH, "the folder of the data"),

@@ -20,8 +20,7 @@ QUIET = (
 def rerun_arguments(run_dir: str | Path) -> list[str]:
     """Return the command line that runs ``run_dir/config.yaml`` again, as it is.
 
-    Lightning starts the other ranks with ``sys.argv``. The user's would begin a second run, or a second sweep; a job
-    therefore says ``sys.argv[1:] = rerun_arguments(run_dir)`` before it trains. ``single_job`` undoes that.
+    Lightning starts the other ranks with ``sys.argv``. Those of the user would begin a second run, or a second sweep.
     """
     places = [
         argument
@@ -29,6 +28,17 @@ def rerun_arguments(run_dir: str | Path) -> list[str]:
         if argument in CONFIG_DIR or before in CONFIG_DIR or argument.startswith("--config-dir=")
     ]
     return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *places, *QUIET]
+
+
+@contextmanager
+def rerunnable(run_dir: str | Path) -> Iterator[None]:
+    """Let Lightning start further processes of the job in ``run_dir`` while the block runs."""
+    saved = sys.argv[:]
+    sys.argv[1:] = rerun_arguments(run_dir)
+    try:
+        yield
+    finally:
+        sys.argv[:] = saved
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
+from medseg.jobs.rundir import make_unique
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,19 +19,15 @@ def make_folder(given: str | None, dataset: str) -> Path:
     Raises:
         MedsegError: ``given`` exists, or the folder cannot be made.
     """
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    path = Path(given) if given else Path("outputs") / "sweeps" / dataset / stamp
-    for number in range(2, 1000):
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError as error:
-            if given:
-                raise MedsegError(f"run_dir={given}: it exists already. Give a folder that does not.") from error
-            path = path.with_name(f"{stamp}-{number}")
-        except OSError as error:
-            raise MedsegError(f"the sweep's folder {path} cannot be made: {error.strerror}.") from error
-    raise MedsegError(f"the sweep's folder {path} cannot be made: too many started in one second.")
+    try:
+        if not given:
+            return make_unique(Path("outputs") / "sweeps" / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        Path(given).mkdir(parents=True)
+        return Path(given)
+    except FileExistsError as error:
+        raise MedsegError(f"run_dir={given}: it exists already. Give a folder that does not.") from error
+    except OSError as error:
+        raise MedsegError(f"the sweep's folder {error.filename} cannot be made: {error.strerror}.") from error
 
 
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:

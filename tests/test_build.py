@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from medseg.build import build, locate, shipped_targets, targets
+from medseg.build import build, locate, named_targets, targets
 from medseg.errors import MedsegError
 from medseg.keys import ARGUMENTS
 
@@ -31,9 +31,9 @@ def test_targets_are_found_at_any_depth():
     assert set(targets(spec)) == {"a", "b", "c"}
 
 
-def test_shipped_targets_are_those_of_the_yaml():
-    assert {"medseg.models.UNet", "torch.optim.AdamW", "medseg.augmentation.Gamma"} <= shipped_targets()
-    assert set(ARGUMENTS) <= shipped_targets()
+def test_named_targets_are_those_of_the_yaml():
+    assert {"medseg.models.UNet", "torch.optim.AdamW", "medseg.augmentation.Gamma"} <= named_targets()
+    assert set(ARGUMENTS) <= named_targets()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_alias_of_a_trusted_module_is_a_stranger(tmp_path):
     path.write_bytes(pickle.dumps(Payload()))
     spec = {"_target_": "torch.nn.modules.module.torch.load", "f": str(path), "weights_only": False}
     with pytest.raises(MedsegError, match="does not ship"):
-        build(spec, trusted=shipped_targets())
+        build(spec, trusted=named_targets())
 
 
 def test_trusted_names_build():

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medseg.build import build, shipped_targets
+from medseg.build import build, named_targets
 from medseg.config import resolve
 from medseg.device import autocast, pick_device, pick_precision
 from medseg.errors import MedsegError
@@ -107,7 +107,7 @@ class Predictor:
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = read_checkpoint(checkpoint)
         config = checkpoint.content["config"]
-        network = build(config["model"], trusted=shipped_targets() | set(trust))
+        network = build(config["model"], trusted=named_targets() | set(trust))
         load_weights(network, checkpoint)
         place = pick_device(device)
         return cls(

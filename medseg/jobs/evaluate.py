@@ -1,7 +1,6 @@
 """``medseg eval``: the report of a checkpoint on a part of its data, or on another data set with masks."""
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from medseg.evaluation.overlays import overlay
 from medseg.evaluation.report import case_rows, summarise, table, write_report
 from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import replacing, write_json
+from medseg.io.atomic import replacing
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import by_id, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split
-from medseg.jobs.rundir import logged_to, make_run_dir, write_config, write_environment
+from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.preprocessing.fingerprint import read_labelled
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: no such checkpoint or data, or no case could be read.
     """
-    started = time.monotonic()
     settings = resolve(config)
     checkpoint = read_checkpoint(settings["checkpoint"])
     predictor = Predictor.load(
@@ -55,19 +53,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     )
     truth_map = classes_of(dataset, predictor.label_map)
     run_dir = make_run_dir(settings, node["name"])
-    with logged_to(run_dir / "eval.log"):
+    with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
         write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
         summary, problems = evaluate_cases(
-            predictor, cases, truth_map, run_dir, subset=subset, overlays=settings["overlays"]
+            predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"]
         )
-        result = {
-            "status": "some_failed" if problems else "done",
-            "reason": f"{len(problems)} of {len(cases)} cases failed" if problems else "",
-            "score": summary["mean"]["dice"],
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        write_json(run_dir / "result.json", result)
+        result |= {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
+        result["reason"] = f"{len(problems)} of {len(cases)} cases failed" if problems else ""
         log.info("run directory: %s", run_dir)
     return result
 
@@ -118,7 +111,7 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
 
 
 def evaluate_cases(
-    predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path, *, subset: str, overlays: int
+    predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path, *, subset: str, examples: int
 ) -> tuple[dict[str, Any], list[str]]:
     """Predict and score cases, write ``metrics.json``, ``cases.csv`` and overlays, and show the table.
 
@@ -142,7 +135,7 @@ def evaluate_cases(
         raise MedsegError("no case could be scored.")
     summary = summarise(rows, truth_map.names, subset)
     write_report(folder, rows, summary)
-    draw_overlays(predictor, pick_examples(rows, cases, overlays), truth_map, folder / "overlays")
+    draw_overlays(predictor, pick_examples(rows, cases, examples), truth_map, folder / "overlays")
     Console().print(table(summary))
     return summary, problems
 

@@ -4,6 +4,7 @@ import logging
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -11,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from medseg.errors import MedsegError
@@ -59,6 +59,8 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
 
 def write_environment(path: Path) -> None:
     """Write versions, git revision, device and arguments: what another needs to repeat the run."""
+    import torch
+
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     write_json(
         path,
@@ -89,6 +91,21 @@ def git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
+
+
+@contextmanager
+def recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
+    """Yield a job's result and write it into ``result.json`` when the block ends, however it ends."""
+    started = time.monotonic()
+    result: dict[str, Any] = {"status": "failed", "reason": "", "score": None, "seconds": None}
+    try:
+        yield result
+    except BaseException as error:
+        result["reason"] = str(error) or type(error).__name__
+        raise
+    finally:
+        result["seconds"] = round(time.monotonic() - started, 1)
+        write_json(run_dir / "result.json", result)
 
 
 @contextmanager

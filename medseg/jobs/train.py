@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,12 @@ from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, make_split
 from medseg.jobs.evaluate import evaluate_cases
-from medseg.jobs.rundir import logged_to, make_run_dir, write_config, write_environment
+from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.preprocessing.cache import cached
 from medseg.preprocessing.fingerprint import Fingerprint, survey
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.relaunch import rerun_arguments
+from medseg.relaunch import rerunnable
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
 from medseg.training.module import SegmentationModule
@@ -58,19 +57,18 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    started = time.monotonic()
     settings = resolve(config)
     material = gather_material(settings)
     run_dir = open_run(settings)
-    with logged_to(run_dir / "train.log"):
-        settings = plan_run(config | {"run_dir": escape(str(run_dir))}, run_dir, material)
-        result = {"status": "done", **fit(settings, run_dir, material)}
-        if is_first_process():
-            summary = test(settings, run_dir, material)
-            result["score"] = summary["mean"]["dice"] if summary else result["score"]
-            result["seconds"] = round(time.monotonic() - started, 1)
-            write_json(run_dir / "result.json", result)
-            log.info("run directory: %s", run_dir)
+    config = config | {"run_dir": escape(str(run_dir))}
+    if not is_first_process():  # a helper in distributed training, which the first process has started
+        return {"status": "done", **fit(plan_run(config, run_dir, material), run_dir, material)}
+    with logged_to(run_dir / "train.log"), recorded(run_dir) as result:
+        settings = plan_run(config, run_dir, material)
+        result |= fit(settings, run_dir, material)
+        summary = test(settings, run_dir, material)
+        result |= {"status": "done", "score": summary["mean"]["dice"] if summary else result["score"]}
+        log.info("run directory: %s", run_dir)
     return result
 
 
@@ -141,8 +139,7 @@ def fit(settings: dict[str, Any], run_dir: Path, material: Material) -> dict[str
     log.info(
         "training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{count(module):,}"
     )
-    sys.argv[1:] = rerun_arguments(run_dir)  # what Lightning starts further processes with
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rerunnable(run_dir):
         warnings.filterwarnings(
             "ignore", ".*does not have many workers"
         )  # cutting patches out of the cache takes no time
@@ -273,5 +270,5 @@ def test(settings: dict[str, Any], run_dir: Path, material: Material) -> dict[st
     predictor = Predictor.load(
         run_dir, device=device, precision=settings["trainer"]["precision"], trust=[settings["model"]["_target_"]]
     )
-    summary, _ = evaluate_cases(predictor, cases, material.classes, run_dir / "test", subset="test", overlays=3)
+    summary, _ = evaluate_cases(predictor, cases, material.classes, run_dir / "test", subset="test", examples=3)
     return summary
