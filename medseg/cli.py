@@ -227,6 +227,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
     try:
         refuse(wrong or check_values(config))
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
+        quieten_libraries()
         with single_job(argv):
             result = dict(job.run(config))
         return EXIT_STATUS[result["status"]], result
@@ -309,6 +310,14 @@ def configure_logging() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("medseg").setLevel(logging.INFO)
+
+
+def quieten_libraries() -> None:
+    """Leave libraries' warnings alone; undo the level and the second handler that Lightning's import sets."""
+    logger = logging.getLogger("lightning.pytorch")
+    logger.setLevel(logging.WARNING)
+    logger.handlers.clear()
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # its remarks on headers; errors are raised anyway
 
 
 def complete(argv: list[str]) -> int:

@@ -64,9 +64,7 @@ def test_there_and_back_on_another_grid(hippocampus):
     import torch
 
     classes = label_map(hippocampus)
-    preprocessor = Preprocessor(
-        spacing=[0.8, 1.2, 1.0], resize=None, crop=True, normalize=["zscore"], window=None, denoise=None, denoise_strength=1.0
-    )  # fmt: skip
+    preprocessor = Preprocessor(spacing=[0.8, 1.2, 1.0], normalize=["zscore"])
     for case in hippocampus.cases[:5]:
         scan, truth = read_labelled(case, classes)
         image, geometry = preprocessor(scan)
@@ -85,7 +83,6 @@ def test_four_channels_of_one_patient(real_data):
     assert scan.image.shape == (4, 182, 218, 182)
     truth = LabelMap({"background": 0, "lesion": 1}).encode(read_mask(folder / "lesions.nii.gz", scan), "lesions")
     assert 0 < truth.sum() < truth.size // 100
-    config = {"resize": None, "crop": True, "window": None, "denoise": None, "denoise_strength": 1.0}
-    image, geometry = Preprocessor(spacing=[2.0, 2.0, 2.0], normalize=["zscore"] * 4, **config)(scan)
+    image, geometry = Preprocessor(spacing=[2.0, 2.0, 2.0], normalize=["zscore"] * 4)(scan)
     assert image.shape[1:] == geometry.shape
     assert all(size < whole / 1.8 for size, whole in zip(image.shape[1:], scan.shape, strict=True))

@@ -161,7 +161,7 @@ def _letter(image: Image.Image, sides: str) -> None:
     width, height = image.size
     places = ((3, height / 2, "lm"), (width - 3, height / 2, "rm"), (width / 2, 3, "mt"), (width / 2, height - 3, "mb"))
     draw = ImageDraw.Draw(image)
-    for letter, (x, y, anchor) in zip(sides, places, strict=True):
+    for letter, (x, y, anchor) in zip(sides, places, strict=False):
         draw.text((x, y), letter, WHITE, _font(), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 

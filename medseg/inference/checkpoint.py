@@ -51,7 +51,8 @@ def describe(config: dict[str, Any], classes: dict[str, Any], channels: list[str
     return {
         "format": FORMAT,
         "version": __version__,
-        "config": {key: config[key] for key in kept} | {"dataset": {"name": config["dataset"]["name"]}},
+        "config": {key: config[key] for key in kept}
+        | {"dataset": {"name": config["dataset"]["name"]}, "trainer": {"precision": config["trainer"]["precision"]}},
         "classes": dict(classes),
         "channels": channels,
     }

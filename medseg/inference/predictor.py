@@ -97,7 +97,7 @@ class Predictor:
             checkpoint: a path, or what ``read_checkpoint`` returned.
             trust: dotted names of network classes that the checkpoint may build beside those that medseg ships.
             device: "auto", "cpu", "gpu" or a torch device.
-            precision: "bf16", "fp16", "fp32"; None or "auto": what the device computes fastest.
+            precision: "bf16", "fp16", "fp32"; "auto": what the device computes fastest; None: as in training.
             inference: values of ``inference.*`` that replace the checkpoint's; None keeps them.
             postprocess: values of ``postprocess.*`` likewise.
 
@@ -121,7 +121,7 @@ class Predictor:
             label_map=LabelMap(checkpoint.content["classes"]),
             channels=checkpoint.content["channels"],
             device=place,
-            precision=pick_precision(precision or "auto", place),
+            precision=pick_precision(precision or config["trainer"]["precision"], place),
         )
 
     def __call__(self, scan: Scan | str | Path | Sequence[Path]) -> Mask:

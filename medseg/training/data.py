@@ -60,6 +60,11 @@ class SegmentationData(LightningDataModule):
             transform=self.transform_sample,
         )
 
+    @property
+    def rank_of_ranks(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
     def transform_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Apply the composed transforms, whose random draws depend on (seed, patch number) alone."""
         self.transform.set_random_state(self.seed + sample["n"])
@@ -69,24 +74,20 @@ class SegmentationData(LightningDataModule):
         """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``index`` and patch number ``n`` (B,)."""
         trainer = self.trainer
         length = self.steps_per_epoch * self.batch_size
-        sampler = (
-            PatchSampler(length, rank=trainer.global_rank, ranks=trainer.world_size)
-            if trainer
-            else PatchSampler(length)
-        )
+        rank, ranks = self.rank_of_ranks
         return DataLoader(
             self.patches,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=PatchSampler(length, rank=rank, ranks=ranks),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=bool(trainer and trainer.strategy.root_device.type == "cuda"),
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Whole cases, one at a time; each rank takes its own share, none is padded."""
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return DataLoader(
-            WholeCases(self.val_files), batch_size=None, sampler=range(rank, len(self.val_files), ranks), num_workers=0
-        )
+        """Whole cases, one at a time; each rank takes its own share."""
+        rank, ranks = self.rank_of_ranks
+        count = len(self.val_files)
+        # A rank without any would skip the validation that the others wait for in; a case seen twice counts once.
+        share = [index % count for index in range(rank, max(count, ranks), ranks)]
+        return DataLoader(WholeCases(self.val_files), batch_size=None, sampler=share)

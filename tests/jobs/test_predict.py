@@ -31,6 +31,7 @@ def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, value
         "preprocessing": preprocessing,
         "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
         "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
+        "trainer": {"precision": "fp32"},
         "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims))},
     }
     content = {

@@ -121,7 +121,7 @@ def plain_formula(taps: int, corners: int, image: int, classes: int, channels: l
         return taps * a * b + b + 2 * b  # weight, bias, scale and shift of the norm
 
     total = 0
-    for a, b in zip([image, *channels], channels, strict=True):
+    for a, b in zip([image, *channels], channels, strict=False):
         total += conv(a, b) + conv(b, b)
     for b, below in pairwise(channels):
         total += corners * below * b + b + conv(2 * b, b) + conv(b, b) + classes * (b + 1)
