@@ -55,7 +55,10 @@ def build(spec: dict[str, Any], *args: Any, trusted: Collection[str] | None = No
     arguments = {key: build_nested(value) for key, value in spec.items() if key != "_target_"} | kwargs
     factory = locate(name)
     check_arguments(name, factory, args, arguments)
-    return factory(*args, **arguments)
+    try:
+        return factory(*args, **arguments)
+    except (TypeError, ValueError) as error:
+        raise MedsegError(f"{name} cannot be built from {arguments}: {error}") from error
 
 
 def build_nested(value: Any) -> Any:

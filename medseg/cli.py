@@ -21,7 +21,7 @@ from medseg import __version__
 from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
-from medseg.overrides import Check, Sources, check, quote, quoted, unquoted_sweeps
+from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, unquoted_sweeps
 from medseg.relaunch import QUIET, single_job
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ JOBS = {"train": "train", "eval": "evaluate", "predict": "predict"}
 
 WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 """Hydra's flags that are followed by a value."""
+
+FIXED = ("seed", "dataset.", "split.", "preprocessing.", "plan.", "model.")
+MOVABLE = ("dataset.root", "dataset.group_file")
+"""What a resumed run keeps, and what of it may have moved."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
@@ -158,6 +162,11 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
         raise MedsegError(
             f"resume goes on with the run's own {', '.join(chosen)}: leave the choice out, or start anew."
         )
+    if fixed := sorted(name for name in names if name.startswith(FIXED) and name not in MOVABLE):
+        raise MedsegError(
+            f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
+            "are settled. Leave it out, or start anew."
+        )
     options.config_path, options.config_name = str(folder.resolve()), "config"
     where = ["--config-path", options.config_path, "--config-name", "config"]
     return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]  # of two flags the last counts
@@ -173,6 +182,7 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
+    refuse(absent_paths(checked))
     configure_logging()
     if options.multirun:
         return sweep(argv, [*flags, *settings], checked, config_dir)

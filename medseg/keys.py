@@ -110,7 +110,7 @@ KEYS: dict[str, Key] = {
     "trainer.max_epochs": Key(INT, "epochs to train at most", "[1, inf)"),
     "trainer.max_time": Key(DURATION, "time to train at most, validations included", null="no limit"),
     "trainer.steps_per_epoch": Key(INT, "batches in an epoch", "[1, inf)"),
-    "trainer.accelerator": Key(TEXT, "auto, cpu, gpu, mps"),
+    "trainer.accelerator": Key(TEXT, "where to train", ("auto", "cpu", "gpu", "cuda", "mps")),
     "trainer.devices": Key(INT, "how many of them", "[1, inf)"),
     "trainer.precision": Key(TEXT, "arithmetic of the network", PRECISIONS),
     "trainer.gradient_clip": Key(NUMBER, "largest norm of the gradient", "(0, inf)", null="no clipping"),
@@ -119,7 +119,7 @@ KEYS: dict[str, Key] = {
     "trainer.validation_share": Key(NUMBER, "share of the time that validations may take", "(0, 1)"),
     "trainer.patience": Key(INT, "validations without gain before stopping", "[1, inf)", null="no early stop"),
     "trainer.foreground": Key(NUMBER, "share of patches centred on foreground", "[0, 1]"),
-    "trainer.workers": Key(INT, "processes that load data", "[0, inf)"),
+    "trainer.workers": Key(INT, "processes that load data", "[0, inf)", null="none for a CPU, up to 8 for a GPU"),
     "trainer.deterministic": Key(BOOL, "same result on every run, more slowly"),
     # inference
     "inference.overlap": Key(NUMBER, "overlap of neighbouring windows", "[0, 1)"),

@@ -7,11 +7,12 @@ anything heavy is imported.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg import keys
-from medseg.config import escape, nearest_key, problems
+from medseg.config import escape, is_interpolation, nearest_key, problems, resolve
 from medseg.errors import MedsegError, nearest
 from medseg.keys import KEYS
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 FREE_TEXT = (keys.PATH, keys.REGEX)
 SOURCES = ("dataset.root", "dataset.group_file", "split.file", "checkpoint", "input")
 """Keys of paths that have to be there."""
+
+MADE_UP = "medseg.io.layouts.phantom"
+"""The layout that writes its data itself."""
 
 QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*")"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
@@ -219,6 +223,22 @@ def check_composed(
     found.composed.append(composed)
     ignored = found.unknown | found.swept
     found.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
+
+
+def absent_paths(checked: Check) -> list[str]:
+    """Name the paths to read from that are not there, before anything heavy is imported to find it out."""
+    found: dict[str, None] = {}
+    for config, key in product(checked.composed, SOURCES):
+        _, value, _ = look_up(config, key)
+        is_made = key == "dataset.root" and look_up(config, "dataset.layout._target_")[1] == MADE_UP
+        if is_made or key in checked.swept or not isinstance(value, str) or is_interpolation(value):
+            continue
+        path = Path(resolve({"path": value})["path"])
+        if not path.exists():
+            there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            tilde = " The shell left the ~ as it is: write the folder in full." if str(path).startswith("~") else ""
+            found[f"{key}={path}: no such file or folder.{nearest(path.name, there)}{tilde}"] = None
+    return list(found)
 
 
 def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -> dict[str, Any]:

@@ -59,7 +59,25 @@ def jobs(monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(cli, "absent_paths", lambda checked: [])  # the paths of these tests are made up
     return module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "dataset=folder", "dataset.root=nowhere"], "dataset.root=nowhere: no such file or folder."),
+        (["train", "dataset=folder", "dataset.root=hear"], "Did you mean 'heart'?"),
+        (["train", "dataset=folder", "dataset.root=~/x"], "write the folder in full"),
+        (["train", "split.file=splits.json"], "split.file=splits.json: no such file"),
+        (["predict", "checkpoint=gone", "input=gone too", "output=x"], "input=gone too: no such file"),
+    ],
+)
+def test_paths_that_are_not_there_are_named_before_torch(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heart").mkdir()
+    assert cli.main(arguments) == 1
+    assert message in capsys.readouterr().err
 
 
 def raising(error):
@@ -289,8 +307,11 @@ def test_resume_takes_the_saved_config(jobs, run_dir):
     [
         ("loss=dice", "goes on with the run's own loss"),
         ("run_dir=x", "leave out -m and run_dir"),
-        ("model.dept=3", "Did you mean 'model.depth'?"),
-        ("seed=x", "seed='x': must be"),
+        ("trainer.max_epoch=3", "Did you mean 'trainer.max_epochs'?"),
+        ("trainer.max_epochs=x", "trainer.max_epochs='x': must be"),
+        ("seed=1", "seed cannot change in a run that has begun"),
+        ("split.test=0.3", "split.test cannot change"),
+        ("model.depth=3", "model.depth cannot change"),
     ],
 )
 def test_resume_refuses_what_it_cannot_do(setting, message, run_dir, capsys):

@@ -134,14 +134,20 @@ class Predictor:
             scan = read_scan([Path(scan)] if isinstance(scan, str | Path) else list(scan))
         self.check_channels(scan)
         image, geometry = self.preprocessor(scan)
-        with autocast(self.device, self.precision):
-            indices = self.segmenter(
-                lambda patches: as_list(self.network(patches)),
-                image.to(self.device),
-                geometry,
-                spacing=scan.spacing,
-                unit=scan.unit,
-            )
+        try:
+            with autocast(self.device, self.precision):
+                indices = self.segmenter(
+                    lambda patches: as_list(self.network(patches)),
+                    image.to(self.device),
+                    geometry,
+                    spacing=scan.spacing,
+                    unit=scan.unit,
+                )
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise MedsegError(
+                f"out of memory on {self.device}: a scan of {scan.shape}, {tuple(image.shape)} on the network grid. "
+                "Try inference.batch_size=1 or device=cpu."
+            ) from error
         return Mask(scan, indices, self.label_map)
 
     def check_channels(self, scan: Scan) -> None:

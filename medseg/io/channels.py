@@ -1,7 +1,7 @@
 """From image files to cases: a file a case, or a file a channel where names end in the channel's."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medseg.errors import MedsegError, listing
@@ -9,15 +9,18 @@ from medseg.io.case import Case
 from medseg.io.files import stem
 
 
-def cases_from_files(root: Path, files: Iterable[Path], suffixes: Sequence[str] | None) -> list[Case]:
-    """Group files below ``root`` into unlabelled cases, sorted by id.
+def cases_from_files(root: Path, files: Iterable[Path], suffixes: Sequence[str] | None) -> tuple[list[Case], list[str]]:
+    """Group files below ``root`` into unlabelled cases, sorted by id; also say what forms no case.
 
     ``suffixes`` are the endings of names without ``.nii.gz`` or the like, one a channel in the channels' order, such as
     ``["_flair", "_t1"]``; None or empty: each file is a case. The id is the name relative to ``root``, without
     ending and suffix and with ``/`` between folders.
 
+    Returns:
+        The complete cases, and a line for each file without an ending and each case that lacks a channel.
+
     Raises:
-        MedsegError: listing the files without an ending, the cases that lack a channel, and files of the same name.
+        MedsegError: files differ in their suffix only, so that one name would mean two scans.
     """
     endings = list(suffixes or [""])
     found: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
@@ -29,18 +32,24 @@ def cases_from_files(root: Path, files: Iterable[Path], suffixes: Sequence[str] 
             problems.append(f"{path} ends in none of {', '.join(endings)}")
         else:
             found[name.removesuffix(ending)][ending].append(path)
-    problems += [problem for name in sorted(found) for problem in _problems(name, found[name], endings)]
-    if problems:
-        raise MedsegError(f"{root}: the images form no cases:\n{listing(problems)}\nRename, add or remove these files.")
-    return [Case(name, name, tuple(found[name][ending][0] for ending in endings)) for name in sorted(found)]
+    refuse_equal_names(found)
+    cases = []
+    for name, channels in sorted(found.items()):
+        if missing := [ending for ending in endings if ending not in channels]:
+            problems.append(f"{name} has no file ending in {' or '.join(missing)}")
+        else:
+            cases.append(Case(name, name, tuple(channels[ending][0] for ending in endings)))
+    return cases, problems
+
+
+def refuse_equal_names(found: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Raise where one name and ending belong to several files."""
+    equal = [paths for channels in found.values() for paths in channels.values() if len(paths) > 1]
+    if equal:
+        lines = [" and ".join(map(str, paths)) for paths in equal]
+        raise MedsegError(f"these files differ in their suffix only:\n{listing(lines)}\nRename or remove one of them.")
 
 
 def relative_id(path: Path, root: Path) -> str:
     """Return the name relative to ``root`` without suffix, ``/`` between folders; ``root`` may be the file itself."""
     return stem(path) if path == root else path.relative_to(root).with_name(stem(path)).as_posix()
-
-
-def _problems(name: str, channels: dict[str, list[Path]], endings: Sequence[str]) -> list[str]:
-    missing = [f"{name} has no file ending in {ending}" for ending in endings if ending not in channels]
-    same = [f"{name} has several files: {', '.join(map(str, paths))}" for paths in channels.values() if len(paths) > 1]
-    return missing + same

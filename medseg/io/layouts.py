@@ -60,9 +60,9 @@ def folder(
     """
     image_root, mask_root = _subfolder(Path(root), "images", images), _subfolder(Path(root), "masks", masks)
     image_files, mask_files = _image_and_mask_files(image_root, mask_root)
-    cases = cases_from_files(image_root, image_files, channels)
+    cases, problems = cases_from_files(image_root, image_files, channels)
     labels = _masks_by_id(mask_files, mask_root, {case.id for case in cases})
-    problems = [f"{path} has no image" for path in labels.pop(None, [])]
+    problems += [f"{path} has no image" for path in labels.pop(None, [])]
     problems += [f"{case.images[0]} has no mask" for case in cases if case.id not in labels]
     problems += [
         f"{name} has several masks: {', '.join(map(str, found))}" for name, found in labels.items() if found[1:]
@@ -115,14 +115,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _decathlon_case(root: Path, entry: Any) -> Case:
     if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
         raise MedsegError(f"{root / 'dataset.json'}: {entry!r} in 'training' is no {{'image': FILE, 'label': FILE}}.")
-    files = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
-    images = tuple(_inside(root, file) for file in files)
-    name = stem(images[0])
-    return Case(name, name, images, _inside(root, entry["label"]))
+    image = _inside(root, entry["image"])
+    name = stem(image)
+    return Case(name, name, (image,), _inside(root, entry["label"]))
 
 
-def _inside(root: Path, file: str) -> Path:
-    relative = PurePosixPath(str(file))
+def _inside(root: Path, file: Any) -> Path:
+    if not isinstance(file, str):
+        raise MedsegError(f"{root / 'dataset.json'}: {file!r} is no file name.")
+    relative = PurePosixPath(file)
     if relative.is_absolute() or ".." in relative.parts:
         raise MedsegError(f"{root / 'dataset.json'}: {file!r} leaves the folder. Give paths relative to dataset.json.")
     return root / relative

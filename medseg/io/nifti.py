@@ -1,6 +1,7 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
 import gzip
+import logging
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -51,7 +54,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
 
     Raises:
         MedsegError: the file is damaged or no NIfTI, its array has no clear channel axis or is complex, or its affine
-            is absent or singular.
+            is singular.
     """
     header, data = _load(path)
     layout = NiftiLayout(path, header, data.shape[:3])
@@ -123,9 +126,8 @@ def _channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.float64]:
     if header["sform_code"] == 0 and header["qform_code"] == 0:
-        raise MedsegError(
-            f"{path}: the header has neither sform nor qform, so place and orientation of its voxels are unknown."
-            " Convert the original again, or set the affine with nibabel if you know it."
+        log.warning(
+            "%s: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left", path
         )
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM[header.get_xyzt_units()[0]]

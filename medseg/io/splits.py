@@ -93,6 +93,8 @@ def _check_shares(*, val: float, test: float, folds: int | None, fold: int) -> N
             f"split.val={val} must be above 0, and below 1 with split.test={test}:"
             " validation chooses the best checkpoint, and training needs the rest."
         )
+    if folds is None and fold:
+        raise MedsegError(f"split.fold={fold} has no meaning without split.folds.")
     if folds is not None and (folds < 2 or not 0 <= fold < folds):
         raise MedsegError(f"split.folds={folds} must be at least 2, and split.fold={fold} from 0 to split.folds - 1.")
 
@@ -106,7 +108,7 @@ def _ids(groups: Iterable[str], members: Mapping[str, list[str]]) -> tuple[str, 
 
 
 def _from_file(path: Path, fold: int, groups: Mapping[str, list[str]]) -> Split:
-    split = _read(path, fold)
+    split = read_split(path, fold)
     parts = asdict(split)
     ids = {name for members in groups.values() for name in members}
     listed = Counter(name for part in parts.values() for name in part)
@@ -131,7 +133,8 @@ def _parted(parts: Mapping[str, Iterable[str]], groups: Mapping[str, list[str]])
             yield f"the group {group} is in {' and '.join(found)}: {', '.join(members[:5])}"
 
 
-def _read(path: Path, fold: int) -> Split:
+def read_split(path: Path, fold: int = 0) -> Split:
+    """Read a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part)."""
     if path.suffix == ".csv":
         return _read_table(path)
     content = _read_json(path)

@@ -14,13 +14,13 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import counts
 from medseg.evaluation.overlays import overlay
 from medseg.evaluation.report import case_rows, summarise, table, write_report
-from medseg.inference.checkpoint import locate, read_checkpoint
+from medseg.inference.checkpoint import locate
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import by_id, open_dataset
 from medseg.io.labels import LabelMap
-from medseg.io.splits import Split
+from medseg.io.splits import read_split
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.preprocessing.fingerprint import read_labelled
 
@@ -34,17 +34,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: no such checkpoint or data, or no case could be read.
     """
     settings = resolve(config)
-    checkpoint = read_checkpoint(settings["checkpoint"])
-    predictor = Predictor.load(
-        checkpoint,
-        trust=settings["trust"],
-        device=settings["device"],
-        precision=settings["precision"],
-        inference=settings["inference"],
-        postprocess=settings["postprocess"],
-    )
+    options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
+    predictor = Predictor.load(settings["checkpoint"], **options)
     trained_in = training_run(settings["checkpoint"])
-    is_own = settings["dataset"]["name"] is None
+    is_own = "layout" not in settings["dataset"]
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
     dataset = open_dataset(node)
     subset = settings["subset"] or ("test" if is_own else "all")
@@ -67,8 +60,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def training_run(checkpoint: str) -> Path | None:
     """Return the run directory that a checkpoint lies in, if it still lies in one."""
-    folder = locate(checkpoint).parent.parent
-    return folder if (folder / "config.yaml").is_file() else None
+    folder = locate(checkpoint).resolve().parent.parent
+    return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
 
 
 def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, Any]:
@@ -83,13 +76,13 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, An
     return resolve({**saved, "dataset": {**saved["dataset"], **given}})["dataset"]
 
 
-def select(dataset: Dataset, subset: str, split_file: Path | None) -> list[Case]:
+def select(dataset: Dataset, subset: str, split_file: str | Path | None) -> list[Case]:
     """Return the cases of one part of the split."""
     if subset == "all":
         return list(dataset.cases)
     if split_file is None:
         raise MedsegError(f"subset={subset}: there is no split for this data set. Give split.file=FILE or subset=all.")
-    ids = getattr(Split.load(Path(split_file)), subset)
+    ids = getattr(read_split(Path(split_file)), subset)
     missing = sorted(set(ids) - {case.id for case in dataset.cases})
     if missing:
         raise MedsegError(f"{split_file}: {len(missing)} case(s) are not in the data set:\n{listing(missing)}")

@@ -33,36 +33,35 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         MedsegError: no checkpoint, no scans, or an output folder that cannot be used; nothing has been written then.
+            Or else no scan could be segmented.
     """
     started = time.monotonic()
     settings = resolve(config)
-    predictor = Predictor.load(
-        settings["checkpoint"],
-        trust=settings["trust"],
-        device=settings["device"],
-        precision=settings["precision"],
-        inference=settings["inference"],
-        postprocess=settings["postprocess"],
-    )
+    options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
+    predictor = Predictor.load(settings["checkpoint"], **options)
     output = Path(settings["output"])
-    jobs = find_jobs(Path(settings["input"]), output, predictor.channels)
-    failed = predict_all(predictor, jobs, output, draw=settings["overlays"])
-    log.info("%d of %d masks written to %s", len(jobs) - len(failed), len(jobs), output)
-    if len(failed) == len(jobs):
-        raise MedsegError(f"none of {len(jobs)} scan(s) could be segmented:\n{listing(failed)}")
+    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.channels)
+    failed = predict_all(predictor, jobs, problems, output, draw=settings["overlays"])
+    total = len(jobs) + len(problems)
+    log.info("%d of %d masks written to %s", total - len(failed), total, output)
+    if len(failed) == total:
+        raise MedsegError(f"no scan of {total} could be segmented:\n{listing(failed)}")
     return {
         "status": "some_failed" if failed else "done",
-        "reason": f"{len(failed)} of {len(jobs)} scans failed:\n{listing(failed)}" if failed else "",
+        "reason": f"{len(failed)} of {total} scans failed:\n{listing(failed)}" if failed else "",
         "score": None,
         "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> list[Job]:
+def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
+    Returns:
+        The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
+
     Raises:
-        MedsegError: no scan is there, two have the same name, or a mask would overwrite its scan.
+        MedsegError: no scan is there, or a mask would overwrite its scan.
     """
     if output.is_file() or output.name.lower().endswith(SUFFIXES):
         raise MedsegError(f"output={output}: give a folder; the masks in it take the scans' names.")
@@ -70,47 +69,39 @@ def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> lis
     files = find_images(source)
     if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
         files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
-    if not files:
-        raise MedsegError(f"input={source}: no scans in this folder (NIfTI, PNG, JPEG, TIFF or BMP).")
-    cases = cases_from_files(root, files, channels)
-    jobs = [job_of(case.id, case.images, root, output) for case in cases]
+    cases, problems = cases_from_files(root, files, channels)
+    if not cases:
+        raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
+    jobs = [job_of(case.id, case.images, output) for case in cases]
     refuse_overwriting(jobs)
-    return jobs
+    return jobs, problems
 
 
-def job_of(name: str, images: tuple[Path, ...], root: Path, output: Path) -> Job:
-    """Return where the results of one scan go."""
-    place = output / images[0].relative_to(root).parent
-    own_name = output / f"{name}{suffix(images[0])}"  # of a case with a file a channel
-    mask = place / mask_name(images[0]) if len(images) == 1 else own_name
-    return Job(name, images, mask, output / "overlays" / f"{mask.relative_to(output)}.png")
+def job_of(name: str, images: tuple[Path, ...], output: Path) -> Job:
+    """Return where the results of one scan go; the mask of a case with a file a channel is called like the case."""
+    own = images[0].name if len(images) == 1 else Path(name).name + suffix(images[0])
+    mask = Path(name).parent / mask_name(Path(own))
+    return Job(name, images, output / mask, output / "overlays" / f"{mask}.png")
 
 
 def refuse_overwriting(jobs: Sequence[Job]) -> None:
     """Refuse masks that would take the place of their scans."""
-    if overwritten := [
-        str(job.mask) for job in jobs if job.mask.resolve() in {image.resolve() for image in job.images}
-    ]:
-        raise MedsegError(
-            f"these masks would overwrite their scans; give another output folder:\n{listing(overwritten)}"
-        )
+    images = {image.resolve() for job in jobs for image in job.images}
+    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in images]:
+        raise MedsegError(f"these masks would overwrite scans; give another output folder:\n{listing(overwritten)}")
 
 
-def predict_all(predictor: Predictor, jobs: Sequence[Job], output: Path, *, draw: bool) -> list[str]:
+def predict_all(
+    predictor: Predictor, jobs: Sequence[Job], problems: Sequence[str], output: Path, *, draw: bool
+) -> list[str]:
     """Segment every scan, whatever becomes of the others; return a line for each that failed."""
     names = predictor.label_map.names[1:]
-    failed = []
+    failed = list(problems)
+    columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names)]
     with open_table(output / "predictions.csv") as file:
-        columns = [
-            "case",
-            "status",
-            "seconds",
-            *(f"{name}_ml" for name in names),
-            *(f"{name}_voxels" for name in names),
-            "error",
-        ]
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, [*columns, "error"])
         writer.writeheader()
+        writer.writerows({"case": "", "status": "failed", "error": problem} for problem in problems)
         for number, job in enumerate(jobs, 1):
             started = time.monotonic()
             row: dict[str, Any] = {"case": job.id, "status": "done"}

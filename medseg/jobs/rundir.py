@@ -42,10 +42,11 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
 
 def make_unique(path: Path) -> Path:
     """Make ``path``, or ``path-2``, ``path-3``, … where others were quicker."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     candidate, number = path, 1
     while True:
         try:
-            candidate.mkdir(parents=True, exist_ok=False)
+            candidate.mkdir()
             return candidate
         except FileExistsError:
             number += 1
@@ -85,6 +86,8 @@ def installed(name: str) -> str | None:
 
 def git_revision() -> str | None:
     """Return the revision of the checkout that medseg runs from, "-dirty" where it was changed; None outside one."""
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return None  # installed: a repository round the environment is somebody else's
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -12,7 +12,9 @@ from medseg.errors import MedsegError, listing
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_mask, read_scan
 from medseg.io.labels import LabelMap
+from medseg.io.splits import Split
 from medseg.preprocessing.geometry import orient
+from medseg.preprocessing.preprocessor import differs
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,11 @@ class Fingerprint:
         return next(iter(self.cases.values())).channels
 
     @property
+    def unit(self) -> str:
+        """ "mm", or "px" for pictures."""
+        return next(iter(self.cases.values())).unit
+
+    @property
     def hashes(self) -> dict[str, str]:
         """The hash of each case's voxels, which tells equal scans under other names."""
         return {name: case.voxel_hash for name, case in self.cases.items()}
@@ -80,10 +87,7 @@ def survey(cases: Sequence[Case], label_map: LabelMap) -> Fingerprint:
 def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     """Read one labelled case, check it and describe it."""
     scan, truth = read_labelled(case, label_map)
-    if all(channel.min() == channel.max() for channel in scan.image):
-        raise MedsegError(
-            f"{case.images[0]}: constant image, every voxel is {scan.image.flat[0]:g}: nothing to segment."
-        )
+    differs(scan.image)  # or else there is nothing to segment
     order, _ = orient(scan.affine, scan.shape)
     return CaseFingerprint(
         shape=tuple(scan.shape[axis] for axis in order),
@@ -114,7 +118,7 @@ def voxel_hash(scan: Scan) -> str:
 def sample_foreground(scan: Scan, truth: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return up to 10 000 evenly spread intensities (C, n) of labelled voxels."""
     inside = np.flatnonzero(truth)
-    inside = inside[:: max(1, len(inside) // INTENSITY_SAMPLES)]
+    inside = inside[:: max(1, -(-len(inside) // INTENSITY_SAMPLES))]
     return scan.image.reshape(len(scan.image), -1)[:, inside]
 
 
@@ -142,3 +146,16 @@ def check_foreground(found: dict[str, CaseFingerprint], label_map: LabelMap) -> 
     total = np.sum([case.voxels for case in found.values()], axis=0)
     if absent := [name for name, count in zip(label_map.names, total, strict=True) if not count]:
         log.warning("no mask holds the class(es) %s", ", ".join(absent))
+
+
+def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:
+    """Name cases of equal voxels in two parts of a split: the test would be of scans that were trained on."""
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    seen: dict[str, list[str]] = {}
+    for part, names in parts.items():
+        for name in names:
+            seen.setdefault(fingerprint.cases[name].voxel_hash, []).append(f"{name} ({part})")
+    equal = [names for names in seen.values() if len({name.rsplit(" ", 1)[1] for name in names}) > 1]
+    if equal:
+        pairs = listing(" = ".join(names) for names in equal)
+        log.warning("the same scan is in two parts of the split; give dataset.group or remove one:\n%s", pairs)

@@ -1,8 +1,10 @@
 """What the config leaves open, decided from the data and the device.
 
-A plan is an overlay of the config: it holds a value for each null that it fills, at the same place, and nothing else.
+A plan is an overlay of the config: it holds values at the same places, which fill the nulls; only the preprocessing
+node is planned as a whole.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +21,7 @@ BATCH_VOXELS = {"cpu": 600_000, "cuda": 2_500_000}
 BASE_CHANNELS = {"cpu": 16, "cuda": 32}
 MAX_DEPTH = 5
 SMALLEST_MAP = 4  # voxels along an axis below which nnU-Net pools no further
-ANISOTROPY = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
+COARSE = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
 
 
 def make_plan(
@@ -43,13 +45,14 @@ def make_plan(
     """
     kind = "cuda" if device.type == "cuda" else "cpu"
     dims = fingerprint.spatial_dims
-    check_dims(config["model"].get("spatial_dims"), dims)
+    check_dims(config, dims)
     preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality)
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
-    given = config["plan"]["patch_size"]
-    wanted = given or limit(shape, PATCH_VOXELS[kind, dims])
-    strides, kernels = topology(wanted, spacing, config["model"].get("depth"))
-    patch = fit_patch(wanted, strides, is_given=bool(given))
+    given = config["plan"]
+    wanted = given["patch_size"] or limit(shape, PATCH_VOXELS[kind, dims])
+    strides, kernels = topology(wanted, spacing, depth_of(config))
+    strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
+    patch = fit_patch(wanted, strides, is_given=bool(given["patch_size"]))
     model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
     return {
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
@@ -61,17 +64,37 @@ def make_plan(
             "batch_size": int(np.clip(BATCH_VOXELS[kind] // np.prod(patch), 2, 16)),
             "strides": strides,
             "kernel_sizes": kernels,
-            "mirror_axes": mirror_axes(classes, dims),
+            "mirror_axes": mirror_axes(classes, dims, fingerprint.unit),
         },
+        "trainer": {"workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1)},
     }
 
 
-def check_dims(wanted: int | None, dims: int) -> None:
-    """Refuse a network of other dimensions than the data."""
+def check_dims(config: dict[str, Any], dims: int) -> None:
+    """Refuse values of other dimensions than the data's."""
+    wanted = config["model"].get("spatial_dims")
     if wanted not in (None, dims):
         raise MedsegError(
             f"model.spatial_dims={wanted}: the data set's images are {dims}D. Leave it null or give {dims}."
         )
+    plan, preprocessing = config["plan"], config["preprocessing"]
+    per_axis = {"plan.patch_size": [plan["patch_size"]], "plan.strides": plan["strides"]}
+    per_axis |= {"plan.kernel_sizes": plan["kernel_sizes"], "preprocessing.spacing": [preprocessing["spacing"]]}
+    per_axis |= {"preprocessing.resize": [preprocessing["resize"]]}
+    for name, entries in per_axis.items():
+        for entry in entries or []:
+            if entry is not None and (not isinstance(entry, list) or len(entry) != dims):
+                raise MedsegError(f"{name}: {entry} does not fit images that are {dims}D: give {dims} numbers.")
+
+
+def depth_of(config: dict[str, Any]) -> int | None:
+    """Return the depth that the config gives, by ``model.depth`` or by the number of strides."""
+    depth, strides = config["model"].get("depth"), config["plan"]["strides"]
+    if depth and strides and depth != len(strides):
+        raise MedsegError(
+            f"model.depth={depth} does not fit the {len(strides)} entries of plan.strides: give one of them."
+        )
+    return depth or (len(strides) if strides else None)
 
 
 def plan_preprocessing(
@@ -91,13 +114,14 @@ def plan_preprocessing(
         raise MedsegError(
             f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s)."
         )
-    if config["resize"] and len(config["resize"]) != fingerprint.spatial_dims:
-        raise MedsegError(f"preprocessing.resize={config['resize']}: the images are {fingerprint.spatial_dims}D.")
+    window = config["window"]
+    if window and (methods.count("ct") == 0 or len(window) != 2 or window[0] >= window[1]):
+        raise MedsegError(f"preprocessing.window={window}: give [low, high], for channels whose normalisation is ct.")
     return {
         **config,
         "spacing": None if config["resize"] else config["spacing"] or median_spacing(fingerprint),
         "normalize": methods,
-        "window": ct_windows(fingerprint, config["window"]) if "ct" in methods else None,
+        "window": ct_windows(fingerprint, window) if "ct" in methods else None,
     }
 
 
@@ -158,7 +182,7 @@ def topology(
     strides: list[list[int]] = []
     kernels = [kernel(step)]
     while len(strides) < (depth or MAX_DEPTH):
-        fine = step < ANISOTROPY * step.min()
+        fine = step < COARSE * step.min()
         halved = fine & (size >= 2 * SMALLEST_MAP)
         if not halved.any() and depth is None:
             break
@@ -171,7 +195,7 @@ def topology(
 
 def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
     """Return 3 for each axis, 1 for one that is much coarser than the finest."""
-    return [3 if fine else 1 for fine in spacing < ANISOTROPY * spacing.min()]
+    return [3 if fine else 1 for fine in spacing < COARSE * spacing.min()]
 
 
 def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_given: bool) -> list[int]:
@@ -188,8 +212,8 @@ def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_give
     return fitted
 
 
-def mirror_axes(classes: Sequence[str], dims: int) -> list[int]:
+def mirror_axes(classes: Sequence[str], dims: int, unit: str) -> list[int]:
     """Return the axes to flip: all, but not left-right where class names tell left from right."""
     sided = any(re.search(r"(^|[_\W])(left|right|l|r)($|[_\W])", name.lower()) for name in classes)
-    left_right = 0 if dims == 3 else 1  # network axes are R, A, S; a picture's columns run left to right
+    left_right = 1 if unit == "px" else 0  # a picture's columns run left to right, network axes in mm R, A, S
     return [axis for axis in range(dims) if not (sided and axis == left_right)]

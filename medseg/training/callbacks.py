@@ -29,15 +29,17 @@ class Budget(Callback):
         self.began = 0.0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin to count time."""
+        """Begin to count time, from where a resumed run stopped."""
         self.progress.start()
+        self.progress.step = trainer.global_step
+        self.progress.current = trainer.strategy.broadcast(self.progress.fraction)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
         """Stop when the budget is used up; settle whether this epoch ends with a validation."""
         self.progress.step = trainer.global_step
-        is_over = trainer.strategy.broadcast(self.progress.fraction >= 1)  # the first process decides for all
-        trainer.should_stop = trainer.should_stop or is_over
-        is_due = trainer.strategy.broadcast(self.is_validation_due(trainer.current_epoch + 1))
+        own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
+        self.progress.current, is_due = trainer.strategy.broadcast(own)  # the first process decides for all
+        trainer.should_stop = trainer.should_stop or self.progress.current >= 1
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
 
@@ -69,15 +71,8 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, progress: Progress, classes: Sequence[str]) -> None:
         self.path, self.progress = path, progress
-        self.columns = [
-            "epoch",
-            "step",
-            "seconds",
-            "lr",
-            "train_loss",
-            "val_dice",
-            *(f"val_dice_{name}" for name in classes[1:]),
-        ]
+        self.scores = {"val_dice": "val/dice"} | {f"val_dice_{name}": f"val/dice_{name}" for name in classes[1:]}
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *self.scores]
         self.rows: list[dict[str, Any]] = []
         self.best = float("-inf")
         self.is_validated = False
@@ -97,15 +92,15 @@ class EpochLog(Callback):
         """Add this epoch's row."""
         if not trainer.is_global_zero:
             return
-        values = {key.replace("/", "_"): value.item() for key, value in trainer.callback_metrics.items()}
-        scores = {key: value for key, value in values.items() if key.startswith("val_")} if self.is_validated else {}
+        metrics = trainer.callback_metrics
+        scores = {column: metrics[tag].item() for column, tag in self.scores.items()} if self.is_validated else {}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
                 "seconds": round(self.progress.seconds, 1),
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
-                "train_loss": values["train_loss"],
+                "train_loss": metrics["train/loss"].item(),
                 **scores,
             }
         )
@@ -126,7 +121,7 @@ class EpochLog(Callback):
         if "val_dice" in row:
             mark = " (best)" if row["val_dice"] > self.best else ""
             self.best = max(self.best, row["val_dice"])
-            classes = ", ".join(f"{name[9:]} {row[name]:.4f}" for name in self.columns[6:])
+            classes = ", ".join(f"{name.removeprefix('val_dice_')} {row[name]:.4f}" for name in list(self.scores)[1:])
             line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
         log.info(line)
 

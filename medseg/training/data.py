@@ -10,6 +10,7 @@ from monai.transforms.utility.dictionary import ToTensord
 from torch.utils.data import DataLoader, Dataset
 
 from medseg.preprocessing.cache import load
+from medseg.seeding import seeded
 from medseg.training.sampling import Patches, PatchSampler
 
 
@@ -23,7 +24,9 @@ class WholeCases(Dataset[dict[str, Any]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**load(self.files[index]), "index": index}
+        case = load(self.files[index])
+        kept = {name: case[name] for name in ("image", "geometry", "spacing", "unit")}
+        return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
 
 
 class SegmentationData(LightningDataModule):
@@ -54,7 +57,6 @@ class SegmentationData(LightningDataModule):
         self.patches = Patches(
             train,
             patch_size=patch_size,
-            batch_size=batch_size,
             foreground=foreground,
             seed=seed,
             transform=self.transform_sample,
@@ -67,12 +69,11 @@ class SegmentationData(LightningDataModule):
 
     def transform_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Apply the composed transforms, whose random draws depend on (seed, patch number) alone."""
-        self.transform.set_random_state(self.seed + sample["n"])
+        self.transform.set_random_state(seeded(self.seed, 3, sample.pop("n")).initial_seed() & 0xFFFFFFFF)
         return self.transform(sample)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``index`` and patch number ``n`` (B,)."""
-        trainer = self.trainer
+        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), and the cases' ``index`` (B,)."""
         length = self.steps_per_epoch * self.batch_size
         rank, ranks = self.rank_of_ranks
         return DataLoader(
@@ -81,7 +82,7 @@ class SegmentationData(LightningDataModule):
             sampler=PatchSampler(length, rank=rank, ranks=ranks),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=bool(trainer and trainer.strategy.root_device.type == "cuda"),
+            pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:

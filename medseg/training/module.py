@@ -57,15 +57,15 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Augment a batch, run the network, return the loss."""
-        image, label = self.augment(batch["image"], batch["label"], int(batch["n"][0]))
+        image, label = self.augment(batch["image"], batch["label"], batch_idx)
         loss = deep_loss(self.loss, as_list(self.network(image)), label.long())
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
         return loss
 
     @torch.no_grad()
-    def augment(self, image: Tensor, label: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """Augment the batch whose first patch is number ``n``; the draws depend on nothing but (seed, n)."""
-        generator = seeded(self.seed, 2, n)
+    def augment(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment a batch; the draws depend on nothing but the seed and the batch's place in the run."""
+        generator = seeded(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
         with torch.autocast(image.device.type, enabled=False):
             for augmentation in self.augmentations:
                 image, label = augmentation(image, label, generator)
@@ -85,7 +85,7 @@ class SegmentationModule(LightningModule):
             spacing=batch["spacing"],
             unit=batch["unit"],
         )
-        self.case_counts[batch["index"]] = counts(predicted, batch["truth"].cpu().numpy(), len(self.classes))
+        self.case_counts[batch["index"]] = counts(predicted, batch["truth"], len(self.classes))
 
     def on_validation_epoch_end(self) -> None:
         """Log the Dice of each class, the mean over cases, and the mean over classes."""
@@ -95,14 +95,13 @@ class SegmentationModule(LightningModule):
             [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
         )
         for name, value in zip(self.classes[1:], means, strict=True):
-            self.log(f"val/dice_{name}", float(value), rank_zero_only=True)
+            self.log(f"val/dice_{name}", float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
-        self.log("val/dice", mean, prog_bar=True)
+        self.log("val/dice", mean, prog_bar=True, sync_dist=True)  # equal on all ranks already
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the schedule wants at this progress."""
-        self.progress.step = self.global_step
-        factor = self.schedule(self.progress.fraction)
+        factor = self.schedule(self.progress.current)
         for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 

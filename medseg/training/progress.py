@@ -16,6 +16,7 @@ class Progress:
     ) -> None:
         self.max_steps, self.max_seconds, self.clock = max_steps, max_seconds, clock
         self.step = 0
+        self.current = 0.0  # progress as all processes were last told it
         self.seconds_before = 0.0  # used by the runs that this one resumes
         self.started: float | None = None
         self.validation_seconds = 0.0

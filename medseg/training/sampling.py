@@ -34,8 +34,8 @@ class PatchSampler(Sampler[int]):
 class Patches(Dataset[dict[str, Any]]):
     """The training patches: patch n is the same whenever and wherever it is drawn.
 
-    Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of each batch
-    whose patches are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it.
+    Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
+    that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it.
     """
 
     def __init__(
@@ -43,19 +43,18 @@ class Patches(Dataset[dict[str, Any]]):
         files: Sequence[Path],
         *,
         patch_size: Sequence[int],
-        batch_size: int,
         foreground: float,
         seed: int,
         transform: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
-        self.files, self.patch_size, self.batch_size = list(files), list(patch_size), batch_size
-        self.forced, self.seed, self.transform = round(batch_size * foreground), seed, transform
+        self.files, self.patch_size, self.foreground = list(files), list(patch_size), foreground
+        self.seed, self.transform = seed, transform
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         generator = seeded(self.seed, 0, n)
         index = self.case_of(n)
         case = load(self.files[index])
-        is_forced = n % self.batch_size >= self.batch_size - self.forced
+        is_forced = int((n + 1) * self.foreground) > int(n * self.foreground)  # evenly, whatever the batch
         corner = draw_corner(case, self.patch_size, is_forced, generator)
         sample = {
             "image": cut(case["image"], corner, self.patch_size),

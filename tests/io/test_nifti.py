@@ -212,10 +212,18 @@ def test_damaged_files_are_named(tmp_path, kind):
         read_scan([path])
 
 
-def test_absent_and_singular_affines_are_refused(tmp_path):
-    nib.save(nib.Nifti1Image(noise(2, 3, 4), None), tmp_path / "absent.nii")
-    with pytest.raises(MedsegError, match=r"absent.nii: the header has neither sform nor qform"):
-        read_scan([tmp_path / "absent.nii"])
+def test_an_absent_affine_is_assumed_with_a_word(tmp_path, caplog):
+    image = nib.Nifti1Image(noise(2, 3, 4), None)
+    image.header.set_zooms((2, 3, 4))
+    nib.save(image, tmp_path / "absent.nii")
+    scan = read_scan([tmp_path / "absent.nii"])
+    assert scan.spacing == (2, 3, 4)
+    assert "absent.nii: neither sform nor qform" in caplog.text
+    write_mask(tmp_path / "mask.nii", np.ones((2, 3, 4), int), scan)
+    np.testing.assert_array_equal(nib.load(tmp_path / "mask.nii").affine, nib.load(tmp_path / "absent.nii").affine)
+
+
+def test_singular_affines_are_refused(tmp_path):
     singular = OBLIQUE.copy()
     singular[:, 2] = 0
     whole = save(tmp_path / "x.nii", noise(2, 3, 4)).read_bytes()

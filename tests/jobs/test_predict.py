@@ -20,7 +20,7 @@ HERE = str(Path(__file__).parent)
 TARGET = "thresholding.Threshold"
 
 
-def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), **inference):
+def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), endings=None, **inference):
     """A checkpoint as medseg writes it, with the thresholding network in it."""
     preprocessing = {
         "spacing": spacing, "resize": resize, "crop": True, "normalize": ["none"] * channels, "window": None,
@@ -35,7 +35,7 @@ def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, value
         "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims))},
     }
     content = {
-        "format": 1, "version": "0", "config": config, "channels": None,
+        "format": 1, "version": "0", "config": config, "channels": endings,
         "classes": {"background": values[0], "thing": values[1]},
     }  # fmt: skip
     torch.save({"state_dict": {}, "medseg": content}, path)
@@ -172,12 +172,26 @@ def test_a_folder_keeps_its_form_and_one_bad_scan_stops_no_other(run_predict, tm
     assert "broken.nii.gz" in rows["broken"]["error"]
 
 
+def test_a_file_a_channel_and_a_case_that_lacks_one(run_predict, tmp_path):
+    body = blob((16, 18, 20))
+    source = tmp_path / "scans"
+    source.mkdir()
+    for name in ("p1_t1", "p1_t2", "p2_t1"):
+        nib.save(nib.Nifti1Image(body.astype(np.float32), np.eye(4)), source / f"{name}.nii.gz")
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3, channels=2, endings=["_t1", "_t2"])
+    result = run_predict(checkpoint, source)
+    assert result["status"] == "some_failed"
+    assert "p2 has no file ending in _t2" in result["reason"]
+    assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["p1.nii.gz", "predictions.csv"]
+    np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "masks" / "p1.nii.gz").dataobj) == 1, body)
+
+
 def test_colliding_names_are_refused_before_anything_is_written(run_predict, tmp_path):
     source = tmp_path / "scans"
     source.mkdir()
     for name in ("a.png", "a.jpg"):
         Image.fromarray((blob((20, 20)) * 255).astype(np.uint8)).save(source / name)
-    with pytest.raises(MedsegError, match=r"several files: .*a\.(jpg|png).*a\.(jpg|png)"):
+    with pytest.raises(MedsegError, match=r"suffix only(.|\n)*a\.(jpg|png) and .*a\.(jpg|png)"):
         run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2), source)
     assert not (tmp_path / "masks").exists()
 

@@ -74,14 +74,41 @@ def test_a_fixed_plan_gives_the_same_digits_twice(small, trained, tmp_path):
     assert first == second
 
 
-def test_a_run_is_resumed_where_it_stopped(small, tmp_path):
+def test_a_run_is_resumed_where_it_stopped_and_by_its_own_split(small, tmp_path):
     run_dir = tmp_path / "run"
     train.run(small(2) | {"run_dir": str(run_dir)})
+    splits = (run_dir / "splits.json").read_text()
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     saved["trainer"]["max_epochs"] = 4
+    saved["seed"] = 1  # would draw another split
     train.run(saved | {"resume": str(run_dir), "run_dir": str(run_dir)})
     rows = rows_of(run_dir / "metrics.csv")
     assert [int(row["step"]) for row in rows] == [3, 6, 9, 12]
+    assert (run_dir / "splits.json").read_text() == splits
+    tested = {row["case"] for row in rows_of(run_dir / "test" / "cases.csv")}
+    assert tested == set(json.loads(splits)["test"])
+
+
+def test_a_run_that_was_cut_off_is_not_resumed_from_nothing(small, trained, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained, copy)
+    (copy / "checkpoints" / "last.ckpt").unlink()
+    config = yaml.safe_load((copy / "config.yaml").read_text())
+    with pytest.raises(MedsegError, match=r"last\.ckpt is not there"):
+        train.run(config | {"resume": str(copy), "run_dir": str(copy)})
+
+
+def test_patience_counts_validations_and_accumulation_counts_steps(small, tmp_path):
+    overrides = ("trainer.max_epochs=6", "trainer.validation_interval=2", "trainer.patience=1", "trainer.accumulate=2")
+    run_dir = tmp_path / "run"
+    # With a rate of (nearly) zero no validation gains on the one before.
+    result = train.run(small(2, "optimizer.lr=1e-12", *overrides) | {"run_dir": str(run_dir)})
+    rows = rows_of(run_dir / "metrics.csv")
+    assert result["reason"] == "no further gain"
+    assert [bool(row["val_dice"]) for row in rows] == [False, True, False, True]
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8]  # two steps from three batches
 
 
 def test_max_time_ends_a_run_with_a_validation(small, tmp_path):

@@ -11,7 +11,7 @@ from medseg.preprocessing.plan import fit_patch, limit, make_plan, mirror_axes, 
 CONFIG = {
     "model": {"_target_": "medseg.models.UNet", "spatial_dims": None, "depth": None, "base_channels": None},
     "preprocessing": {"spacing": None, "resize": None, "normalize": None, "window": None, "crop": True},
-    "plan": {"patch_size": None},
+    "plan": {"patch_size": None, "strides": None, "kernel_sizes": None},
 }
 
 
@@ -90,11 +90,13 @@ def test_the_longest_axes_are_cut_first():
 
 @pytest.mark.parametrize("names", [("background", "left kidney", "right kidney"), ("background", "lung_l", "lung_r")])
 def test_left_and_right_are_not_mirrored(names):
-    assert mirror_axes(names, 3) == [1, 2]
+    assert mirror_axes(names, 3, "mm") == [1, 2]
+    assert mirror_axes(names, 2, "mm") == [1]
+    assert mirror_axes(names, 2, "px") == [0]
 
 
 def test_other_names_are_mirrored_everywhere():
-    assert mirror_axes(("background", "upright lesion", "liver"), 3) == [0, 1, 2]
+    assert mirror_axes(("background", "upright lesion", "liver"), 3, "mm") == [0, 1, 2]
 
 
 def test_a_network_of_other_dimensions_is_refused():
@@ -106,3 +108,46 @@ def test_a_network_of_other_dimensions_is_refused():
 def test_modalities_must_match_the_channels():
     with pytest.raises(MedsegError, match="names 2 channels, the images have 3"):
         plan_for(make_fingerprint([(35, 50)], (1, 1), channels=3), modality=("mri", "ct"))
+
+
+def changed(node, **values):
+    return CONFIG | {node: CONFIG[node] | values}
+
+
+def test_strides_from_the_config_settle_the_depth_and_the_patch():
+    config = changed("plan", strides=[[2, 2, 2], [1, 2, 2]], kernel_sizes=[[3, 3, 3]] * 3)
+    plan = plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), config)
+    assert plan["model"]["depth"] == 2
+    assert plan["plan"]["strides"] == [[2, 2, 2], [1, 2, 2]]
+    assert plan["plan"]["patch_size"] == [36, 52, 36]
+
+
+@pytest.mark.parametrize(
+    ("node", "values", "says"),
+    [
+        ("plan", {"patch_size": [64, 64]}, r"plan\.patch_size: \[64, 64\].*3D"),
+        ("plan", {"strides": [2, 2]}, r"plan\.strides: 2"),
+        ("preprocessing", {"spacing": [1, 1]}, r"preprocessing\.spacing.*give 3 numbers"),
+        ("preprocessing", {"window": [0, 1]}, r"preprocessing\.window.*ct"),
+        ("preprocessing", {"window": [1, 0], "normalize": ["ct"]}, r"\[low, high\]"),
+        ("preprocessing", {"normalize": ["ct", "zscore"]}, "names 2 methods"),
+    ],
+)
+def test_values_that_do_not_fit_the_data_are_refused(node, values, says):
+    with pytest.raises(MedsegError, match=says):
+        plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), changed(node, **values))
+
+
+def test_depth_and_strides_that_disagree_are_refused():
+    config = changed("plan", strides=[[2, 2, 2]]) | changed("model", depth=2)
+    config["plan"] = CONFIG["plan"] | {"strides": [[2, 2, 2]]}
+    with pytest.raises(MedsegError, match="give one of them"):
+        plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), config)
+
+
+def test_a_window_from_the_config_is_completed_by_its_statistics():
+    config = changed("preprocessing", window=[-100, 100], normalize=["ct"])
+    [[low, high, mean, std]] = plan_for(make_fingerprint([(64,) * 3], (1, 1, 1)), config)["preprocessing"]["window"]
+    assert (low, high) == (-100, 100)
+    assert 80 < std < 100
+    assert abs(mean) < 1

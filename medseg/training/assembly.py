@@ -1,0 +1,129 @@
+"""From a config whose plan is filled in to the parts of a training: module, data, callbacks, Trainer."""
+
+import sys
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+
+from medseg.build import build
+from medseg.config import parse_duration
+from medseg.device import pick_device, pick_precision
+from medseg.errors import MedsegError
+from medseg.inference.checkpoint import describe
+from medseg.inference.predictor import make_segmenter
+from medseg.io.labels import LabelMap
+from medseg.training.callbacks import Budget, EpochLog
+from medseg.training.data import SegmentationData
+from medseg.training.module import SegmentationModule
+from medseg.training.progress import Progress
+
+Settings = dict[str, Any]
+
+LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+
+
+def make_progress(wanted: Settings) -> Progress:
+    """Return the budget that the ``trainer`` node gives."""
+    steps = ceil(wanted["steps_per_epoch"] / wanted["accumulate"])  # an epoch's last batch always ends in a step
+    seconds = parse_duration(wanted["max_time"]) if wanted["max_time"] else None
+    return Progress(max_steps=wanted["max_epochs"] * steps, max_seconds=seconds)
+
+
+def make_module(settings: Settings, classes: LabelMap, progress: Progress) -> SegmentationModule:
+    """Build network, loss, schedule and augmentation."""
+    augment = settings["augment"]
+    spatial = [augment["spatial"]] if augment["spatial"] else []
+    return SegmentationModule(
+        build(settings["model"]),
+        loss=build(settings["loss"]),
+        optimizer=settings["optimizer"],
+        schedule=build(settings["scheduler"]),
+        augmentations=[build(spec) for spec in spatial + augment["intensity"]],
+        segmenter=make_segmenter(settings["plan"], settings["inference"], settings["postprocess"]),
+        progress=progress,
+        classes=classes.names,
+        content=describe(settings, classes.labels, settings["dataset"].get("channels")),
+        seed=settings["seed"],
+    )
+
+
+def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) -> SegmentationData:
+    """Serve preprocessed files."""
+    return SegmentationData(
+        train,
+        val,
+        patch_size=settings["plan"]["patch_size"],
+        batch_size=settings["plan"]["batch_size"],
+        steps_per_epoch=settings["trainer"]["steps_per_epoch"],
+        foreground=settings["trainer"]["foreground"],
+        workers=settings["trainer"]["workers"],
+        seed=settings["seed"],
+        transforms=[build(spec) for spec in settings["augment"]["transforms"]],
+    )
+
+
+def make_callbacks(wanted: Settings, run_dir: Path, classes: LabelMap, progress: Progress) -> list[Callback]:
+    """Return what watches the budget and reports to the user, as the ``trainer`` node says."""
+    callbacks: list[Callback] = [
+        Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
+        EpochLog(run_dir / "metrics.csv", progress, classes.names),
+    ]
+    if wanted["patience"]:
+        # Counts validations: the end of an epoch without one would look at an old score again.
+        callbacks.append(
+            EarlyStopping(
+                "val/dice", mode="max", patience=wanted["patience"], min_delta=0.0, check_on_train_epoch_end=False
+            )
+        )
+    if sys.stdout.isatty():
+        callbacks.append(RichProgressBar())
+    return callbacks
+
+
+def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -> Trainer:
+    """Build Lightning's Trainer.
+
+    Raises:
+        MedsegError: the devices that the config wants are not there.
+    """
+    wanted = settings["trainer"]
+    device = pick_device(wanted["accelerator"])
+    try:
+        return Trainer(
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=wanted["devices"],
+            precision=LIGHTNING_PRECISION[pick_precision(wanted["precision"], device)],
+            max_epochs=wanted["max_epochs"],
+            gradient_clip_val=wanted["gradient_clip"],
+            accumulate_grad_batches=wanted["accumulate"],
+            deterministic=wanted["deterministic"],
+            benchmark=device.type == "cuda" and not wanted["deterministic"],  # patches are all of one size
+            callbacks=callbacks,
+            logger=build(settings["logger"]) if settings["logger"] else False,
+            log_every_n_steps=1,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            default_root_dir=run_dir,
+        )
+    except MisconfigurationException as error:
+        raise MedsegError(f"trainer: {error}") from error
+
+
+def validation_interval(wanted: Settings) -> int | None:
+    """Return after how many epochs to validate; None: as the time allows.
+
+    A run that is not bound by time must come out the same twice, so its interval may not hang on the clock: fifty
+    validations in all.
+    """
+    if wanted["validation_interval"] or wanted["max_time"]:
+        interval: int | None = wanted["validation_interval"]
+        return interval
+    return max(1, wanted["max_epochs"] // 50)
