@@ -13,8 +13,10 @@ from medseg.io.case import Case, Scan
 from medseg.io.files import read_mask, read_scan
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split
-from medseg.preprocessing.geometry import orient
+from medseg.preprocessing.coarseness import fidelity
+from medseg.preprocessing.geometry import whole
 from medseg.preprocessing.preprocessor import differs
+from medseg.preprocessing.symmetry import Thumbnail, thumbnail
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,10 @@ INTENSITY_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """One scan: shape and spacing in network axes, channels, a hash of its voxels, foreground intensities (C, n)."""
+    """One scan: shape, spacing and thumbnail in network axes, a hash of its voxels, foreground intensities (C, n).
+
+    ``fidelity`` tells of pictures what a coarser grid costs (see ``coarseness``); it is empty for scans in mm.
+    """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
@@ -32,6 +37,8 @@ class CaseFingerprint:
     voxel_hash: str
     voxels: NDArray[np.int64]
     intensities: NDArray[np.float32]
+    thumbnail: Thumbnail
+    fidelity: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,15 +95,17 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     """Read one labelled case, check it and describe it."""
     scan, truth = read_labelled(case, label_map)
     differs(scan.image)  # or else there is nothing to segment
-    order, _ = orient(scan.affine, scan.shape)
+    geometry = whole(scan.affine, scan.shape)
     return CaseFingerprint(
-        shape=tuple(scan.shape[axis] for axis in order),
-        spacing=tuple(scan.spacing[axis] for axis in order),
+        shape=tuple(scan.shape[axis] for axis in geometry.order),
+        spacing=tuple(scan.spacing[axis] for axis in geometry.order),
         unit=scan.unit,
         channels=len(scan.image),
         voxel_hash=voxel_hash(scan),
         voxels=np.bincount(truth.ravel(), minlength=len(label_map.names)),
         intensities=sample_foreground(scan, truth),
+        thumbnail=thumbnail(scan, geometry),
+        fidelity=fidelity(truth, geometry, len(label_map.names)) if scan.unit == "px" else (),
     )
 
 

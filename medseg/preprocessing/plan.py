@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from medseg.errors import MedsegError
+from medseg.preprocessing.coarseness import coarsest
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.intensity import DEFAULT_METHOD
+from medseg.preprocessing.symmetry import symmetric_axes
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 BATCH_VOXELS = {"cpu": 600_000, "cuda": 2_500_000}
@@ -46,7 +48,7 @@ def make_plan(
     kind = "cuda" if device.type == "cuda" else "cpu"
     dims = fingerprint.spatial_dims
     check_dims(config, dims)
-    preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality)
+    preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
     given = config["plan"]
     wanted = given["patch_size"] or limit(shape, PATCH_VOXELS[kind, dims])
@@ -64,7 +66,7 @@ def make_plan(
             "batch_size": int(np.clip(BATCH_VOXELS[kind] // np.prod(patch), 2, 16)),
             "strides": strides,
             "kernel_sizes": kernels,
-            "mirror_axes": mirror_axes(classes, dims, fingerprint.unit),
+            "mirror_axes": mirror_axes(classes, fingerprint),
         },
         "trainer": {"workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1)},
     }
@@ -98,7 +100,7 @@ def depth_of(config: dict[str, Any]) -> int | None:
 
 
 def plan_preprocessing(
-    config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None
+    config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None, kind: str
 ) -> dict[str, Any]:
     """Return the preprocessing node with every null decided."""
     channels = fingerprint.channels
@@ -119,18 +121,25 @@ def plan_preprocessing(
         raise MedsegError(f"preprocessing.window={window}: give [low, high], for channels whose normalisation is ct.")
     return {
         **config,
-        "spacing": None if config["resize"] else config["spacing"] or median_spacing(fingerprint),
+        "spacing": None if config["resize"] else config["spacing"] or plan_spacing(fingerprint, kind),
         "normalize": methods,
         "window": ct_windows(fingerprint, window) if "ct" in methods else None,
     }
 
 
-def median_spacing(fingerprint: Fingerprint) -> list[float] | None:
-    """Return the median spacing per network axis in mm, or None for pictures, which have none."""
+def plan_spacing(fingerprint: Fingerprint, kind: str) -> list[float] | None:
+    """Return the median spacing per network axis in mm.
+
+    Pictures keep their pixels (None), but on a CPU they are worked on as coarsely as their masks bear.
+    """
     cases = list(fingerprint.cases.values())
-    if cases[0].unit == "px":
+    if fingerprint.unit == "mm":
+        return [round(float(value), 6) for value in np.median([case.spacing for case in cases], axis=0)]
+    fidelities = [case.fidelity for case in cases if case.fidelity and not np.isnan(case.fidelity).any()]
+    if kind != "cpu" or not fidelities:
         return None
-    return [round(float(value), 6) for value in np.median([case.spacing for case in cases], axis=0)]
+    factor = coarsest(fidelities, min(np.median([case.shape for case in cases], axis=0)))
+    return [float(factor)] * fingerprint.spatial_dims if factor > 1 else None
 
 
 def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[list[float]]:
@@ -212,8 +221,9 @@ def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_give
     return fitted
 
 
-def mirror_axes(classes: Sequence[str], dims: int, unit: str) -> list[int]:
-    """Return the axes to flip: all, but not left-right where class names tell left from right."""
+def mirror_axes(classes: Sequence[str], fingerprint: Fingerprint) -> list[int]:
+    """Return the axes along which the data are symmetric, less left-right where class names tell left from right."""
     sided = any(re.search(r"(^|[_\W])(left|right|l|r)($|[_\W])", name.lower()) for name in classes)
-    left_right = 1 if unit == "px" else 0  # a picture's columns run left to right, network axes in mm R, A, S
-    return [axis for axis in range(dims) if not (sided and axis == left_right)]
+    left_right = 1 if fingerprint.unit == "px" else 0  # a picture's columns run left to right, axes in mm R, A, S
+    axes = symmetric_axes([case.thumbnail for case in fingerprint.cases.values()])
+    return [axis for axis in axes if not (sided and axis == left_right)]

@@ -1,5 +1,7 @@
 """The plan against nnU-Net's own for hippocampus, and against values worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +19,12 @@ CONFIG = {
 
 def make_fingerprint(shapes, spacing, *, channels=1, unit="mm"):
     intensities = np.linspace(-1000, 1000, 2001, dtype=np.float32)[None].repeat(channels, 0)
+    thumbnails = np.random.default_rng(0).normal(size=(len(shapes), *[16] * len(spacing))).astype(np.float32)
     return Fingerprint(
         {
-            str(n): CaseFingerprint(tuple(shape), tuple(spacing), unit, channels, str(n), np.array([9, 1]), intensities)
+            str(n): CaseFingerprint(
+                tuple(shape), tuple(spacing), unit, channels, str(n), np.array([9, 1]), intensities, thumbnails[n]
+            )
             for n, shape in enumerate(shapes)
         }
     )
@@ -90,13 +95,14 @@ def test_the_longest_axes_are_cut_first():
 
 @pytest.mark.parametrize("names", [("background", "left kidney", "right kidney"), ("background", "lung_l", "lung_r")])
 def test_left_and_right_are_not_mirrored(names):
-    assert mirror_axes(names, 3, "mm") == [1, 2]
-    assert mirror_axes(names, 2, "mm") == [1]
-    assert mirror_axes(names, 2, "px") == [0]
+    assert mirror_axes(names, make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
+    assert mirror_axes(names, make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
+    assert mirror_axes(names, make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
 
 
-def test_other_names_are_mirrored_everywhere():
-    assert mirror_axes(("background", "upright lesion", "liver"), 3, "mm") == [0, 1, 2]
+def test_other_names_are_mirrored_wherever_the_images_are_symmetric():
+    names = ("background", "upright lesion", "liver")
+    assert mirror_axes(names, make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [0, 1, 2]
 
 
 def test_a_network_of_other_dimensions_is_refused():
@@ -151,3 +157,12 @@ def test_a_window_from_the_config_is_completed_by_its_statistics():
     assert (low, high) == (-100, 100)
     assert 80 < std < 100
     assert abs(mean) < 1
+
+
+def test_pictures_are_worked_on_as_coarsely_as_their_masks_bear_on_a_cpu_alone():
+    fingerprint = make_fingerprint([(256, 256)] * 4, (1, 1), unit="px")
+    cases = {name: replace(case, fidelity=(0.97, 0.95, 0.9)) for name, case in fingerprint.cases.items()}
+    plan = plan_for(Fingerprint(cases))
+    assert plan["preprocessing"]["spacing"] == [2, 2]
+    assert plan["plan"]["patch_size"] == [128, 128]
+    assert plan_for(Fingerprint(cases), device="cuda")["preprocessing"]["spacing"] is None

@@ -1,0 +1,89 @@
+"""The command line with real jobs: a network of one's own, a sweep, and what a user sees of a mistake."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from medseg import cli
+
+NETWORK = '''
+from torch import nn
+
+
+class Tiny(nn.Module):
+    """Two convolutions that keep the size; one output, not a list."""
+
+    def __init__(self, in_channels, out_channels, width):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, out_channels, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+'''
+
+CONFIG = """
+_target_: tiny_network.Tiny
+in_channels: ${plan.in_channels}
+out_channels: ${plan.out_channels}
+width: 4
+"""
+
+
+@pytest.fixture
+def small_run(workplace, tmp_path, monkeypatch):
+    """Arguments of a training of seconds, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    data = [f"dataset.root={workplace / 'phantom'}", "dataset.dims=2", "dataset.cases=10", "dataset.size=64"]
+    short = ["trainer.max_time=null", "trainer.max_epochs=1", "trainer.steps_per_epoch=2", "trainer.accelerator=cpu"]
+    return [*data, f"cache_dir={workplace / 'cache'}", *short, "plan.batch_size=2", "logger=none"]
+
+
+def scan_of(workplace: Path) -> Path:
+    return sorted((workplace / "phantom").glob("2d*/images/*"))[0]
+
+
+def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "tiny_network.py").write_text(NETWORK)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text(CONFIG)
+    assert cli.main(["train", "--config-dir", "mine", "model=tiny", "run_dir=run", *small_run]) == 0
+    use = ["predict", "checkpoint=run", f"input={scan_of(workplace)}", "device=cpu"]
+    assert cli.main([*use, "output=masks", "--config-dir", "mine"]) == 0
+    assert cli.main([*use, "output=masks2", "trust=[tiny_network.Tiny]"]) == 0
+    capsys.readouterr()
+    assert cli.main([*use, "output=masks3"]) == 1
+    error = capsys.readouterr().err
+    assert "tiny_network.Tiny" in error
+    assert "trust=" in error
+    assert "Traceback" not in error
+
+
+def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
+    sweep = ["-m", "model.depth=2,99", "loss=dice_ce,ce", "model.base_channels=4", "run_dir=sweep"]
+    assert cli.main(["train", *sweep, *small_run]) == 3
+    results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(4)]
+    assert [result["status"] for result in results] == ["done", "done", "failed", "failed"]
+    assert "model.depth=99" in results[2]["reason"]
+    table = capsys.readouterr().out
+    assert "model.depth=2" in table
+
+
+def test_resume_from_the_command_line(small_run, tmp_path, capsys):
+    assert cli.main(["train", "run_dir=run (1)", "model.depth=2", "model.base_channels=4", *small_run]) == 0
+    assert cli.main(["train", "resume=run (1)", "trainer.max_epochs=2"]) == 0
+    assert len((tmp_path / "run (1)" / "metrics.csv").read_text().splitlines()) == 3
+    assert cli.main(["eval", "checkpoint=run (1)", "subset=val", "device=cpu"]) == 0
+
+
+def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
+    arguments = ["train", "run_dir=run", "optimizer=sgd", "optimizer.momentum=0", "model.base_channels=4", *small_run]
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "torch.optim.SGD" in error
+    assert "Traceback" not in error
+    assert json.loads(Path("run/result.json").read_text())["status"] == "failed"
