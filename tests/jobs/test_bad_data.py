@@ -1,0 +1,153 @@
+"""Broken data: one clear message that names the case, and nothing written."""
+
+import gzip
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.jobs import train
+
+CASES = 6
+BAD = "c3"
+
+
+def save(path, values, affine=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder of six small volumes with masks."""
+    generator = np.random.default_rng(0)
+    for number in range(CASES):
+        image = generator.normal(size=(16, 18, 20)).astype(np.float32)
+        save(tmp_path / f"images/c{number}.nii.gz", image)
+        save(tmp_path / f"masks/c{number}.nii.gz", (image > 1).astype(np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def train_on(composed, tmp_path):
+    def run(*overrides):
+        config = composed("train", "dataset=folder", "trainer.accelerator=cpu", "trainer.max_epochs=1", *overrides)
+        config["dataset"]["root"] = str(tmp_path)
+        return train.run(config | {"run_dir": str(tmp_path / "run"), "cache_dir": str(tmp_path / "cache")})
+
+    return run
+
+
+def damage(data, kind):
+    image, mask = data / f"images/{BAD}.nii.gz", data / f"masks/{BAD}.nii.gz"
+    values = np.asarray(nib.load(image).dataobj).copy()
+    if kind == "truncated":
+        image.write_bytes(image.read_bytes()[:1000])
+    elif kind == "truncated inside":
+        image.write_bytes(gzip.compress(gzip.decompress(image.read_bytes())[:5000]))
+    elif kind == "no image":
+        image.write_bytes(b"this is not an image")
+    elif kind == "zero bytes":
+        image.write_bytes(b"")
+    elif kind == "unreadable mask":
+        mask.write_bytes(mask.read_bytes()[:50])
+    elif kind == "NaN":
+        values[2, 3, 4] = np.nan
+        save(image, values)
+    elif kind == "constant":
+        save(image, np.full_like(values, 7))
+    elif kind == "shape":
+        save(mask, np.ones((16, 18, 19), np.uint8))
+    elif kind == "affine":
+        save(mask, np.ones(values.shape, np.uint8), np.diag([1, 1, 2, 1]))
+    elif kind == "labels":
+        save(mask, np.full(values.shape, 5, np.uint8))
+    elif kind == "half labels":
+        save(mask, np.full(values.shape, 0.5, np.float32))
+    elif kind == "2D":
+        save(image, values[..., 0])
+        save(mask, np.ones(values.shape[:2], np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("truncated", "damaged, truncated"),
+        ("truncated inside", "damaged, truncated"),
+        ("no image", "no readable NIfTI"),
+        ("zero bytes", "zero|empty|0 bytes"),
+        ("unreadable mask", "damaged, truncated"),
+        ("NaN", "NaN"),
+        ("constant", "[Cc]onstant image"),
+        ("shape", r"\(16, 18, 19\).*\(16, 18, 20\)|\(16, 18, 20\).*\(16, 18, 19\)"),
+        ("affine", "affine"),
+        ("labels", "5.*declared|declared.*5"),
+        ("half labels", "whole"),
+        ("2D", "2D"),
+    ],
+)
+def test_a_bad_case_is_named_and_nothing_is_written(data, train_on, kind, says):
+    damage(data, kind)
+    with pytest.raises(MedsegError, match=rf"(?s){BAD}.*({says})"):
+        train_on("dataset.labels={background: 0, lesion: 1}")
+    assert not (data / "run").exists()
+    assert not (data / "cache").exists()
+
+
+def test_all_bad_cases_are_listed_at_once(data, train_on):
+    damage(data, "NaN")
+    (data / "images/c0.nii.gz").write_bytes(b"")
+    with pytest.raises(MedsegError, match=r"(?s)2 of 6 cases.*c0.*c3"):
+        train_on("dataset.labels={background: 0, lesion: 1}")
+
+
+def test_empty_masks_are_a_warning_until_all_are(data, train_on, caplog):
+    save(data / f"masks/{BAD}.nii.gz", np.zeros((16, 18, 20), np.uint8))
+    with pytest.raises(MedsegError, match=r"plan\.patch_size"):  # so that no training follows
+        train_on("dataset.labels={background: 0, lesion: 1}", "plan.patch_size=[7,7,7]")
+    assert "1 case(s) have an empty mask" in caplog.text
+    assert BAD in caplog.text
+    for number in range(CASES):
+        save(data / f"masks/c{number}.nii.gz", np.zeros((16, 18, 20), np.uint8))
+    with pytest.raises(MedsegError, match="every mask is empty"):
+        train_on("dataset.labels={background: 0, lesion: 1}")
+
+
+def test_the_same_scan_in_two_parts_is_named(data, train_on, caplog):
+    for number in range(1, CASES):
+        (data / "images/c0.nii.gz").replace(data / f"images/c{number}.nii.gz")
+        save(data / "images/c0.nii.gz", np.asarray(nib.load(data / f"images/c{number}.nii.gz").dataobj))
+    with pytest.raises(MedsegError, match=r"plan\.patch_size"):
+        train_on("plan.patch_size=[7,7,7]")
+    assert "the same scan is in two parts of the split" in caplog.text
+
+
+def test_a_part_of_the_split_without_cases_is_refused(data, train_on):
+    with pytest.raises(MedsegError, match="a part of the split has no case"):
+        train_on("split.test=0.9", "split.val=0.05")
+
+
+def test_folders_without_scans_are_refused(tmp_path, train_on):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(MedsegError, match="no scans here"):
+        train_on()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_run_directory_that_cannot_be_written(data, train_on):
+    data.chmod(0o500)
+    with pytest.raises(MedsegError, match="run directory"):
+        train_on()
+    data.chmod(0o700)
+
+
+def test_a_run_directory_below_a_file(data, composed):
+    (data / "file").write_text("in the way")
+    config = composed("train", "dataset=folder", "trainer.accelerator=cpu")
+    config["dataset"]["root"] = str(data)
+    with pytest.raises(MedsegError, match="run directory"):
+        train.run(config | {"run_dir": str(data / "file" / "run")})
