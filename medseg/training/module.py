@@ -104,6 +104,7 @@ class SegmentationModule(LightningModule):
         factor = self.schedule(self.progress.current)
         for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
+        self.log("train/lr", self.rates[0] * factor, on_step=True, on_epoch=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint enough for prediction."""
