@@ -140,7 +140,8 @@ def test_values_out_of_range_are_refused(build: Callable[[], Any], words: str) -
 @pytest.mark.parametrize("name", ["none", "light", "default"])
 def test_the_config_builds(name: str) -> None:
     group = OmegaConf.load(Path(__file__).parents[2] / f"conf/augment/{name}.yaml")
-    config: Any = OmegaConf.to_container(OmegaConf.merge({"plan": {"mirror_axes": [0, 1]}}, group), resolve=True)
+    planned = {"plan": {"mirror_axes": [0, 1]}, "preprocessing": {"spacing": [1.0, 2.0]}}
+    config: Any = OmegaConf.to_container(OmegaConf.merge(planned, group), resolve=True)
     image, label = case(4, 20, 24)
     for spec in filter(None, [config["spatial"], *config["intensity"]]):
         module, _, kind = spec.pop("_target_").rpartition(".")
