@@ -9,7 +9,7 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
 
-demo: $(VENV)/.medseg  ## train and test on a made-up brain, in two minutes
+demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run every test

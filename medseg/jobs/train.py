@@ -60,7 +60,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     settings = resolve(config)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
-    if not is_first_process():  # a helper in distributed training, which the first process has started
+    if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes))}
     this = (
         reopen(config, settings, dataset, classes) if settings["resume"] else begin(config, settings, dataset, classes)
@@ -76,7 +76,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_first_process() -> bool:
-    """Tell the process that writes files from its helpers in distributed training."""
+    """Tell the process that writes files from the others of distributed training."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
