@@ -308,12 +308,13 @@ def report(folder: Path) -> int:
 
 
 def configure_logging() -> None:
-    """Show medseg's log from INFO, other libraries' from WARNING, on stderr: rich on a terminal, else plain lines."""
-    if sys.stderr.isatty():
-        from rich.console import Console
+    """Show medseg's log from INFO, libraries' from WARNING: above the progress bar on a terminal, else on stderr."""
+    if sys.stdout.isatty():
+        from rich import get_console
         from rich.logging import RichHandler
 
-        handler: logging.Handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False)
+        # The progress bar draws on the same console, so that lines and bar do not run into each other.
+        handler: logging.Handler = RichHandler(console=get_console(), show_path=False, show_level=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
@@ -323,10 +324,11 @@ def configure_logging() -> None:
 
 
 def quieten_libraries() -> None:
-    """Leave libraries' warnings alone; undo the level and the second handler that Lightning's import sets."""
-    logger = logging.getLogger("lightning.pytorch")
-    logger.setLevel(logging.WARNING)
-    logger.handlers.clear()
+    """Leave libraries' warnings alone; undo the levels and the second handlers that Lightning's import sets."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers.clear()
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # its remarks on headers; errors are raised anyway
 
 

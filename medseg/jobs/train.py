@@ -140,8 +140,9 @@ def fit(run: Run) -> dict[str, Any]:
     callbacks = make_callbacks(settings["trainer"], run.directory, run.classes, progress)
     trainer = make_trainer(settings, run.directory, [checkpoints, *callbacks])
     data = make_data(settings, preprocessed(run, run.split.train), preprocessed(run, run.split.val))
-    size = sum(parameter.numel() for parameter in module.network.parameters())
-    log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
+    if is_first_process():
+        size = sum(parameter.numel() for parameter in module.network.parameters())
+        log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
     with warnings.catch_warnings(), rerunnable(run.directory):
         warnings.filterwarnings(
             "ignore", ".*does not have many workers"

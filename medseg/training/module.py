@@ -59,7 +59,8 @@ class SegmentationModule(LightningModule):
         """Augment a batch, run the network, return the loss."""
         image, label = self.augment(batch["image"], batch["label"], batch_idx)
         loss = deep_loss(self.loss, as_list(self.network(image)), label.long())
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(image))
+        size = len(image)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
 
     @torch.no_grad()

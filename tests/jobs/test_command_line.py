@@ -1,6 +1,7 @@
 """The command line with real jobs: a network of one's own, a sweep, and what a user sees of a mistake."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
     assert "model.depth=99" in results[2]["reason"]
     table = capsys.readouterr().out
     assert "model.depth=2" in table
+
+
+def test_two_processes_share_a_training(small_run, tmp_path):
+    arguments = ["train", "run_dir=run (2)", "model.depth=2", "model.base_channels=4", "trainer.devices=2", *small_run]
+    done = subprocess.run([sys.executable, "-m", "medseg", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run (2)" / "result.json").read_text())["status"] == "done"
+    assert done.stderr.count("epoch 1 ·") == 1  # one process speaks
+    assert len((tmp_path / "run (2)" / "metrics.csv").read_text().splitlines()) == 2
 
 
 def test_resume_from_the_command_line(small_run, tmp_path, capsys):
