@@ -90,7 +90,7 @@ def assert_same_place(mask, body):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-@pytest.mark.parametrize("flips", [(False,) * 3, (True, False, True), (False, True, False), (True,) * 3])
+@pytest.mark.parametrize("flips", list(itertools.product([False, True], repeat=3)))
 @pytest.mark.parametrize("spacing", [None, [1.1, 0.9, 1.2]])
 def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, spacing):
     body = blob((18, 22, 26))
