@@ -83,7 +83,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        checkpoint: str | Path | Checkpoint,
+        path: str | Path,
         *,
         trust: Collection[str] = (),
         device: str = "auto",
@@ -94,7 +94,7 @@ class Predictor:
         """Load a run directory's best checkpoint, or a ``.ckpt`` file.
 
         Args:
-            checkpoint: a path, or what ``read_checkpoint`` returned.
+            path: a run directory or a ``.ckpt`` file.
             trust: dotted names of network classes that the checkpoint may build beside those that medseg ships.
             device: "auto", "cpu", "gpu" or a torch device.
             precision: "bf16", "fp16", "fp32"; "auto": what the device computes fastest; None: as in training.
@@ -104,8 +104,7 @@ class Predictor:
         Raises:
             MedsegError: no such checkpoint, a damaged one, or one that names a class that is not trusted.
         """
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = read_checkpoint(checkpoint)
+        checkpoint = read_checkpoint(path)
         config = checkpoint.content["config"]
         network = build(config["model"], trusted=named_targets() | set(trust))
         load_weights(network, checkpoint)
