@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import MedsegError, nearest
+from medseg.io import nifti
 from medseg.io.case import FileValue, Scan
+from medseg.io.files import SUFFIXES
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -39,9 +41,6 @@ CONTRASTS = {
     "t1": (0.02, 0.95, 0.45, 0.10, 0.18, 0.46, 0.62, 0.30, 0.46, 0.22, 0.45),
     "t2": (0.02, 0.80, 0.70, 0.08, 0.95, 0.56, 0.40, 0.15, 0.78, 0.92, 0.57),
 }
-
-NIFTI = (".nii.gz", ".nii")
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 FINE = 2  # sample points a voxel along each axis: what partial volume and majority labels are made of
 NOMINAL_SPACING = 1.1  # mm; the field of view is `size` voxels of it
@@ -314,7 +313,7 @@ def _check_recipe(recipe: Recipe) -> None:
         raise MedsegError(f"phantom: cases={recipe.cases} must be at least 1")
     if recipe.layout == "decathlon" and recipe.dims != 3:
         raise MedsegError(f"phantom: layout='decathlon' holds volumes, not dims={recipe.dims}; use layout='folder'")
-    allowed = NIFTI if recipe.dims == 3 else NIFTI + PICTURES
+    allowed = nifti.SUFFIXES if recipe.dims == 3 else SUFFIXES
     if recipe.suffix not in allowed:
         raise MedsegError(
             f"phantom: suffix={recipe.suffix!r} cannot hold dims={recipe.dims}; choose one of {', '.join(allowed)}"
@@ -390,7 +389,7 @@ def _folder(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
     for index in range(recipe.cases):
         scan, label = recipe.make(index)
         name = f"case_{index:03d}"
-        if recipe.suffix in NIFTI:
+        if recipe.suffix in nifti.SUFFIXES:
             _write_nifti(folder / "images" / f"{name}{recipe.suffix}", scan.image, scan)
             _write_nifti(folder / "masks" / f"{name}{recipe.suffix}", label[None], scan)
         else:

@@ -4,6 +4,7 @@ import csv
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -116,11 +117,13 @@ def predict_all(
     return failed
 
 
-def open_table(path: Path) -> TextIO:
-    """Open a CSV file for writing, its folder made first."""
+@contextmanager
+def open_table(path: Path) -> Iterator[TextIO]:
+    """Open a CSV file for writing, its folder made first; MedsegError where it cannot be written, then or later."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", newline="", encoding="utf-8")
+        with path.open("w", newline="", encoding="utf-8") as file:
+            yield file
     except OSError as error:
         raise MedsegError(f"output={path.parent}: cannot be written ({error.strerror}).") from error
 

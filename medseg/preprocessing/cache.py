@@ -6,6 +6,7 @@ or option never meets a stale file, and runs of a sweep share what they have in 
 
 import hashlib
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
     """Return the preprocessed file of a labelled case, made now if it is not there yet."""
     path = folder / f"{key(case, preprocessor, label_map)}.pt"
     if not path.is_file():
-        content = prepare(case, preprocessor, label_map)
+        buffer = BytesIO()  # writing to the disk itself, torch would take a full one for an error of its own
+        torch.save(prepare(case, preprocessor, label_map), buffer)
         with replacing(path) as temporary:
-            torch.save(content, temporary)
+            temporary.write_bytes(buffer.getbuffer())
     return path
 
 
