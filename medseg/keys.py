@@ -45,7 +45,7 @@ NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 KEYS: dict[str, Key] = {
-    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict")),
+    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict", "inspect")),
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
@@ -70,8 +70,26 @@ KEYS: dict[str, Key] = {
     "dataset.images": Key(PATH, "sub-folder of the images"),
     "dataset.masks": Key(PATH, "sub-folder of the masks"),
     "dataset.channels": Key(TEXTS, "name endings where each channel has its own file", null="one file a case"),
+    "dataset.mask_endings": Key(TEXTS, "name endings of label maps, painted in this order", null="the usual ones"),
+    "dataset.class_masks": Key(MAPPING, "name ending of each class's own mask", null="one label map for all"),
+    "dataset.missing_masks": Key(TEXT, "what a missing one of several masks means", ("error", "empty", "unannotated")),
+    "dataset.table": Key(PATH, "a CSV table with a row a case, relative to the root or in full"),
+    "dataset.image_columns": Key(TEXTS, "columns of the images, a channel each", null="image, or image_..."),
+    "dataset.label_columns": Key(TEXTS, "columns of label maps, painted in order", null="label or mask, or label_..."),
+    "dataset.class_columns": Key(MAPPING, "column of each class's own mask", null="label maps for all classes"),
     "dataset.modality": Key(TEXT_OR_TEXTS, "one modality, or one a channel", MODALITIES, null="as the layout tells"),
+    "dataset.generation": Key(
+        TEXT,
+        "the BraTS whose label values the masks have",
+        (*(f"brats{year}" for year in range(2012, 2026)), "brats2024_ped", "decathlon"),
+        null="as names, and where they leave it open masks, tell",
+    ),
     "dataset.labels": Key(MAPPING, "class names and their values in the masks", null="read off the data"),
+    "dataset.regions": Key(MAPPING, "unions of classes, learned in their place; {}: none", null="as the layout tells"),
+    "dataset.region_order": Key(TEXTS, "the class that each region is painted with", null="what no later one has"),
+    "dataset.annotated_file": Key(PATH, "a CSV table with the columns id and annotated (classes)", null="all are"),
+    "dataset.geometry": Key(TEXT, "what becomes of channels and masks on other grids", ("error", "warn", "resample")),
+    "dataset.reference": Key(INT, "the channel on whose grid the others are read", "[0, inf)"),
     "dataset.group": Key(REGEX, "its first group in a case's id is the patient", null="every case its own"),
     "dataset.group_file": Key(PATH, "a CSV table with the columns id and group", null="none"),
     "dataset.dims": Key(INT, "dimensions of the phantom", (2, 3)),
@@ -101,7 +119,11 @@ KEYS: dict[str, Key] = {
     "plan.batch_size": Key(INT, "patches in a batch", "[1, inf)", null=PLANNED),
     "plan.strides": Key(INTS, "pooling per level and axis", "[1, inf)", null=PLANNED),
     "plan.kernel_sizes": Key(INTS, "convolution kernels per stage and axis", "[1, inf)", null=PLANNED),
+    "plan.divisor": Key(INT, "what every axis of a patch is a multiple of", "[1, inf)", null=PLANNED),
+    "plan.budget": Key(NUMBER, "voxels of a patch and a batch, relative to the default", "(0, inf)"),
     "plan.mirror_axes": Key(INTS, "axes that may be flipped", "[0, 2]", null=PLANNED),
+    "plan.slice_axis": Key(INT, "axis along which a 2D network goes through volumes", "[0, 2]", null=PLANNED),
+    "plan.context": Key(INT, "neighbouring slices on either side that a 2D network sees as channels", "[0, 16]"),
     # augment
     "augment.spatial": Key(NODE, "rotation, scaling and mirroring in one", null="none"),
     "augment.intensity": Key(NODES, "intensity augmentations, one after the other"),
@@ -141,18 +163,27 @@ _BATCH = Key(BOOL, "sum over the batch too")
 _SQUARED = Key(BOOL, "squares in the denominator")
 _DIMS = Key(INT, "dimensions of the images", (2, 3), null=PLANNED)
 
+_NETWORK = {
+    "spatial_dims": _DIMS,
+    "in_channels": KEYS["plan.in_channels"],
+    "out_channels": KEYS["plan.out_channels"],
+}
+_BASE = Key(INT, "channels of the finest level", "[1, inf)", null=PLANNED)
+_CAP = Key(INT, "cap on the channels of a level", "[1, inf)", null="320 in 3D, 512 in 2D")
+_HALVINGS = Key(INT, "how often every axis is halved", "[1, 7]", null=PLANNED)
+_INPUT = Key(INTS, "voxels of a patch along each axis", "[1, inf)", null=PLANNED)
+_DEEP = Key(BOOL, "a loss on several decoder levels")
+
 ARGUMENTS: dict[str, dict[str, Key]] = {
     "medseg.models.UNet": {
-        "spatial_dims": _DIMS,
-        "in_channels": KEYS["plan.in_channels"],
-        "out_channels": KEYS["plan.out_channels"],
+        **_NETWORK,
         "depth": Key(INT, "number of poolings; depth 4 has five levels", "[1, 7]", null=PLANNED),
         "base_channels": Key(INT, "channels of the finest level, doubled per level", "[1, inf)", null=PLANNED),
-        "max_channels": Key(INT, "cap on the channels of a level", "[1, inf)"),
+        "max_channels": _CAP,
         "strides": KEYS["plan.strides"],
         "kernel_sizes": KEYS["plan.kernel_sizes"],
-        "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of an encoder stage", "[1, inf)"),
-        "decoder_blocks": Key(INT_OR_INTS, "convolutions of a decoder stage", "[1, inf)"),
+        "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of each encoder stage", "[1, inf)"),
+        "decoder_blocks": Key(INT_OR_INTS, "convolutions of each decoder stage", "[1, inf)"),
         "norm": Key(TEXT, "normalisation", ("instance", "batch", "group", "none")),
         "activation": Key(TEXT, "activation", ("leaky_relu", "relu", "gelu", "silu")),
         "dropout": Key(NUMBER, "share of the feature maps dropped", "[0, 1)"),
@@ -160,6 +191,53 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "downsampling": Key(TEXT, "how a level halves the map", ("max_pool", "strided")),
         "deep_supervision": Key(BOOL, "a loss on every decoder level"),
     },
+    "medseg.models.monai.dynunet": {
+        **_NETWORK,
+        "depth": Key(INT, "number of strided levels", "[2, 7]", null=PLANNED),
+        "base_channels": _BASE,
+        "max_channels": _CAP,
+        "strides": KEYS["plan.strides"],
+        "kernel_sizes": KEYS["plan.kernel_sizes"],
+        "deep_supervision": _DEEP,
+    },
+    "medseg.models.monai.segresnet": {
+        **_NETWORK,
+        "depth": _HALVINGS,
+        "base_channels": _BASE,
+        "input_size": _INPUT,
+        "blocks": Key(INT_OR_INTS, "residual blocks of each encoder level", "[1, inf)"),
+    },
+    "medseg.models.monai.attention_unet": {
+        **_NETWORK,
+        "depth": Key(INT, "number of strided levels", "[1, 7]", null=PLANNED),
+        "base_channels": Key(INT, "channels of the finest level", "[2, inf)", null=PLANNED),
+        "max_channels": _CAP,
+        "strides": KEYS["plan.strides"],
+    },
+    "medseg.models.monai.basic_unet_plus_plus": {**_NETWORK, "base_channels": _BASE, "deep_supervision": _DEEP},
+    "medseg.models.monai.unetr": {**_NETWORK, "base_channels": _BASE, "input_size": _INPUT},
+    "medseg.models.monai.swin_unetr": {
+        **_NETWORK,
+        "base_channels": Key(INT, "channels of the finest level, a multiple of 12", "[12, inf)"),
+        "input_size": _INPUT,
+    },
+    "medseg.models.monai.mednext": {
+        **_NETWORK,
+        "depth": _HALVINGS,
+        "base_channels": _BASE,
+        "input_size": _INPUT,
+        "kernel_size": Key(INT, "size of the depthwise convolutions", (3, 5, 7)),
+        "blocks": Key(INT_OR_INTS, "blocks of each level above the bottom", "[1, inf)"),
+        "expansion": Key(INT_OR_INTS, "how much wider the blocks of each level are inside", "[1, inf)"),
+        "deep_supervision": _DEEP,
+    },
+    "medseg.models.monai.flexible_unet": {
+        **_NETWORK,
+        "base_channels": _BASE,
+        "input_size": _INPUT,
+        "backbone": Key(TEXT, "encoder: efficientnet-b0 to -b8, -l2, or resnet10, 18, 34, 50, 101, 152, 200"),
+    },
+    "medseg.models.monai.vnet": {**_NETWORK, "input_size": _INPUT},
     "medseg.training.losses.DiceLoss": {
         "squared": _SQUARED,
         "batch": _BATCH,
@@ -211,7 +289,20 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "images": KEYS["dataset.images"],
         "masks": KEYS["dataset.masks"],
         "channels": KEYS["dataset.channels"],
+        "mask_endings": KEYS["dataset.mask_endings"],
+        "class_masks": KEYS["dataset.class_masks"],
+        "missing_masks": KEYS["dataset.missing_masks"],
     },
+    "medseg.io.layouts.table": {
+        "root": KEYS["dataset.root"],
+        "table": KEYS["dataset.table"],
+        "image_columns": KEYS["dataset.image_columns"],
+        "label_columns": KEYS["dataset.label_columns"],
+        "class_columns": KEYS["dataset.class_columns"],
+        "missing_masks": KEYS["dataset.missing_masks"],
+    },
+    "medseg.io.layouts.nnunet": {"root": KEYS["dataset.root"]},
+    "medseg.io.brats.brats": {"root": KEYS["dataset.root"], "generation": KEYS["dataset.generation"]},
     "medseg.io.layouts.decathlon": {"root": KEYS["dataset.root"]},
 }
 

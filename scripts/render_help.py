@@ -16,6 +16,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
   medseg train    dataset=folder dataset.root=DIR     train, then test the best checkpoint
   medseg eval     checkpoint=RUN                      Dice and IoU for each case and class
   medseg predict  checkpoint=RUN input=DIR output=DIR masks for new scans
+  medseg inspect  dataset=folder dataset.root=DIR     what is in a data set, what is wrong with it, and the plan
 
   medseg COMMAND --help       the settings of a command
   medseg COMMAND --cfg job    the config that a command line composes
@@ -26,7 +27,11 @@ USAGE = {
     "train": "Train a network on a data set, keep the best checkpoint, test it and write the report.",
     "eval": "Compare a checkpoint's masks with the true ones: Dice and IoU for each case and class.",
     "predict": "Write masks for a scan or a folder of scans, from a checkpoint alone.",
+    "inspect": "Show what is in a data set, what is wrong with it, and the plan that train would use.",
 }
+
+WITH_DATASET = ("train", "inspect")
+"""Commands that take a data set of any layout, and nothing from a checkpoint."""
 
 FLAGS = """\
   -m                  a sweep: model.depth=3,4 loss=dice_ce,ce runs four jobs, ranked at the end
@@ -92,7 +97,7 @@ def all_keys(command: str) -> Iterator[tuple[str, Key | None, Any]]:
     """Yield (path, key, default) of every key that is no fixed reference to another."""
     sources = Sources(CONF, command)
     datasets = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
-    choices = [[f"dataset={name}"] for name in datasets if name != "saved"] if command == "train" else []
+    choices = [[f"dataset={name}"] for name in datasets if name != "saved"] if command in WITH_DATASET else []
     for choice in [[], *choices]:
         for path, key, value in leaves(compose(sources, sources.loader(), choice)):
             if not path.startswith("dataset.layout") and "augment.intensity." not in path:
@@ -111,7 +116,7 @@ def default_text(value: Any) -> str:
 def meaning(path: str, key: Key, command: str) -> str:
     """Say what a key means, what it may hold, and what null means."""
     null = key.null
-    if command != "train" and path.startswith(FROM_CHECKPOINT):
+    if command not in WITH_DATASET and path.startswith(FROM_CHECKPOINT):
         null = "taken from the checkpoint"
     return f"{key.meaning} ({limits(key)}{f'; null: {null}' if null else ''})"
 

@@ -1,10 +1,19 @@
 """Real scans, where they are present, through the layouts, the checks and the way there and back."""
 
+import itertools
+
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
+import yaml
+from scipy.spatial.transform import Rotation
+from skimage.registration import phase_cross_correlation
 
+from medseg.build import CONF
+from medseg.errors import MedsegError
 from medseg.io.dataset import label_map, open_dataset
-from medseg.io.files import read_mask, read_scan
+from medseg.io.files import read_case, read_mask, read_scan
 from medseg.io.labels import LabelMap
 from medseg.io.splits import make_split
 from medseg.preprocessing.fingerprint import read_labelled, survey
@@ -12,7 +21,7 @@ from medseg.preprocessing.preprocessor import Preprocessor
 
 
 def open_at(root, layout, **node):
-    common = {"root": str(root), "modality": None, "labels": None, "group": None, "group_file": None}
+    common = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8")) | {"root": str(root)}
     return open_dataset(common | node | {"layout": {"_target_": f"medseg.io.layouts.{layout.pop('name')}"} | layout})
 
 
@@ -86,3 +95,67 @@ def test_four_channels_of_one_patient(real_data):
     image, geometry = Preprocessor(spacing=[2.0, 2.0, 2.0], normalize=["zscore"] * 4)(scan)
     assert image.shape[1:] == geometry.shape
     assert all(size < whole / 1.8 for size, whole in zip(image.shape[1:], scan.shape, strict=True))
+
+
+CHANNELS = ("FLAIR", "T1", "T1POST", "T2")
+BLOCK = np.array([64, 72, 56])
+
+
+def write_on_other_grid(path, image, block):
+    """Write the part of a volume around a block on a grid of 1.7, 1.4 and 2.3 mm, rotated by up to 15 degrees."""
+    spacing, turn = np.array([1.7, 1.4, 2.3]), Rotation.from_euler("xyz", [15, -8, 11], degrees=True).as_matrix()
+    size = np.ceil(1.6 * np.array(block.GetSize()) * block.GetSpacing() / spacing)
+    direction = np.array(block.GetDirection()).reshape(3, 3) @ turn
+    middle = block.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in block.GetSize()])
+    reference = sitk.Image(size.astype(int).tolist(), sitk.sitkFloat32)
+    reference.SetSpacing(spacing.tolist())
+    reference.SetDirection(direction.ravel().tolist())
+    reference.SetOrigin((middle - direction @ (spacing * (size - 1) / 2)).tolist())
+    sitk.WriteImage(sitk.Resample(image, reference, sitk.Transform(), sitk.sitkLinear), str(path))
+
+
+@pytest.fixture(scope="session")
+def blocks(real_data, tmp_path_factory):
+    """A patient cut into four cases of four channels, of which T2 lies on another grid than the others."""
+    root, source = tmp_path_factory.mktemp("blocks"), real_data / "ms_lesions" / "patient07"
+    for folder in ("images", "masks", "T2"):
+        (root / folder).mkdir()
+    volumes = {name: nib.load(source / f"{name}.nii.gz") for name in (*CHANNELS, "lesions")}
+    whole = sitk.ReadImage(str(source / "T2.nii.gz"), sitk.sitkFloat32)
+    for number, start in enumerate(itertools.product([27, 91], [55, 99], [70])):
+        cut = tuple(slice(first, first + length) for first, length in zip(start, BLOCK, strict=True))
+        for name, volume in volumes.items():
+            folder = {"lesions": "masks", "T2": "T2"}.get(name, "images")
+            ending = "" if name == "lesions" else f"_{name}"
+            nib.save(volume.slicer[cut], root / folder / f"block{number}{ending}.nii.gz")
+        block = sitk.ReadImage(str(root / "T2" / f"block{number}_T2.nii.gz"))
+        write_on_other_grid(root / "images" / f"block{number}_T2.nii.gz", whole, block)
+    return root
+
+
+def shift_between(image, other):
+    """How far an image lies from another along each axis, in tenths of a voxel, by their cross-correlation."""
+    return np.abs(phase_cross_correlation(image, other, upsample_factor=10)[0])
+
+
+def test_a_channel_on_a_coarser_rotated_grid_is_brought_to_its_place(blocks):
+    layout = {"name": "folder", "root": str(blocks), "channels": [f"_{name}" for name in CHANNELS]}
+    dataset = open_at(blocks, layout, geometry="resample")
+    assert len(dataset.cases) == 4
+    for case in dataset.cases:
+        scan, truth = read_labelled(case, label_map(dataset))
+        assert scan.image.shape == (4, *BLOCK)
+        assert truth.shape == tuple(BLOCK)
+        original = nib.load(blocks / "T2" / f"{case.id}_T2.nii.gz").get_fdata()
+        assert shift_between(scan.image[3], original).max() < 0.5
+        assert shift_between(np.roll(scan.image[3], 1, 0), original).max() >= 0.8  # one voxel would be seen
+        assert np.corrcoef(scan.image[3].ravel(), original.ravel())[0, 1] > 0.9
+        flair, coarse = (sitk.ReadImage(str(path), sitk.sitkFloat32) for path in (case.images[0], case.images[3]))
+        expected = sitk.GetArrayFromImage(sitk.Resample(coarse, flair, sitk.Transform(), sitk.sitkLinear)).T
+        np.testing.assert_allclose(scan.image[3], expected, atol=1e-3 * original.max())
+
+
+def test_a_rotated_channel_is_refused_unless_it_may_be_resampled(blocks):
+    layout = {"name": "folder", "root": str(blocks), "channels": [f"_{name}" for name in CHANNELS]}
+    with pytest.raises(MedsegError, match=r"block\d_T2.nii.gz: its shape .*dataset.geometry=resample"):
+        read_case(open_at(blocks, layout).cases[0])

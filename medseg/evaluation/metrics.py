@@ -3,29 +3,37 @@
 The counts are integers, so they can be summed, gathered and stored without loss; the scores follow from them.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.io.labels import IGNORE
+
 CHUNK = 1 << 20
 """Voxels counted at once: bincount widens its input to 64 bit, which a large CT would feel."""
 
 
-def counts(prediction: NDArray[Any], truth: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    """Count |P∩G|, |P| and |G| of each class index, in voxels.
+def counts(
+    prediction: NDArray[Any], truth: NDArray[Any], n_classes: int, unions: Iterable[Sequence[int]] | None = None
+) -> NDArray[np.int64]:
+    """Count |P∩G|, |P| and |G| of each class, or of each union of class indices, in voxels.
 
-    ``prediction`` and ``truth`` hold class indices 0..K-1 in integer arrays of one shape (*spatial).
-    Returns int64 (K, 3). Raises ValueError where the shapes differ or an index is not below ``n_classes``.
+    ``prediction`` and ``truth`` hold class indices 0..K-1 in integer arrays of one shape (*spatial); voxels whose truth
+    is IGNORE are left out of all three.
+    Returns int64 (K or number of unions, 3). Raises ValueError where the shapes differ or an index is not below
+    ``n_classes``.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction and truth differ in shape: {prediction.shape} and {truth.shape}")
     predicted, true = prediction.ravel(), truth.ravel()
-    total = np.zeros((3, n_classes), np.int64)
+    together = np.zeros((n_classes, n_classes), np.int64)  # (truth, prediction)
     for start in range(0, predicted.size, CHUNK):
-        p, g = predicted[start : start + CHUNK], true[start : start + CHUNK]
-        total += [_histogram(p[p == g], n_classes), _histogram(p, n_classes), _histogram(g, n_classes)]
-    return total.T  # (K, 3)
+        together += _confusion(predicted[start : start + CHUNK], true[start : start + CHUNK], n_classes)
+    rows = [list(union) for union in unions] if unions is not None else [[index] for index in range(n_classes)]
+    found = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
 
 
 def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -48,11 +56,14 @@ def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return _ratio(intersection, predicted + true - intersection)
 
 
-def _histogram(indices: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    histogram = np.bincount(indices, minlength=n_classes)
-    if len(histogram) > n_classes:
-        raise ValueError(f"class index {len(histogram) - 1} found, but there are only {n_classes} classes")
-    return histogram
+def _confusion(predicted: NDArray[Any], true: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
+    known = true != IGNORE
+    predicted, true = (predicted, true) if known.all() else (predicted[known], true[known])
+    highest = max(predicted.max(initial=0), true.max(initial=0))
+    if highest >= n_classes:
+        raise ValueError(f"class index {highest} found, but there are only {n_classes} classes")
+    pairs = true.astype(np.int32) * n_classes + predicted
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from medseg.evaluation.metrics import dice, iou
 from medseg.io.atomic import write_json, write_text
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,36 +31,41 @@ RESAMPLES = 2000
 
 
 def case_rows(
-    case_id: str,
-    group: str,
+    case: Case,
     counts: NDArray[np.int64],
-    names: Sequence[str],
+    label_map: LabelMap,
     voxel_volume: float,
     unit: Literal["mm", "px"],
 ) -> list[Row]:
-    """Return one row for each foreground class of a case.
+    """Return one row for each class or region that a report tells of a case.
 
-    ``counts`` is (K, 3) of ``metrics.counts``, ``names`` the K class names with the background first, ``voxel_volume``
-    in mm³. Volumes in ml are left out for pictures (``unit`` "px"). Undefined scores are NaN.
+    ``counts`` is (R, 3) of ``metrics.counts`` over ``label_map.reported``, ``voxel_volume`` in mm³. Volumes in ml are
+    left out for pictures (``unit`` "px"). Undefined scores are NaN, and so is the truth of what was not annotated in
+    the case.
     """
-    scores = zip(names, dice(counts).tolist(), iou(counts).tolist(), counts.tolist(), strict=True)
-    rows = []
-    for name, dice_value, iou_value, (_, predicted, true) in list(scores)[1:]:  # background is never in a report
-        row: Row = {"case": case_id, "group": group, "class": name, "dice": dice_value, "iou": iou_value}
-        row |= {"truth_voxels": true, "predicted_voxels": predicted}
-        if unit == "mm":
-            row |= {"truth_ml": _ml(true * voxel_volume), "predicted_ml": _ml(predicted * voxel_volume)}
-        rows.append(row)
-    return rows
+    known = label_map.is_known(label_map.annotated(case.annotated))
+    scores = zip(label_map.reported, known, counts, strict=True)
+    return [_row(case, name, known, found, voxel_volume if unit == "mm" else None) for name, known, found in scores]
+
+
+def _row(case: Case, name: str, known: bool, counts: NDArray[np.int64], voxel_volume: float | None) -> Row:
+    _, predicted, true = counts.tolist()
+    row: Row = {"case": case.id, "group": case.group, "class": name, **case.columns}
+    row |= {"dice": float(dice(counts)) if known else nan, "iou": float(iou(counts)) if known else nan}
+    row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
+    if voxel_volume is not None:
+        row["truth_ml"] = _ml(true * voxel_volume) if known else nan
+        row["predicted_ml"] = _ml(predicted * voxel_volume)
+    return row
 
 
 def summarise(rows: Sequence[Row], names: Sequence[str], subset: str) -> Summary:
-    """Return what ``metrics.json`` holds: statistics over the cases for each foreground class, and their means.
+    """Return what ``metrics.json`` holds: statistics over the cases for each class or region, and their means.
 
-    ``names`` are all class names, the background first. The mean over classes is the mean of the class means, a class
-    without a defined value left out. Values that are not defined are None.
+    ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
+    a defined value left out. Values that are not defined are None.
     """
-    classes = {name: _class_summary([row for row in rows if row["class"] == name]) for name in names[1:]}
+    classes = {name: _class_summary([row for row in rows if row["class"] == name]) for name in names}
     means = {score: [c[score]["mean"] for c in classes.values() if c[score]["mean"] is not None] for score in SCORES}
     return {
         "format": 1,
@@ -166,9 +174,10 @@ def _empty_truth(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _csv(rows: Sequence[Row]) -> str:
     """The rows as CSV with the columns that occur; floats in full, so that they read back as the same numbers."""
-    used = {column for row in rows for column in row}
+    used = {column: None for row in rows for column in row}
+    further = [column for column in used if column not in COLUMNS]  # of the data set's table
     text = io.StringIO()
-    writer = csv.DictWriter(text, [c for c in COLUMNS if c in used or not rows], lineterminator="\n")
+    writer = csv.DictWriter(text, [*(c for c in COLUMNS if c in used or not rows), *further], lineterminator="\n")
     writer.writeheader()
     for row in rows:  # NaN alone differs from itself
         writer.writerow({column: "" if value != value else value for column, value in row.items()})

@@ -4,6 +4,7 @@ A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["m
 loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from medseg import __version__
 from medseg.errors import MedsegError
+from medseg.io.labels import LabelMap
 
-FORMAT = 1
+FORMAT = 2
 PREFIX = "network."  # where the LightningModule keeps the network
 
 
@@ -26,15 +28,21 @@ class Checkpoint:
     content: dict[str, Any]
     weights: dict[str, Tensor]
 
+    @property
+    def label_map(self) -> LabelMap:
+        """The classes and regions that the model knows."""
+        return LabelMap(*(self.content[name] for name in ("classes", "regions", "region_order")))
 
-def describe(config: dict[str, Any], classes: dict[str, Any], channels: list[str] | None) -> dict[str, Any]:
+
+def describe(config: dict[str, Any], label_map: LabelMap, endings: Sequence[Sequence[str]] | None) -> dict[str, Any]:
     """Return what is stored under ``checkpoint["medseg"]``.
 
     Args:
         config: the run's config with the plan filled in; what only concerns its machine stays behind.
-        classes: class names and their values in mask files, background first.
-        channels: file-name endings of the channels where each has a file of its own.
+        label_map: the classes with their values in mask files, and the regions.
+        endings: file-name endings of the channels where each has a file of its own.
     """
+    dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     kept = (
         "model",
         "loss",
@@ -51,9 +59,11 @@ def describe(config: dict[str, Any], classes: dict[str, Any], channels: list[str
         "format": FORMAT,
         "version": __version__,
         "config": {key: config[key] for key in kept}
-        | {"dataset": {"name": config["dataset"]["name"]}, "trainer": {"precision": config["trainer"]["precision"]}},
-        "classes": dict(classes),
-        "channels": channels,
+        | {"dataset": dataset, "trainer": {"precision": config["trainer"]["precision"]}},
+        "classes": dict(label_map.labels),
+        "regions": label_map.regions,
+        "region_order": label_map.region_order,
+        "channels": [list(channel) for channel in endings] if endings else None,
     }
 
 
@@ -96,7 +106,21 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
             f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
-    return Checkpoint(file, content, network_weights(raw.get("state_dict", {})))
+    return Checkpoint(file, upgraded(content), network_weights(raw.get("state_dict", {})))
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of an older format as one of the present format."""
+    if content["format"] == FORMAT:
+        return content
+    config = content["config"]  # format 1 knew neither regions nor slices of volumes nor other grids
+    later: dict[str, dict[str, Any]] = {
+        "plan": {"slice_axis": None, "context": 0},
+        "dataset": {"geometry": "error", "reference": 0},
+    }
+    config |= {node: {**values, **config[node]} for node, values in later.items()}
+    channels = [[ending] for ending in content["channels"]] if content["channels"] else None
+    return {**content, "config": config, "channels": channels, "regions": None, "region_order": None}
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

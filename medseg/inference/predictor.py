@@ -1,6 +1,6 @@
 """A trained model, ready to segment scans: all that ``medseg predict`` does, in Python."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from medseg.build import build, named_targets
 from medseg.config import resolve
 from medseg.device import autocast, pick_device, pick_precision
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, read_checkpoint
+from medseg.inference.regions import Regions
 from medseg.inference.segmenter import Segmenter
-from medseg.io.case import Scan
-from medseg.io.files import read_scan, write_mask
+from medseg.io.case import Case, Scan
+from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
-from medseg.models.outputs import as_list
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.preprocessor import Preprocessor
 
 
@@ -41,13 +42,13 @@ class Mask:
 
     @property
     def voxels(self) -> dict[str, int]:
-        """Number of voxels of each foreground class."""
+        """Number of voxels of each foreground class, or of each region."""
         counted = np.bincount(self.indices.ravel(), minlength=len(self.label_map.names))
-        return {name: int(count) for name, count in zip(self.label_map.names[1:], counted[1:], strict=True)}
+        return {name: int(counted[list(members)].sum()) for name, members in self.label_map.reported.items()}
 
     @property
     def ml(self) -> dict[str, float] | None:
-        """Volume of each foreground class in millilitres; None for pictures and single slices."""
+        """Volume of each foreground class, or region, in millilitres; None for pictures and single slices."""
         if self.scan.unit != "mm" or self.indices.ndim != 3:
             return None
         voxel = float(np.prod(self.scan.spacing)) / 1000
@@ -72,13 +73,15 @@ class Predictor:
         preprocessor: Preprocessor,
         segmenter: Segmenter,
         label_map: LabelMap,
-        channels: Sequence[str] | None = None,
+        logits: Callable[[Tensor], list[Tensor]],
+        endings: Sequence[Sequence[str]] | None = None,
+        reading: Mapping[str, Any] | None = None,
         device: torch.device,
         precision: str,
     ) -> None:
         self.network = network.to(device).eval()
-        self.preprocessor, self.segmenter, self.label_map = preprocessor, segmenter, label_map
-        self.channels, self.device, self.precision = channels, device, precision
+        self.preprocessor, self.segmenter, self.label_map, self.logits = preprocessor, segmenter, label_map, logits
+        self.endings, self.reading, self.device, self.precision = endings, dict(reading or {}), device, precision
 
     @classmethod
     def load(
@@ -116,9 +119,12 @@ class Predictor:
                 config["plan"],
                 resolve(inference or {}, config["inference"]),
                 resolve(postprocess or {}, config["postprocess"]),
+                checkpoint.label_map,
             ),
-            label_map=LabelMap(checkpoint.content["classes"]),
-            channels=checkpoint.content["channels"],
+            label_map=checkpoint.label_map,
+            logits=logits_of(network, config["plan"]),
+            endings=checkpoint.content["channels"],
+            reading={name: config["dataset"][name] for name in ("geometry", "reference")},
             device=place,
             precision=pick_precision(precision or config["trainer"]["precision"], place),
         )
@@ -130,13 +136,14 @@ class Predictor:
             MedsegError: the scan cannot be read, or does not fit the network.
         """
         if not isinstance(scan, Scan):
-            scan = read_scan([Path(scan)] if isinstance(scan, str | Path) else list(scan))
+            files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
+            scan = read_case(Case(str(files[0]), str(files[0]), files, **self.reading))
         self.check_channels(scan)
         image, geometry = self.preprocessor(scan)
         try:
             with autocast(self.device, self.precision):
                 indices = self.segmenter(
-                    lambda patches: as_list(self.network(patches)),
+                    self.logits,
                     image.to(self.device),
                     geometry,
                     spacing=scan.spacing,
@@ -159,10 +166,14 @@ class Predictor:
             )
 
 
-def make_segmenter(plan: dict[str, Any], inference: dict[str, Any], postprocess: dict[str, Any]) -> Segmenter:
+def make_segmenter(
+    plan: dict[str, Any], inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap
+) -> Segmenter:
     """Build the segmenter from the nodes of a config whose plan is filled in."""
     return Segmenter(
-        patch_size=plan["patch_size"],
+        patch_size=patch_in_volume(plan),
+        context=context_in_volume(plan),
+        regions=Regions.of(label_map),
         overlap=inference["overlap"],
         batch_size=inference["batch_size"],
         mirror_axes=plan["mirror_axes"] if inference["tta"] else (),

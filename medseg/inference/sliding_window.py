@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Network = Callable[[Tensor], list[Tensor]]
+Activation = Callable[[Tensor], Tensor]
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities (B, K, *) of classes that exclude each other."""
+    return logits.softmax(1)
 
 
 def sliding_window(
@@ -19,6 +25,8 @@ def sliding_window(
     overlap: float = 0.5,
     batch_size: int = 1,
     mirror_axes: Sequence[int] = (),
+    context: Sequence[int] | None = None,
+    activation: Activation = softmax,
 ) -> Tensor:
     """Return class probabilities of a whole image, averaged over overlapping windows.
 
@@ -26,39 +34,44 @@ def sliding_window(
     2021), because a network is surest of the middle of its patch.
 
     Args:
-        network: patches (B, C, *patch) to a list of logits (B, K, *patch), finest first.
+        network: patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context, what it is
+            given is larger than its output by that much on either side.
         image: (C, *spatial) on the network's device.
         patch_size: the window's size; a smaller image is padded with zeros.
         overlap: share of a window that its neighbour covers, 0 to below 1.
         batch_size: windows to one pass.
         mirror_axes: spatial axes that test-time augmentation flips, in every combination.
+        context: voxels along each axis that the network sees beside its output; None: none.
+        activation: logits (B, K, *) to probabilities.
 
     Returns:
-        (K, *spatial) float32 probabilities that sum to one over K.
+        (K, *spatial) float32 probabilities.
     """
+    margin = list(context or [0] * len(patch_size))
     padded, inner = pad(image, patch_size)
-    corners = list(
-        product(*(starts(size, patch, overlap) for size, patch in zip(padded.shape[1:], patch_size, strict=True)))
-    )
+    grid = padded.shape[1:]
+    corners = list(product(*(starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True))))
+    padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
+    seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = gaussian(tuple(patch_size)).to(image.device)
     total: Tensor | None = None
-    norm = torch.zeros(padded.shape[1:], device=image.device)
+    norm = torch.zeros(grid, device=image.device)
     for chunk in batches(corners, batch_size):
         windows = [window(corner, patch_size) for corner in chunk]
-        patches = torch.stack([padded[(slice(None), *w)] for w in windows])  # (B, C, *patch)
-        for w, scores in zip(windows, mirrored(network, patches, mirror_axes), strict=True):
+        patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in chunk])  # (B, C, *seen)
+        for w, scores in zip(windows, mirrored(network, patches, mirror_axes, activation), strict=True):
             if total is None:
-                total = torch.zeros((len(scores), *padded.shape[1:]), device=image.device)
+                total = torch.zeros((len(scores), *grid), device=image.device)
             total[(slice(None), *w)] += scores * weight
             norm[w] += weight
     assert total is not None  # there is at least one window
     return (total / norm)[(slice(None), *inner)]
 
 
-def mirrored(network: Network, patches: Tensor, axes: Sequence[int]) -> Tensor:
+def mirrored(network: Network, patches: Tensor, axes: Sequence[int], activation: Activation = softmax) -> Tensor:
     """Return (B, K, *patch) probabilities, averaged over every combination of flips along ``axes``."""
     flips = [flip for n in range(len(axes) + 1) for flip in combinations([axis + 2 for axis in axes], n)]
-    total = sum(network(patches.flip(flip))[0].float().softmax(1).flip(flip) for flip in flips)
+    total = sum(activation(network(patches.flip(flip))[0].float()).flip(flip) for flip in flips)
     assert isinstance(total, Tensor)  # the empty combination is always there
     return total / len(flips)
 

@@ -1,5 +1,6 @@
 """What every module passes: a case on disk, a scan in memory, and the data set they belong to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,18 +12,46 @@ FileValue = int | str
 """A class's value in a mask file: a number, or ``"#rrggbb"`` where the masks are coloured."""
 
 
+FileValues = FileValue | list[FileValue]
+"""The values of a class that was merged from several; masks are written with the first."""
+
+GridPolicy = Literal["error", "warn", "resample"]
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A file of annotation: a label map, or with ``value`` a mask of one class, whose non-zero voxels are of it."""
+
+    path: Path
+    value: FileValue | None = None
+
+
 @dataclass(frozen=True)
 class Case:
-    """One examination of one patient, as files.
+    """One examination of one patient, as files, and how to read them.
 
     ``images`` holds one file a channel, or a single file that carries every channel. ``group`` is the unit that a
-    split never parts, normally the patient. ``label`` is None for a case to be predicted.
+    split never parts, normally the patient. ``labels`` are painted one over the other, the last on top; there are none
+    for a case to be predicted. ``annotated`` names the classes that were looked for in this case; None: all.
+
+    ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
+    resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
+    ``columns`` are further columns of a table, such as the site.
     """
 
     id: str
     group: str
     images: tuple[Path, ...]
-    label: Path | None = None
+    labels: tuple[LabelFile, ...] = ()
+    annotated: tuple[str, ...] | None = None
+    geometry: GridPolicy = "error"
+    reference: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the case."""
+        return (*self.images, *(label.path for label in self.labels))
 
 
 @dataclass(frozen=True)
@@ -54,11 +83,20 @@ class Scan:
 class Dataset:
     """What a layout finds under its root.
 
-    ``labels`` maps class names to file values, background first; None means: read them off the masks.
-    ``channels`` and ``modality`` name what is known of each channel, None where the layout cannot tell.
+    ``labels`` maps class names to file values, background first; None means: read them off the masks. A class named
+    "ignore" is none, but the value of voxels whose class is unknown. ``regions`` names unions of classes to be learned
+    and reported in their place, ``region_order`` the class that each is painted with (see ``medseg.io.labels``).
+    ``channels`` and ``modality`` name what is known of each channel, ``endings`` the endings of file names that tell
+    channels apart, of which each may have several; None where the layout cannot tell. ``split_file`` holds a split that
+    came with the data. ``problems`` are mistakes that shut cases out, a line each.
     """
 
     cases: tuple[Case, ...]
-    labels: dict[str, FileValue] | None = None
+    labels: dict[str, FileValues] | None = None
+    regions: dict[str, list[str]] | None = None
+    region_order: list[str] | None = None
     channels: tuple[str, ...] | None = None
+    endings: tuple[tuple[str, ...], ...] | None = None
     modality: tuple[str, ...] | None = None
+    split_file: Path | None = None
+    problems: tuple[str, ...] = ()

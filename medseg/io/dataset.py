@@ -1,42 +1,129 @@
 """From the ``dataset`` node of a config to cases and classes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from medseg.build import build
-from medseg.errors import MedsegError
-from medseg.io.case import Case, Dataset
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.annotation import found_values
+from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.groups import assign_groups
-from medseg.io.labels import LabelMap
+from medseg.io.labels import MOST_FOUND, LabelMap, few
+from medseg.io.tables import read_annotated
 
 
 def open_dataset(config: dict[str, Any]) -> Dataset:
     """Find the cases of a data set and their groups; what the config says of it goes before what the files say.
 
     Raises:
-        MedsegError: nothing is found, ids repeat, or the groups are not right.
+        MedsegError: nothing is found, or groups or classes are not right.
     """
-    dataset: Dataset = build(config["layout"])
-    if not dataset.cases:
-        raise MedsegError(f"dataset.root={config['root']}: no cases found.")
-    cases = assign_groups(dataset.cases, pattern=config["group"], file=config["group_file"])
+    found: Dataset = build(config["layout"])
+    if not found.cases:
+        raise MedsegError(f"dataset.root={config['root']}: no cases found.\n{listing(found.problems)}".rstrip())
+    cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
+    cases = read_annotated(cases, config["annotated_file"])
+    labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
     modality = config["modality"]
+    regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
     return replace(
-        dataset,
-        cases=tuple(cases),
-        labels=config["labels"] or dataset.labels,
-        modality=(modality,) if isinstance(modality, str) else tuple(modality or dataset.modality or ()) or None,
+        found,
+        cases=tuple(as_configured(case, config, labels, found.labels) for case in cases),
+        labels=labels,
+        regions=regions or None,
+        region_order=config["region_order"] or (found.region_order if config["regions"] is None else None),
+        modality=(modality,) if isinstance(modality, str) else tuple(modality or found.modality or ()) or None,
     )
 
 
 def label_map(dataset: Dataset) -> LabelMap:
-    """Return the classes of a data set, read off its masks where nothing names them."""
-    if dataset.labels is not None:
-        return LabelMap(dataset.labels)
-    return LabelMap.from_masks([case.label for case in dataset.cases if case.label is not None])
+    """Return the classes of a data set, read off its masks where nothing names them.
+
+    Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
+    by class then, which a choice between all of them could not be learned from.
+    """
+    labels = dataset.labels or LabelMap.from_values(values_of(dataset.cases)).labels
+    regions = dataset.regions
+    if regions is None and any(case.annotated is not None for case in dataset.cases):
+        regions = {name: [name] for name in LabelMap(labels).names[1:]}
+    return LabelMap(labels, regions, dataset.region_order if regions else None)
 
 
 def by_id(cases: tuple[Case, ...], ids: tuple[str, ...]) -> list[Case]:
     """Pick cases by id, in the order of ``ids``."""
     known = {case.id: case for case in cases}
     return [known[name] for name in ids]
+
+
+def values_of(cases: tuple[Case, ...]) -> set[int]:
+    """Return the values in all masks; MedsegError as soon as they are too many to be classes."""
+    found: set[int] = set()
+    for case in cases:
+        found |= found_values(case)
+        if len(found) > MOST_FOUND:
+            raise MedsegError(
+                f"{case.id}: over {MOST_FOUND} values in its mask and those before it: {few(found)}. "
+                "Give the classes as dataset.labels='{background: 0, name: value, ...}'."
+            )
+    return found
+
+
+def labels_by_value(wanted: Mapping[str, Any], known: Mapping[str, FileValues] | None) -> dict[str, FileValues]:
+    """Bring ``dataset.labels`` to file values: names of the layout's classes may stand for their values.
+
+    >>> labels_by_value({"background": ["background", "cyst"], "tumour": 2}, {"background": 0, "cyst": 1, "core": 2})
+    {'background': [0, 1], 'tumour': 2}
+    """
+    result: dict[str, FileValues] = {}
+    for name, given in wanted.items():
+        items = [by_name(item, known or {}) for item in as_list(given)]
+        flat = [value for item in items for value in as_list(item)]
+        result[name] = flat if len(flat) != 1 else flat[0]
+    return result
+
+
+def by_name(item: Any, known: Mapping[str, FileValues]) -> FileValues:
+    """Return the value of a class that the layout names, and anything else as it is."""
+    if not isinstance(item, str) or item.startswith("#"):
+        value: FileValue = item
+        return value
+    if item not in known:
+        there = f"are {', '.join(known)}" if known else "have no names of their own: give values"
+        raise MedsegError(f"dataset.labels: {item!r} is no class of the data, which {there}.{nearest(item, known)}")
+    return known[item]
+
+
+def as_configured(
+    case: Case,
+    config: Mapping[str, Any],
+    labels: Mapping[str, FileValues] | None,
+    before: Mapping[str, FileValues] | None,
+) -> Case:
+    """Return a case with the reading that the config wants, and its annotated classes under their final names."""
+    annotated = None if case.annotated is None else renamed(case, labels or {}, before or {})
+    return replace(case, geometry=config["geometry"], reference=config["reference"], annotated=annotated)
+
+
+def renamed(case: Case, labels: Mapping[str, FileValues], before: Mapping[str, FileValues]) -> tuple[str, ...]:
+    """Return which classes are annotated in a case: of a merged class, all that went into it must be.
+
+    Raises:
+        MedsegError: the case names a class that does not exist.
+    """
+    named = set(case.annotated or ())
+    if not labels:
+        raise MedsegError(f"{case.id}: only some classes are annotated, so give the classes by dataset.labels.")
+    if strangers := sorted(named - {*labels, *before}):
+        raise MedsegError(
+            f"{case.id}: annotated names {', '.join(strangers)}; the classes are {', '.join(labels or before)}."
+            f"{nearest(strangers[0], [*labels, *before])}"
+        )
+    seen = {value for name in named & {*before} for value in as_list(before[name])}
+    new = named - {*before}
+    return tuple(name for name, value in labels.items() if name in new or (before and set(as_list(value)) <= seen))
+
+
+def as_list(values: FileValues) -> list[FileValue]:
+    """Return a class's file values as a list."""
+    return values if isinstance(values, list) else [values]

@@ -3,22 +3,22 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, nearest
 from medseg.io import nifti, pictures
+from medseg.io.alignment import fit_mask, join_channels
 from medseg.io.atomic import replacing
-from medseg.io.case import Scan
+from medseg.io.case import Case, GridPolicy, Scan
 
 SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES)
 
-TOLERANCE = 0.1
-"""Grids are the same when every corner agrees within this part of a voxel."""
+ROUNDING = 0.02
+"""How far labels may be from whole: half a step of values up to 2600 in 16 bits with a scale slope."""
 
 
 def suffix(path: Path) -> str:
@@ -51,34 +51,51 @@ def find_images(root: Path) -> list[Path]:
     return images
 
 
-def read_scan(paths: Sequence[Path]) -> Scan:
+def read_scan(paths: Sequence[Path], geometry: GridPolicy = "error", reference: int = 0) -> Scan:
     """Read the channels of one case, from one file that holds all or from one file a channel.
 
+    ``geometry`` says what becomes of channels on another grid than file ``reference``, from which the scan has its
+    affine and its form: "error"; "resample" brings them onto it in scanner coordinates (see ``medseg.io.regrid``);
+    "warn" takes voxels as they lie where shape and spacing agree, with a warning.
+
     Raises:
-        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds NaN or infinite voxels, or two files
-            differ in shape or affine.
+        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds NaN or infinite voxels, two files
+            differ in a way that ``geometry`` does not allow or show different places, or there is no such reference.
     """
-    first, *others = (_read_image(path) for path in paths)
-    for path, scan in zip(paths[1:], others, strict=True):
-        _check_grid(path, scan.shape, scan.affine, like=first)
-    return replace(first, image=np.concatenate([first.image, *(scan.image for scan in others)])) if others else first
+    return join_channels([_read_image(path) for path in paths], geometry, reference)
 
 
-def read_mask(path: Path, like: Scan | None = None) -> NDArray[np.int32]:
+def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
+    """Read the channels of a case as it wants them read; errors as in ``read_scan``.
+
+    An image of the shape (x, y, 1, n) is n channels of a picture, but n slices of a volume where a label file has that
+    shape, too, or where ``spatial_dims`` says that volumes are wanted.
+    """
+    scans = [_read_image(path) for path in case.images]
+    if any(_may_be_stack(scan.layout) for scan in scans) and (spatial_dims == 3 or _has_stack(case)):
+        scans = [_as_stack(scan) for scan in scans]
+    return join_channels(scans, case.geometry, case.reference)
+
+
+def read_mask(
+    path: Path, like: Scan | None = None, geometry: GridPolicy = "error", background: int = 0
+) -> NDArray[np.int32]:
     """Read the file values (*spatial) of a mask; a colour is ``COLOUR | 0xRRGGBB`` (see ``medseg.io.pictures``).
+
+    ``geometry`` says what becomes of a mask on another grid than ``like``, as in ``read_scan``; resampled, it has the
+    value ``background`` outside its own grid. A mask of the shape (x, y, 1, n) is n slices.
 
     Raises:
         MedsegError: the file cannot be read (as in ``read_scan``), has several channels or values that are not whole,
-            or its shape or affine differs from that of ``like``.
+            or lies on another grid than ``like`` in a way that ``geometry`` does not allow, or elsewhere altogether.
     """
     data, affine, layout = _read(path)
-    if like is not None:
-        _check_grid(path, data.shape[1:], affine, like=like)
-    if len(data) == 3 and isinstance(layout, pictures.PictureLayout):
-        return pictures.colour_codes(data)
-    if len(data) != 1:
+    if _may_be_stack(layout):
+        data, affine, layout = nifti.as_stack(data, affine, layout)
+    if len(data) != 1 and not (len(data) == 3 and _unit(layout) == "px"):
         raise MedsegError(f"{path}: a mask has one channel, this file has {len(data)}. Merge them into one label map.")
-    return _whole(data[0], path)
+    values = pictures.colour_codes(data) if len(data) == 3 else _whole(data[0], path)
+    return values if like is None else fit_mask(path, values, affine, _unit(layout), like, geometry, background)
 
 
 def mask_name(path: Path) -> str:
@@ -135,7 +152,7 @@ def _count_lost(data: NDArray[Any]) -> int:
 def _read_image(path: Path) -> Scan:
     data, affine, layout = _read(path)
     image = np.array(data, dtype=np.float32, order="C")
-    return Scan(image, affine, unit="px" if isinstance(layout, pictures.PictureLayout) else "mm", layout=layout)
+    return Scan(image, affine, unit=_unit(layout), layout=layout)
 
 
 def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
@@ -143,7 +160,9 @@ def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
     if np.can_cast(data.dtype, np.int32):
         return data.astype(np.int32)
     whole = np.rint(data) if data.dtype.kind == "f" else data
-    wrong = data[(np.abs(data - whole) > 1e-3) | (whole > np.iinfo(np.int32).max) | (whole < np.iinfo(np.int32).min)]
+    wrong = data[
+        (np.abs(data - whole) > ROUNDING) | (whole > np.iinfo(np.int32).max) | (whole < np.iinfo(np.int32).min)
+    ]
     if wrong.size:
         raise MedsegError(
             f"{path}: {wrong.size} voxels hold no label, for example {wrong[0]:g}."
@@ -152,16 +171,20 @@ def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
     return whole.astype(np.int32)
 
 
-def _check_grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], *, like: Scan) -> None:
-    other = getattr(like.layout, "path", "its image")
-    if shape != like.shape:
-        raise MedsegError(f"{path}: its shape {shape} differs from {like.shape} of {other}. Both must lie on one grid.")
-    corners = np.array([*product(*((0, length - 1) for length in shape))])  # (2**d, d)
-    matrix = (affine - like.affine)[:3]
-    shift = np.linalg.norm(corners @ matrix[:, : len(shape)].T + matrix[:, 3], axis=1).max() / min(like.spacing)
-    if shift > TOLERANCE:
-        raise MedsegError(
-            f"{path}: its affine differs from that of {other} by up to {shift:.3g} voxels:\n"
-            f"  {np.round(affine[:3], 4).tolist()}\n  {np.round(like.affine[:3], 4).tolist()}\n"
-            "Both must lie on one grid: resample one onto the other, or correct its header."
-        )
+def _may_be_stack(layout: Any) -> bool:
+    return isinstance(layout, nifti.NiftiLayout) and layout.may_be_stack
+
+
+def _has_stack(case: Case) -> bool:
+    return any(_may_be_stack(_read(label.path)[2]) for label in case.labels)
+
+
+def _as_stack(scan: Scan) -> Scan:
+    if not _may_be_stack(scan.layout):
+        return scan
+    image, affine, layout = nifti.as_stack(scan.image, scan.affine, scan.layout)
+    return replace(scan, image=np.ascontiguousarray(image), affine=affine, layout=layout)
+
+
+def _unit(layout: Any) -> Literal["mm", "px"]:
+    return "px" if isinstance(layout, pictures.PictureLayout) else "mm"

@@ -1,6 +1,5 @@
 """Groups: which cases belong to one patient, so that a split never parts them."""
 
-import csv
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
+from medseg.io.tables import read_table
 
 
 def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: str | None = None) -> tuple[Case, ...]:
@@ -43,19 +43,9 @@ def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
 
 
 def _from_file(path: Path) -> dict[str, str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            columns = table.fieldnames or []
-            rows = [(row.get("id"), row.get("group")) for row in table]
-    except (OSError, ValueError, csv.Error) as error:
-        raise MedsegError(f"dataset.group_file={path} cannot be read: {error}") from error
-    if not {"id", "group"} <= set(columns):
-        raise MedsegError(
-            f"dataset.group_file={path} needs the columns id and group, it has {', '.join(columns) or 'none'}."
-        )
     groups: dict[str, str] = {}
-    for name, group in rows:
+    for row in read_table(path, "dataset.group_file", ("id", "group")):
+        name, group = row["id"], row["group"]
         if name and group and groups.setdefault(name, group) != group:
             raise MedsegError(f"dataset.group_file={path} gives {name} two groups: {groups[name]} and {group}.")
     return groups

@@ -1,20 +1,21 @@
-"""Classes by name, by file value and by index: three things, translated here and nowhere else."""
+"""Classes by name, by file value and by index, and regions, which are unions of classes: translated here alone."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import MedsegError, listing
-from medseg.io.case import FileValue
-from medseg.io.files import read_mask
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.case import FileValue, FileValues
 from medseg.io.pictures import COLOUR
 
-MOST_CLASSES = 255  # indices are uint8, 255 itself stays free
+IGNORE = 255
+"""Index of voxels whose class is unknown: they give no loss and no metric."""
+IGNORE_NAME = "ignore"
+MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
 
 GIVE = "Give the classes as dataset.labels='{background: 0, name: value, ...}'"
@@ -24,47 +25,72 @@ GIVE = "Give the classes as dataset.labels='{background: 0, name: value, ...}'"
 class LabelMap:
     """The classes of a data set by name, background first; a class's index is its place.
 
+    ``labels`` gives each class its file value, or several that are merged into it; masks are written with the first.
+    An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
+    they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
+    class that ``region_order`` names; None: the one class of a region that no later region has.
+
     Raises:
-        MedsegError: fewer than two classes or too many, background not first, two classes of one value, or a value that
-            is neither a whole number nor ``"#rrggbb"``.
+        MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
+            neither a whole number nor ``"#rrggbb"``, or regions that cannot be painted.
     """
 
-    labels: dict[str, FileValue]
+    labels: dict[str, FileValues]
+    regions: dict[str, list[str]] | None = None
+    region_order: list[str] | None = None
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self.labels))
-        if problems:
+        if problems := list(_problems(self.labels)):
             raise MedsegError(f"dataset.labels={self.labels} is no list of classes:\n{listing(problems)}\n{GIVE}.")
+        if problems := list(self._region_problems()):
+            raise MedsegError(f"dataset.regions={self.regions} cannot be used:\n{listing(problems)}")
 
     @classmethod
-    def from_masks(cls, paths: Iterable[Path]) -> "LabelMap":
+    def from_values(cls, found: Iterable[int]) -> "LabelMap":
         """Name the values that occur in masks: background (0, or else the lowest), then foreground or class_<value>.
 
         Raises:
-            MedsegError: a mask cannot be read, or the values are too few or too many to be classes.
+            MedsegError: the values are too few or too many to be classes.
         """
-        found: set[int] = set()
-        for path in paths:
-            found |= set(np.unique(read_mask(path)).tolist())
-            if len(found) > MOST_FOUND:
-                raise MedsegError(f"{path}: over {MOST_FOUND} values, with the masks before it: {_few(found)}. {GIVE}.")
-        if len(found) < 2:
-            raise MedsegError(f"the masks hold {_few(found) or 'nothing'} only, so no foreground. {GIVE}.")
-        background, *classes = sorted(found, key=lambda value: (value != 0, value))
+        values = sorted(set(found), key=lambda value: (value != 0, value))
+        if len(values) > MOST_FOUND:
+            raise MedsegError(f"the masks hold over {MOST_FOUND} values: {few(values)}. {GIVE}.")
+        if len(values) < 2:
+            raise MedsegError(f"the masks hold {few(values) or 'nothing'} only, so no foreground. {GIVE}.")
+        background, *classes = map(file_value, values)
         if len(classes) == 1:
-            return cls({"background": file_value(background), "foreground": file_value(classes[0])})
-        named = {f"class_{file_value(value)}".replace("#", ""): file_value(value) for value in classes}
-        return cls({"background": file_value(background), **named})
+            return cls({"background": background, "foreground": classes[0]})
+        return cls({"background": background, **{f"class_{value}".replace("#", ""): value for value in classes}})
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The name of each class."""
-        return tuple(self.labels)
+        return tuple(name for name in self.labels if name != IGNORE_NAME)
 
     @cached_property
     def values(self) -> tuple[int, ...]:
-        """The number of each class in ``read_mask``'s result, colours as ``COLOUR | 0xRRGGBB``."""
-        return tuple(number(value) for value in self.labels.values())
+        """The number that masks are written with for each class, colours as ``COLOUR | 0xRRGGBB``."""
+        return tuple(numbers(self.labels[name])[0] for name in self.names)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the channels of a network stand for: the regions, or else the classes, background included."""
+        return tuple(self.regions) if self.regions else self.names
+
+    @cached_property
+    def reported(self) -> dict[str, tuple[int, ...]]:
+        """The class indices of all that a report tells apart: the regions, or else each class but the background."""
+        if self.regions:
+            return {name: tuple(map(self.names.index, members)) for name, members in self.regions.items()}
+        return {name: (index,) for index, name in enumerate(self.names) if index}
+
+    @cached_property
+    def painted(self) -> tuple[int, ...]:
+        """The class index that each region is painted with, in order; empty without regions."""
+        regions = [set(members) for members in (self.regions or {}).values()]
+        own = [members.difference(*regions[place + 1 :]) for place, members in enumerate(regions)]
+        order = self.region_order or [min(names, key=self.names.index) for names in own]
+        return tuple(map(self.names.index, order))
 
     def encode(self, values: NDArray[np.int32], where: str) -> NDArray[np.uint8]:
         """Turn file values into class indices, any shape; ``where`` names the file in errors.
@@ -72,23 +98,65 @@ class LabelMap:
         Raises:
             MedsegError: a value is none of the declared ones.
         """
-        order = np.argsort(self.values)
-        known = np.array(self.values)[order]
+        order = np.argsort(self._known)
+        known = np.array(self._known)[order]
         places = np.searchsorted(known[1:], values, side="right")  # the last known value that is not above
         undeclared = known[places] != values
         if undeclared.any():
             raise MedsegError(self._complaint(values[undeclared], where))
-        return order.astype(np.uint8)[places]
+        return np.array(self._indices, dtype=np.uint8)[order][places]
 
     def decode(self, indices: NDArray[np.integer]) -> NDArray[np.int32]:
         """Turn class indices into file values, any shape."""
         return np.array(self.values, dtype=np.int32)[indices]
 
+    def annotated(self, classes: Iterable[str] | None) -> NDArray[np.bool_]:
+        """Return of each class, background included, whether it is among those annotated in a case; None: all are."""
+        if classes is None:
+            return np.ones(len(self.names), dtype=bool)
+        return np.array([index == 0 or name in set(classes) for index, name in enumerate(self.names)])
+
+    def is_known(self, annotated: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return of each that is reported whether its truth is known in a case of these annotated classes (K,)."""
+        return np.array([annotated[list(members)].all() for members in self.reported.values()])
+
+    @cached_property
+    def _known(self) -> list[int]:
+        """Every declared number, those to ignore too."""
+        return [number for values in self.labels.values() for number in numbers(values)]
+
+    @cached_property
+    def _indices(self) -> list[int]:
+        """The index of each of these."""
+        index = {name: place for place, name in enumerate(self.names)} | {IGNORE_NAME: IGNORE}
+        return [index[name] for name, values in self.labels.items() for _ in numbers(values)]
+
     def _complaint(self, strangers: NDArray[np.int32], where: str) -> str:
         return (
             f"{where}: {strangers.size} voxels have values that are none of the declared classes:"
-            f" {_few(np.unique(strangers).tolist())}. Declared are {self.labels}. {GIVE}, or correct the mask."
+            f" {few(np.unique(strangers).tolist())}. Declared are {self.labels}. {GIVE}, or correct the mask."
         )
+
+    def _region_problems(self) -> Iterable[str]:
+        regions = self.regions or {}
+        for region, members in regions.items():
+            for name in members:
+                if name not in self.names[1:]:
+                    yield f"{region}: {name!r} is no foreground class.{nearest(str(name), self.names[1:])}"
+            if not members:
+                yield f"{region} has no classes"
+        if self.region_order and len(self.region_order) != len(regions):
+            yield f"dataset.region_order={self.region_order} must name a class for each of the {len(regions)} regions"
+        for name in self.region_order or ():
+            if name not in self.names[1:]:
+                yield f"dataset.region_order: {name!r} is no foreground class.{nearest(str(name), self.names[1:])}"
+        for place, (region, members) in enumerate(regions.items() if not self.region_order else ()):
+            own = set(members).difference(*list(regions.values())[place + 1 :])
+            if len(own) != 1:
+                yield (
+                    f"{region}: {', '.join(sorted(own)) or 'no class'} would be painted; one class is needed. Put"
+                    " larger regions before smaller ones, or name the class of each by dataset.region_order"
+                )
 
 
 def number(value: FileValue) -> int:
@@ -103,20 +171,36 @@ def number(value: FileValue) -> int:
     return code & 255 if code % 0x010101 == 0 else COLOUR | code
 
 
+def numbers(values: FileValues) -> list[int]:
+    """Return the numbers of a class's file values."""
+    return [number(value) for value in (values if isinstance(values, list) else [values])]
+
+
 def file_value(value: int) -> FileValue:
     """Return the file value for a number of ``read_mask``: the inverse of ``number``."""
     return f"#{value - COLOUR:06x}" if value >= COLOUR else value
 
 
-def _problems(labels: dict[str, FileValue]) -> Iterable[str]:
-    wrong = [name for name, value in labels.items() if not _is_value(value)]
-    yield from (f"{name}: {labels[name]!r} is neither a whole number nor a colour '#rrggbb'" for name in wrong)
-    if not 2 <= len(labels) <= MOST_CLASSES:
-        yield f"{len(labels)} classes; 2 to {MOST_CLASSES} are allowed, background being the first"
+def few(values: Iterable[int], most: int = 10) -> str:
+    """Write down some file values."""
+    names = [str(file_value(value)) for value in sorted(values)]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
+    listed = {name: values if isinstance(values, list) else [values] for name, values in labels.items()}
+    wrong = [(name, value) for name, values in listed.items() for value in values if not _is_value(value)]
+    yield from (f"{name}: {value!r} is neither a whole number nor a colour '#rrggbb'" for name, value in wrong)
+    yield from (f"{name} has no value" for name, values in listed.items() if not values)
+    classes = [name for name in labels if name != IGNORE_NAME]
+    if not 2 <= len(classes) <= MOST_CLASSES:
+        yield f"{len(classes)} classes; 2 to {MOST_CLASSES} are allowed, background being the first"
     if "background" in labels and next(iter(labels)) != "background":
         yield "background must be the first class"
-    numbers = [number(value) for name, value in labels.items() if name not in wrong]
-    for value in sorted({value for value in numbers if numbers.count(value) > 1}):
+    if next(iter(labels), "") == IGNORE_NAME:
+        yield f"{IGNORE_NAME} is no class and cannot be the first"
+    found = [number(value) for values in listed.values() for value in values if _is_value(value)]
+    for value in sorted({value for value in found if found.count(value) > 1}):
         yield f"{file_value(value)} is the value of more than one class"
 
 
@@ -124,8 +208,3 @@ def _is_value(value: FileValue) -> bool:
     if isinstance(value, str):
         return re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
-
-
-def _few(values: Iterable[int], most: int = 10) -> str:
-    names = [str(file_value(value)) for value in sorted(values)]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

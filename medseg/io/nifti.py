@@ -3,7 +3,7 @@
 import gzip
 import logging
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -46,6 +46,12 @@ class NiftiLayout:
     header: nib.Nifti1Header
     shape: tuple[int, ...]
 
+    @property
+    def may_be_stack(self) -> bool:
+        """Whether the array is (x, y, 1, n): the channels of a picture, or as likely the slices of a volume."""
+        stored = self.header.get_data_shape()
+        return len(stored) == 4 and stored[2] == 1 and stored[3] > 1
+
 
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
     """Read one file as voxels (C, *spatial) of its own type, its affine (to RAS+ mm) and its layout.
@@ -60,6 +66,19 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
     layout = NiftiLayout(path, header, data.shape[:3])
     planes = _planes(data, path)  # (C, *spatial)
     return planes, _affine(header, path, axes=planes.ndim - 1), layout
+
+
+def as_stack(
+    planes: NDArray[Any], affine: NDArray[np.float64], layout: NiftiLayout
+) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
+    """Take what ``read`` returned of (x, y, 1, n) as one channel of n slices, (1, x, y, n), whose masks are alike.
+
+    Raises:
+        MedsegError: the affine gives the slices no distance.
+    """
+    _check_affine(affine, layout.path, axes=3)
+    stored = tuple(map(int, layout.header.get_data_shape()))
+    return np.moveaxis(planes, 0, -1)[None], affine, replace(layout, shape=stored)
 
 
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
@@ -131,9 +150,13 @@ def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.fl
         )
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM[header.get_xyzt_units()[0]]
+    _check_affine(affine, path, axes=axes)
+    return affine
+
+
+def _check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
         raise MedsegError(
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."
             " Convert the original again, or set the affine with nibabel if you know it."
         )
-    return affine

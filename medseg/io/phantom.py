@@ -6,8 +6,9 @@ formula of the position, so that one head can be scanned on any grid: two cases 
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -311,8 +312,12 @@ def _check_recipe(recipe: Recipe) -> None:
         raise MedsegError(f"phantom: layout={recipe.layout!r} is none of {', '.join(WRITERS)}.{hint}")
     if recipe.cases < 1:
         raise MedsegError(f"phantom: cases={recipe.cases} must be at least 1")
-    if recipe.layout == "decathlon" and recipe.dims != 3:
-        raise MedsegError(f"phantom: layout='decathlon' holds volumes, not dims={recipe.dims}; use layout='folder'")
+    if recipe.layout != "folder" and recipe.dims != 3:
+        raise MedsegError(
+            f"phantom: layout={recipe.layout!r} holds volumes, not dims={recipe.dims}; use layout='folder'"
+        )
+    if recipe.layout.startswith("brats") and recipe.channels != 4:
+        raise MedsegError(f"phantom: layout={recipe.layout!r} has 4 channels, not channels={recipe.channels}")
     allowed = nifti.SUFFIXES if recipe.dims == 3 else SUFFIXES
     if recipe.suffix not in allowed:
         raise MedsegError(
@@ -352,19 +357,30 @@ def _move(folder: Path, root: Path, recipe: Recipe) -> None:
             raise
 
 
-def _decathlon(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Write the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022), with two unlabelled cases."""
+def _decathlon(
+    folder: Path, recipe: Recipe, prefix: str = "phantom", description: Mapping[str, object] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Write the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022), with two unlabelled cases.
+
+    ``description`` replaces entries of ``dataset.json``, that of BraTS, whose channels are ordered as there.
+    """
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / name).mkdir()
-    first_test = recipe.cases + recipe.cases % 2  # a new patient
-    for index in (*range(recipe.cases), first_test, first_test + 1):
+    for index in (*range(recipe.cases), *_unlabelled(recipe)):
         scan, label = recipe.make(index)
-        name = f"phantom_{index:03d}{recipe.suffix}"
-        _write_nifti(folder / ("imagesTr" if index < recipe.cases else "imagesTs") / name, scan.image, scan)
+        name = f"{prefix}_{index:03d}{recipe.suffix}"
+        image = scan.image[list(BRATS_ORDER)] if description else scan.image
+        _write_nifti(folder / ("imagesTr" if index < recipe.cases else "imagesTs") / name, image, scan)
         if index < recipe.cases:
             _write_nifti(folder / "labelsTr" / name, label[None], scan)
-        yield f"phantom_{index:03d}", _patient(index)
-    (folder / "dataset.json").write_text(json.dumps(_dataset_json(folder, recipe), indent=1))
+        yield f"{prefix}_{index:03d}", _patient(index)
+    (folder / "dataset.json").write_text(json.dumps(_dataset_json(folder, recipe) | dict(description or {}), indent=1))
+
+
+def _unlabelled(recipe: Recipe) -> tuple[int, int]:
+    """Return the numbers of two cases of a patient who has no labelled ones."""
+    first = recipe.cases + recipe.cases % 2
+    return first, first + 1
 
 
 def _dataset_json(folder: Path, recipe: Recipe) -> dict[str, object]:
@@ -402,7 +418,104 @@ def _patient(index: int) -> str:
     return f"patient_{index // 2:03d}"
 
 
-WRITERS: dict[str, Callable[[Path, Recipe], Iterator[tuple[str, str]]]] = {"decathlon": _decathlon, "folder": _folder}
+BRATS_ORDER = (0, 2, 1, 3)
+"""The places of FLAIR, T1, T1 with contrast agent and T2 among the phantom's four channels."""
+
+
+@dataclass(frozen=True)
+class Brats:
+    """How a generation of BraTS names its files, and which values it gives the parts of a lesion.
+
+    ``case`` is the folder of a case, whose name is the id, as a format of {grade}, {patient}, {time} (counted from
+    ``first_time``) and {number}; ``channels`` and ``mask`` are files in it, without suffix, as formats of {id}. With
+    ``apart`` every case is another patient. ``upper`` is the value of the core's upper half, where there are four
+    classes; ``older`` the case's name in an older generation, which ``name_mapping.csv`` tells.
+    """
+
+    case: str
+    channels: tuple[str, str, str, str] = ("{id}_flair", "{id}_t1", "{id}_t1ce", "{id}_t2")
+    mask: str = "{id}_seg"
+    enhancing: int = 4
+    upper: int | None = None
+    first_time: int = 1
+    apart: bool = False
+    older: str | None = None
+
+    def values(self, label: Labels, scan: Scan) -> Labels:
+        """Return the values of a mask for the classes (*spatial) of the phantom."""
+        values = np.array([0, 2, 1, self.enhancing], np.uint8)[label]  # in all generations edema is 2 and the core 1
+        if self.upper is not None:
+            core = label == CORE
+            height = np.tensordot(scan.affine[2, :3], np.indices(label.shape), 1)
+            values[core & (height * core.sum() > height[core].sum())] = self.upper
+        return values
+
+
+OF_2023 = Brats(
+    "BraTS-GLI-{patient:05d}-{time:03d}",
+    ("{id}-t2f", "{id}-t1n", "{id}-t1c", "{id}-t2w"),
+    "{id}-seg",
+    enhancing=3,
+    first_time=0,
+)
+BRATS = {
+    "brats2012": Brats(
+        "{grade}/brats_tcia_pat{patient:03d}_{time:04d}",
+        ("VSD.Brain.XX.O.MR_Flair", "VSD.Brain.XX.O.MR_T1", "VSD.Brain.XX.O.MR_T1c", "VSD.Brain.XX.O.MR_T2"),
+        "VSD.Brain_3more.XX.O.OT",
+        upper=3,
+    ),
+    "brats2018": Brats("{grade}/Brats18_TCIA05_{patient:03d}_{time}"),
+    "brats2020": Brats("BraTS20_Training_{number:03d}", older="BraTS19_TCIA05_{patient:03d}_{time}"),
+    "brats2021": Brats("BraTS2021_{number:05d}", apart=True),
+    "brats2023": OF_2023,
+    "brats2024": replace(OF_2023, upper=4, first_time=100),
+}
+FIRST_NUMBER = 355
+MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm"}
+"""The mask of this case was published under another name."""
+
+TASK01 = {
+    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+    "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+}
+
+
+def _brats(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Write a generation of BraTS under its own names, two unlabelled cases in a folder beside the others."""
+    form, mapping = BRATS[recipe.layout], [("Grade", "BraTS_2019_subject_ID", "BraTS_2020_subject_ID")]
+    for index in (*range(recipe.cases), *_unlabelled(recipe)):
+        made = 2 * index if form.apart else index
+        patient, grade = made // 2, ("HGG", "LGG")[made // 2 % 2]
+        facts = {"patient": patient, "grade": grade, "time": made % 2 + form.first_time, "number": FIRST_NUMBER + index}
+        case = folder / "TrainingData" / form.case.format(**facts)
+        if index >= recipe.cases:
+            case = folder / "ValidationData" / case.name.replace("Training", "Validation")
+        _write_brats(case, recipe.make(made), form, recipe.suffix, labelled=index < recipe.cases)
+        mapping.append((grade, (form.older or "NA").format(**facts), case.name))
+        yield case.name, _patient(made)
+    if form.older:
+        with (folder / "TrainingData" / "name_mapping.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(mapping[: recipe.cases + 1])
+
+
+def _write_brats(case: Path, made: tuple[Scan, Labels], form: Brats, suffix: str, *, labelled: bool) -> None:
+    scan, label = made
+    arrays: list[Floats | Labels] = [*scan.image[list(BRATS_ORDER)], form.values(label, scan)]
+    names = (*form.channels, MISNAMED.get(case.name, form.mask) if labelled else None)
+    for name, array in zip(names, arrays, strict=True):
+        if name is not None:
+            path = case / f"{name.format(id=case.name)}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_nifti(path, array[None], scan)
+
+
+WRITERS: dict[str, Callable[[Path, Recipe], Iterator[tuple[str, str]]]] = {
+    "decathlon": _decathlon,
+    "folder": _folder,
+    "brats_decathlon": partial(_decathlon, prefix="BRATS", description=TASK01),
+    **dict.fromkeys(BRATS, _brats),
+}
 """A layout writes its files into an empty folder and yields the (id, group) of each case."""
 
 

@@ -1,6 +1,5 @@
 """Splits: which cases train, which choose the best checkpoint, which are tested; no group in two parts."""
 
-import csv
 import json
 import logging
 from collections import Counter, defaultdict
@@ -14,6 +13,7 @@ import numpy as np
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
+from medseg.io.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -51,23 +51,33 @@ def make_split(
     fold: int = 0,
     seed: int = 0,
     file: str | None = None,
+    found: Path | None = None,
 ) -> Split:
-    """Divide cases by group, at random or as ``file`` says.
+    """Divide cases by group, as a file or the data set itself says, or at random.
 
     The test part is cut first. The rest is divided into ``folds``, of which ``fold`` is the validation part, or ``val``
     of all groups validate. Shares count groups and are rounded, with at least one group in a part that is not 0. The
     result depends on the groups and the seed, not on the order of the cases.
 
     ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
+    Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
+    the file ``found`` beside it.
 
     Raises:
         MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
     """
+    cases = tuple(cases)
     members = defaultdict(list)
     for case in cases:
         members[case.group].append(case.id)
     if file is not None:
-        return _from_file(Path(file), fold, members)
+        return _checked(read_split(Path(file), fold), members, f"split.file={file}")
+    if folds is None and any(case.columns.get("split") for case in cases):
+        log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
+        return _checked(_from_column(cases), members, "the table's column 'split'")
+    if folds is None and found is not None:
+        log.info("split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, found)
+        return _checked(read_split(found, fold), members, str(found))
     _check_shares(val=val, test=test, folds=folds, fold=fold)
     groups = np.random.default_rng(seed).permutation(np.array(sorted(members), dtype=object))
     tested, rest = np.split(groups, [_count(test, len(groups))])
@@ -107,8 +117,18 @@ def _ids(groups: Iterable[str], members: Mapping[str, list[str]]) -> tuple[str, 
     return tuple(sorted(name for group in groups for name in members[group]))
 
 
-def _from_file(path: Path, fold: int, groups: Mapping[str, list[str]]) -> Split:
-    split = read_split(path, fold)
+def _from_column(cases: Iterable[Case]) -> Split:
+    """Take each case's part from its table."""
+    part_of = {case.id: case.columns.get("split", "") for case in cases}
+    if wrong := [f"{name}: {part or 'empty'}" for name, part in part_of.items() if part not in PARTS]:
+        raise MedsegError(
+            f"the table's column 'split' must be train, val or test for every case, or empty for all:\n{listing(wrong)}"
+        )
+    return Split(*(tuple(sorted(name for name, part in part_of.items() if part == wanted)) for wanted in PARTS))
+
+
+def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Split:
+    """Return a split that was read, or list every misfit."""
     parts = asdict(split)
     ids = {name for members in groups.values() for name in members}
     listed = Counter(name for part in parts.values() for name in part)
@@ -119,9 +139,9 @@ def _from_file(path: Path, fold: int, groups: Mapping[str, list[str]]) -> Split:
     problems += _parted(parts, groups) if not problems else []
     problems += [f"the part {part!r} has no case" for part in ("train", "val") if not parts[part]]
     if problems:
-        raise MedsegError(f"split.file={path} does not fit the data:\n{listing(problems)}")
+        raise MedsegError(f"{source} does not fit the data:\n{listing(problems)}")
     if unused := len(ids) - len(listed):
-        log.warning("split.file=%s leaves %d of %d cases unused", path, unused, len(ids))
+        log.warning("%s leaves %d of %d cases unused", source, unused, len(ids))
     return split
 
 
@@ -135,7 +155,7 @@ def _parted(parts: Mapping[str, Iterable[str]], groups: Mapping[str, list[str]])
 
 def read_split(path: Path, fold: int = 0) -> Split:
     """Read a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part)."""
-    if path.suffix == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _read_table(path)
     content = _read_json(path)
     if not isinstance(content, list):
@@ -146,17 +166,13 @@ def read_split(path: Path, fold: int = 0) -> Split:
 
 
 def _read_table(path: Path) -> Split:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(row.get("id"), row.get("part")) for row in csv.DictReader(file)]
-    except (OSError, ValueError, csv.Error) as error:
-        raise MedsegError(f"split.file={path} cannot be read: {error}") from error
+    rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
     wrong = [f"line {line}: id={name}, part={part}" for line, (name, part) in enumerate(rows, 2) if part not in PARTS]
     if wrong or not rows:
         raise MedsegError(
             f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
         )
-    return Split(*(tuple(sorted(str(name) for name, part in rows if part == wanted)) for wanted in PARTS))
+    return Split(*(tuple(sorted(name for name, part in rows if part == wanted)) for wanted in PARTS))
 
 
 def _read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from medseg.inference.predictor import Predictor
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import by_id, open_dataset
-from medseg.io.labels import LabelMap
+from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
 from medseg.io.splits import read_split
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.preprocessing.fingerprint import read_labelled
@@ -96,11 +97,12 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
     labels = dataset.labels
     if labels is None:
         return trained
-    if set(labels) != set(trained.names):
+    if set(labels) - {IGNORE_NAME} != set(trained.names):
         raise MedsegError(
             f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels."
         )
-    return LabelMap({name: labels[name] for name in trained.names})
+    ignored = [name for name in labels if name == IGNORE_NAME]
+    return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
 
 
 def evaluate_cases(
@@ -126,7 +128,7 @@ def evaluate_cases(
         log.error("%d of %d cases could not be scored:\n%s", len(problems), len(cases), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
-    summary = summarise(rows, truth_map.names, subset)
+    summary = summarise(rows, list(truth_map.reported), subset)
     write_report(folder, rows, summary)
     draw_overlays(predictor, pick_examples(rows, cases, examples), truth_map, folder / "overlays")
     Console().print(table(summary))
@@ -137,14 +139,8 @@ def score(predictor: Predictor, case: Case, truth_map: LabelMap) -> list[dict[st
     """Return the report's rows of one case."""
     scan, truth = read_labelled(case, truth_map)
     mask = predictor(scan)
-    return case_rows(
-        case.id,
-        case.group,
-        counts(mask.indices, truth, len(truth_map.names)),
-        truth_map.names,
-        float(np.prod(scan.spacing)),
-        scan.unit,
-    )
+    found = counts(mask.indices, truth, len(truth_map.names), truth_map.reported.values())
+    return case_rows(case, found, truth_map, float(np.prod(scan.spacing)), scan.unit)
 
 
 def pick_examples(rows: Sequence[dict[str, Any]], cases: Sequence[Case], number: int) -> list[Case]:
@@ -163,6 +159,7 @@ def draw_overlays(predictor: Predictor, cases: Sequence[Case], truth_map: LabelM
     """Draw prediction and truth over the scans."""
     for case in cases:
         scan, truth = read_labelled(case, truth_map)
-        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=truth)
+        known = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
+        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=known)
         with replacing(folder / f"{case.id}.png") as temporary:
             picture.save(temporary)

@@ -41,7 +41,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
     predictor = Predictor.load(settings["checkpoint"], **options)
     output = Path(settings["output"])
-    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.channels)
+    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.endings)
     failed = predict_all(predictor, jobs, problems, output, draw=settings["overlays"])
     total = len(jobs) + len(problems)
     log.info("%d of %d masks written to %s", total - len(failed), total, output)
@@ -55,7 +55,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> tuple[list[Job], list[str]]:
+def find_jobs(source: Path, output: Path, endings: Sequence[Sequence[str]] | None) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
     Returns:
@@ -70,7 +70,7 @@ def find_jobs(source: Path, output: Path, channels: Sequence[str] | None) -> tup
     files = find_images(source)
     if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
         files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
-    cases, problems = cases_from_files(root, files, channels)
+    cases, problems = cases_from_files(root, files, endings)
     if not cases:
         raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
     jobs = [job_of(case.id, case.images, output) for case in cases]
@@ -96,7 +96,7 @@ def predict_all(
     predictor: Predictor, jobs: Sequence[Job], problems: Sequence[str], output: Path, *, draw: bool
 ) -> list[str]:
     """Segment every scan, whatever becomes of the others; return a line for each that failed."""
-    names = predictor.label_map.names[1:]
+    names = list(predictor.label_map.reported)
     failed = list(problems)
     columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names)]
     with open_table(output / "predictions.csv") as file:

@@ -42,7 +42,7 @@ class Run:
     directory: Path
     settings: dict[str, Any]
     dataset: Dataset
-    classes: LabelMap
+    label_map: LabelMap
     split: Split
 
     @property
@@ -62,9 +62,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes))}
-    this = (
-        reopen(config, settings, dataset, classes) if settings["resume"] else begin(config, settings, dataset, classes)
-    )
+    start = reopen if settings["resume"] else begin
+    this = start(config, settings, dataset, classes)
     with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
         announce(this)
         result |= fit(this)
@@ -87,7 +86,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     device = pick_device(settings["trainer"]["accelerator"])
-    plan = make_plan(settings, learned, classes.names, dataset.modality, device)
+    plan = make_plan(settings, learned, classes, dataset.modality, device)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)
@@ -123,7 +122,8 @@ def announce(run: Run) -> None:
     """Log what is about to be done."""
     split, plan, model = run.split, run.settings["plan"], run.settings["model"]
     sizes = f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} to test"
-    log.info("%d cases: %s; classes %s", len(run.dataset.cases), sizes, ", ".join(run.classes.names))
+    kind = "regions" if run.label_map.regions else "classes"
+    log.info("%d cases: %s; %s %s", len(run.dataset.cases), sizes, kind, ", ".join(run.label_map.outputs))
     shape = f"patch {'×'.join(map(str, plan['patch_size']))}, batch {plan['batch_size']}"
     width = f"depth {model.get('depth')}, {model.get('base_channels')} base channels"
     log.info("plan: %s, %s, spacing %s", shape, width, run.settings["preprocessing"]["spacing"] or "as it is")
@@ -134,10 +134,10 @@ def fit(run: Run) -> dict[str, Any]:
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress = make_progress(settings["trainer"])
-    module = make_module(settings, run.classes, progress)
+    module = make_module(settings, run.label_map, run.dataset.endings, progress)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     checkpoints = Checkpoints(run.directory / "checkpoints")
-    callbacks = make_callbacks(settings["trainer"], run.directory, run.classes, progress)
+    callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress)
     trainer = make_trainer(settings, run.directory, [checkpoints, *callbacks])
     data = make_data(settings, preprocessed(run, run.split.train), preprocessed(run, run.split.val))
     if is_first_process():
@@ -160,7 +160,7 @@ def fit(run: Run) -> dict[str, Any]:
 def preprocessed(run: Run, ids: tuple[str, ...]) -> list[Path]:
     """Return the preprocessed files of cases, made now as far as the cache does not have them."""
     preprocessor, folder = Preprocessor(**run.settings["preprocessing"]), Path(run.settings["cache_dir"])
-    return [cached(case, preprocessor, run.classes, folder) for case in by_id(run.dataset.cases, ids)]
+    return [cached(case, preprocessor, run.label_map, folder) for case in by_id(run.dataset.cases, ids)]
 
 
 def stop_reason(trainer: Trainer, progress: Progress) -> str:
@@ -178,5 +178,6 @@ def test(run: Run, score: float | None) -> dict[str, Any]:
         return {"status": "done", "score": score}
     device = str(pick_device(run.settings["trainer"]["accelerator"]))
     predictor = Predictor.load(run.directory, device=device, trust=[*targets(run.settings["model"])])
-    summary, problems = evaluate_cases(predictor, cases, run.classes, run.directory / "test", subset="test", examples=3)
+    folder = run.directory / "test"
+    summary, problems = evaluate_cases(predictor, cases, run.label_map, folder, subset="test", examples=3)
     return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}

@@ -5,6 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """Return a network's outputs as a list of logits (B, K, *), finest first."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+def as_list(outputs: Tensor | Sequence[Tensor], patches: Tensor) -> list[Tensor]:
+    """Return what a network made of ``patches`` (B, C, *) as a list of logits (B, K, *), finest first.
+
+    MONAI's DynUNet stacks the outputs of deep supervision into one tensor (B, n, K, *).
+    """
+    if not isinstance(outputs, Tensor):
+        return list(outputs)
+    return list(outputs.unbind(1)) if outputs.ndim > patches.ndim else [outputs]

@@ -35,6 +35,7 @@ _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 _MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+_MOST_CHANNELS = {2: 512, 3: 320}
 _DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 _INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -123,11 +124,12 @@ class UNet(nn.Module):
         out_channels: classes, background included.
         depth: number of poolings, 1 to 7.
         base_channels: channels of level 0; they double from level to level.
-        max_channels: no level has more channels than this.
+        max_channels: no level has more channels than this. None: 320 in 3D and 512 in 2D, as nnU-Net.
         strides: by how much each pooling shrinks each axis: ``depth`` entries, each a number or one an axis. None: 2.
         kernel_sizes: odd kernel sizes of each level: ``depth + 1`` entries, each a number or one an axis. None: 3.
-        blocks: convolutions (residual blocks if ``residual``) of each encoder level: a number or ``depth + 1`` of them.
-        decoder_blocks: convolutions of each decoder level: a number or ``depth`` of them.
+        blocks: convolutions (residual blocks if ``residual``) of each encoder level: a number, or a list whose first
+            ``depth + 1`` count.
+        decoder_blocks: convolutions of each decoder level: a number, or a list whose first ``depth`` count.
         norm: ``instance``, ``batch``, ``group`` or ``none``.
         activation: ``leaky_relu`` (slope 0.01), ``relu``, ``gelu`` or ``silu``.
         dropout: the share of channels dropped after a convolution in training.
@@ -147,7 +149,7 @@ class UNet(nn.Module):
         out_channels: int,
         depth: int,
         base_channels: int = 32,
-        max_channels: int = 320,
+        max_channels: int | None = None,
         strides: Sequence[Sequence[int] | int] | None = None,
         kernel_sizes: Sequence[Sequence[int] | int] | None = None,
         blocks: Sequence[int] | int = 2,
@@ -165,13 +167,13 @@ class UNet(nn.Module):
         self.strides = _per_axis("strides", strides, depth, spatial_dims, default=2)
         self.kernel_sizes = _per_axis("kernel_sizes", kernel_sizes, depth + 1, spatial_dims, default=3)
         _refuse(_wrong_kernels(self.kernel_sizes))
-        self.channels = [min(base_channels * 2**level, max_channels) for level in range(depth + 1)]
+        self.channels = widths(spatial_dims, depth, base_channels, max_channels)
         self.spatial_dims, self.in_channels, self.depth, self.norm = spatial_dims, in_channels, depth, norm
 
         layers = Layers(spatial_dims, norm, activation, dropout)
-        counts = _per_level("blocks", blocks, depth + 1)
+        counts = per_level("blocks", blocks, depth + 1)
         self.encoder = self._encoder(layers, counts, residual=residual, pooling=downsampling == "max_pool")
-        self.up, self.decoder = self._decoder(layers, _per_level("decoder_blocks", decoder_blocks, depth))
+        self.up, self.decoder = self._decoder(layers, per_level("decoder_blocks", decoder_blocks, depth))
         heads = depth if deep_supervision else 1
         self.heads = nn.ModuleList(layers.conv(c, out_channels, (1,) * spatial_dims) for c in self.channels[:heads])
         self.initialise()
@@ -260,6 +262,24 @@ class UNet(nn.Module):
         return outputs[::-1]
 
 
+def widths(spatial_dims: int, depth: int, base_channels: int, max_channels: int | None = None) -> list[int]:
+    """Return the channels of each of the ``depth + 1`` levels, doubled up to the cap (None: nnU-Net's)."""
+    most = _MOST_CHANNELS[spatial_dims] if max_channels is None else max_channels
+    return [min(base_channels * 2**level, most) for level in range(depth + 1)]
+
+
+def per_level(name: str, counts: Sequence[int] | int, levels: int) -> list[int]:
+    """Return one count a level; of a longer list the first count, so that one list serves networks of any depth.
+
+    Raises:
+        MedsegError: the list ``model.<name>`` is too short, or a count that is used is below 1.
+    """
+    given = [counts] * levels if isinstance(counts, int) else list(counts)[:levels]
+    if len(given) != levels or min(given) < 1:
+        raise MedsegError(f"model.{name} is {counts}; this depth needs {levels} numbers or more, each 1 or more.")
+    return given
+
+
 def _times(shape: Axes) -> str:
     return " x ".join(map(str, shape))
 
@@ -271,13 +291,14 @@ def _refuse(problems: Iterator[str]) -> None:
 
 
 def _wrong_numbers(
-    dims: int, depth: int, in_channels: int, out_channels: int, base: int, most: int, dropout: float
+    dims: int, depth: int, in_channels: int, out_channels: int, base: int, most: int | None, dropout: float
 ) -> Iterator[str]:
     if dims not in (2, 3):
         yield f"model.spatial_dims is {dims}; allowed: 2 or 3."
     if depth not in range(1, 8):
         yield f"model.depth is {depth}; allowed: 1 to 7."
-    counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base, "max_channels": most}
+    counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base}
+    counts |= {} if most is None else {"max_channels": most}
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
             yield f"model.{name} is {count}; allowed: 1 or more."
@@ -298,14 +319,6 @@ def _wrong_kernels(kernels: list[Axes]) -> Iterator[str]:
     for level, kernel in enumerate(kernels):
         if any(size % 2 == 0 for size in kernel):
             yield f"model.kernel_sizes of level {level} is {list(kernel)}; allowed: odd sizes, which keep the grid."
-
-
-def _per_level(name: str, counts: Sequence[int] | int, levels: int) -> list[int]:
-    """One count a level."""
-    counts = [counts] * levels if isinstance(counts, int) else list(counts)
-    if len(counts) != levels or min(counts) < 1:
-        raise MedsegError(f"model.{name} is {counts}; this depth needs {levels} numbers, each 1 or more.")
-    return counts
 
 
 def _per_axis(

@@ -20,7 +20,7 @@ from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
 
-FORMAT = 1
+FORMAT = 2
 LOCATIONS = 10_000  # foreground voxels remembered per class, enough to draw patches from
 
 
@@ -40,7 +40,8 @@ def load(path: Path) -> dict[str, Any]:
 
     Returns:
         ``image`` float32 (C, *network grid), ``label`` uint8 (*network grid), ``locations`` a list with int32 (n, d)
-        voxels per foreground class, ``truth`` uint8 (*native grid), ``geometry``, ``spacing`` and ``unit``.
+        voxels per foreground class, ``annotated`` bool (K,) of each class, ``truth`` uint8 (*native grid),
+        ``geometry``, ``spacing`` and ``unit``.
     """
     content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
     return content
@@ -48,15 +49,20 @@ def load(path: Path) -> dict[str, Any]:
 
 def key(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> str:
     """Hash everything that the preprocessed case depends on."""
-    digest = hashlib.sha256(json.dumps([FORMAT, preprocessor.config, label_map.names, label_map.values]).encode())
-    for path in (*case.images, case.label):
-        assert path is not None  # a labelled case
+    digest = hashlib.sha256(json.dumps(recipe(case, preprocessor, label_map)).encode())
+    for path in case.files:
         try:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
             raise MedsegError(f"{path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:32]
+
+
+def recipe(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> list[Any]:
+    """Return what decides a preprocessed case beside the bytes of its files."""
+    reading = [case.geometry, case.reference, [file.value for file in case.labels], case.annotated]
+    return [FORMAT, preprocessor.config, list(label_map.labels.items()), reading]
 
 
 def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict[str, Any]:
@@ -68,6 +74,7 @@ def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict
         "image": image.contiguous(),
         "label": label,
         "locations": [locations(label, index) for index in range(1, len(label_map.names))],
+        "annotated": torch.from_numpy(label_map.annotated(case.annotated)),
         "truth": torch.from_numpy(truth),
         "geometry": geometry.to_dict(),
         "spacing": list(scan.spacing),

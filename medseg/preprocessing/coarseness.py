@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from medseg.io.labels import IGNORE
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -23,6 +24,7 @@ SHORTEST = 96
 
 def fidelity(truth: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tuple[float, ...]:
     """Return for each factor the Dice of class indices (*spatial) with themselves, there and back; NaN without any."""
+    truth = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
     scores = []
     for factor in FACTORS:
         shape = tuple(max(1, round(length / factor)) for length in geometry.cut_shape)

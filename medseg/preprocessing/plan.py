@@ -5,7 +5,6 @@ node is planned as a whole.
 """
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 import torch
 
 from medseg.errors import MedsegError
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.coarseness import coarsest
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.intensity import DEFAULT_METHOD
+from medseg.preprocessing.sides import check_mirrored, is_sided
 from medseg.preprocessing.symmetry import symmetric_axes
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
@@ -23,13 +24,14 @@ BATCH_VOXELS = {"cpu": 600_000, "cuda": 2_500_000}
 BASE_CHANNELS = {"cpu": 16, "cuda": 32}
 MAX_DEPTH = 5
 SMALLEST_MAP = 4  # voxels along an axis below which nnU-Net pools no further
+SLICED = 1.2  # an axis this many times coarser than the finest is the one that slices follow each other along
 COARSE = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
 
 
 def make_plan(
     config: dict[str, Any],
     fingerprint: Fingerprint,
-    classes: Sequence[str],
+    label_map: LabelMap,
     modality: Sequence[str] | None,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def make_plan(
     Args:
         config: the resolved config of a training run, nulls where the plan decides.
         fingerprint: the cases to learn from; test cases have no say.
-        classes: class names, background first.
+        label_map: the classes, and the regions if these are learned.
         modality: one name, or one a channel, or None where it is unknown.
         device: where training runs; a CPU gets a narrower network, which sees more batches in the same time.
 
@@ -46,47 +48,79 @@ def make_plan(
         MedsegError: a value given in the config does not fit the data.
     """
     kind = "cuda" if device.type == "cuda" else "cpu"
-    dims = fingerprint.spatial_dims
-    check_dims(config, dims)
+    dims = config["model"].get("spatial_dims") or fingerprint.spatial_dims
+    check_dims(config, dims, fingerprint.spatial_dims)
+    mirrored = mirror_axes(config, label_map, fingerprint)
     preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
-    given = config["plan"]
-    wanted = given["patch_size"] or limit(shape, PATCH_VOXELS[kind, dims])
+    given, axis = config["plan"], slice_axis(config["plan"], spacing, dims)
+    shape, spacing = in_slice(shape, axis), in_slice(spacing, axis)
+    wanted = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * given["budget"]))
     strides, kernels = topology(wanted, spacing, depth_of(config))
     strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
-    patch = fit_patch(wanted, strides, is_given=bool(given["patch_size"]))
+    divisor = [given["divisor"]] * dims if given["divisor"] else np.prod(strides, axis=0).tolist()
+    patch = fit_patch(wanted, divisor, is_given=bool(given["patch_size"]))
     model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
     return {
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
-            "in_channels": fingerprint.channels,
-            "out_channels": len(classes),
+            "in_channels": fingerprint.channels * (2 * given["context"] + 1),
+            "out_channels": len(label_map.outputs),
             "patch_size": patch,
-            "batch_size": int(np.clip(BATCH_VOXELS[kind] // np.prod(patch), 2, 16)),
+            "batch_size": int(np.clip(BATCH_VOXELS[kind] * given["budget"] // np.prod(patch), 2, 16)),
             "strides": strides,
             "kernel_sizes": kernels,
-            "mirror_axes": mirror_axes(classes, fingerprint),
+            "mirror_axes": [other for other in mirrored if other != axis],
+            "slice_axis": axis,
         },
         "trainer": {"workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1)},
     }
 
 
-def check_dims(config: dict[str, Any], dims: int) -> None:
-    """Refuse values of other dimensions than the data's."""
-    wanted = config["model"].get("spatial_dims")
-    if wanted not in (None, dims):
-        raise MedsegError(
-            f"model.spatial_dims={wanted}: the data set's images are {dims}D. Leave it null or give {dims}."
-        )
+def slice_axis(plan: dict[str, Any], spacing: Sequence[float], dims: int) -> int | None:
+    """Return the axis along which a 2D network goes through volumes, None where images and network agree.
+
+    It is the coarsest axis, as in nnU-Net, which mostly is the one that the scanner went along; of isotropic volumes
+    the last, so that slices are axial.
+    """
+    if dims == len(spacing):
+        if plan["context"] or plan["slice_axis"] is not None:
+            raise MedsegError(
+                f"plan.context={plan['context']}, plan.slice_axis={plan['slice_axis']}: these are for 2D networks on"
+                f" volumes (model.spatial_dims=2); here the network is {dims}D like the images."
+            )
+        return None
+    if plan["slice_axis"] is not None:
+        axis: int = plan["slice_axis"]
+        return axis
+    return int(np.argmax(spacing)) if max(spacing) > SLICED * min(spacing) else len(spacing) - 1
+
+
+def in_slice(values: Sequence[Any], axis: int | None) -> list[Any]:
+    """Leave out what belongs to the axis of slices."""
+    return [value for place, value in enumerate(values) if place != axis]
+
+
+def check_dims(config: dict[str, Any], dims: int, data_dims: int) -> None:
+    """Refuse a 3D network on pictures, and values of other dimensions than the network's or the data's."""
+    if dims > data_dims:
+        raise MedsegError(f"model.spatial_dims={dims}: the data set's images are {data_dims}D; give 2 or null.")
     plan, preprocessing = config["plan"], config["preprocessing"]
-    per_axis = {"plan.patch_size": [plan["patch_size"]], "plan.strides": plan["strides"]}
-    per_axis |= {"plan.kernel_sizes": plan["kernel_sizes"], "preprocessing.spacing": [preprocessing["spacing"]]}
-    per_axis |= {"preprocessing.resize": [preprocessing["resize"]]}
-    for name, entries in per_axis.items():
-        for entry in entries or []:
+    of_network = {"plan.patch_size": [plan["patch_size"]]} | {
+        f"plan.{name}": plan[name] or [] for name in ("strides", "kernel_sizes")
+    }
+    of_data = {f"preprocessing.{name}": [preprocessing[name]] for name in ("spacing", "resize")}
+    check_lengths(of_network, dims, f"a network that is {dims}D")
+    check_lengths(of_data, data_dims, f"images that are {data_dims}D")
+
+
+def check_lengths(values: dict[str, list[Any]], dims: int, what: str) -> None:
+    """Refuse entries that are not one number an axis."""
+    for name, entries in values.items():
+        for entry in entries:
             if entry is not None and (not isinstance(entry, list) or len(entry) != dims):
-                raise MedsegError(f"{name}: {entry} does not fit images that are {dims}D: give {dims} numbers.")
+                raise MedsegError(f"{name}: {entry} does not fit {what}: give {dims} numbers.")
 
 
 def depth_of(config: dict[str, Any]) -> int | None:
@@ -207,23 +241,29 @@ def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
     return [3 if fine else 1 for fine in spacing < COARSE * spacing.min()]
 
 
-def fit_patch(patch: Sequence[int], strides: Sequence[Sequence[int]], *, is_given: bool) -> list[int]:
-    """Round a patch up to what the strides divide; refuse one from the config that they do not divide."""
-    divisor = np.prod(strides, axis=0)
+def fit_patch(patch: Sequence[int], divisor: Sequence[int], *, is_given: bool) -> list[int]:
+    """Round a patch up to multiples of ``divisor``; refuse one from the config that is none."""
     fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor, strict=True)]
     if np.prod(np.divide(fitted, divisor)) < 2:  # instance norm needs more than one voxel at the bottom
         fitted[int(np.argmin(divisor))] *= 2
     if is_given and fitted != list(patch):
         raise MedsegError(
-            f"plan.patch_size={list(patch)} does not fit a depth of {len(strides)}: its sizes must be multiples of "
-            f"{divisor.tolist()}; the next that works is {fitted}."
+            f"plan.patch_size={list(patch)} does not fit the network, which needs multiples of {list(divisor)};"
+            f" the next that works is {fitted}."
         )
     return fitted
 
 
-def mirror_axes(classes: Sequence[str], fingerprint: Fingerprint) -> list[int]:
-    """Return the axes along which the data are symmetric, less left-right where class names tell left from right."""
-    sided = any(re.search(r"(^|[_\W])(left|right|l|r)($|[_\W])", name.lower()) for name in classes)
+def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Fingerprint) -> list[int]:
+    """Return the axes along which the data are symmetric, less left-right where class names tell left from right.
+
+    Raises:
+        MedsegError: the config wants to mirror left and right all the same.
+    """
+    names = [*label_map.names[1:], *(label_map.regions or ())]
     left_right = 1 if fingerprint.unit == "px" else 0  # a picture's columns run left to right, axes in mm R, A, S
+    augmented = config["augment"]["spatial"] or {}
+    check_mirrored("plan.mirror_axes", config["plan"]["mirror_axes"], left_right, names)
+    check_mirrored("augment.spatial.mirror_axes", augmented.get("mirror_axes"), left_right, names)
     axes = symmetric_axes([case.thumbnail for case in fingerprint.cases.values()])
-    return [axis for axis in axes if not (sided and axis == left_right)]
+    return [axis for axis in axes if not (axis == left_right and is_sided(names))]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.labels import IGNORE
 from medseg.preprocessing.geometry import Geometry, bounding_box, whole
 from medseg.preprocessing.intensity import check_methods, denoise, normalise
 
@@ -74,6 +75,8 @@ class Preprocessor:
     def label(self, indices: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> Tensor:
         """Bring class indices, uint8 (*native shape), to the network grid: each voxel's class with the largest share.
 
+        IGNORE, where the class is unknown, counts as a class.
+
         Each class is resampled linearly by itself, one after the other; of equal shares the lower class wins.
         """
         native = geometry.cut(torch.from_numpy(np.require(indices, np.uint8, ["C", "W"]))[None])
@@ -81,7 +84,7 @@ class Preprocessor:
             return native[0]
         result = torch.zeros(geometry.shape, dtype=torch.uint8)
         most = torch.zeros(geometry.shape)
-        for index in range(n_classes):
+        for index in (*range(n_classes), IGNORE):
             mask = native == index
             if mask.any():
                 share = geometry.resample(mask.float(), geometry.kernels("linear"))[0]

@@ -17,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.inference.checkpoint import describe
 from medseg.inference.predictor import make_segmenter
 from medseg.io.labels import LabelMap
+from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.training.callbacks import Budget, EpochLog
 from medseg.training.data import SegmentationData
 from medseg.training.module import SegmentationModule
@@ -34,7 +35,9 @@ def make_progress(wanted: Settings) -> Progress:
     return Progress(max_steps=wanted["max_epochs"] * steps, max_seconds=seconds)
 
 
-def make_module(settings: Settings, classes: LabelMap, progress: Progress) -> SegmentationModule:
+def make_module(
+    settings: Settings, label_map: LabelMap, endings: Sequence[Sequence[str]] | None, progress: Progress
+) -> SegmentationModule:
     """Build network, loss, schedule and augmentation."""
     augment = settings["augment"]
     spatial = [augment["spatial"]] if augment["spatial"] else []
@@ -44,10 +47,10 @@ def make_module(settings: Settings, classes: LabelMap, progress: Progress) -> Se
         optimizer=settings["optimizer"],
         schedule=build(settings["scheduler"]),
         augmentations=[build(spec) for spec in spatial + augment["intensity"]],
-        segmenter=make_segmenter(settings["plan"], settings["inference"], settings["postprocess"]),
+        segmenter=make_segmenter(settings["plan"], settings["inference"], settings["postprocess"], label_map),
         progress=progress,
-        classes=classes.names,
-        content=describe(settings, classes.labels, settings["dataset"].get("channels")),
+        label_map=label_map,
+        content=describe(settings, label_map, endings),
         seed=settings["seed"],
     )
 
@@ -57,7 +60,8 @@ def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) ->
     return SegmentationData(
         train,
         val,
-        patch_size=settings["plan"]["patch_size"],
+        patch_size=patch_in_volume(settings["plan"]),
+        context=context_in_volume(settings["plan"]),
         batch_size=settings["plan"]["batch_size"],
         steps_per_epoch=settings["trainer"]["steps_per_epoch"],
         foreground=settings["trainer"]["foreground"],
@@ -67,11 +71,11 @@ def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) ->
     )
 
 
-def make_callbacks(wanted: Settings, run_dir: Path, classes: LabelMap, progress: Progress) -> list[Callback]:
+def make_callbacks(wanted: Settings, run_dir: Path, label_map: LabelMap, progress: Progress) -> list[Callback]:
     """Return what watches the budget and reports to the user, as the ``trainer`` node says."""
     callbacks: list[Callback] = [
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
-        EpochLog(run_dir / "metrics.csv", progress, classes.names),
+        EpochLog(run_dir / "metrics.csv", progress, list(label_map.reported)),
     ]
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.

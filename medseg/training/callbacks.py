@@ -71,7 +71,7 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, progress: Progress, classes: Sequence[str]) -> None:
         self.path, self.progress = path, progress
-        self.scores = {"val_dice": "val/dice"} | {f"val_dice_{name}": f"val/dice_{name}" for name in classes[1:]}
+        self.scores = {"val_dice": "val/dice"} | {f"val_dice_{name}": f"val/dice_{name}" for name in classes}
         self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *self.scores]
         self.rows: list[dict[str, Any]] = []
         self.best = float("-inf")

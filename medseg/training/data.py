@@ -25,8 +25,13 @@ class WholeCases(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         case = load(self.files[index])
-        kept = {name: case[name] for name in ("image", "geometry", "spacing", "unit")}
+        kept = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit")}
         return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
+
+
+def as_it_is(case: dict[str, Any]) -> dict[str, Any]:
+    """Keep a case's arrays arrays: the loader would make tensors of them, which go to the training device."""
+    return case
 
 
 class SegmentationData(LightningDataModule):
@@ -47,6 +52,7 @@ class SegmentationData(LightningDataModule):
         foreground: float = 0.33,
         workers: int = 0,
         seed: int = 0,
+        context: Sequence[int] | None = None,
         transforms: Sequence[Callable[[Any], Any]] = (),
     ) -> None:
         super().__init__()
@@ -57,6 +63,7 @@ class SegmentationData(LightningDataModule):
         self.patches = Patches(
             train,
             patch_size=patch_size,
+            context=context,
             foreground=foreground,
             seed=seed,
             transform=self.transform_sample,
@@ -73,7 +80,7 @@ class SegmentationData(LightningDataModule):
         return self.transform(sample)
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), and the cases' ``index`` (B,)."""
+        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``annotated`` (B, K), ``index`` (B,)."""
         length = self.steps_per_epoch * self.batch_size
         rank, ranks = self.rank_of_ranks
         return DataLoader(
@@ -91,4 +98,4 @@ class SegmentationData(LightningDataModule):
         count = len(self.val_files)
         # A rank without any would skip the validation that the others wait for in; a case seen twice counts once.
         share = [index % count for index in range(rank, max(count, ranks), ranks)]
-        return DataLoader(WholeCases(self.val_files), batch_size=None, sampler=share)
+        return DataLoader(WholeCases(self.val_files), batch_size=None, sampler=share, collate_fn=as_it_is)

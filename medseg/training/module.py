@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from medseg.build import build
 from medseg.evaluation.metrics import counts, dice
 from medseg.inference.segmenter import Segmenter
-from medseg.models.outputs import as_list
+from medseg.io.labels import LabelMap
+from medseg.models.slices import context_in_volume, logits_of, without_context
 from medseg.preprocessing.geometry import Geometry
 from medseg.seeding import seeded
 from medseg.training.progress import Progress
+from medseg.training.targets import region_targets
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
@@ -24,13 +26,14 @@ class SegmentationModule(LightningModule):
 
     Args:
         network: patches (B, C, *patch) to logits, a tensor or a list of them with the finest first.
-        loss: (logits (B, K, *), target (B, 1, *) int64) to a scalar.
+        loss: (logits (B, K, *), target int64) to a scalar; the target is (B, 1, *) class indices, or (B, K, *) for
+            regions.
         optimizer: a ``_target_`` specification, called with the network's parameters.
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch.
         segmenter: predicts a whole case; the same that ``medseg predict`` uses.
         progress: how far the run is.
-        classes: class names, background first.
+        label_map: the classes, and the regions if these are learned in their place.
         content: all that prediction needs, stored in every checkpoint under the key "medseg".
         seed: with the step it fixes every draw of the augmentation.
     """
@@ -45,23 +48,32 @@ class SegmentationModule(LightningModule):
         augmentations: Sequence[Augmentation],
         segmenter: Segmenter,
         progress: Progress,
-        classes: Sequence[str],
+        label_map: LabelMap,
         content: dict[str, Any],
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
         self.augmentations, self.segmenter, self.progress = list(augmentations), segmenter, progress
-        self.classes, self.content, self.seed = list(classes), content, seed
+        self.label_map, self.content, self.seed = label_map, content, seed
+        self.logits = logits_of(network, content["config"]["plan"])
+        self.context = context_in_volume(content["config"]["plan"])
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Augment a batch, run the network, return the loss."""
         image, label = self.augment(batch["image"], batch["label"], batch_idx)
-        loss = deep_loss(self.loss, as_list(self.network(image)), label.long())
+        target = self.target(without_context(label, self.context), batch["annotated"])
+        loss = deep_loss(self.loss, self.logits(image), target)
         size = len(image)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
+
+    def target(self, label: Tensor, annotated: Tensor) -> Tensor:
+        """Return what the outputs are compared with: (B, 1, *) class indices, or (B, R, *) regions; int64."""
+        if self.label_map.regions:
+            return region_targets(label, annotated, list(self.label_map.reported.values())).long()
+        return label.long()
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -80,22 +92,23 @@ class SegmentationModule(LightningModule):
         """Predict one whole case on its native grid and count its voxels."""
         geometry = Geometry.from_dict(batch["geometry"])
         predicted = self.segmenter(
-            lambda patches: as_list(self.network(patches)),
+            self.logits,
             batch["image"],
             geometry,
             spacing=batch["spacing"],
             unit=batch["unit"],
         )
-        self.case_counts[batch["index"]] = counts(predicted, batch["truth"], len(self.classes))
+        found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
+        self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the Dice of each class, the mean over cases, and the mean over classes."""
+        """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
         gathered = gather(self.case_counts)
-        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])[:, 1:]  # (cases, foreground classes)
+        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
         means = np.array(
             [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
         )
-        for name, value in zip(self.classes[1:], means, strict=True):
+        for name, value in zip(self.label_map.reported, means, strict=True):
             self.log(f"val/dice_{name}", float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
         self.log("val/dice", mean, prog_bar=True, sync_dist=True)  # equal on all ranks already
@@ -121,7 +134,7 @@ class SegmentationModule(LightningModule):
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
     """Return the loss over all outputs, each coarser one at half the weight of the one before.
 
-    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, 1, *) are brought to a coarser output's size by
+    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, C, *) are brought to a coarser output's size by
     nearest neighbour, so that every value stays a class.
     """
     weights = [0.5**level for level in range(len(outputs))]
@@ -132,7 +145,7 @@ def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Ten
 
 
 def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring class indices (B, 1, *) to another spatial shape by nearest neighbour."""
+    """Bring class indices (B, C, *) to another spatial shape by nearest neighbour."""
     if target.shape[2:] == torch.Size(shape):
         return target
     return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()

@@ -35,7 +35,8 @@ class Patches(Dataset[dict[str, Any]]):
     """The training patches: patch n is the same whenever and wherever it is drawn.
 
     Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
-    that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it.
+    that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it. A patch comes with
+    ``context`` voxels more on either side of each axis.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Patches(Dataset[dict[str, Any]]):
         foreground: float,
         seed: int,
         transform: Callable[[dict[str, Any]], dict[str, Any]],
+        context: Sequence[int] | None = None,
     ) -> None:
         self.files, self.patch_size, self.foreground = list(files), list(patch_size), foreground
         self.seed, self.transform = seed, transform
+        self.context = list(context or [0] * len(self.patch_size))
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         generator = seeded(self.seed, 0, n)
@@ -56,9 +59,12 @@ class Patches(Dataset[dict[str, Any]]):
         case = load(self.files[index])
         is_forced = int((n + 1) * self.foreground) > int(n * self.foreground)  # evenly, whatever the batch
         corner = draw_corner(case, self.patch_size, is_forced, generator)
+        corner = [start - context for start, context in zip(corner, self.context, strict=True)]
+        size = [patch + 2 * context for patch, context in zip(self.patch_size, self.context, strict=True)]
         sample = {
-            "image": cut(case["image"], corner, self.patch_size),
-            "label": cut(case["label"][None], corner, self.patch_size),
+            "image": cut(case["image"], corner, size),
+            "label": cut(case["label"][None], corner, size),
+            "annotated": case["annotated"],
             "index": index,
             "n": n,
         }

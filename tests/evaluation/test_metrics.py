@@ -17,6 +17,14 @@ def test_numbers_computed_by_hand() -> None:
     np.testing.assert_allclose(iou(found), [2 / 4, 1 / 4, 0, np.nan])
 
 
+def test_unions_and_unknown_voxels_by_hand() -> None:
+    prediction = np.array([1, 2, 2, 0, 3, 1], np.uint8)
+    truth = np.array([2, 2, 0, 1, 255, 255], np.uint8)  # the last two are unknown, whatever was predicted there
+    found = counts(prediction, truth, 4, [(1, 2), (2,), (1, 2, 3)])
+    assert found.tolist() == [[2, 3, 3], [1, 2, 2], [2, 3, 3]]
+    assert counts(prediction, truth, 4).tolist() == [[0, 1, 1], [0, 1, 1], [1, 2, 2], [0, 0, 0]]
+
+
 def test_agrees_with_monai_on_random_masks() -> None:
     from monai.metrics import compute_dice, compute_iou
 

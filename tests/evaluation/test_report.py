@@ -13,8 +13,11 @@ from scipy.stats import bootstrap
 
 from medseg.errors import MedsegError
 from medseg.evaluation.report import case_rows, confidence_interval, statistics, summarise, table, write_report
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
 
-NAMES = ["background", "oedema", "core [T1]"]
+LABELS = LabelMap({"background": 0, "oedema": 1, "core [T1]": 2})
+NAMES = ["oedema", "core [T1]"]
 
 
 def rows_of(cases: int = 12, unit: str = "mm", seed: int = 0) -> list[dict]:
@@ -22,12 +25,12 @@ def rows_of(cases: int = 12, unit: str = "mm", seed: int = 0) -> list[dict]:
     rng = np.random.default_rng(seed)
     rows = []
     for case in range(cases):
-        true = rng.integers(50, 200, 3)
-        predicted = true + rng.integers(-40, 40, 3)
+        true = rng.integers(50, 200, 2)
+        predicted = true + rng.integers(-40, 40, 2)
         found = np.stack([np.minimum(true, predicted) * 9 // 10, predicted, true], axis=1)
         if case % 4 == 0:
-            found[2] = [0, 7 if case % 8 else 0, 0]
-        rows += case_rows(f"case{case:02}", f"patient{case // 2}", found, NAMES, 2.5, unit)
+            found[1] = [0, 7 if case % 8 else 0, 0]
+        rows += case_rows(Case(f"case{case:02}", f"patient{case // 2}", ()), found, LABELS, 2.5, unit)
     return rows
 
 
@@ -38,8 +41,8 @@ def shown(summary: dict, width: int = 80) -> str:
 
 
 def test_rows_of_a_case_by_hand() -> None:
-    found = np.array([[900, 950, 960], [30, 40, 60], [0, 0, 0]])
-    oedema, core = case_rows("a", "p", found, NAMES, 2.5, "mm")
+    found = np.array([[30, 40, 60], [0, 0, 0]])
+    oedema, core = case_rows(Case("a", "p", ()), found, LABELS, 2.5, "mm")
     assert oedema == {
         "case": "a",
         "group": "p",
@@ -53,7 +56,28 @@ def test_rows_of_a_case_by_hand() -> None:
     }
     assert np.isnan(core["dice"])
     assert np.isnan(core["iou"])
-    assert not {"truth_ml", "predicted_ml"} & case_rows("a", "p", found, NAMES, 1.0, "px")[0].keys()
+    assert not {"truth_ml", "predicted_ml"} & case_rows(Case("a", "p", ()), found, LABELS, 1.0, "px")[0].keys()
+
+
+def test_regions_are_reported_in_place_of_classes_and_what_was_not_annotated_is_null() -> None:
+    labels = LabelMap(
+        {"background": 0, "edema": 2, "core": 1}, {"whole": ["edema", "core"], "core": ["core"]}, ["edema", "core"]
+    )
+    case = Case("a", "p", (), annotated=("core",), columns={"site": "Bonn"})
+    whole, core = case_rows(case, np.array([[3, 4, 5], [1, 2, 2]]), labels, 1.0, "px")
+    assert (whole["class"], core["class"], core["dice"], core["site"]) == ("whole", "core", 0.5, "Bonn")
+    assert np.isnan([whole[name] for name in ("dice", "iou", "truth_voxels")]).all()
+    assert whole["predicted_voxels"] == 4
+    summary = summarise([whole, core], list(labels.reported), "test")
+    assert summary["classes"]["whole"]["empty_truth"]["n"] == 0  # unknown is not empty
+    assert (summary["classes"]["whole"]["dice"]["mean"], summary["mean"]["dice"]) == (None, 0.5)
+
+
+def test_further_columns_of_a_table_are_kept(tmp_path: Path) -> None:
+    rows = case_rows(Case("a", "p", (), columns={"site": "Bonn"}), np.array([[1, 2, 2]] * 2), LABELS, 1.0, "px")
+    write_report(tmp_path, rows, summarise(rows, NAMES, "test"))
+    cells = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
+    assert [cell["site"] for cell in cells] == ["Bonn", "Bonn"]
 
 
 def test_statistics_against_the_standard_library() -> None:
@@ -116,7 +140,7 @@ def test_summary_has_the_promised_form() -> None:
     summary = summarise(rows, NAMES, "test")
     assert list(summary) == ["format", "subset", "n_cases", "classes", "mean"]
     assert (summary["format"], summary["subset"], summary["n_cases"]) == (1, "test", 20)
-    assert list(summary["classes"]) == NAMES[1:]  # background is not among them
+    assert list(summary["classes"]) == NAMES  # background is not among them
     core = summary["classes"]["core [T1]"]
     assert list(core["dice"]) == list(core["iou"]) == ["mean", "std", "median", "ci95", "n", "n_undefined"]
     assert (core["dice"]["n"], core["dice"]["n_undefined"]) == (17, 3)
@@ -124,7 +148,7 @@ def test_summary_has_the_promised_form() -> None:
     defined = [row["dice"] for row in rows if row["class"] == "core [T1]" and not np.isnan(row["dice"])]
     assert core["dice"]["mean"] == pytest.approx(np.mean(defined))
     assert defined.count(0.0) == 2  # a false finding counts as 0
-    means = [summary["classes"][name]["dice"]["mean"] for name in NAMES[1:]]
+    means = [summary["classes"][name]["dice"]["mean"] for name in NAMES]
     assert summary["mean"]["dice"] == pytest.approx(np.mean(means))
 
 
@@ -147,7 +171,7 @@ def test_json_csv_and_terminal_agree(tmp_path: Path, unit: str) -> None:
         cells = list(csv.DictReader(file))
     assert [cell["case"] for cell in cells] == [row["case"] for row in rows]
     lines = shown(summary).splitlines()
-    for name in NAMES[1:]:
+    for name in NAMES:
         for score in ("dice", "iou"):
             column = [float(cell[score]) for cell in cells if cell["class"] == name and cell[score]]
             assert np.mean(column) == stored["classes"][name][score]["mean"]
@@ -163,7 +187,7 @@ def test_json_csv_and_terminal_agree(tmp_path: Path, unit: str) -> None:
 
 
 def test_undefined_is_null_in_json_and_an_empty_cell(tmp_path: Path) -> None:
-    rows = case_rows("a", "p", np.array([[9, 9, 9], [0, 0, 0], [1, 2, 2]]), NAMES, 1.0, "px")
+    rows = case_rows(Case("a", "p", ()), np.array([[0, 0, 0], [1, 2, 2]]), LABELS, 1.0, "px")
     write_report(tmp_path, rows, summarise(rows, NAMES, "test"))
     assert "NaN" not in (tmp_path / "metrics.json").read_text()
     expected = "case,group,class,dice,iou,truth_voxels,predicted_voxels\na,p,oedema,,,0,0\na,p,core [T1],0.5,"
@@ -173,10 +197,13 @@ def test_undefined_is_null_in_json_and_an_empty_cell(tmp_path: Path) -> None:
 
 
 def test_table_fits_a_terminal_of_80_columns() -> None:
-    names = ["background", "left ventricular outflow tract and its valve", "b"]
-    found = np.array([[10, 10, 10], [8, 10, 10], [7, 9, 11]])
+    names = ["left ventricular outflow tract and its valve", "b"]
+    labels = LabelMap({"background": 0, names[0]: 1, "b": 2})
+    found = np.array([[8, 10, 10], [7, 9, 11]])
     rows = [
-        row for i in range(1000) for row in case_rows(f"{i}", f"{i}", found - np.array([i % 3, 0, 0]), names, 1.0, "mm")
+        row
+        for i in range(1000)
+        for row in case_rows(Case(f"{i}", f"{i}", ()), found - np.array([i % 3, 0, 0]), labels, 1.0, "mm")
     ]
     text = shown(summarise(rows, names, "test"))
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -129,6 +129,24 @@ def test_whole_numbers_in_any_type_are_labels(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "scaled.nii"), labels)
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(1 / 255, 0), (0.5, -3), (2, 1)])
+def test_labels_with_a_scale_and_an_intercept(tmp_path, slope, intercept):
+    stored = np.rint((np.arange(120).reshape(4, 5, 6) % 3 * 2 + 1 - intercept) / slope).astype(np.int16)
+    image = nib.Nifti1Image(stored, AFFINE)
+    image.header.set_slope_inter(slope, intercept)
+    nib.save(image, tmp_path / "m.nii")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.nii"), np.arange(120).reshape(4, 5, 6) % 3 * 2 + 1)
+
+
+def test_large_labels_in_16_bits_with_a_scale(tmp_path):
+    labels = np.resize([0, 2, 41, 1035, 2035], (4, 5, 6))  # of an atlas, as float quantised by nibabel
+    image = nib.Nifti1Image(labels.astype("f4"), AFFINE)
+    image.header.set_data_dtype(np.int16)
+    nib.save(image, tmp_path / "m.nii")
+    assert np.abs(nib.load(tmp_path / "m.nii").get_fdata() - labels).max() > 0.005
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.nii"), labels)
+
+
 def test_fractions_huge_values_and_channels_are_no_mask(tmp_path):
     with pytest.raises(MedsegError, match=r"p.nii: 120 voxels hold no label, for example 0.5"):
         read_mask(save(tmp_path / "p.nii", np.full((4, 5, 6), 0.5, np.float32)))

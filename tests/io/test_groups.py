@@ -51,7 +51,7 @@ def test_unusable_sources_are_refused(source, message):
     ("table", "message"),
     [
         ("id,group\np1-IM-1,A\np1-IM-2,\n", "2 of 3 cases no group:\n  - p1-IM-2\n  - p2-IM-1"),
-        ("id,patient\np1-IM-1,A\n", "needs the columns id and group, it has id, patient"),
+        ("id,patient\np1-IM-1,A\n", "needs the column group, it has id, patient"),
         ("", "it has none"),
         ("id,group\np1-IM-1,A\np1-IM-1,B\n", "gives p1-IM-1 two groups: A and B"),
     ],

@@ -5,11 +5,18 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
+from medseg.io.annotation import found_values
+from medseg.io.case import Case, LabelFile
+from medseg.io.dataset import values_of
 from medseg.io.files import read_mask
-from medseg.io.labels import LabelMap, file_value, number
+from medseg.io.labels import IGNORE, LabelMap, file_value, number
 from medseg.io.pictures import COLOUR
 
 BRATS = LabelMap({"background": 0, "necrosis": 4, "edema": 1, "enhancing": 2})
+
+
+def masked(path):
+    return Case(path.stem, path.stem, (), (LabelFile(path),))
 
 
 def save(path, pixels):
@@ -71,14 +78,14 @@ def test_number_and_file_value_are_inverse():
     ],
 )
 def test_classes_are_read_off_all_masks(tmp_path, values, labels):
-    paths = [save(tmp_path / f"{value}.png", np.full((3, 4), value)) for value in values]
-    assert LabelMap.from_masks(paths).labels == labels
-    assert list(LabelMap.from_masks(paths[::-1]).labels) == list(labels)
+    cases = [masked(save(tmp_path / f"{value}.png", np.full((3, 4), value))) for value in values]
+    assert LabelMap.from_values(values_of(cases)).labels == labels
+    assert list(LabelMap.from_values(values_of(cases[::-1])).labels) == list(labels)
 
 
 def test_coloured_classes_are_read_off_masks(tmp_path):
     path = save(tmp_path / "m.png", [[[0, 0, 0], [255, 0, 0], [0, 255, 0]]])
-    assert LabelMap.from_masks([path]).labels == {
+    assert LabelMap.from_values(found_values(masked(path))).labels == {
         "background": 0,
         "class_00ff00": "#00ff00",
         "class_ff0000": "#ff0000",
@@ -88,10 +95,12 @@ def test_coloured_classes_are_read_off_masks(tmp_path):
 def test_masks_without_classes_or_with_grey_levels_are_refused(tmp_path):
     empty = save(tmp_path / "empty.png", np.zeros((3, 4)))
     with pytest.raises(MedsegError, match="the masks hold 0 only, so no foreground"):
-        LabelMap.from_masks([empty])
+        LabelMap.from_values(found_values(masked(empty)))
     ramp = save(tmp_path / "ramp.png", np.arange(40)[None])
-    with pytest.raises(MedsegError, match=r"ramp.png: over 32 values.*0, 1, 2, .* and 30 more.*dataset.labels="):
-        LabelMap.from_masks([empty, ramp])
+    with pytest.raises(MedsegError, match=r"ramp: over 32 values.*0, 1, 2, .* and 30 more.*dataset.labels="):
+        values_of((masked(empty), masked(ramp)))
+    with pytest.raises(MedsegError, match=r"over 32 values: 0, 1, 2, .* and 23 more"):
+        LabelMap.from_values(range(33))
 
 
 @pytest.mark.parametrize(
@@ -104,10 +113,71 @@ def test_masks_without_classes_or_with_grey_levels_are_refused(tmp_path):
         ({"background": 0, "a": 255, "b": "#ffffff"}, "255 is the value of more than one class"),
         ({"background": 0, "a": "red"}, "a: 'red' is neither a whole number nor a colour"),
         ({"background": 0, "a": 1.5}, "a: 1.5 is neither"),
-        ({"background": 0, "a": [1, 2]}, r"a: \[1, 2\] is neither"),
+        ({"background": 0, "a": [1, "x"]}, "a: 'x' is neither"),
+        ({"background": 0, "a": []}, "a has no value"),
+        ({"background": 0, "a": [1, 2], "b": 2}, "2 is the value of more than one class"),
+        ({"background": 0, "a": 1, "ignore": 1}, "1 is the value of more than one class"),
+        ({"background": 0, "ignore": 1}, "1 classes; 2 to 255"),
+        ({"ignore": 9, "background": 0, "a": 1}, "ignore is no class and cannot be the first"),
         ({"background": False, "a": 1}, "background: False is neither"),
     ],
 )
 def test_wrong_classes_are_refused(labels, message):
     with pytest.raises(MedsegError, match=message):
         LabelMap(labels)
+
+
+def test_merged_classes_are_written_with_their_first_value():
+    label_map = LabelMap({"background": [0, 9], "organ": [4, 1, 2]})
+    indices = label_map.encode(np.array([[0, 9, 1], [2, 4, 0]], np.int32), "m.nii")
+    assert indices.tolist() == [[0, 0, 1], [1, 1, 0]]
+    assert label_map.decode(indices).tolist() == [[0, 0, 4], [4, 4, 0]]
+
+
+def test_ignored_values_are_no_class():
+    label_map = LabelMap({"background": 0, "ignore": [7, -1], "organ": 1})
+    assert label_map.encode(np.array([0, 1, 7, -1], np.int32), "m.nii").tolist() == [0, 1, IGNORE, IGNORE]
+    assert (label_map.names, label_map.values) == (("background", "organ"), (0, 1))
+    assert label_map.reported == {"organ": (1,)}
+
+
+BRATS_REGIONS = {"WT": ["necrosis", "edema", "enhancing"], "TC": ["necrosis", "enhancing"], "ET": ["enhancing"]}
+
+
+def test_regions_are_what_is_learned_and_reported():
+    label_map = LabelMap(BRATS.labels, BRATS_REGIONS)
+    assert label_map.outputs == ("WT", "TC", "ET")
+    assert label_map.reported == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
+    assert [label_map.names[index] for index in label_map.painted] == ["edema", "necrosis", "enhancing"]
+    assert BRATS.outputs == BRATS.names
+    assert BRATS.painted == ()
+
+
+def test_the_order_of_regions_may_say_what_paints_them():
+    label_map = LabelMap(BRATS.labels, BRATS_REGIONS, ["necrosis", "edema", "enhancing"])
+    assert label_map.painted == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("regions", "order", "message"),
+    [
+        ({"WT": ["oedema"]}, None, "WT: 'oedema' is no foreground class. Did you mean 'edema'"),
+        ({"WT": ["background", "edema"]}, None, "WT: 'background' is no foreground class"),
+        ({"WT": []}, None, "WT has no classes"),
+        ({"WT": ["edema", "necrosis"]}, None, "WT: edema, necrosis would be painted; one class is needed"),
+        ({"ET": ["edema"], "WT": ["edema", "necrosis"]}, None, "ET: no class would be painted"),
+        ({"WT": ["edema"]}, ["edema", "necrosis"], "must name a class for each of the 1 regions"),
+        ({"WT": ["edema"]}, ["tumour"], "region_order: 'tumour' is no foreground class"),
+    ],
+)
+def test_regions_that_cannot_be_painted_are_refused(regions, order, message):
+    with pytest.raises(MedsegError, match=message):
+        LabelMap(BRATS.labels, regions, order)
+
+
+def test_what_is_known_of_a_partly_annotated_case():
+    label_map = LabelMap(BRATS.labels, BRATS_REGIONS)
+    some = label_map.annotated(("edema", "enhancing"))
+    assert some.tolist() == [True, False, True, True]
+    assert label_map.is_known(some).tolist() == [False, False, True]
+    assert label_map.is_known(label_map.annotated(None)).all()

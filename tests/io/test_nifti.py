@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from medseg.errors import MedsegError
-from medseg.io.case import Scan
-from medseg.io.files import read_mask, read_scan, write_mask
+from medseg.io.case import Case, LabelFile, Scan
+from medseg.io.files import read_case, read_mask, read_scan, write_mask
 
 OBLIQUE = np.array([[0.1, -0.9, 0.2, 11], [-1.4, 0.1, 0.3, -7], [0.2, 0.3, 2.4, 5], [0, 0, 0, 1.0]])
 
@@ -36,6 +36,8 @@ def noise(*shape, dtype="f4"):
         ((4, 5, 1, 3), (3, 4, 5)),
         ((4, 5, 1, 1, 3), (3, 4, 5)),
         ((4, 5, 6), (1, 4, 5, 6)),
+        ((4, 5, 6, 1), (1, 4, 5, 6)),
+        ((4, 5, 1, 1), (1, 4, 5)),
         ((1, 5, 6), (1, 1, 5, 6)),
         ((4, 5, 6, 2), (2, 4, 5, 6)),
         ((4, 5, 6, 1, 3), (3, 4, 5, 6)),
@@ -55,6 +57,53 @@ def test_forms_of_arrays_become_channels_first_and_back(tmp_path, stored, shape,
     write_mask(tmp_path / f"mask{suffix}", values, scan)
     assert nib.load(tmp_path / f"mask{suffix}").shape == stored[:3]
     np.testing.assert_array_equal(read_mask(tmp_path / f"mask{suffix}", scan), values)
+
+
+@pytest.mark.parametrize("stored", [(4, 5), (4, 5, 1), (4, 5, 1, 1)])
+@pytest.mark.parametrize("image", [(4, 5), (4, 5, 1), (4, 5, 1, 3)])
+def test_masks_of_pictures_in_any_form(tmp_path, stored, image):
+    scan = read_scan([save(tmp_path / "x.nii", noise(*image))])
+    labels = noise(*stored, dtype="u1")
+    mask = read_mask(save(tmp_path / "m.nii", labels), scan)
+    np.testing.assert_array_equal(mask, labels.reshape(4, 5))
+
+
+@pytest.mark.parametrize("stored", [(4, 5, 6), (4, 5, 6, 1), (4, 5, 6, 1, 1)])
+def test_masks_of_volumes_in_any_form(tmp_path, stored):
+    scan = read_scan([save(tmp_path / "x.nii", noise(4, 5, 6, 1))])
+    labels = noise(*stored, dtype="u1")
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "m.nii", labels), scan), labels.reshape(4, 5, 6))
+
+
+def test_slices_stored_as_times_are_told_by_the_mask_or_by_what_is_wanted(tmp_path):
+    stack, labels = noise(4, 5, 1, 3), noise(4, 5, 1, 3, dtype="u1")
+    image, mask = save(tmp_path / "x.nii", stack), save(tmp_path / "m.nii", labels)
+    alone = Case("c", "c", (image,))
+    assert read_case(alone).image.shape == (3, 4, 5)  # it may as well be the colours of a picture
+    for scan in (read_case(Case("c", "c", (image,), (LabelFile(mask),))), read_case(alone, spatial_dims=3)):
+        np.testing.assert_array_equal(scan.image, stack.reshape(1, 4, 5, 3))
+        np.testing.assert_array_equal(read_mask(mask, scan), labels.reshape(4, 5, 3))
+        np.testing.assert_allclose(scan.affine, OBLIQUE, atol=1e-6)
+        write_mask(tmp_path / "out.nii", labels.reshape(4, 5, 3), scan)
+        written = nib.load(tmp_path / "out.nii")
+        np.testing.assert_array_equal(np.asarray(written.dataobj), labels)
+        np.testing.assert_array_equal(written.affine, nib.load(image).affine)
+    flat = Case("c", "c", (image,), (LabelFile(save(tmp_path / "flat.nii", labels[..., 0])),))
+    assert read_case(flat, spatial_dims=2).image.shape == (3, 4, 5)
+
+
+def test_slices_without_a_distance_are_refused(tmp_path):
+    flat = OBLIQUE * [1, 1, 0, 1]
+    image = nib.Nifti1Image(noise(4, 5, 1, 3), OBLIQUE)
+    image.header.set_sform(flat, 1)
+    image.header.set_qform(None, 0)
+    image.header["pixdim"][3] = 0
+    raw = bytearray(image.to_bytes())
+    raw[280:328] = flat[:3].astype("<f4").tobytes()
+    (tmp_path / "x.nii").write_bytes(raw)
+    assert read_scan([tmp_path / "x.nii"]).image.shape == (3, 4, 5)
+    with pytest.raises(MedsegError, match=r"x.nii: the affine .* is singular"):
+        read_case(Case("c", "c", (tmp_path / "x.nii",)), spatial_dims=3)
 
 
 def test_agrees_with_simpleitk_on_oblique_scaled_integers(tmp_path):

@@ -275,6 +275,85 @@ def test_folder_of_nifti(tmp_path, dims, channels):
     np.testing.assert_array_equal(np.asarray(mask.dataobj).reshape(label.shape), label)
 
 
+@pytest.mark.parametrize(
+    ("layout", "mask", "unlabelled"),
+    [
+        (
+            "brats2012",
+            "TrainingData/HGG/brats_tcia_pat000_0002/VSD.Brain_3more.XX.O.OT",
+            "ValidationData/brats_tcia_pat002_0001/VSD.Brain.XX.O.MR_T1c",
+        ),
+        (
+            "brats2018",
+            "TrainingData/HGG/Brats18_TCIA05_000_2/Brats18_TCIA05_000_2_seg",
+            "ValidationData/Brats18_TCIA05_002_1/Brats18_TCIA05_002_1_t1ce",
+        ),
+        (
+            "brats2020",
+            "TrainingData/BraTS20_Training_356/BraTS20_Training_356_seg",
+            "ValidationData/BraTS20_Validation_359/BraTS20_Validation_359_t1ce",
+        ),
+        (
+            "brats2023",
+            "TrainingData/BraTS-GLI-00000-001/BraTS-GLI-00000-001-seg",
+            "ValidationData/BraTS-GLI-00002-000/BraTS-GLI-00002-000-t1c",
+        ),
+        (
+            "brats2024",
+            "TrainingData/BraTS-GLI-00000-101/BraTS-GLI-00000-101-seg",
+            "ValidationData/BraTS-GLI-00002-100/BraTS-GLI-00002-100-t1c",
+        ),
+        ("brats_decathlon", "labelsTr/BRATS_001", "imagesTs/BRATS_004"),
+    ],
+)
+def test_brats(tmp_path, layout, mask, unlabelled):
+    root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=4, **SMALL)
+    made, label = make_phantom(1, dims=3, channels=4, size=20, seed=3)
+    values = np.asarray(nib.load(root / f"{mask}.nii.gz").dataobj)
+    edema, core, enhancing = (np.unique(values[label == part]).tolist() for part in PARTS)
+    assert np.unique(values[label == 0]).tolist() == [0]
+    by_hand = {
+        "brats2012": ([2], [1, 3], [4]),
+        "brats2018": ([2], [1], [4]),
+        "brats2020": ([2], [1], [4]),
+        "brats2023": ([2], [1], [3]),
+        "brats2024": ([2], [1, 4], [3]),
+        "brats_decathlon": ([1], [2], [3]),
+    }
+    assert (edema, core, enhancing) == by_hand[layout]
+    if len(core) == 2:  # the fourth class is the upper half of the core
+        lower, upper = (
+            nib.affines.apply_affine(made.affine, np.argwhere((values == v) & (label == CORE)))[:, 2] for v in core
+        )
+        assert lower.max() < upper.min()
+    contrast = make_phantom(4, dims=3, channels=4, size=20, seed=3)[0].image[1]  # of a patient without masks
+    stored = nib.load(root / f"{unlabelled}.nii.gz").get_fdata()
+    np.testing.assert_array_equal(stored[..., 2] if stored.ndim == 4 else stored, contrast)
+    assert len(list(root.rglob("*.nii.gz"))) == (8 if layout == "brats_decathlon" else 5 * 3 + 4 * 2)
+
+
+def test_brats_2020_has_its_oddities(tmp_path):
+    root = write_phantom(tmp_path / "set", layout="brats2020", dims=3, channels=4, **SMALL)
+    assert (root / "TrainingData/BraTS20_Training_355/W39_1998.09.19_Segm.nii.gz").is_file()
+    assert not (root / "TrainingData/BraTS20_Training_355/BraTS20_Training_355_seg.nii.gz").exists()
+    assert (root / "TrainingData/name_mapping.csv").read_text().split() == [
+        "Grade,BraTS_2019_subject_ID,BraTS_2020_subject_ID",
+        "HGG,BraTS19_TCIA05_000_1,BraTS20_Training_355",
+        "HGG,BraTS19_TCIA05_000_2,BraTS20_Training_356",
+        "LGG,BraTS19_TCIA05_001_1,BraTS20_Training_357",
+    ]
+
+
+def test_brats_2021_has_a_patient_a_case(tmp_path):
+    root = write_phantom(tmp_path / "set", layout="brats2021", dims=3, channels=4, **SMALL)
+    with (root / "groups.csv").open(newline="") as file:
+        groups = {row["id"]: row["group"] for row in csv.DictReader(file)}
+    assert len(set(groups.values())) == len(groups) == 5
+    image = nib.load(root / "TrainingData/BraTS2021_00356/BraTS2021_00356_t2.nii.gz")
+    scan, _ = make_phantom(2, dims=3, channels=4, size=20, seed=3)  # of the second patient
+    np.testing.assert_array_equal(image.get_fdata(), scan.image[3])
+
+
 @pytest.mark.parametrize(("layout", "name"), [("decathlon", "phantom"), ("folder", "case")])
 def test_groups_name_the_patients(tmp_path, layout, name):
     root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=1, **SMALL)
@@ -341,6 +420,8 @@ def test_writers_at_once_make_one_whole_set(tmp_path):
     [
         ({"layout": "decatlon"}, "Did you mean 'decathlon'"),
         ({"layout": "decathlon", "dims": 2}, "use layout='folder'"),
+        ({"layout": "brats2018"}, "layout='brats2018' holds volumes, not dims=2"),
+        ({"layout": "brats2018", "dims": 3}, "layout='brats2018' has 4 channels, not channels=1"),
         ({"suffix": ".mha"}, "choose one of .nii.gz"),
         ({"dims": 3, "suffix": ".png"}, "choose one of .nii.gz, .nii"),
         ({"cases": 0}, "cases=0"),

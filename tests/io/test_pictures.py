@@ -154,3 +154,10 @@ def test_real_colour_coded_masks_are_two_grey_values(real_data):
     values = read_mask(path)
     assert set(np.unique(values)) <= {0, 255}
     np.testing.assert_array_equal(values, skimage.io.imread(path)[..., 0])
+
+
+def test_float_masks_are_labels_where_they_are_whole(tmp_path):
+    labels = np.resize([0, 1, 4], (6, 7))
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "m.tif", labels.astype(np.float32))), labels)
+    with pytest.raises(MedsegError, match=r"m.tif: 14 voxels hold no label, for example 0.5"):
+        read_mask(save(tmp_path / "m.tif", labels.astype(np.float32) / 2))

@@ -112,6 +112,56 @@ def test_a_table_names_parts(tmp_path):
         make_split(cases(3), val=0.1, test=0.2, file=write(tmp_path / "t.csv", "id,part\np00-0,train\np01-0,valid\n"))
 
 
+def with_parts(*parts, groups=None):
+    return [
+        Case(f"p{i}", group, (), columns={"site": "Ulm", "split": part})
+        for i, (part, group) in enumerate(zip(parts, groups or map(str, range(9)), strict=False))
+    ]
+
+
+def test_a_tables_column_names_parts(caplog):
+    caplog.set_level("INFO")
+    found = with_parts("val", "train", "test", "train")
+    assert make_split(found, val=0.1, test=0.2) == Split(("p1", "p3"), ("p0",), ("p2",))
+    assert "the table's column 'split'" in caplog.text
+    assert make_split(with_parts("", "", "", ""), val=0.25, test=0.25) == make_split(
+        [Case(f"p{i}", str(i), ()) for i in range(4)], val=0.25, test=0.25
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (with_parts("train", "", "valid"), r"(?s)for every case, or empty for all.*p1: empty.*p2: valid"),
+        (
+            with_parts("train", "val", groups=["x", "x"]),
+            "column 'split' does not fit.*\n.*the group x is in train and val",
+        ),
+        (with_parts("train", "test"), "the part 'val' has no case"),
+    ],
+)
+def test_a_column_that_does_not_fit_is_refused(found, message):
+    with pytest.raises(MedsegError, match=message):
+        make_split(found, val=0.1, test=0.2)
+
+
+def test_what_the_user_gives_goes_before_what_came_with_the_data(tmp_path):
+    folds = [{"train": ["p0"], "val": ["p1"]}]
+    came = tmp_path / "splits_final.json"
+    write(came, folds)
+    plain = [Case(f"p{i}", str(i), ()) for i in range(9)]
+    assert make_split(plain, val=0.1, test=0.2, found=came) == Split(("p0",), ("p1",), ())
+    given = write(tmp_path / "given.csv", "id,split\np3,train\np4,val\n")
+    assert make_split(plain, val=0.1, test=0.2, file=given, found=came) == Split(("p3",), ("p4",), ())
+    drawn = make_split(plain, val=0.1, test=0.2, folds=3)
+    assert make_split(plain, val=0.1, test=0.2, folds=3, found=came) == drawn
+    assert make_split(with_parts(*["train"] * 8, "val"), val=0.1, test=0.2, folds=3) == drawn
+    column = make_split(with_parts("val", "train"), val=0.1, test=0.2, found=came)
+    assert column == Split(("p1",), ("p0",), ())
+    with pytest.raises(MedsegError, match=r"split.fold=1: .*splits_final.json holds 1 folds"):
+        make_split(plain, val=0.1, test=0.2, fold=1, found=came)
+
+
 def test_every_misfit_of_a_file_is_listed(tmp_path):
     content = {"format": 1, "train": ["p00-0", "p01-0", "p01-0"], "val": [], "test": ["p0l-1"]}
     with pytest.raises(MedsegError) as error:

@@ -58,7 +58,7 @@ def test_masks_of_predict_give_the_report_and_monai_agrees(trained, composed, wo
     dice = DiceMetric(include_background=False, reduction="none", num_classes=4)
     iou = MeanIoU(include_background=False, reduction="none")
     for name in ids:
-        truth = torch.from_numpy(read_mask(cases[name].label).astype(np.int64))
+        truth = torch.from_numpy(read_mask(cases[name].labels[0].path).astype(np.int64))
         mask = torch.from_numpy(read_mask(tmp_path / "masks" / cases[name].images[0].name).astype(np.int64))
         dice(mask[None, None], truth[None, None])
         one_hot = [torch.nn.functional.one_hot(x, 4).movedim(-1, 0)[None] for x in (mask, truth)]

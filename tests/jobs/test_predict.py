@@ -20,7 +20,9 @@ HERE = str(Path(__file__).parent)
 TARGET = "thresholding.Threshold"
 
 
-def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), endings=None, **inference):
+def write_checkpoint(
+    path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), endings=None, reading=("error", 0), **inference
+):
     """A checkpoint as medseg writes it, with the thresholding network in it."""
     preprocessing = {
         "spacing": spacing, "resize": resize, "crop": True, "normalize": ["none"] * channels, "window": None,
@@ -32,10 +34,11 @@ def write_checkpoint(path, *, dims, channels=1, spacing=None, resize=None, value
         "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
         "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
         "trainer": {"precision": "fp32"},
-        "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims))},
+        "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims)), "slice_axis": None, "context": 0},
+        "dataset": {"name": "test"} | dict(zip(("geometry", "reference"), reading, strict=True)),
     }
     content = {
-        "format": 1, "version": "0", "config": config, "channels": endings,
+        "format": 2, "version": "0", "config": config, "channels": endings, "regions": None, "region_order": None,
         "classes": {"background": values[0], "thing": values[1]},
     }  # fmt: skip
     torch.save({"state_dict": {}, "medseg": content}, path)
@@ -67,16 +70,18 @@ def blob(shape):
     return body
 
 
-def oriented(order, flips, spacing=(1.0, 1.3, 0.8), oblique=False):
-    """An affine whose voxel axis a runs along world axis order[a], backwards where flipped."""
+TURN = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
+SHEAR = np.array([[1, 0.2, 0], [0, 1, -0.3], [0.1, 0, 1]])
+KINDS = {"straight": np.eye(3), "oblique": TURN, "sheared": TURN @ SHEAR}
+
+
+def oriented(order, flips, spacing=(1.0, 1.3, 0.8), kind="straight"):
+    """An affine whose voxel axis a runs along world axis order[a], backwards where flipped, more or less so."""
     affine = np.eye(4)
     affine[:3, :3] = 0
     for axis, (world, flip) in enumerate(zip(order, flips, strict=True)):
         affine[world, axis] = spacing[axis] * (-1 if flip else 1)
-    if oblique:
-        angle = 0.3
-        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        affine[:3, :3] = turn @ affine[:3, :3]
+    affine[:3, :3] = KINDS[kind] @ affine[:3, :3]
     affine[:3, 3] = [-30, 12.5, 7]
     return affine
 
@@ -91,10 +96,12 @@ def assert_same_place(mask, body):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 @pytest.mark.parametrize("flips", list(itertools.product([False, True], repeat=3)))
-@pytest.mark.parametrize("spacing", [None, [1.1, 0.9, 1.2]])
-def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, spacing):
+@pytest.mark.parametrize(
+    ("kind", "spacing"), [("straight", None), ("straight", [1.1, 0.9, 1.2]), ("oblique", None), ("sheared", None)]
+)
+def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, kind, spacing):
     body = blob((18, 22, 26))
-    affine = oriented(order, flips)
+    affine = oriented(order, flips, kind=kind)
     nib.Nifti1Image(body.astype(np.float32), affine).to_filename(tmp_path / "scan.nii")
     run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=3, spacing=spacing), tmp_path / "scan.nii")
     result = nib.load(tmp_path / "masks" / "scan.nii")
@@ -111,7 +118,7 @@ def test_axis_orders_and_flips(run_predict, tmp_path, order, flips, spacing):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_oblique_scans_scaled_integers_and_single_slices(run_predict, tmp_path, suffix, shape, scaled):
     body = blob([n for n in shape if n > 1]).reshape(shape)
-    affine = oriented((2, 0, 1), (True, False, True), oblique=True)
+    affine = oriented((2, 0, 1), (True, False, True), kind="oblique")
     image = (
         nib.Nifti1Image((body * 100).astype(np.int16), affine)
         if scaled
@@ -178,7 +185,7 @@ def test_a_file_a_channel_and_a_case_that_lacks_one(run_predict, tmp_path):
     source.mkdir()
     for name in ("p1_t1", "p1_t2", "p2_t1"):
         nib.save(nib.Nifti1Image(body.astype(np.float32), np.eye(4)), source / f"{name}.nii.gz")
-    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3, channels=2, endings=["_t1", "_t2"])
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3, channels=2, endings=[["_t1"], ["_t2"]])
     result = run_predict(checkpoint, source)
     assert result["status"] == "some_failed"
     assert "p2 has no file ending in _t2" in result["reason"]
@@ -186,12 +193,52 @@ def test_a_file_a_channel_and_a_case_that_lacks_one(run_predict, tmp_path):
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "masks" / "p1.nii.gz").dataobj) == 1, body)
 
 
+def write_channels(folder, affines):
+    """Write the same body once a channel, on grids of its own around the world's origin; return it on the last."""
+    folder.mkdir()
+    for name, affine in affines.items():
+        affine[:3, 3] = -affine[:3, :3] @ np.full(3, 14.5)
+        mm = nib.affines.apply_affine(affine, np.moveaxis(np.indices((30, 30, 30)), 0, -1))
+        body = np.linalg.norm(mm / [6, 8, 10] - [0.2, 0, 0.1], axis=-1) < 1
+        body |= (np.abs(mm - [-5, -6, 6]) < 2.5).all(-1)
+        nib.Nifti1Image(body.astype(np.float32), affine).to_filename(folder / f"p1_{name}.nii.gz")
+    return body
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("flips", [(False, False, True), (True, False, True), (True, True, True)])
+def test_channels_in_different_orientations(run_predict, tmp_path, order, flips):
+    affines = {"t1": oriented((1, 2, 0), (False, True, False), (1, 1, 1)), "t2": oriented(order, flips, (1, 1, 1))}
+    body = write_channels(tmp_path / "scans", affines)
+    checkpoint = write_checkpoint(
+        tmp_path / "c.ckpt", dims=3, channels=2, endings=[["_t1"], ["_t2"]], reading=("resample", 1)
+    )
+    run_predict(checkpoint, tmp_path / "scans")
+    result = nib.load(tmp_path / "masks" / "p1.nii.gz")
+    np.testing.assert_allclose(result.affine, affines["t2"], atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(result.dataobj), body)  # of the first channel, on the grid of the second
+
+
+@pytest.mark.parametrize(("kind", "spacing"), [("oblique", (1.2, 0.9, 1)), ("sheared", (0.9, 1.1, 1.2))])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_channels_on_oblique_and_sheared_grids(run_predict, tmp_path, kind, spacing, order):
+    affines = {"t1": oriented(order, (True, False, True), spacing, kind), "t2": oriented((0, 1, 2), [False] * 3)}
+    body = write_channels(tmp_path / "scans", affines)
+    names = {"dims": 3, "channels": 2, "endings": [["_t1"], ["_t2"]]}
+    run_predict(write_checkpoint(tmp_path / "c.ckpt", **names, reading=("resample", 1)), tmp_path / "scans")
+    mask = np.asarray(nib.load(tmp_path / "masks" / "p1.nii.gz").dataobj) == 1
+    assert_same_place(mask, body)
+    assert 2 * (mask & body).sum() / (mask.sum() + body.sum()) > 0.95
+    with pytest.raises(MedsegError, match=r"p1_t2.nii.gz: its affine"):
+        run_predict(write_checkpoint(tmp_path / "c.ckpt", **names), tmp_path / "scans")
+
+
 def test_colliding_names_are_refused_before_anything_is_written(run_predict, tmp_path):
     source = tmp_path / "scans"
     source.mkdir()
     for name in ("a.png", "a.jpg"):
         Image.fromarray((blob((20, 20)) * 255).astype(np.uint8)).save(source / name)
-    with pytest.raises(MedsegError, match=r"suffix only(.|\n)*a\.(jpg|png) and .*a\.(jpg|png)"):
+    with pytest.raises(MedsegError, match=r"a\.jpg and .*a\.png differ in their suffix only"):
         run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2), source)
     assert not (tmp_path / "masks").exists()
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.io.case import Case
+from medseg.io.case import Case, LabelFile
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import cached, load
 from medseg.preprocessing.geometry import Geometry
@@ -23,12 +23,12 @@ def case(tmp_path):
     image = np.random.default_rng(0).normal(size=(12, 14, 16)).astype(np.float32)
     nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "image.nii")
     nib.save(nib.Nifti1Image((image > 1).astype(np.uint8) * 5, np.eye(4)), tmp_path / "mask.nii")
-    return Case("a", "a", (tmp_path / "image.nii",), tmp_path / "mask.nii")
+    return Case("a", "a", (tmp_path / "image.nii",), (LabelFile(tmp_path / "mask.nii"),))
 
 
 def test_what_is_stored_is_what_was_prepared(case, tmp_path):
     content = load(cached(case, PREPROCESSOR, CLASSES, tmp_path / "cache"))
-    truth = np.asarray(nib.load(case.label).dataobj) == 5
+    truth = np.asarray(nib.load(case.labels[0].path).dataobj) == 5
     np.testing.assert_array_equal(content["truth"].numpy() == 1, truth)
     assert content["image"].shape == (1, *Geometry.from_dict(content["geometry"]).shape)
     foreground = content["image"][content["image"] > content["image"].min()]  # what the statistics are taken over

@@ -7,13 +7,19 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.plan import fit_patch, limit, make_plan, mirror_axes, topology
 
 CONFIG = {
     "model": {"_target_": "medseg.models.UNet", "spatial_dims": None, "depth": None, "base_channels": None},
     "preprocessing": {"spacing": None, "resize": None, "normalize": None, "window": None, "crop": True},
-    "plan": {"patch_size": None, "strides": None, "kernel_sizes": None},
+    "plan": {
+        **dict.fromkeys(("patch_size", "strides", "kernel_sizes", "divisor", "mirror_axes", "slice_axis")),
+        "budget": 1.0,
+        "context": 0,
+    },
+    "augment": {"spatial": None},
 }
 
 
@@ -30,8 +36,12 @@ def make_fingerprint(shapes, spacing, *, channels=1, unit="mm"):
     )
 
 
+def label_map(classes):
+    return LabelMap({name: value for value, name in enumerate(classes)})
+
+
 def plan_for(fingerprint, config=CONFIG, modality=("mri",), device="cpu", classes=("background", "lesion")):
-    return make_plan(config, fingerprint, classes, modality, torch.device(device))
+    return make_plan(config, fingerprint, label_map(classes), modality, torch.device(device))
 
 
 def test_hippocampus_comes_out_like_nnunet():
@@ -67,7 +77,7 @@ def test_a_depth_from_the_config_is_kept_and_the_patch_made_to_fit(depth):
 
 def test_a_patch_that_does_not_fit_the_depth_is_refused_with_one_that_does():
     with pytest.raises(MedsegError, match=r"\[40, 40\].*multiples of \[16, 16\].*\[48, 48\]"):
-        fit_patch([40, 40], [[2, 2]] * 4, is_given=True)
+        fit_patch([40, 40], [16, 16], is_given=True)
 
 
 def test_pictures_keep_their_pixels():
@@ -95,20 +105,66 @@ def test_the_longest_axes_are_cut_first():
 
 @pytest.mark.parametrize("names", [("background", "left kidney", "right kidney"), ("background", "lung_l", "lung_r")])
 def test_left_and_right_are_not_mirrored(names):
-    assert mirror_axes(names, make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
-    assert mirror_axes(names, make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
-    assert mirror_axes(names, make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
+    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
+    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
+    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
 
 
 def test_other_names_are_mirrored_wherever_the_images_are_symmetric():
     names = ("background", "upright lesion", "liver")
-    assert mirror_axes(names, make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [0, 1, 2]
+    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [0, 1, 2]
 
 
-def test_a_network_of_other_dimensions_is_refused():
-    config = CONFIG | {"model": CONFIG["model"] | {"spatial_dims": 2}}
-    with pytest.raises(MedsegError, match=r"model\.spatial_dims=2.*3D"):
-        plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), config)
+@pytest.mark.parametrize("key", ["plan", "augment"])
+def test_mirroring_left_and_right_by_config_is_refused(key):
+    config = (
+        changed("plan", mirror_axes=[0]) if key == "plan" else CONFIG | {"augment": {"spatial": {"mirror_axes": [0]}}}
+    )
+    with pytest.raises(MedsegError, match=r"mirror_axes=\[0\].*left to right.*kidney_left, kidney_right"):
+        plan_for(
+            make_fingerprint([(32,) * 3], (1, 1, 1)), config, classes=("background", "kidney_left", "kidney_right")
+        )
+
+
+def test_a_3d_network_on_pictures_is_refused():
+    with pytest.raises(MedsegError, match=r"model\.spatial_dims=3.*2D"):
+        plan_for(make_fingerprint([(35, 50)], (1, 1), unit="px"), changed("model", spatial_dims=3))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "axis", "patch"),
+    [((1, 1, 1), 2, [48, 64]), ((3, 1, 1), 0, [64, 32]), ((1.1, 1, 1), 2, [48, 64])],
+)
+def test_a_2d_network_takes_volumes_by_slices_across_the_coarsest_axis(spacing, axis, patch):
+    fingerprint = make_fingerprint([(45, 61, 30)] * 9, spacing)
+    plan = plan_for(fingerprint, changed("model", spatial_dims=2, depth=3))
+    assert plan["plan"]["slice_axis"] == axis
+    assert plan["plan"]["patch_size"] == patch
+    assert plan["plan"]["strides"] == [[2, 2]] * 3
+    assert plan["plan"]["mirror_axes"] == [other for other in range(3) if other != axis]
+    assert plan["plan"]["in_channels"] == 1
+
+
+def test_neighbouring_slices_are_channels():
+    config = changed("model", spatial_dims=2) | {"plan": CONFIG["plan"] | {"context": 2}}
+    plan = plan_for(make_fingerprint([(45, 61, 30)], (1, 1, 1), channels=3), config, modality=("mri",))
+    assert plan["plan"]["in_channels"] == 15
+    with pytest.raises(MedsegError, match=r"plan\.context=2.*spatial_dims=2"):
+        plan_for(make_fingerprint([(45, 61, 30)], (1, 1, 1)), changed("plan", context=2))
+
+
+def test_a_divisor_takes_the_place_of_the_strides_and_a_budget_scales_patch_and_batch():
+    fingerprint = make_fingerprint([(200, 200, 200)], (1, 1, 1))
+    plan, double = (plan_for(fingerprint, changed("plan", divisor=48, budget=budget))["plan"] for budget in (1.0, 2.0))
+    assert plan["patch_size"] == [96, 96, 96]
+    assert double["patch_size"] == [96, 96, 96]  # 80 a side, rounded up like the 64 of a single budget
+    assert (plan["batch_size"], double["batch_size"]) == (2, 2)
+
+
+def test_regions_are_what_the_network_puts_out():
+    labels = LabelMap({"background": 0, "a": 1, "b": 2, "ignore": 9}, {"ab": ["a", "b"], "b": ["b"]})
+    plan = make_plan(CONFIG, make_fingerprint([(32,) * 3], (1, 1, 1)), labels, ("mri",), torch.device("cpu"))
+    assert plan["plan"]["out_channels"] == 2
 
 
 def test_modalities_must_match_the_channels():

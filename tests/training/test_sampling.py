@@ -17,7 +17,7 @@ def make_case(shape, marked=()):
         label[tuple(voxels.T.long())] = index
         locations.append(voxels)
     image = torch.arange(label.numel(), dtype=torch.float32).reshape(1, *shape)
-    return {"image": image, "label": label, "locations": locations}
+    return {"image": image, "label": label, "locations": locations, "annotated": torch.ones(3, dtype=torch.bool)}
 
 
 @pytest.fixture

@@ -1,0 +1,69 @@
+"""CSV tables about cases: patients, parts of a split, annotated classes, or whole data sets."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+from medseg.errors import MedsegError
+from medseg.io.case import Case
+
+Row = dict[str, str]
+
+
+def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
+    """Read a CSV table with a header, in UTF-8; commas, semicolons and tabs part columns. ``key`` names it in errors.
+
+    Raises:
+        MedsegError: it cannot be read, lacks a needed column, has one twice, or a row of another length.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MedsegError(f"{key}={path} cannot be read: {error}") from error
+    columns, *body = rows or [[]]
+    if missing := [name for name in needed if name not in columns]:
+        raise MedsegError(
+            f"{key}={path} needs the column{'s' * (len(missing) > 1)} {' and '.join(missing)},"
+            f" it has {', '.join(columns) or 'none'}."
+        )
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise MedsegError(f"{key}={path} has the column {twice[0]} twice.")
+    wrong = [number for number, row in enumerate(body, 2) if row and len(row) != len(columns)]
+    if wrong:
+        raise MedsegError(f"{key}={path}: line {wrong[0]} has not {len(columns)} cells as the header. Quote commas.")
+    return [dict(zip(columns, row, strict=True)) for row in body if any(row)]
+
+
+def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:
+    """Say of the cases in a table (columns id and annotated) which classes were annotated in them.
+
+    ``annotated`` holds class names parted by ";" or "|", "all", or nothing where no class was; cases that the table
+    does not list keep what their layout says.
+
+    Raises:
+        MedsegError: the table cannot be used, or names a case that does not exist.
+    """
+    cases = tuple(cases)
+    if file is None:
+        return cases
+    rows = {
+        row["id"]: row["annotated"] for row in read_table(Path(file), "dataset.annotated_file", ("id", "annotated"))
+    }
+    if strangers := sorted(rows.keys() - {case.id for case in cases}):
+        raise MedsegError(f"dataset.annotated_file={file}: no case is called {', '.join(strangers[:10])}.")
+    return tuple(replace(case, annotated=class_names(rows[case.id])) if case.id in rows else case for case in cases)
+
+
+def class_names(cell: str) -> tuple[str, ...] | None:
+    """Return the classes that a cell names; None: all.
+
+    >>> class_names("liver; tumour"), class_names("all"), class_names("")
+    (('liver', 'tumour'), None, ())
+    """
+    if cell == "all":
+        return None
+    return tuple(name.strip() for name in cell.replace("|", ";").split(";") if name.strip())

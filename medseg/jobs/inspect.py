@@ -1,0 +1,109 @@
+"""``medseg inspect``: what is in a data set, what is wrong with it, and the plan that ``train`` would use.
+
+It takes the settings of ``train``. Exit status: 0 where training could begin, warnings or not; 3 where the data set or
+the settings have errors, all of which are listed; 1 where no case can be used, or nothing can be opened at all.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from medseg.config import escape, resolve
+from medseg.device import pick_device
+from medseg.errors import MedsegError
+from medseg.io.atomic import write_json
+from medseg.io.case import Case, Dataset
+from medseg.io.dataset import label_map, open_dataset
+from medseg.io.labels import LabelMap
+from medseg.io.splits import Split, make_split
+from medseg.jobs.inspect_tables import show
+from medseg.jobs.rundir import make_run_dir, recorded, write_config
+from medseg.preprocessing.fingerprint import Fingerprint
+from medseg.preprocessing.overview import overview
+from medseg.preprocessing.plan import make_plan
+from medseg.preprocessing.same_scan import EQUAL, parted, parts_of
+from medseg.preprocessing.survey import Finding, examine
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Inspect as the composed config says; return status, reason and seconds.
+
+    Raises:
+        MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
+    """
+    settings = resolve(config)
+    dataset = open_dataset(settings["dataset"])
+    classes = label_map(dataset)
+    usable, findings = examine(dataset.cases, classes, dataset.problems, watch=on_terminal)
+    split, wrong = try_split(settings, dataset)
+    findings += wrong + same_scan_findings(usable, split)
+    plan, wrong = try_plan(settings, dataset, classes, usable, split)
+    findings = sorted(findings + wrong, key=lambda finding: finding.level)
+    numbers = overview(dataset, classes, usable, split)
+    run_dir = make_run_dir(settings, settings["dataset"]["name"])
+    with recorded(run_dir) as result:
+        write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
+        write_json(run_dir / "plan.json", plan)
+        listed = [asdict(finding) for finding in findings]
+        write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
+        show(Console(), settings["dataset"]["name"], numbers, findings, plan)
+        log.info("run directory: %s", run_dir)
+        result |= outcome(findings, usable)
+    return result
+
+
+def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
+    """Return status and reason of an inspection."""
+    errors = sum(finding.level == "error" for finding in findings)
+    status = ("some_failed" if usable.cases else "failed") if errors else "done"
+    return {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
+
+
+def on_terminal(cases: Sequence[Case]) -> Iterable[Case]:
+    """Pass cases on, with a progress bar on a terminal."""
+    console = Console(stderr=True)
+    return track(cases, "reading", console=console, transient=True, disable=not console.is_terminal)
+
+
+def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
+    """Return the split that ``train`` would draw, or why it cannot."""
+    try:
+        return make_split(dataset.cases, **settings["split"], seed=settings["seed"]), []
+    except MedsegError as error:
+        return None, [Finding("error", str(error))]
+
+
+def try_plan(
+    settings: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
+) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Return the plan that ``train`` would make of the cases that can be used, or why it cannot."""
+    learned = split.train + split.val if split else ()
+    fingerprint = Fingerprint({name: usable.cases[name] for name in learned if name in usable.cases})
+    if not fingerprint.cases:
+        return None, []
+    try:
+        device = pick_device(settings["trainer"]["accelerator"])
+        return make_plan(settings, fingerprint, classes, dataset.modality, device), []
+    except MedsegError as error:
+        return None, [Finding("error", str(error))]
+
+
+def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:
+    """Name scans in two parts of the split, then probable cuts of one scan; equal images are among the survey's."""
+    part_of = parts_of(split)
+    found = []
+    for same in sorted(usable.same_scans, key=lambda same: not parted(same, part_of)):
+        leaks = parted(same, part_of)
+        where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
+        certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
+        if leaks or same.reason != EQUAL:
+            found.append(Finding("warning", f"{certainty}{where if leaks else ''}; {same.reason}", same.cases))
+    return found

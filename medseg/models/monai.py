@@ -1,0 +1,270 @@
+"""MONAI's networks by name, with medseg's words for what they have in common.
+
+Each function returns MONAI's own network, which maps (B, in_channels, *spatial) to logits (B, out_channels, *spatial).
+``depth`` is the number of halvings, ``base_channels`` the channels of the finest level, ``input_size`` the patch. Further
+arguments go to MONAI's class under its own names, and take the place of what is set here.
+"""
+
+from collections.abc import Sequence
+from math import gcd
+from typing import Any
+
+from torch import nn
+
+from medseg.build import build
+from medseg.errors import MedsegError
+from medseg.models.unet import per_level, widths
+
+NETS = "monai.networks.nets."
+
+Sizes = Sequence[Sequence[int] | int]
+"""A number a level, or one for each of its axes."""
+
+
+def dynunet(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    base_channels: int,
+    strides: Sizes,
+    kernel_sizes: Sizes,
+    max_channels: int | None = None,
+    deep_supervision: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """nnU-Net's U-Net as MONAI rebuilt it: Isensee et al. (Nature Methods 2021); Futrega et al. (arXiv 2110.03352).
+
+    ``strides`` has ``depth`` entries, ``kernel_sizes`` one more. With deep supervision every level but the bottom has an
+    output, all of the input's size and stacked into one tensor (B, depth, out_channels, *spatial), finest first.
+
+    Raises:
+        MedsegError: the depth is 1, or MONAI refuses an argument.
+    """
+    if depth < 2:
+        raise MedsegError("model.depth=1: DynUNet halves twice at least. Give model.depth=2, or model=unet.")
+    arguments = {
+        "kernel_size": kernel_sizes,
+        "strides": [1, *strides],
+        "upsample_kernel_size": strides,
+        "filters": widths(spatial_dims, depth, base_channels, max_channels),
+        "deep_supervision": deep_supervision,
+        "deep_supr_num": max(1, depth - 1),
+    }
+    return _network("DynUNet", spatial_dims, in_channels, out_channels, arguments | options)
+
+
+def segresnet(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    base_channels: int,
+    input_size: Sequence[int],
+    blocks: Sequence[int] | int = (1, 2, 2, 4, 4, 4, 4, 4),
+    **options: Any,
+) -> nn.Module:
+    """The winner of BraTS 2018 without its autoencoder: Myronenko (arXiv 1810.11654).
+
+    ``blocks`` are the residual blocks of each encoder level, of which the first ``depth + 1`` count. Group norm has
+    eight groups, or as many as divide the channels.
+
+    Raises:
+        MedsegError: ``input_size`` cannot be halved ``depth`` times, or MONAI refuses an argument.
+    """
+    _check_size("SegResNet", input_size, 2**depth)
+    arguments = {
+        "init_filters": base_channels,
+        "blocks_down": per_level("blocks", blocks, depth + 1),
+        "blocks_up": [1] * depth,
+        "norm": ("GROUP", {"num_groups": gcd(8, base_channels)}),
+    }
+    return _network("SegResNet", spatial_dims, in_channels, out_channels, arguments | options)
+
+
+def attention_unet(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    base_channels: int,
+    strides: Sizes,
+    max_channels: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """A U-Net whose skips are weighted by attention gates: Oktay et al. (arXiv 1804.03999).
+
+    Raises:
+        MedsegError: MONAI refuses an argument.
+    """
+    arguments = {"channels": widths(spatial_dims, depth, base_channels, max_channels), "strides": strides}
+    return _network("AttentionUnet", spatial_dims, in_channels, out_channels, arguments | options)
+
+
+def basic_unet_plus_plus(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    base_channels: int,
+    deep_supervision: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """UNet++, whose skips are nested U-Nets, of depth 4: Zhou et al. (arXiv 1807.10165).
+
+    With deep supervision, in training, there are four outputs of the input's size, that of the deepest U-Net first.
+
+    Raises:
+        MedsegError: MONAI refuses an argument.
+    """
+    features = [base_channels * factor for factor in (1, 1, 2, 4, 8, 1)]
+    arguments = {"features": features, "deep_supervision": deep_supervision} | options
+    target = "medseg.models.unet_plus_plus.UNetPlusPlus"
+    return _network(target, spatial_dims, in_channels, out_channels, arguments)
+
+
+def unetr(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    base_channels: int,
+    input_size: Sequence[int],
+    **options: Any,
+) -> nn.Module:
+    """A vision transformer as encoder, convolutions as decoder: Hatamizadeh et al. (arXiv 2103.10504).
+
+    Its position embedding has an entry for each cube of 16 voxels of ``input_size``: it takes no other size.
+
+    Raises:
+        MedsegError: ``input_size`` is no multiple of 16, or MONAI refuses an argument.
+    """
+    _check_size("UNETR", input_size, 16)
+    arguments = {"img_size": input_size, "feature_size": base_channels}
+    network = _network("UNETR", spatial_dims, in_channels, out_channels, arguments | options)
+    return _freeze_unused(network, "norm_cross_attn")
+
+
+def swin_unetr(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    base_channels: int,
+    input_size: Sequence[int],
+    **options: Any,
+) -> nn.Module:
+    """A transformer of shifted windows as encoder, convolutions as decoder: Hatamizadeh et al. (arXiv 2201.01266).
+
+    Raises:
+        MedsegError: ``base_channels`` is no multiple of 12, ``input_size`` of 32, or MONAI refuses an argument.
+    """
+    if base_channels % 12:
+        raise MedsegError(f"model.base_channels={base_channels}: SwinUNETR needs a multiple of 12, such as 24 or 48.")
+    _check_size("SwinUNETR", input_size, 32)
+    return _network("SwinUNETR", spatial_dims, in_channels, out_channels, {"feature_size": base_channels} | options)
+
+
+def mednext(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    base_channels: int,
+    input_size: Sequence[int],
+    kernel_size: int = 3,
+    blocks: Sequence[int] | int = 2,
+    expansion: Sequence[int] | int = 2,
+    deep_supervision: bool = False,
+    **options: Any,
+) -> nn.Module:
+    """ConvNeXt blocks in a U-Net: Roy et al. (MICCAI 2023, arXiv 2303.09975).
+
+    ``blocks`` and ``expansion`` are a number, or one for each level above the bottom: the decoder has them too, the
+    bottom the last. The paper's networks, of depth 4, are S: blocks 2 and expansion 2; B: expansion [2, 3, 4, 4];
+    M: that and blocks [3, 4, 4, 4]; L: both [3, 4, 8, 8]. With deep supervision every level has an output in training.
+
+    Raises:
+        MedsegError: ``input_size`` cannot be halved ``depth`` times, or MONAI refuses an argument.
+    """
+    _check_size("MedNeXt", input_size, 2**depth)
+    counts, ratios = per_level("blocks", blocks, depth), per_level("expansion", expansion, depth)
+    arguments = {
+        "init_filters": base_channels,
+        "kernel_size": kernel_size,
+        "blocks_down": counts,
+        "blocks_bottleneck": counts[-1],
+        "blocks_up": counts[::-1],
+        "encoder_expansion_ratio": ratios,
+        "bottleneck_expansion_ratio": ratios[-1],
+        "decoder_expansion_ratio": ratios[::-1],
+        "use_residual_connection": True,
+        "deep_supervision": deep_supervision,
+    }
+    return _network("MedNeXt", spatial_dims, in_channels, out_channels, arguments | options)
+
+
+def flexible_unet(
+    *,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    base_channels: int,
+    input_size: Sequence[int],
+    backbone: str,
+    **options: Any,
+) -> nn.Module:
+    """A U-Net decoder on a classification network, an EfficientNet (arXiv 1905.11946) or a ResNet (arXiv 1512.03385).
+
+    Raises:
+        MedsegError: ``input_size`` is no multiple of 32, or MONAI refuses an argument.
+    """
+    _check_size("FlexibleUNet", input_size, 32)
+    arguments = {"backbone": backbone, "decoder_channels": [base_channels * 2**level for level in (4, 3, 2, 1, 0)]}
+    network = _network("FlexibleUNet", spatial_dims, in_channels, out_channels, arguments | options)
+    return _freeze_unused(network, "encoder._conv_head", "encoder._bn1", "encoder._fc", "encoder.fc")
+
+
+def vnet(
+    *, spatial_dims: int, in_channels: int, out_channels: int, input_size: Sequence[int], **options: Any
+) -> nn.Module:
+    """The V-Net, of 5 x 5 x 5 convolutions, 16 channels and depth 4: Milletari et al. (arXiv 1606.04797).
+
+    Raises:
+        MedsegError: ``in_channels`` does not divide 16, ``input_size`` is no multiple of 16, or MONAI refuses an argument.
+    """
+    if 16 % in_channels:
+        raise MedsegError(
+            f"model=vnet: VNet repeats the image's channels to fill 16, so it takes 1, 2, 4, 8 or 16 of them; these images"
+            f" have {in_channels}. Choose another network, such as model=unet."
+        )
+    _check_size("VNet", input_size, 16)
+    # MONAI's default, dropout in 3D, takes the images of a 2D batch for channels and drops whole images.
+    return _network("VNet", spatial_dims, in_channels, out_channels, {"dropout_dim": spatial_dims} | options)
+
+
+def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, arguments: dict[str, Any]) -> nn.Module:
+    """Build a class of MONAI, or of medseg by its full name, so that wrong arguments are told of as everywhere."""
+    given = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
+    network: nn.Module = build({"_target_": name if "." in name else NETS + name}, **given)
+    return network
+
+
+def _check_size(name: str, size: Sequence[int], divisor: int) -> None:
+    if any(voxels % divisor for voxels in size):
+        raise MedsegError(
+            f"{name} needs patches whose axes are multiples of {divisor}; they are {' x '.join(map(str, size))}. "
+            f"Give plan.divisor={divisor}, and a plan.patch_size of such multiples or none."
+        )
+
+
+def _freeze_unused(network: nn.Module, *parts: str) -> nn.Module:
+    """Freeze parameters that the network has but never uses: distributed training waits for the gradients of all."""
+    for name, parameter in network.named_parameters():
+        if any(part in name for part in parts):
+            parameter.requires_grad_(False)
+    return network

@@ -1,0 +1,53 @@
+"""2D networks on volumes: slice by slice, or with the neighbouring slices as further channels (2.5D)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from medseg.models.outputs import as_list
+
+
+def logits_of(network: nn.Module, plan: dict[str, Any]) -> Callable[[Tensor], list[Tensor]]:
+    """Return the function from patches (B, C, *patch) to logits, finest first, that a plan asks of a network."""
+    axis, context = plan["slice_axis"], plan["context"]
+    if axis is None:
+        return lambda patches: as_list(network(patches), patches)
+    return lambda patches: by_slices(network, patches, axis, context)
+
+
+def by_slices(network: nn.Module, patches: Tensor, axis: int, context: int) -> list[Tensor]:
+    """Run a 2D network over the slices of patches of volumes.
+
+    Args:
+        network: (N, C * (2 * context + 1), *slice) to logits (N, K, *slice); a slice and its neighbours follow each
+            other within each channel.
+        patches: (B, C, *patch) with n + 2 * context slices along spatial axis ``axis``.
+        context: neighbours on either side that a slice is seen with.
+
+    Returns:
+        Logits (B, K, *patch) of the n inner slices, finest first.
+    """
+    stacks = patches.movedim(2 + axis, 2).unfold(2, 2 * context + 1, 1)  # (B, C, n, *slice, 2 context + 1)
+    stacks = stacks.movedim(-1, 2).movedim(3, 1)  # (B, n, C, 2 context + 1, *slice)
+    batch, count = stacks.shape[:2]
+    slices = stacks.flatten(2, 3).flatten(0, 1)  # (B n, C (2 context + 1), *slice)
+    outputs = as_list(network(slices), slices)
+    return [output.reshape(batch, count, *output.shape[1:]).movedim(1, 2 + axis) for output in outputs]
+
+
+def patch_in_volume(plan: dict[str, Any]) -> list[int]:
+    """Return the patch size on the images' grid: of a 2D network on volumes, one slice thick."""
+    patch, axis = list(plan["patch_size"]), plan["slice_axis"]
+    return patch if axis is None else [*patch[:axis], 1, *patch[axis:]]
+
+
+def context_in_volume(plan: dict[str, Any]) -> list[int]:
+    """Return how many voxels on either side of a patch the network sees beside it, along each axis."""
+    return [plan["context"] if axis == plan["slice_axis"] else 0 for axis in range(len(patch_in_volume(plan)))]
+
+
+def without_context(label: Tensor, context: Sequence[int]) -> Tensor:
+    """Cut (B, C, *patch with context) back to the patch."""
+    inner = (slice(c, size - c) for c, size in zip(context, label.shape[2:], strict=True))
+    return label[(slice(None), slice(None), *inner)]

@@ -1,0 +1,142 @@
+"""What is wrong with a data set: every scan and mask read once, every mistake found at once."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from medseg.errors import MedsegError, listing
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
+from medseg.io.splits import Split
+from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint, fingerprint
+from medseg.preprocessing.same_scan import EQUAL, warn_of_parted
+
+log = logging.getLogger(__name__)
+
+FAR = 5
+"""How many times coarser or finer than the median an axis must be for its spacing to be odd."""
+
+Watch = Callable[[Sequence[Case]], Iterable[Case]]
+"""Passes cases on, one by one, and shows how far they are read."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A mistake, which a data set cannot be used with, or a warning; ``cases`` are those that it is about."""
+
+    level: Literal["error", "warning"]
+    text: str
+    cases: tuple[str, ...] = ()
+
+
+def survey(
+    cases: Sequence[Case], label_map: LabelMap, problems: Sequence[str] = (), watch: Watch = iter
+) -> Fingerprint:
+    """Read every case and check it; log what is worth a warning.
+
+    ``problems`` are mistakes that the layout found (``Dataset.problems``).
+
+    Raises:
+        MedsegError: listing these and all that ``examine`` calls an error.
+    """
+    usable, findings = examine(cases, label_map, problems, watch)
+    if errors := [finding.text for finding in findings if finding.level == "error"]:
+        raise MedsegError(
+            f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors)}\n"
+            "Mend or remove these cases. medseg inspect lists everything, with warnings."
+        )
+    for finding in findings:
+        log.warning("%s", in_full(finding))
+    return usable
+
+
+def examine(
+    cases: Sequence[Case], label_map: LabelMap, problems: Sequence[str] = (), watch: Watch = iter
+) -> tuple[Fingerprint, list[Finding]]:
+    """Read every case; return the usable ones and all that is wrong.
+
+    Errors are the layout's ``problems``, cases that cannot be read or hold NaN, constant images, channels or masks on
+    other grids, undeclared values, cases of other dimensions or channels than most, and masks that are all empty.
+    Warnings are equal images, empty masks, classes that never occur and odd spacings.
+    """
+    found: dict[str, CaseFingerprint] = {}
+    errors = [Finding("error", problem) for problem in problems]
+    for case in watch(cases):
+        try:
+            found[case.id] = fingerprint(case, label_map)
+        except MedsegError as error:
+            errors.append(Finding("error", named(case.id, str(error)), (case.id,)))
+    odd = odd_ones(found)
+    usable = Fingerprint({name: case for name, case in found.items() if name not in odd})
+    errors += [Finding("error", text, (name,)) for name, text in odd.items()]
+    errors += foreground_missing(usable)
+    return usable, errors + warnings_of(usable, label_map)
+
+
+def named(name: str, text: str) -> str:
+    """Put a case's name before a message that does not begin with it."""
+    return text if text.startswith(f"{name} ") else f"{name}: {text}"
+
+
+def odd_ones(found: dict[str, CaseFingerprint]) -> dict[str, str]:
+    """Describe, by name, the cases that differ from most in dimensions, channels or unit."""
+    forms = {name: (len(case.shape), case.channels, case.unit) for name, case in found.items()}
+    usual = max(dict.fromkeys(forms.values()), key=list(forms.values()).count, default=None)
+    return {
+        name: f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, "
+        f"the others are {usual[0]}D with {usual[1]} in {usual[2]}"
+        for name, form in forms.items()
+        if usual and form != usual
+    }
+
+
+def foreground_missing(usable: Fingerprint) -> list[Finding]:
+    """Complain of a data set without any foreground."""
+    if not usable.cases or any(case.voxels[1:].any() for case in usable.cases.values()):
+        return []
+    text = "every mask is empty: there is nothing to learn. Are dataset.labels and dataset.masks right?"
+    return [Finding("error", text, tuple(usable.cases))]
+
+
+def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
+    """Return what is worth a look, but may be meant."""
+    cases = usable.cases
+    found = [
+        Finding("warning", f"{len(same.cases)} cases have the same image", same.cases)
+        for same in usable.same_scans
+        if same.reason == EQUAL
+    ]
+    if empty := tuple(name for name, case in cases.items() if not case.voxels[1:].any()):
+        found.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty))
+    total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
+    if absent := [name for name, count in zip(label_map.names, total, strict=False) if not count]:
+        found.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}"))
+    return found + odd_spacings(usable)
+
+
+def odd_spacings(usable: Fingerprint) -> list[Finding]:
+    """Name the cases whose spacing is far from the median, as where metres or a header of 1 mm slipped in."""
+    if not usable.cases or usable.unit == "px":
+        return []
+    usual = np.median([case.spacing for case in usable.cases.values()], axis=0)
+    text = "spacing {} mm, the median is " + " × ".join(f"{step:.3g}" for step in usual)
+    return [
+        Finding("warning", f"{name}: {text.format(' × '.join(f'{step:.3g}' for step in case.spacing))}", (name,))
+        for name, case in usable.cases.items()
+        if np.any(np.maximum(case.spacing / usual, usual / case.spacing) > FAR)
+    ]
+
+
+def in_full(finding: Finding) -> str:
+    """Return a finding with the names of its cases where the text does not name the one that it is about."""
+    if not finding.cases or (len(finding.cases) == 1 and finding.cases[0] in finding.text):
+        return finding.text
+    return f"{finding.text}:\n{listing(finding.cases)}"
+
+
+def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:
+    """Name the cases of one scan, surely or probably, that are in two parts of a split."""
+    warn_of_parted(fingerprint.same_scans, split)

@@ -1,0 +1,122 @@
+"""The centreline Dice loss for tubes: vessels, airways, nerves."""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medseg.training.losses.truth import channels, full
+from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+
+
+class CenterlineDiceLoss(ClassWeighted):
+    """L = -2 P S / (P + S), the mean over classes; from -1 (perfect) to 0. Not to be used alone.
+
+    P = sum(s(p) g) / sum(s(p)) is the share of the predicted centreline that lies in the true tube, S = sum(s(g) p) /
+    sum(s(g)) the share of the true centreline that is found; s is a soft skeleton. Shit et al., "clDice - a novel
+    topology-preserving loss function for tubular structure segmentation" (CVPR 2021), who add the Dice loss: this one
+    sees whether tubes are connected, hardly how wide they are.
+
+    Args:
+        iterations: erosions of the skeleton, at least the largest radius of a tube in voxels.
+        batch: one ratio for the whole batch instead of one a sample.
+        include_background: count class 0 as well; regions have no background.
+        class_weights: a number for each output channel; None: all are equal.
+        smooth: added to numerators and denominators, above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        iterations: int = 5,
+        batch: bool = True,
+        include_background: bool = False,
+        class_weights: Sequence[float] | None = None,
+        smooth: float = 1.0,
+    ) -> None:
+        super().__init__(class_weights)
+        check("iterations", iterations, iterations >= 1, "1 or more")
+        check("smooth", smooth, smooth > 0, "above 0")
+        self.iterations, self.smooth = iterations, smooth
+        self.batch, self.include_background = batch, include_background
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
+        logits = full(logits)
+        found = [
+            (self.ratio(p * known, g.to(p.dtype)), self.total(known) > 0)
+            for p, g, known in channels(logits, target, self.include_background)
+        ]
+        ratios, known = (torch.stack(parts) for parts in zip(*found, strict=True))  # (C, S), S samples or 1
+        return -weighted_mean(ratios, self.weights_for(logits)[-len(ratios) :, None] * known)
+
+    def ratio(self, p: Tensor, g: Tensor) -> Tensor:
+        """Return one class's clDice (S,) from its probabilities and its truth, both (B, *spatial)."""
+        precision = self.share(soft_skeleton(p, self.iterations), g)
+        sensitivity = self.share(soft_skeleton(g, self.iterations), p)
+        return 2 * precision * sensitivity / (precision + sensitivity)
+
+    def share(self, line: Tensor, tube: Tensor) -> Tensor:
+        """Return how much of a centreline lies in a tube, (S,)."""
+        return (self.total(line * tube) + self.smooth) / (self.total(line) + self.smooth)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum values (B, *spatial) to (S,)."""
+        return values.sum(tuple(range(0 if self.batch else 1, values.ndim))).reshape(-1)
+
+
+def soft_skeleton(image: Tensor, iterations: int) -> Tensor:
+    """Return the soft skeleton of images (B, *spatial) with values from 0 to 1: Shit et al., algorithm 1."""
+    eroded = erode(image)
+    skeleton = torch.relu(image - dilate(eroded))
+    for _ in range(iterations):
+        image, eroded = eroded, erode(eroded)
+        ridge = torch.relu(image - dilate(eroded))
+        skeleton = skeleton + torch.relu(ridge - skeleton * ridge)
+    return skeleton
+
+
+def erode(image: Tensor) -> Tensor:
+    """Return the minimum of each voxel (B, *spatial) and its neighbours along the axes."""
+    return reduce(minimum, [lowest_of_three(image, axis) for axis in range(1, image.ndim)])
+
+
+def dilate(image: Tensor) -> Tensor:
+    """Return the maximum of each voxel (B, *spatial) and all its neighbours, diagonal ones too."""
+    return -reduce(lowest_of_three, range(1, image.ndim), -image)
+
+
+def lowest_of_three(image: Tensor, axis: int) -> Tensor:
+    """Return the minimum of each voxel and the two beside it along an axis; there are none beyond the border."""
+    # Not max_pool3d: its gradient has no deterministic form on a GPU.
+    size = image.shape[axis]
+    if size == 1:
+        return image
+    pairs = minimum(image.narrow(axis, 0, size - 1), image.narrow(axis, 1, size - 1))
+    inner = minimum(pairs.narrow(axis, 0, size - 2), pairs.narrow(axis, 1, size - 2))
+    return torch.cat([pairs.narrow(axis, 0, 1), inner, pairs.narrow(axis, size - 2, 1)], dim=axis)
+
+
+def minimum(first: Tensor, second: Tensor) -> Tensor:
+    """Return the lower of each two values."""
+    lower: Tensor = Minimum.apply(first, second)
+    return lower
+
+
+class Minimum(torch.autograd.Function):
+    """torch.minimum, whose own gradient takes a CPU ten times as long. Of two equals the first has the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
+        """Return the lower of each two values."""
+        ctx.save_for_backward(first <= second)
+        return torch.minimum(first, second)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Give the gradient to the value that was taken."""
+        (is_first,) = ctx.saved_tensors
+        of_first = gradient * is_first.to(gradient.dtype)
+        return of_first, gradient - of_first

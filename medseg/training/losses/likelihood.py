@@ -1,0 +1,118 @@
+"""Losses that each voxel has by itself, on the probability of its truth: cross-entropy, focal and top-k."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medseg.io.labels import IGNORE
+from medseg.training.losses.truth import are_regions, full
+from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+
+
+class CrossEntropyLoss(ClassWeighted):
+    """The mean of -log p over all known voxels, p being the probability of the truth.
+
+    That is the true class, or in each region for itself whether the voxel belongs to it. With class weights it is
+    sum(-w log p) / sum(w), where w is the weight of the true class, or of the region. With label smoothing s the truth
+    is 1 - s + s / K for the true class and s / K for the others (K = 2 in a region): Szegedy et al., "Rethinking the
+    Inception Architecture" (CVPR 2016), section 7.
+
+    Args:
+        label_smoothing: s, from 0 to below 1.
+        class_weights: a number for each output channel; None: all are equal.
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(class_weights)
+        check("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "from 0 to below 1")
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
+        logits = full(logits)
+        loss = -log_likelihood(logits, target)
+        if self.label_smoothing:
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * mean_surprise(logits, target)
+        return weighted_mean(loss, voxel_weights(self, logits, target))
+
+
+class FocalLoss(ClassWeighted):
+    """The mean of -(1 - p)^gamma log p over all known voxels, p being the probability of the truth.
+
+    Lin et al., "Focal loss for dense object detection" (ICCV 2017): cross-entropy in which voxels that are right
+    already count less. Classes, regions and class weights (their alpha) are as in ``CrossEntropyLoss``.
+
+    Args:
+        gamma: 0 is cross-entropy; the more, the less the easy voxels count.
+        class_weights: a number for each output channel; None: all are equal.
+    """
+
+    def __init__(self, *, gamma: float = 2.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(class_weights)
+        check("gamma", gamma, gamma >= 0, "0 or more")
+        self.gamma = gamma
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
+        logits = full(logits)
+        log_p = log_likelihood(logits, target)
+        # 1 - p without cancellation. Kept above 0, where a power below 1 has an infinite slope.
+        doubt = -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
+        return weighted_mean(-doubt.pow(self.gamma) * log_p, voxel_weights(self, logits, target))
+
+
+class TopKLoss(ClassWeighted):
+    """The mean of -w log p over the k percent of the known voxels where it is largest.
+
+    nnU-Net's form (Isensee et al., 2021) of Wu et al., "Bridging category-level and instance-level semantic image
+    segmentation" (2016): cross-entropy of the hardest voxels of a batch, w being the class weights, 1 by default. A
+    region's voxels are ranked together with those of the others.
+
+    Args:
+        k: percentage of the voxels, above 0; 100 is cross-entropy.
+        class_weights: a number for each output channel; None: all are equal.
+    """
+
+    def __init__(self, *, k: float = 10.0, class_weights: Sequence[float] | None = None) -> None:
+        super().__init__(class_weights)
+        check("k", k, 0 < k <= 100, "above 0, up to 100")
+        self.share = k / 100
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
+        logits = full(logits)
+        known = target != IGNORE
+        loss = -log_likelihood(logits, target) * voxel_weights(self, logits, target)
+        ranked = loss.where(known, -1).flatten().topk(max(1, int(self.share * known.numel()))).values
+        # How many of these count is not asked of the device, which would have to be waited for.
+        count = (self.share * known.sum()).int().clamp(min=1)
+        hardest = torch.arange(len(ranked), device=ranked.device) < count
+        return weighted_mean(ranked, hardest & (ranked >= 0))
+
+
+def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the log of the probability of the truth, shaped as target; without meaning where that is unknown."""
+    if are_regions(logits, target):
+        return F.logsigmoid(torch.where(target == 1, logits, -logits))
+    # Not F.cross_entropy: on spatial axes it has no deterministic form on a GPU.
+    return F.log_softmax(logits, dim=1).gather(1, target.masked_fill(target == IGNORE, 0))
+
+
+def mean_surprise(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of -log p over all that the truth might be, shaped as target: the K classes, or yes and no."""
+    if are_regions(logits, target):
+        return F.softplus(logits) - logits / 2
+    return logits.logsumexp(1, keepdim=True) - logits.mean(1, keepdim=True)
+
+
+def voxel_weights(loss: ClassWeighted, logits: Tensor, target: Tensor) -> Tensor:
+    """Return the weight of each voxel's true class, or of its region, shaped as target; 0 where it is unknown."""
+    known = target != IGNORE
+    if loss.class_weights is None:
+        return known
+    weights = loss.weights_for(logits)
+    if are_regions(logits, target):
+        return weights.view(-1, *[1] * (logits.ndim - 2)) * known
+    return weights[target.masked_fill(~known, 0)] * known

@@ -1,0 +1,150 @@
+"""What the config says of a data set goes before what its files say."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.io.annotation import read_labels
+from medseg.io.dataset import by_id, label_map, labels_by_value
+from medseg.io.files import read_case
+
+ORGANS = {"liver": "_liver", "tumour": "_tumour", "cyst": "_cyst"}
+
+
+def save(path, row):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.broadcast_to(np.array(row, np.uint8)[None, :, None], (2, len(row), 2))
+    nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+
+
+@pytest.fixture
+def organs(tmp_path):
+    """Three cases with a mask a class, of which ``c`` has no cyst."""
+    for case in "abc":
+        save(tmp_path / f"images/{case}.nii", [1, 2, 3, 4])
+        save(tmp_path / f"masks/{case}_liver.nii", [1, 1, 1, 0])
+        save(tmp_path / f"masks/{case}_tumour.nii", [0, 1, 0, 0])
+        save(tmp_path / f"masks/{case}_cyst.nii", [0, 0, 1, 0])
+    (tmp_path / "masks/c_cyst.nii").unlink()
+    return tmp_path
+
+
+def line(dataset, name):
+    (case,) = by_id(dataset.cases, (name,))
+    return read_labels(case, label_map(dataset), read_case(case))[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values"),
+    [
+        ({"background": 0, "organ": 1}, {"background": 0, "organ": 1}),
+        ({"background": "background", "liver": "liver"}, {"background": 0, "liver": 1}),
+        ({"background": 0, "lesion": ["tumour", "cyst"]}, {"background": 0, "lesion": [2, 3, 9]}),
+        ({"background": ["background", 3], "all": ["liver", 2]}, {"background": [0, 3], "all": [1, 2]}),
+        ({"background": 0, "a": "#ff0000", "ignore": "cyst"}, {"background": 0, "a": "#ff0000", "ignore": [3, 9]}),
+    ],
+)
+def test_labels_may_name_the_layouts_classes(wanted, values):
+    known = {"background": 0, "liver": 1, "tumour": 2, "cyst": [3, 9]}
+    assert labels_by_value(wanted, known) == values
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        ({"background": 0, "liver": 1}, "'livr' is no class of the data, which are background, liver. Did you mean"),
+        (None, "which have no names of their own: give values"),
+    ],
+)
+def test_unknown_names_are_refused(known, message):
+    with pytest.raises(MedsegError, match=message):
+        labels_by_value({"background": 0, "a": "livr"}, known)
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (None, [1, 2, 3, 0]),
+        ({"background": 0, "liver": 1, "lesion": ["tumour", "cyst"]}, [1, 2, 2, 0]),
+        ({"background": ["background", "cyst"], "liver": "liver", "tumour": "tumour"}, [1, 2, 1, 0]),
+        ({"background": 0, "liver": "liver", "tumour": "tumour", "ignore": "cyst"}, [1, 2, 255, 0]),
+        ({"background": 0, "tumour": 2, "cyst": 3, "liver": 1}, [3, 1, 2, 0]),
+    ],
+)
+def test_classes_are_merged_dropped_and_reordered(opened, organs, labels, expected):
+    dataset = opened("folder", organs, class_masks=ORGANS, missing_masks="empty", labels=labels)
+    assert line(dataset, "a") == expected
+
+
+def test_a_merged_class_is_annotated_where_all_of_it_was(opened, organs):
+    merged = {"background": 0, "liver": 1, "lesion": ["tumour", "cyst"]}
+    dataset = opened("folder", organs, class_masks=ORGANS, missing_masks="unannotated", labels=merged)
+    assert [case.annotated for case in dataset.cases] == [None, None, ("liver",)]
+    assert label_map(dataset).reported == {"liver": (1,), "lesion": (2,)}
+    assert label_map(dataset).outputs == ("liver", "lesion")
+
+
+def test_a_table_of_annotated_classes(opened, organs):
+    (organs / "annotated.csv").write_text("id,annotated\na,liver;lesion\nb,tumour; cyst\n")
+    merged = {"background": 0, "liver": 1, "lesion": ["tumour", "cyst"]}
+    dataset = opened(
+        "folder",
+        organs,
+        class_masks=ORGANS,
+        missing_masks="empty",
+        labels=merged,
+        annotated_file=str(organs / "annotated.csv"),
+    )
+    assert [case.annotated for case in dataset.cases] == [("liver", "lesion"), ("lesion",), None]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"background": 0, "organ": [1, 2, 3]}, "a: annotated names livre; the classes are background, organ"),
+        (None, "a: only some classes are annotated, so give the classes by dataset.labels"),
+    ],
+)
+def test_annotated_classes_must_exist(opened, organs, labels, message):
+    (organs / "annotated.csv").write_text("id,annotated\na,livre\n")
+    with pytest.raises(MedsegError, match=message):
+        opened("folder", organs, mask_endings=["_liver"], labels=labels, annotated_file=str(organs / "annotated.csv"))
+
+
+def test_a_class_may_keep_its_name_and_take_in_another():
+    """The case was annotated for the old class of that name only."""
+    from medseg.io.case import Case
+    from medseg.io.dataset import renamed
+
+    case = Case("a", "a", (), annotated=("liver",))
+    before = {"background": 0, "liver": 1, "tumour": 2}
+    assert renamed(case, {"background": 0, "liver": [1, 2]}, before) == ()
+    assert renamed(case, {"background": 0, "organ": 1, "tumour": 2}, before) == ("organ",)
+
+
+def test_the_config_goes_before_the_layout(opened, organs):
+    dataset = opened(
+        "folder",
+        organs,
+        class_masks=ORGANS,
+        missing_masks="empty",
+        modality="ct",
+        geometry="resample",
+        group="^.",
+        regions={"all": ["liver", "tumour", "cyst"], "lesion": ["tumour", "cyst"]},
+        region_order=["liver", "cyst"],
+    )
+    assert dataset.modality == ("ct",)
+    assert {case.geometry for case in dataset.cases} == {"resample"}
+    assert label_map(dataset).outputs == ("all", "lesion")
+    assert label_map(dataset).painted == (1, 3)
+
+
+def test_classes_are_read_off_the_masks_where_nothing_names_them(opened, organs):
+    assert label_map(opened("folder", organs, mask_endings=["_liver"])).labels == {"background": 0, "foreground": 1}
+
+
+def test_no_case_at_all_is_refused_with_the_reasons(opened, organs):
+    with pytest.raises(MedsegError, match=r"no cases found(.|\n)*a has no mask of spleen \(_spleen\)"):
+        opened("folder", organs, class_masks={"spleen": "_spleen"})

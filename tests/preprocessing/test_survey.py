@@ -1,0 +1,144 @@
+"""Everything that is wrong with a made-up data set is found in one go, under the right names."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.io.case import Case, LabelFile
+from medseg.io.labels import LabelMap
+from medseg.io.splits import Split
+from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
+
+LABELS = LabelMap({"background": 0, "organ": 1})
+SHAPE = (12, 13, 14)
+
+
+def save(path, values, spacing=(1, 1, 1)):
+    nib.save(nib.Nifti1Image(values, np.diag([*spacing, 1])), path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return ``data(name, image=, mask=, spacing=, group=)``, which writes a case; its image is noise unless given."""
+    generator = np.random.default_rng(0)
+
+    def write(name, image=None, mask=None, spacing=(1, 1, 1), group=None):
+        image = generator.normal(size=SHAPE).astype(np.float32) if image is None else image
+        mask = (image > 1).astype(np.uint8) if mask is None else mask
+        paths = tmp_path / f"{name}.nii.gz", tmp_path / f"{name}_mask.nii.gz"
+        save(paths[0], image, spacing)
+        save(paths[1], mask, spacing)
+        return Case(name, group or name, (paths[0],), (LabelFile(paths[1]),))
+
+    return write
+
+
+def levels(findings):
+    return [(finding.level, finding.cases) for finding in findings]
+
+
+def test_good_cases_give_no_finding(data):
+    usable, findings = examine([data(name) for name in "abc"], LABELS)
+    assert list(usable.cases) == ["a", "b", "c"]
+    assert findings == []
+
+
+def test_every_kind_of_error_is_listed_at_once(data, caplog):
+    nan = np.ones(SHAPE, np.float32)
+    nan[1, 2, 3] = np.nan
+    cases = [
+        *(data(name) for name in ("good 1", "good 2", "good 3")),
+        data("gone"),
+        data("nan", nan),
+        data("constant", np.full(SHAPE, 7, np.float32), np.ones(SHAPE, np.uint8)),
+        data("grid", mask=np.ones((12, 13, 15), np.uint8)),
+        data("labels", mask=np.full(SHAPE, 5, np.uint8)),
+        data("flat", np.arange(20, dtype=np.float32).reshape(4, 5), np.ones((4, 5), np.uint8)),
+    ]
+    cases[3].images[0].unlink()
+    usable, findings = examine(cases, LABELS, ["lonely.nii.gz has no mask"])
+    assert list(usable.cases) == ["good 1", "good 2", "good 3"]
+    assert levels(findings) == [
+        ("error", ()),
+        *(("error", (name,)) for name in ("gone", "nan", "constant", "grid", "labels", "flat")),
+    ]
+    said = ("has no mask", "no such file", "NaN", "Constant", r"(12, 13, 15)", "declared", "2D with 1 channel(s)")
+    for finding, words in zip(findings, said, strict=True):
+        assert words in finding.text
+    with pytest.raises(MedsegError, match=r"(?s)7 error\(s\) in a data set of 9 cases.*lonely.*gone.*nan.*flat"):
+        survey(cases, LABELS, ["lonely.nii.gz has no mask"])
+    assert not caplog.text
+
+
+def test_other_channels_than_most(data):
+    colour = np.random.default_rng(1).normal(size=(*SHAPE, 2)).astype(np.float32)
+    cases = [data("a"), data("b", colour, np.ones(SHAPE, np.uint8)), data("c")]
+    usable, findings = examine(cases, LABELS)
+    assert list(usable.cases) == ["a", "c"]
+    assert findings[0].text == "b: 3D with 2 channel(s) in mm, the others are 3D with 1 in mm"
+
+
+def test_warnings_name_their_cases_and_stop_nothing(data, caplog):
+    labels = LabelMap({"background": 0, "organ": 1, "lesion": 2})
+    image = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    empty = np.zeros(SHAPE, np.uint8)
+    cases = [data("a"), data("b", image), data("c", image), data("d", mask=empty), data("e", spacing=(1, 1, 5.5))]
+    usable, findings = examine(cases, labels)
+    assert len(usable.cases) == 5
+    assert levels(findings) == [
+        ("warning", ("b", "c")),
+        ("warning", ("d",)),
+        ("warning", ()),
+        ("warning", ("e",)),
+    ]
+    assert findings[2].text == "no mask holds the class(es) lesion"
+    assert "spacing 1 × 1 × 5.5 mm, the median is 1 × 1 × 1" in findings[3].text
+    assert survey(cases, labels).hashes == usable.hashes
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+    assert "2 cases have the same image:\n  - b\n  - c" in caplog.text
+
+
+def test_spacing_within_what_scanners_do_is_no_finding(data):
+    cases = [data("a"), data("b"), data("c", spacing=(0.7, 1.2, 4.9))]
+    assert examine(cases, LABELS)[1] == []
+
+
+def test_masks_that_are_all_empty_are_an_error(data):
+    empty = np.zeros(SHAPE, np.uint8)
+    _, findings = examine([data(name, mask=empty) for name in "ab"], LABELS)
+    assert findings[0].level == "error"
+    assert "every mask is empty" in findings[0].text
+
+
+def test_no_readable_case_leaves_an_empty_fingerprint(data):
+    case = data("a")
+    case.images[0].write_bytes(b"")
+    usable, findings = examine([case], LABELS)
+    assert usable.cases == {}
+    assert levels(findings) == [("error", ("a",))]
+
+
+def test_cases_are_watched_while_they_are_read(data):
+    seen = []
+
+    def watch(cases):
+        for case in cases:
+            seen.append(case.id)
+            yield case
+
+    examine([data(name) for name in "abc"], LABELS, watch=watch)
+    assert seen == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("group", [None, "patient"])
+def test_cuts_of_one_scan_in_two_parts_are_warned_of_unless_grouped(data, group, caplog):
+    whole = np.random.default_rng(1).gamma(2, 100, size=(4, *SHAPE)).astype(np.int16)
+    steps = {"a": 5.95897, "b": 5.95897, "c": 6.12345, "d": 7.12345}
+    images = {name: (image * step).astype(np.float32) for (name, step), image in zip(steps.items(), whole, strict=True)}
+    cases = [data(name, image, (image > 1000).astype(np.uint8), group=group) for name, image in images.items()]
+    found = survey(cases, LABELS)
+    assert not caplog.text
+    warn_of_equal_scans(found, Split(("a", "d"), ("c",), ("b",)))
+    assert ("a (train) = b (test)" in caplog.text) == (group is None)
+    assert "c (val)" not in caplog.text
