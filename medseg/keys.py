@@ -160,7 +160,8 @@ _PROBABILITY = Key(NUMBER, "share of the samples that it changes", "[0, 1]")
 _RANGE = Key(NUMBERS, "[low, high] to draw from", "(0, inf)")
 _WARMUP = Key(NUMBER, "share of the run over which the rate rises", "[0, 1)")
 _BATCH = Key(BOOL, "sum over the batch too")
-_SQUARED = Key(BOOL, "squares in the denominator")
+_INCLUDE_BACKGROUND = Key(BOOL, "count the background as a class")
+_CLASS_WEIGHTS = Key(NUMBERS, "the weight of each output channel", "[0, inf)", null="all are equal")
 _DIMS = Key(INT, "dimensions of the images", (2, 3), null=PLANNED)
 
 _NETWORK = {
@@ -239,19 +240,43 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
     },
     "medseg.models.monai.vnet": {**_NETWORK, "input_size": _INPUT},
     "medseg.training.losses.DiceLoss": {
-        "squared": _SQUARED,
+        "squared": Key(BOOL, "squares in the denominator"),
         "batch": _BATCH,
-        "include_background": Key(BOOL, "count the background as a class"),
+        "include_background": _INCLUDE_BACKGROUND,
+        "class_weights": _CLASS_WEIGHTS,
+    },
+    "medseg.training.losses.TverskyLoss": {
+        "alpha": Key(NUMBER, "weight of false positives", "(0, inf)"),
+        "beta": Key(NUMBER, "weight of false negatives", "(0, inf)"),
+        "batch": _BATCH,
+        "include_background": _INCLUDE_BACKGROUND,
+        "class_weights": _CLASS_WEIGHTS,
+    },
+    "medseg.training.losses.GeneralizedDiceLoss": {
+        "batch": _BATCH,
+        "include_background": _INCLUDE_BACKGROUND,
+        "class_weights": _CLASS_WEIGHTS,
+    },
+    "medseg.training.losses.CenterlineDiceLoss": {
+        "iterations": Key(INT, "erosions, at least the largest radius of a tube in voxels", "[1, inf)"),
+        "batch": _BATCH,
+        "include_background": _INCLUDE_BACKGROUND,
+        "class_weights": _CLASS_WEIGHTS,
     },
     "medseg.training.losses.CrossEntropyLoss": {
         "label_smoothing": Key(NUMBER, "share of the target spread over all classes", "[0, 1)"),
+        "class_weights": _CLASS_WEIGHTS,
     },
-    "medseg.training.losses.DiceCELoss": {
-        "dice_weight": Key(NUMBER, "weight of the Dice part", "[0, inf)"),
-        "ce_weight": Key(NUMBER, "weight of the cross-entropy", "[0, inf)"),
-        "squared": _SQUARED,
-        "batch": _BATCH,
+    "medseg.training.losses.FocalLoss": {
+        "gamma": Key(NUMBER, "the more, the less the easy voxels count; 0 is cross-entropy", "[0, inf)"),
+        "class_weights": _CLASS_WEIGHTS,
     },
+    "medseg.training.losses.TopKLoss": {
+        "k": Key(NUMBER, "percentage of the voxels that count, the hardest ones", "(0, 100]"),
+        "class_weights": _CLASS_WEIGHTS,
+    },
+    "medseg.training.losses.OnProbabilities": {"include_background": _INCLUDE_BACKGROUND},
+    "medseg.training.losses.WeightedSum": {"weights": Key(MAPPING, "the weight of each loss by its name")},
     "medseg.training.schedules.Polynomial": {
         "power": Key(NUMBER, "exponent of the decay", "(0, inf)"),
         "warmup": _WARMUP,

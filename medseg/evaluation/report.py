@@ -50,7 +50,7 @@ def case_rows(
 
 def _row(case: Case, name: str, known: bool, counts: NDArray[np.int64], voxel_volume: float | None) -> Row:
     _, predicted, true = counts.tolist()
-    row: Row = {"case": case.id, "group": case.group, "class": name, **case.columns}
+    row: Row = {**case.columns, "case": case.id, "group": case.group, "class": name}
     row |= {"dice": float(dice(counts)) if known else nan, "iou": float(iou(counts)) if known else nan}
     row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
     if voxel_volume is not None:

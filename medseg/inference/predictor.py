@@ -93,6 +93,7 @@ class Predictor:
         precision: str | None = None,
         inference: dict[str, Any] | None = None,
         postprocess: dict[str, Any] | None = None,
+        reading: dict[str, Any] | None = None,
     ) -> "Predictor":
         """Load a run directory's best checkpoint, or a ``.ckpt`` file.
 
@@ -103,6 +104,7 @@ class Predictor:
             precision: "bf16", "fp16", "fp32"; "auto": what the device computes fastest; None: as in training.
             inference: values of ``inference.*`` that replace the checkpoint's; None keeps them.
             postprocess: values of ``postprocess.*`` likewise.
+            reading: ``geometry`` and ``reference`` likewise: what becomes of channels on other grids (see ``Case``).
 
         Raises:
             MedsegError: no such checkpoint, a damaged one, or one that names a class that is not trusted.
@@ -124,7 +126,7 @@ class Predictor:
             label_map=checkpoint.label_map,
             logits=logits_of(network, config["plan"]),
             endings=checkpoint.content["channels"],
-            reading={name: config["dataset"][name] for name in ("geometry", "reference")},
+            reading=resolve(reading or {}, {name: config["dataset"][name] for name in ("geometry", "reference")}),
             device=place,
             precision=pick_precision(precision or config["trainer"]["precision"], place),
         )
@@ -137,7 +139,8 @@ class Predictor:
         """
         if not isinstance(scan, Scan):
             files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
-            scan = read_case(Case(str(files[0]), str(files[0]), files, **self.reading))
+            case = Case(str(files[0]), str(files[0]), files, **self.reading)
+            scan = read_case(case, spatial_dims=len(self.segmenter.patch_size))
         self.check_channels(scan)
         image, geometry = self.preprocessor(scan)
         try:

@@ -27,9 +27,9 @@ def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8
 
 def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
     """Return the class indices (*spatial) of one label file."""
-    values = read_mask(file.path, scan, case.geometry)
+    background = numbers(label_map.labels[label_map.names[0]])[0]
+    values = read_mask(file.path, scan, case.geometry, 0 if file.value is not None else background)
     if file.value is not None:
-        background = numbers(label_map.labels[label_map.names[0]])[0]
         values = np.where(values != 0, number(file.value), background).astype(np.int32)
     return label_map.encode(values, str(file.path))
 

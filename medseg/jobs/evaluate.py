@@ -50,11 +50,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
         write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
+        lost = dataset.problems if subset == "all" else ()
         summary, problems = evaluate_cases(
-            predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"]
+            predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"], lost=lost
         )
         result |= {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
-        result["reason"] = f"{len(problems)} of {len(cases)} cases failed" if problems else ""
+        result["reason"] = f"{len(problems)} case(s) failed" if problems else ""
         log.info("run directory: %s", run_dir)
     return result
 
@@ -81,6 +82,9 @@ def select(dataset: Dataset, subset: str, split_file: str | Path | None) -> list
     """Return the cases of one part of the split."""
     if subset == "all":
         return list(dataset.cases)
+    split_file = split_file or dataset.split_file
+    if split_file is None and (of_part := [case for case in dataset.cases if case.columns.get("split") == subset]):
+        return of_part
     if split_file is None:
         raise MedsegError(f"subset={subset}: there is no split for this data set. Give split.file=FILE or subset=all.")
     ids = getattr(read_split(Path(split_file)), subset)
@@ -106,9 +110,18 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
 
 
 def evaluate_cases(
-    predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path, *, subset: str, examples: int
+    predictor: Predictor,
+    cases: Sequence[Case],
+    truth_map: LabelMap,
+    folder: Path,
+    *,
+    subset: str,
+    examples: int,
+    lost: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """Predict and score cases, write ``metrics.json``, ``cases.csv`` and overlays, and show the table.
+
+    ``lost`` says of further cases why they cannot even be tried.
 
     Returns:
         The summary as in ``metrics.json``, and a line for each case that could not be scored.
@@ -117,7 +130,7 @@ def evaluate_cases(
         MedsegError: no case could be scored.
     """
     rows: list[dict[str, Any]] = []
-    problems = []
+    problems = list(lost)
     for number, case in enumerate(cases, 1):
         try:
             rows += score(predictor, case, truth_map)
@@ -125,7 +138,7 @@ def evaluate_cases(
             problems.append(f"{case.id}: {error}")
         log.debug("%d of %d: %s", number, len(cases), case.id)
     if problems:
-        log.error("%d of %d cases could not be scored:\n%s", len(problems), len(cases), listing(problems))
+        log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
     summary = summarise(rows, list(truth_map.reported), subset)

@@ -48,7 +48,7 @@ def grid_table(numbers: Numbers) -> Table:
     in_mm = numbers["unit"] == "mm"
     title = "grid: shape in voxels, spacing in mm" if in_mm else "grid: shape in pixels"
     spacing = [f"spacing {RANGE[0]}", *RANGE[1:]] if in_mm else []
-    table = new_table(title, ("axis to", f"shape {RANGE[0]}", *RANGE[1:], *spacing))
+    table = new_table(title, ("axis to" if in_mm else "axis", f"shape {RANGE[0]}", *RANGE[1:], *spacing))
     for place, axis in enumerate(AXES[numbers["unit"], numbers["spatial_dims"]]):
         steps = (short(numbers["spacing"][word][place]) for word in RANGE if in_mm)
         table.add_row(axis, *(short(numbers["shape"][word][place]) for word in RANGE), *steps)
@@ -108,9 +108,7 @@ def value_text(value: Any) -> str:
         return f"[{', '.join(map(value_text, value))}]"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or value in (True, False) else str(value)
-    )
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def short(number: float) -> str:

@@ -13,8 +13,8 @@ from medseg.config import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.predictor import Mask, Predictor
 from medseg.io.atomic import replacing
-from medseg.io.channels import cases_from_files
-from medseg.io.files import SUFFIXES, find_images, mask_name, suffix
+from medseg.io.channels import cases_from_files, equal_names
+from medseg.io.files import SUFFIXES, find_images, mask_name, stem
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     settings = resolve(config)
     options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
-    predictor = Predictor.load(settings["checkpoint"], **options)
+    predictor = Predictor.load(settings["checkpoint"], **options, reading=settings["dataset"])
     output = Path(settings["output"])
-    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.endings)
+    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.endings, predictor.reading["reference"])
     failed = predict_all(predictor, jobs, problems, output, draw=settings["overlays"])
     total = len(jobs) + len(problems)
     log.info("%d of %d masks written to %s", total - len(failed), total, output)
@@ -55,7 +55,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_jobs(source: Path, output: Path, endings: Sequence[Sequence[str]] | None) -> tuple[list[Job], list[str]]:
+def find_jobs(
+    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0
+) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
     Returns:
@@ -70,18 +72,20 @@ def find_jobs(source: Path, output: Path, endings: Sequence[Sequence[str]] | Non
     files = find_images(source)
     if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
         files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
+    if equal := equal_names(root, files, endings):
+        raise MedsegError(f"these files cannot be told apart:\n{listing(equal)}")
     cases, problems = cases_from_files(root, files, endings)
     if not cases:
         raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
-    jobs = [job_of(case.id, case.images, output) for case in cases]
+    jobs = [job_of(case.id, case.images, output, reference) for case in cases]
     refuse_overwriting(jobs)
     return jobs, problems
 
 
-def job_of(name: str, images: tuple[Path, ...], output: Path) -> Job:
-    """Return where the results of one scan go; the mask of a case with a file a channel is called like the case."""
-    own = images[0].name if len(images) == 1 else Path(name).name + suffix(images[0])
-    mask = Path(name).parent / mask_name(Path(own))
+def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) -> Job:
+    """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
+    form = images[min(reference, len(images) - 1)]
+    mask = Path(name).parent / mask_name(Path(Path(name).name + form.name[len(stem(form)) :]))
     return Job(name, images, output / mask, output / "overlays" / f"{mask}.png")
 
 

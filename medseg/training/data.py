@@ -29,7 +29,7 @@ class WholeCases(Dataset[dict[str, Any]]):
         return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
 
 
-def as_it_is(case: dict[str, Any]) -> dict[str, Any]:
+def as_it_is(case: Any) -> Any:
     """Keep a case's arrays arrays: the loader would make tensors of them, which go to the training device."""
     return case
 

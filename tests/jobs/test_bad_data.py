@@ -19,10 +19,6 @@ def save(path, values, affine=None):
     nib.save(nib.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
 
 
-def write_split(path, parts):
-    path.write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in parts.items()))
-
-
 @pytest.fixture
 def data(tmp_path):
     """A folder of six small volumes with masks."""
@@ -129,24 +125,15 @@ def test_the_same_scan_in_two_parts_is_named(data, train_on, caplog):
     assert "6 cases have the same image" in caplog.text
 
 
-@pytest.mark.parametrize("group", ["null", "^(scan)"])
-def test_probable_cuts_of_one_scan_in_two_parts_are_named_unless_grouped(data, composed, group, caplog):
-    steps = [5.95897, 6.12345, 5.95897, 6.4321, 6.5432, 7.6543]  # c0 and c2 are of one scan
-    for number, step in enumerate(steps):
+def test_probable_cuts_of_one_scan_in_two_parts_are_named(data, train_on, caplog):
+    for number, step in enumerate([5.95897, 6.12345, 5.95897, 6.4321, 6.5432, 7.6543]):  # c0 and c2 are of one scan
         whole = np.random.default_rng(number).gamma(2, 100, size=(16, 18, 20)).astype(np.int16)
-        for folder in ("images", "masks"):
-            (data / folder / f"c{number}.nii.gz").unlink()
-        name = "scan" if step == steps[0] else "other"
-        save(data / f"images/{name}_{number}.nii.gz", (whole * step).astype(np.float32))
-        save(data / f"masks/{name}_{number}.nii.gz", (whole > 200).astype(np.uint8))
-    write_split(data / "splits.csv", {"scan_0": "train", "scan_2": "test", "other_1": "val"})
-    config = composed("train", "dataset=folder", f"dataset.group='{group}'" if group != "null" else "seed=0")
-    config["dataset"]["root"], config["split"]["file"] = str(data), str(data / "splits.csv")
-    config["plan"]["patch_size"] = [7, 7, 7]  # so that no training follows
-    said = r"plan\.patch_size" if group == "null" else "the group scan is in test and train"
-    with pytest.raises(MedsegError, match=said):
-        train.run(config | {"run_dir": str(data / "run")})
-    assert ("scan_0 (train) = scan_2 (test)" in caplog.text) == (group == "null")
+        save(data / f"images/c{number}.nii.gz", (whole * step).astype(np.float32))
+    (data / "split.csv").write_text("id,part\nc0,train\nc1,val\nc2,test\nc3,train\n")
+    with pytest.raises(MedsegError, match=r"plan\.patch_size"):  # so that no training follows
+        train_on("plan.patch_size=[7,7,7]", f"split.file='{data / 'split.csv'}'")
+    assert "probably the same scan is in two parts of the split, 1 times" in caplog.text
+    assert "c0 (train) = c2 (test): equal intensity step, affine and header" in caplog.text
 
 
 def test_a_part_of_the_split_without_cases_is_refused(data, train_on):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.models import UNet
-from medseg.models.unet import ACTIVATIONS, NORMS
+from medseg.models.unet import ACTIVATIONS, NORMS, ResidualBlock, widths
 
 
 def unet(dims: int = 2, depth: int = 2, **options: Any) -> UNet:
@@ -80,6 +80,44 @@ def test_any_depth_keeps_the_input_size(dims: int, depth: int) -> None:
 
 def test_channels_double_up_to_the_cap() -> None:
     assert unet(depth=4, base_channels=32, max_channels=320).channels == [32, 64, 128, 256, 320]
+
+
+def test_the_cap_is_nnunet_s_where_none_is_given() -> None:
+    assert widths(3, 5, 32) == [32, 64, 128, 256, 320, 320]
+    assert widths(2, 5, 32) == [32, 64, 128, 256, 512, 512]
+    assert unet(2, 3, base_channels=128, max_channels=None).channels == [128, 256, 512, 512]
+
+
+def test_lists_may_be_longer_than_the_depth_needs() -> None:
+    network = unet(depth=2, blocks=[1, 3, 2, 6, 6], decoder_blocks=[2, 1, 6], residual=True)
+    residual = [sum(isinstance(module, ResidualBlock) for module in stage) for stage in network.encoder]
+    assert residual == [1, 3, 2]
+    assert [len(stage) for stage in network.decoder] == [2, 1]
+
+
+@pytest.mark.parametrize("preset", ["resenc_m", "resenc_l"])
+def test_presets_have_the_residual_encoder_of_nnunet(preset: str) -> None:
+    """Depth 5 in 3D and 7 in 2D, the weights as dynamic-network-architectures 0.4.4 counts them."""
+    config = OmegaConf.load(Path(__file__).parents[2] / f"conf/model/{preset}.yaml")
+    model = OmegaConf.to_container(OmegaConf.masked_copy(config.model, set(config.model) - {"_target_"}))
+    given = {"in_channels": 1, "out_channels": 2, "strides": None, "kernel_sizes": None}
+    with torch.device("meta"):
+        deep = UNet(**(model | given | {"spatial_dims": 3, "depth": 5}))
+        flat = UNet(**(model | given | {"spatial_dims": 2, "depth": 7}))
+    blocks = [sum(isinstance(module, ResidualBlock) for module in stage) for stage in flat.encoder]
+    assert blocks == [1, 3, 4, 6, 6, 6, 6, 6]
+    assert deep.channels == [32, 64, 128, 256, 320, 320]
+    assert flat.channels == [32, 64, 128, 256, 512, 512, 512, 512]
+    assert [len(stage) for stage in deep.decoder] == [1] * 5
+    assert len(deep.heads) == 5
+    assert (counted(deep), counted(flat)) == (102_349_770, 140_017_038)
+
+
+def test_presets_differ_in_their_budget_alone() -> None:
+    folder = Path(__file__).parents[2] / "conf/model"
+    medium, large = OmegaConf.load(folder / "resenc_m.yaml"), OmegaConf.load(folder / "resenc_l.yaml")
+    assert medium.model == large.model
+    assert (medium.plan, large.plan) == ({"budget": 1.0}, {"budget": 2.4})
 
 
 @pytest.mark.parametrize("downsampling", ["max_pool", "strided"])

@@ -12,9 +12,9 @@ from medseg.training.losses.truth import are_regions, first_channel, full, proba
 class OnProbabilities(nn.Module):
     """Calls a loss that knows probabilities and one-hot truth only, such as most of MONAI's.
 
-    The loss is given the probabilities (softmax, or sigmoid for regions) and the truth as 0 and 1, both (B, C, *spatial)
-    in floating point. Unknown voxels are 0 in both, so that no difference is seen there and no gradient comes back;
-    where nothing at all is known the loss is 0. So any loss of MONAI's learns regions and bears unknown voxels::
+    The loss is given the probabilities (softmax, or sigmoid for regions) and the truth as 0 and 1, both floating-point
+    (B, C, *spatial). Unknown voxels are 0 in both, so that no difference is seen there and no gradient comes back;
+    where nothing at all is known the loss is 0. So most losses of MONAI's learn regions and bear unknown voxels::
 
         _target_: medseg.training.losses.OnProbabilities
         include_background: false
@@ -22,9 +22,9 @@ class OnProbabilities(nn.Module):
           _target_: monai.losses.DiceLoss
           jaccard: true
 
-    Leave the loss's own ``softmax``, ``sigmoid``, ``to_onehot_y`` and ``include_background`` at what leaves its input as
-    it is; ``include_background: true`` where false is the loss's default. Losses that take logits, such as MONAI's
-    ``FocalLoss``, cannot be used so.
+    The loss's own ``softmax``, ``sigmoid`` and ``to_onehot_y`` stay off, its ``include_background`` on, since
+    it is given the channels that count. Its mean over voxels counts the unknown ones as right. Losses that
+    take logits, such as MONAI's ``FocalLoss``, cannot be used so.
 
     Args:
         loss: (probabilities, truth) to a scalar.
@@ -38,11 +38,10 @@ class OnProbabilities(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        known = target != IGNORE  # (B, 1 or C, *spatial)
         first = first_channel(logits, target, self.include_background)
-        p = torch.where(known, probabilities_of(logits, target), 0)[:, first:]
+        p = probabilities_of(logits, target)[:, first:]
         loss = self.loss(p, one_hot(target, logits)[:, first:])
-        return torch.where(known.any(), loss, torch.zeros_like(loss))
+        return torch.where((target != IGNORE).any(), loss, torch.zeros_like(loss))
 
 
 def one_hot(target: Tensor, logits: Tensor) -> Tensor:

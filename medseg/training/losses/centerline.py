@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.training.losses.truth import channels, full
+from medseg.training.losses.truth import any_known, channels, full
 from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
 
 
@@ -45,12 +45,10 @@ class CenterlineDiceLoss(ClassWeighted):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        found = [
-            (self.ratio(p * known, g.to(p.dtype)), self.total(known) > 0)
-            for p, g, known in channels(logits, target, self.include_background)
-        ]
-        ratios, known = (torch.stack(parts) for parts in zip(*found, strict=True))  # (C, S), S samples or 1
-        return -weighted_mean(ratios, self.weights_for(logits)[-len(ratios) :, None] * known)
+        pairs = channels(logits, target, self.include_background)
+        ratios = torch.stack([self.ratio(p, g.to(p.dtype)) for p, g in pairs])  # (C, S), S samples or 1
+        weights = self.weights_for(logits)[-len(ratios) :, None] * any_known(target, self.batch)
+        return -weighted_mean(ratios, weights)
 
     def ratio(self, p: Tensor, g: Tensor) -> Tensor:
         """Return one class's clDice (S,) from its probabilities and its truth, both (B, *spatial)."""
@@ -101,12 +99,11 @@ def lowest_of_three(image: Tensor, axis: int) -> Tensor:
 
 def minimum(first: Tensor, second: Tensor) -> Tensor:
     """Return the lower of each two values."""
-    lower: Tensor = Minimum.apply(first, second)
-    return lower
+    return Minimum.apply(first, second)  # type: ignore[no-untyped-call]
 
 
 class Minimum(torch.autograd.Function):
-    """torch.minimum, whose own gradient takes a CPU ten times as long. Of two equals the first has the gradient."""
+    """torch.minimum, whose own gradient takes a CPU several times as long. Of two equals the first has the gradient."""
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
@@ -115,7 +112,7 @@ class Minimum(torch.autograd.Function):
         return torch.minimum(first, second)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Give the gradient to the value that was taken."""
         (is_first,) = ctx.saved_tensors
         of_first = gradient * is_first.to(gradient.dtype)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.io.labels import IGNORE
-from medseg.training.losses.truth import are_regions, full
+from medseg.training.losses.truth import all_known, are_regions, full
 from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
 
 
@@ -78,16 +78,16 @@ class TopKLoss(ClassWeighted):
     def __init__(self, *, k: float = 10.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(class_weights)
         check("k", k, 0 < k <= 100, "above 0, up to 100")
-        self.share = k / 100
+        self.k = k
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        known = target != IGNORE
-        loss = -log_likelihood(logits, target) * voxel_weights(self, logits, target)
-        ranked = loss.where(known, -1).flatten().topk(max(1, int(self.share * known.numel()))).values
+        loss, known, weights = -log_likelihood(logits, target), target != IGNORE, voxel_weights(self, logits, target)
+        loss = loss if weights is None else loss * weights
+        ranked = loss.where(known, -1).flatten().topk(max(1, int(known.numel() * self.k / 100))).values
         # How many of these count is not asked of the device, which would have to be waited for.
-        count = (self.share * known.sum()).int().clamp(min=1)
+        count = (known.sum() * self.k / 100).int().clamp(min=1)
         hardest = torch.arange(len(ranked), device=ranked.device) < count
         return weighted_mean(ranked, hardest & (ranked >= 0))
 
@@ -97,7 +97,7 @@ def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     if are_regions(logits, target):
         return F.logsigmoid(torch.where(target == 1, logits, -logits))
     # Not F.cross_entropy: on spatial axes it has no deterministic form on a GPU.
-    return F.log_softmax(logits, dim=1).gather(1, target.masked_fill(target == IGNORE, 0))
+    return F.log_softmax(logits, dim=1).gather(1, indices(target))
 
 
 def mean_surprise(logits: Tensor, target: Tensor) -> Tensor:
@@ -107,12 +107,18 @@ def mean_surprise(logits: Tensor, target: Tensor) -> Tensor:
     return logits.logsumexp(1, keepdim=True) - logits.mean(1, keepdim=True)
 
 
-def voxel_weights(loss: ClassWeighted, logits: Tensor, target: Tensor) -> Tensor:
-    """Return the weight of each voxel's true class, or of its region, shaped as target; 0 where it is unknown."""
-    known = target != IGNORE
+def voxel_weights(loss: ClassWeighted, logits: Tensor, target: Tensor) -> Tensor | None:
+    """Return the weight of each voxel's true class, or of its region, shaped as target; 0 where it is unknown.
+
+    None: all are known and weigh the same.
+    """
     if loss.class_weights is None:
-        return known
+        return None if all_known(target) else (target != IGNORE).to(logits.dtype)
     weights = loss.weights_for(logits)
-    if are_regions(logits, target):
-        return weights.view(-1, *[1] * (logits.ndim - 2)) * known
-    return weights[target.masked_fill(~known, 0)] * known
+    of_voxels = weights.view(-1, *[1] * (logits.ndim - 2)) if are_regions(logits, target) else weights[indices(target)]
+    return of_voxels * (target != IGNORE)
+
+
+def indices(target: Tensor) -> Tensor:
+    """Return class indices with any valid one, the background's, where the class is unknown."""
+    return target if all_known(target) else target.masked_fill(target == IGNORE, 0)

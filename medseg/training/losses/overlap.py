@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medseg.training.losses.truth import channels, full
+from medseg.training.losses.truth import any_known, channels, full
 from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
 
 
@@ -20,8 +20,6 @@ class Overlap:
     """sum(p), or sum(p^2)"""
     true: Tensor
     """sum(g)"""
-    known: Tensor
-    """number of voxels"""
 
 
 class OverlapLoss(ClassWeighted):
@@ -50,21 +48,21 @@ class OverlapLoss(ClassWeighted):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        weights = self.weights_for(logits)
-        sums = [self.sums(*channel) for channel in channels(logits, target, self.include_background)]
-        overlap = Overlap(*torch.stack(sums, dim=1))
-        return -self.agreement(overlap, weights[-len(sums) :, None])
+        sums = [self.sums(p, g) for p, g in channels(logits, target, self.include_background)]
+        both, predicted, true = torch.stack(sums, dim=1)  # of (C, S) each
+        weights = self.weights_for(logits)[-len(sums) :, None] * any_known(target, self.batch)
+        return -self.agreement(Overlap(both, predicted, true), weights)
 
-    def sums(self, p: Tensor, g: Tensor, known: Tensor) -> Tensor:
-        """Return one class's sums (4, S) in the order of ``Overlap``; p, g and known are (B, *spatial)."""
+    def sums(self, p: Tensor, g: Tensor) -> Tensor:
+        """Return the overlap of p and g, both (B, *spatial), and their sizes: (3, S)."""
         axes = tuple(range(0 if self.batch else 1, p.ndim))
-        size = (p.square() if self.squared else p) * known  # where nothing is known g is 0 already
-        sums = [(p * g).sum(axes), size.sum(axes), g.sum(axes), known.sum(axes)]
-        return torch.stack([value.to(p.dtype).reshape(-1) for value in sums])
+        size = (p.square() if self.squared else p).sum(axes)
+        sums = [(p * g).sum(axes), size, g.count_nonzero(axes).to(p.dtype)]
+        return torch.stack([value.reshape(-1) for value in sums])
 
     def agreement(self, overlap: Overlap, weights: Tensor) -> Tensor:
-        """Return the mean ratio over classes and samples of which something is known; weights (C, 1)."""
-        return weighted_mean(self.ratio(overlap), weights * (overlap.known > 0))
+        """Return the mean ratio with these weights of classes and samples (C, S), 0 where nothing is known."""
+        return weighted_mean(self.ratio(overlap), weights)
 
     def ratio(self, overlap: Overlap) -> Tensor:
         """Return each class's ratio, (C, S)."""
@@ -166,12 +164,13 @@ class GeneralizedDiceLoss(OverlapLoss):
         super().__init__(batch, include_background, class_weights, smooth)
 
     def agreement(self, overlap: Overlap, weights: Tensor) -> Tensor:
-        """Return the mean ratio over the samples of which something is known."""
+        """Return the mean over the samples of one ratio for all classes."""
+        known = weights.any(0)
         weights = weights * inverse_squares(overlap.true)
         both = (weights * overlap.both).sum(0)
         size = (weights * (overlap.predicted + overlap.true)).sum(0)
         ratio = (2 * both + self.smooth) / (size + self.smooth)  # (S,)
-        return weighted_mean(ratio, (overlap.known > 0).any(0))
+        return weighted_mean(ratio, known)
 
 
 def inverse_squares(sizes: Tensor) -> Tensor:

@@ -28,9 +28,22 @@ def full(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def all_known(target: Tensor) -> bool:
+    """Tell if the truth is known everywhere, so that no masks are needed; always False on a GPU."""
+    # Asking costs a CPU little, but a GPU would have to be waited for. IGNORE is above every class.
+    return target.device.type == "cpu" and int(target.max()) < IGNORE
+
+
+def any_known(target: Tensor, batch: bool) -> Tensor:
+    """Tell of each channel of the truth and sample, or the batch as one, if anything is known: (C, S) or (1, S)."""
+    known = (target != IGNORE).flatten(2).any(2).T
+    return known.any(1, keepdim=True) if batch else known
+
+
 def probabilities_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the probabilities (B, C, *spatial): sigmoid for regions, else softmax."""
-    return torch.sigmoid(logits) if are_regions(logits, target) else torch.softmax(logits, dim=1)
+    """Return the probabilities (B, C, *spatial), sigmoid for regions, else softmax; 0 where the truth is unknown."""
+    p = torch.sigmoid(logits) if are_regions(logits, target) else torch.softmax(logits, dim=1)
+    return p if all_known(target) else p.masked_fill(target == IGNORE, 0)
 
 
 def first_channel(logits: Tensor, target: Tensor, include_background: bool) -> int:
@@ -38,18 +51,12 @@ def first_channel(logits: Tensor, target: Tensor, include_background: bool) -> i
     return 0 if include_background or are_regions(logits, target) else 1
 
 
-def channels(logits: Tensor, target: Tensor, include_background: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield p, g and what is known of each channel that counts, all (B, *spatial).
+def channels(logits: Tensor, target: Tensor, include_background: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the probabilities p and the truth g as booleans, both (B, *spatial), of each channel that counts.
 
-    p are the probabilities, g tells as booleans where the class truly is, known is 1 where that is known and 0
-    elsewhere. One channel after the other, so that the truth never becomes a float one-hot volume.
+    Where the truth is unknown, p is 0 and g false. By channel, so that the truth never becomes a float one-hot volume.
     """
     first = first_channel(logits, target, include_background)
-    p = probabilities_of(logits, target).unbind(1)
-    if are_regions(logits, target):
-        for channel, truth in enumerate(target.unbind(1)):
-            yield p[channel], truth == 1, truth != IGNORE
-    else:
-        known = (target[:, 0] != IGNORE).to(logits.dtype)  # once as numbers: products with booleans are slower
-        for channel in range(first, len(p)):
-            yield p[channel], target[:, 0] == channel, known
+    for channel, p in enumerate(probabilities_of(logits, target).unbind(1)):
+        if channel >= first:
+            yield p, target[:, channel] == 1 if are_regions(logits, target) else target[:, 0] == channel

@@ -48,8 +48,10 @@ class ClassWeighted(nn.Module):
         return self.class_weights.to(logits)
 
 
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of values; 0 where no weight is above 0."""
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the mean of values, 0 where no weight is above 0; weights None: all are equal."""
+    if weights is None:
+        return values.mean()
     total = (values * weights).sum()
     return total / weights.sum().to(total).clamp(min=torch.finfo(total.dtype).tiny)
 

@@ -1,0 +1,94 @@
+"""Every network in ``conf/model`` is composed, built and trained a step, in 2D and 3D."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medseg.build import CONF, build
+from medseg.models.outputs import as_list
+from medseg.training.module import deep_loss
+
+NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+@pytest.fixture(params=[2, 3], ids=["2D", "3D"])
+def dims(request):
+    return request.param
+
+
+def seeded_network(model: dict[str, Any], seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(model)
+
+
+def patches(config: dict[str, Any]) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(1, 2, *config["plan"]["patch_size"], generator=generator)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_trains_a_step(planned, name, dims):
+    config = planned(name, dims)
+    shape = tuple(config["plan"]["patch_size"])
+    network, image = seeded_network(config["model"]).train(), patches(config)
+    before = {key: value.clone() for key, value in network.named_parameters()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    label = torch.randint(3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
+    outputs = as_list(network(image), image)
+    assert outputs[0].shape == (1, 3, *shape)
+    loss = deep_loss(build(config["loss"]), outputs, label)
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+    trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
+    assert [key for key, value in trained.items() if value.grad is None] == [], "distributed training would wait"
+    assert all(value.isfinite().all() for value in trained.values())
+    changed = [key for key, value in trained.items() if not torch.equal(value, before[key])]
+    assert len(changed) > 0.8 * len(trained)  # a bias before a norm may stay, and so what a zero hides from the loss
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_carry_the_network(planned, name, dims):
+    config = planned(name, dims)
+    image, network = patches(config), seeded_network(config["model"]).eval()
+    other = seeded_network(config["model"], seed=1).eval()
+    with torch.no_grad():
+        (expected,), (different,) = as_list(network(image), image), as_list(other(image), image)
+        assert expected.shape == (1, 3, *config["plan"]["patch_size"])
+        assert not torch.equal(expected, different)
+        other.load_state_dict(network.state_dict())
+        (loaded,) = as_list(other(image), image)
+    torch.testing.assert_close(loaded, expected)
+
+
+OUTPUTS = {  # how many times each output halves the axes but the first; small networks have two halvings
+    "basic_unet_plus_plus": [0, 0, 0, 0],
+    "dynunet": [0, 0],
+    "mednext": [0, 1, 2],
+    "resenc_l": [0, 1],
+    "resenc_m": [0, 1],
+    "unet": [0, 1],
+}
+
+
+def test_all_networks_with_deep_supervision_are_tested(planned):
+    assert set(OUTPUTS) == {name for name in NAMES if "deep_supervision" in planned(name, 2)["model"]}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_deep_supervision_lists_the_finest_output_first(planned, name, dims):
+    config = planned(name, dims, "model.deep_supervision=true")
+    network, image = seeded_network(config["model"]), patches(config)
+    patch = config["plan"]["patch_size"]
+    outputs = as_list(network.train()(image), image)
+    assert [output.shape[:2] for output in outputs] == [(1, 3)] * len(OUTPUTS[name])
+    assert [output.shape[3:] for output in outputs] == [
+        torch.Size(size // 2**halvings for size in patch[1:]) for halvings in OUTPUTS[name]
+    ]
+    sum(output.square().mean() for output in outputs).backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
+    (final,) = as_list(network.eval()(image), image)  # none of these networks has a batch norm or dropout
+    torch.testing.assert_close(outputs[0], final)
+    assert not any(torch.equal(output, final) for output in outputs[1:])
