@@ -102,7 +102,7 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
         (
             ["train", "dataset=foldr"],
-            "dataset=foldr: no such option. Did you mean 'folder'? Options: decathlon, folder",
+            "dataset=foldr: no such option. Did you mean 'folder'? Options: brats, decathlon, folder",
         ),
         (["train", "dataset=foldr", "dataset.images=x", "loss=cee"], "loss=cee: no such option. Did you mean 'ce'?"),
         (["train", "dataset=folder"], "dataset.root: missing. Give dataset.root=..."),
@@ -230,12 +230,12 @@ def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
         return {"status": "done", "reason": "", "score": depth / 10, "seconds": 1.0}
 
     jobs.outcome = outcome
-    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.batch=false"]
+    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
     assert cli.main(["train", "-m", *settings]) == 3
     (folder,) = Path("outputs/sweeps/phantom").iterdir()
     results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
     assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
-    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.batch=False"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
     assert results[4]["reason"] == "ValueError: a bug"
     assert "Options: ce, dice, dice_ce" in results[1]["reason"]
     assert "model.depth=99: must be" in results[2]["reason"]

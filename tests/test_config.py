@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.keys import ARGUMENTS, KEYS
 from medseg.overrides import Sources, compose
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "inspect", "eval", "predict")
 GROUPS = {
     "train": ("model", "loss", "optimizer", "scheduler", "augment", "inference", "trainer", "logger", "dataset"),
     "eval": ("dataset", "inference"),
@@ -61,7 +61,8 @@ def test_keys_are_those_of_the_yaml():
 def collect(node, arguments):
     if isinstance(node, dict):
         if str(node.get("_target_", "")).startswith("medseg."):
-            arguments[node["_target_"]] |= set(node) - {"_target_"}
+            plain = {name for name, value in node.items() if not (isinstance(value, dict) and "_target_" in value)}
+            arguments[node["_target_"]] |= plain - {"_target_"}  # objects within have keys of their own
         node = list(node.values())
     for child in node if isinstance(node, list) else []:
         collect(child, arguments)
@@ -84,7 +85,7 @@ def test_every_key_says_what_it_means():
         ("model.depth", True),
         ("model.norm", "instanse"),
         ("model.blocks", [2, 0]),
-        ("loss.dice_weight", -1),
+        ("loss.dice.squared", 2),
         ("scheduler.warmup", 1.0),
         ("augment.intensity.0.probability", 1.5),
         ("augment.intensity", 3),

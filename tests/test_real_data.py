@@ -16,8 +16,9 @@ from medseg.io.dataset import label_map, open_dataset
 from medseg.io.files import read_case, read_mask, read_scan
 from medseg.io.labels import LabelMap
 from medseg.io.splits import make_split
-from medseg.preprocessing.fingerprint import read_labelled, survey
+from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.preprocessing.survey import survey
 
 
 def open_at(root, layout, **node):

@@ -59,13 +59,19 @@ def by_id(cases: tuple[Case, ...], ids: tuple[str, ...]) -> list[Case]:
 def values_of(cases: tuple[Case, ...]) -> set[int]:
     """Return the values in all masks; MedsegError as soon as they are too many to be classes."""
     found: set[int] = set()
+    unread = []
     for case in cases:
-        found |= found_values(case)
+        try:
+            found |= found_values(case)
+        except MedsegError as error:  # named again with all others where every case is checked
+            unread.append(f"{case.id}: {error}")
         if len(found) > MOST_FOUND:
             raise MedsegError(
                 f"{case.id}: over {MOST_FOUND} values in its mask and those before it: {few(found)}. "
                 "Give the classes as dataset.labels='{background: 0, name: value, ...}'."
             )
+    if unread and not found:
+        raise MedsegError(f"no mask can be read:\n{listing(unread)}")
     return found
 
 

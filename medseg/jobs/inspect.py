@@ -5,23 +5,23 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from medseg.config import escape, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
-from medseg.io.case import Case, Dataset
+from medseg.io.case import Dataset
 from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, make_split
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
+from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.overview import overview
 from medseg.preprocessing.plan import make_plan
@@ -67,16 +67,10 @@ def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
     return {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
 
 
-def on_terminal(cases: Sequence[Case]) -> Iterable[Case]:
-    """Pass cases on, with a progress bar on a terminal."""
-    console = Console(stderr=True)
-    return track(cases, "reading", console=console, transient=True, disable=not console.is_terminal)
-
-
 def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
     """Return the split that ``train`` would draw, or why it cannot."""
     try:
-        return make_split(dataset.cases, **settings["split"], seed=settings["seed"]), []
+        return make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file), []
     except MedsegError as error:
         return None, [Finding("error", str(error))]
 

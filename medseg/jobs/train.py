@@ -23,10 +23,12 @@ from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, make_split
 from medseg.jobs.evaluate import evaluate_cases
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.cache import cached
-from medseg.preprocessing.fingerprint import Fingerprint, survey, warn_of_equal_scans
+from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.preprocessing.survey import survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.callbacks import Checkpoints
@@ -81,8 +83,11 @@ def is_first_process() -> bool:
 
 def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
-    split = make_split(dataset.cases, **settings["split"], seed=settings["seed"])
-    fingerprint = survey(by_id(dataset.cases, split.train + split.val + split.test), classes)
+    if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
+        survey(dataset.cases, classes, dataset.problems, watch=on_terminal)
+    split = make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file)
+    used = by_id(dataset.cases, split.train + split.val + split.test)
+    fingerprint = survey(used, classes, watch=on_terminal)
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     device = pick_device(settings["trainer"]["accelerator"])

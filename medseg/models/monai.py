@@ -1,8 +1,8 @@
 """MONAI's networks by name, with medseg's words for what they have in common.
 
 Each function returns MONAI's own network, which maps (B, in_channels, *spatial) to logits (B, out_channels, *spatial).
-``depth`` is the number of halvings, ``base_channels`` the channels of the finest level, ``input_size`` the patch. Further
-arguments go to MONAI's class under its own names, and take the place of what is set here.
+``depth`` is the number of halvings, ``base_channels`` the channels of the finest level, ``input_size`` the patch.
+Further arguments go to MONAI's class under its own names, and take the place of what is set here.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def dynunet(
     """nnU-Net's U-Net as MONAI rebuilt it: Isensee et al. (Nature Methods 2021); Futrega et al. (arXiv 2110.03352).
 
     ``strides`` has ``depth`` entries, ``kernel_sizes`` one more. With deep supervision every level but the bottom has an
-    output, all of the input's size and stacked into one tensor (B, depth, out_channels, *spatial), finest first.
+    output in training, of the input's size: stacked into (B, depth, out_channels, *spatial), finest first.
 
     Raises:
         MedsegError: the depth is 1, or MONAI refuses an argument.
@@ -235,16 +235,17 @@ def vnet(
     """The V-Net, of 5 x 5 x 5 convolutions, 16 channels and depth 4: Milletari et al. (arXiv 1606.04797).
 
     Raises:
-        MedsegError: ``in_channels`` does not divide 16, ``input_size`` is no multiple of 16, or MONAI refuses an argument.
+        MedsegError: ``in_channels`` does not divide 16, ``input_size`` is no multiple of 16, or MONAI refuses an
+            argument.
     """
     if 16 % in_channels:
         raise MedsegError(
-            f"model=vnet: VNet repeats the image's channels to fill 16, so it takes 1, 2, 4, 8 or 16 of them; these images"
-            f" have {in_channels}. Choose another network, such as model=unet."
+            f"model=vnet: VNet repeats the image's channels to fill 16, so it takes 1, 2, 4, 8 or 16 of them; these "
+            f"images have {in_channels}. Choose another network, such as model=unet."
         )
     _check_size("VNet", input_size, 16)
-    # MONAI's default, dropout in 3D, takes the images of a 2D batch for channels and drops whole images.
-    return _network("VNet", spatial_dims, in_channels, out_channels, {"dropout_dim": spatial_dims} | options)
+    network = _network("VNet", spatial_dims, in_channels, out_channels, options)
+    return network if spatial_dims == 3 else _drop_channels_in_2d(network)
 
 
 def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, arguments: dict[str, Any]) -> nn.Module:
@@ -267,4 +268,13 @@ def _freeze_unused(network: nn.Module, *parts: str) -> nn.Module:
     for name, parameter in network.named_parameters():
         if any(part in name for part in parts):
             parameter.requires_grad_(False)
+    return network
+
+
+def _drop_channels_in_2d(network: nn.Module) -> nn.Module:
+    """Replace MONAI 1.6's dropout in 3D, which takes the images of a 2D batch for channels and drops whole images."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Dropout3d):
+                setattr(module, name, nn.Dropout2d(child.p))
     return network

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from monai.networks.nets import BasicUNetPlusPlus
+from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
 from torch import Tensor, nn
 
 

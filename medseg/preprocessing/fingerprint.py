@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,12 +127,3 @@ def quantiles(scan: Scan) -> NDArray[np.float32]:
     flat = scan.image.reshape(len(scan.image), -1)
     inner = np.quantile(flat[:, :: max(1, flat.shape[1] // QUANTILE_SAMPLES)], QUANTILES[1:-1], axis=1).T
     return np.column_stack([flat.min(axis=1), inner, flat.max(axis=1)]).astype(np.float32)
-
-
-def __getattr__(name: str) -> Any:
-    """Find ``survey`` and ``warn_of_equal_scans`` where they were before ``medseg.preprocessing.survey``."""
-    from medseg.preprocessing import survey
-
-    if name in ("survey", "warn_of_equal_scans"):
-        return getattr(survey, name)
-    raise AttributeError(name)

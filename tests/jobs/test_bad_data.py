@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
+from medseg.io.phantom import write_phantom
 from medseg.jobs import train
 
 CASES = 6
@@ -163,3 +164,15 @@ def test_a_run_directory_below_a_file(data, composed):
     config["dataset"]["root"] = str(data)
     with pytest.raises(MedsegError, match="run directory"):
         train.run(config | {"run_dir": str(data / "file" / "run")})
+
+
+def test_an_unreadable_mask_is_listed_with_all_others_where_classes_are_read_off_masks(composed, tmp_path):
+    root = tmp_path / "data"
+    write_phantom(root, layout="folder", dims=2, channels=1, cases=6, size=32, seed=0)
+    (root / "masks" / "case_001.png").write_bytes(b"no picture")
+    (root / "masks" / "case_003.png").unlink()
+    config = composed("train", "dataset=folder", "trainer.accelerator=cpu", "trainer.max_epochs=1")
+    config["dataset"]["root"] = str(root)
+    with pytest.raises(MedsegError, match=r"(?s)2 error.*case_003.*no mask.*case_001.*no readable picture"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()

@@ -20,7 +20,8 @@ PLAN = {"in_channels": 2, "out_channels": 3, "patch_size": [16, 8]}
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Write the files of the documented example, each headed by a comment with its path."""
-    for text, name in re.findall(r"```\w+\n(# (my_conf/\S+)\n.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL):
+    blocks = r"```\w+\n((?:# @package \S+\n)?# (my_conf/\S+)\n.*?)```"
+    for text, name in re.findall(blocks, DOCUMENT.read_text("utf-8"), re.DOTALL):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
