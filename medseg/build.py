@@ -57,7 +57,7 @@ def build(spec: dict[str, Any], *args: Any, trusted: Collection[str] | None = No
     check_arguments(name, factory, args, arguments)
     try:
         return factory(*args, **arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AssertionError, LookupError, RuntimeError, ImportError) as error:
         raise MedsegError(f"{name} cannot be built from {arguments}: {error}") from error
 
 

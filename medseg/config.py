@@ -8,7 +8,7 @@ from typing import Any
 
 from medseg import keys
 from medseg.errors import MedsegError, nearest
-from medseg.keys import ARGUMENTS, FROM_CHECKPOINT, KEYS, Key
+from medseg.keys import ARGUMENTS, FROM_CHECKPOINT, KEYS, OPEN, Key
 
 MISSING = "???"
 DURATION = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
@@ -39,17 +39,19 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
     ``table`` holds the keys valid inside ``node``; it is None in other packages' objects, of which only missing values
     and objects of medseg's own are of interest. The key is None where the table does not know the path.
     """
+    is_open = table is None
     if isinstance(node, dict) and "_target_" in node:
         own = ARGUMENTS.get(node["_target_"])
+        is_open = own is None or node["_target_"].startswith(OPEN)
         table = None if own is None else {f"{path}.{name}": key for name, key in own.items()}
     for name, value in node.items() if isinstance(node, dict) else enumerate(node):
         child = f"{path}.{name}" if path else str(name)
         key = table.get(child) if table is not None else None
-        branch = is_branch(key, value) or (table is None and isinstance(value, list))
-        if key or value == MISSING or (table is not None and not branch and name != "_target_"):
+        branch = is_branch(key, value) or (is_open and key is None and isinstance(value, list))
+        if key or value == MISSING or (not is_open and not branch and name != "_target_"):
             yield child, key, value
         if branch:
-            yield from leaves(value, child, table)
+            yield from leaves(value, child, None if is_open else table)
 
 
 def is_branch(key: Key | None, value: Any) -> bool:

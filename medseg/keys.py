@@ -331,5 +331,8 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
     "medseg.io.layouts.decathlon": {"root": KEYS["dataset.root"]},
 }
 
+OPEN = ("medseg.models.monai.",)
+"""Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""
+
 FROM_CHECKPOINT = ("dataset.", "inference.", "postprocess.", "split.", "precision")
 """Beginnings of the keys that eval and predict take from the checkpoint where they are null."""

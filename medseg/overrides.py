@@ -263,8 +263,8 @@ def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str])
     if key.startswith("hydra") or lies_below(key, unknown):
         return None
     is_there, value, owner = look_up(skeleton, key)
-    # Other packages' objects take arguments that the config does not list.
-    is_open = owner is not None and not owner.startswith("medseg.")
+    # Other packages' objects take arguments that the config does not list, and so do ours that hand them on.
+    is_open = owner is not None and (not owner.startswith("medseg.") or owner.startswith(keys.OPEN))
     if override.is_delete():
         return None if is_there and is_open else f"~{key}: cannot be removed."
     if is_there and override.is_add() and not override.is_force_add():

@@ -237,7 +237,7 @@ def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
     assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
     assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
     assert results[4]["reason"] == "ValueError: a bug"
-    assert "Options: ce, dice, dice_ce" in results[1]["reason"]
+    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
     assert "model.depth=99: must be" in results[2]["reason"]
     assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
     out = capsys.readouterr().out

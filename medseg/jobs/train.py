@@ -130,8 +130,10 @@ def announce(run: Run) -> None:
     kind = "regions" if run.label_map.regions else "classes"
     log.info("%d cases: %s; %s %s", len(run.dataset.cases), sizes, kind, ", ".join(run.label_map.outputs))
     shape = f"patch {'×'.join(map(str, plan['patch_size']))}, batch {plan['batch_size']}"
-    width = f"depth {model.get('depth')}, {model.get('base_channels')} base channels"
-    log.info("plan: %s, %s, spacing %s", shape, width, run.settings["preprocessing"]["spacing"] or "as it is")
+    depth = [f"depth {model['depth']}"] if "depth" in model else []
+    width = [f"{model['base_channels']} base channels"] if "base_channels" in model else []
+    spacing = f"spacing {run.settings['preprocessing']['spacing'] or 'as it is'}"
+    log.info("plan: %s", ", ".join([shape, *depth, *width, spacing]))
 
 
 def fit(run: Run) -> dict[str, Any]:

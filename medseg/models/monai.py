@@ -36,8 +36,8 @@ def dynunet(
 ) -> nn.Module:
     """nnU-Net's U-Net as MONAI rebuilt it: Isensee et al. (Nature Methods 2021); Futrega et al. (arXiv 2110.03352).
 
-    ``strides`` has ``depth`` entries, ``kernel_sizes`` one more. With deep supervision every level but the bottom has an
-    output in training, of the input's size: stacked into (B, depth, out_channels, *spatial), finest first.
+    ``strides`` has ``depth`` entries, ``kernel_sizes`` one more. With deep supervision every level but the bottom has
+    an output in training, of the input's size: stacked into (B, depth, out_channels, *spatial), finest first.
 
     Raises:
         MedsegError: the depth is 1, or MONAI refuses an argument.

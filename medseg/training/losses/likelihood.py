@@ -32,10 +32,10 @@ class CrossEntropyLoss(ClassWeighted):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        loss = -log_likelihood(logits, target)
+        log_p = log_likelihood(logits, target)
         if self.label_smoothing:
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * mean_surprise(logits, target)
-        return weighted_mean(loss, voxel_weights(self, logits, target))
+            log_p = (1 - self.label_smoothing) * log_p + self.label_smoothing * mean_log_p(logits, target)
+        return -weighted_mean(log_p, voxel_weights(self, logits, target))
 
 
 class FocalLoss(ClassWeighted):
@@ -60,7 +60,7 @@ class FocalLoss(ClassWeighted):
         log_p = log_likelihood(logits, target)
         # 1 - p without cancellation. Kept above 0, where a power below 1 has an infinite slope.
         doubt = -torch.expm1(log_p).clamp(max=-torch.finfo(log_p.dtype).tiny)
-        return weighted_mean(-doubt.pow(self.gamma) * log_p, voxel_weights(self, logits, target))
+        return -weighted_mean(doubt.pow(self.gamma) * log_p, voxel_weights(self, logits, target))
 
 
 class TopKLoss(ClassWeighted):
@@ -100,11 +100,11 @@ def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     return F.log_softmax(logits, dim=1).gather(1, indices(target))
 
 
-def mean_surprise(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of -log p over all that the truth might be, shaped as target: the K classes, or yes and no."""
+def mean_log_p(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean of log p over all that the truth might be, shaped as target: the K classes, or yes and no."""
     if are_regions(logits, target):
-        return F.softplus(logits) - logits / 2
-    return logits.logsumexp(1, keepdim=True) - logits.mean(1, keepdim=True)
+        return logits / 2 - F.softplus(logits)
+    return logits.mean(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
 
 
 def voxel_weights(loss: ClassWeighted, logits: Tensor, target: Tensor) -> Tensor | None:

@@ -57,7 +57,7 @@ class OverlapLoss(ClassWeighted):
         """Return the overlap of p and g, both (B, *spatial), and their sizes: (3, S)."""
         axes = tuple(range(0 if self.batch else 1, p.ndim))
         size = (p.square() if self.squared else p).sum(axes)
-        sums = [(p * g).sum(axes), size, g.count_nonzero(axes).to(p.dtype)]
+        sums = [(p * g).sum(axes), size, g.sum(axes)]
         return torch.stack([value.reshape(-1) for value in sums])
 
     def agreement(self, overlap: Overlap, weights: Tensor) -> Tensor:

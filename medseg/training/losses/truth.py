@@ -31,11 +31,13 @@ def full(logits: Tensor) -> Tensor:
 def all_known(target: Tensor) -> bool:
     """Tell if the truth is known everywhere, so that no masks are needed; always False on a GPU."""
     # Asking costs a CPU little, but a GPU would have to be waited for. IGNORE is above every class.
-    return target.device.type == "cpu" and int(target.max()) < IGNORE
+    return target.device.type == "cpu" and int(target.amax()) < IGNORE
 
 
 def any_known(target: Tensor, batch: bool) -> Tensor:
     """Tell of each channel of the truth and sample, or the batch as one, if anything is known: (C, S) or (1, S)."""
+    if all_known(target):
+        return torch.ones(target.shape[1], 1 if batch else len(target), dtype=torch.bool)
     known = (target != IGNORE).flatten(2).any(2).T
     return known.any(1, keepdim=True) if batch else known
 
