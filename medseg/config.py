@@ -103,6 +103,7 @@ def fits(key: Key, value: Any) -> bool:
     """Tell whether a value has the key's type and lies within its limits."""
     if not TYPES[key.kind](value):
         return False
+    value = list(value.values()) if isinstance(value, dict) else value
     items = flat(value) if isinstance(value, list) else [value]
     if isinstance(key.allowed, str):
         return all(is_within(item, key.allowed) for item in items)
@@ -174,6 +175,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     keys.INT_OR_INTS: lambda value: is_int(value) or is_list(value, is_int),
     keys.TEXT_OR_TEXTS: lambda value: is_text(value) or is_list(value, is_text),
     keys.MAPPING: lambda value: isinstance(value, dict),
+    keys.NUMBERS_BY_NAME: lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     keys.NODE: is_object,
     keys.NODES: lambda value: isinstance(value, list) and all(map(is_object, value)),
 }

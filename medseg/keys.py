@@ -19,6 +19,7 @@ TEXTS = "a list of texts"
 INT_OR_INTS = "a whole number or a list of them"
 TEXT_OR_TEXTS = "text or a list of texts"
 MAPPING = "a mapping"
+NUMBERS_BY_NAME = "a mapping of names to numbers"
 NODE = "one object (a mapping with _target_)"
 NODES = "a list of objects (mappings with _target_)"
 
@@ -276,7 +277,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "class_weights": _CLASS_WEIGHTS,
     },
     "medseg.training.losses.OnProbabilities": {"include_background": _INCLUDE_BACKGROUND},
-    "medseg.training.losses.WeightedSum": {"weights": Key(MAPPING, "the weight of each loss by its name")},
+    "medseg.training.losses.WeightedSum": {"weights": Key(NUMBERS_BY_NAME, "the weight of each loss by its name", "[0, inf)")},
     "medseg.training.schedules.Polynomial": {
         "power": Key(NUMBER, "exponent of the decay", "(0, inf)"),
         "warmup": _WARMUP,

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 from rich.console import Console
 
+from medseg.build import CONF
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import counts
@@ -74,8 +75,9 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, An
             "as in dataset=folder dataset.root=DIR."
         )
     saved = yaml.safe_load((trained_in / "config.yaml").read_text(encoding="utf-8"))
+    later = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8"))  # than an older run
     given = {key: value for key, value in node.items() if value is not None}
-    return resolve({**saved, "dataset": {**saved["dataset"], **given}})["dataset"]
+    return resolve({**saved, "dataset": {**later, **saved["dataset"], **given}})["dataset"]
 
 
 def select(dataset: Dataset, subset: str, split_file: str | Path | None) -> list[Case]:
