@@ -25,15 +25,15 @@ SHORTEST = 96
 def fidelity(truth: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tuple[float, ...]:
     """Return for each factor the Dice of class indices (*spatial) with themselves, there and back; NaN without any."""
     truth = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-    scores = []
+    found = []
     for factor in FACTORS:
         shape = tuple(max(1, round(length / factor)) for length in geometry.cut_shape)
         coarse = replace(geometry, shape=shape)
         label = Preprocessor(normalize=["none"]).label(truth, coarse, n_classes)
         one_hot = torch.nn.functional.one_hot(label.long(), n_classes).movedim(-1, 0).float()  # (K, *shape)
-        slabs = [slab.argmax(0) for _, slab in coarse.slabs(one_hot, torch.eye(n_classes)[0])]
-        scores.append(mean_dice(torch.cat(slabs, -1).numpy(), truth))
-    return tuple(scores)
+        [(_, scores)] = coarse.slabs(one_hot, torch.eye(n_classes)[0], thickness=truth.shape[-1])
+        found.append(mean_dice(scores.argmax(0).numpy(), truth))
+    return tuple(found)
 
 
 def mean_dice(found: NDArray[np.integer], truth: NDArray[np.uint8]) -> float:

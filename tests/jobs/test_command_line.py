@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg import cli
+from medseg.build import CONF
 
 NETWORK = '''
 from torch import nn
@@ -97,3 +98,20 @@ def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
     assert "torch.optim.SGD" in error
     assert "Traceback" not in error
     assert json.loads(Path("run/result.json").read_text())["status"] == "failed"
+
+
+def test_every_network_in_one_sweep(small_run, workplace, capsys):
+    sweep = ["train", "-m", "model=glob(*)", "trainer.steps_per_epoch=1", "run_dir=sweep", *small_run]
+    assert cli.main([setting for setting in sweep if setting != "trainer.steps_per_epoch=2"]) == 0
+    names = [path.stem for path in (CONF / "model").glob("*.yaml")]
+    results = {
+        Path(path).parent.name: json.loads(Path(path).read_text()) for path in Path("sweep").glob("*/result.json")
+    }
+    assert len(results) == len(names) == 12
+    assert {result["status"] for result in results.values()} == {"done"}
+    table = capsys.readouterr().out.rpartition("overrides")[2]
+    assert all(f"model={name}"[:20] in table for name in names)
+    configs = {path.parent: path.read_text() for path in Path("sweep").glob("*/config.yaml")}
+    [segresnet] = [job for job, config in configs.items() if "medseg.models.monai.segresnet" in config]
+    use = ["predict", f"checkpoint={segresnet}", f"input={scan_of(workplace)}", "output=masks", "device=cpu"]
+    assert cli.main(use) == 0  # medseg ships its name, so nothing has to be trusted
