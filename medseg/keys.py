@@ -277,7 +277,9 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "class_weights": _CLASS_WEIGHTS,
     },
     "medseg.training.losses.OnProbabilities": {"include_background": _INCLUDE_BACKGROUND},
-    "medseg.training.losses.WeightedSum": {"weights": Key(NUMBERS_BY_NAME, "the weight of each loss by its name", "[0, inf)")},
+    "medseg.training.losses.WeightedSum": {
+        "weights": Key(NUMBERS_BY_NAME, "the weight of each loss by its name", "[0, inf)")
+    },
     "medseg.training.schedules.Polynomial": {
         "power": Key(NUMBER, "exponent of the decay", "(0, inf)"),
         "warmup": _WARMUP,

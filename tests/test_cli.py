@@ -129,7 +129,7 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["seed=3"], "name a command first: train, eval, predict"),
         (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
         (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
-        (["train", "-m", "loss=dice_ce,ce", "loss.dice_weight=2"], "loss.dice_weight: unknown key"),
+        (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),
         (["train", "-m", "dataset=phantom,folder"], "dataset.root: missing"),
         (
             ["eval", "-m", "checkpoint=a,b"],

@@ -29,6 +29,7 @@ def postprocess(
     min_voxels: int = 0,
     fill_holes: bool = False,
     smooth_mm: float = 0.0,
+    voxel_volume: float | None = None,
 ) -> Indices:
     """Smooth the borders, then fill the holes, then remove components; all off returns ``indices`` itself.
 
@@ -38,11 +39,12 @@ def postprocess(
     ``fill_holes``: background that a class encloses becomes that class; other classes inside it stay.
     ``largest``: of each class only the largest component stays; the rest becomes background.
     ``min_ml``, ``min_voxels``: components of a class below either size become background.
+    ``voxel_volume``: in mm³, where axes are sheared; None: the product of the spacing.
 
     Components are connected through faces, edges and corners, as in nnU-Net and Metrics Reloaded; a hole must not
     leak through a face. Raises MedsegError for ``min_ml`` where there is no volume: in pixels or on a single slice.
     """
-    minimum = max(min_voxels, _voxels(min_ml, spacing, unit))
+    minimum = max(min_voxels, _voxels(min_ml, spacing, unit, prod(spacing) if voxel_volume is None else voxel_volume))
     if smooth_mm > 0:
         indices = smoothed(indices, tuple(smooth_mm / step for step in spacing))
     if fill_holes:
@@ -126,7 +128,7 @@ def _size(box: Box) -> int:
     return prod(s.stop - s.start for s in box)
 
 
-def _voxels(min_ml: float, spacing: tuple[float, ...], unit: str) -> int:
+def _voxels(min_ml: float, spacing: tuple[float, ...], unit: str, volume: float) -> int:
     """The smallest whole number of voxels that holds ``min_ml``."""
     if not min_ml > 0:
         return 0
@@ -135,4 +137,4 @@ def _voxels(min_ml: float, spacing: tuple[float, ...], unit: str) -> int:
             f"postprocess.min_ml={min_ml:g} needs a volume, but the scan is a picture with {len(spacing)} axes "
             f"in {unit}. Give the smallest size in pixels instead, for example postprocess.min_voxels=50."
         )
-    return ceil(min_ml * 1000 / prod(spacing) - 1e-6)  # 1 ml = 1000 mm³; a rounding error must not cost a voxel
+    return ceil(min_ml * 1000 / volume - 1e-6)  # 1 ml = 1000 mm³; a rounding error must not cost a voxel

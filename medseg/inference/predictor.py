@@ -51,7 +51,7 @@ class Mask:
         """Volume of each foreground class, or region, in millilitres; None for pictures and single slices."""
         if self.scan.unit != "mm" or self.indices.ndim != 3:
             return None
-        voxel = float(np.prod(self.scan.spacing)) / 1000
+        voxel = self.scan.voxel_volume / 1000
         return {name: count * voxel for name, count in self.voxels.items()}
 
     def save(self, path: str | Path) -> None:
@@ -151,6 +151,7 @@ class Predictor:
                     geometry,
                     spacing=scan.spacing,
                     unit=scan.unit,
+                    voxel_volume=scan.voxel_volume,
                 )
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise MedsegError(

@@ -52,11 +52,12 @@ class Segmenter:
         *,
         spacing: Sequence[float],
         unit: Literal["mm", "px"],
+        voxel_volume: float | None = None,
     ) -> NDArray[np.uint8]:
         """Return class indices (*native grid) of an image (C, *network grid) that lies on the network's device."""
 
         def clean(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            return postprocess(labels, tuple(spacing), unit, **self.postprocess)
+            return postprocess(labels, tuple(spacing), unit, voxel_volume=voxel_volume, **self.postprocess)
 
         if self.regions is None or self.regions.are_disjoint:
             labels = np.empty(geometry.native_shape, dtype=np.uint8)

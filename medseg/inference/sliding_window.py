@@ -65,7 +65,7 @@ def sliding_window(
             total[(slice(None), *w)] += scores * weight
             norm[w] += weight
     assert total is not None  # there is at least one window
-    return (total / norm)[(slice(None), *inner)]
+    return total.div_(norm)[(slice(None), *inner)]
 
 
 def mirrored(network: Network, patches: Tensor, axes: Sequence[int], activation: Activation = softmax) -> Tensor:

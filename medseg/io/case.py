@@ -78,6 +78,12 @@ class Scan:
         """Distance of neighbouring voxel centres along each spatial axis, in ``unit``."""
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
 
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel in mm³ (area in 2D), below the product of the spacings where axes are sheared."""
+        axes = self.affine[:3, : len(self.shape)]
+        return float(np.sqrt(np.linalg.det(axes.T @ axes)))
+
 
 @dataclass(frozen=True)
 class Dataset:

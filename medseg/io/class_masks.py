@@ -22,16 +22,19 @@ def with_class_masks(
     """Give a case the masks of its classes, painted in their order, the last on top.
 
     ``missing_masks`` says what a class without a mask means: a mistake, a class that does not occur in this case, or
-    one that nobody looked for. ``whose`` names where each mask was looked for.
+    one that nobody looked for; classes that the case says nobody looked for need none. ``whose`` names where each mask
+    was looked for.
 
     Raises:
         MedsegError: a mask is missing, or all are.
     """
-    missing = [f"{name} ({whose[name]})" for name, path in masks.items() if path is None]
-    if len(missing) == len(masks) or (missing and missing_masks == "error"):
-        hint = "" if len(missing) == len(masks) else ". Is this right? Then say dataset.missing_masks=empty|unannotated"
+    there = [name for name, path in masks.items() if path is not None]
+    wanted = [name for name in masks if case.annotated is None or name in case.annotated]
+    missing = [f"{name} ({whose[name]})" for name in wanted if name not in there]
+    if not there or (missing and missing_masks == "error"):
+        hint = "" if not there else ". Is this right? Then say dataset.missing_masks=empty|unannotated"
         raise MedsegError(f"{case.id} has no mask of {', '.join(missing)}{hint}")
     files = tuple(LabelFile(path, value) for value, path in enumerate(masks.values(), 1) if path is not None)
     partial = bool(missing) and missing_masks == "unannotated"
-    annotated = tuple(name for name, path in masks.items() if path is not None) if partial else case.annotated
+    annotated = tuple(name for name in wanted if name in there) if partial else case.annotated
     return replace(case, labels=files, annotated=annotated)

@@ -1,7 +1,8 @@
 """From the ``dataset`` node of a config to cases and classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 from medseg.build import build
@@ -9,7 +10,7 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.annotation import found_values
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.groups import assign_groups
-from medseg.io.labels import MOST_FOUND, LabelMap, few
+from medseg.io.labels import IGNORE_NAME, MOST_FOUND, LabelMap, few
 from medseg.io.tables import read_annotated
 
 
@@ -26,6 +27,7 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     cases = read_annotated(cases, config["annotated_file"])
     labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
     modality = config["modality"]
+    check_order(config["regions"] or found.regions or {}, config["region_order"] or [])
     regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
     return replace(
         found,
@@ -48,6 +50,25 @@ def label_map(dataset: Dataset) -> LabelMap:
     if regions is None and any(case.annotated is not None for case in dataset.cases):
         regions = {name: [name] for name in LabelMap(labels).names[1:]}
     return LabelMap(labels, regions, dataset.region_order if regions else None)
+
+
+def check_order(regions: Mapping[str, list[str]], order: Sequence[str]) -> None:
+    """Refuse an order of painting, as the user gave it, that spoils regions; nnU-Net's own is taken as it is."""
+    wrong = [
+        f"{region} is painted as {name!r}, which is none of its classes"
+        for (region, members), name in zip(regions.items(), order, strict=False)
+        if name not in members
+    ]
+    wrong += [
+        f"{larger} is painted over {smaller}, a part of it"
+        for (smaller, part), (larger, members) in combinations(regions.items() if order else (), 2)
+        if set(part) < set(members)
+    ]
+    if wrong:
+        raise MedsegError(
+            f"dataset.region_order={list(order)} spoils the regions {', '.join(regions)}:\n{listing(wrong)}\n"
+            "Put larger regions first, and name one of its own classes for each."
+        )
 
 
 def by_id(cases: tuple[Case, ...], ids: tuple[str, ...]) -> list[Case]:
@@ -108,6 +129,8 @@ def as_configured(
 ) -> Case:
     """Return a case with the reading that the config wants, and its annotated classes under their final names."""
     annotated = None if case.annotated is None else renamed(case, labels or {}, before or {})
+    if annotated is not None and {*annotated, IGNORE_NAME} >= {*(labels or {})} - {next(iter(labels or {}), "")}:
+        annotated = None  # all of them
     return replace(case, geometry=config["geometry"], reference=config["reference"], annotated=annotated)
 
 

@@ -15,6 +15,7 @@ from medseg.io.pictures import COLOUR
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
 IGNORE_NAME = "ignore"
+CHUNK = 1 << 20  # voxels looked up at once: places are 64 bit, which a large CT would feel
 MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
 
@@ -99,12 +100,17 @@ class LabelMap:
             MedsegError: a value is none of the declared ones.
         """
         order = np.argsort(self._known)
-        known = np.array(self._known)[order]
-        places = np.searchsorted(known[1:], values, side="right")  # the last known value that is not above
-        undeclared = known[places] != values
-        if undeclared.any():
-            raise MedsegError(self._complaint(values[undeclared], where))
-        return np.array(self._indices, dtype=np.uint8)[order][places]
+        known, indices = np.array(self._known)[order], np.array(self._indices, dtype=np.uint8)[order]
+        flat, found = values.ravel(), np.empty(values.size, dtype=np.uint8)
+        strangers = []
+        for start in range(0, flat.size, CHUNK):
+            part = flat[start : start + CHUNK]
+            places = np.searchsorted(known[1:], part, side="right")  # the last known value that is not above
+            strangers.append(part[known[places] != part])
+            found[start : start + CHUNK] = indices[places]
+        if any(map(len, strangers)):
+            raise MedsegError(self._complaint(np.concatenate(strangers), where))
+        return found.reshape(values.shape)
 
     def decode(self, indices: NDArray[np.integer]) -> NDArray[np.int32]:
         """Turn class indices into file values, any shape."""

@@ -134,7 +134,7 @@ def case_of(row: Row, columns: Columns, missing_masks: MissingMasks, folders: Se
     name = row.get("id") or common_name(images)
     if not row.get("group", name):
         raise MedsegError(f"{name} has no group, though the table has the column: its patient would be unknown")
-    annotated = class_names(row["annotated"]) if row.get("annotated") else None
+    annotated = class_names(row.get("annotated", ""))
     further = {key: cell for key, cell in row.items() if key not in (*OWN, *columns.images, *columns.annotation)}
     case = Case(name, row.get("group", name), images, annotated=annotated, columns=further)
     if columns.classes:

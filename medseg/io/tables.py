@@ -1,6 +1,7 @@
 """CSV tables about cases: patients, parts of a split, annotated classes, or whole data sets."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from io import StringIO
@@ -41,29 +42,31 @@ def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
 def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:
     """Say of the cases in a table (columns id and annotated) which classes were annotated in them.
 
-    ``annotated`` holds class names parted by ";" or "|", "all", or nothing where no class was; cases that the table
-    does not list keep what their layout says.
+    ``annotated`` holds class names parted by ";" or "|", "all" or nothing for all of them, or "none"; cases that the
+    table does not list keep what their layout says.
 
     Raises:
-        MedsegError: the table cannot be used, or names a case that does not exist.
+        MedsegError: the table cannot be used, lists a case twice, or one that does not exist.
     """
     cases = tuple(cases)
     if file is None:
         return cases
-    rows = {
-        row["id"]: row["annotated"] for row in read_table(Path(file), "dataset.annotated_file", ("id", "annotated"))
-    }
-    if strangers := sorted(rows.keys() - {case.id for case in cases}):
+    rows = read_table(Path(file), "dataset.annotated_file", ("id", "annotated"))
+    classes = {row["id"]: class_names(row["annotated"]) for row in rows}
+    times = Counter(row["id"] for row in rows)
+    if twice := sorted({row["id"] for row in rows if times[row["id"]] > 1}):
+        raise MedsegError(f"dataset.annotated_file={file} lists {', '.join(twice[:10])} more than once.")
+    if strangers := sorted(classes.keys() - {case.id for case in cases}):
         raise MedsegError(f"dataset.annotated_file={file}: no case is called {', '.join(strangers[:10])}.")
-    return tuple(replace(case, annotated=class_names(rows[case.id])) if case.id in rows else case for case in cases)
+    return tuple(replace(case, annotated=classes[case.id]) if case.id in classes else case for case in cases)
 
 
 def class_names(cell: str) -> tuple[str, ...] | None:
     """Return the classes that a cell names; None: all.
 
-    >>> class_names("liver; tumour"), class_names("all"), class_names("")
-    (('liver', 'tumour'), None, ())
+    >>> class_names("liver; tumour"), class_names("all"), class_names(""), class_names("none")
+    (('liver', 'tumour'), None, None, ())
     """
-    if cell == "all":
+    if cell in ("", "all"):
         return None
-    return tuple(name.strip() for name in cell.replace("|", ";").split(";") if name.strip())
+    return tuple(name.strip() for name in cell.replace("|", ";").split(";") if name.strip() and cell != "none")

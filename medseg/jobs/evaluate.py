@@ -155,7 +155,7 @@ def score(predictor: Predictor, case: Case, truth_map: LabelMap) -> list[dict[st
     scan, truth = read_labelled(case, truth_map)
     mask = predictor(scan)
     found = counts(mask.indices, truth, len(truth_map.names), truth_map.reported.values())
-    return case_rows(case, found, truth_map, float(np.prod(scan.spacing)), scan.unit)
+    return case_rows(case, found, truth_map, scan.voxel_volume, scan.unit)
 
 
 def pick_examples(rows: Sequence[dict[str, Any]], cases: Sequence[Case], number: int) -> list[Case]:

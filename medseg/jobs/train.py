@@ -68,9 +68,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     this = start(config, settings, dataset, classes)
     with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
         announce(this)
-        result |= fit(this)
         if settings["resume"]:
             write_config(this.directory / "config.yaml", config)
+        result |= fit(this)
         result |= test(this, result["score"])
         log.info("run directory: %s", this.directory)
     return result

@@ -16,11 +16,11 @@ from torch import Tensor
 from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.case import Case
-from medseg.io.labels import LabelMap
+from medseg.io.labels import IGNORE, LabelMap
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
 
-FORMAT = 2
+FORMAT = 3
 LOCATIONS = 10_000  # foreground voxels remembered per class, enough to draw patches from
 
 
@@ -41,7 +41,8 @@ def load(path: Path) -> dict[str, Any]:
     Returns:
         ``image`` float32 (C, *network grid), ``label`` uint8 (*network grid), ``locations`` a list with int32 (n, d)
         voxels per foreground class, ``annotated`` bool (K,) of each class, ``truth`` uint8 (*native grid),
-        ``geometry``, ``spacing`` and ``unit``.
+        ``known`` int32 (n, d) voxels of known class where there are others, ``geometry``, ``spacing``,
+        ``voxel_volume`` and ``unit``.
     """
     content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
     return content
@@ -73,16 +74,18 @@ def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict
     return {
         "image": image.contiguous(),
         "label": label,
-        "locations": [locations(label, index) for index in range(1, len(label_map.names))],
+        "locations": [locations(label == index) for index in range(1, len(label_map.names))],
+        "known": locations((label != IGNORE) & (label == IGNORE).any()),
         "annotated": torch.from_numpy(label_map.annotated(case.annotated)),
         "truth": torch.from_numpy(truth),
         "geometry": geometry.to_dict(),
         "spacing": list(scan.spacing),
+        "voxel_volume": scan.voxel_volume,
         "unit": scan.unit,
     }
 
 
-def locations(label: Tensor, index: int) -> Tensor:
-    """Return up to 10 000 evenly spread voxels (n, d) of one class."""
-    found = (label == index).nonzero().int()
+def locations(mask: Tensor) -> Tensor:
+    """Return up to 10 000 evenly spread voxels (n, d) of a mask."""
+    found = mask.nonzero().int()
     return found[:: max(1, -(-len(found) // LOCATIONS))].clone()

@@ -17,6 +17,7 @@ from medseg.preprocessing.same_scan import Acquisition, SameScan, acquisition, s
 from medseg.preprocessing.symmetry import Thumbnail, thumbnail
 
 INTENSITY_SAMPLES = 10_000
+PART = 1 << 22  # voxels counted at once
 QUANTILES = (0, 0.005, 0.5, 0.995, 1)
 QUANTILE_SAMPLES = 100_000
 
@@ -27,7 +28,7 @@ class CaseFingerprint:
 
     ``voxels`` counts those of each class. ``fidelity`` tells of pictures what a coarser grid costs (see
     ``coarseness``); it is empty for scans in mm. ``acquisition`` is how the scan was taken, None where its file does
-    not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``.
+    not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³.
     """
 
     shape: tuple[int, ...]
@@ -42,6 +43,7 @@ class CaseFingerprint:
     group: str = ""
     acquisition: Acquisition | None = None
     quantiles: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, len(QUANTILES)), np.float32))
+    voxel_volume: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,21 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         unit=scan.unit,
         channels=len(scan.image),
         voxel_hash=voxel_hash(scan),
-        voxels=np.bincount(truth.ravel(), minlength=IGNORE + 1)[: len(label_map.names)],
+        voxels=class_sizes(truth)[: len(label_map.names)],
         intensities=sample_foreground(scan, truth),
         thumbnail=thumbnail(scan, geometry),
         fidelity=fidelity(truth, geometry, len(label_map.names)) if scan.unit == "px" else (),
         group=case.group,
         acquisition=acquisition(scan),
         quantiles=quantiles(scan),
+        voxel_volume=scan.voxel_volume,
     )
+
+
+def class_sizes(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Count the voxels of each index (256,), in parts: bincount takes eight bytes for each voxel that it is given."""
+    parts = np.array_split(truth.ravel(), 1 + truth.size // PART)
+    return np.sum([np.bincount(part, minlength=IGNORE + 1) for part in parts], axis=0)
 
 
 def read_labelled(case: Case, label_map: LabelMap) -> tuple[Scan, NDArray[np.uint8]]:

@@ -90,7 +90,7 @@ def volume(usable: Fingerprint, name: str, places: Sequence[int]) -> float:
     """Return the size of some classes in a case, in ml; in pixels for pictures."""
     case = usable.cases[name]
     voxels = int(case.voxels[list(places)].sum())
-    return float(voxels * np.prod(case.spacing) / 1000) if case.unit == "mm" else float(voxels)
+    return float(voxels * case.voxel_volume / 1000) if case.unit == "mm" else float(voxels)
 
 
 def sizes(split: Split, cases: Sequence[Case]) -> dict[str, Numbers]:

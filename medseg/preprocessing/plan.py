@@ -265,5 +265,9 @@ def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Finger
     augmented = config["augment"]["spatial"] or {}
     check_mirrored("plan.mirror_axes", config["plan"]["mirror_axes"], left_right, names)
     check_mirrored("augment.spatial.mirror_axes", augmented.get("mirror_axes"), left_right, names)
+    if config["augment"]["spatial"] is None:
+        return []  # test-time augmentation mirrors only what training did
+    if augmented.get("mirror_axes") is not None:
+        return list(augmented["mirror_axes"])
     axes = symmetric_axes([case.thumbnail for case in fingerprint.cases.values()])
     return [axis for axis in axes if not (axis == left_right and is_sided(names))]

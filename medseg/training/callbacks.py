@@ -119,7 +119,7 @@ class EpochLog(Callback):
         """Log one epoch in one line."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         if "val_dice" in row:
-            mark = " (best)" if row["val_dice"] > self.best else ""
+            mark = " (best)" if row["val_dice"] >= self.best else ""
             self.best = max(self.best, row["val_dice"])
             classes = ", ".join(f"{name.removeprefix('val_dice_')} {row[name]:.4f}" for name in list(self.scores)[1:])
             line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
@@ -139,7 +139,7 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep these weights if none before were better."""
         score = trainer.callback_metrics[self.monitor].item()
-        if self.best is None or score > self.best:
+        if self.best is None or score >= self.best:
             self.best = score
             self.save(trainer, "best.ckpt", weights_only=True)
 

@@ -97,6 +97,7 @@ class SegmentationModule(LightningModule):
             geometry,
             spacing=batch["spacing"],
             unit=batch["unit"],
+            voxel_volume=batch["voxel_volume"],
         )
         found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
         self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]

@@ -81,12 +81,16 @@ def draw_corner(
 ) -> list[int]:
     """Draw where a patch begins: round a labelled voxel where forced (and there is one), anywhere else.
 
+    Where some voxels are of unknown class, "anywhere" is round a known one, as in nnU-Net: with a few slices annotated,
+    most other patches would teach nothing.
+
     A case smaller than the patch along an axis lies in its middle, as in prediction.
     """
     shape = case["label"].shape
-    classes = [voxels for voxels in case["locations"] if len(voxels)]
-    if is_forced and classes:
-        voxels = classes[draw(len(classes), generator)]
+    classes = [voxels for voxels in case["locations"] if is_forced and len(voxels)]
+    centres = classes or [case["known"]] * (len(case["known"]) > 0)
+    if centres:
+        voxels = centres[draw(len(centres), generator)]
         centre = voxels[draw(len(voxels), generator)].tolist()
         wanted = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
     else:

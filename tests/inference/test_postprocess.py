@@ -11,6 +11,7 @@ from skimage.segmentation import clear_border
 
 from medseg.errors import MedsegError
 from medseg.inference.postprocess import postprocess
+from medseg.io.case import Scan
 
 SHAPES = [((60, 50), (1.0, 1.0), "px"), ((24, 30, 12), (0.8, 0.8, 3.0), "mm")]
 
@@ -168,3 +169,15 @@ def test_a_picture_has_no_volume(shape, unit) -> None:
 def test_import_is_light() -> None:
     code = "import sys, medseg.inference.postprocess; print({'scipy', 'torch', 'monai'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_sheared_voxels_are_smaller_than_the_product_of_their_spacing():
+    affine = np.array([[1, 0, 0, 0], [0, 1, 2, 0], [0, 0, 2, 0], [0, 0, 0, 1.0]])  # the third axis leans by 45 degrees
+    scan = Scan(np.zeros((1, 4, 4, 4), np.float32), affine)
+    assert scan.voxel_volume == pytest.approx(2.0)
+    assert np.prod(scan.spacing) == pytest.approx(2 * np.sqrt(2))
+    speck = np.zeros((20, 20, 20), np.uint8)
+    speck[:5, :10, :10] = 1  # 500 voxels: 1 ml by volume, 1.4 ml by spacing
+    kept = postprocess(speck, scan.spacing, "mm", min_ml=1.2)
+    assert kept.any()
+    assert not postprocess(speck, scan.spacing, "mm", min_ml=1.2, voxel_volume=scan.voxel_volume).any()

@@ -96,7 +96,25 @@ def test_a_table_of_annotated_classes(opened, organs):
         labels=merged,
         annotated_file=str(organs / "annotated.csv"),
     )
-    assert [case.annotated for case in dataset.cases] == [("liver", "lesion"), ("lesion",), None]
+    assert [case.annotated for case in dataset.cases] == [None, ("lesion",), None]  # all is not partly
+
+
+def test_a_case_without_a_mask_of_what_nobody_looked_for_is_whole(opened, organs):
+    (organs / "annotated.csv").write_text("id,annotated\na,liver\na,tumour\n")
+    with pytest.raises(MedsegError, match=r"annotated\.csv lists a more than once"):
+        opened("folder", organs, class_masks=ORGANS, annotated_file=str(organs / "annotated.csv"))
+
+
+@pytest.mark.parametrize(
+    ("regions", "order", "says"),
+    [
+        ({"A": ["liver"], "B": ["tumour"]}, ["tumour", "liver"], "A is painted as 'tumour', which is none of its"),
+        ({"A": ["liver"], "B": ["liver", "tumour"]}, ["liver", "tumour"], "B is painted over A, a part of it"),
+    ],
+)
+def test_an_order_of_painting_that_spoils_regions_is_refused(opened, organs, regions, order, says):
+    with pytest.raises(MedsegError, match=says):
+        opened("folder", organs, class_masks=ORGANS, missing_masks="empty", regions=regions, region_order=order)
 
 
 @pytest.mark.parametrize(

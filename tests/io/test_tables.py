@@ -54,7 +54,13 @@ def test_unusable_tables_are_refused(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("cell", "names"),
-    [("liver; tumour", ("liver", "tumour")), ("liver|tumour", ("liver", "tumour")), ("all", None), ("", ())],
+    [
+        ("liver; tumour", ("liver", "tumour")),
+        ("liver|tumour", ("liver", "tumour")),
+        ("all", None),
+        ("", None),
+        ("none", ()),
+    ],
 )
 def test_class_names_of_a_cell(cell, names):
     assert class_names(cell) == names

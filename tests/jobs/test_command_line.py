@@ -82,6 +82,10 @@ def test_two_processes_share_a_training(small_run, tmp_path):
     assert json.loads((tmp_path / "run (2)" / "result.json").read_text())["status"] == "done"
     assert done.stderr.count("epoch 1 ·") == 1  # one process speaks
     assert len((tmp_path / "run (2)" / "metrics.csv").read_text().splitlines()) == 2
+    resume = ["train", "resume=run (2)", "trainer.max_epochs=2"]
+    done = subprocess.run([sys.executable, "-m", "medseg", *resume], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "run (2)" / "metrics.csv").read_text().splitlines()) == 3
 
 
 def test_resume_from_the_command_line(small_run, tmp_path, capsys):

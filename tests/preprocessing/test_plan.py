@@ -19,7 +19,7 @@ CONFIG = {
         "budget": 1.0,
         "context": 0,
     },
-    "augment": {"spatial": None},
+    "augment": {"spatial": {"mirror_axes": None}},
 }
 
 
@@ -108,6 +108,12 @@ def test_left_and_right_are_not_mirrored(names):
     assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
     assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
     assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
+
+
+@pytest.mark.parametrize(("spatial", "axes"), [(None, []), ({"mirror_axes": [1]}, [1])])
+def test_only_axes_that_training_mirrors_are_planned(spatial, axes):
+    plan = plan_for(make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1)), CONFIG | {"augment": {"spatial": spatial}})
+    assert plan["plan"]["mirror_axes"] == axes
 
 
 def test_other_names_are_mirrored_wherever_the_images_are_symmetric():

@@ -17,7 +17,13 @@ def make_case(shape, marked=()):
         label[tuple(voxels.T.long())] = index
         locations.append(voxels)
     image = torch.arange(label.numel(), dtype=torch.float32).reshape(1, *shape)
-    return {"image": image, "label": label, "locations": locations, "annotated": torch.ones(3, dtype=torch.bool)}
+    return {
+        "image": image,
+        "label": label,
+        "locations": locations,
+        "annotated": torch.ones(3, dtype=torch.bool),
+        "known": torch.zeros(0, len(shape)),
+    }
 
 
 @pytest.fixture
@@ -68,6 +74,18 @@ def test_classes_are_drawn_evenly_and_not_by_their_size():
         hits.update(cut(case["label"][None], corner, [4, 4]).unique().tolist())
     assert 150 < hits[1] < 250
     assert 150 < hits[2] < 250
+
+
+def test_where_little_is_known_patches_are_drawn_round_it():
+    case = make_case((100, 100)) | {"known": torch.tensor([[50, 60]], dtype=torch.int32)}
+    assert draw_corner(case, [10, 10], False, torch.Generator().manual_seed(0)) == [45, 55]
+
+
+def test_context_is_cut_beside_the_patch(files):
+    plain, wide = make_patches(files)[3], make_patches(files, context=[1, 2])[3]
+    assert wide["image"].shape == (1, 10, 12)
+    assert torch.equal(wide["image"][:, 1:-1, 2:-2], plain["image"])
+    assert torch.equal(wide["label"][:, 1:-1, 2:-2], plain["label"])
 
 
 def test_a_small_case_lies_in_the_middle_of_its_patch():
