@@ -74,7 +74,7 @@ def refuse_strangers(spec: dict[str, Any], trusted: Collection[str]) -> None:
     if strangers:
         raise MedsegError(
             f"The checkpoint names code that medseg does not ship: {', '.join(strangers)}. Building it runs that code. "
-            f"If you trust it, say so: trust=[{','.join(strangers)}]"
+            f"If you trust it, say so: trust=[{','.join(strangers)}], or name its folder: --config-dir FOLDER"
         )
 
 

@@ -52,7 +52,10 @@ def table(results: list[dict[str, Any]]) -> "Table":
     from rich.table import Table
 
     common = set.intersection(*(set(result["overrides"]) for result in results)) if len(results) > 1 else set()
-    columns = Table("job", "overrides", "score", "status", "seconds", "reason")
+    columns = Table("job")
+    columns.add_column("overrides", overflow="fold")
+    for header in ("score", "status", "seconds", "reason"):
+        columns.add_column(header)
     for result in results:
         own = " ".join(setting for setting in result["overrides"] if setting not in common)
         reason = " ".join((result.get("reason") or "").split())

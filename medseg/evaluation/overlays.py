@@ -2,7 +2,7 @@
 
 import colorsys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -50,19 +50,28 @@ class Panel:
     sides: str = ""  # letters of the left, right, top and bottom side
 
 
-def overlay(scan: Scan, indices: Indices, names: Sequence[str], truth: Indices | None = None) -> Image.Image:
+def overlay(
+    scan: Scan,
+    indices: Indices,
+    names: Sequence[str],
+    truth: Indices | None = None,
+    unknown: Collection[str] = (),
+) -> Image.Image:
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
     ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
-    The truth is drawn as a white dashed contour. A picture is shown whole. Of a volume the axial, coronal and sagittal
-    slice with the most foreground is shown in radiological convention (the patient's right on the left, anterior or
+    The truth is drawn as a white dashed contour; ``unknown`` names classes that it does not tell of. A picture is shown
+    whole. Of a volume the axial, coronal and sagittal slice with the most foreground, of the truth where there is one,
+    is shown in radiological convention (the patient's right on the left, anterior or
     superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
     """
     true = np.zeros_like(indices) if truth is None else truth
     panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
     window = _window(np.concatenate([panel.picture.ravel() for panel in panels]), scan.unit)
     scale = _scale(panels, min(scan.spacing))
-    legend = _legend(scan, np.bincount(indices.ravel()), None if truth is None else np.bincount(truth.ravel()), names)
+    legend = _legend(
+        scan, np.bincount(indices.ravel()), None if truth is None else np.bincount(truth.ravel()), names, unknown
+    )
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
 
@@ -84,7 +93,7 @@ def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
 def _planes(scan: Scan, indices: Indices, truth: Indices) -> Iterator[Panel]:
     """The slices of a volume with the most foreground; of a single slice, only the plane in which it lies."""
     volumes, spacing = _towards_lpi([scan.image[0], indices, truth], scan.affine)
-    foreground = (volumes[1] > 0) | (volumes[2] > 0)
+    foreground = volumes[2] > 0 if volumes[2].any() else volumes[1] > 0  # a wild prediction must not choose the view
     for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
         columns, rows = (other for other in range(3) if other != axis)
         if foreground.shape[axis] > 1 and 1 in foreground.shape:
@@ -166,14 +175,19 @@ def _letter(image: Image.Image, sides: str) -> None:
 
 
 def _legend(
-    scan: Scan, found: NDArray[np.int64], true: NDArray[np.int64] | None, names: Sequence[str]
+    scan: Scan,
+    found: NDArray[np.int64],
+    true: NDArray[np.int64] | None,
+    names: Sequence[str],
+    unknown: Collection[str] = (),
 ) -> list[tuple[Colour, str]]:
     """A coloured entry for each class that occurs, from the voxels per class index."""
     entries = []
     for index in range(1, len(names)):
         predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
         if predicted or expected:
-            against = "" if true is None else f" (truth {_size(scan, expected)})"
+            known = "not annotated" if names[index] in unknown else _size(scan, expected)
+            against = "" if true is None else f" (truth {known})"
             entries.append((colour(index), f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"))
     if true is not None and true[1:].any():
         entries.append((WHITE, "dashed: truth"))

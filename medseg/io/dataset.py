@@ -27,8 +27,10 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     cases = read_annotated(cases, config["annotated_file"])
     labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
     modality = config["modality"]
-    check_order(config["regions"] or found.regions or {}, config["region_order"] or [])
     regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
+    check_order(regions or {}, config["region_order"] or [])
+    if config["labels"] and config["regions"] is None:
+        check_members(found.regions or {}, labels or {})
     return replace(
         found,
         cases=tuple(as_configured(case, config, labels, found.labels) for case in cases),
@@ -52,8 +54,19 @@ def label_map(dataset: Dataset) -> LabelMap:
     return LabelMap(labels, regions, dataset.region_order if regions else None)
 
 
+def check_members(regions: Mapping[str, list[str]], labels: Mapping[str, FileValues]) -> None:
+    """Refuse the layout's regions where the user's classes are other ones."""
+    if lost := sorted({name for members in regions.values() for name in members} - {*labels}):
+        raise MedsegError(
+            f"dataset.labels has no {', '.join(lost)}, of which the data set's regions {', '.join(regions)} are made."
+            " Give dataset.regions={} to learn classes, or regions of your classes."
+        )
+
+
 def check_order(regions: Mapping[str, list[str]], order: Sequence[str]) -> None:
     """Refuse an order of painting, as the user gave it, that spoils regions; nnU-Net's own is taken as it is."""
+    if order and not regions:
+        raise MedsegError(f"dataset.region_order={list(order)}: there are no regions to paint. Give dataset.regions.")
     wrong = [
         f"{region} is painted as {name!r}, which is none of its classes"
         for (region, members), name in zip(regions.items(), order, strict=False)

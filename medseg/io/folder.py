@@ -59,6 +59,7 @@ def folder(
         found, strangers = by_ending(mask_root, mask_files, [(pattern,) for pattern in patterns])
         if strangers:
             log.info("%d files below %s are no masks of %s", len(strangers), mask_root, ", ".join(patterns))
+        refuse_unused(patterns, found, mask_files, "class_masks" if class_masks else "mask_endings")
         paired, unpaired = several_masks(cases, found, patterns, class_masks, missing_masks)
         orphans = [path for name in found.keys() - known for paths in found[name].values() for path in paths]
     else:
@@ -91,6 +92,16 @@ def check_endings(
     if missing_masks == "unannotated" and not class_masks:
         raise MedsegError("dataset.missing_masks=unannotated needs dataset.class_masks: which classes are in a file?")
     return patterns
+
+
+def refuse_unused(patterns: Sequence[str], found: Found, files: Sequence[Path], key: str) -> None:
+    """Refuse an ending that no file has, whatever missing masks mean: it is misspelt, or the class is not there."""
+    used = {place for parts in found.values() for place in parts}
+    if unused := [pattern for place, pattern in enumerate(patterns) if place not in used]:
+        raise MedsegError(
+            f"dataset.{key}: no mask's name ends in {' or '.join(unused)}. There are, for example,"
+            f" {', '.join(path.name for path in files[:5]) or 'no other files'}. Correct the ending, or leave it out."
+        )
 
 
 def subfolder(root: Path, key: str, name: str) -> Path:

@@ -203,6 +203,10 @@ def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
         yield f"{len(classes)} classes; 2 to {MOST_CLASSES} are allowed, background being the first"
     if "background" in labels and next(iter(labels)) != "background":
         yield "background must be the first class"
+    elif "background" not in labels and 0 not in [
+        number(v) for values in listed.values() for v in values if _is_value(v)
+    ]:
+        yield "there is no background: it comes first, mostly as background: 0"
     if next(iter(labels), "") == IGNORE_NAME:
         yield f"{IGNORE_NAME} is no class and cannot be the first"
     found = [number(value) for values in listed.values() for value in values if _is_value(value)]

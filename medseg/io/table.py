@@ -71,6 +71,8 @@ def table(
     if not rows:
         raise MedsegError(f"dataset.table={path} has no rows.")
     columns = choose(list(rows[0]), image_columns, label_columns, class_columns, path)
+    if empty := [name for name in columns.classes.values() if not any(row[name] for row in rows)]:
+        raise MedsegError(f"dataset.class_columns: no row of {path} has a file in {', '.join(empty)}. Leave it out.")
     labelled = [(number, row) for number, row in enumerate(rows, 1) if any(row[name] for name in columns.annotation)]
     if len(labelled) < len(rows):
         log.info("%s: %d of %d rows have no annotation, passed over", path, len(rows) - len(labelled), len(rows))

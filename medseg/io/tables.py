@@ -23,7 +23,12 @@ def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
         text = path.read_text(encoding="utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter)]
-    except (OSError, ValueError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise MedsegError(f'{key}={path}: line {line} is not UTF-8. Save the table as "CSV UTF-8".') from error
+    except OSError as error:
+        raise MedsegError(f"{key}={path} cannot be read: {error.strerror}.") from error
+    except (ValueError, csv.Error) as error:
         raise MedsegError(f"{key}={path} cannot be read: {error}") from error
     columns, *body = rows or [[]]
     if missing := [name for name in needed if name not in columns]:

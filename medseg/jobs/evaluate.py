@@ -174,7 +174,9 @@ def draw_overlays(predictor: Predictor, cases: Sequence[Case], truth_map: LabelM
     """Draw prediction and truth over the scans."""
     for case in cases:
         scan, truth = read_labelled(case, truth_map)
-        known = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=known)
+        annotated = np.append(truth_map.annotated(case.annotated), np.zeros(IGNORE + 1, dtype=bool))
+        known = np.where(annotated[truth], truth, 0).astype(np.uint8)  # no truth where nobody looked
+        unknown = [name for name, seen in zip(truth_map.names, annotated, strict=False) if not seen]
+        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=known, unknown=unknown)
         with replacing(folder / f"{case.id}.png") as temporary:
             picture.save(temporary)

@@ -45,6 +45,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     failed = predict_all(predictor, jobs, problems, output, draw=settings["overlays"])
     total = len(jobs) + len(problems)
     log.info("%d of %d masks written to %s", total - len(failed), total, output)
+    if 0 < len(failed) < total:
+        log.error("%d failed:\n%s", len(failed), listing(failed))
     if len(failed) == total:
         raise MedsegError(f"no scan of {total} could be segmented:\n{listing(failed)}")
     return {

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from medseg.build import targets
+from medseg.build import build, targets
 from medseg.config import escape, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
@@ -86,12 +86,13 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
         survey(dataset.cases, classes, dataset.problems, watch=on_terminal)
     split = make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file)
-    used = by_id(dataset.cases, split.train + split.val + split.test)
+    used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     fingerprint = survey(used, classes, watch=on_terminal)
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     device = pick_device(settings["trainer"]["accelerator"])
     plan = make_plan(settings, learned, classes, dataset.modality, device)
+    build(planned(config, plan)["model"])  # wrong arguments show before anything is written
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)

@@ -4,6 +4,7 @@ import csv
 import logging
 import time
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,16 @@ class EpochLog(Callback):
         if "val_dice" in row:
             mark = " (best)" if row["val_dice"] >= self.best else ""
             self.best = max(self.best, row["val_dice"])
-            classes = ", ".join(f"{name.removeprefix('val_dice_')} {row[name]:.4f}" for name in list(self.scores)[1:])
+            classes = ", ".join(
+                f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in list(self.scores)[1:]
+            )
             line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
         log.info(line)
+
+
+def written(score: float) -> str:
+    """Write a score, a dash where no case has one."""
+    return "–" if isnan(score) else f"{score:.4f}"
 
 
 class Checkpoints(Callback):

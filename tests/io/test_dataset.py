@@ -164,5 +164,28 @@ def test_classes_are_read_off_the_masks_where_nothing_names_them(opened, organs)
 
 
 def test_no_case_at_all_is_refused_with_the_reasons(opened, organs):
-    with pytest.raises(MedsegError, match=r"no cases found(.|\n)*a has no mask of spleen \(_spleen\)"):
-        opened("folder", organs, class_masks={"spleen": "_spleen"})
+    for image in organs.glob("images/*"):
+        (organs / "masks" / f"other_{image.name}").write_bytes(b"")  # a mask of the class, but of no case
+        image.rename(image.with_name(f"x{image.name}"))
+    with pytest.raises(MedsegError, match=r"no cases found(.|\n)*xa has no mask of liver \(_liver\)"):
+        opened("folder", organs, class_masks={"liver": "_liver"})
+
+
+def test_an_ending_that_no_mask_has_is_refused_whatever_missing_masks_mean(opened, organs):
+    with pytest.raises(MedsegError, match=r"no mask's name ends in _livre. There are, for example, a_cyst"):
+        opened("folder", organs, class_masks={"liver": "_livre"}, missing_masks="empty")
+
+
+def test_regions_of_classes_that_labels_do_not_have_are_explained(opened, tmp_path):
+    from medseg.io.phantom import write_phantom
+
+    root = write_phantom(tmp_path / "b", layout="brats2018", dims=3, channels=4, cases=2, size=16, seed=0)
+    with pytest.raises(
+        MedsegError, match=r"labels has no edema, enhancing, necrosis, of .*regions WT, TC, ET.*regions=\{\}"
+    ):
+        opened("brats", root, generation=None, labels={"background": 0, "tumour": [1, 2, 4]})
+
+
+def test_an_order_of_painting_needs_regions(opened, organs):
+    with pytest.raises(MedsegError, match=r"region_order=\['liver'\]: there are no regions"):
+        opened("folder", organs, class_masks=ORGANS, missing_masks="empty", region_order=["liver"])

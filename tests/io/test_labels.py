@@ -37,12 +37,17 @@ def test_indices_follow_the_order_of_the_classes():
 def test_encode_agrees_with_a_table_and_decode_inverts_it(lowest):
     rng = np.random.default_rng(0)
     values = rng.permutation(np.arange(lowest, lowest + 300))[:60].tolist()
-    label_map = LabelMap({f"class {i}": value for i, value in enumerate(values)})
+    label_map = LabelMap({f"class {i}" if i else "background": value for i, value in enumerate(values)})
     indices = rng.integers(0, 60, (3, 40, 5)).astype(np.uint8)
     drawn = np.array([values[i] for i in indices.ravel()], np.int32).reshape(indices.shape)
     np.testing.assert_array_equal(label_map.decode(indices), drawn)
     np.testing.assert_array_equal(label_map.encode(drawn, "m.nii"), indices)
     assert label_map.decode(indices).dtype == np.int32
+
+
+def test_a_forgotten_background_is_named():
+    with pytest.raises(MedsegError, match="there is no background: it comes first"):
+        LabelMap({"edema": 1, "core": 2})
 
 
 @pytest.mark.parametrize("stranger", [-1, 3, 9, 2**30])

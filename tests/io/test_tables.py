@@ -44,7 +44,7 @@ def test_cells_may_hold_commas_in_quotes(tmp_path):
         ("", "needs the columns id and group, it has none"),
         ("id,group,id\na,b,c\n", "has the column id twice"),
         ("id,group\na,b\nc,d,e\n", "line 3 has not 2 cells"),
-        ("id,group\n\xe4,b\n".encode("latin-1"), "cannot be read"),
+        ("id,group\n\xe4,b\n".encode("latin-1"), "line 2 is not UTF-8"),
     ],
 )
 def test_unusable_tables_are_refused(tmp_path, text, message):
