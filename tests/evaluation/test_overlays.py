@@ -196,3 +196,17 @@ def test_colours_go_on_past_the_palette() -> None:
     assert tuple(many[: len(PALETTE)]) == PALETTE
     assert len(set(many)) == 255
     assert all(0 <= value <= 255 for rgb in many for value in rgb)
+
+
+def test_the_truth_chooses_the_view_and_what_is_not_annotated_is_said() -> None:
+    shape = (20, 20, 20)
+    truth, prediction = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    truth[4, 5, 6] = 1
+    prediction[10:18, 10:18, 10:18] = 2  # much larger, and elsewhere
+    panels = list(overlays._planes(Scan(np.zeros((1, *shape), np.float32), np.eye(4)), prediction, truth))
+    assert [int(panel.truth.any()) for panel in panels] == [1, 1, 1]
+    found, true = np.array([0, 0, 512]), np.array([7999, 1])
+    legend = overlays._legend(
+        Scan(np.zeros((1, *shape), np.float32), np.eye(4)), found, true, ["b", "one", "two"], ["two"]
+    )
+    assert legend[1][1] == "two: 0.512 ml (truth not annotated)"
