@@ -16,6 +16,7 @@ from medseg.preprocessing.same_scan import EQUAL, warn_of_parted
 
 log = logging.getLogger(__name__)
 
+MOST = 200  # lines of a message; medseg inspect leaves out none
 FAR = 5
 """How many times coarser or finer than the median an axis must be for its spacing to be odd."""
 
@@ -45,7 +46,7 @@ def survey(
     usable, findings = examine(cases, label_map, problems, watch)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise MedsegError(
-            f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors)}\n"
+            f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
             "Mend or remove these cases. medseg inspect lists everything, with warnings."
         )
     for finding in findings:
@@ -134,7 +135,7 @@ def in_full(finding: Finding) -> str:
     """Return a finding with the names of its cases where the text does not name the one that it is about."""
     if not finding.cases or (len(finding.cases) == 1 and finding.cases[0] in finding.text):
         return finding.text
-    return f"{finding.text}:\n{listing(finding.cases)}"
+    return f"{finding.text}:\n{listing(finding.cases, most=MOST)}"
 
 
 def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:
