@@ -111,7 +111,7 @@ def check_overlap(file: str, grid: Grid, like: Scan, share: float) -> None:
         f"{file}: it shows another place than {name(like)}: {100 * share:.0f} % of the extent is common to both,"
         f" {100 * LEAST_OVERLAP:.0f} % is the least. They reach, in mm to the right, front and head:\n"
         f"  from {boxes[0][0]} to {boxes[0][1]}\n  from {boxes[1][0]} to {boxes[1][1]}\n"
-        "Are both of one patient and session? Correct the header, or leave the case out."
+        "Are both of one patient and examination? Correct the header, or leave the case out."
     )
 
 
