@@ -19,6 +19,12 @@ HERE = Path(__file__).parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
 """The config groups: inside the package in a wheel, beside it in a checkout."""
 
+REFUSALS: dict[bool, tuple[type[Exception], ...]] = {
+    True: (TypeError, ValueError),
+    False: (TypeError, ValueError, AssertionError, LookupError, RuntimeError, ImportError),
+}
+"""How classes refuse arguments, by whether they are medseg's own: there, any other exception is a bug and stays one."""
+
 
 def targets(node: Any) -> Iterator[str]:
     """Yield every ``_target_`` named anywhere inside a config."""
@@ -57,7 +63,7 @@ def build(spec: dict[str, Any], *args: Any, trusted: Collection[str] | None = No
     check_arguments(name, factory, args, arguments)
     try:
         return factory(*args, **arguments)
-    except (TypeError, ValueError, AssertionError, LookupError, RuntimeError, ImportError) as error:
+    except REFUSALS[name.startswith("medseg.")] as error:
         raise MedsegError(f"{name} cannot be built from {arguments}: {error}") from error
 
 

@@ -111,3 +111,19 @@ def test_module_that_lacks_an_import_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize("target", sorted(ARGUMENTS))
 def test_medseg_s_own_targets_take_the_arguments_of_the_table(target):
     assert set(ARGUMENTS[target]) <= set(inspect.signature(locate(target)).parameters)
+
+
+def test_a_bug_of_medsegs_own_is_not_taken_for_a_wrong_argument(monkeypatch):
+    from medseg.io import layouts
+
+    def broken(root):
+        return {}[root]
+
+    monkeypatch.setattr(layouts, "folder", broken)
+    with pytest.raises(KeyError):
+        build({"_target_": "medseg.io.layouts.folder", "root": "x"})
+
+
+def test_another_packages_refusals_are_worded():
+    with pytest.raises(MedsegError, match="cannot be built from"):
+        build({"_target_": "monai.networks.nets.MedNeXt", "in_channels": 1, "out_channels": 2, "spatial_dims": 7})
