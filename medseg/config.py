@@ -254,6 +254,11 @@ def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> di
     return plain  # type: ignore[return-value]
 
 
+def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with every null decided. Preprocessing is planned as a whole, given values included."""
+    return resolve(config | {"preprocessing": escape(plan["preprocessing"])}, plan)
+
+
 def fill(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """Return ``config`` with its nulls, and the keys that it lacks, taken from ``overlay``."""
     filled = dict(config)

@@ -1,5 +1,6 @@
 """Which device computes, and in which precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -42,6 +43,15 @@ def pick_precision(name: str, device: torch.device) -> str:
         abilities = torch.cpu.get_capabilities()
         return "bf16" if abilities.get("avx512_bf16") or abilities.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def device_memory(device: torch.device) -> int:
+    """Return the bytes that a training may take on a device: nine tenths of a GPU's, half of a CPU's; 0: unknown."""
+    if device.type == "cuda":
+        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+    if not hasattr(os, "sysconf"):
+        return 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from medseg.config import escape, resolve
-from medseg.device import pick_device
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
 from medseg.io.case import Dataset
@@ -22,9 +21,9 @@ from medseg.io.splits import Split, make_split
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
+from medseg.jobs.train import plan_run
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.overview import overview
-from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.same_scan import EQUAL, parted, parts_of
 from medseg.preprocessing.survey import Finding, examine
 
@@ -45,7 +44,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     usable, findings = examine(dataset.cases, classes, dataset.problems, watch=on_terminal)
     split, wrong = try_split(settings, dataset)
     findings += wrong + same_scan_findings(usable, split)
-    plan, wrong = try_plan(settings, dataset, classes, usable, split)
+    plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
@@ -76,7 +75,7 @@ def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None,
 
 
 def try_plan(
-    settings: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
+    config: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
 ) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Return the plan that ``train`` would make of the cases that can be used, or why it cannot."""
     learned = split.train + split.val if split else ()
@@ -84,8 +83,7 @@ def try_plan(
     if not fingerprint.cases:
         return None, []
     try:
-        device = pick_device(settings["trainer"]["accelerator"])
-        return make_plan(settings, fingerprint, classes, dataset.modality, device), []
+        return plan_run(config, resolve(config), fingerprint, classes, dataset.modality), []
     except MedsegError as error:
         return None, [Finding("error", str(error))]
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from medseg.build import build, targets
-from medseg.config import escape, resolve
+from medseg.config import escape, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
 from medseg.inference.predictor import Predictor
@@ -31,8 +32,9 @@ from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.survey import survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
-from medseg.training.callbacks import Checkpoints
+from medseg.training.probe import Probe
 from medseg.training.progress import Progress
+from medseg.training.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +92,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     fingerprint = survey(used, classes, watch=on_terminal)
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
-    device = pick_device(settings["trainer"]["accelerator"])
-    plan = make_plan(settings, learned, classes, dataset.modality, device)
+    plan = read_plan(settings["plan"]["file"]) or plan_run(config, settings, learned, classes, dataset.modality)
     build(planned(config, plan)["model"])  # wrong arguments show before anything is written
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
@@ -100,6 +101,35 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     write_environment(run_dir / "environment.json")
     split.save(run_dir / "splits.json", fingerprint.hashes, settings["seed"])
     return Run(run_dir, planned(config, plan), dataset, classes, split)
+
+
+def plan_run(
+    config: dict[str, Any],
+    settings: dict[str, Any],
+    learned: Fingerprint,
+    classes: LabelMap,
+    modality: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Return the plan for the data, within the memory and the time that the device has."""
+    device = pick_device(settings["trainer"]["accelerator"])
+    return make_plan(settings, learned, classes, modality, device, Probe(config, device))
+
+
+def read_plan(path: str | None) -> dict[str, Any] | None:
+    """Read the ``plan.json`` of another run.
+
+    Raises:
+        MedsegError: it cannot be read, or is something else.
+    """
+    if path is None:
+        return None
+    try:
+        plan = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MedsegError(f"plan.file={path}: cannot be read ({error}).") from error
+    if not isinstance(plan, dict) or not {"model", "preprocessing", "plan", "trainer"} <= plan.keys():
+        raise MedsegError(f"plan.file={path}: no plan. Give the plan.json of a run.")
+    return plan
 
 
 def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
@@ -119,11 +149,6 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     return run
 
 
-def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with every null decided. Preprocessing is planned as a whole, given values included."""
-    return resolve(config | {"preprocessing": escape(plan["preprocessing"])}, plan)
-
-
 def announce(run: Run) -> None:
     """Log what is about to be done."""
     split, plan, model = run.split, run.settings["plan"], run.settings["model"]
@@ -141,12 +166,11 @@ def fit(run: Run) -> dict[str, Any]:
     """Train until the budget is used up; return why training ended and the best validation Dice."""
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
-    progress = make_progress(settings["trainer"])
-    module = make_module(settings, run.label_map, run.dataset.endings, progress)
+    progress, selection = make_progress(settings["trainer"]), Selection()
+    module = make_module(settings, run.label_map, run.dataset.endings, progress, selection)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    checkpoints = Checkpoints(run.directory / "checkpoints")
-    callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress)
-    trainer = make_trainer(settings, run.directory, [checkpoints, *callbacks])
+    callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress, selection)
+    trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, preprocessed(run, run.split.train), preprocessed(run, run.split.val))
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
@@ -162,7 +186,24 @@ def fit(run: Run) -> dict[str, Any]:
             trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
-    return {"reason": stop_reason(trainer, progress), "score": checkpoints.best}
+    chosen = selection.report()
+    if chosen and is_first_process():
+        announce_choice(chosen)
+    return {
+        "reason": stop_reason(trainer, progress),
+        "score": chosen["best"]["dice"] if chosen else None,
+        "selection": chosen,
+    }
+
+
+def announce_choice(chosen: dict[str, Any]) -> None:
+    """Log which weights are kept, and how far the choice can be trusted."""
+    best, last = chosen["best"], chosen["last"]
+    noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
+    log.info(
+        "best.ckpt: epoch %d, validation Dice %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
+        *(best["epoch"], best["dice"], best["smoothed"], last["epoch"], last["dice"], last["smoothed"], noise),
+    )
 
 
 def preprocessed(run: Run, ids: tuple[str, ...]) -> list[Path]:

@@ -6,26 +6,37 @@ node is planned as a whole.
 
 import os
 from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from medseg.config import parse_duration
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
+from medseg.preprocessing.budget import Probe, fit_layout, fit_width, within_memory
 from medseg.preprocessing.coarseness import coarsest
-from medseg.preprocessing.fingerprint import Fingerprint
+from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.intensity import DEFAULT_METHOD
 from medseg.preprocessing.sides import check_mirrored, is_sided
 from medseg.preprocessing.symmetry import symmetric_axes
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
-BATCH_VOXELS = {"cpu": 600_000, "cuda": 2_500_000}
+BATCH_VOXELS = {("cpu", 2): 600_000, ("cpu", 3): 600_000, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2_500_000}
 BASE_CHANNELS = {"cpu": 16, "cuda": 32}
+MOST_IN_BATCH = 16
+BATCH_SHARE = 0.05
+"""A batch holds no more than this share of the voxels of all training cases (nnU-Net's rule)."""
 MAX_DEPTH = 5
 SMALLEST_MAP = 4  # voxels along an axis below which nnU-Net pools no further
 SLICED = 1.2  # an axis this many times coarser than the finest is the one that slices follow each other along
 COARSE = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
+ANISOTROPIC = 3  # a coarsest axis this many times coarser, and shorter, than the others gets a finer spacing
+FINER = 10  # percentile of its spacings; the median would blur the thinner slices of many scans
+WORTH_COMPILING = 10 * 60  # seconds of training below which compiling takes longer than it saves
 
 
 def make_plan(
@@ -34,6 +45,7 @@ def make_plan(
     label_map: LabelMap,
     modality: Sequence[str] | None,
     device: torch.device,
+    probe: Probe | None = None,
 ) -> dict[str, Any]:
     """Return the overlay that fills the config's nulls.
 
@@ -42,39 +54,80 @@ def make_plan(
         fingerprint: the cases to learn from; test cases have no say.
         label_map: the classes, and the regions if these are learned.
         modality: one name, or one a channel, or None where it is unknown.
-        device: where training runs; a CPU gets a narrower network, which sees more batches in the same time.
+        device: where training runs.
+        probe: counts the memory and measures the speed of a plan on the device; None: as if both were enough.
 
     Raises:
-        MedsegError: a value given in the config does not fit the data.
+        MedsegError: a value given in the config does not fit the data, or the memory.
     """
-    kind = "cuda" if device.type == "cuda" else "cpu"
+    kind = config["plan"].get("device") or ("cuda" if device.type == "cuda" else "cpu")
     dims = config["model"].get("spatial_dims") or fingerprint.spatial_dims
     check_dims(config, dims, fingerprint.spatial_dims)
-    mirrored = mirror_axes(config, label_map, fingerprint)
     preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
+    fixed = {
+        "in_channels": fingerprint.channels * (2 * config["plan"]["context"] + 1),
+        "out_channels": len(label_map.outputs),
+        "mirror_axes": mirror_axes(config, label_map, fingerprint),
+    }
+    draft = partial(lay_out, config, fingerprint, preprocessing, fixed, kind, dims)
+    if probe is None:
+        return draft(1.0)
+    wanted = config["trainer"]
+    plan = within_memory(draft, probe, wanted["memory_gb"], device)
+    plan = fit_width(plan, probe, wanted["max_time"])
+    # On a CPU channels last never paid (measured), and a plan that hangs on noise would not come out the same twice.
+    return fit_layout(plan, probe) if device.type == "cuda" and not wanted["deterministic"] else plan
+
+
+def lay_out(
+    config: dict[str, Any],
+    fingerprint: Fingerprint,
+    preprocessing: dict[str, Any],
+    fixed: dict[str, Any],
+    kind: str,
+    dims: int,
+    share: float,
+) -> dict[str, Any]:
+    """Return the plan whose patch and batch hold ``share`` of the usual voxels of a ``kind`` of device."""
+    given, budget = config["plan"], config["plan"]["budget"] * share
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
-    given, axis = config["plan"], slice_axis(config["plan"], spacing, dims)
+    axis = slice_axis(given, spacing, dims)
+    training_voxels = float(np.prod(shape)) * len(fingerprint.cases)
     shape, spacing = in_slice(shape, axis), in_slice(spacing, axis)
-    wanted = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * given["budget"]))
+    wanted = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
     strides, kernels = topology(wanted, spacing, depth_of(config))
     strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
     divisor = [given["divisor"]] * dims if given["divisor"] else np.prod(strides, axis=0).tolist()
     patch = fit_patch(wanted, divisor, is_given=bool(given["patch_size"]))
     model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
+    batch_voxels = min(BATCH_VOXELS[kind, dims] * budget, BATCH_SHARE * training_voxels)
     return {
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
-            "in_channels": fingerprint.channels * (2 * given["context"] + 1),
-            "out_channels": len(label_map.outputs),
+            **fixed,
             "patch_size": patch,
-            "batch_size": int(np.clip(BATCH_VOXELS[kind] * given["budget"] // np.prod(patch), 2, 16)),
+            "batch_size": given.get("batch_size") or int(np.clip(batch_voxels // np.prod(patch), 2, MOST_IN_BATCH)),
             "strides": strides,
             "kernel_sizes": kernels,
-            "mirror_axes": [other for other in mirrored if other != axis],
+            "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
             "slice_axis": axis,
         },
-        "trainer": {"workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1)},
+        "trainer": plan_trainer(config.get("trainer", {}), kind),
+    }
+
+
+def plan_trainer(trainer: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return how the device is used: worker processes, compiler, layout of memory.
+
+    A CPU has no time to spare for further processes. Compiling did not pay on a CPU (measured); on a GPU it does, as
+    nnU-Net found, in trainings that last.
+    """
+    lasts = not trainer.get("max_time") or parse_duration(trainer["max_time"]) >= WORTH_COMPILING
+    return {
+        "workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1),
+        "compile": kind == "cuda" and lasts and find_spec("triton") is not None,
+        "channels_last": False,
     }
 
 
@@ -162,18 +215,34 @@ def plan_preprocessing(
 
 
 def plan_spacing(fingerprint: Fingerprint, kind: str) -> list[float] | None:
-    """Return the median spacing per network axis in mm.
+    """Return the median spacing per network axis in mm, along the slices of anisotropic scans a finer one.
 
     Pictures keep their pixels (None), but on a CPU they are worked on as coarsely as their masks bear.
     """
     cases = list(fingerprint.cases.values())
     if fingerprint.unit == "mm":
-        return [round(float(value), 6) for value in np.median([case.spacing for case in cases], axis=0)]
+        return [round(float(value), 6) for value in median_spacing(cases)]
     fidelities = [case.fidelity for case in cases if case.fidelity and not np.isnan(case.fidelity).any()]
     if kind != "cpu" or not fidelities:
         return None
     factor = coarsest(fidelities, min(np.median([case.shape for case in cases], axis=0)))
     return [float(factor)] * fingerprint.spatial_dims if factor > 1 else None
+
+
+def median_spacing(cases: Sequence[CaseFingerprint]) -> NDArray[np.float64]:
+    """Return the median spacing of each axis (nnU-Net's rule).
+
+    Where one axis is more than three times coarser than the others and has less than a third of their voxels, it gets
+    the tenth percentile of its spacings, though never less than the others'.
+    """
+    spacings = np.array([case.spacing for case in cases])
+    target = np.median(spacings, axis=0)
+    shape = np.median([np.multiply(case.shape, np.divide(case.spacing, target)) for case in cases], axis=0)
+    worst = int(np.argmax(target))
+    others, lengths = np.delete(target, worst), np.delete(shape, worst)
+    if target[worst] > ANISOTROPIC * others.max() and shape[worst] * ANISOTROPIC < lengths.min():
+        target[worst] = max(np.percentile(spacings[:, worst], FINER), others.max())
+    return np.asarray(target)
 
 
 def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[list[float]]:
@@ -269,5 +338,7 @@ def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Finger
         return []  # test-time augmentation mirrors only what training did
     if augmented.get("mirror_axes") is not None:
         return list(augmented["mirror_axes"])
-    axes = symmetric_axes([case.thumbnail for case in fingerprint.cases.values()])
+    thumbnails = [case.thumbnail for case in fingerprint.cases.values()]
+    all_axes = config["plan"].get("mirror") == "all"
+    axes = list(range(fingerprint.spatial_dims)) if all_axes else symmetric_axes(thumbnails)
     return [axis for axis in axes if not (axis == left_right and is_sided(names))]

@@ -6,9 +6,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from torch import nn
 
 from medseg.build import build
 from medseg.config import parse_duration
@@ -18,10 +20,11 @@ from medseg.inference.checkpoint import describe
 from medseg.inference.predictor import make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
-from medseg.training.callbacks import Budget, EpochLog
+from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
 from medseg.training.module import SegmentationModule
 from medseg.training.progress import Progress
+from medseg.training.selection import Selection
 
 Settings = dict[str, Any]
 
@@ -36,23 +39,54 @@ def make_progress(wanted: Settings) -> Progress:
 
 
 def make_module(
-    settings: Settings, label_map: LabelMap, endings: Sequence[Sequence[str]] | None, progress: Progress
+    settings: Settings,
+    label_map: LabelMap,
+    endings: Sequence[Sequence[str]] | None,
+    progress: Progress,
+    selection: Selection,
 ) -> SegmentationModule:
     """Build network, loss, schedule and augmentation."""
-    augment = settings["augment"]
+    augment, wanted = settings["augment"], settings["trainer"]
+    device = pick_device(wanted["accelerator"])
     spatial = [augment["spatial"]] if augment["spatial"] else []
     return SegmentationModule(
-        build(settings["model"]),
+        make_network(settings, device),
         loss=build(settings["loss"]),
         optimizer=settings["optimizer"],
         schedule=build(settings["scheduler"]),
         augmentations=[build(spec) for spec in spatial + augment["intensity"]],
         segmenter=make_segmenter(settings["plan"], settings["inference"], settings["postprocess"], label_map),
         progress=progress,
+        selection=selection,
         label_map=label_map,
         content=describe(settings, label_map, endings),
+        averaging=wanted["averaging"],
+        fused=can_fuse(device, pick_precision(wanted["precision"], device)),
+        memory_format=memory_format(settings),
         seed=settings["seed"],
     )
+
+
+def make_network(settings: Settings, device: torch.device) -> nn.Module:
+    """Build the network in the layout and with the compiler that the ``trainer`` node wants."""
+    network: nn.Module = build(settings["model"])
+    network = network.to(memory_format=memory_format(settings))  # type: ignore[call-overload]
+    if settings["trainer"]["compile"]:
+        network.compile()  # in place: its weights keep their names
+    return network
+
+
+def memory_format(settings: Settings) -> torch.memory_format:
+    """Return how weights and patches lie in memory: channels first, or last where that was found to pay."""
+    plan = settings["plan"]
+    if not settings["trainer"]["channels_last"] or plan["slice_axis"] is not None:
+        return torch.contiguous_format
+    return torch.channels_last if len(plan["patch_size"]) == 2 else torch.channels_last_3d
+
+
+def can_fuse(device: torch.device, precision: str) -> bool:
+    """Tell whether a fused optimizer can be had; with the loss scaling of fp16 it does not go with clipping."""
+    return device.type in ("cpu", "cuda") and precision != "fp16"
 
 
 def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) -> SegmentationData:
@@ -71,17 +105,24 @@ def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) ->
     )
 
 
-def make_callbacks(wanted: Settings, run_dir: Path, label_map: LabelMap, progress: Progress) -> list[Callback]:
-    """Return what watches the budget and reports to the user, as the ``trainer`` node says."""
+def make_callbacks(
+    wanted: Settings, run_dir: Path, label_map: LabelMap, progress: Progress, selection: Selection
+) -> list[Callback]:
+    """Return what watches the budget, keeps checkpoints and reports to the user, as the ``trainer`` node says."""
     callbacks: list[Callback] = [
+        Checkpoints(run_dir / "checkpoints", selection),
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
-        EpochLog(run_dir / "metrics.csv", progress, list(label_map.reported)),
+        EpochLog(run_dir / "metrics.csv", progress, selection, list(label_map.reported)),
     ]
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             EarlyStopping(
-                "val/dice", mode="max", patience=wanted["patience"], min_delta=0.0, check_on_train_epoch_end=False
+                "val/dice_smoothed",
+                mode="max",
+                patience=wanted["patience"],
+                min_delta=0.0,
+                check_on_train_epoch_end=False,
             )
         )
     if sys.stdout.isatty():

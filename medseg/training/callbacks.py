@@ -12,10 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg.io.atomic import replacing
 from medseg.training.progress import Progress
+from medseg.training.selection import Selection
 
 log = logging.getLogger(__name__)
 
 NEVER = 10**9  # epochs
+MESSAGES = 10
+"""Batches from one message of the first process to the others to the next: how far the run is, and whether to stop."""
 
 
 class Budget(Callback):
@@ -35,9 +38,14 @@ class Budget(Callback):
         self.progress.step = trainer.global_step
         self.progress.current = trainer.strategy.broadcast(self.progress.fraction)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Stop when the budget is used up; settle whether this epoch ends with a validation."""
         self.progress.step = trainer.global_step
+        is_last_of_epoch = batch_idx + 1 == trainer.num_training_batches
+        if trainer.world_size > 1 and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
+            return  # a message to all processes would make a GPU wait
         own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
         self.progress.current, is_due = trainer.strategy.broadcast(own)  # the first process decides for all
         trainer.should_stop = trainer.should_stop or self.progress.current >= 1
@@ -70,12 +78,13 @@ class Budget(Callback):
 class EpochLog(Callback):
     """Writes a row an epoch into ``metrics.csv`` and a line an epoch into the log."""
 
-    def __init__(self, path: Path, progress: Progress, classes: Sequence[str]) -> None:
-        self.path, self.progress = path, progress
-        self.scores = {"val_dice": "val/dice"} | {f"val_dice_{name}": f"val/dice_{name}" for name in classes}
+    def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
+        self.path, self.progress, self.selection = path, progress, selection
+        self.scores = {"val_dice": "val/dice", "val_dice_smoothed": "val/dice_smoothed"}
+        self.classes = {f"val_dice_{name}": f"val/dice_{name}" for name in classes}
+        self.scores |= self.classes
         self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *self.scores]
         self.rows: list[dict[str, Any]] = []
-        self.best = float("-inf")
         self.is_validated = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -83,7 +92,6 @@ class EpochLog(Callback):
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
-        self.best = max([float(row["val_dice"]) for row in self.rows if row.get("val_dice")], default=self.best)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Note that this epoch's row has validation scores."""
@@ -106,6 +114,8 @@ class EpochLog(Callback):
             }
         )
         self.is_validated = False
+        for logger in trainer.loggers:
+            logger.log_metrics({"train/lr": self.rows[-1]["lr"]}, step=trainer.global_step)
         self.write()
         self.tell(self.rows[-1])
 
@@ -120,11 +130,8 @@ class EpochLog(Callback):
         """Log one epoch in one line."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         if "val_dice" in row:
-            mark = " (best)" if row["val_dice"] >= self.best else ""
-            self.best = max(self.best, row["val_dice"])
-            classes = ", ".join(
-                f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in list(self.scores)[1:]
-            )
+            mark = " (best)" if self.selection.is_best else ""
+            classes = ", ".join(f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in self.classes)
             line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
         log.info(line)
 
@@ -135,20 +142,18 @@ def written(score: float) -> str:
 
 
 class Checkpoints(Callback):
-    """Keeps the weights of the best validation Dice in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
+    """Keeps the weights that the selection calls best in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
 
+    ``last.ckpt`` holds the weights of the last step and the averaged ones, ``best.ckpt`` those that were validated.
     Lightning's ModelCheckpoint would store this machine's paths in them.
     """
 
-    def __init__(self, folder: Path, monitor: str = "val/dice") -> None:
-        self.folder, self.monitor = folder, monitor
-        self.best: float | None = None
+    def __init__(self, folder: Path, selection: Selection) -> None:
+        self.folder, self.selection = folder, selection
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep these weights if none before were better."""
-        score = trainer.callback_metrics[self.monitor].item()
-        if self.best is None or score >= self.best:
-            self.best = score
+        if self.selection.is_best:
             self.save(trainer, "best.ckpt", weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -164,9 +169,9 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the best score in the checkpoint."""
-        return {"best": self.best}
+        """Keep the validation scores in the checkpoint."""
+        return dict(self.selection.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the best score over from the resumed run."""
-        self.best = state_dict["best"]
+        """Take the scores over from the resumed run."""
+        self.selection.load_state_dict(state_dict)

@@ -1,13 +1,14 @@
 """The data of a run as a LightningDataModule: patches to train on, whole cases to validate on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from monai.transforms.compose import Compose
 from monai.transforms.utility.dictionary import ToTensord
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medseg.preprocessing.cache import load
 from medseg.seeding import seeded
@@ -91,6 +92,11 @@ class SegmentationData(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
         )
+
+    def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
+        """Yield the first ``number`` batches of the run's patches, cut anew."""
+        for first in range(0, number * self.batch_size, self.batch_size):
+            yield default_collate([self.patches[n] for n in range(first, first + self.batch_size)])
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Whole cases, one at a time; each rank takes its own share."""

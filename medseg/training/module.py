@@ -1,6 +1,7 @@
 """The LightningModule: a network, its loss and what happens in a step."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,14 +9,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from medseg.build import build
 from medseg.evaluation.metrics import counts, dice
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, logits_of, without_context
 from medseg.preprocessing.geometry import Geometry
 from medseg.seeding import seeded
+from medseg.training.averaging import average_into, decay, estimate_statistics, has_batch_statistics
+from medseg.training.optimizers import make_optimizer
 from medseg.training.progress import Progress
+from medseg.training.selection import Selection
 from medseg.training.targets import region_targets
 
 Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -33,6 +36,10 @@ class SegmentationModule(LightningModule):
         augmentations: applied one after the other to each training batch.
         segmenter: predicts a whole case; the same that ``medseg predict`` uses.
         progress: how far the run is.
+        selection: takes the validation scores and tells which weights are the best.
+        averaging: share of the planned steps over which weights are averaged; None: no averaging.
+        fused: a fused optimizer, where PyTorch has one.
+        memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
         label_map: the classes, and the regions if these are learned in their place.
         content: all that prediction needs, stored in every checkpoint under the key "medseg".
         seed: with the step it fixes every draw of the augmentation.
@@ -48,23 +55,38 @@ class SegmentationModule(LightningModule):
         augmentations: Sequence[Augmentation],
         segmenter: Segmenter,
         progress: Progress,
+        selection: Selection,
         label_map: LabelMap,
         content: dict[str, Any],
+        averaging: float | None = None,
+        fused: bool = False,
+        memory_format: torch.memory_format | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
         self.augmentations, self.segmenter, self.progress = list(augmentations), segmenter, progress
+        self.selection, self.averaging, self.fused = selection, averaging, fused
+        self.memory_format = memory_format or torch.contiguous_format
         self.label_map, self.content, self.seed = label_map, content, seed
+        self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
         self.logits = logits_of(network, content["config"]["plan"])
+        self.final_logits = logits_of(self.final_network, content["config"]["plan"])
         self.context = context_in_volume(content["config"]["plan"])
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
+        self.averaged_step = 0
+
+    @property
+    def final_network(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.network if self.average is None else self.average
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Augment a batch, run the network, return the loss."""
         image, label = self.augment(batch["image"], batch["label"], batch_idx)
         target = self.target(without_context(label, self.context), batch["annotated"])
-        loss = deep_loss(self.loss, self.logits(image), target)
+        outputs = self.logits(image.contiguous(memory_format=self.memory_format))
+        loss = deep_loss(self.loss, outputs, target)
         size = len(image)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
         return loss
@@ -84,15 +106,32 @@ class SegmentationModule(LightningModule):
                 image, label = augmentation(image, label, generator)
         return image, label
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average towards the weights of this step."""
+        step = self.trainer.global_step
+        if self.average is None or self.averaging is None or step == self.averaged_step:
+            return  # nothing was stepped: gradients are being accumulated
+        self.averaged_step = step
+        average_into(self.average, self.network, decay(step, self.averaging * self.progress.planned_steps))
+
     def on_validation_epoch_start(self) -> None:
-        """Forget the cases of the last validation."""
+        """Forget the cases of the last validation; see to it that the averaged weights have statistics of their own."""
         self.case_counts = {}
+        if self.average is not None and has_batch_statistics(self.average):
+            with self.trainer.precision_plugin.forward_context():
+                estimate_statistics(self.average, self.final_logits, self.some_images())
+
+    def some_images(self) -> Iterator[Tensor]:
+        """Yield augmented batches of training images, the same at every call."""
+        for place, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
+            moved = self.transfer_batch_to_device(batch, self.device, 0)
+            yield self.augment(moved["image"], moved["label"], place)[0]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Predict one whole case on its native grid and count its voxels."""
         geometry = Geometry.from_dict(batch["geometry"])
         predicted = self.segmenter(
-            self.logits,
+            self.final_logits,
             batch["image"],
             geometry,
             spacing=batch["spacing"],
@@ -112,24 +151,44 @@ class SegmentationModule(LightningModule):
         for name, value in zip(self.label_map.reported, means, strict=True):
             self.log(f"val/dice_{name}", float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
+        self.selection.add(self.current_epoch + 1, mean)
         self.log("val/dice", mean, prog_bar=True, sync_dist=True)  # equal on all ranks already
+        self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the schedule wants at this progress."""
         factor = self.schedule(self.progress.current)
         for group, rate in zip(self.trainer.optimizers[0].param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        self.log("train/lr", self.rates[0] * factor, on_step=True, on_epoch=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the checkpoint enough for prediction."""
+        """Make the checkpoint enough for prediction: one without an optimizer holds the final network alone."""
         checkpoint["medseg"] = self.content
+        if "optimizer_states" not in checkpoint:
+            weights = self.final_network.state_dict()
+            checkpoint["state_dict"] = {f"network.{name}": value for name, value in weights.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Begin the average with the weights of a run that had none."""
+        state = checkpoint["state_dict"]
+        for name in self.average.state_dict() if self.average is not None else ():
+            state.setdefault(f"average.{name}", state[f"network.{name}"].clone())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer and remember its full learning rates: a resumed one brings those of its last step."""
-        optimizer: torch.optim.Optimizer = build(self.optimizer_spec, self.network.parameters())
+        optimizer = make_optimizer(self.optimizer_spec, self.network.parameters(), fused=self.fused)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm. Lightning's own way refuses fused optimizers, for the sake of fp16, which gets none here."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:

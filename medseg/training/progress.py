@@ -39,6 +39,13 @@ class Progress:
             used = self.seconds / max(self.max_seconds - self.validation_seconds, 1e-3)
         return min(1.0, max(self.step / self.max_steps, used))
 
+    @property
+    def planned_steps(self) -> float:
+        """The steps that the whole run will have: all of them, or as many as the time allows at the pace so far."""
+        if self.max_seconds is None or self.current == 0:
+            return self.max_steps
+        return min(self.max_steps, self.step / self.current)
+
     def validated(self, seconds: float) -> None:
         """Note a validation that took ``seconds`` and ended now."""
         self.validation_seconds, self.validated_at = seconds, self.seconds

@@ -1,0 +1,104 @@
+"""What memory and time allow: the size of patch and batch, and the width of the network.
+
+The plan of the data says what would be best; this says what the device can bear and what the time is enough for.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from medseg.config import parse_duration
+from medseg.device import device_memory
+from medseg.errors import MedsegError
+
+log = logging.getLogger(__name__)
+
+Plan = dict[str, Any]
+
+WIDTHS = (8, 16, 24, 32)
+"""Channels of the finest level to choose from; 32 is nnU-Net's."""
+ENOUGH_STEPS = 600
+"""Steps that a training should have at least: a narrow network that sees more batches beats a wide one."""
+SHRINK, SMALLEST = 0.8, 0.02
+"""Patch and batch shrink by this factor until they fit into the memory, down to this share of their usual voxels."""
+GAIN = 0.95
+"""Channels last must take less than this share of the time of channels first, or the difference is noise."""
+
+
+class Probe(Protocol):
+    """Tells what training by a plan would cost."""
+
+    def memory(self, plan: Plan) -> int | None:
+        """Return the bytes at the peak, None where that is unknown."""
+
+    def seconds(self, plan: Plan) -> float:
+        """Return the seconds of a step."""
+
+
+def within_memory(draft: Callable[[float], Plan], probe: Probe, wanted_gb: float | None, device: torch.device) -> Plan:
+    """Return the plan with the largest patch and batch that fit into the memory.
+
+    Args:
+        draft: from a share of the usual voxels to a plan.
+        probe: counts the memory of a plan.
+        wanted_gb: what the config allows; None: what the device has.
+        device: where training runs.
+
+    Raises:
+        MedsegError: even the smallest plan needs more than the config allows.
+    """
+    limit = wanted_gb * 1e9 if wanted_gb else device_memory(device)
+    share, plan = 1.0, draft(1.0)
+    while limit and (need := probe.memory(plan)):
+        plan.setdefault("measured", {})["memory_gb"] = round(need / 1e9, 2)
+        if need <= limit:
+            return plan
+        share *= SHRINK
+        if share < SMALLEST:
+            return refuse(plan, need, limit, wanted_gb)
+        plan = draft(share)
+    return plan
+
+
+def refuse(plan: Plan, need: float, limit: float, wanted_gb: float | None) -> Plan:
+    """Complain of a plan that cannot be made small enough; only warn where the limit is an estimate of ours."""
+    patch = "×".join(map(str, plan["plan"]["patch_size"]))
+    text = (
+        f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of memory,"
+        f" of {limit / 1e9:.1f}. Lower model.base_channels, plan.patch_size or plan.batch_size."
+    )
+    if wanted_gb:
+        raise MedsegError(f"trainer.memory_gb={wanted_gb:g}: {text}")
+    log.warning("%s", text)
+    return plan
+
+
+def fit_width(plan: Plan, probe: Probe, max_time: str | None) -> Plan:
+    """Return the plan with the widest network that has enough steps in the time, from measured speed.
+
+    Without a time limit the width stays: the number of steps is then the same for all widths.
+    """
+    if not max_time or "base_channels" not in plan["model"]:
+        return plan
+    seconds, measured, chosen = parse_duration(max_time), {}, None
+    for width in WIDTHS:
+        candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
+        measured[width] = round(probe.seconds(candidate), 4)
+        if chosen and seconds / measured[width] < ENOUGH_STEPS:
+            break
+        chosen = candidate
+    assert chosen is not None
+    steps = {width: round(seconds / step) for width, step in measured.items()}
+    log.info("width %d: steps that the time allows by width: %s", chosen["model"]["base_channels"], steps)
+    by_width = {str(width): step for width, step in measured.items()}
+    return {**chosen, "measured": {**plan.get("measured", {}), "step_seconds": by_width}}
+
+
+def fit_layout(plan: Plan, probe: Probe) -> Plan:
+    """Return the plan with channels last in memory if that was measured to be faster on the device."""
+    first, last = (
+        probe.seconds({**plan, "trainer": {**plan["trainer"], "channels_last": is_last}}) for is_last in (False, True)
+    )
+    return {**plan, "trainer": {**plan["trainer"], "channels_last": last < GAIN * first}}

@@ -1,0 +1,72 @@
+"""Which weights are the best: by the validation Dice smoothed over a few validations.
+
+The highest of many noisy scores is mostly a lucky one. The mean of the last three cannot be lucky three times, and it
+prefers weights in whose neighbourhood training stayed good.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+WINDOW = 3
+"""Validations in the mean."""
+
+
+@dataclass
+class Selection:
+    """The validation scores of a run so far, and the choice that they lead to.
+
+    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the place of the chosen one.
+    """
+
+    epochs: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best: int | None = None
+
+    def add(self, epoch: int, score: float) -> None:
+        """Take in a validation. Of equal smoothed scores the later one is chosen."""
+        self.epochs.append(epoch)
+        self.scores.append(score)
+        if self.best is None or self.smoothed() >= self.smoothed(self.best):
+            self.best = len(self.scores) - 1
+
+    def smoothed(self, place: int = -1) -> float:
+        """Return the mean of the score at ``place`` and of up to two before it."""
+        last = range(len(self.scores))[place] + 1
+        return float(np.mean(self.scores[max(0, last - WINDOW) : last]))
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the latest validation is the chosen one."""
+        return self.best == len(self.scores) - 1
+
+    def report(self) -> dict[str, Any] | None:
+        """Return the chosen validation, the last one, and the noise of the choice; None without a validation.
+
+        ``noise`` is the standard deviation of one validation score about the curve, from the differences of
+        neighbouring scores in the later half, whose variance is twice that of one score; None with fewer than three.
+        """
+        if self.best is None:
+            return None
+        steps = np.diff(self.scores[len(self.scores) // 2 :])
+        noise = round(float(np.sqrt(np.mean(steps**2) / 2)), 6) if len(steps) >= WINDOW else None
+        return {"best": self._entry(self.best), "last": self._entry(-1), "noise": noise}
+
+    def state_dict(self) -> dict[str, Sequence[float]]:
+        """Return what a resumed run must know."""
+        return {"epochs": list(self.epochs), "scores": list(self.scores)}
+
+    def load_state_dict(self, state: dict[str, Sequence[float]]) -> None:
+        """Go on where ``state`` was taken."""
+        self.epochs, self.scores, self.best = [], [], None
+        for epoch, score in zip(state["epochs"], state["scores"], strict=True):
+            self.add(int(epoch), score)
+
+    def _entry(self, place: int) -> dict[str, float]:
+        return {
+            "epoch": self.epochs[place],
+            "dice": round(self.scores[place], 6),
+            "smoothed": round(self.smoothed(place), 6),
+        }
