@@ -107,7 +107,7 @@ def lay_out(
         "plan": {
             **fixed,
             "patch_size": patch,
-            "batch_size": given.get("batch_size") or int(np.clip(batch_voxels // np.prod(patch), 2, MOST_IN_BATCH)),
+            "batch_size": given.get("batch_size") or int(np.clip(round(batch_voxels / np.prod(patch)), 2, MOST_IN_BATCH)),
             "strides": strides,
             "kernel_sizes": kernels,
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],

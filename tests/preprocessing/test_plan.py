@@ -54,9 +54,42 @@ def test_hippocampus_comes_out_like_nnunet():
     assert plan["model"] == {"spatial_dims": 3, "depth": 3, "base_channels": 16}
 
 
-def test_a_gpu_gets_a_wider_network():
-    fingerprint = make_fingerprint([(35, 50, 36)], (1, 1, 1))
-    assert plan_for(fingerprint, device="cuda")["model"]["base_channels"] == 32
+def test_hippocampus_on_a_gpu_is_nnunets_own_plan():
+    """nnU-Net 2.8.1 plans 3d_fullres for the 199 cases at hand: 1 mm, batch 7, patch 40x56x40, 32 to 256 channels."""
+    from medseg.models.unet import widths
+
+    fingerprint = make_fingerprint([(36, 50, 35)] * 199, (1, 1, 1))
+    plan = plan_for(fingerprint, changed("plan", mirror="all"), device="cuda")
+    assert plan["preprocessing"]["spacing"] == [1, 1, 1]
+    assert plan["plan"]["patch_size"] == [40, 56, 40]
+    assert plan["plan"]["batch_size"] == 7
+    assert plan["plan"]["strides"] == [[2, 2, 2]] * 3
+    assert plan["plan"]["mirror_axes"] == [0, 1, 2]
+    assert widths(3, plan["model"]["depth"], plan["model"]["base_channels"]) == [32, 64, 128, 256]
+
+
+def test_the_slice_axis_of_anisotropic_scans_gets_a_finer_spacing():
+    """As nnU-Net's planner: the tenth percentile where the axis is over three times coarser and shorter."""
+    spacings = [(1, 1, step) for step in (3, 4, 5, 5, 5, 5, 5, 5, 5, 5)]
+    cases = {
+        str(n): case
+        for n, spacing in enumerate(spacings)
+        for case in make_fingerprint([(200, 200, 30)], spacing).cases.values()
+    }
+    assert plan_for(Fingerprint(cases))["preprocessing"]["spacing"] == pytest.approx([1, 1, 3.9])
+    long = {name: replace(case, shape=(200, 200, 90)) for name, case in cases.items()}
+    assert plan_for(Fingerprint(long))["preprocessing"]["spacing"] == [1, 1, 5]
+
+
+def test_a_batch_is_at_most_a_twentieth_of_the_training_voxels():
+    few, many = (make_fingerprint([(40, 40, 40)] * n, (1, 1, 1)) for n in (60, 1000))
+    assert plan_for(few)["plan"]["batch_size"] == 3
+    assert plan_for(many)["plan"]["batch_size"] == round(600_000 / 64_000)
+
+
+def test_a_plan_can_be_made_for_another_device():
+    plan = plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), changed("plan", device="cuda"))
+    assert plan["model"]["base_channels"] == 32
 
 
 def test_thick_slices_are_neither_pooled_nor_convolved_across_at_first():
