@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
+"""Names that ``replacing`` gives; a process that is killed leaves such a file behind, and nothing else half-written."""
 
 
 @contextmanager
@@ -31,6 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return the files in and below a folder that a killed process was writing."""
+    return sorted(path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name) and path.is_file())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from medseg.config import escape, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import write_json
+from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
@@ -146,6 +146,8 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     run = Run(directory, planned(config, plan), dataset, classes, split)
     if settings["resume"] and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
+    for path in leftovers(directory) if settings["resume"] and is_first_process() else ():
+        path.unlink()  # the run was killed while it wrote this
     return run
 
 

@@ -107,7 +107,7 @@ def lay_out(
         "plan": {
             **fixed,
             "patch_size": patch,
-            "batch_size": given.get("batch_size") or int(np.clip(round(batch_voxels / np.prod(patch)), 2, MOST_IN_BATCH)),
+            "batch_size": given.get("batch_size") or batch_of(patch, batch_voxels),
             "strides": strides,
             "kernel_sizes": kernels,
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
@@ -115,6 +115,11 @@ def lay_out(
         },
         "trainer": plan_trainer(config.get("trainer", {}), kind),
     }
+
+
+def batch_of(patch: Sequence[int], voxels: float) -> int:
+    """Return how many patches hold about so many voxels, from 2 to 16."""
+    return int(np.clip(round(voxels / np.prod(patch)), 2, MOST_IN_BATCH))
 
 
 def plan_trainer(trainer: dict[str, Any], kind: str) -> dict[str, Any]:
