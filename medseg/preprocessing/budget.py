@@ -19,8 +19,6 @@ Plan = dict[str, Any]
 
 WIDTHS = (8, 16, 24, 32)
 """Channels of the finest level to choose from; 32 is nnU-Net's."""
-ENOUGH_STEPS = 600
-"""Steps that a training should have at least: a narrow network that sees more batches beats a wide one."""
 SHRINK, SMALLEST = 0.8, 0.02
 """Patch and batch shrink by this factor until they fit into the memory, down to this share of their usual voxels."""
 GAIN = 0.95
@@ -78,7 +76,10 @@ def refuse(plan: Plan, need: float, limit: float, wanted_gb: float | None) -> Pl
 def fit_width(plan: Plan, probe: Probe, max_time: str | None) -> Plan:
     """Return the plan with the widest network that has enough steps in the time, from measured speed.
 
-    Without a time limit the width stays: the number of steps is then the same for all widths.
+    A narrow network that sees more batches beats a wide one in a short time. Enough are ``width`` squared steps: a step
+    costs as much as the square of the width, so that steps and cost of a step then grow alike with the time, as is best
+    where both count (Hoffmann et al., "Training Compute-Optimal Large Language Models", NeurIPS 2022). Without a time
+    limit the width stays: the number of steps is then the same for all widths.
     """
     if not max_time or "base_channels" not in plan["model"]:
         return plan
@@ -86,7 +87,7 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None) -> Plan:
     for width in WIDTHS:
         candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
         measured[width] = round(probe.seconds(candidate), 4)
-        if chosen and seconds / measured[width] < ENOUGH_STEPS:
+        if chosen and seconds / measured[width] < width**2:
             break
         chosen = candidate
     assert chosen is not None

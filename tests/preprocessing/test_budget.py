@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.budget import ENOUGH_STEPS, WIDTHS, fit_layout, fit_width, within_memory
+from medseg.preprocessing.budget import WIDTHS, fit_layout, fit_width, within_memory
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def test_an_unknown_need_stops_nothing():
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_widest_network_with_enough_steps_is_chosen(width):
-    seconds = int(1.01 * ENOUGH_STEPS * width**2 / 1000)
+    seconds = int(1.05 * width**2 * width**2 / 1000) + 1
     plan = fit_width(draft(1), FakeProbe(), f"00:00:{seconds // 60:02d}:{seconds % 60:02d}")
     assert plan["model"]["base_channels"] == width
     tried = WIDTHS[: WIDTHS.index(width) + 2]
