@@ -18,6 +18,7 @@ from medseg.io.labels import LabelMap
 
 FORMAT = 2
 PREFIX = "network."  # where the LightningModule keeps the network
+AVERAGE = "average."  # and its average over the last steps
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,15 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pick the network's weights out of a LightningModule's state, free of a compiled module's prefix."""
+    """Pick the network's weights out of a LightningModule's state, the averaged ones where there are any.
+
+    They are free of a compiled module's prefix.
+    """
+    prefix = AVERAGE if any(key.startswith(AVERAGE) for key in state) else PREFIX
     return {
-        key.removeprefix(PREFIX).replace("_orig_mod.", ""): value
+        key.removeprefix(prefix).replace("_orig_mod.", ""): value
         for key, value in state.items()
-        if key.startswith(PREFIX)
+        if key.startswith(prefix)
     }
 
 
