@@ -73,7 +73,8 @@ def result(options: argparse.Namespace, method: str, minutes: float, seed: int) 
     print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
     done, scores = METHODS[method](options, data, name, minutes, seed)
     row = {"data": data.name, "method": method, "minutes": minutes, "seed": seed, **done, **summary(scores)}
-    return row | {"cases": scores, **circumstances(options.peers if method != "medseg" else None)}
+    cases = {case: {name: None if isnan(value) else value for name, value in of.items()} for case, of in scores.items()}
+    return row | {"cases": cases, **circumstances(options.peers if method != "medseg" else None)}
 
 
 def train_medseg(
