@@ -1,0 +1,182 @@
+"""Mean Dice of the same test cases against training time: medseg, nnU-Net v2, and nnU-Net's recipe at medseg's width.
+
+    python scripts/benchmark_accuracy.py hippocampus --root DATA/hippocampus --minutes 10 --seeds 0 1 2 \\
+        --methods medseg nnunet control --peers VENV --work WORK --json accuracy.json
+
+* medseg: ``medseg train`` with the data set and ``trainer.max_time`` named and nothing else. The budget counts its
+  validations; its CPU seconds those of the whole command, preprocessing and test included.
+* nnunet: nnU-Net's default trainer, plan and augmentation in fp32, ten epochs whose iterations end at the budget on an
+  undisturbed machine; predicted with its default, mirroring included. Its CPU seconds are those of training alone.
+* control: the same with ``--width`` base channels and the network in bfloat16: what width and precision alone bring.
+
+All train and validate on the same cases, and are tested on the same others: medseg's default split of seed 0. Results
+are added to the JSON file, so that a table can be made of several calls. VENV has ``requirements-peers.txt`` installed.
+nnU-Net's runs are kept under WORK and not done again; medseg's are, for its code changes.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+import nnunet_peer as nnunet
+import numpy as np
+from benchmark_data import DATA, TESTED, BenchmarkData, opened
+from benchmark_report import ROOT, add_results, circumstances, peers_at
+from rich.console import Console
+from rich.table import Table
+
+from medseg.io.dataset import label_map
+
+KEY = ("data", "method", "minutes", "seed")
+Scores = dict[str, dict[str, float]]
+"""Dice by case and class; NaN where neither the truth nor the mask has a voxel of it."""
+
+
+def main() -> None:
+    """Train what was asked for, one after the other, and print the table of all results in the JSON file."""
+    options = parse()
+    peers = peers_at(options.peers) if {"nnunet", "control"} & {*options.methods} else None
+    for minutes in options.minutes:
+        for seed in options.seeds:
+            for method in options.methods:
+                if method == "medseg" or peers:
+                    add_results(options.json, [result(options, method, minutes, seed)], KEY)
+    found = [row for row in add_results(options.json, [], KEY) if row["data"] == options.data]
+    Console(width=140).print(table(found))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=TESTED)
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--width", type=int, default=16, help="base channels of the control")
+    parser.add_argument("--peers", type=Path, help="environment with nnU-Net; without it nnU-Net is left out")
+    parser.add_argument("--work", type=Path, required=True, help="folder for data, caches and runs")
+    parser.add_argument("--json", type=Path, required=True, help="file that the results are added to")
+    return parser.parse_args()
+
+
+def result(options: argparse.Namespace, method: str, minutes: float, seed: int) -> dict[str, Any]:
+    """Train and test once."""
+    data: BenchmarkData = DATA[options.data]
+    name = f"{data.name}_{method}_{minutes:g}min_seed{seed}"
+    print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+    done, scores = METHODS[method](options, data, name, minutes, seed)
+    row = {"data": data.name, "method": method, "minutes": minutes, "seed": seed, **done, **summary(scores)}
+    cases = {case: {name: None if isnan(value) else value for name, value in of.items()} for case, of in scores.items()}
+    return row | {"cases": cases, **circumstances(options.peers if method != "medseg" else None)}
+
+
+def train_medseg(
+    options: argparse.Namespace, data: BenchmarkData, name: str, minutes: float, seed: int
+) -> tuple[dict[str, Any], Scores]:
+    """Run ``medseg train`` on the benchmark's split and read its test report."""
+    root, work = options.root.resolve(), options.work.resolve()
+    _, split = opened(data, root, work)
+    file = work / f"{data.name}_split.json"
+    work.mkdir(parents=True, exist_ok=True)
+    split.save(file, {}, seed=0)
+    run_dir = work / "medseg" / f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    command = [sys.executable, "-m", "medseg", "train", *data.overrides(root, work), f"split.file={file}"]
+    command += [f"trainer.max_time={duration(minutes)}", f"seed={seed}", f"run_dir={run_dir}"]
+    cpu, began = nnunet.cpu_seconds_of_children(), time.perf_counter()
+    subprocess.run([*command, f"cache_dir={work / 'cache'}"], cwd=ROOT, check=True)
+    spent = {
+        "cpu_seconds": nnunet.cpu_seconds_of_children() - cpu,
+        "wall_seconds": time.perf_counter() - began,
+    }
+    return {"steps": last_step(run_dir / "metrics.csv"), **spent}, reported(run_dir / "test" / "cases.csv")
+
+
+def duration(minutes: float) -> str:
+    """Write minutes as DD:HH:MM:SS."""
+    hours, seconds = divmod(round(minutes * 60), 3600)
+    return f"00:{hours:02d}:{seconds // 60:02d}:{seconds % 60:02d}"
+
+
+def last_step(metrics: Path) -> int:
+    """Return how many steps a run of medseg made."""
+    with metrics.open(newline="") as file:
+        return int(list(csv.DictReader(file))[-1]["step"])
+
+
+def reported(cases: Path) -> Scores:
+    """Read the Dice of each case and class from medseg's report."""
+    scores: Scores = {}
+    with cases.open(newline="") as file:
+        for row in csv.DictReader(file):
+            scores.setdefault(row["case"], {})[row["class"]] = float(row["dice"]) if row["dice"] else nan
+    return scores
+
+
+def train_nnunet(
+    options: argparse.Namespace, data: BenchmarkData, name: str, minutes: float, seed: int, *, control: bool = False
+) -> tuple[dict[str, Any], Scores]:
+    """Train nnU-Net for the budget, predict the test cases and score the masks."""
+    work = options.work.resolve()
+    dataset, split = opened(data, options.root.resolve(), work)
+    peer = nnunet.Peer(options.peers, work, data)
+    nnunet.prepare(peer, dataset, split)
+    plans = nnunet.narrow_plans(peer, options.width) if control else nnunet.PLANS
+    done = nnunet.train(peer, name, plans, minutes, seed, bf16=control)
+    masks = nnunet.predict(peer, name, plans)
+    classes = dict(enumerate(label_map(dataset).names))
+    return done, {case: score(peer.raw / "labelsTs", masks, f"{case}{data.suffix}", classes) for case in split.test}
+
+
+def train_control(*arguments: Any) -> tuple[dict[str, Any], Scores]:
+    """Train nnU-Net's recipe at medseg's width and in bfloat16."""
+    return train_nnunet(*arguments, control=True)
+
+
+def score(truths: Path, masks: Path, file: str, classes: dict[int, str]) -> dict[str, float]:
+    """Return the Dice of each foreground class of one case, on its own grid."""
+    truth, mask = nnunet.read_mask(truths / file), nnunet.read_mask(masks / file)
+    return {name: dice(truth == index, mask == index) for index, name in classes.items() if index}
+
+
+def dice(truth: np.ndarray, mask: np.ndarray) -> float:
+    """Return twice the overlap over the sum of both; NaN where both are empty."""
+    total = int(truth.sum()) + int(mask.sum())
+    return 2 * int((truth & mask).sum()) / total if total else nan
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Return the mean over the cases of each class, cases without a value left out, and the mean over the classes."""
+    classes = {name: mean(case[name] for case in scores.values()) for name in next(iter(scores.values()))}
+    return {"dice": classes, "mean_dice": mean(classes.values()), "n_cases": len(scores)}
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of the values that are not NaN."""
+    return float(np.mean([value for value in values if not isnan(value)]))
+
+
+METHODS = {"medseg": train_medseg, "nnunet": train_nnunet, "control": train_control}
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """Return one row a result."""
+    classes = list(results[0]["dice"]) if results else []
+    found = Table("method", title=results[0]["data"] if results else "no results")
+    for column in ("minutes", "seed", "steps", *classes, "mean Dice", "CPU seconds"):
+        found.add_column(column, justify="right")
+    for row in results:
+        values = [f"{row['dice'][name]:.3f}" for name in classes]
+        budget = [f"{row['minutes']:g}", str(row["seed"]), str(row["steps"])]
+        found.add_row(row["method"], *budget, *values, f"{row['mean_dice']:.3f}", f"{row['cpu_seconds']:.0f}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
