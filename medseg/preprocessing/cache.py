@@ -6,8 +6,7 @@ or option never meets a stale file, and runs of a sweep, also at the same time, 
 the same data does not read the scans again.
 
 A patch is read from disk without its volume: tensors lie uncompressed, rows along the last axis one after the other,
-and only the pages that a patch touches are loaded. Blocks (of 16³ voxels, say) would touch fewer of them (see
-``docs/benchmarks.md``), but the operating system keeps what was read, and whole volumes would have to be put together.
+and only the pages that a patch touches are loaded.
 """
 
 import hashlib

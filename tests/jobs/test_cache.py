@@ -35,7 +35,7 @@ def folder(tmp_path):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
-        os.utime(path, [time.time() - days * DAY] * 2)
+        os.utime(path, (time.time() - days * DAY,) * 2)
     return root
 
 
