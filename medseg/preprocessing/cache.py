@@ -6,7 +6,8 @@ or option never meets a stale file, and runs of a sweep, also at the same time, 
 the same data does not read the scans again.
 
 A patch is read from disk without its volume: tensors lie uncompressed, rows along the last axis one after the other,
-and only the pages that a patch touches are loaded.
+and the pages that a patch touches are mapped: 64³ out of four channels of 240×240×155 (152 MB) touch 11 MB for its
+4 MB. What is read ahead of them the first time is up to the operating system, and may be most of the file.
 """
 
 import hashlib
