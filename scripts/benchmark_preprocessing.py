@@ -51,7 +51,7 @@ for name in ("nms", "qnms"):
     library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 """
 """torchvision without its compiled operators, as beside PyTorch for CPUs, cannot be imported, and nnU-Net imports
-it, though it does not use them. Python runs this at the start, also of the processes that nnU-Net spawns, as sitecustomize."""
+it, though it does not use them. As sitecustomize Python runs this also in the processes that nnU-Net spawns."""
 
 
 def write_nnunet(source: Path, raw: Path) -> None:

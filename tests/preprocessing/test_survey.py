@@ -140,7 +140,6 @@ def test_what_was_noted_of_unchanged_cases_is_not_read_again(data, tmp_path, mon
     first, _ = examine(cases, LABELS, folder=tmp_path / "cache")
     reread = []
 
-
     def read(case, label_map):
         reread.append(case.id)
         return fingerprint(case, label_map)
