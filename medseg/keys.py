@@ -46,11 +46,15 @@ NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 KEYS: dict[str, Key] = {
-    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict", "inspect")),
+    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict", "inspect", "cache")),
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
     "cache_dir": Key(PATH, "where preprocessed scans are kept"),
+    "clean": Key(BOOL, "remove what is shown"),
+    "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),
+    "older_than_days": Key(NUMBER, "only files that no run has used for so long", "[0, inf)", null="of any age"),
+    "outdated": Key(BOOL, "only what no run will use again: files of older formats and of killed runs"),
     "checkpoint": Key(PATH, "a run directory or a .ckpt file"),
     "input": Key(PATH, "a scan, or a folder of scans"),
     "output": Key(PATH, "the folder for masks"),

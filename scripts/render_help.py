@@ -17,6 +17,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
   medseg eval     checkpoint=RUN                      Dice and IoU for each case and class
   medseg predict  checkpoint=RUN input=DIR output=DIR masks for new scans
   medseg inspect  dataset=folder dataset.root=DIR     what is in a data set, what is wrong with it, and the plan
+  medseg cache    clean=true                          what the cache of preprocessed scans holds, and its cleaning
 
   medseg COMMAND --help       the settings of a command
   medseg COMMAND --cfg job    the config that a command line composes
@@ -28,6 +29,7 @@ USAGE = {
     "eval": "Compare a checkpoint's masks with the true ones: Dice and IoU for each case and class.",
     "predict": "Write masks for a scan or a folder of scans, from a checkpoint alone.",
     "inspect": "Show what is in a data set, what is wrong with it, and the plan that train would use.",
+    "cache": "Show what the cache of preprocessed scans holds, or, with clean=true, remove it or a part of it.",
 }
 
 WITH_DATASET = ("train", "inspect")
@@ -61,7 +63,7 @@ def render(command: str) -> str:
     return "\n".join(
         [
             f"medseg {command} [key=value ...]\n\n{USAGE[command]}\n",
-            f"Groups of settings:\n{groups}\n",
+            *([f"Groups of settings:\n{groups}\n"] if groups else []),
             "Settings with their defaults:\n" + "\n".join(key_lines(command)) + "\n",
             f"Flags:\n{FLAGS}",
         ]

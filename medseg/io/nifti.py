@@ -106,7 +106,7 @@ def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
     compressed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if compressed else path.open("rb") as stream:
-            image: Any = _kind(cast(BinaryIO, stream)).from_stream(stream)
+            image: Any = kind_of(cast(BinaryIO, stream)).from_stream(stream)
             scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
             data = np.asanyarray(
                 image.dataobj, dtype=np.float32 if scaled else None
@@ -118,7 +118,8 @@ def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
     return image.header, data
 
 
-def _kind(stream: BinaryIO) -> type[nib.Nifti1Image]:
+def kind_of(stream: BinaryIO) -> type[nib.Nifti1Image]:
+    """Tell NIfTI-2 from NIfTI-1 by the first four bytes, which stay to be read."""
     size = stream.read(4)
     stream.seek(0)
     return nib.Nifti2Image if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else nib.Nifti1Image

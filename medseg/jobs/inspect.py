@@ -7,6 +7,7 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +23,7 @@ from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.jobs.train import plan_run
+from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.overview import overview
 from medseg.preprocessing.same_scan import EQUAL, parted, parts_of
@@ -41,7 +43,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     settings = resolve(config)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
-    usable, findings = examine(dataset.cases, classes, dataset.problems, watch=on_terminal)
+    cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
+    usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
     split, wrong = try_split(settings, dataset)
     findings += wrong + same_scan_findings(usable, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)

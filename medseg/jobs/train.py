@@ -25,7 +25,8 @@ from medseg.io.splits import Split, make_split
 from medseg.jobs.evaluate import evaluate_cases
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.terminal import on_terminal
-from medseg.preprocessing.cache import cached
+from medseg.preprocessing.cache import cached_cases
+from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -86,10 +87,10 @@ def is_first_process() -> bool:
 def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
-        survey(dataset.cases, classes, dataset.problems, watch=on_terminal)
+        survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
     split = make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
-    fingerprint = survey(used, classes, watch=on_terminal)
+    fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     plan = read_plan(settings["plan"]["file"]) or plan_run(config, settings, learned, classes, dataset.modality)
@@ -173,7 +174,8 @@ def fit(run: Run) -> dict[str, Any]:
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress, selection)
     trainer = make_trainer(settings, run.directory, callbacks)
-    data = make_data(settings, preprocessed(run, run.split.train), preprocessed(run, run.split.val))
+    files = preprocessed(run, run.split.train + run.split.val)
+    data = make_data(settings, files[: len(run.split.train)], files[len(run.split.train) :])
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
         log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
@@ -210,8 +212,13 @@ def announce_choice(chosen: dict[str, Any]) -> None:
 
 def preprocessed(run: Run, ids: tuple[str, ...]) -> list[Path]:
     """Return the preprocessed files of cases, made now as far as the cache does not have them."""
-    preprocessor, folder = Preprocessor(**run.settings["preprocessing"]), Path(run.settings["cache_dir"])
-    return [cached(case, preprocessor, run.label_map, folder) for case in by_id(run.dataset.cases, ids)]
+    preprocessor, cases = Preprocessor(**run.settings["preprocessing"]), by_id(run.dataset.cases, ids)
+    return cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+
+
+def cache_of(settings: dict[str, Any]) -> Path:
+    """Return where the cache keeps the data set's files."""
+    return dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
 
 
 def stop_reason(trainer: Trainer, progress: Progress) -> str:

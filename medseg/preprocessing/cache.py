@@ -1,12 +1,25 @@
 """Preprocessed cases on disk: one memory-mapped file a case, made once.
 
 The name is a hash of what went in (the files' bytes, the preprocessing, the classes, this format), so a changed scan
-or option never meets a stale file, and runs of a sweep share what they have in common.
+or option never meets a stale file, and runs of a sweep, also at the same time, share what they have in common. See
+``cache_folder`` for where the files lie. What the survey notes of a case is kept there, too, so that a further run of
+the same data does not read the scans again.
+
+A patch is read from disk without its volume: tensors lie uncompressed, rows along the last axis one after the other,
+and the pages that a patch touches are mapped: 64³ out of four channels of 240×240×155 (152 MB) touch 11 MB for its
+4 MB. What is read ahead of them the first time is up to the operating system, and may be most of the file.
 """
 
 import hashlib
 import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +30,109 @@ from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.case import Case
 from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.sizes import Size, size_of
+from medseg.preprocessing.cache_folder import FORMAT
 from medseg.preprocessing.fingerprint import read_labelled
+from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
 from medseg.preprocessing.preprocessor import Preprocessor
 
-FORMAT = 3
+log = logging.getLogger(__name__)
+
 LOCATIONS = 10_000  # foreground voxels remembered per class, enough to draw patches from
+LEFT_BY_CROP = 0.2
+"""Share of the voxels that cropping surely leaves: a disk without space for these is refused at once."""
+COPIES = 6
+"""Times that an image is in memory while it is preprocessed: read, cut, normalised, resampled by axis, written."""
+
+
+def cached_cases(
+    cases: Sequence[Case], preprocessor: Preprocessor, label_map: LabelMap, folder: Path, watch: Watch = unwatched
+) -> list[Path]:
+    """Return the preprocessed files of labelled cases, in order; those that are not there yet are made, in parallel.
+
+    Raises:
+        MedsegError: a case cannot be read, or the disk clearly has no space for those to be made.
+    """
+    paths = list(in_parallel(partial(path_of, preprocessor=preprocessor, label_map=label_map, folder=folder), cases))
+    missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_there(path)}
+    if missing:
+        sizes = [size_of(case) for case in missing.values()]
+        announce(sizes, preprocessor, folder)
+        make = partial(cached, preprocessor=preprocessor, label_map=label_map, folder=folder)
+        largest = max(working_bytes(size, preprocessor) for size in sizes)
+        made = in_parallel(make, list(missing.values()), largest)
+        for _ in watch(made, len(missing), "preprocessing"):
+            pass
+    return paths
 
 
 def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
     """Return the preprocessed file of a labelled case, made now if it is not there yet."""
-    path = folder / f"{key(case, preprocessor, label_map)}.pt"
-    if not path.is_file():
-        buffer = BytesIO()  # writing to the disk itself, torch would take a full one for an error of its own
-        torch.save(prepare(case, preprocessor, label_map), buffer)
-        with replacing(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+    path = path_of(case, preprocessor, label_map, folder)
+    if not is_there(path):
+        save(prepare(case, preprocessor, label_map), path)
     return path
+
+
+def path_of(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
+    """Return the preprocessed file of a case, there or not."""
+    return folder / f"{key(case, preprocessor, label_map)}.case.pt"
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file has been made, and note that it is used."""
+    with suppress(OSError):  # somebody else's cache may be read all the same
+        os.utime(path)
+    return path.is_file()
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write plain containers and tensors, whole."""
+    buffer = BytesIO()  # writing to the disk itself, torch would take a full one for an error of its own
+    torch.save(content, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def announce(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) -> None:
+    """Log how large the files to be made will be at most, and refuse a disk that clearly has no space for them."""
+    total = sum(file_bytes(size, preprocessor) for size in sizes)
+    most = "up to about " if preprocessor.crop else "about "
+    log.info("preprocessing %d cases, %s%s, into %s", len(sizes), most, amount(total), folder)
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < total * (LEFT_BY_CROP if preprocessor.crop else 1):
+        raise MedsegError(
+            f"{folder}: {amount(free)} are free, but {len(sizes)} preprocessed cases take {most}{amount(total)}. "
+            "Give cache_dir another place, or make space: medseg cache shows what older runs have left."
+        )
+
+
+def file_bytes(size: Size, preprocessor: Preprocessor) -> float:
+    """Return the bytes of a preprocessed case: image float32, label and locations on the network grid, truth on the native."""
+    voxels = network_voxels(size, preprocessor)
+    return voxels * (4 * size.channels + 1) + size.voxels + 12 * min(LOCATIONS, voxels)
+
+
+def working_bytes(size: Size, preprocessor: Preprocessor) -> float:
+    """Return about how much memory it takes to preprocess a case."""
+    return COPIES * 4 * size.channels * max(size.voxels, network_voxels(size, preprocessor))
+
+
+def network_voxels(size: Size, preprocessor: Preprocessor) -> float:
+    """Return the voxels of the network grid, without a crop."""
+    if preprocessor.resize:
+        return prod(preprocessor.resize)
+    return size.voxels * (size.voxel_volume / prod(preprocessor.spacing) if preprocessor.spacing else 1)
+
+
+def amount(number: float) -> str:
+    """Write a number of bytes.
+
+    >>> amount(123_456_789), amount(2.34e9)
+    ('123 MB', '2.3 GB')
+    """
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -50,20 +150,36 @@ def load(path: Path) -> dict[str, Any]:
 
 def key(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> str:
     """Hash everything that the preprocessed case depends on."""
-    digest = hashlib.sha256(json.dumps(recipe(case, preprocessor, label_map)).encode())
+    return hash_of([preprocessor.config, *recipe(case, label_map)], case)
+
+
+def hash_of(recipe: list[Any], case: Case) -> str:
+    """Hash a recipe and the bytes of a case's files.
+
+    Raises:
+        MedsegError: a file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(recipe).encode())
     for path in case.files:
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            status = path.stat()
+            digest.update(file_hash(path, status.st_size, status.st_mtime_ns))
         except OSError as error:
             raise MedsegError(f"{path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:32]
 
 
-def recipe(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> list[Any]:
-    """Return what decides a preprocessed case beside the bytes of its files."""
+@cache
+def file_hash(path: Path, size: int, changed: int) -> bytes:
+    """Return the SHA-256 of a file's bytes, read once for all keys until size or time of change tell of another."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def recipe(case: Case, label_map: LabelMap) -> list[Any]:
+    """Return what decides how a case is read, beside the bytes of its files."""
     reading = [case.geometry, case.reference, [file.value for file in case.labels], case.annotated]
-    return [FORMAT, preprocessor.config, list(label_map.labels.items()), reading]
+    return [FORMAT, list(label_map.labels.items()), reading]
 
 
 def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict[str, Any]:

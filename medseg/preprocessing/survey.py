@@ -1,8 +1,10 @@
 """What is wrong with a data set: every scan and mask read once, every mistake found at once."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,18 +12,19 @@ import numpy as np
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
+from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
-from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint, fingerprint
+from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
+from medseg.preprocessing.noted import noted
+from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
 from medseg.preprocessing.same_scan import EQUAL, warn_of_parted
 
 log = logging.getLogger(__name__)
 
 MOST = 200  # lines of a message; medseg inspect leaves out none
+COPIES = 4  # times that an image is in memory while it is described
 FAR = 5
 """How many times coarser or finer than the median an axis must be for its spacing to be odd."""
-
-Watch = Callable[[Sequence[Case]], Iterable[Case]]
-"""Passes cases on, one by one, and shows how far they are read."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,11 @@ class Finding:
 
 
 def survey(
-    cases: Sequence[Case], label_map: LabelMap, problems: Sequence[str] = (), watch: Watch = iter
+    cases: Sequence[Case],
+    label_map: LabelMap,
+    problems: Sequence[str] = (),
+    watch: Watch = unwatched,
+    folder: Path | None = None,
 ) -> Fingerprint:
     """Read every case and check it; log what is worth a warning.
 
@@ -43,7 +50,7 @@ def survey(
     Raises:
         MedsegError: listing these and all that ``examine`` calls an error.
     """
-    usable, findings = examine(cases, label_map, problems, watch)
+    usable, findings = examine(cases, label_map, problems, watch, folder)
     if errors := [finding.text for finding in findings if finding.level == "error"]:
         raise MedsegError(
             f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
@@ -55,9 +62,15 @@ def survey(
 
 
 def examine(
-    cases: Sequence[Case], label_map: LabelMap, problems: Sequence[str] = (), watch: Watch = iter
+    cases: Sequence[Case],
+    label_map: LabelMap,
+    problems: Sequence[str] = (),
+    watch: Watch = unwatched,
+    folder: Path | None = None,
 ) -> tuple[Fingerprint, list[Finding]]:
-    """Read every case; return the usable ones and all that is wrong.
+    """Read every case, several at once; return the usable ones and all that is wrong, in the order of the cases.
+
+    What was noted of cases that have not changed is taken from ``folder``, the data set's in the cache.
 
     Errors are the layout's ``problems``, cases that cannot be read or hold NaN, constant images, channels or masks on
     other grids, undeclared values, cases of other dimensions or channels than most, and masks that are all empty.
@@ -65,16 +78,36 @@ def examine(
     """
     found: dict[str, CaseFingerprint] = {}
     errors = [Finding("error", problem) for problem in problems]
-    for case in watch(cases):
-        try:
-            found[case.id] = fingerprint(case, label_map)
-        except MedsegError as error:
-            errors.append(Finding("error", named(case.id, str(error)), (case.id,)))
+    read = in_parallel(partial(attempt, label_map=label_map, folder=folder), cases, working_bytes(cases))
+    for case, outcome in zip(cases, watch(read, len(cases), "reading"), strict=True):
+        if isinstance(outcome, str):
+            errors.append(Finding("error", named(case.id, outcome), (case.id,)))
+        else:
+            found[case.id] = outcome
     odd = odd_ones(found)
     usable = Fingerprint({name: case for name, case in found.items() if name not in odd})
     errors += [Finding("error", text, (name,)) for name, text in odd.items()]
     errors += foreground_missing(usable)
     return usable, errors + warnings_of(usable, label_map)
+
+
+def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint | str:
+    """Return what is noted of a case, or what is wrong with it."""
+    try:
+        return noted(case, label_map, folder)
+    except MedsegError as error:
+        return str(error)
+
+
+def working_bytes(cases: Sequence[Case]) -> float:
+    """Return about how much memory it takes to read and describe the case whose files are largest."""
+    size = size_of(max(cases, key=bytes_on_disk)) if cases else UNKNOWN
+    return COPIES * 4 * size.channels * size.voxels
+
+
+def bytes_on_disk(case: Case) -> int:
+    """Return the bytes of a case's images."""
+    return sum(path.stat().st_size for path in case.images if path.is_file())
 
 
 def named(name: str, text: str) -> str:

@@ -1,5 +1,7 @@
 """The cache of preprocessed cases: made once, never stale, never half-written."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +12,8 @@ import torch
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.cache import cached, load
+from medseg.io.sizes import Size, size_of
+from medseg.preprocessing.cache import amount, announce, cached, cached_cases, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -41,9 +44,9 @@ def test_what_is_stored_is_what_was_prepared(case, tmp_path):
 def test_a_case_is_prepared_once_until_something_changes(case, tmp_path):
     folder = tmp_path / "cache"
     first = cached(case, PREPROCESSOR, CLASSES, folder)
-    written = first.stat().st_mtime_ns
+    written = first.stat().st_ino
     assert cached(case, PREPROCESSOR, CLASSES, folder) == first
-    assert first.stat().st_mtime_ns == written
+    assert first.stat().st_ino == written  # written anew it would be another file
     others = {
         cached(case, Preprocessor(normalize=["unit"]), CLASSES, folder),
         cached(case, PREPROCESSOR, LabelMap({"background": 0, "other": 5}), folder),
@@ -66,3 +69,69 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(case, tmp_path, monkeypat
 def test_tensors_are_read_from_the_disk_when_touched(case, tmp_path):
     path = cached(case, PREPROCESSOR, CLASSES, tmp_path / "cache")
     assert torch.equal(load(path)["image"], torch.load(path, weights_only=True)["image"])
+
+
+def test_cases_are_made_in_parallel_and_come_in_order(case, tmp_path, caplog):
+    caplog.set_level("INFO", "medseg")
+    others = [Preprocessor(normalize=["unit"]), PREPROCESSOR]
+    for preprocessor in others:
+        [path] = cached_cases([case], preprocessor, CLASSES, tmp_path / "cache")
+        assert path == cached(case, preprocessor, CLASSES, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert "preprocessing 1 cases, up to about 0 MB" in caplog.text
+    caplog.clear()
+    cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
+    assert not caplog.text
+
+
+def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):
+    size = Size(10**15, 4, 1.0)
+    with pytest.raises(MedsegError, match=r"are free, but 3 preprocessed cases take .* GB\. Give cache_dir"):
+        announce([size] * 3, PREPROCESSOR, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(("number", "text"), [(5e6, "5 MB"), (2.34e9, "2.3 GB")])
+def test_amounts_are_written_in_words(number, text):
+    assert amount(number) == text
+
+
+def test_the_size_of_a_case_is_told_by_its_header(case):
+    assert size_of(case) == Size(12 * 14 * 16, 1, 1.0)
+    case.images[0].write_bytes(b"no scan")
+    assert size_of(case).voxels == 0
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+from medseg.io.case import Case, LabelFile
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.cache import cached
+from medseg.preprocessing.preprocessor import Preprocessor
+
+root = Path(sys.argv[1])
+case = Case("a", "a", (root / "image.nii",), (LabelFile(root / "mask.nii"),))
+print(flush=True)
+sys.stdin.readline()
+for strength in range(1, 30):
+    preprocessor = Preprocessor(normalize=["zscore"], denoise="gaussian", denoise_strength=strength)
+    print(cached(case, preprocessor, LabelMap({"background": 0, "lesion": 5}), root / "cache").name, flush=True)
+"""
+
+
+def test_two_processes_that_make_the_same_files_at_once_are_both_right(case, tmp_path):
+    start = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(start, **pipes) for _ in range(2)]
+    for process in both:
+        process.stdout.readline()  # ready
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    names = [process.communicate()[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert names[0] == names[1]
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == sorted(names[0])
+    for name in names[0]:
+        assert load(tmp_path / "cache" / name)["image"].isfinite().all()

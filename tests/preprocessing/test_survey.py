@@ -1,5 +1,7 @@
 """Everything that is wrong with a made-up data set is found in one go, under the right names."""
 
+from dataclasses import fields
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split
+from medseg.preprocessing import noted
+from medseg.preprocessing.fingerprint import fingerprint
 from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
 
 LABELS = LabelMap({"background": 0, "organ": 1})
@@ -122,13 +126,44 @@ def test_no_readable_case_leaves_an_empty_fingerprint(data):
 def test_cases_are_watched_while_they_are_read(data):
     seen = []
 
-    def watch(cases):
-        for case in cases:
-            seen.append(case.id)
-            yield case
+    def watch(results, total, doing):
+        for result in results:
+            seen.append((result.group, total, doing))
+            yield result
 
     examine([data(name) for name in "abc"], LABELS, watch=watch)
-    assert seen == ["a", "b", "c"]
+    assert seen == [(name, 3, "reading") for name in "abc"]
+
+
+def test_what_was_noted_of_unchanged_cases_is_not_read_again(data, tmp_path, monkeypatch):
+    cases = [data("a"), data("b", group="patient")]
+    first, _ = examine(cases, LABELS, folder=tmp_path / "cache")
+    reread = []
+
+    def read(case, label_map):
+        reread.append(case.id)
+        return fingerprint(case, label_map)
+
+    monkeypatch.setattr(noted, "fingerprint", read)
+    again, _ = examine(cases, LABELS, folder=tmp_path / "cache")
+    assert reread == []
+    for name, case in first.cases.items():
+        for field in fields(case):
+            values = getattr(again.cases[name], field.name), getattr(case, field.name)
+            np.testing.assert_equal(*(repr(value) if field.name == "acquisition" else value for value in values))
+    data("b", group="patient")  # other noise
+    examine(cases, LABELS, folder=tmp_path / "cache")
+    assert reread == ["b"]
+
+
+def test_warnings_of_reading_come_every_time(data, tmp_path, caplog):
+    case = data("a")
+    image = nib.load(case.images[0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None), case.images[0])
+    for _ in range(2):
+        caplog.clear()
+        examine([case], LABELS, folder=tmp_path / "cache")
+        assert "neither sform nor qform" in caplog.text
 
 
 @pytest.mark.parametrize("group", [None, "patient"])

@@ -1,0 +1,48 @@
+"""How large a case is, told by the headers of its files alone."""
+
+import gzip
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from PIL import Image
+
+from medseg.io import nifti, pictures
+from medseg.io.case import Case
+
+
+@dataclass(frozen=True)
+class Size:
+    """Voxels of one channel, number of channels, and the volume of a voxel in mm³ (1 for pictures)."""
+
+    voxels: int
+    channels: int
+    voxel_volume: float
+
+
+UNKNOWN = Size(0, 0, 1.0)
+
+
+def size_of(case: Case) -> Size:
+    """Return the size of a case, ``UNKNOWN`` where a header cannot be read: reading it all will tell why."""
+    try:
+        found = [file_size(path) for path in case.images]
+    except (*nifti.DAMAGE, *pictures.DAMAGE):
+        return UNKNOWN
+    return Size(found[0].voxels, sum(size.channels for size in found), found[0].voxel_volume)
+
+
+def file_size(path: Path) -> Size:
+    """Return the size of one image."""
+    if not path.name.lower().endswith(nifti.SUFFIXES):
+        with Image.open(path) as image:
+            return Size(prod(image.size), 1 if len(image.getbands()) < 3 else 3, 1.0)
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        header = nifti.kind_of(cast(BinaryIO, stream)).header_class.from_fileobj(stream)
+    shape = header.get_data_shape()
+    channels = 3 if header.get_data_dtype().names else prod(shape[3:])
+    axes = 2 if shape[2:3] == (1,) else len(shape[:3])
+    spacing = header.get_zooms()[:axes]
+    return Size(prod(shape[:3]), channels, float(np.prod(spacing)) * nifti.MM[header.get_xyzt_units()[0]] ** axes)

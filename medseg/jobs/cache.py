@@ -1,0 +1,94 @@
+"""``medseg cache``: where the cache of preprocessed scans is, what it holds, and its cleaning.
+
+Exit status: 0, or 3 where files could not be removed, which are listed. Only files of the cache are ever removed.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from medseg.config import resolve
+from medseg.errors import listing
+from medseg.preprocessing.cache_folder import LEFT_OVER, CacheFile, cache_files
+
+log = logging.getLogger(__name__)
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Show the cache, or remove what the settings choose of it; return status, reason, score and seconds."""
+    started = time.monotonic()
+    settings = resolve(config)
+    folder = Path(settings["cache_dir"])
+    files = [file for file in cache_files(folder) if is_chosen(file, settings)]
+    Console().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
+    Console().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
+    problems = clean(files, folder) if settings["clean"] else []
+    reason = f"{len(problems)} file(s) could not be removed:\n{listing(problems)}" if problems else ""
+    if problems:
+        log.error("%s", reason)
+    status = "some_failed" if problems else "done"
+    return {"status": status, "reason": reason, "score": None, "seconds": round(time.monotonic() - started, 1)}
+
+
+def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
+    """Tell whether a file is among those that the settings ask for; one that is being written is left alone."""
+    name, days = settings["dataset_name"], settings["older_than_days"]
+    if settings["clean"] and file.is_temporary and not file.is_outdated:
+        return False
+    return (
+        (name is None or file.dataset == name)
+        and (days is None or file.days >= days)
+        and (file.is_outdated or not settings["outdated"])
+    )
+
+
+def nothing_asked(settings: dict[str, Any]) -> bool:
+    """Tell whether the settings ask for all files."""
+    return settings["dataset_name"] is None and settings["older_than_days"] is None and not settings["outdated"]
+
+
+def table(files: Sequence[CacheFile]) -> Table:
+    """Return a row for each data set and format: cases, size, days since a file was used, and what is out of date."""
+    shown = Table("data set", "format", "cases", "MB", "used, days ago", "")
+    rows: dict[tuple[str, int, bool], list[CacheFile]] = defaultdict(list)
+    for file in files:
+        rows[file.dataset, file.format, file.is_temporary].append(file)
+    for (dataset, version, is_temporary), found in sorted(rows.items()):
+        hours = LEFT_OVER // 3600
+        state = f"being written, or after {hours} hours left by killed runs" if is_temporary else ""
+        state = state or ("out of date" if found[0].is_outdated else "")
+        cases = sum(file.is_case for file in found)
+        megabytes, days = sum(file.bytes for file in found) / 1e6, min(file.days for file in found)
+        shown.add_row(dataset or "?", str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}", state)
+    return shown
+
+
+def clean(files: Sequence[CacheFile], cache_dir: Path) -> list[str]:
+    """Remove files, and folders of the cache that they leave empty; return what could not be removed, and why."""
+    problems, removed = [], []
+    for file in files:
+        try:
+            file.path.unlink(missing_ok=True)
+            removed.append(file)
+        except OSError as error:
+            problems.append(f"{file.path}: {error.strerror}")
+    for folder in {parent for file in removed for parent in file.path.parents if cache_dir in parent.parents}:
+        remove_empty(folder, cache_dir)
+    size = sum(file.bytes for file in removed) / 1e6
+    log.info("removed %d cases, %.1f MB", sum(file.is_case for file in removed), size)
+    return problems
+
+
+def remove_empty(folder: Path, cache_dir: Path) -> None:
+    """Remove a folder and those above it, up to the cache's, as far as they are empty."""
+    with suppress(OSError):
+        while folder != cache_dir:
+            folder.rmdir()
+            folder = folder.parent

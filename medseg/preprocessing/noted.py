@@ -1,0 +1,54 @@
+"""What the survey noted of a case, kept in the cache: the next run of the same data does not read the scans again."""
+
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.cache import hash_of, is_there, recipe, save
+from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
+from medseg.preprocessing.parallel import has_logged
+from medseg.preprocessing.same_scan import Acquisition
+
+
+def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
+    """Return the fingerprint of a labelled case, from ``folder`` where it is there, else read now and put there.
+
+    A case whose reading warns of something is read every time, so that the warning comes every time.
+
+    Raises:
+        MedsegError: the case cannot be used, as in ``fingerprint``.
+    """
+    if folder is None or not all(path.is_file() for path in case.files):
+        return fingerprint(case, label_map)
+    names = [field.name for field in fields(CaseFingerprint)]  # with another field it is another file
+    path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
+    if is_there(path):
+        return replace(restored(torch.load(path, weights_only=True)), group=case.group)
+    found = fingerprint(case, label_map)
+    if not has_logged():
+        save(plain(found), path)
+    return found
+
+
+def plain(found: CaseFingerprint) -> dict[str, Any]:
+    """Return a fingerprint as plain containers and tensors."""
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    values["acquisition"] = asdict(found.acquisition) if found.acquisition else None
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }
+
+
+def restored(values: dict[str, Any]) -> CaseFingerprint:
+    """Read what ``plain`` returned."""
+    arrays: dict[str, Any] = {
+        name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in values.items()
+    }
+    taken = arrays["acquisition"]
+    return CaseFingerprint(**{**arrays, "acquisition": Acquisition(**taken) if taken else None})
