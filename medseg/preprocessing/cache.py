@@ -109,7 +109,7 @@ def announce(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) ->
 
 
 def file_bytes(size: Size, preprocessor: Preprocessor) -> float:
-    """Return the bytes of a preprocessed case: image float32, label and locations on the network grid, truth on the native."""
+    """Return the bytes of a preprocessed case: image, label and locations on the network grid, truth on the native."""
     voxels = network_voxels(size, preprocessor)
     return voxels * (4 * size.channels + 1) + size.voxels + 12 * min(LOCATIONS, voxels)
 
