@@ -133,7 +133,7 @@ KEYS: dict[str, Key] = {
     "plan.slice_axis": Key(INT, "axis along which a 2D network goes through volumes", "[0, 2]", null=PLANNED),
     "plan.context": Key(INT, "neighbouring slices on either side that a 2D network sees as channels", "[0, 16]"),
     # augment
-    "augment.spatial": Key(NODE, "rotation, scaling and mirroring in one", null="none"),
+    "augment.spatial": Key(NODE, "rotation, scaling, elastic deformation and mirroring in one", null="none"),
     "augment.intensity": Key(NODES, "intensity augmentations, one after the other"),
     "augment.transforms": Key(NODES, "MONAI transforms added to each sample"),
     # trainer
@@ -169,6 +169,7 @@ KEYS: dict[str, Key] = {
 }
 
 _PROBABILITY = Key(NUMBER, "share of the samples that it changes", "[0, 1]")
+_CHANNEL_PROBABILITY = Key(NUMBER, "share of the channels of these samples that it changes", "[0, 1]")
 _RANGE = Key(NUMBERS, "[low, high] to draw from", "(0, inf)")
 _WARMUP = Key(NUMBER, "share of the run over which the rate rises", "[0, 1)")
 _BATCH = Key(BOOL, "sum over the batch too")
@@ -301,9 +302,13 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
     },
     "medseg.training.schedules.Constant": {"warmup": _WARMUP},
     "medseg.augmentation.Spatial": {
-        "rotation": Key(NUMBER, "largest rotation, in degrees", "[0, 180]"),
-        "scale": _RANGE,
-        "probability": _PROBABILITY,
+        "rotation": Key(NUMBER, "largest rotation, in degrees", "[0, 180]", null="nnU-Net's rule"),
+        "rotation_probability": Key(NUMBER, "share of the samples that are rotated", "[0, 1]"),
+        "scale": Key(NUMBERS, "[low, high] of the magnification", "(0, inf)"),
+        "scale_probability": Key(NUMBER, "share of the samples that are scaled", "[0, 1]"),
+        "elastic_magnitude": Key(NUMBERS, "[low, high] displacement, as a share of elastic_scale", "[0, 0.4]"),
+        "elastic_scale": Key(NUMBER, "distance of control points, as a share of the longest axis", "(0, 1]"),
+        "elastic_probability": Key(NUMBER, "share of the samples that are deformed", "[0, 1]"),
         "mirror_axes": KEYS["plan.mirror_axes"],
         "spacing": KEYS["preprocessing.spacing"],
     },
@@ -311,10 +316,23 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "probability": _PROBABILITY,
         "std": Key(NUMBER, "largest standard deviation of the noise", "[0, inf)"),
     },
-    "medseg.augmentation.Blur": {"probability": _PROBABILITY, "sigma": _RANGE},
+    "medseg.augmentation.Blur": {
+        "probability": _PROBABILITY,
+        "channel_probability": _CHANNEL_PROBABILITY,
+        "sigma": _RANGE,
+    },
     "medseg.augmentation.Brightness": {"probability": _PROBABILITY, "factor": _RANGE},
     "medseg.augmentation.Contrast": {"probability": _PROBABILITY, "factor": _RANGE},
-    "medseg.augmentation.Gamma": {"probability": _PROBABILITY, "gamma": _RANGE},
+    "medseg.augmentation.LowResolution": {
+        "probability": _PROBABILITY,
+        "channel_probability": _CHANNEL_PROBABILITY,
+        "scale": Key(NUMBERS, "[low, high] share of the voxels along each axis", "(0, 1]"),
+    },
+    "medseg.augmentation.Gamma": {
+        "probability": _PROBABILITY,
+        "gamma": _RANGE,
+        "invert": Key(BOOL, "bend the bright end rather than the dark one"),
+    },
     "medseg.io.layouts.phantom": {
         "root": KEYS["dataset.root"],
         "dims": KEYS["dataset.dims"],

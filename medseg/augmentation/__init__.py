@@ -1,10 +1,22 @@
-"""Augmentation by batch, on the device that trains: ``transform(image, label, generator) -> (image, label)``.
+"""Augmentation by batch, on the device that trains: ``transform(image, label, draws) -> (image, label)``.
 
-Images are floating (B, C, *spatial), labels integer (B, 1, *spatial). Every sample has its own draw, made on the CPU
-from ``generator`` before anything is computed, so that a GPU never waits and the same state gives the same result.
+Images are floating (B, C, *spatial), labels integer (B, 1, *spatial). A transform may write into the tensors it is
+given: a training batch is used once. Every sample has draws of its own, made on the CPU before anything is computed,
+so that a GPU never waits and a sample comes out the same whatever batch it is in.
 """
 
-from medseg.augmentation.intensity import Blur, Brightness, Contrast, Gamma, Noise
+from medseg.augmentation.draws import Draws
+from medseg.augmentation.intensity import Blur, Brightness, ChannelDropout, Contrast, Gamma, LowResolution, Noise
 from medseg.augmentation.spatial import Spatial
 
-__all__ = ["Blur", "Brightness", "Contrast", "Gamma", "Noise", "Spatial"]
+__all__ = [
+    "Blur",
+    "Brightness",
+    "ChannelDropout",
+    "Contrast",
+    "Draws",
+    "Gamma",
+    "LowResolution",
+    "Noise",
+    "Spatial",
+]

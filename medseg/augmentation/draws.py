@@ -1,57 +1,63 @@
-"""What all augmentations share: which samples of a batch are drawn, how strongly, and what ranges are allowed."""
+"""The random numbers of a batch: each sample has its own stream, so it does not matter what else is in the batch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from medseg.errors import MedsegError
+_AHEAD = 256
+"""Numbers fetched at once from each stream: one call for a sample's draws instead of one for each of them."""
 
 
-def chosen(batch: int, probability: float, generator: torch.Generator) -> Tensor:
-    """The indices of the samples drawn, each with ``probability``: int64 on the CPU."""
-    return (torch.rand(batch, generator=generator) < probability).nonzero().squeeze(1)
+class Draws:
+    """Random numbers for B samples, each from its own generator; all on the CPU, float32.
 
-
-def uniform(bounds: Sequence[float], shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Numbers between the ``bounds`` [low, high], float32 on the CPU."""
-    low, high = bounds
-    return torch.rand(*shape, generator=generator) * (high - low) + low
-
-
-def log_uniform(bounds: Sequence[float], shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Factors between the ``bounds`` [low, high], of which a half is as likely as a double, float32 on the CPU."""
-    return uniform([math.log(bound) for bound in bounds], shape, generator).exp()
-
-
-def change(image: Tensor, indices: Tensor, strength: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Replace samples of ``image`` (B, C, *spatial) by ``function(samples, strength)``; the others keep their bits.
-
-    ``indices`` (n,) and ``strength`` (B, C) are on the CPU; ``function`` gets n samples and their strengths in a shape
-    that broadcasts, (n, C, 1, ..., 1).
+    What a sample gets depends on its generator and on what was drawn before, never on the samples beside it.
     """
-    if not len(indices):
-        return image
-    per_channel = strength[indices].to(image.device, image.dtype, non_blocking=True)
-    per_channel = per_channel.reshape(*per_channel.shape, *[1] * (image.ndim - 2))  # (n, C, 1, ..., 1)
-    indices = indices.to(image.device, non_blocking=True)
-    return image.index_copy(0, indices, function(image[indices], per_channel))
 
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = list(generators)
+        self._ahead = torch.empty(len(self.generators), 0)
 
-def check(transform: object, name: str, value: object, fits: bool, allowed: str) -> None:
-    """Raise MedsegError, naming the value and what is allowed, unless it ``fits``."""
-    if not fits:
-        kind = type(transform).__name__
-        raise MedsegError(f"augment: {name} of {kind} is {value}; allowed: {allowed}. Change it in the augment group.")
+    def __len__(self) -> int:
+        return len(self.generators)
 
+    def standard(self, *shape: int) -> Tensor:
+        """Numbers from 0 to 1, 1 excluded: (B, *shape)."""
+        count = math.prod(shape)
+        if self._ahead.shape[1] < count:
+            size = -(-count // _AHEAD) * _AHEAD
+            more = [torch.rand(size, generator=generator) for generator in self.generators]
+            self._ahead = torch.cat([self._ahead, torch.stack(more)], dim=1)
+        taken, self._ahead = self._ahead[:, :count], self._ahead[:, count:]
+        return taken.reshape(len(self), *shape)
 
-def check_probability(transform: object, probability: float) -> None:
-    """Raise MedsegError unless ``probability`` is one."""
-    check(transform, "probability", probability, 0 <= probability <= 1, "from 0 to 1")
+    def chosen(self, probability: float, *shape: int) -> Tensor:
+        """Whether something happens, each with ``probability``: bool (B, *shape)."""
+        return self.standard(*shape) < probability
 
+    def uniform(self, bounds: Sequence[float], *shape: int) -> Tensor:
+        """Numbers between the ``bounds`` [low, high]: (B, *shape)."""
+        low, high = bounds
+        return self.standard(*shape) * (high - low) + low
 
-def check_range(transform: object, name: str, bounds: Sequence[float]) -> None:
-    """Raise MedsegError unless ``bounds`` are [low, high], both above 0."""
-    fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] < math.inf
-    check(transform, name, list(bounds), fits, "[low, high] with 0 < low <= high")
+    def log_uniform(self, bounds: Sequence[float], *shape: int) -> Tensor:
+        """Factors between the ``bounds`` [low, high], of which a half is as likely as a double: (B, *shape)."""
+        return self.uniform([math.log(bound) for bound in bounds], *shape).exp()
+
+    def factors(self, bounds: Sequence[float], *shape: int) -> Tensor:
+        """Factors between the ``bounds`` [low, high], as often below 1 as above where they lie about it: (B, *shape).
+
+        Uniform on either side, as in nnU-Net.
+        """
+        low, high = bounds
+        if not low < 1 < high:
+            return self.uniform(bounds, *shape)
+        side = self.uniform((-1, 1), *shape)
+        return 1 + torch.where(side < 0, side * (1 - low), side * (high - 1))
+
+    def seeds(self) -> list[int]:
+        """A seed of 48 bits for each sample, for draws made on another device."""
+        halves = (self.standard(2) * 2**24).long().tolist()
+        return [first << 24 | second for first, second in halves]

@@ -1,158 +1,256 @@
-"""Noise, blur, brightness, contrast and gamma: they change the image's values and leave the label as it is.
+"""What changes an image's values and leaves the label as it is; forms and defaults are nnU-Net's.
 
-The forms are nnU-Net's: Isensee et al. (Nature Methods 2021), supplementary note 2. Strengths differ by channel, as
-modalities do; factors are drawn so that a half is as likely as a double.
+Isensee et al. (Nature Methods 2021), supplementary note 2, and the recipe of nnU-Net v2's default trainer. Each sample
+is chosen by ``probability``. Strengths are drawn for each of its channels, as modalities differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from medseg.augmentation.draws import change, check, check_probability, check_range, chosen, log_uniform, uniform
+from medseg.augmentation.checks import check, check_probabilities, check_range
+from medseg.augmentation.draws import Draws
+from medseg.augmentation.separable import along_axes, coarsened, gaussian
+from medseg.augmentation.spatial import in_plane
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
     """Add Gaussian noise. Its standard deviation, one a sample, is drawn between 0 and ``std``.
 
-    ``std`` is in units of the normalised image, 0 or more.
+    ``std`` is in units of the normalised image, 0 or more. (nnU-Net calls its bound 0.1 a variance and uses it as a
+    deviation, as here.)
     """
 
-    probability: float = 0.15
+    probability: float = 0.1
     std: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_probability(self, self.probability)
+        check_probabilities(self, "probability")
         check(self, "std", self.std, self.std >= 0, "0 or more")
 
-    def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        indices = chosen(len(image), self.probability, generator)
-        std = uniform((0, self.std), (len(image), 1), generator)
-        seed = int(torch.randint(2**62, (), generator=generator))
-        # The noise itself is made where the image is: a volume of it would take long to make here and to move there.
-        noise = torch.Generator(image.device).manual_seed(seed)
-        return change(image, indices, std, lambda x, s: _normal_like(x, noise).mul_(s).add_(x)), label
+        chosen = draws.chosen(self.probability).tolist()
+        stds, seeds = draws.uniform((0, self.std)).tolist(), draws.seeds()
+        image = image.contiguous()
+        for index in [index for index, is_chosen in enumerate(chosen) if is_chosen]:
+            # The noise itself is made where the image is: a volume of it would take long to make here and to move there.
+            generator = torch.Generator(image.device).manual_seed(seeds[index])
+            noise = torch.empty_like(image[index]).normal_(generator=generator)
+            image[index].add_(noise, alpha=stds[index])
+        return image, label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blur:
-    """Convolve with a Gaussian whose standard deviation, one a channel, is drawn from ``sigma``, in voxels."""
+    """Convolve with a Gaussian whose standard deviation along each axis, in voxels, is drawn from ``sigma``.
 
-    probability: float = 0.1
+    Each channel of a chosen sample is blurred with ``channel_probability``. Other than nnU-Net, which mirrors the image at
+    its borders and cuts the Gaussian off at about three standard deviations, this repeats the border and goes to four.
+    """
+
+    probability: float = 0.2
+    channel_probability: float = 0.5
     sigma: Sequence[float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_probability(self, self.probability)
-        check_range(self, "sigma", self.sigma)
+        check_probabilities(self, "probability", "channel_probability")
+        check_range(self, "sigma")
 
-    def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        indices = chosen(len(image), self.probability, generator)
-        sigma = uniform(self.sigma, image.shape[:2], generator)
-        reach = int(4 * self.sigma[1] + 0.5)  # four sigma, as scipy.ndimage
-        return change(image, indices, sigma, lambda x, s: _gaussian(x, s, reach)), label
+        channels, shape = image.shape[1], image.shape[2:]
+        chosen = _chosen(draws, self.probability, self.channel_probability, channels)
+        sigma = draws.uniform(self.sigma, channels, len(shape))
+        reach = int(4 * self.sigma[1] + 0.5)  # as scipy.ndimage
+
+        def blur(x: Tensor, sigma: Tensor) -> Tensor:
+            return along_axes(x, [gaussian(sigma[:, axis], size, reach) for axis, size in enumerate(shape)])
+
+        return _change(image, chosen, blur, sigma), label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Brightness:
-    """Multiply each channel by a factor drawn from ``factor``."""
+    """Multiply each channel by a factor drawn from ``factor``, as often below 1 as above."""
 
     probability: float = 0.15
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_probability(self, self.probability)
-        check_range(self, "factor", self.factor)
+        check_probabilities(self, "probability")
+        check_range(self, "factor")
 
-    def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        indices = chosen(len(image), self.probability, generator)
-        factor = log_uniform(self.factor, image.shape[:2], generator)
-        return change(image, indices, factor, torch.mul), label
+        channels = image.shape[1]
+        chosen = _chosen(draws, self.probability, 1, channels)
+        factor = draws.factors(self.factor, channels)
+        return _change(image, chosen, lambda x, factor: x.mul_(_per_row(factor, x)), factor), label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """Stretch each channel about its mean by a factor drawn from ``factor``, cut to its former range."""
+    """Stretch each channel about its mean by a factor drawn from ``factor``, cut to its former range.
+
+    Factors are as often below 1 as above.
+    """
 
     probability: float = 0.15
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_probability(self, self.probability)
-        check_range(self, "factor", self.factor)
+        check_probabilities(self, "probability")
+        check_range(self, "factor")
 
-    def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        indices = chosen(len(image), self.probability, generator)
-        factor = log_uniform(self.factor, image.shape[:2], generator)
-        return change(image, indices, factor, _stretch), label
+        channels = image.shape[1]
+        chosen = _chosen(draws, self.probability, 1, channels)
+        return _change(image, chosen, _stretch, draws.factors(self.factor, channels)), label
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowResolution:
+    """Make channels as coarse as if only a share of their voxels along each axis, drawn from ``scale``, had been taken.
+
+    Each channel of a chosen sample is changed with ``channel_probability``. Voxels are taken by nearest neighbour and
+    interpolated linearly. Thin 3D patches (see ``Spatial``) get coarser only within their slices.
+    """
+
+    probability: float = 0.25
+    channel_probability: float = 0.5
+    scale: Sequence[float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_probabilities(self, "probability", "channel_probability")
+        check_range(self, "scale")
+        check(self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
+
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """image (B, C, *spatial) and its label -> the same shapes."""
+        channels, shape = image.shape[1], image.shape[2:]
+        chosen = _chosen(draws, self.probability, self.channel_probability, channels)
+        axes = in_plane(shape)
+
+        def coarsen(x: Tensor, scale: Tensor) -> Tensor:
+            scales = [scale if axis in axes else torch.ones_like(scale) for axis in range(len(shape))]
+            return along_axes(x, [coarsened(*pair) for pair in zip(scales, shape, strict=True)])
+
+        return _change(image, chosen, coarsen, draws.uniform(self.scale, channels)), label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """Raise each channel, scaled to 0..1, to a power drawn from ``gamma``; its mean and deviation stay as they were."""
+    """Raise each channel, scaled to 0..1, to a power drawn from ``gamma``; its mean and deviation stay as they were.
+
+    With ``invert`` the channel is turned upside down before and back after, so that its bright end is bent most and not
+    its dark one. Powers are as often below 1 as above.
+    """
 
     probability: float = 0.3
     gamma: Sequence[float] = (0.7, 1.5)
+    invert: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        check_probability(self, self.probability)
-        check_range(self, "gamma", self.gamma)
+        check_probabilities(self, "probability")
+        check_range(self, "gamma")
 
-    def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        indices = chosen(len(image), self.probability, generator)
-        gamma = log_uniform(self.gamma, image.shape[:2], generator)
-        return change(image, indices, gamma, _power), label
+        channels = image.shape[1]
+        chosen = _chosen(draws, self.probability, 1, channels)
+        bend = _power_inverted if self.invert else _power
+        return _change(image, chosen, bend, draws.factors(self.gamma, channels)), label
 
 
-def _normal_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+@dataclass(frozen=True, kw_only=True)
+class ChannelDropout:
+    """Set whole channels to 0, so that the network learns to do without them; at least one always stays.
 
-
-def _gaussian(x: Tensor, sigma: Tensor, reach: int) -> Tensor:
-    """Blur x (n, C, *spatial) by sigma (n, C, 1, ..., 1), axis by axis; the border voxels are repeated outwards.
-
-    Shifted sums: every channel has a kernel of its own, and grouped convolutions are slow where groups are this small.
+    Each channel of a chosen sample is dropped with ``channel_probability``; if all would be, one is kept, any of them
+    alike. nnU-Net has nothing like it. 0 is the mean of a channel normalised by z-score.
     """
-    taps = [torch.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-reach, reach + 1)]
-    kernel = torch.stack(taps)  # (taps, n, C, 1, ..., 1)
-    kernel = kernel / kernel.sum(0)
-    for axis in range(2, x.ndim):
-        size = x.shape[axis]
-        edges = [0] * (2 * (x.ndim - 1 - axis)) + [reach, reach]
-        padded = F.pad(x, edges + [0] * (2 * (x.ndim - 2) - len(edges)), mode="replicate")
-        x = padded.narrow(axis, 0, size) * kernel[0]
-        for tap in range(1, len(kernel)):
-            x.addcmul_(padded.narrow(axis, tap, size), kernel[tap])
-    return x
+
+    probability: float = 0.2
+    channel_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check_probabilities(self, "probability", "channel_probability")
+
+    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """image (B, C, *spatial) and its label -> the same shapes."""
+        chosen, numbers = draws.chosen(self.probability, 1), draws.standard(image.shape[1])
+        dropped = chosen & (numbers < self.channel_probability) & (numbers < numbers.amax(1, keepdim=True))
+        return _change(image, dropped, torch.zeros_like), label
+
+
+def _chosen(draws: Draws, probability: float, channel_probability: float, channels: int) -> Tensor:
+    """Which channels of which samples are drawn: bool (B, C)."""
+    return draws.chosen(probability, 1) & draws.chosen(channel_probability, channels)
+
+
+def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *strengths: Tensor) -> Tensor:
+    """Replace channels of ``image`` (B, C, *spatial), in place, by ``function(channels, *strengths)``.
+
+    ``chosen`` (B, C) and ``strengths`` (B, C, ...) are on the CPU. ``function`` gets the n chosen channels (n, *spatial),
+    a copy, and their strengths (n, ...) on the image's device.
+    """
+    indices = chosen.flatten().nonzero().squeeze(1)
+    if not len(indices):
+        return image
+    image = image.contiguous()
+    given = [s.flatten(0, 1)[indices].to(image.device, image.dtype, non_blocking=True) for s in strengths]
+    indices = indices.to(image.device, non_blocking=True)
+    rows = image.flatten(0, 1)  # a view
+    rows.index_copy_(0, indices, function(rows.index_select(0, indices), *given))
+    return image
+
+
+def _per_row(values: Tensor, x: Tensor) -> Tensor:
+    """Values (n,) in a shape that broadcasts to x (n, *spatial)."""
+    return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _stretch(x: Tensor, factor: Tensor) -> Tensor:
-    """x (n, C, *spatial) stretched about the mean of each channel by factor (n, C, 1, ..., 1)."""
-    axes = tuple(range(2, x.ndim))
-    mean, low, high = x.mean(axes, keepdim=True), x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-    return ((x - mean) * factor + mean).clamp(low, high)
+    """x (n, *spatial) stretched about the mean of each row by factor (n,), within its range; in place."""
+    flat, factor = x.flatten(1), factor[:, None]
+    low, high = flat.aminmax(dim=1, keepdim=True)
+    mean = flat.mean(1, keepdim=True)
+    flat.sub_(mean).mul_(factor).add_(mean).clamp_(low, high)
+    return x
 
 
 def _power(x: Tensor, gamma: Tensor) -> Tensor:
-    """x (n, C, *spatial) to the power gamma (n, C, 1, ..., 1) within each channel's range, mean and deviation kept."""
-    axes = tuple(range(2, x.ndim))
-    low, high = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-    bent = ((x - low) / (high - low).clamp(min=_TINY)) ** gamma
-    std, mean = torch.std_mean(x, axes, keepdim=True)
-    bent_std, bent_mean = torch.std_mean(bent, axes, keepdim=True)
-    return (bent - bent_mean) * (std / bent_std.clamp(min=_TINY)) + mean
+    """x (n, *spatial) to the power gamma (n,) within each row's range, mean and deviation kept; in place."""
+    flat = x.flatten(1)
+    low, high = flat.aminmax(dim=1, keepdim=True)
+    mean, std = _mean_and_std(flat)
+    flat.sub_(low).div_((high - low).clamp_(min=_TINY)).pow_(gamma[:, None])
+    bent_mean, bent_std = _mean_and_std(flat)
+    flat.sub_(bent_mean).mul_(std / bent_std.clamp_(min=_TINY)).add_(mean)
+    return x
+
+
+def _power_inverted(x: Tensor, gamma: Tensor) -> Tensor:
+    """As ``_power``, turned upside down before and back after."""
+    return _power(x.neg_(), gamma).neg_()
+
+
+def _mean_and_std(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (n, 1) of each row; several times faster on a CPU than torch.std_mean."""
+    mean = flat.mean(1, keepdim=True)
+    return mean, torch.linalg.vector_norm(flat - mean, dim=1, keepdim=True) / flat.shape[1] ** 0.5
 
 
 _TINY = 1e-7

@@ -22,6 +22,7 @@ from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
+from medseg.training.margins import margin_for
 from medseg.training.module import SegmentationModule
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -90,12 +91,15 @@ def can_fuse(device: torch.device, precision: str) -> bool:
 
 
 def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) -> SegmentationData:
-    """Serve preprocessed files."""
+    """Serve preprocessed files, in patches with the margin that the spatial augmentation can use."""
+    spatial = settings["augment"]["spatial"]
+    margin = margin_for(build(spatial) if spatial else None, train, settings["plan"])
+    context = context_in_volume(settings["plan"])
     return SegmentationData(
         train,
         val,
         patch_size=patch_in_volume(settings["plan"]),
-        context=context_in_volume(settings["plan"]),
+        context=[inner + outer for inner, outer in zip(context, margin, strict=True)],
         batch_size=settings["plan"]["batch_size"],
         steps_per_epoch=settings["trainer"]["steps_per_epoch"],
         foreground=settings["trainer"]["foreground"],

@@ -9,10 +9,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from medseg.augmentation import Draws
 from medseg.evaluation.metrics import counts, dice
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, logits_of, without_context
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume, without_context
 from medseg.preprocessing.geometry import Geometry
 from medseg.seeding import seeded
 from medseg.training.averaging import average_into, decay, estimate_statistics, has_batch_statistics
@@ -21,7 +22,8 @@ from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 from medseg.training.targets import region_targets
 
-Augmentation = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+Augmentation = Callable[..., tuple[Tensor, Tensor]]
+"""(image, label, draws) to image and label; see ``medseg.augmentation``."""
 
 
 class SegmentationModule(LightningModule):
@@ -33,7 +35,8 @@ class SegmentationModule(LightningModule):
             regions.
         optimizer: a ``_target_`` specification, called with the network's parameters.
         schedule: progress in 0…1 to a factor on the learning rate.
-        augmentations: applied one after the other to each training batch.
+        augmentations: applied one after the other to each training batch; where patches come with a margin (see
+            ``medseg.training.margins``), the first is called with it and cuts it off.
         segmenter: predicts a whole case; the same that ``medseg predict`` uses.
         progress: how far the run is.
         selection: takes the validation scores and tells which weights are the best.
@@ -73,6 +76,7 @@ class SegmentationModule(LightningModule):
         self.logits = logits_of(network, content["config"]["plan"])
         self.final_logits = logits_of(self.final_network, content["config"]["plan"])
         self.context = context_in_volume(content["config"]["plan"])
+        self.patch_size = patch_in_volume(content["config"]["plan"])
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.averaged_step = 0
 
@@ -99,12 +103,22 @@ class SegmentationModule(LightningModule):
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a batch; the draws depend on nothing but the seed and the batch's place in the run."""
-        generator = seeded(self.seed, 2, self.current_epoch, batch_idx, self.global_rank)
+        """Augment a batch; a sample's draws depend on the seed and its place in the run: (step, index)."""
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        first = self.global_rank * len(image)
+        draws = Draws([seeded(self.seed, 2, step, first + place) for place in range(len(image))])
+        margin = self.margin_of(image)
+        options: dict[str, Any] = {"margin": margin} if any(margin) else {}
         with torch.autocast(image.device.type, enabled=False):
             for augmentation in self.augmentations:
-                image, label = augmentation(image, label, generator)
+                image, label = augmentation(image, label, draws, **options)
+                options = {}  # the margin is gone
         return image, label
+
+    def margin_of(self, image: Tensor) -> list[int]:
+        """Return by how many voxels on either side a batch is larger than what the network sees."""
+        seen = [size + 2 * beside for size, beside in zip(self.patch_size, self.context, strict=True)]
+        return [(given - size) // 2 for given, size in zip(image.shape[2:], seen, strict=True)]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the average towards the weights of this step."""

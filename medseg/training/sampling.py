@@ -36,7 +36,7 @@ class Patches(Dataset[dict[str, Any]]):
 
     Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
     that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it. A patch comes with
-    ``context`` voxels more on either side of each axis.
+    ``context`` voxels more on either side of each axis: the neighbours that a network sees, the margin of augmentation.
     """
 
     def __init__(
