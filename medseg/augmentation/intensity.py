@@ -49,8 +49,8 @@ class Noise:
 class Blur:
     """Convolve with a Gaussian whose standard deviation along each axis, in voxels, is drawn from ``sigma``.
 
-    Each channel of a chosen sample is blurred with ``channel_probability``. nnU-Net mirrors the image at its borders and
-    cuts the Gaussian off at about three standard deviations; this repeats the border and goes to four.
+    Each channel of a chosen sample is blurred with ``channel_probability``. nnU-Net mirrors the image at its borders
+    and cuts the Gaussian off at about three standard deviations; this repeats the border and goes to four.
     """
 
     probability: float = 0.2

@@ -92,7 +92,8 @@ class Spatial:
         """
         margin = list(margin or [0] * (image.ndim - 2))
         shape = [size - 2 * beside for size, beside in zip(image.shape[2:], margin, strict=True)]
-        inner = (..., *[slice(beside, beside + size) for beside, size in zip(margin, shape, strict=True)])
+        centre = [slice(beside, beside + size) for beside, size in zip(margin, shape, strict=True)]
+        inner = (slice(None), slice(None), *centre)
         new_image, new_label = image[inner].contiguous(), label[inner].contiguous()
         with torch.autocast(image.device.type, enabled=False), torch.autocast("cpu", enabled=False):
             # Half-precision coordinates would be off by voxels.
@@ -208,7 +209,7 @@ class Spatial:
         sizes = zip(shape, self._knots(shape), self._distances(shape), strict=True)
         matrices = [torch.ones(size, 1) if n == 1 else bspline(size, n, distance) for size, n, distance in sizes]
         rows = along_axes(displacements.flatten(0, 1), [m.to(displacements.device) for m in matrices])
-        return rows.unflatten(0, displacements.shape[:2])
+        return rows.reshape(*displacements.shape[:2], *shape)
 
 
 def in_plane(shape: Sequence[int]) -> list[int]:

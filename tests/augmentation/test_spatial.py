@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from medseg.augmentation import Draws, Spatial
 from medseg.errors import MedsegError
@@ -120,10 +119,8 @@ def test_mirroring_and_rotation_are_one_map() -> None:
     image, label = case(8, 24, 36)
     still = always(rotation=0, scale=(1, 1), mirror_axes=[0, 1])
     exact = Spatial(rotation=0, scale=(1, 1), rotation_probability=0, scale_probability=0, mirror_axes=[0, 1])
-    by_interpolation, by_flips = (
-        still(image.clone(), label.clone(), drawn(len(image))),
-        exact(image.clone(), label.clone(), drawn(len(image))),
-    )
+    by_interpolation = still(image.clone(), label.clone(), drawn(8))
+    by_flips = exact(image.clone(), label.clone(), drawn(8))
     torch.testing.assert_close(by_interpolation[0], by_flips[0], atol=1e-4, rtol=0)
     assert torch.equal(by_interpolation[1], by_flips[1])
     assert not torch.equal(by_flips[0], image)
@@ -242,24 +239,22 @@ def test_elastic_deformation_is_smooth_bounded_and_of_both_alike(shape: tuple[in
     dims, length = len(shape), 0.3 * max(shape)
     options = {"elastic_probability": 1, "elastic_scale": 0.3, "elastic_magnitude": (0.4, 0.4)}
     transform = Spatial(rotation_probability=0, scale_probability=0, **options)
-    places = torch.stack(torch.meshgrid(*[torch.arange(float(size)) for size in shape], indexing="ij"))[None]
-    stripes = (places.sum(1, keepdim=True).long() // 6 % 2).to(torch.uint8)
-    beside = [int(0.4 * length) + 2] * dims
-    padding = [side for size in reversed(beside) for side in (size, size)]
-    where = F.pad(places.repeat(3, *[1] * (dims + 1)), padding, mode="replicate")
-    marks = F.pad(stripes.float().repeat(3, *[1] * (dims + 1)), padding, mode="replicate").to(torch.uint8)
-    new_where, new_marks = transform(where, marks, drawn(3), margin=beside)
+    beside = int(0.4 * length) + 2
+    ranges = [torch.arange(float(-beside), size + beside) for size in shape]
+    where = torch.stack(torch.meshgrid(*ranges, indexing="ij"))  # every voxel shows its own place
+    stripes = (where.sum(0, keepdim=True) // 6 % 2).to(torch.uint8)
+    many = [1] * (dims + 1)
+    new_where, new_stripes = transform(where.repeat(3, *many), stripes.repeat(3, *many), drawn(3), [beside] * dims)
+    inner = (slice(None), *[slice(beside, -beside)] * dims)
+    displaced = (new_where - where[inner]).abs()
+    assert displaced.max() <= 0.4 * length + 1e-3
+    assert displaced.flatten(1).amax(1).min() > 1, "every sample is deformed"
     steps = np.stack(np.gradient(new_where.double().numpy(), axis=tuple(range(2, dims + 2))), axis=2)
     jacobian = np.linalg.det(np.moveaxis(steps, (1, 2), (-2, -1)))
-    displaced = (new_where - places).abs()
-    assert displaced.max() <= 0.4 * length + 1e-3
-    assert displaced.amax(tuple(range(1, dims + 2))).min() > 1, "every sample is deformed"
-    assert (jacobian >= -1e-6).all(), "nothing folds over"
-    read = new_where.round().long().clamp(min=0)
-    bound = torch.tensor(shape).reshape(1, -1, *[1] * dims) - 1
-    read = torch.minimum(read, bound)
-    expected = torch.stack([stripes[0, 0][tuple(sample)] for sample in read])
-    assert (expected != new_marks[:, 0]).float().mean() < 2e-3, "the label is read where the image is"
+    assert (jacobian > 0).all(), "nothing folds over"
+    assert max(np.abs(np.diff(steps, axis=axis)).max() for axis in range(3, dims + 3)) < 0.3, "no kinks"
+    read = (new_where.round().long() + beside).unbind(1)
+    assert (stripes[0][read] != new_stripes[:, 0]).float().mean() < 2e-3, "the label is read where the image is"
 
 
 def test_a_thin_patch_is_deformed_within_its_slices_all_alike() -> None:
@@ -302,7 +297,7 @@ def test_probabilities_of_rotation_and_scaling_are_their_own() -> None:
 def test_the_angle_follows_the_rule_where_none_is_given(shape, mirrored, angle) -> None:
     transform = Spatial(mirror_axes=mirrored, scale_probability=0)
     assert transform.reach(shape) == Spatial(rotation=angle, scale_probability=0).reach(shape)
-    assert transform.reach(shape) != Spatial(rotation=angle / 2, scale_probability=0).reach(shape)
+    assert transform.reach(shape) != Spatial(rotation=angle / 6, scale_probability=0).reach(shape)
 
 
 @pytest.mark.parametrize(
