@@ -1,7 +1,6 @@
 """What the arguments of augmentations may be; a wrong one is named with what is allowed."""
 
 import math
-from collections.abc import Sequence
 
 from medseg.errors import MedsegError
 

@@ -38,7 +38,7 @@ class Noise:
         stds, seeds = draws.uniform((0, self.std)).tolist(), draws.seeds()
         image = image.contiguous()
         for index in [index for index, is_chosen in enumerate(chosen) if is_chosen]:
-            # The noise itself is made where the image is: a volume of it would take long to make here and to move there.
+            # The noise itself is made where the image is: a volume of it would take long to make here and to move.
             generator = torch.Generator(image.device).manual_seed(seeds[index])
             noise = torch.empty_like(image[index]).normal_(generator=generator)
             image[index].add_(noise, alpha=stds[index])
@@ -49,8 +49,8 @@ class Noise:
 class Blur:
     """Convolve with a Gaussian whose standard deviation along each axis, in voxels, is drawn from ``sigma``.
 
-    Each channel of a chosen sample is blurred with ``channel_probability``. Other than nnU-Net, which mirrors the image at
-    its borders and cuts the Gaussian off at about three standard deviations, this repeats the border and goes to four.
+    Each channel of a chosen sample is blurred with ``channel_probability``. nnU-Net mirrors the image at its borders
+    and cuts the Gaussian off at about three standard deviations; this repeats the border and goes to four.
     """
 
     probability: float = 0.2
@@ -203,8 +203,8 @@ def _chosen(draws: Draws, probability: float, channel_probability: float, channe
 def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *strengths: Tensor) -> Tensor:
     """Replace channels of ``image`` (B, C, *spatial), in place, by ``function(channels, *strengths)``.
 
-    ``chosen`` (B, C) and ``strengths`` (B, C, ...) are on the CPU. ``function`` gets the n chosen channels (n, *spatial),
-    a copy, and their strengths (n, ...) on the image's device.
+    ``chosen`` (B, C) and ``strengths`` (B, C, ...) are on the CPU. ``function`` gets the n chosen channels
+    (n, *spatial), a copy, and their strengths (n, ...) on the image's device.
     """
     indices = chosen.flatten().nonzero().squeeze(1)
     if not len(indices):

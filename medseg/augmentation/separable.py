@@ -45,7 +45,7 @@ def gaussian(sigma: Tensor, size: int, reach: int) -> Tensor:
 def coarsened(scale: Tensor, size: int) -> Tensor:
     """Take a share ``scale`` (n,) of the voxels along an axis of ``size`` and interpolate back: (n, size, size).
 
-    Down by nearest neighbour, up linearly, the edges of both grids aligned; outside its centres a coarse voxel is repeated.
+    Down by nearest neighbour, up linearly, the edges of both grids aligned; border voxels are repeated outwards.
     """
     coarse = (scale * size).round().clamp(min=1)[:, None]  # (n, 1) voxels
     voxels = torch.arange(size, device=scale.device)

@@ -17,8 +17,8 @@ _THIN = 3
 """A 3D patch more than this many times thinner along its shortest axis than its longest is a stack of slices."""
 
 _UNFOLDED = 0.4
-"""Share of their distance by which control points of cubic B-splines may move without folding space over in 3D (1 / 2.48:
-Choi and Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", 2000)."""
+"""Share of their distance by which control points of cubic B-splines may move and nothing folds over: 1 / 2.48 in 3D
+(Choi and Lee, "Injectivity conditions of 2D and 3D uniform cubic B-spline functions", 2000)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +92,16 @@ class Spatial:
         """
         margin = list(margin or [0] * (image.ndim - 2))
         shape = [size - 2 * beside for size, beside in zip(image.shape[2:], margin, strict=True)]
-        mirrored = self._draw_mirrored(draws, len(shape))
-        is_moved, affines = self._draw_affines(draws, shape)
-        affines = affines * torch.where(mirrored, -1.0, 1.0)[:, None, :]  # mirroring is a factor of the columns
-        is_bent, displacements = self._draw_displacements(draws, shape)
-        is_moved = is_moved | is_bent
-        inner = (..., *[slice(beside, beside + size) for beside, size in zip(margin, shape, strict=True)])
+        centre = [slice(beside, beside + size) for beside, size in zip(margin, shape, strict=True)]
+        inner = (slice(None), slice(None), *centre)
         new_image, new_label = image[inner].contiguous(), label[inner].contiguous()
-        with torch.autocast(image.device.type, enabled=False):  # half-precision coordinates would be off by voxels
+        with torch.autocast(image.device.type, enabled=False), torch.autocast("cpu", enabled=False):
+            # Half-precision coordinates would be off by voxels.
+            mirrored = self._draw_mirrored(draws, len(shape))
+            is_moved, affines = self._draw_affines(draws, shape)
+            affines = affines * torch.where(mirrored, -1.0, 1.0)[:, None, :]  # mirroring is a factor of the columns
+            is_bent, displacements = self._draw_displacements(draws, shape)
+            is_moved = is_moved | is_bent
             indices = is_moved.nonzero().squeeze(1)
             if len(indices):
                 bent = is_bent[indices].nonzero().squeeze(1)
@@ -207,7 +209,7 @@ class Spatial:
         sizes = zip(shape, self._knots(shape), self._distances(shape), strict=True)
         matrices = [torch.ones(size, 1) if n == 1 else bspline(size, n, distance) for size, n, distance in sizes]
         rows = along_axes(displacements.flatten(0, 1), [m.to(displacements.device) for m in matrices])
-        return rows.unflatten(0, displacements.shape[:2])
+        return rows.reshape(*displacements.shape[:2], *shape)
 
 
 def in_plane(shape: Sequence[int]) -> list[int]:

@@ -1,0 +1,59 @@
+"""The augmentation of a training batch: what its draws hang on, and that the margin is gone afterwards."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from medseg.augmentation import Brightness, Spatial
+from medseg.models.slices import without_context
+from medseg.training.module import SegmentationModule
+
+
+def make_step(*, rank=0, epoch=0, patch=(8, 12, 10), slice_axis=None, context=0):
+    """All of a module that ``augment`` looks at."""
+    volume = list(patch) if slice_axis is None else [*patch[:slice_axis], 1, *patch[slice_axis:]]
+    module = SimpleNamespace(
+        seed=3,
+        current_epoch=epoch,
+        global_rank=rank,
+        trainer=SimpleNamespace(num_training_batches=10),
+        patch_size=volume,
+        context=[context if axis == slice_axis else 0 for axis in range(len(volume))],
+        augmentations=[Spatial(rotation_probability=1, mirror_axes=[0]), Brightness(probability=1)],
+    )
+    module.margin_of = lambda image: SegmentationModule.margin_of(module, image)
+    return lambda image, label, batch_idx: SegmentationModule.augment(module, image.clone(), label.clone(), batch_idx)
+
+
+@pytest.fixture
+def sample():
+    image = torch.randn(1, 2, 12, 16, 14, generator=torch.Generator().manual_seed(0))
+    return image, (image[:, :1] > 0).to(torch.uint8)
+
+
+def repeated(sample, batch):
+    return [tensor.repeat(batch, 1, 1, 1, 1) for tensor in sample]
+
+
+def test_a_sample_hangs_on_seed_step_and_index_alone(sample):
+    four, _ = make_step()(*repeated(sample, 4), 7)
+    two, _ = make_step()(*repeated(sample, 2), 7)
+    second_rank, _ = make_step(rank=1)(*repeated(sample, 2), 7)
+    torch.testing.assert_close(four[:2], two)
+    torch.testing.assert_close(four[2:], second_rank)
+    later, _ = make_step(epoch=1)(*repeated(sample, 2), 7)
+    assert not torch.allclose(later, two)
+
+
+def test_the_margin_is_gone_afterwards(sample):
+    image, label = make_step()(*sample, 0)
+    assert image.shape == (1, 2, 8, 12, 10)
+    assert label.shape == (1, 1, 8, 12, 10)
+
+
+def test_the_context_of_a_2d_network_stays(sample):
+    image, label = sample[0][:, :, :3], sample[1][:, :, :3]
+    image, label = make_step(patch=(12, 10), slice_axis=0, context=1)(image, label, 0)
+    assert image.shape == (1, 2, 3, 12, 10)
+    assert without_context(label, [1, 0, 0]).shape == (1, 1, 1, 12, 10)
