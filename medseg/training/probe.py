@@ -1,6 +1,5 @@
 """What a planned network costs on a device, found out before anything is trained: memory counted, speed measured."""
 
-import statistics
 import time
 from typing import Any
 
@@ -15,7 +14,7 @@ from medseg.training.assembly import memory_format
 
 Settings = dict[str, Any]
 
-REPEATS = 3
+REPEATS = 4
 CPU_BATCH = 2
 """Patches that a CPU is timed with: its time grows with their number from there on."""
 HALF = 0.62
@@ -54,7 +53,10 @@ class Probe:
         return int(OVERHEAD * saved * (HALF if half else 1.0) + PER_PARAMETER * parameters)
 
     def seconds(self, plan: Settings) -> float:
-        """Return the seconds that the forward and backward pass of one batch take."""
+        """Return the seconds that the forward and backward pass of one batch take.
+
+        Of a few passes the quickest counts: what else the machine does at the start is not what a training will meet.
+        """
         settings = planned(self.config, plan)
         precision = pick_precision(settings["trainer"]["precision"], self.device)
         layout = memory_format(settings)
@@ -70,7 +72,7 @@ class Probe:
             loss.backward()  # type: ignore[no-untyped-call]
             wait_for(self.device)
             times.append(time.perf_counter() - started)
-        return statistics.median(times[1:]) * settings["plan"]["batch_size"] / len(images)
+        return min(times[1:]) * settings["plan"]["batch_size"] / len(images)
 
 
 def patches(plan: Settings, device: torch.device, most: int | None = None) -> Tensor:
