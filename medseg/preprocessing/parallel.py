@@ -1,20 +1,19 @@
 """Work on many cases at once, in threads: reading, NumPy and PyTorch let go of Python's lock.
 
-Processes took longer wherever it was measured: each imports PyTorch first, which is longer than small data sets take.
-What is yielded and what is logged come in the order of the items, as if they had been worked on one by one.
+Processes would each import PyTorch first, which takes longer than a data set of 200 small scans. What is yielded and
+what is logged come in the order of the items, as if they had been worked on one by one.
 """
 
-import ctypes
 import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread, local
-from typing import Protocol, TypeVar
+from threading import local
+from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 
@@ -25,7 +24,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_WORKERS = 32
-PATIENCE = 2.0  # seconds that an interruption waits for what is being worked on
 
 
 class Watch(Protocol):
@@ -43,65 +41,50 @@ def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], bytes
     """Yield ``function(item)`` of each item, in order; raise what it raises.
 
     There is a thread for each core, but no more than fit half the free memory with ``bytes_each`` for an item at work
-    and as much for one that waits to be taken. While several work, PyTorch computes each of them on one core.
-
-    Ended early, by an error or Ctrl-C, it interrupts what is being worked on and waits for it, two seconds at most.
+    and as much for one that waits to be taken. While several work, PyTorch computes each of them on one core. Ended
+    early, by an error or Ctrl-C, it finishes what is being worked on and begins nothing new.
     """
     workers = max(1, min(len(items), cores(), MOST_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
-    todo: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
-    with ExitStack() as stack:
-        stack.enter_context(held_back())
-        stack.enter_context(torch_threads(1 if workers > 1 else torch.get_num_threads()))
-        threads = [Thread(target=work, args=(function, todo), daemon=True) for _ in range(workers)]
-        stack.callback(stop, threads, todo)
-        for thread in threads:
-            thread.start()
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            if len(waiting) == 2 * workers:
-                yield taken(waiting.popleft())
-            waiting.append(Future())
-            todo.put((item, waiting[-1]))
-        while waiting:
-            yield taken(waiting.popleft())
+    waiting: deque[Future[Outcome[Result]]] = deque()
+    with held_back(), torch_threads(1 if workers > 1 else torch.get_num_threads()), ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                if len(waiting) == 2 * workers:
+                    yield shown(waiting.popleft().result())
+                waiting.append(pool.submit(attempt, function, item))
+            while waiting:
+                yield shown(waiting.popleft().result())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
-def work(function: Callable[[Item], Result], todo: "SimpleQueue[tuple[Item, Future[Result]] | None]") -> None:
-    """Do what is to do, each with what it logs kept beside its result, until there is None."""
+@dataclass
+class Outcome(Generic[Result]):
+    """What became of an item: a result or an error, and what was logged on the way."""
+
+    records: list[logging.LogRecord]
+    result: Result | None = None
+    error: Exception | None = None
+
+
+def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Result]:
+    """Work on an item, with what is logged kept beside the result."""
+    HELD.records = records = []
     try:
-        while task := todo.get():
-            item, future = task
-            HELD.records = future.records = []  # type: ignore[attr-defined]
-            try:
-                future.set_result(function(item))
-            except Exception as error:
-                future.set_exception(error)
-    except KeyboardInterrupt:  # from ``stop``
-        pass
-
-
-def taken(future: "Future[Result]") -> Result:
-    """Wait for a result, log what was held back of it, and return it."""
-    try:
-        return future.result()
+        return Outcome(records, result=function(item))
+    except Exception as error:
+        return Outcome(records, error=error)
     finally:
-        for record in getattr(future, "records", ()) if future.done() else ():
-            logging.getLogger(record.name).handle(record)
+        HELD.records = None
 
 
-def stop(threads: Sequence[Thread], todo: "SimpleQueue[tuple[Item, Future[Result]] | None]") -> None:
-    """End threads: those at work by an exception of their own, so that their files are tidied away."""
-    while not todo.empty():
-        todo.get()
-    for _ in threads:
-        todo.put(None)
-    for thread in threads:
-        if thread.ident and thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(thread.ident), ctypes.py_object(KeyboardInterrupt)
-            )
-    for thread in threads:
-        thread.join(PATIENCE / len(threads))
+def shown(outcome: Outcome[Result]) -> Result:
+    """Log what was held back of an item, then return its result or raise its error."""
+    for record in outcome.records:
+        logging.getLogger(record.name).handle(record)
+    if outcome.error:
+        raise outcome.error
+    return cast(Result, outcome.result)
 
 
 @contextmanager
