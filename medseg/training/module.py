@@ -183,9 +183,12 @@ class SegmentationModule(LightningModule):
             checkpoint["state_dict"] = {f"network.{name}": value for name, value in weights.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Begin the average with the weights of a run that had none."""
+        """Begin the average with the weights of a run that had none; leave it out where none is wanted any more."""
         state = checkpoint["state_dict"]
-        for name in self.average.state_dict() if self.average is not None else ():
+        if self.average is None:
+            checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("average.")}
+            return
+        for name in self.average.state_dict():
             state.setdefault(f"average.{name}", state[f"network.{name}"].clone())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
