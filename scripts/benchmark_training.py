@@ -92,6 +92,7 @@ class Racer:
             "peak_gb": self.told["peak_gb"],
             "peak_gpu_gb": max(turn["gpu_gb"] or 0.0 for turn in self.turns) or None,
             "precision": self.told.get("precision"),
+            "parameters": self.told.get("parameters"),
             "seconds": steps,
             "bare_seconds": bare,
         }

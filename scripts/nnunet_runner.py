@@ -96,6 +96,7 @@ def steps(options: argparse.Namespace) -> dict:
     trainer.on_train_epoch_start()
     resident = next(trainer.dataloader_train)
     told = {"precision": "bf16" if options.bf16 else "fp16" if trainer.device.type == "cuda" else "fp32"}
+    told["parameters"] = sum(parameter.numel() for parameter in trainer.network.parameters())
     told["patch"] = list(resident["data"].shape[2:])
     meter = StepMeter(lambda: trainer.train_step(resident), batch=trainer.batch_size, told=told)
     while True:
