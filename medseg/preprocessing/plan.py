@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from medseg.config import parse_duration
+from medseg.device import pick_precision
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.budget import Probe, fit_layout, fit_width, within_memory
@@ -74,6 +75,7 @@ def make_plan(
         return draft(1.0)
     wanted = config["trainer"]
     plan = within_memory(draft, probe, wanted["memory_gb"], device)
+    plan["trainer"]["precision"] = pick_precision(wanted["precision"], device)
     plan = fit_width(plan, probe, wanted["max_time"])
     # On a CPU channels last never paid (measured), and a plan that hangs on noise would not come out the same twice.
     return fit_layout(plan, probe) if device.type == "cuda" and not wanted["deterministic"] else plan

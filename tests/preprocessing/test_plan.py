@@ -87,6 +87,37 @@ def test_a_batch_is_at_most_a_twentieth_of_the_training_voxels():
     assert plan_for(many)["plan"]["batch_size"] == round(600_000 / 64_000)
 
 
+class RoomyProbe:
+    """Every patch voxel of the batch takes a kilobyte, every step a second."""
+
+    def memory(self, plan):
+        return int(plan["plan"]["batch_size"] * np.prod(plan["plan"]["patch_size"]) * 1000)
+
+    def seconds(self, plan):
+        return 1.0
+
+
+@pytest.mark.parametrize(("memory_gb", "batch", "patch"), [(None, 6, [40, 56, 40]), (0.4, 4, [40, 56, 40])])
+def test_patch_and_batch_stay_within_the_memory(memory_gb, batch, patch):
+    trainer = {"memory_gb": memory_gb, "max_time": None, "deterministic": False, "precision": "fp32"}
+    fingerprint = make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1))
+    config = CONFIG | {"trainer": trainer}
+    plan = make_plan(config, fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
+    assert (plan["plan"]["batch_size"], plan["plan"]["patch_size"]) == (batch, patch)
+    assert plan["trainer"]["precision"] == "fp32"
+    assert plan["measured"]["memory_gb"] == pytest.approx(batch * 0.0896, abs=0.01)
+
+
+def test_a_short_time_gets_a_narrow_network_and_a_long_one_a_wide_one():
+    def width(max_time):
+        trainer = {"memory_gb": None, "max_time": max_time, "deterministic": False, "precision": "fp32"}
+        config, fingerprint = CONFIG | {"trainer": trainer}, make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1))
+        plan = make_plan(config, fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
+        return plan["model"]["base_channels"]
+
+    assert (width("00:00:02:00"), width("00:00:05:00"), width("00:01:00:00")) == (8, 16, 32)
+
+
 def test_a_plan_can_be_made_for_another_device():
     plan = plan_for(make_fingerprint([(35, 50, 36)], (1, 1, 1)), changed("plan", device="cuda"))
     assert plan["model"]["base_channels"] == 32
