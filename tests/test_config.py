@@ -19,6 +19,7 @@ GROUPS = {
     "train": ("model", "loss", "optimizer", "scheduler", "augment", "inference", "trainer", "logger", "dataset"),
     "eval": ("dataset", "inference"),
     "predict": ("inference",),
+    "cache": (),
 }
 OPTIONS = [
     (command, f"{group}={path.stem}")
@@ -47,8 +48,8 @@ def test_every_option_composes_to_valid_values(command, choice):
 
 def test_keys_are_those_of_the_yaml():
     found, arguments = set(), defaultdict(set)
-    for command, choice in OPTIONS:
-        config = composed(command, choice)
+    for command, *choice in [*OPTIONS, ("cache",)]:
+        config = composed(command, *choice)
         for path, key, _ in leaves(config):
             assert key is not None, path
             found.add(path)

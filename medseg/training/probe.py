@@ -43,8 +43,7 @@ class Probe:
         """
         settings = planned(self.config, plan)
         try:
-            with torch.device("meta"):
-                network = build(settings["model"]).train()
+            network = build(settings["model"]).to("meta").train()
             saved = saved_bytes(network, settings["plan"], patches(settings["plan"], torch.device("meta")))
         except (NotImplementedError, RuntimeError):
             return None  # an operation without a meta kernel
