@@ -137,7 +137,7 @@ KEYS: dict[str, Key] = {
     "augment.intensity": Key(NODES, "intensity augmentations, one after the other"),
     "augment.transforms": Key(NODES, "MONAI transforms added to each sample"),
     # trainer
-    "trainer.max_epochs": Key(INT, "epochs to train at most", "[1, inf)"),
+    "trainer.max_epochs": Key(INT, "epochs to train at most", "[1, inf)", null="500, or no limit with max_time"),
     "trainer.max_time": Key(DURATION, "time to train at most, validations included", null="no limit"),
     "trainer.steps_per_epoch": Key(INT, "batches in an epoch", "[1, inf)"),
     "trainer.accelerator": Key(TEXT, "where to train", ("auto", "cpu", "gpu", "cuda", "mps")),
@@ -149,7 +149,12 @@ KEYS: dict[str, Key] = {
     "trainer.gradient_clip": Key(NUMBER, "largest norm of the gradient", "(0, inf)", null="no clipping"),
     "trainer.accumulate": Key(INT, "batches for each step of the optimizer", "[1, inf)"),
     "trainer.averaging": Key(NUMBER, "share of the steps that weights are averaged over", "(0, 1)", null="none"),
-    "trainer.validation_interval": Key(INT, "epochs from one validation to the next", "[1, inf)", null="by its cost"),
+    "trainer.validation_interval": Key(
+        INT,
+        "epochs from one validation to the next",
+        "[1, inf)",
+        null="by its cost with max_time, else a fiftieth of the run",
+    ),
     "trainer.validation_share": Key(NUMBER, "share of the time that validations may take", "(0, 1)"),
     "trainer.patience": Key(INT, "validations without gain before stopping", "[1, inf)", null="no early stop"),
     "trainer.foreground": Key(NUMBER, "share of patches centred on foreground", "[0, 1]"),

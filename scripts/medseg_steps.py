@@ -65,15 +65,16 @@ def bare_step(
     trainer: Trainer, module: LightningModule, image: Tensor, losses: list[tuple[Any, ...]]
 ) -> Callable[[], None]:
     """Return forward, backward and optimizer step of a copy of the network, on what the first step was given."""
-    network = copy.deepcopy(getattr(module.network, "_orig_mod", module.network)).train()
-    run = torch.compile(network) if hasattr(module.network, "_orig_mod") else network
+    network = copy.deepcopy(module.network).train()
+    if module.network._compiled_call_impl:  # compiled in place, which a copy is not
+        network.compile()
     optimizer = alike(trainer.optimizers[0], network)
     targets = [target for _, target in losses]
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with trainer.precision_plugin.train_step_context():
-            outputs = run(image)
+            outputs = network(image)
             outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
             loss = sum(module.loss(output, target) for output, target in zip(outputs, targets, strict=True))
         loss.backward()

@@ -93,7 +93,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
-    plan = read_plan(settings["plan"]["file"]) or plan_run(config, settings, learned, classes, dataset.modality)
+    plan = plan_run(config, settings, learned, classes, dataset.modality)
     build(planned(config, plan)["model"])  # wrong arguments show before anything is written
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
@@ -111,7 +111,10 @@ def plan_run(
     classes: LabelMap,
     modality: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Return the plan for the data, within the memory and the time that the device has."""
+    """Return the plan for the data, within the memory and the time that the device has, or the one that is given."""
+    if plan := read_plan(settings["plan"]["file"]):
+        check_plan(plan, settings, learned, classes)
+        return plan
     device = pick_device(settings["trainer"]["accelerator"])
     return make_plan(settings, learned, classes, modality, device, Probe(config, device))
 
@@ -131,6 +134,24 @@ def read_plan(path: str | None) -> dict[str, Any] | None:
     if not isinstance(plan, dict) or not {"model", "preprocessing", "plan", "trainer"} <= plan.keys():
         raise MedsegError(f"plan.file={path}: no plan. Give the plan.json of a run.")
     return plan
+
+
+def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:
+    """Refuse a saved plan that does not fit the data, or what else the config gives."""
+    channels = learned.channels * (2 * plan["plan"].get("context", settings["plan"]["context"]) + 1)
+    found = {"in_channels": channels, "out_channels": len(classes.outputs)}
+    wrong = [
+        f"plan.{key} is {plan['plan'].get(key)}, the data have {value}"
+        for key, value in found.items()
+        if plan["plan"].get(key) != value
+    ]
+    wrong += [
+        f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {settings['preprocessing'][key]}"
+        for key in ("spacing", "resize", "normalize", "denoise")
+        if settings["preprocessing"][key] not in (None, plan["preprocessing"].get(key))
+    ]
+    if wrong:
+        raise MedsegError(f"plan.file={settings['plan']['file']} does not fit:\n{listing(wrong)}")
 
 
 def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:

@@ -4,6 +4,7 @@ The plan of the data says what would be best; this says what the device can bear
 """
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -32,22 +33,26 @@ class Probe(Protocol):
         """Return the bytes at the peak, None where that is unknown."""
 
     def seconds(self, plan: Plan) -> float:
-        """Return the seconds of a step."""
+        """Return the seconds of a step; infinite where it cannot be done."""
 
 
-def within_memory(draft: Callable[[float], Plan], probe: Probe, wanted_gb: float | None, device: torch.device) -> Plan:
+def memory_limit(wanted_gb: float | None, device: torch.device) -> float:
+    """Return the bytes that training may take: what the config allows, else what the device has; 0 where unknown."""
+    return wanted_gb * 1e9 if wanted_gb else device_memory(device)
+
+
+def within_memory(draft: Callable[[float], Plan], probe: Probe, limit: float, *, is_given: bool) -> Plan:
     """Return the plan with the largest patch and batch that fit into the memory.
 
     Args:
         draft: from a share of the usual voxels to a plan.
         probe: counts the memory of a plan.
-        wanted_gb: what the config allows; None: what the device has.
-        device: where training runs.
+        limit: bytes, 0 for none.
+        is_given: whether the limit is the config's; if not, what cannot be made small enough is only warned of.
 
     Raises:
         MedsegError: even the smallest plan needs more than the config allows.
     """
-    limit = wanted_gb * 1e9 if wanted_gb else device_memory(device)
     share, plan = 1.0, draft(1.0)
     while limit and (need := probe.memory(plan)):
         plan.setdefault("measured", {})["memory_gb"] = round(need / 1e9, 2)
@@ -55,26 +60,26 @@ def within_memory(draft: Callable[[float], Plan], probe: Probe, wanted_gb: float
             return plan
         share *= SHRINK
         if share < SMALLEST:
-            return refuse(plan, need, limit, wanted_gb)
+            return refuse(plan, need, limit, is_given=is_given)
         plan = draft(share)
     return plan
 
 
-def refuse(plan: Plan, need: float, limit: float, wanted_gb: float | None) -> Plan:
-    """Complain of a plan that cannot be made small enough; only warn where the limit is an estimate of ours."""
+def refuse(plan: Plan, need: float, limit: float, *, is_given: bool) -> Plan:
+    """Complain of a plan that cannot be made small enough, or warn of it where the limit is an estimate of ours."""
     patch = "×".join(map(str, plan["plan"]["patch_size"]))
     text = (
         f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of memory,"
-        f" of {limit / 1e9:.1f}. Lower model.base_channels, plan.patch_size or plan.batch_size."
+        f" of {limit / 1e9:.1f}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
     )
-    if wanted_gb:
-        raise MedsegError(f"trainer.memory_gb={wanted_gb:g}: {text}")
-    log.warning("%s", text)
+    if is_given:
+        raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")
+    log.warning("memory: %s Or say by trainer.memory_gb what the device has.", text)
     return plan
 
 
-def fit_width(plan: Plan, probe: Probe, max_time: str | None) -> Plan:
-    """Return the plan with the widest network that has enough steps in the time, from measured speed.
+def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) -> Plan:
+    """Return the plan with the widest network that has enough steps in the time, from measured speed, and the memory.
 
     A narrow network that sees more batches beats a wide one in a short time. Enough are ``width`` squared steps: a step
     costs as much as the square of the width, so that steps and cost of a step then grow alike with the time, as is best
@@ -86,19 +91,28 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None) -> Plan:
     seconds, measured, chosen = parse_duration(max_time), {}, None
     for width in WIDTHS:
         candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
-        measured[width] = round(probe.seconds(candidate), 4)
-        if chosen and seconds / measured[width] < width**2:
+        need = probe.memory(candidate) or 0
+        if chosen and limit and need > limit:
             break
-        chosen = candidate
+        measured[str(width)] = round(probe.seconds(candidate), 4)
+        if chosen and seconds < width**2 * measured[str(width)]:
+            break
+        chosen = {**candidate, "measured": {**plan.get("measured", {}), "memory_gb": round(need / 1e9, 2)}}
     assert chosen is not None
-    steps = {width: round(seconds / step) for width, step in measured.items()}
-    log.info("width %d: steps that the time allows by width: %s", chosen["model"]["base_channels"], steps)
-    by_width = {str(width): step for width, step in measured.items()}
-    return {**chosen, "measured": {**plan.get("measured", {}), "step_seconds": by_width}}
+    finite = {width: step for width, step in measured.items() if math.isfinite(step)}
+    steps = ", ".join(f"{width}: {seconds / step:.0f}" for width, step in finite.items())
+    log.info("width %d chosen; steps in the time by width: %s", chosen["model"]["base_channels"], steps)
+    chosen["measured"]["step_seconds"] = finite
+    return chosen
 
 
-def fit_layout(plan: Plan, probe: Probe) -> Plan:
-    """Return the plan with channels last in memory if that was measured to be faster on the device."""
+def fit_layout(plan: Plan, probe: Probe, wanted: bool | None) -> Plan:
+    """Return the plan with channels last in memory if that was measured to be faster on the device.
+
+    Nothing is measured where the config says what is wanted, or where a 2D network takes volumes by slices.
+    """
+    if wanted is not None or plan["plan"]["slice_axis"] is not None:
+        return plan
     first, last = (
         probe.seconds({**plan, "trainer": {**plan["trainer"], "channels_last": is_last}}) for is_last in (False, True)
     )

@@ -69,7 +69,8 @@ class Outcome(Generic[Result]):
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Result]:
     """Work on an item, with what is logged kept beside the result."""
-    HELD.records = records = []
+    records: list[logging.LogRecord] = []
+    HELD.records = records
     try:
         return Outcome(records, result=function(item))
     except Exception as error:
@@ -136,6 +137,8 @@ def free_memory() -> float:
         free = float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
         group = Path("/sys/fs/cgroup")
         limit, used = ((group / f"memory.{name}").read_text("ascii").strip() for name in ("max", "current"))
-        return free if limit == "max" else min(free, max(0, float(limit) - float(used)))
-    except (OSError, StopIteration, ValueError):
+        numbers = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+        cached = float(numbers["inactive_file"])  # of files that were read: given back when needed
+        return free if limit == "max" else min(free, max(0, float(limit) - float(used) + cached))
+    except (OSError, StopIteration, ValueError, KeyError):
         return free

@@ -4,7 +4,6 @@ A plan is an overlay of the config: it holds values at the same places, which fi
 node is planned as a whole.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -18,10 +17,11 @@ from medseg.config import parse_duration
 from medseg.device import pick_precision
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.budget import Probe, fit_layout, fit_width, within_memory
+from medseg.preprocessing.budget import Probe, fit_layout, fit_width, memory_limit, within_memory
 from medseg.preprocessing.coarseness import coarsest
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.intensity import DEFAULT_METHOD
+from medseg.preprocessing.parallel import cores
 from medseg.preprocessing.sides import check_mirrored, is_sided
 from medseg.preprocessing.symmetry import symmetric_axes
 
@@ -70,15 +70,18 @@ def make_plan(
         "out_channels": len(label_map.outputs),
         "mirror_axes": mirror_axes(config, label_map, fingerprint),
     }
-    draft = partial(lay_out, config, fingerprint, preprocessing, fixed, kind, dims)
+    trainer = plan_trainer(config.get("trainer", {}), device)
+    draft = partial(lay_out, config, fingerprint, preprocessing, fixed | {"trainer": trainer}, kind, dims)
     if probe is None:
         return draft(1.0)
     wanted = config["trainer"]
-    plan = within_memory(draft, probe, wanted["memory_gb"], device)
-    plan["trainer"]["precision"] = pick_precision(wanted["precision"], device)
-    plan = fit_width(plan, probe, wanted["max_time"])
-    # On a CPU channels last never paid (measured), and a plan that hangs on noise would not come out the same twice.
-    return fit_layout(plan, probe) if device.type == "cuda" and not wanted["deterministic"] else plan
+    limit = memory_limit(wanted["memory_gb"], device)
+    plan = within_memory(draft, probe, limit, is_given=wanted["memory_gb"] is not None)
+    plan = fit_width(plan, probe, wanted["max_time"], limit)
+    plan.setdefault("measured", {})["precision"] = pick_precision(wanted["precision"], device)
+    if device.type != "cuda" or wanted["deterministic"]:
+        return plan  # on a CPU channels last never paid (measured), and what hangs on noise differs from run to run
+    return fit_layout(plan, probe, wanted["channels_last"])
 
 
 def lay_out(
@@ -107,7 +110,7 @@ def lay_out(
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
-            **fixed,
+            **{key: fixed[key] for key in ("in_channels", "out_channels")},
             "patch_size": patch,
             "batch_size": given.get("batch_size") or batch_of(patch, batch_voxels),
             "strides": strides,
@@ -115,7 +118,7 @@ def lay_out(
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
             "slice_axis": axis,
         },
-        "trainer": plan_trainer(config.get("trainer", {}), kind),
+        "trainer": dict(fixed["trainer"]),
     }
 
 
@@ -124,7 +127,7 @@ def batch_of(patch: Sequence[int], voxels: float) -> int:
     return int(np.clip(round(voxels / np.prod(patch)), 2, MOST_IN_BATCH))
 
 
-def plan_trainer(trainer: dict[str, Any], kind: str) -> dict[str, Any]:
+def plan_trainer(trainer: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Return how the device is used: worker processes, compiler, layout of memory.
 
     A CPU has no time to spare for further processes. Compiling did not pay on a CPU (measured); on a GPU it does, as
@@ -132,8 +135,8 @@ def plan_trainer(trainer: dict[str, Any], kind: str) -> dict[str, Any]:
     """
     lasts = not trainer.get("max_time") or parse_duration(trainer["max_time"]) >= WORTH_COMPILING
     return {
-        "workers": 0 if kind == "cpu" else min(8, os.cpu_count() or 1),
-        "compile": kind == "cuda" and lasts and find_spec("triton") is not None,
+        "workers": min(8, max(1, cores() // (trainer.get("devices") or 1))) if device.type != "cpu" else 0,
+        "compile": device.type == "cuda" and lasts and find_spec("triton") is not None,
         "channels_last": False,
     }
 

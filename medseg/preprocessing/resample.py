@@ -1,7 +1,7 @@
 """Resampling one axis at a time, as a short weighted sum over the input rows around each output row.
 
-Keys' kernel in the place of SciPy's cubic spline, which nnU-Net uses: 3 to 22 times as fast, and on average 0.006 to 0.11
-standard deviations of the scan from it (docs/benchmarks.md).
+Keys' kernel in the place of SciPy's cubic spline, which nnU-Net uses: 3 to 22 times as fast, and on average 0.006 to
+0.11 standard deviations of the scan from it (docs/benchmarks.md).
 """
 
 from math import ceil

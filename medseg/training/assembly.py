@@ -1,5 +1,6 @@
 """From a config whose plan is filled in to the parts of a training: module, data, callbacks, Trainer."""
 
+import math
 import sys
 from collections.abc import Sequence
 from math import ceil
@@ -32,11 +33,22 @@ Settings = dict[str, Any]
 LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
+EPOCHS = 500
+"""Of a training that nothing else bounds."""
+
+
 def make_progress(wanted: Settings) -> Progress:
     """Return the budget that the ``trainer`` node gives."""
     steps = ceil(wanted["steps_per_epoch"] / wanted["accumulate"])  # an epoch's last batch always ends in a step
     seconds = parse_duration(wanted["max_time"]) if wanted["max_time"] else None
-    return Progress(max_steps=wanted["max_epochs"] * steps, max_seconds=seconds)
+    epochs = epochs_of(wanted)
+    return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=seconds)
+
+
+def epochs_of(wanted: Settings) -> int | None:
+    """Return after how many epochs training ends: where none are given 500, or none with a time limit."""
+    epochs: int | None = wanted["max_epochs"]
+    return epochs or (None if wanted["max_time"] else EPOCHS)
 
 
 def make_module(
@@ -51,7 +63,7 @@ def make_module(
     device = pick_device(wanted["accelerator"])
     spatial = [augment["spatial"]] if augment["spatial"] else []
     return SegmentationModule(
-        make_network(settings, device),
+        make_network(settings),
         loss=build(settings["loss"]),
         optimizer=settings["optimizer"],
         schedule=build(settings["scheduler"]),
@@ -68,7 +80,7 @@ def make_module(
     )
 
 
-def make_network(settings: Settings, device: torch.device) -> nn.Module:
+def make_network(settings: Settings) -> nn.Module:
     """Build the network in the layout and with the compiler that the ``trainer`` node wants."""
     network: nn.Module = build(settings["model"])
     network = network.to(memory_format=memory_format(settings))  # type: ignore[call-overload]
@@ -114,9 +126,10 @@ def make_callbacks(
 ) -> list[Callback]:
     """Return what watches the budget, keeps checkpoints and reports to the user, as the ``trainer`` node says."""
     callbacks: list[Callback] = [
-        Checkpoints(run_dir / "checkpoints", selection),
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
+        # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
         EpochLog(run_dir / "metrics.csv", progress, selection, list(label_map.reported)),
+        Checkpoints(run_dir / "checkpoints", selection),
     ]
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
@@ -147,7 +160,7 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
             devices=wanted["devices"],
             precision=LIGHTNING_PRECISION[pick_precision(wanted["precision"], device)],
-            max_epochs=wanted["max_epochs"],
+            max_epochs=epochs_of(wanted) or -1,
             gradient_clip_val=wanted["gradient_clip"],
             accumulate_grad_batches=wanted["accumulate"],
             deterministic=wanted["deterministic"],
@@ -175,4 +188,4 @@ def validation_interval(wanted: Settings) -> int | None:
     if wanted["validation_interval"] or wanted["max_time"]:
         interval: int | None = wanted["validation_interval"]
         return interval
-    return max(1, wanted["max_epochs"] // 50)
+    return max(1, (epochs_of(wanted) or EPOCHS) // 50)

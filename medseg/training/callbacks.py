@@ -174,4 +174,5 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the scores over from the resumed run."""
-        self.selection.load_state_dict(state_dict)
+        if "scores" in state_dict:  # earlier versions kept only the best one
+            self.selection.load_state_dict(state_dict)

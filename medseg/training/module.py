@@ -87,7 +87,8 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Augment a batch, run the network, return the loss."""
-        image, label = self.augment(batch["image"], batch["label"], batch_idx)
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        image, label = self.augment(batch["image"], batch["label"], step, self.global_rank)
         target = self.target(without_context(label, self.context), batch["annotated"])
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         loss = deep_loss(self.loss, outputs, target)
@@ -102,10 +103,9 @@ class SegmentationModule(LightningModule):
         return label.long()
 
     @torch.no_grad()
-    def augment(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment a batch; a sample's draws depend on the seed and its place in the run: (step, index)."""
-        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        first = self.global_rank * len(image)
+    def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Augment the batch of a process; a sample's draws hang on the seed and its place in the run: (step, index)."""
+        first = rank * len(image)
         draws = Draws([seeded(self.seed, 2, step, first + place) for place in range(len(image))])
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
@@ -119,6 +119,10 @@ class SegmentationModule(LightningModule):
         """Return by how many voxels on either side a batch is larger than what the network sees."""
         seen = [size + 2 * beside for size, beside in zip(self.patch_size, self.context, strict=True)]
         return [(given - size) // 2 for given, size in zip(image.shape[2:], seen, strict=True)]
+
+    def on_train_start(self) -> None:
+        """Go on from the step that a resumed run had averaged."""
+        self.averaged_step = self.trainer.global_step
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the average towards the weights of this step."""
@@ -136,7 +140,7 @@ class SegmentationModule(LightningModule):
                 estimate_statistics(self.average, self.final_logits, self.some_images())
 
     def some_images(self) -> Iterator[Tensor]:
-        """Yield augmented batches of training images, the same at every call."""
+        """Yield augmented batches of training images, the same at every call and in every process."""
         for place, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
             moved = self.transfer_batch_to_device(batch, self.device, 0)
             yield self.augment(moved["image"], moved["label"], place)[0]

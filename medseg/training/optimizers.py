@@ -1,12 +1,14 @@
 """Optimizers from their description, in the form that is fastest on the device."""
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from medseg.build import build, locate
+from medseg.build import build
+
+FUSED = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD")
+"""Those that PyTorch can fuse on CPUs and GPUs alike."""
 
 
 def make_optimizer(
@@ -19,12 +21,7 @@ def make_optimizer(
         parameters: what it optimizes.
         fused: let PyTorch's own optimizers do a step in one kernel for all parameters, where they can.
     """
-    can_fuse = spec["_target_"].startswith("torch.optim.") and "fused" in accepted(spec["_target_"])
-    extra: dict[str, Any] = {"fused": True} if fused and can_fuse and "fused" not in spec else {}
+    is_settled = {"fused", "foreach", "differentiable"} & spec.keys()
+    extra: dict[str, Any] = {"fused": True} if fused and spec["_target_"] in FUSED and not is_settled else {}
     optimizer: torch.optim.Optimizer = build(spec, parameters, **extra)
     return optimizer
-
-
-def accepted(target: str) -> set[str]:
-    """Return the names of the arguments that a class or function takes."""
-    return set(inspect.signature(locate(target)).parameters)

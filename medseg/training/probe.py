@@ -1,5 +1,6 @@
 """What a planned network costs on a device, found out before anything is trained: memory counted, speed measured."""
 
+import math
 import time
 from typing import Any
 
@@ -52,11 +53,16 @@ class Probe:
         return int(OVERHEAD * saved * (HALF if half else 1.0) + PER_PARAMETER * parameters)
 
     def seconds(self, plan: Settings) -> float:
-        """Return the seconds that the forward and backward pass of one batch take.
+        """Return the seconds that the forward and backward pass of one batch take, infinite where it cannot be done.
 
         Of a few passes the quickest counts: what else the machine does at the start is not what a training will meet.
         """
-        settings = planned(self.config, plan)
+        try:
+            return self._timed(planned(self.config, plan))
+        except RuntimeError:  # out of memory, or a layout that the network cannot take
+            return math.inf
+
+    def _timed(self, settings: Settings) -> float:
         precision = pick_precision(settings["trainer"]["precision"], self.device)
         layout = memory_format(settings)
         network = build(settings["model"]).to(self.device, memory_format=layout).train()

@@ -12,7 +12,7 @@ class Progress:
     """
 
     def __init__(
-        self, *, max_steps: int, max_seconds: float | None, clock: Callable[[], float] = time.monotonic
+        self, *, max_steps: float, max_seconds: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.max_steps, self.max_seconds, self.clock = max_steps, max_seconds, clock
         self.step = 0

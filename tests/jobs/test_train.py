@@ -97,6 +97,20 @@ def test_a_saved_plan_is_used_as_it_is(small, trained, tmp_path):
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == plan
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [("dataset.n_channels=2", "in_channels is 1, the data have 2"), ("preprocessing.normalize=[unit]", "normalize is")],
+)
+def test_a_saved_plan_that_does_not_fit_is_refused(small, trained, tmp_path, override, says):
+    plan = json.loads((trained / "plan.json").read_text())
+    config = small(plan["model"]["spatial_dims"], override)
+    config["plan"]["file"] = str(trained / "plan.json")
+    config["dataset"]["root"] = str(tmp_path / "phantom")
+    with pytest.raises(MedsegError, match=rf"(?s)plan\.file=.*does not fit.*{says}"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("text", "says"), [("{", "cannot be read"), ("{}", "no plan"), (None, "cannot be read")])
 def test_a_file_that_is_no_plan_is_refused(small, tmp_path, text, says):
     config = small(2)

@@ -104,7 +104,7 @@ def test_patch_and_batch_stay_within_the_memory(memory_gb, batch, patch):
     config = CONFIG | {"trainer": trainer}
     plan = make_plan(config, fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
     assert (plan["plan"]["batch_size"], plan["plan"]["patch_size"]) == (batch, patch)
-    assert plan["trainer"]["precision"] == "fp32"
+    assert plan["measured"]["precision"] == "fp32"
     assert plan["measured"]["memory_gb"] == pytest.approx(batch * 0.0896, abs=0.01)
 
 
