@@ -99,9 +99,9 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Add this epoch's row."""
+        metrics = trainer.callback_metrics  # by all processes: it is now that Lightning takes their mean
         if not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
         scores = {column: metrics[tag].item() for column, tag in self.scores.items()} if self.is_validated else {}
         self.rows.append(
             {
