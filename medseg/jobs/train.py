@@ -145,10 +145,13 @@ def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerpr
         for key, value in found.items()
         if plan["plan"].get(key) != value
     ]
+    given = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
+    if given["normalize"] and len(given["normalize"]) == 1:  # one for all channels
+        given["normalize"] = given["normalize"] * learned.channels
     wrong += [
-        f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {settings['preprocessing'][key]}"
-        for key in ("spacing", "resize", "normalize", "denoise")
-        if settings["preprocessing"][key] not in (None, plan["preprocessing"].get(key))
+        f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {value}"
+        for key, value in given.items()
+        if value not in (None, plan["preprocessing"].get(key))
     ]
     if wrong:
         raise MedsegError(f"plan.file={settings['plan']['file']} does not fit:\n{listing(wrong)}")

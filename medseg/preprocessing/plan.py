@@ -5,7 +5,6 @@ node is planned as a whole.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -70,8 +69,11 @@ def make_plan(
         "out_channels": len(label_map.outputs),
         "mirror_axes": mirror_axes(config, label_map, fingerprint),
     }
-    trainer = plan_trainer(config.get("trainer", {}), device)
-    draft = partial(lay_out, config, fingerprint, preprocessing, fixed | {"trainer": trainer}, kind, dims)
+
+    def draft(share: float) -> dict[str, Any]:
+        plan = lay_out(config, fingerprint, preprocessing, fixed, kind, dims, share)
+        return {**plan, "trainer": plan_trainer(config.get("trainer", {}), device)}
+
     if probe is None:
         return draft(1.0)
     wanted = config["trainer"]
@@ -110,7 +112,7 @@ def lay_out(
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
-            **{key: fixed[key] for key in ("in_channels", "out_channels")},
+            **fixed,
             "patch_size": patch,
             "batch_size": given.get("batch_size") or batch_of(patch, batch_voxels),
             "strides": strides,
@@ -118,7 +120,6 @@ def lay_out(
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
             "slice_axis": axis,
         },
-        "trainer": dict(fixed["trainer"]),
     }
 
 

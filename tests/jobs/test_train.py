@@ -91,7 +91,12 @@ def test_a_saved_plan_is_used_as_it_is(small, trained, tmp_path):
     plan = json.loads((trained / "plan.json").read_text())
     plan["plan"]["batch_size"] = 3
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    config = small(plan["model"]["spatial_dims"], "trainer.max_epochs=1", "plan.batch_size=null")
+    config = small(
+        plan["model"]["spatial_dims"],
+        "trainer.max_epochs=1",
+        "plan.batch_size=null",
+        "preprocessing.normalize=[zscore]",
+    )
     config["plan"]["file"] = str(tmp_path / "plan.json")
     train.run(config | {"run_dir": str(tmp_path / "run")})
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == plan
