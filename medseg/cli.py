@@ -7,6 +7,7 @@ interrupted. Nothing heavy is imported before the job is known, and help imports
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from argparse import ArgumentError, Namespace
@@ -49,12 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MedsegError as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+        return ended(complain("interrupted", INTERRUPTED))
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:
         traceback.print_exc()
         return BUG
+
+
+def ended(status: int) -> int:
+    """End the process where threads of ours still compute: they cannot be stopped, and may take long."""
+    if any(thread.name.startswith("medseg-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def complain(message: str, status: int = 1) -> int:

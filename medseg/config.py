@@ -167,6 +167,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     keys.NUMBER: is_number,
     keys.TEXT: is_text,
     keys.PATH: is_text,
+    keys.PATHS: lambda value: is_text(value) or (is_list(value, is_text) and bool(value)),
     keys.REGEX: is_regex,
     keys.DURATION: lambda value: is_text(value) and seconds(value) > 0,
     keys.INTS: lambda value: is_list(value, is_int),

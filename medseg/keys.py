@@ -11,6 +11,7 @@ INT = "a whole number"
 NUMBER = "a number"
 TEXT = "text"
 PATH = "a path"
+PATHS = "a path or a list of paths"
 REGEX = "a regular expression"
 DURATION = "a duration 'DD:HH:MM:SS'"
 INTS = "a list of whole numbers"
@@ -55,9 +56,12 @@ KEYS: dict[str, Key] = {
     "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),
     "older_than_days": Key(NUMBER, "only files that no run has used for so long", "[0, inf)", null="of any age"),
     "outdated": Key(BOOL, "only what no run will use again: files of older formats and of killed runs"),
-    "checkpoint": Key(PATH, "a run directory or a .ckpt file"),
+    "checkpoint": Key(PATHS, "a run directory, a .ckpt file, a folder of runs, or a list of these: an ensemble"),
     "input": Key(PATH, "a scan, or a folder of scans"),
     "output": Key(PATH, "the folder for masks"),
+    "skip_done": Key(BOOL, "leave out scans whose results are there, made of the same files and settings"),
+    "save_probabilities": Key(BOOL, "also write the probabilities of each class, a file each"),
+    "predict.shard": Key(TEXT, "only this part of the scans: 2/8 is the second of eight", null="all"),
     "subset": Key(
         TEXT,
         "the part of the data to evaluate",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.types import Override
 
-FREE_TEXT = (keys.PATH, keys.REGEX)
+FREE_TEXT = (keys.PATH, keys.PATHS, keys.REGEX)
 SOURCES = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "split.file", "checkpoint", "input")
 """Keys of paths that have to be there."""
 
@@ -35,13 +35,21 @@ def quoted(setting: str) -> str:
     """Quote the value of a ``key=value`` setting whose key holds a path or another free text: it passes exactly.
 
     What the user quoted already stays as it is, and so do an empty value and ``null``. Unquoted commas and brackets
-    belong to the path: a list or a sweep of paths needs quotes round each of them.
+    belong to the path: a list or a sweep of paths needs quotes round each of them. Where a list is allowed, brackets
+    make one if there is no such path.
     """
     name, equals, value = setting.partition("=")
     key = KEYS.get(name.lstrip("+"))
-    is_free = key is not None and key.kind in FREE_TEXT
-    if not is_free or not equals or value in ("", "null", "???") or QUOTED_VALUE.fullmatch(value):
+    if (
+        key is None
+        or key.kind not in FREE_TEXT
+        or not equals
+        or value in ("", "[]", "null", "???")
+        or QUOTED_VALUE.fullmatch(value)
+    ):
         return setting
+    if key.kind == keys.PATHS and re.fullmatch(r"\[.+\]", value) and not Path(value).exists():
+        return f"{name}=[{','.join(quote(part.strip()) for part in value[1:-1].split(','))}]"
     return f"{name}={quote(value)}"
 
 
@@ -231,14 +239,22 @@ def absent_paths(checked: Check) -> list[str]:
     for config, key in product(checked.composed, SOURCES):
         _, value, _ = look_up(config, key)
         is_made = key == "dataset.root" and look_up(config, "dataset.layout._target_")[1] == MADE_UP
-        if is_made or key in checked.swept or not isinstance(value, str) or is_interpolation(value):
+        if is_made or key in checked.swept:
             continue
-        path = Path(resolve({"path": value})["path"])
-        if not path.exists():
-            there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            tilde = " The shell left the ~ as it is: write the folder in full." if str(path).startswith("~") else ""
-            found[f"{key}={path}: no such file or folder.{nearest(path.name, there)}{tilde}"] = None
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not is_interpolation(text) and (problem := absent(text)):
+                found[f"{key}={problem}"] = None
     return list(found)
+
+
+def absent(text: str) -> str | None:
+    """Return what to say of a path that is not there; None of one that is."""
+    path = Path(resolve({"path": text})["path"])
+    if path.exists():
+        return None
+    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    tilde = " The shell left the ~ as it is: write the folder in full." if str(path).startswith("~") else ""
+    return f"{path}: no such file or folder.{nearest(path.name, there)}{tilde}"
 
 
 def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -> dict[str, Any]:

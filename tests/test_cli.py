@@ -176,8 +176,17 @@ def test_quoting_survives_hydra_and_omegaconf(path):
 @pytest.mark.parametrize("number", range(3))
 def test_paths_pass_exactly(number, jobs):
     checkpoint, source, target = NASTY[number::3][:3]
+    if checkpoint == "[x]":  # brackets make a list where there is no such path
+        Path(checkpoint).mkdir()
     assert cli.main(["predict", f"checkpoint={checkpoint}", f"input={source}", f"output={target}"]) == 0
     assert [jobs.configs[0][key] for key in ("checkpoint", "input", "output")] == [checkpoint, source, target]
+
+
+def test_brackets_make_a_list_of_checkpoints(jobs):
+    for given in ("checkpoint=[a (1),b=2, c]", "checkpoint=['a (1)','b=2','c']"):
+        assert cli.main(["predict", given, "input=i", "output=o"]) == 0
+    assert [config["checkpoint"] for config in jobs.configs] == [["a (1)", "b=2", "c"]] * 2
+    assert cli.main(["predict", "checkpoint=[]", "input=i", "output=o"]) == 1
 
 
 def test_paths_pass_exactly_through_a_sweep(jobs):

@@ -1,27 +1,28 @@
-"""A trained model, ready to segment scans: all that ``medseg predict`` does, in Python."""
+"""A trained model, or an ensemble of them, ready to segment scans: all that ``medseg predict`` does, in Python."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from medseg.build import build, named_targets
 from medseg.config import resolve
 from medseg.device import autocast, pick_device, pick_precision
 from medseg.errors import MedsegError
-from medseg.inference.checkpoint import Checkpoint, read_checkpoint
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.model import Model, make_segmenter, scorer_of
+from medseg.inference.models import read_models
+from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk
+from medseg.inference.segmenter import Watch
+from medseg.inference.sliding_window import Network
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
-from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.preprocessing.geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Mask:
     @property
     def values(self) -> NDArray[np.int32]:
         """The mask in file values."""
-        return self.label_map.decode(self.indices)
+        return self.label_map.decode(self.indices).astype(np.int32)
 
     @property
     def voxels(self) -> dict[str, int]:
         """Number of voxels of each foreground class, or of each region."""
-        counted = np.bincount(self.indices.ravel(), minlength=len(self.label_map.names))
+        flat = torch.from_numpy(self.indices).flatten()  # NumPy would make 64-bit integers of it
+        counted = torch.bincount(flat, minlength=len(self.label_map.names)).numpy()
         return {name: int(counted[list(members)].sum()) for name, members in self.label_map.reported.items()}
 
     @property
@@ -56,11 +58,38 @@ class Mask:
 
     def save(self, path: str | Path) -> None:
         """Write the mask with the scan's geometry, whole or not at all."""
-        write_mask(Path(path), self.values, self.scan)
+        write_mask(Path(path), self.label_map.decode(self.indices), self.scan)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that go over a scan together, window by window, since they see it on the same grid."""
+
+    models: tuple[Model, ...]
+    scorer: Scorer
+
+    @property
+    def networks(self) -> list[Network]:
+        """Patches to logits, of each model."""
+        return [model.logits for model in self.models]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scan, and for each group of models the image on its network grid and the way back."""
+
+    scan: Scan
+    inputs: tuple[tuple[Tensor, Geometry], ...]
+
+    @property
+    def without_image(self) -> "Prepared":
+        """The same with a scan of zeros, which take no memory, in the place of its voxels."""
+        image = np.broadcast_to(np.float32(0), self.scan.image.shape)
+        return replace(self, scan=replace(self.scan, image=image))
 
 
 class Predictor:
-    """Segments scans with a trained network.
+    """Segments scans with a trained network, or with the mean of several.
 
     >>> predictor = Predictor.load("outputs/train/hippocampus/2026-11-22_10-00-00")
     >>> predictor("scan.nii.gz").save("mask.nii.gz")
@@ -68,68 +97,52 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        models: Sequence[Model],
         *,
-        preprocessor: Preprocessor,
-        segmenter: Segmenter,
-        label_map: LabelMap,
-        logits: Callable[[Tensor], list[Tensor]],
-        endings: Sequence[Sequence[str]] | None = None,
-        reading: Mapping[str, Any] | None = None,
-        device: torch.device,
-        precision: str,
-    ) -> None:
-        self.network = network.to(device).eval()
-        self.preprocessor, self.segmenter, self.label_map, self.logits = preprocessor, segmenter, label_map, logits
-        self.endings, self.reading, self.device, self.precision = endings, dict(reading or {}), device, precision
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        *,
-        trust: Collection[str] = (),
         device: str = "auto",
         precision: str | None = None,
         inference: dict[str, Any] | None = None,
         postprocess: dict[str, Any] | None = None,
         reading: dict[str, Any] | None = None,
+        scratch: Path | None = None,
+    ) -> None:
+        first = models[0]
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision or first.precision, self.device)
+        self.label_map, self.endings = first.label_map, first.endings
+        self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
+        self.reading = resolve(reading or {}, first.reading)
+        wanted = resolve(inference or {}, first.inference)
+        self.segmenter = make_segmenter(wanted, resolve(postprocess or {}, first.postprocess), self.label_map)
+        self.groups = grouped(models, inference or {})
+        self.scratch = scratch
+        for model in models:
+            model.network.to(self.device).eval()
+        self.recipe = {
+            "inference": [resolve(inference or {}, model.inference) for model in models],
+            "postprocess": self.segmenter.postprocess,
+            "precision": self.precision,
+            "reading": self.reading,
+        }
+
+    @classmethod
+    def load(
+        cls, path: str | Path | Sequence[str | Path], *, trust: Collection[str] = (), **options: Any
     ) -> "Predictor":
-        """Load a run directory's best checkpoint, or a ``.ckpt`` file.
+        """Load a run directory's best checkpoint, a ``.ckpt`` file, or several as an ensemble.
 
         Args:
-            path: a run directory or a ``.ckpt`` file.
+            path: a run directory, a ``.ckpt`` file, a folder of runs, or a list of them.
             trust: dotted names of network classes that the checkpoint may build beside those that medseg ships.
-            device: "auto", "cpu", "gpu" or a torch device.
-            precision: "bf16", "fp16", "fp32"; "auto": what the device computes fastest; None: as in training.
-            inference: values of ``inference.*`` that replace the checkpoint's; None keeps them.
-            postprocess: values of ``postprocess.*`` likewise.
-            reading: ``geometry`` and ``reference`` likewise: what becomes of channels on other grids (see ``Case``).
+            options: ``device``: "auto", "cpu", "gpu" or a torch device; ``precision``: "bf16", "fp16", "fp32"; "auto":
+                what the device computes fastest; None: as in training; ``inference``, ``postprocess``, ``reading``:
+                values of ``inference.*`` and so on that replace the (first) checkpoint's, where None keeps them;
+                ``scratch``: folder for temporary files, which ensembles of different grids need.
 
         Raises:
             MedsegError: no such checkpoint, a damaged one, or one that names a class that is not trusted.
         """
-        checkpoint = read_checkpoint(path)
-        config = checkpoint.content["config"]
-        network = build(config["model"], trusted=named_targets() | set(trust))
-        load_weights(network, checkpoint)
-        place = pick_device(device)
-        return cls(
-            network,
-            preprocessor=Preprocessor(**config["preprocessing"]),
-            segmenter=make_segmenter(
-                config["plan"],
-                resolve(inference or {}, config["inference"]),
-                resolve(postprocess or {}, config["postprocess"]),
-                checkpoint.label_map,
-            ),
-            label_map=checkpoint.label_map,
-            logits=logits_of(network, config["plan"]),
-            endings=checkpoint.content["channels"],
-            reading=resolve(reading or {}, {name: config["dataset"][name] for name in ("geometry", "reference")}),
-            device=place,
-            precision=pick_precision(precision or config["trainer"]["precision"], place),
-        )
+        return cls(read_models(path, trust), **options)
 
     def __call__(self, scan: Scan | str | Path | Sequence[Path]) -> Mask:
         """Segment one scan, given in memory, as a file, or as one file a channel.
@@ -137,58 +150,73 @@ class Predictor:
         Raises:
             MedsegError: the scan cannot be read, or does not fit the network.
         """
+        prepared = self.prepare(scan)
+        return self.finish(prepared, self.decide(prepared))
+
+    def prepare(self, scan: Scan | str | Path | Sequence[Path]) -> Prepared:
+        """Read a scan and bring it to the networks' grids."""
         if not isinstance(scan, Scan):
             files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
-            case = Case(str(files[0]), str(files[0]), files, **self.reading)
-            scan = read_case(case, spatial_dims=len(self.segmenter.patch_size))
+            scan = read_case(Case(str(files[0]), str(files[0]), files, **self.reading), spatial_dims=self.dims)
         self.check_channels(scan)
-        image, geometry = self.preprocessor(scan)
+        return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
+
+    def decide(self, prepared: Prepared, watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
+        """Run the networks: what their probabilities say, not yet post-processed (see ``Segmenter.decide``)."""
+        with self.computing(prepared):
+            return self.segmenter.decide(self.scores(prepared), prepared.scan.shape, watches)
+
+    def finish(self, prepared: Prepared, decided: NDArray[np.uint8]) -> Mask:
+        """Post-process what ``decide`` returned."""
+        scan = prepared.scan
+        indices = self.segmenter.clean(decided, spacing=scan.spacing, unit=scan.unit, voxel_volume=scan.voxel_volume)
+        return Mask(scan, indices, self.label_map)
+
+    def scores(self, prepared: Prepared) -> Slabs:
+        """Yield probabilities on the native grid; to be used within ``computing``.
+
+        Of groups of models on different grids all but the last leave theirs in a temporary file first.
+        """
+        slabs = []
+        for place, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
+            rows = group.scorer.rows(group.networks, image.to(self.device), geometry)
+            rows = rows if place == len(self.groups) else kept_on_disk(rows, self.scratch)
+            slabs.append(group.scorer.slabs(rows, geometry, self.device))
+        return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
+
+    @contextmanager
+    def computing(self, prepared: Prepared) -> Iterator[None]:
+        """Compute without gradients and in the predictor's precision; say what to do where memory runs out."""
         try:
-            with autocast(self.device, self.precision):
-                indices = self.segmenter(
-                    self.logits,
-                    image.to(self.device),
-                    geometry,
-                    spacing=scan.spacing,
-                    unit=scan.unit,
-                    voxel_volume=scan.voxel_volume,
-                )
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                yield
         except (torch.OutOfMemoryError, MemoryError) as error:
+            grids = " and ".join(str(tuple(image.shape)) for image, _ in prepared.inputs)
             raise MedsegError(
-                f"out of memory on {self.device}: a scan of {scan.shape}, {tuple(image.shape)} on the network grid. "
+                f"out of memory on {self.device}: a scan of {prepared.scan.shape}, {grids} on the network grid. "
                 "Try inference.batch_size=1 or device=cpu."
             ) from error
-        return Mask(scan, indices, self.label_map)
 
     def check_channels(self, scan: Scan) -> None:
         """Refuse a scan of other dimensions or channels than the network was trained on."""
-        dims, channels = len(self.segmenter.patch_size), len(self.preprocessor.config["normalize"])
-        if (len(scan.shape), len(scan.image)) != (dims, channels):
+        if (len(scan.shape), len(scan.image)) != (self.dims, self.n_channels):
             raise MedsegError(
                 f"the scan is {len(scan.shape)}D with {len(scan.image)} channel(s), shape {scan.shape}; "
-                f"the model takes {dims}D images with {channels} channel(s)."
+                f"the model takes {self.dims}D images with {self.n_channels} channel(s)."
             )
 
 
-def make_segmenter(
-    plan: dict[str, Any], inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap
-) -> Segmenter:
-    """Build the segmenter from the nodes of a config whose plan is filled in."""
-    return Segmenter(
-        patch_size=patch_in_volume(plan),
-        context=context_in_volume(plan),
-        regions=Regions.of(label_map),
-        overlap=inference["overlap"],
-        batch_size=inference["batch_size"],
-        mirror_axes=plan["mirror_axes"] if inference["tta"] else (),
-        threshold=inference["threshold"],
-        postprocess=postprocess,
-    )
-
-
-def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's weights into its network, all of them."""
-    try:
-        network.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        raise MedsegError(f"{checkpoint.path}: its weights do not fit its own description.\n{error}") from error
+def grouped(models: Sequence[Model], inference: dict[str, Any]) -> list[Group]:
+    """Put models of the same grid and windows together, in the order of the first of each."""
+    groups: list[tuple[Any, list[Model]]] = []
+    for model in models:
+        wanted = resolve(inference, model.inference)
+        key = (model.grid, wanted["overlap"], wanted["tta"])
+        members = next((members for known, members in groups if known == key), None)
+        if members is None:
+            groups.append((key, [model]))
+        else:
+            members.append(model)
+    return [
+        Group(tuple(members), scorer_of(members[0], resolve(inference, members[0].inference))) for _, members in groups
+    ]

@@ -1,4 +1,8 @@
-"""Whole images through a network that takes patches."""
+"""Whole images through a network that takes patches, and no more of the scores in memory than windows still touch.
+
+Windows run along one axis, called the way. Scores are summed in a buffer that spans a window's length of it, and the
+rows that no later window touches are handed on. So memory grows with the cross-section, not with the image's length.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
@@ -11,75 +15,180 @@ from torch import Tensor
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]
 
+PIECE = 1 << 24
+"""Scores handed on at once, in numbers."""
+
+PASS = 1 << 27
+"""Scores that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
+
 
 def softmax(logits: Tensor) -> Tensor:
-    """Probabilities (B, K, *) of classes that exclude each other."""
-    return logits.softmax(1)
+    """Probabilities (B, K, *) of classes that exclude each other, in float32."""
+    return logits.softmax(1, dtype=torch.float32)
+
+
+def sigmoid(logits: Tensor) -> Tensor:
+    """Probabilities (B, K, *) of regions, in float32."""
+    return logits.float().sigmoid()
+
+
+def unchanged(logits: Tensor) -> Tensor:
+    """Logits (B, K, *) as they are, in float32 and in memory of their own."""
+    return logits.to(torch.float32, copy=True)
 
 
 def sliding_window(
-    network: Network,
+    networks: Sequence[Network],
     image: Tensor,
     *,
     patch_size: Sequence[int],
+    n_outputs: int,
+    way: int,
+    backwards: bool = False,
     overlap: float = 0.5,
     batch_size: int = 1,
     mirror_axes: Sequence[int] = (),
     context: Sequence[int] | None = None,
     activation: Activation = softmax,
-) -> Tensor:
-    """Return class probabilities of a whole image, averaged over overlapping windows.
+) -> Iterator[Tensor]:
+    """Yield class scores of a whole image, averaged over windows and networks, in rows along one axis.
 
     Windows are weighted by a Gaussian (sigma an eighth of the patch), as in nnU-Net (Isensee et al., Nature Methods
     2021), because a network is surest of the middle of its patch.
 
     Args:
-        network: patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context, what it is
-            given is larger than its output by that much on either side.
-        image: (C, *spatial) on the network's device.
+        networks: each takes patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context,
+            what it is given is larger than its output by that much on either side.
+        image: (C, *spatial) on the networks' device.
         patch_size: the window's size; a smaller image is padded with zeros.
+        n_outputs: K.
+        way: the spatial axis along which rows are finished.
+        backwards: begin at the far end of the way.
         overlap: share of a window that its neighbour covers, 0 to below 1.
-        batch_size: windows to one pass.
+        batch_size: windows to one pass; fewer where their scores would be many.
         mirror_axes: spatial axes that test-time augmentation flips, in every combination.
         context: voxels along each axis that the network sees beside its output; None: none.
-        activation: logits (B, K, *) to probabilities.
+        activation: what is averaged, made of logits (B, K, *).
 
-    Returns:
-        (K, *spatial) float32 probabilities.
+    Yields:
+        (K, *spatial) float32 with some rows of the way only, all of them in turn; backwards, the last ones first and in
+        reversed order. They are overwritten when the next are asked for.
     """
     margin = list(context or [0] * len(patch_size))
     padded, inner = pad(image, patch_size)
     grid = padded.shape[1:]
-    corners = list(product(*(starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True))))
+    corners = window_corners(grid, patch_size, overlap, way, backwards=backwards)
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = gaussian(tuple(patch_size)).to(image.device)
-    total: Tensor | None = None
-    norm = torch.zeros(grid, device=image.device)
-    for chunk in batches(corners, batch_size):
-        windows = [window(corner, patch_size) for corner in chunk]
-        patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in chunk])  # (B, C, *seen)
-        for w, scores in zip(windows, mirrored(network, patches, mirror_axes, activation), strict=True):
-            if total is None:
-                total = torch.zeros((len(scores), *grid), device=image.device)
-            total[(slice(None), *w)] += scores * weight
-            norm[w] += weight
-    assert total is not None  # there is at least one window
-    return total.div_(norm)[(slice(None), *inner)]
+    chunks = list(batches(corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
+    sums = RowSums(n_outputs, grid, way, longest(chunks, way) + patch_size[way], image.device)
+    begins = [chunk[0][way] for chunk in chunks[1:]]
+    for chunk, finished in zip(chunks, [*begins, grid[way]], strict=True):
+        windows = [on_image(corner, grid, patch_size, way, backwards=backwards) for corner in chunk]
+        patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
+        for corner, scores in zip(chunk, mirrored(networks, patches, mirror_axes, activation), strict=True):
+            sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
+        yield from sums.take(finished, turned(inner, grid, way) if backwards else inner)
 
 
-def mirrored(network: Network, patches: Tensor, axes: Sequence[int], activation: Activation = softmax) -> Tensor:
-    """Return (B, K, *patch) probabilities, averaged over every combination of flips along ``axes``."""
+class RowSums:
+    """Weighted sums of windows over the rows of the way that later windows may still touch."""
+
+    def __init__(self, n_outputs: int, grid: Sequence[int], way: int, length: int, device: torch.device) -> None:
+        self.way, self.first = way, 0
+        shape = [*grid[:way], min(length, grid[way]), *grid[way + 1 :]]
+        self.total = torch.zeros((n_outputs, *shape), device=device)
+        self.norm = torch.zeros((1, *shape), device=device)
+
+    def add(self, corner: Sequence[int], scores: Tensor, weight: Tensor) -> None:
+        """Add the scores (K, *patch) of the window at ``corner``, weighted by ``weight`` (*patch)."""
+        place = [start - self.first if axis == self.way else start for axis, start in enumerate(corner)]
+        where = (slice(None), *window(place, weight.shape))
+        self.total[where].addcmul_(scores, weight)
+        self.norm[where] += weight
+
+    def take(self, stop: int, inner: Sequence[slice]) -> Iterator[Tensor]:
+        """Yield the averages (K, *) of all rows before ``stop``, a few at a time, and make room for later ones.
+
+        ``inner`` is the part of the grid that is wanted; the rest is padding.
+        """
+        axis = 1 + self.way
+        at_once = max(1, PIECE // (self.total.numel() // self.total.shape[axis]))
+        wanted = inner[self.way]
+        first, last = max(self.first, wanted.start), min(stop, wanted.stop)
+        others = tuple(slice(None) if place == self.way else span for place, span in enumerate(inner))
+        for low in range(first, last, at_once):
+            rows = (low - self.first, min(at_once, last - low))
+            yield self.total.narrow(axis, *rows).div_(self.norm.narrow(axis, *rows))[(slice(None), *others)]
+        if stop > self.first:
+            move_up(self.total, axis, stop - self.first)
+            move_up(self.norm, axis, stop - self.first)
+            self.first = stop
+
+
+def move_up(x: Tensor, axis: int, by: int) -> None:
+    """Move the rows of ``x`` up along an axis, in place; zeros follow."""
+    rest = x.shape[axis] - by
+    for low in range(0, rest, by):  # so many at once that what is read and what is written do not overlap
+        count = min(by, rest - low)
+        x.narrow(axis, low, count).copy_(x.narrow(axis, low + by, count))
+    x.narrow(axis, rest, by).zero_()
+
+
+def window_corners(
+    grid: Sequence[int], patch_size: Sequence[int], overlap: float, way: int, *, backwards: bool
+) -> list[tuple[int, ...]]:
+    """Return the corner of every window in the order of the way, its place on the way counted from where it begins."""
+    corners = product(*(starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True)))
+    counted = (on_image(corner, grid, patch_size, way, backwards=backwards) for corner in corners)  # its own inverse
+    return sorted(counted, key=lambda corner: corner[way])
+
+
+def on_image(
+    corner: Sequence[int], grid: Sequence[int], patch_size: Sequence[int], way: int, *, backwards: bool
+) -> tuple[int, ...]:
+    """Return where a window that lies ``corner`` from the beginning of the way begins on the image."""
+    if not backwards:
+        return tuple(corner)
+    return tuple(grid[axis] - patch_size[axis] - start if axis == way else start for axis, start in enumerate(corner))
+
+
+def turned(inner: Sequence[slice], grid: Sequence[int], way: int) -> tuple[slice, ...]:
+    """Return a box with its span on the way counted from the far end."""
+    return tuple(
+        slice(grid[axis] - span.stop, grid[axis] - span.start) if axis == way else span
+        for axis, span in enumerate(inner)
+    )
+
+
+def longest(chunks: Sequence[Sequence[tuple[int, ...]]], way: int) -> int:
+    """Return the greatest distance on the way between the windows of one chunk."""
+    return max(chunk[-1][way] - chunk[0][way] for chunk in chunks)
+
+
+def mirrored(
+    networks: Sequence[Network], patches: Tensor, axes: Sequence[int], activation: Activation = softmax
+) -> Tensor:
+    """Return (B, K, *patch) scores, averaged over the networks and every combination of flips along ``axes``."""
     flips = [flip for n in range(len(axes) + 1) for flip in combinations([axis + 2 for axis in axes], n)]
-    total = sum(activation(network(patches.flip(flip))[0].float()).flip(flip) for flip in flips)
-    assert isinstance(total, Tensor)  # the empty combination is always there
-    return total / len(flips)
+    total: Tensor | None = None
+    for network in networks:
+        for flip in flips:
+            scores = activation(network(patches.flip(flip) if flip else patches)[0])
+            scores = scores.flip(flip) if flip else scores
+            total = scores if total is None else total.add_(scores)
+    assert total is not None  # there is a network, and the empty combination of flips
+    count = len(networks) * len(flips)
+    return total.div_(count) if count > 1 else total
 
 
 def pad(image: Tensor, patch_size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
     """Pad (C, *spatial) with zeros to the patch size; also return where the image lies in the result."""
     missing = [max(0, patch - size) for size, patch in zip(image.shape[1:], patch_size, strict=True)]
     inner = tuple(slice(m // 2, m // 2 + size) for m, size in zip(missing, image.shape[1:], strict=True))
+    if not any(missing):
+        return image, inner
     amounts = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
     return F.pad(image, amounts), inner
 

@@ -14,6 +14,10 @@ TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 """Names that ``replacing`` gives; a process that is killed leaves such a file behind, and nothing else half-written."""
 
 
+UNFINISHED: set[Path] = set()
+"""The temporary files that this process is writing."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that takes its place when the block ends well and vanishes otherwise.
@@ -24,6 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         MedsegError: the folder or the file cannot be written.
     """
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    UNFINISHED.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -33,8 +38,15 @@ def replacing(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {error.strerror or error}. Check the folder's rights and space."
         ) from error
     finally:
+        UNFINISHED.discard(temporary)
         if temporary.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished() -> None:
+    """Remove what this process is writing, before it ends without waiting for its threads."""
+    for temporary in tuple(UNFINISHED):
+        temporary.unlink(missing_ok=True)
 
 
 def leftovers(folder: Path) -> list[Path]:

@@ -112,9 +112,10 @@ class LabelMap:
             raise MedsegError(self._complaint(np.concatenate(strangers), where))
         return found.reshape(values.shape)
 
-    def decode(self, indices: NDArray[np.integer]) -> NDArray[np.int32]:
-        """Turn class indices into file values, any shape."""
-        return np.array(self.values, dtype=np.int32)[indices]
+    def decode(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Turn class indices into file values, any shape, in a type no larger than the classes need."""
+        kind = np.promote_types(np.min_scalar_type(min(self.values)), np.min_scalar_type(max(self.values)))
+        return np.array(self.values, dtype=kind)[indices]
 
     def annotated(self, classes: Iterable[str] | None) -> NDArray[np.bool_]:
         """Return of each class, background included, whether it is among those annotated in a case; None: all are."""

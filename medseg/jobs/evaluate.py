@@ -16,7 +16,7 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import counts
 from medseg.evaluation.overlays import overlay
 from medseg.evaluation.report import case_rows, summarise, table, write_report
-from medseg.inference.checkpoint import locate
+from medseg.inference.models import files_of
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, Dataset
@@ -61,9 +61,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def training_run(checkpoint: str) -> Path | None:
-    """Return the run directory that a checkpoint lies in, if it still lies in one."""
-    folder = locate(checkpoint).resolve().parent.parent
+def training_run(checkpoint: str | Sequence[str]) -> Path | None:
+    """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
+    first = checkpoint if isinstance(checkpoint, str) else checkpoint[0]
+    folder = files_of(Path(first))[0].resolve().parent.parent
     return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
 
 

@@ -1,32 +1,40 @@
-"""``medseg predict``: masks for one scan or a folder of scans, from the checkpoint alone."""
+"""``medseg predict``: masks for one scan or a folder of scans, from the checkpoint alone.
 
-import csv
+Reading the next scan, the network, and writing the last mask overlap. Each mask that is written whole is recorded with
+what it was made of, so that a run that was stopped goes on where it ended.
+"""
+
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medseg import __version__
 from medseg.config import resolve
 from medseg.errors import MedsegError, listing
-from medseg.inference.predictor import Mask, Predictor
-from medseg.io.atomic import replacing
-from medseg.io.channels import cases_from_files, equal_names
-from medseg.io.files import SUFFIXES, find_images, mask_name, stem
+from medseg.inference.model import Model
+from medseg.inference.models import read_models
+from medseg.inference.predictor import Mask, Predictor, Prepared
+from medseg.inference.probabilities import probability_files
+from medseg.io.atomic import remove_unfinished, replacing
+from medseg.jobs import records
+from medseg.jobs.pipeline import Stage, pipeline
+from medseg.jobs.predictions import FAILED, row_of, write_table
+from medseg.jobs.records import Record
+from medseg.jobs.scans import Job, find_jobs
+from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Job:
-    """One scan to segment: its files, one a channel or one for all, and where its mask goes."""
-
-    id: str
-    images: tuple[Path, ...]
-    mask: Path
-    picture: Path
+REWRITTEN = 5.0
+"""Seconds after which the table is written again while scans are worked on."""
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
@@ -38,115 +46,168 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     started = time.monotonic()
     settings = resolve(config)
-    options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
-    predictor = Predictor.load(settings["checkpoint"], **options, reading=settings["dataset"])
-    output = Path(settings["output"])
-    jobs, problems = find_jobs(Path(settings["input"]), output, predictor.endings, predictor.reading["reference"])
-    failed = predict_all(predictor, jobs, problems, output, draw=settings["overlays"])
-    total = len(jobs) + len(problems)
-    log.info("%d of %d masks written to %s", total - len(failed), total, output)
-    if 0 < len(failed) < total:
-        log.error("%d failed:\n%s", len(failed), listing(failed))
-    if len(failed) == total:
-        raise MedsegError(f"no scan of {total} could be segmented:\n{listing(failed)}")
-    return {
-        "status": "some_failed" if failed else "done",
-        "reason": f"{len(failed)} of {total} scans failed:\n{listing(failed)}" if failed else "",
-        "score": None,
-        "seconds": round(time.monotonic() - started, 1),
-    }
+    output, (place, number) = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
+    models = read_models(settings["checkpoint"], settings["trust"])
+    reading = resolve(settings["dataset"], models[0].reading)
+    jobs, problems = find_jobs(Path(settings["input"]), output, models[0].endings, reading["reference"])
+    mine, names = of_shard(jobs, place, number), list(models[0].label_map.reported)
+    write_table(output, names, jobs, problems)  # to find out whether the folder can be written
+    if settings["trainer"]["devices"] > 1:
+        rows = predict_on_devices(settings, mine, output, (place, number))
+    else:
+        rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, names, jobs, problems))
+    write_table(output, names, jobs, problems)
+    return outcome(rows, problems if place == 1 else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
 
-def find_jobs(
-    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0
-) -> tuple[list[Job], list[str]]:
-    """List the scans under ``source`` and where their masks go: the same relative path and name.
-
-    Returns:
-        The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
+def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Path) -> dict[str, Any]:
+    """Sum up and log what became of the scans; rows that were not reached have no status.
 
     Raises:
-        MedsegError: no scan is there, or a mask would overwrite its scan.
+        MedsegError: no scan could be segmented.
     """
-    if output.is_file() or output.name.lower().endswith(SUFFIXES):
-        raise MedsegError(f"output={output}: give a folder; the masks in it take the scans' names.")
-    root = source if source.is_dir() else source.parent
-    files = find_images(source)
-    if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
-        files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
-    if equal := equal_names(root, files, endings):
-        raise MedsegError(f"these files cannot be told apart:\n{listing(equal)}")
-    cases, problems = cases_from_files(root, files, endings)
-    if not cases:
-        raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
-    jobs = [job_of(case.id, case.images, output, reference) for case in cases]
-    refuse_overwriting(jobs)
-    return jobs, problems
+    failed = [*problems, *(f"{row['case']}: {row['error']}" for row in rows if row["status"] == FAILED)]
+    total = len(rows) + len(problems)
+    log.info("%d of %d masks written to %s", total - len(failed), total, output)
+    if total and len(failed) == total:
+        raise MedsegError(f"no scan of {total} could be segmented:\n{listing(failed)}")
+    if failed:
+        log.error("%d failed:\n%s", len(failed), listing(failed))
+    reason = f"{len(failed)} of {total} scans failed:\n{listing(failed)}" if failed else ""
+    return {"status": "some_failed" if failed else "done", "reason": reason, "score": None}
 
 
-def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) -> Job:
-    """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
-    form = images[min(reference, len(images) - 1)]
-    mask = Path(name).parent / mask_name(Path(Path(name).name + form.name[len(stem(form)) :]))
-    return Job(name, images, output / mask, output / "overlays" / f"{mask}.png")
+def predict_on_devices(
+    settings: dict[str, Any], jobs: Sequence[Job], output: Path, shard: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Let a process for each device do its part of the jobs; return their rows.
+
+    Raises:
+        MedsegError: there are not so many devices, or a process ended before its part was done.
+    """
+    count = settings["trainer"]["devices"]
+    kind = check_devices(settings["device"], count)
+    on_devices(kind, count, *shard)
+    kept = [(job, records.read(output, job.id)) for job in jobs]
+    if lost := [job.id for job, record in kept if record is None]:
+        raise MedsegError(f"{len(lost)} scan(s) were not reached; what is above says why:\n{listing(lost)}")
+    return [dict(record.row) for _, record in kept if record is not None]
 
 
-def refuse_overwriting(jobs: Sequence[Job]) -> None:
-    """Refuse masks that would take the place of their scans."""
-    images = {image.resolve() for job in jobs for image in job.images}
-    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in images]:
-        raise MedsegError(f"these masks would overwrite scans; give another output folder:\n{listing(overwritten)}")
+@dataclass
+class Work:
+    """A scan on its way: what it is made of, what was made of it so far, and the seconds that took."""
+
+    job: Job
+    made_of: str
+    seconds: float = 0.0
+    prepared: Prepared | None = None
+    decided: NDArray[np.uint8] | None = None
+    files: list[Path] = field(default_factory=list)
+    kept: Record | None = None
 
 
-def predict_all(
-    predictor: Predictor, jobs: Sequence[Job], problems: Sequence[str], output: Path, *, draw: bool
-) -> list[str]:
-    """Segment every scan, whatever becomes of the others; return a line for each that failed."""
-    names = list(predictor.label_map.reported)
-    failed = list(problems)
-    columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names)]
-    with open_table(output / "predictions.csv") as file:
-        writer = csv.DictWriter(file, [*columns, "error"])
-        writer.writeheader()
-        writer.writerows({"case": "", "status": "failed", "error": problem} for problem in problems)
-        for number, job in enumerate(jobs, 1):
-            started = time.monotonic()
-            row: dict[str, Any] = {"case": job.id, "status": "done"}
-            try:
-                row |= dict(sizes(predict_one(predictor, job, draw=draw)))
-            except MedsegError as error:
-                failed.append(f"{job.id}: {error}")
-                row |= {"status": "failed", "error": str(error)}
-            writer.writerow(row | {"seconds": round(time.monotonic() - started, 2)})
-            file.flush()
-            log.info("%d/%d %s %s", number, len(jobs), job.id, row["status"])
-    return failed
+@dataclass(frozen=True)
+class Folder:
+    """How the scans of a folder are worked on, in three stages: read, segment and write."""
+
+    predictor: Predictor
+    output: Path
+    recipe: dict[str, Any]
+    skip_done: bool
+    overlays: bool
+    save_probabilities: bool
+
+    @classmethod
+    def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "Folder":
+        """Set up what the settings ask for."""
+        output = Path(settings["output"])
+        options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
+        predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
+        wanted = {name: settings[name] for name in ("overlays", "save_probabilities")}
+        recipe = {**predictor.recipe, **wanted, "version": __version__}
+        recipe["models"] = [records.file_hash(model.path) for model in models]
+        return cls(predictor, output, recipe, settings["skip_done"], **wanted)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages, with PyTorch's threads for each: on a CPU the network has the cores."""
+        threads = torch.get_num_threads()
+        beside = 1 if self.predictor.device.type == "cpu" else threads
+        return [Stage(self.read, beside), Stage(self.segment, threads), Stage(self.write, 1)]
+
+    def read(self, job: Job) -> Work:
+        """Read and prepare a scan, unless its results are there."""
+        began = time.monotonic()
+        work = Work(job, records.made_of(job.images, self.recipe))
+        record = records.read(self.output, job.id)
+        if self.skip_done and records.is_done(self.output, record, work.made_of):
+            work.kept = record
+        else:
+            prepared = self.predictor.prepare(job.images)
+            work.prepared = prepared if self.overlays else prepared.without_image
+        work.seconds += time.monotonic() - began
+        return work
+
+    def segment(self, work: Work) -> Work:
+        """Run the networks over a scan."""
+        if work.kept:
+            return work
+        assert work.prepared is not None
+        began = time.monotonic()
+        with ExitStack() as files:
+            watches = []
+            if self.save_probabilities:
+                names, folder = self.predictor.label_map.outputs, work.job.probabilities
+                watches.append(files.enter_context(probability_files(folder, names, work.prepared.scan, work.files)))
+            work.decided = self.predictor.decide(work.prepared, watches)
+        work.prepared = replace(work.prepared, inputs=())  # frees the image on the network grid
+        work.seconds += time.monotonic() - began
+        return work
+
+    def write(self, work: Work) -> dict[str, Any]:
+        """Write a scan's mask and what else is wanted, record it, and return its row of the table."""
+        if work.kept:
+            return dict(work.kept.row)
+        assert work.prepared is not None
+        assert work.decided is not None
+        began = time.monotonic()
+        mask = self.predictor.finish(work.prepared, work.decided)
+        mask.save(work.job.mask)
+        work.files.append(work.job.mask)
+        if self.overlays:
+            draw(mask, work.job.picture)
+            work.files.append(work.job.picture)
+        row = row_of(work.job, mask, work.seconds + time.monotonic() - began)
+        files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
+        records.write(self.output, work.job.id, Record(work.made_of, files, row))
+        return row
 
 
-@contextmanager
-def open_table(path: Path) -> Iterator[TextIO]:
-    """Open a CSV file for writing, its folder made first; MedsegError where it cannot be written, then or later."""
+def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list[dict[str, Any]]:
+    """Segment every scan, whatever becomes of the others; return their rows."""
+    rows, written = [], time.monotonic()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise MedsegError(f"output={path.parent}: cannot be written ({error.strerror}).") from error
+        for number, passage in enumerate(pipeline(jobs, folder.stages), 1):
+            row = passage.made
+            if passage.error is not None:
+                row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
+                records.write(folder.output, passage.item.id, Record("", {}, row))
+            rows.append(row)
+            log.info("%d/%d %s %s", number, len(jobs), row["case"], row["status"])
+            if time.monotonic() - written > REWRITTEN:
+                rewrite_table()
+                written = time.monotonic()
+    except BaseException:
+        remove_unfinished()
+        rewrite_table()
+        raise
+    return rows
 
 
-def predict_one(predictor: Predictor, job: Job, *, draw: bool) -> Mask:
-    """Segment one scan, write its mask and, if wanted, its overlay."""
-    mask = predictor(job.images)
-    mask.save(job.mask)
-    if draw:
-        from medseg.evaluation.overlays import overlay
+def draw(mask: Mask, path: Path) -> None:
+    """Draw a mask over its scan."""
+    from medseg.evaluation.overlays import overlay
 
-        with replacing(job.picture) as temporary:
-            overlay(mask.scan, mask.indices, predictor.label_map.names).save(temporary)
-    return mask
-
-
-def sizes(mask: Mask) -> Iterator[tuple[str, Any]]:
-    """Yield the columns of ``predictions.csv`` that tell how large each class is."""
-    yield from ((f"{name}_voxels", value) for name, value in mask.voxels.items())
-    yield from ((f"{name}_ml", round(value, 6)) for name, value in (mask.ml or {}).items())
+    with replacing(path) as temporary:
+        overlay(mask.scan, mask.indices, mask.label_map.names).save(temporary)

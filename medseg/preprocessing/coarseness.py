@@ -31,7 +31,7 @@ def fidelity(truth: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tu
         coarse = replace(geometry, shape=shape)
         label = Preprocessor(normalize=["none"]).label(truth, coarse, n_classes)
         one_hot = torch.nn.functional.one_hot(label.long(), n_classes).movedim(-1, 0).float()  # (K, *shape)
-        [(_, scores)] = coarse.slabs(one_hot, torch.eye(n_classes)[0], thickness=truth.shape[-1])
+        [(_, scores)] = coarse.slabs(coarse.in_rows(one_hot), torch.eye(n_classes)[0], most=n_classes * truth.size)
         found.append(mean_dice(scores.argmax(0).numpy(), truth))
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.preprocessing.resample import Kernel, resample_axis, taps
+
+SLAB = 1 << 25
+"""Scores that exist on the native grid at once, in numbers: 128 MB."""
 
 
 def orient(affine: NDArray[np.float64], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -83,43 +87,59 @@ class Geometry:
             x = resample_axis(x, 1 + axis, taps(lengths[axis], self.shape[axis], kernels[axis]))
         return x
 
-    def slabs(self, scores: Tensor, fill: Tensor, thickness: int = 32) -> Iterator[tuple[slice, Tensor]]:
-        """Bring scores back to the native grid, a slab at a time, each computed alone from the rows it needs.
+    @property
+    def way(self) -> tuple[int, bool]:
+        """The network axis that is the native grid's last one, and whether it runs against it."""
+        axis = self.order.index(len(self.order) - 1)
+        return axis, self.flips[axis]
+
+    def in_rows(self, scores: Tensor) -> Iterator[Tensor]:
+        """Yield the scores (K, *shape) of the whole network grid as ``slabs`` takes them."""
+        axis, backwards = self.way
+        yield scores.flip(1 + axis) if backwards else scores
+
+    def slabs(self, rows: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
+        """Bring scores back to the native grid, a slab at a time, each made of the rows it needs.
 
         Interpolation is linear, with a low-pass along axes where the native grid is the coarser one.
 
         Args:
-            scores: (K, *shape), float32.
+            rows: scores (K, *shape), float32, in blocks that follow each other along the way in the native direction:
+                where the network axis is flipped the last ones first, and each reversed. They may be overwritten later.
             fill: (K,), the scores of voxels outside the crop.
-            thickness: voxels of a slab along the last native axis; memory grows with it.
+            most: scores of a slab, in numbers; at least one slice is made.
 
         Yields:
-            The slab's range along the last native axis, and its scores (K, *native_shape[:-1], up to ``thickness``).
+            The slab's range along the last native axis, and its scores (K, *native_shape[:-1], a few slices).
         """
-        last = len(self.shape) - 1
-        axis = self.order.index(last)  # the network axis along which slabs are cut
-        crop = self._unflipped_crop()
-        start, stop = crop[axis]
-        box = tuple(slice(*crop[self.order.index(native)]) for native in range(last))
-        for low in range(0, self.native_shape[last], thickness):
-            high = min(low + thickness, self.native_shape[last])
-            slab = fill.to(scores).view(-1, *[1] * (last + 1)).repeat(1, *self.native_shape[:-1], high - low)
-            inside = slice(max(low, start), min(high, stop))
-            if inside.start < inside.stop:
-                values = self._uncut(scores, axis, slice(inside.start - start, inside.stop - start))
-                slab[(slice(None), *box, slice(inside.start - low, inside.stop - low))] = values
-            yield slice(low, high), slab
+        *others, length = self.native_shape
+        thickness = max(1, most // (len(fill) * prod(others)))
+        places = [slice(low, min(low + thickness, length)) for low in range(0, length, thickness)]
+        *box, (start, stop) = [self._unflipped_crop()[self.order.index(native)] for native in range(len(self.order))]
+        spans = [slice(max(place.start, start), min(place.stop, stop)) for place in places]
+        inside = [slice(span.start - start, span.stop - start) for span in spans if span.start < span.stop]
+        values = self._uncut(rows, inside)
+        for place, span in zip(places, spans, strict=True):
+            if span == place and box == [(0, size) for size in others]:
+                yield place, next(values)
+                continue
+            slab = fill.view(-1, *[1] * len(self.native_shape)).repeat(1, *others, place.stop - place.start)
+            if span.start < span.stop:
+                within = slice(span.start - place.start, span.stop - place.start)
+                slab[(slice(None), *(slice(*edges) for edges in box), within)] = next(values)
+            yield place, slab
 
-    def _uncut(self, scores: Tensor, axis: int, rows: slice) -> Tensor:
-        """Bring (K, *shape) to the crop on the native grid; of network axis ``axis`` only ``rows``, in native order."""
-        length = self.cut_shape[axis]
-        if self.flips[axis]:
-            rows = slice(length - rows.stop, length - rows.start)
-        x = resample_axis(scores, 1 + axis, taps(self.shape[axis], length, "linear", rows))
-        for other, (old, new) in enumerate(zip(self.shape, self.cut_shape, strict=True)):
-            x = x if other == axis else resample_axis(x, 1 + other, taps(old, new, "linear"))
-        x = x.flip(self._flipped_axes())
-        return x.permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
+    def _uncut(self, rows: Iterator[Tensor], wanted: Sequence[slice]) -> Iterator[Tensor]:
+        """Yield scores on the native grid's crop, with only the ``wanted`` slices of its last axis, in native order."""
+        way, _ = self.way
+        along = [taps(self.shape[way], self.cut_shape[way], "linear", span) for span in wanted]
+        needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
+        flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
+        for x, (first, _), (indices, weights) in zip(cut_out(rows, 1 + way, needed), needed, along, strict=True):
+            x = resample_axis(x, 1 + way, (indices - first, weights))
+            for axis, (old, new) in enumerate(zip(self.shape, self.cut_shape, strict=True)):
+                x = x if axis == way else resample_axis(x, 1 + axis, taps(old, new, "linear"))
+            yield x.flip(flipped).permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
 
     def network_affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the 4x4 affine of the network grid, for the native grid's: both map voxel centres to world mm."""
@@ -156,6 +176,20 @@ class Geometry:
     def _flipped_axes(self) -> list[int]:
         """Return the flipped axes of a (C, *network axes) array."""
         return [1 + axis for axis, flip in enumerate(self.flips) if flip]
+
+
+def cut_out(blocks: Iterator[Tensor], axis: int, spans: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+    """Yield the rows of each span out of blocks of rows that follow each other along ``axis``.
+
+    No span begins before the one before it. Blocks are copied, for they are overwritten when the next is asked for.
+    """
+    first, held = 0, next(blocks).clone()  # the rows that are held, and where they begin
+    for start, stop in spans:
+        while (end := first + held.shape[axis]) < stop:
+            kept = min(start, end)
+            held = torch.cat([held.narrow(axis, kept - first, end - kept), next(blocks)], axis)
+            first = kept
+        yield held.narrow(axis, start - first, stop - start)
 
 
 def whole(affine: NDArray[np.float64], shape: Sequence[int]) -> Geometry:

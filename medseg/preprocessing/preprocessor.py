@@ -56,6 +56,11 @@ class Preprocessor:
         """The arguments, plain containers: ``Preprocessor(**other.config)`` does what ``other`` does."""
         return asdict(self)
 
+    @property
+    def n_channels(self) -> int:
+        """Channels that a scan must have."""
+        return len(self.normalize)
+
     def __call__(self, scan: Scan) -> tuple[Tensor, Geometry]:
         """Return the scan on the network grid, float32 (C, *network grid), and the way back.
 

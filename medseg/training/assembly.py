@@ -18,7 +18,7 @@ from medseg.config import parse_duration
 from medseg.device import pick_device, pick_precision
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import describe
-from medseg.inference.predictor import make_segmenter
+from medseg.inference.model import make_scorer, make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
@@ -68,7 +68,8 @@ def make_module(
         optimizer=settings["optimizer"],
         schedule=build(settings["scheduler"]),
         augmentations=[build(spec) for spec in spatial + augment["intensity"]],
-        segmenter=make_segmenter(settings["plan"], settings["inference"], settings["postprocess"], label_map),
+        scorer=make_scorer(settings["plan"], settings["inference"], label_map),
+        segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
         progress=progress,
         selection=selection,
         label_map=label_map,

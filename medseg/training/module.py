@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medseg.augmentation import Draws
 from medseg.evaluation.metrics import counts, dice
+from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume, without_context
@@ -37,7 +38,8 @@ class SegmentationModule(LightningModule):
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.margins``), the first is called with it and cuts it off.
-        segmenter: predicts a whole case; the same that ``medseg predict`` uses.
+        scorer: makes the probabilities of a whole case, as ``medseg predict`` does.
+        segmenter: makes labels of them, as ``medseg predict`` does.
         progress: how far the run is.
         selection: takes the validation scores and tells which weights are the best.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
@@ -56,6 +58,7 @@ class SegmentationModule(LightningModule):
         optimizer: dict[str, Any],
         schedule: Callable[[float], float],
         augmentations: Sequence[Augmentation],
+        scorer: Scorer,
         segmenter: Segmenter,
         progress: Progress,
         selection: Selection,
@@ -68,7 +71,8 @@ class SegmentationModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
-        self.augmentations, self.segmenter, self.progress = list(augmentations), segmenter, progress
+        self.augmentations, self.progress = list(augmentations), progress
+        self.scorer, self.segmenter = scorer, segmenter
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
         self.label_map, self.content, self.seed = label_map, content, seed
@@ -148,10 +152,10 @@ class SegmentationModule(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Predict one whole case on its native grid and count its voxels."""
         geometry = Geometry.from_dict(batch["geometry"])
+        slabs = self.scorer([self.final_logits], batch["image"], geometry)
         predicted = self.segmenter(
-            self.final_logits,
-            batch["image"],
-            geometry,
+            slabs,
+            geometry.native_shape,
             spacing=batch["spacing"],
             unit=batch["unit"],
             voxel_volume=batch["voxel_volume"],

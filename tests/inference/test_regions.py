@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from medseg.inference.regions import Regions
+from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import whole
@@ -53,10 +54,11 @@ def logit(probabilities):
 def segment(label_map, probabilities, **options):
     """Segment an image of one row whose "network" gives these probabilities (R, n)."""
     count = len(probabilities[0])
-    segmenter = Segmenter(patch_size=[1, count], regions=Regions.of(label_map), **options)
+    segmenter = Segmenter(regions=Regions.of(label_map), **options)
     geometry = whole(np.eye(4), (1, count))
-    outputs = logit(probabilities)[None, :, None]
-    indices = segmenter(lambda patches: [outputs], torch.zeros(1, 1, count), geometry, spacing=(1.0, 1.0), unit="px")
+    scorer = Scorer(patch_size=[1, count], n_outputs=len(probabilities), regions=True)
+    slabs = scorer([lambda patches: [logit(probabilities)[None, :, None]]], torch.zeros(1, 1, count), geometry)
+    indices = segmenter(slabs, (1, count), spacing=(1.0, 1.0), unit="px")
     return label_map.decode(indices).ravel().tolist()
 
 

@@ -129,7 +129,7 @@ def test_a_network_is_loaded_without_lightning_and_monai(trained):
 
 def test_the_predictor_refuses_what_does_not_fit(trained):
     predictor = Predictor.load(trained, device="cpu")
-    dims = len(predictor.segmenter.patch_size)
+    dims = predictor.dims
     from medseg.io.case import Scan
 
     other = Scan(np.zeros((1, *[8] * (5 - dims)), np.float32), np.eye(4))

@@ -47,13 +47,16 @@ def test_sliding_over_slices_is_the_network_on_every_slice():
     plan = {"patch_size": [12, 10], "slice_axis": 0, "context": 1}
     volume = torch.randn(1, 7, 12, 10)
     with torch.inference_mode():
-        found = sliding_window(
-            logits_of(network, plan),
+        rows = sliding_window(
+            [logits_of(network, plan)],
             volume,
             patch_size=patch_in_volume(plan),
+            n_outputs=2,
+            way=2,
             context=context_in_volume(plan),
             batch_size=3,
         )
+        found = torch.cat([row.clone() for row in rows], 3)
         padded = nn.functional.pad(volume[0], (0, 0, 0, 0, 1, 1))  # a slice of zeros at both ends
         slices = torch.stack([padded[i : i + 3] for i in range(7)])  # (7, 3, 12, 10)
         expected = network(slices).softmax(1).movedim(0, 1)

@@ -1,6 +1,7 @@
 """The grids: every orientation, oblique affines, the way back by slabs, and where voxels lie in the world."""
 
 import json
+from collections.abc import Iterator
 from itertools import permutations, product
 
 import nibabel as nib
@@ -23,7 +24,19 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 def joined(geometry: Geometry, scores: torch.Tensor, fill: torch.Tensor, thickness: int = 32) -> torch.Tensor:
-    return torch.cat([slab for _, slab in geometry.slabs(scores, fill, thickness)], dim=-1)
+    most = thickness * len(scores) * geometry.native_shape[0] * geometry.native_shape[1]
+    return torch.cat([slab for _, slab in geometry.slabs(geometry.in_rows(scores), fill, most)], dim=-1)
+
+
+def in_blocks(geometry: Geometry, scores: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    """Rows along the way, ``size`` at a time in one memory that is written over, as a sliding window yields them."""
+    axis = 1 + geometry.way[0]
+    [rows] = geometry.in_rows(scores)
+    memory = torch.full_like(rows.narrow(axis, 0, size), torch.nan)
+    for block in rows.split(size, axis):
+        held = memory.narrow(axis, 0, block.shape[axis])
+        yield held.copy_(block)
+        memory.fill_(torch.nan)
 
 
 def world(affine: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
@@ -106,7 +119,7 @@ def itk_image(x: torch.Tensor, affine: np.ndarray) -> sitk.Image:
 @pytest.mark.parametrize("thickness", [1, 3, 8])
 def test_slabs_equal_the_whole(thickness: int) -> None:
     scores, fill = noise(2, *BENT.shape), torch.tensor([5.0, -5])
-    pieces = list(BENT.slabs(scores, fill, thickness))
+    pieces = list(BENT.slabs(in_blocks(BENT, scores, 2), fill, thickness * 2 * 10 * 9))
     assert [tuple(slab.shape) for _, slab in pieces] == [(2, 10, 9, part.stop - part.start) for part, _ in pieces]
     assert max(part.stop - part.start for part, _ in pieces) == thickness
     assert [part.start for part, _ in pieces] == list(range(0, 8, thickness))

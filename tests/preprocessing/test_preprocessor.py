@@ -32,7 +32,7 @@ def there_and_back(preprocessor: Preprocessor, given: Scan, label: np.ndarray) -
     _, geometry = preprocessor(given)
     network = preprocessor.label(label, geometry, 3).long()
     scores = torch.nn.functional.one_hot(network, 3).movedim(-1, 0).float()
-    slabs = [slab for _, slab in geometry.slabs(scores, torch.tensor([1.0, 0, 0]))]
+    slabs = [slab for _, slab in geometry.slabs(geometry.in_rows(scores), torch.tensor([1.0, 0, 0]))]
     return torch.cat(slabs, -1).argmax(0).numpy()
 
 

@@ -1,0 +1,106 @@
+"""A trained network with all that prediction must know of it, whatever kind of file it was read from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor, nn
+
+from medseg.inference.regions import Regions
+from medseg.inference.scores import Scorer
+from medseg.inference.segmenter import Segmenter
+from medseg.io.case import Scan
+from medseg.io.labels import LabelMap
+from medseg.models.slices import context_in_volume, patch_in_volume
+from medseg.preprocessing.geometry import Geometry
+
+
+class Preparation(Protocol):
+    """What brings a scan to a network's grid: ``medseg.preprocessing.Preprocessor``, or another program's ways."""
+
+    @property
+    def n_channels(self) -> int:
+        """Channels that a scan must have."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain containers, equal for two that do the same."""
+
+    def __call__(self, scan: Scan) -> tuple[Tensor, Geometry]:
+        """Return the scan on the network grid, float32 (C, *network grid), and the way back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a checkpoint, or a trained model of another program, is read as.
+
+    Args:
+        path: where it was read from.
+        network: holds the weights.
+        logits: patches (B, C, *patch) to logits (B, K, *patch), finest first.
+        preprocessor: scans to the network grid.
+        patch_size: of a window on the network grid.
+        context: voxels along each axis that the network sees beside a window; None: none.
+        mirror_axes: network axes that it was trained to be mirrored along.
+        averaging: what is averaged over windows, flips and models.
+        label_map: the classes and regions that it knows.
+        endings: file-name endings of the channels where each has a file of its own.
+        reading: ``geometry`` and ``reference``: what becomes of channels on other grids (see ``Case``).
+        precision: the arithmetic that it was trained in.
+        inference: overlap, tta, threshold and batch_size where the user gives none.
+        postprocess: likewise.
+    """
+
+    path: Path
+    network: nn.Module
+    logits: Callable[[Tensor], list[Tensor]]
+    preprocessor: Preparation
+    patch_size: Sequence[int]
+    context: Sequence[int] | None = None
+    mirror_axes: Sequence[int] = ()
+    averaging: Literal["probabilities", "logits"] = "probabilities"
+    label_map: LabelMap
+    endings: Sequence[Sequence[str]] | None = None
+    reading: dict[str, Any] = field(default_factory=lambda: {"geometry": "error", "reference": 0})
+    precision: str = "auto"
+    inference: dict[str, Any]
+    postprocess: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> tuple[Any, ...]:
+        """What must be equal for models to go over a scan together, window by window."""
+        context = tuple(self.context or ())
+        return self.preprocessor.config, tuple(self.patch_size), context, tuple(self.mirror_axes), self.averaging
+
+
+def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
+    """Return how a model makes probabilities, with ``overlap``, ``tta`` and ``batch_size`` of ``inference``."""
+    return Scorer(
+        patch_size=model.patch_size,
+        n_outputs=len(model.label_map.outputs),
+        regions=bool(model.label_map.regions),
+        overlap=inference["overlap"],
+        batch_size=inference["batch_size"],
+        mirror_axes=model.mirror_axes if inference["tta"] else (),
+        context=model.context,
+        averaging=model.averaging,
+    )
+
+
+def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: LabelMap) -> Scorer:
+    """Return how a network that is in training makes probabilities."""
+    return Scorer(
+        patch_size=patch_in_volume(plan),
+        n_outputs=len(label_map.outputs),
+        regions=bool(label_map.regions),
+        overlap=inference["overlap"],
+        batch_size=inference["batch_size"],
+        mirror_axes=plan["mirror_axes"] if inference["tta"] else (),
+        context=context_in_volume(plan),
+    )
+
+
+def make_segmenter(inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap) -> Segmenter:
+    """Return how probabilities become labels."""
+    return Segmenter(threshold=inference["threshold"], postprocess=postprocess, regions=Regions.of(label_map))

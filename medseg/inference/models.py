@@ -1,0 +1,89 @@
+"""From what ``checkpoint=`` names to models: run directories, checkpoint files, folders of folds, lists of these."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from medseg.build import build, named_targets
+from medseg.errors import MedsegError
+from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
+from medseg.inference.model import Model
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
+from medseg.preprocessing.preprocessor import Preprocessor
+
+BEST = Path("checkpoints", "best.ckpt")
+
+
+def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str] = ()) -> list[Model]:
+    """Read one model, or the members of an ensemble.
+
+    Args:
+        paths: run directories, ``.ckpt`` files, or folders of runs such as a sweep over folds; one or several.
+        trust: dotted names of network classes that checkpoints may build beside those that medseg ships.
+
+    Raises:
+        MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do
+            not know the same classes.
+    """
+    named = [paths] if isinstance(paths, str | Path) else paths
+    models = [read_model(file, trust) for path in named for file in files_of(Path(path))]
+    if not models:
+        raise MedsegError("checkpoint=[]: name at least one run directory or .ckpt file.")
+    for model in models[1:]:
+        refuse_strangers(models[0], model)
+    return models
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the checkpoint files that ``path`` means: its own, or the best of each run in a folder of runs."""
+    if path.is_dir() and not (path / BEST).is_file():
+        runs = sorted(run for run in path.iterdir() if (run / BEST).is_file())
+        if runs:
+            return [run / BEST for run in runs]
+    return [locate(path)]
+
+
+def read_model(path: Path, trust: Collection[str]) -> Model:
+    """Read a medseg checkpoint file as a model."""
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.content["config"]
+    network = build(config["model"], trusted=named_targets() | set(trust))
+    load_weights(network, checkpoint)
+    return Model(
+        path=checkpoint.path,
+        network=network,
+        logits=logits_of(network, config["plan"]),
+        preprocessor=Preprocessor(**config["preprocessing"]),
+        patch_size=patch_in_volume(config["plan"]),
+        context=context_in_volume(config["plan"]),
+        mirror_axes=config["plan"]["mirror_axes"],
+        label_map=checkpoint.label_map,
+        endings=checkpoint.content["channels"],
+        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
+        precision=config["trainer"]["precision"],
+        inference=config["inference"],
+        postprocess=config["postprocess"],
+    )
+
+
+def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's weights into its network, all of them."""
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise MedsegError(f"{checkpoint.path}: its weights do not fit its own description.\n{error}") from error
+
+
+def refuse_strangers(first: Model, other: Model) -> None:
+    """Refuse models that cannot vote on the same scans and classes."""
+    for what, ours, theirs in (
+        ("classes", first.label_map, other.label_map),
+        ("number of channels", first.preprocessor.n_channels, other.preprocessor.n_channels),
+        ("number of dimensions", len(first.patch_size), len(other.patch_size)),
+    ):
+        if ours != theirs:
+            raise MedsegError(
+                f"checkpoint: the models of an ensemble must have the same {what}.\n{first.path}: {ours}\n"
+                f"{other.path}: {theirs}"
+            )

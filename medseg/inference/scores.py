@@ -1,0 +1,106 @@
+"""Scores of a scan on its native grid, slab by slab: of one network, of folds, or of models of different grids."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg.inference.sliding_window import Network, sigmoid, sliding_window, softmax, unchanged
+from medseg.preprocessing.geometry import SLAB, Geometry
+
+Slabs = Iterator[tuple[slice, Tensor]]
+"""Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
+
+NEVER = -100.0
+"""A logit whose probability is zero in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """How a prepared image becomes probabilities.
+
+    Args:
+        patch_size: the window's size on the network grid.
+        n_outputs: K, the classes with the background, or the regions.
+        regions: whether outputs are regions, each with its own probability, and no classes that exclude each other.
+        overlap: share of a window that its neighbour covers.
+        batch_size: windows to one pass of the network.
+        mirror_axes: axes flipped for test-time augmentation; none without it.
+        context: voxels along each axis that the network sees beside a window.
+        averaging: what windows, flips, networks and neighbouring voxels are averaged as; nnU-Net takes logits.
+    """
+
+    patch_size: Sequence[int]
+    n_outputs: int
+    regions: bool = False
+    overlap: float = 0.5
+    batch_size: int = 1
+    mirror_axes: Sequence[int] = ()
+    context: Sequence[int] | None = None
+    averaging: Literal["probabilities", "logits"] = "probabilities"
+
+    def rows(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Iterator[Tensor]:
+        """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them."""
+        way, backwards = geometry.way
+        probabilities = sigmoid if self.regions else softmax
+        return sliding_window(
+            networks,
+            image,
+            patch_size=self.patch_size,
+            n_outputs=self.n_outputs,
+            way=way,
+            backwards=backwards,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
+            mirror_axes=self.mirror_axes,
+            context=self.context,
+            activation=probabilities if self.averaging == "probabilities" else unchanged,
+        )
+
+    def slabs(self, rows: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
+        """Yield probabilities on the native grid, at most ``most`` of them at once; outside the crop is background."""
+        outside = torch.full((self.n_outputs,), NEVER if self.averaging == "logits" else 0.0, device=device)
+        if not self.regions:
+            outside[0] = 1.0 if self.averaging == "probabilities" else 0.0
+        for place, scores in geometry.slabs(rows, outside, most):
+            if self.averaging == "logits":
+                scores = scores.sigmoid() if self.regions else scores.softmax(0)
+            yield place, scores
+
+    def __call__(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Slabs:
+        """Yield the probabilities of an image (C, *network grid) that lies on the networks' device."""
+        return self.slabs(self.rows(networks, image, geometry), geometry, image.device)
+
+
+def averaged(ensemble: Sequence[Slabs], weights: Sequence[int]) -> Slabs:
+    """Average the slabs of several groups of models, weighted by how many models each has."""
+    for slabs in zip(*ensemble, strict=True):
+        place, total = slabs[0][0], slabs[0][1] * (weights[0] / sum(weights))
+        for (_, scores), weight in zip(slabs[1:], weights[1:], strict=True):
+            total.add_(scores, alpha=weight / sum(weights))
+        yield place, total
+
+
+def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator[Tensor]:
+    """Take all rows now, and yield them again from a temporary file in ``folder``; None: where the system has them.
+
+    So models of different grids go over a scan one after the other, with one's scores in memory at a time.
+    """
+    file = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the iterator
+    device, count = torch.device("cpu"), 0
+    for block in rows:
+        np.save(file, block.cpu().numpy(), allow_pickle=False)
+        device, count = block.device, count + 1
+    file.seek(0)
+
+    def again() -> Iterator[Tensor]:
+        with file:
+            for _ in range(count):
+                yield torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
+
+    return again()

@@ -1,0 +1,71 @@
+"""What a folder of masks keeps of each case: what its mask was made of, and how it must look.
+
+One small file a case, hidden beside the masks, so that a run goes on where another ended, and machines that share a
+folder need no word with each other.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.io.atomic import write_json
+from medseg.io.case import Case
+from medseg.preprocessing.cache import hash_of
+
+FOLDER = ".medseg"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A case that was worked on.
+
+    ``made_of`` is a hash of its files, the models and the settings, ``files`` the hash of each file written, by its
+    path relative to the folder, ``row`` its row in the table.
+    """
+
+    made_of: str
+    files: Mapping[str, str]
+    row: Mapping[str, Any]
+
+
+def made_of(images: Sequence[Path], settings: Mapping[str, Any]) -> str:
+    """Hash what a mask depends on: the bytes of its scan's files, and plain containers.
+
+    Raises:
+        MedsegError: a file cannot be read.
+    """
+    return hash_of([settings], Case("", "", tuple(images)))
+
+
+def write(output: Path, case: str, record: Record) -> None:
+    """Keep a record, whole."""
+    write_json(place(output, case), asdict(record))
+
+
+def read(output: Path, case: str) -> Record | None:
+    """Return what is kept of a case; None where there is nothing, or nothing that can be read."""
+    try:
+        return Record(**json.loads(place(output, case).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def place(output: Path, case: str) -> Path:
+    """Return the file of a case's record."""
+    return output / FOLDER / f"{case}.json"
+
+
+def is_done(output: Path, record: Record | None, made_of: str) -> bool:
+    """Tell whether a case's files are there, byte for byte, and were made of the same."""
+    if record is None or record.made_of != made_of or not record.files:
+        return False
+    return all((output / name).is_file() and file_hash(output / name) == known for name, known in record.files.items())
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,64 @@
+"""Which scans there are to segment, and where their results go."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import MedsegError, listing
+from medseg.io.channels import cases_from_files, equal_names
+from medseg.io.files import SUFFIXES, find_images, mask_name, stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scan to segment: its files, one a channel or one for all, and where its results go."""
+
+    id: str
+    images: tuple[Path, ...]
+    mask: Path
+    picture: Path
+    probabilities: Path
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def find_jobs(
+    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0
+) -> tuple[list[Job], list[str]]:
+    """List the scans under ``source`` and where their masks go: the same relative path and name.
+
+    Returns:
+        The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
+
+    Raises:
+        MedsegError: no scan is there, or a mask would overwrite its scan.
+    """
+    if output.is_file() or output.name.lower().endswith(SUFFIXES):
+        raise MedsegError(f"output={output}: give a folder; the masks in it take the scans' names.")
+    root = source if source.is_dir() else source.parent
+    files = find_images(source)
+    if output.resolve().is_relative_to(root.resolve()) and output.resolve() != root.resolve():
+        files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
+    if equal := equal_names(root, files, endings):
+        raise MedsegError(f"these files cannot be told apart:\n{listing(equal)}")
+    cases, problems = cases_from_files(root, files, endings)
+    if not cases:
+        raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
+    jobs = [job_of(case.id, case.images, output, reference) for case in cases]
+    refuse_overwriting(jobs)
+    return jobs, problems
+
+
+def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) -> Job:
+    """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
+    form = images[min(reference, len(images) - 1)]
+    mask = Path(name).parent / mask_name(Path(Path(name).name + form.name[len(stem(form)) :]))
+    return Job(name, images, output / mask, output / "overlays" / f"{mask}.png", output / "probabilities" / name)
+
+
+def refuse_overwriting(jobs: Sequence[Job]) -> None:
+    """Refuse masks that would take the place of their scans."""
+    images = {image.resolve() for job in jobs for image in job.images}
+    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in images]:
+        raise MedsegError(f"these masks would overwrite scans; give another output folder:\n{listing(overwritten)}")
