@@ -23,7 +23,7 @@ from medseg.inference.model import Model
 from medseg.inference.models import read_models
 from medseg.inference.predictor import Mask, Predictor, Prepared
 from medseg.inference.probabilities import probability_files
-from medseg.io.atomic import remove_unfinished, replacing
+from medseg.io.atomic import leftovers, remove_unfinished, replacing
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage, pipeline
 from medseg.jobs.predictions import FAILED, row_of, write_table
@@ -32,6 +32,9 @@ from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
 
 log = logging.getLogger(__name__)
+
+IDLE = 60.0
+"""Seconds after which a temporary file that another process may be writing is taken for abandoned."""
 
 REWRITTEN = 5.0
 """Seconds after which the table is written again while scans are worked on."""
@@ -51,6 +54,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     reading = resolve(settings["dataset"], models[0].reading)
     jobs, problems = find_jobs(Path(settings["input"]), output, models[0].endings, reading["reference"])
     mine, names = of_shard(jobs, place, number), list(models[0].label_map.reported)
+    remove_leftovers(output, mine)
     write_table(output, names, jobs, problems)  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:
         rows = predict_on_devices(settings, mine, output, (place, number))
@@ -203,6 +207,16 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
         rewrite_table()
         raise
     return rows
+
+
+def remove_leftovers(output: Path, jobs: Sequence[Job]) -> None:
+    """Remove what a killed process left half-written of these jobs, or that nobody has written to for a minute."""
+    own = {path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))}
+    folders = {job.probabilities for job in jobs}
+    for path in leftovers(output):
+        target = path.with_name(path.name.partition("-")[2])
+        if target in own or target.parent in folders or time.time() - path.stat().st_mtime > IDLE:
+            path.unlink(missing_ok=True)
 
 
 def draw(mask: Mask, path: Path) -> None:

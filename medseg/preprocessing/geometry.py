@@ -72,12 +72,12 @@ class Geometry:
         return self.resample(self.cut(x), kernels)
 
     def cut(self, x: Tensor) -> Tensor:
-        """Orient and crop ``x`` (C, *native_shape) to (C, *cut_shape), every voxel as it is."""
+        """Orient and crop ``x`` (C, *native_shape), on the CPU, to (C, *cut_shape) in memory of its own."""
         if tuple(x.shape[1:]) != self.native_shape:
             raise ValueError(f"array of spatial shape {tuple(x.shape[1:])}, the scan's is {self.native_shape}")
-        x = x.permute(0, *(1 + axis for axis in self.order))
-        x = x[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
-        return x.flip(self._flipped_axes()).contiguous()
+        oriented = x.numpy().transpose(0, *(1 + axis for axis in self.order))
+        cut = oriented[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
+        return torch.from_numpy(np.array(np.flip(cut, self._flipped_axes()), order="C"))  # turned while it is copied
 
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""

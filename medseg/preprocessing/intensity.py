@@ -1,6 +1,6 @@
 """Intensities: one scale for all scans, and filters against noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,10 @@ from torch import Tensor
 from medseg.errors import MedsegError, nearest
 
 Values = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+PART = 1 << 22
+"""Voxels whose sum is taken at once."""
 
 DEFAULT_METHOD: dict[str | None, str] = {
     "mri": "zscore",
@@ -31,7 +35,7 @@ def normalise(
     Statistics are those of the channel's foreground voxels (of all its voxels where the foreground has one value only).
 
     Args:
-        image: float32 (C, *spatial); not changed.
+        image: float32 (C, *spatial); changed in place, since a large volume should not be there twice.
         foreground: bool (*spatial).
         methods: a name per channel. "zscore": mean 0, standard deviation 1. "percentile": the 0.5 and 99.5 percentiles
             become 0 and 1, what lies beyond is clipped. "unit": minimum and maximum become 0 and 1. "ct": clip to the
@@ -39,49 +43,57 @@ def normalise(
         window: [low, high, mean, standard deviation] per channel, for "ct"; as in nnU-Net, the data set's.
 
     Returns:
-        float32 (C, *spatial).
+        ``image`` itself.
     """
-    out = image.clone()
-    for index, (channel, method) in enumerate(zip(out, methods, strict=True)):
+    for index, (channel, method) in enumerate(zip(image, methods, strict=True)):
         if channel.min() == channel.max():
             channel.zero_()
         elif method == "ct":
             low, high, mean, std = (window or [])[index]
             channel.clamp_(low, high).sub_(mean).div_(std)
         elif method != "none":
-            shift, scale, clip = SCALES[method](varying(channel, foreground))
+            values = channel.numpy()
+            shift, scale, clip = SCALES[method](values, varying(values, foreground.numpy()))
             channel.sub_(shift).div_(scale)
             if clip:
                 channel.clamp_(0, 1)
-    return out
+    return image
 
 
-def varying(channel: Tensor, foreground: Tensor) -> Values:
-    """Return the foreground's values, or all values where those are but one number."""
-    values: Values = channel[foreground].numpy()
-    return values if values.size and values.min() < values.max() else channel.numpy().ravel()
+def varying(channel: Values, foreground: Mask) -> Mask:
+    """Return the foreground, or every voxel where the foreground's values are but one number."""
+    low = channel.min(where=foreground, initial=np.inf)
+    return foreground if low < channel.max(where=foreground, initial=-np.inf) else np.ones_like(foreground)
 
 
-def zscore(values: Values) -> tuple[float, float, bool]:
+def zscore(channel: Values, mask: Mask) -> tuple[float, float, bool]:
     """Return mean and standard deviation. Sums are float64: float32 sums drift over millions of values of 1e5."""
-    mean = values.mean(dtype=np.float64)
-    variance = np.square(values - np.float32(mean)).mean(dtype=np.float64)
-    return float(mean), float(np.sqrt(variance)), False
+    count = np.count_nonzero(mask)
+    mean = sum(float(values.sum(dtype=np.float64)) for values in chosen(channel, mask)) / count
+    squares = (np.square(values - np.float32(mean)).sum(dtype=np.float64) for values in chosen(channel, mask))
+    return mean, float(np.sqrt(sum(squares) / count)), False
 
 
-def percentile(values: Values) -> tuple[float, float, bool]:
+def chosen(channel: Values, mask: Mask) -> Iterator[Values]:
+    """Yield the values where ``mask`` is True, some rows at a time, which a large volume needs no copy for."""
+    rows = max(1, PART // max(1, channel[0].size))
+    for first in range(0, len(channel), rows):
+        yield channel[first : first + rows][mask[first : first + rows]]
+
+
+def percentile(channel: Values, mask: Mask) -> tuple[float, float, bool]:
     """Return the 0.5 percentile and the way from it to the 99.5 percentile; clip."""
-    low, high = np.percentile(values, [0.5, 99.5])
-    return (float(low), float(high - low), True) if low < high else unit(values)
+    low, high = np.percentile(channel[mask], [0.5, 99.5], overwrite_input=True)
+    return (float(low), float(high - low), True) if low < high else unit(channel, mask)
 
 
-def unit(values: Values) -> tuple[float, float, bool]:
+def unit(channel: Values, mask: Mask) -> tuple[float, float, bool]:
     """Return minimum and range; clip, for voxels outside the foreground can lie below its minimum."""
-    low, high = float(values.min()), float(values.max())
-    return low, high - low, True
+    low = float(channel.min(where=mask, initial=np.inf))
+    return low, float(channel.max(where=mask, initial=-np.inf)) - low, True
 
 
-SCALES: dict[str, Callable[[Values], tuple[float, float, bool]]] = {
+SCALES: dict[str, Callable[[Values, Mask], tuple[float, float, bool]]] = {
     "zscore": zscore,
     "percentile": percentile,
     "unit": unit,

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,45 +10,11 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from thresholding import TARGET, blob, write_checkpoint
 
 import medseg
 from medseg.errors import MedsegError
 from medseg.jobs import predict
-
-HERE = str(Path(__file__).parent)
-TARGET = "thresholding.Threshold"
-
-
-def write_checkpoint(
-    path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), endings=None, reading=("error", 0), **inference
-):
-    """A checkpoint as medseg writes it, with the thresholding network in it."""
-    preprocessing = {
-        "spacing": spacing, "resize": resize, "crop": True, "normalize": ["none"] * channels, "window": None,
-        "denoise": None, "denoise_strength": 1.0,
-    }  # fmt: skip
-    config = {
-        "model": {"_target_": TARGET, "value": 0.5},
-        "preprocessing": preprocessing,
-        "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
-        "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
-        "trainer": {"precision": "fp32"},
-        "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims)), "slice_axis": None, "context": 0},
-        "dataset": {"name": "test"} | dict(zip(("geometry", "reference"), reading, strict=True)),
-    }
-    content = {
-        "format": 2, "version": "0", "config": config, "channels": endings, "regions": None, "region_order": None,
-        "classes": {"background": values[0], "thing": values[1]},
-    }  # fmt: skip
-    torch.save({"state_dict": {}, "medseg": content}, path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def networks_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
-    yield
-    sys.modules.pop("thresholding", None)
 
 
 @pytest.fixture
@@ -60,14 +25,6 @@ def run_predict(composed, tmp_path):
         return predict.run(config | changes)
 
     return run
-
-
-def blob(shape):
-    """A lopsided body: its mirror images and transposes are unlike it."""
-    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
-    body = sum((a - 0.15 * (i + 1)) ** 2 / (0.3 + 0.12 * i) ** 2 for i, a in enumerate(axes)) < 1
-    body |= np.all([np.abs(a + 0.6) < 0.2 for a in axes], axis=0)
-    return body
 
 
 TURN = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])

@@ -243,3 +243,11 @@ def test_scans_that_do_not_fit(given: Scan, settings: dict, message: str) -> Non
 def test_settings_that_do_not_fit(settings: dict, message: str) -> None:
     with pytest.raises(MedsegError, match=message):
         Preprocessor(**{"normalize": ["zscore"], **settings})
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_the_scan_stays_as_it_is(crop: bool) -> None:
+    image = np.random.default_rng(0).random((1, 6, 7, 8), dtype=np.float32)
+    given = Scan(image.copy(), np.eye(4))  # already as the network wants it: nothing to turn, crop or resample
+    Preprocessor(normalize=["zscore"], crop=crop)(given)
+    np.testing.assert_array_equal(given.image, image)
