@@ -46,6 +46,7 @@ class Model:
         averaging: what is averaged over windows, flips and models.
         label_map: the classes and regions that it knows.
         endings: file-name endings of the channels where each has a file of its own.
+        may_lack: whether it was trained to do without some of its channels.
         reading: ``geometry`` and ``reference``: what becomes of channels on other grids (see ``Case``).
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
@@ -62,6 +63,7 @@ class Model:
     averaging: Literal["probabilities", "logits"] = "probabilities"
     label_map: LabelMap
     endings: Sequence[Sequence[str]] | None = None
+    may_lack: bool = False
     reading: dict[str, Any] = field(default_factory=lambda: {"geometry": "error", "reference": 0})
     precision: str = "auto"
     inference: dict[str, Any]

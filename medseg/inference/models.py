@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -60,11 +61,20 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
         mirror_axes=config["plan"]["mirror_axes"],
         label_map=checkpoint.label_map,
         endings=checkpoint.content["channels"],
+        may_lack=drops_channels(config.get("augment") or {}),
         reading={name: config["dataset"][name] for name in ("geometry", "reference")},
         precision=config["trainer"]["precision"],
         inference=config["inference"],
         postprocess=config["postprocess"],
     )
+
+
+def drops_channels(augment: dict[str, Any]) -> bool:
+    """Tell whether a network was trained with channels left out at random."""
+    specs = [
+        spec for spec in augment.get("intensity") or () if spec["_target_"] == "medseg.augmentation.ChannelDropout"
+    ]
+    return any(spec.get("probability", 1) > 0 and spec.get("channel_probability", 1) > 0 for spec in specs)
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:

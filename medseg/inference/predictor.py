@@ -153,11 +153,12 @@ class Predictor:
         prepared = self.prepare(scan)
         return self.finish(prepared, self.decide(prepared))
 
-    def prepare(self, scan: Scan | str | Path | Sequence[Path]) -> Prepared:
-        """Read a scan and bring it to the networks' grids."""
+    def prepare(self, scan: Scan | str | Path | Sequence[Path], absent: Sequence[int] = ()) -> Prepared:
+        """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of."""
         if not isinstance(scan, Scan):
             files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
-            scan = read_case(Case(str(files[0]), str(files[0]), files, **self.reading), spatial_dims=self.dims)
+            case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
+            scan = read_case(case, spatial_dims=self.dims)
         self.check_channels(scan)
         return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 

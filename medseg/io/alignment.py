@@ -41,6 +41,23 @@ def join_channels(scans: Sequence[Scan], geometry: GridPolicy, reference: int) -
     return replace(like, image=np.concatenate(images))
 
 
+def present(channel: int, absent: Sequence[int]) -> int:
+    """Return the place of a channel among those that have files: the first one's where it has none itself.
+
+    >>> present(2, [0]), present(0, [0])
+    (1, 0)
+    """
+    return 0 if channel in absent else channel - sum(other < channel for other in absent)
+
+
+def with_absent(scan: Scan, absent: Sequence[int]) -> Scan:
+    """Put channels of zeros where channels have no file; normalised, zero is what a dropped channel has in training."""
+    image = scan.image
+    for channel in sorted(absent):
+        image = np.insert(image, channel, 0, axis=0)
+    return replace(scan, image=image) if absent else scan
+
+
 def fit_image(scan: Scan, like: Scan, geometry: GridPolicy) -> NDArray[np.float32]:
     """Return the channels (C, *like.shape) of a scan on the grid of ``like``."""
     grid, target = grid_of(scan), grid_of(like)

@@ -36,7 +36,8 @@ class Case:
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
     resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
-    ``columns`` are further columns of a table, such as the site.
+    ``columns`` are further columns of a table, such as the site. ``absent`` are the places of channels that have no
+    file, for networks that can do without: they are read as zeros, and ``images`` holds the others.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Case:
     geometry: GridPolicy = "error"
     reference: int = 0
     columns: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[int, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

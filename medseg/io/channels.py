@@ -16,7 +16,7 @@ Found = dict[str, dict[int, list[Path]]]
 
 
 def cases_from_files(
-    root: Path, files: Iterable[Path], endings: Sequence[Sequence[str]] | None
+    root: Path, files: Iterable[Path], endings: Sequence[Sequence[str]] | None, *, may_lack: bool = False
 ) -> tuple[list[Case], list[str]]:
     """Group files below ``root`` into unlabelled cases, sorted by id; also say what forms no case.
 
@@ -25,6 +25,8 @@ def cases_from_files(
     this name in a folder a case, ``"ct/"`` a folder a channel. Masks beside the channels, known by the endings that are
     usual for them, are passed over, and so is what else lies in folders a case. The id is the name relative to
     ``root``, without ending and suffix and with ``/`` between folders.
+
+    With ``may_lack`` a case needs the file of one channel only, and its ``absent`` names the others.
 
     Returns:
         The complete cases, and a line for each file without an ending, each case that lacks a channel, and files that
@@ -42,10 +44,12 @@ def cases_from_files(
     problems += shared_names(found)
     cases = []
     for name, files_of in sorted(found.items()):
-        if missing := [" or ".join(channel) for place, channel in enumerate(channels) if place not in files_of]:
+        absent = tuple(place for place in range(len(channels)) if place not in files_of)
+        if absent and not may_lack:
+            missing = [" or ".join(channels[place]) for place in absent]
             problems.append(f"{name} has no file ending in {', and none in '.join(missing)}")
         elif not shared_names({name: files_of}):
-            cases.append(Case(name, name, tuple(files_of[place][0] for place in range(len(channels)))))
+            cases.append(Case(name, name, tuple(files_of[place][0] for place in sorted(files_of)), absent=absent))
     return cases, problems
 
 

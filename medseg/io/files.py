@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, nearest
 from medseg.io import nifti, pictures
-from medseg.io.alignment import fit_mask, join_channels
+from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, GridPolicy, Scan
 
@@ -74,7 +74,7 @@ def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     scans = [_read_image(path) for path in case.images]
     if any(_may_be_stack(scan.layout) for scan in scans) and (spatial_dims == 3 or _has_stack(case)):
         scans = [_as_stack(scan) for scan in scans]
-    return join_channels(scans, case.geometry, case.reference)
+    return with_absent(join_channels(scans, case.geometry, present(case.reference, case.absent)), case.absent)
 
 
 def read_mask(

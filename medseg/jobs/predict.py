@@ -52,7 +52,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     output, (place, number) = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
     models = read_models(settings["checkpoint"], settings["trust"])
     reading = resolve(settings["dataset"], models[0].reading)
-    jobs, problems = find_jobs(Path(settings["input"]), output, models[0].endings, reading["reference"])
+    may_lack = all(model.may_lack for model in models)
+    source = Path(settings["input"])
+    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], may_lack=may_lack)
     mine, names = of_shard(jobs, place, number), list(models[0].label_map.reported)
     remove_leftovers(output, mine)
     write_table(output, names, jobs, problems)  # to find out whether the folder can be written
@@ -143,12 +145,12 @@ class Folder:
     def read(self, job: Job) -> Work:
         """Read and prepare a scan, unless its results are there."""
         began = time.monotonic()
-        work = Work(job, records.made_of(job.images, self.recipe))
+        work = Work(job, records.made_of(job.images, self.recipe | {"absent": sorted(job.absent)}))
         record = records.read(self.output, job.id)
         if self.skip_done and records.is_done(self.output, record, work.made_of):
             work.kept = record
         else:
-            prepared = self.predictor.prepare(job.images)
+            prepared = self.predictor.prepare(job.images, sorted(job.absent))
             work.prepared = prepared if self.overlays else prepared.without_image
         work.seconds += time.monotonic() - began
         return work

@@ -13,11 +13,14 @@ from medseg.jobs import records
 from medseg.jobs.scans import Job
 
 DONE, FAILED = "done", "failed"
+ABSENT = "missing_channels"
+"""Column of the channels that a scan had no file of."""
 
 
 def row_of(job: Job, mask: Mask, seconds: float) -> dict[str, Any]:
     """Return the row of a scan that was segmented."""
-    return {"case": job.id, "status": DONE, "seconds": round(seconds, 2), **dict(sizes(mask))}
+    absent = " ".join(job.absent.values())
+    return {"case": job.id, "status": DONE, "seconds": round(seconds, 2), ABSENT: absent, **dict(sizes(mask))}
 
 
 def sizes(mask: Mask) -> Iterator[tuple[str, Any]]:
@@ -32,7 +35,15 @@ def write_table(output: Path, names: Sequence[str], jobs: Sequence[Job], problem
     Raises:
         MedsegError: the folder cannot be written.
     """
-    columns = ["case", "status", "seconds", *(f"{name}_ml" for name in names), *(f"{name}_voxels" for name in names)]
+    absent = [ABSENT] if any(job.absent for job in jobs) else []
+    columns = [
+        "case",
+        "status",
+        "seconds",
+        *absent,
+        *(f"{name}_ml" for name in names),
+        *(f"{name}_voxels" for name in names),
+    ]
     text = StringIO(newline="")
     writer = csv.DictWriter(text, [*columns, "error"], extrasaction="ignore")
     writer.writeheader()

@@ -1,32 +1,39 @@
 """Which scans there are to segment, and where their results go."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.errors import MedsegError, listing
+from medseg.io.alignment import present
 from medseg.io.channels import cases_from_files, equal_names
 from medseg.io.files import SUFFIXES, find_images, mask_name, stem
 
 
 @dataclass(frozen=True)
 class Job:
-    """One scan to segment: its files, one a channel or one for all, and where its results go."""
+    """One scan to segment: its files, one a channel or one for all, and where its results go.
+
+    ``absent`` holds the places and the names of channels that it has no file of.
+    """
 
     id: str
     images: tuple[Path, ...]
     mask: Path
     picture: Path
     probabilities: Path
+    absent: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.id
 
 
 def find_jobs(
-    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0
+    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0, *, may_lack: bool = False
 ) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
+
+    ``may_lack`` says whether the network can do without some of its channels' files.
 
     Returns:
         The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
@@ -42,10 +49,16 @@ def find_jobs(
         files = [file for file in files if not file.resolve().is_relative_to(output.resolve())]
     if equal := equal_names(root, files, endings):
         raise MedsegError(f"these files cannot be told apart:\n{listing(equal)}")
-    cases, problems = cases_from_files(root, files, endings)
+    cases, problems = cases_from_files(root, files, endings, may_lack=may_lack)
     if not cases:
         raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
-    jobs = [job_of(case.id, case.images, output, reference) for case in cases]
+    jobs = [
+        replace(
+            job_of(case.id, case.images, output, present(reference, case.absent)),
+            absent={place: (endings or [])[place][0] for place in case.absent},
+        )
+        for case in cases
+    ]
     refuse_overwriting(jobs)
     return jobs, problems
 

@@ -77,7 +77,9 @@ class Geometry:
             raise ValueError(f"array of spatial shape {tuple(x.shape[1:])}, the scan's is {self.native_shape}")
         oriented = x.numpy().transpose(0, *(1 + axis for axis in self.order))
         cut = oriented[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
-        return torch.from_numpy(np.array(np.flip(cut, self._flipped_axes()), order="C"))  # turned while it is copied
+        return torch.from_numpy(
+            np.array(np.flip(cut, tuple(self._flipped_axes())), order="C")
+        )  # turned while it is copied
 
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""

@@ -278,7 +278,7 @@ def test_killed_and_resumed_the_masks_are_those_of_an_undisturbed_run(folder, tm
 def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 30, (40, 44, 48))
     process = subprocess.Popen(**command(tmp_path), stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not list((tmp_path / "masks").glob("*.nii.gz")):
+    while process.poll() is None and not list((tmp_path / "masks" / ".medseg").glob("*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=20)
@@ -363,3 +363,36 @@ def test_records_tell_what_was_written(folder, tmp_path):
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip
+
+
+# ---- channels that are not there
+
+
+def write_channels(folder):
+    """Two patients, of whom one lacks t2 and another t1; the body is in every channel."""
+    folder.mkdir()
+    for name in ("p1_t1", "p1_t2", "p2_t1", "p3_t2"):
+        image = nib.Nifti1Image(blob((16, 18, 20)).astype(np.float32), np.diag([1, 2, 1.5, 1]))
+        nib.save(image, folder / f"{name}.nii.gz")
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+def test_a_network_trained_with_channel_dropout_does_without_a_file(folder, tmp_path, reference):
+    write_channels(tmp_path / "scans")
+    dropout = {"intensity": [{"_target_": "medseg.augmentation.ChannelDropout", "probability": 0.2}]}
+    options = {"dims": 3, "channels": 2, "endings": [["_t1"], ["_t2"]], "reading": ("error", reference)}
+    write_checkpoint(tmp_path / "c.ckpt", **options, augment=dropout)
+    assert folder()["status"] == "done"
+    rows = {row["case"]: row for row in table(tmp_path / "masks")}
+    assert {name: row["missing_channels"] for name, row in rows.items()} == {"p1": "", "p2": "_t2", "p3": "_t1"}
+    sizes = {name: int(row["thing_voxels"]) for name, row in rows.items()}  # the network looks at the first channel
+    assert sizes == {"p1": blob((16, 18, 20)).sum(), "p2": blob((16, 18, 20)).sum(), "p3": 0}
+
+
+def test_any_other_network_refuses_the_case_with_the_channel(folder, tmp_path):
+    write_channels(tmp_path / "scans")
+    write_checkpoint(tmp_path / "c.ckpt", dims=3, channels=2, endings=[["_t1"], ["_t2"]])
+    result = folder()
+    assert "p2 has no file ending in _t2" in result["reason"]
+    assert "p3 has no file ending in _t1" in result["reason"]
+    assert [row["case"] for row in table(tmp_path / "masks") if row["status"] == "done"] == ["p1"]

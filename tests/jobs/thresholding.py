@@ -21,7 +21,17 @@ TARGET = "thresholding.Threshold"
 
 
 def write_checkpoint(
-    path, *, dims, channels=1, spacing=None, resize=None, values=(0, 1), endings=None, reading=("error", 0), **inference
+    path,
+    *,
+    dims,
+    channels=1,
+    spacing=None,
+    resize=None,
+    values=(0, 1),
+    endings=None,
+    reading=("error", 0),
+    augment=None,
+    **inference,
 ):
     """A checkpoint as medseg writes it, with the thresholding network in it."""
     preprocessing = {
@@ -34,6 +44,7 @@ def write_checkpoint(
         "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
         "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
         "trainer": {"precision": "fp32"},
+        "augment": augment,
         "plan": {"patch_size": [16] * dims, "mirror_axes": list(range(dims)), "slice_axis": None, "context": 0},
         "dataset": {"name": "test"} | dict(zip(("geometry", "reference"), reading, strict=True)),
     }
