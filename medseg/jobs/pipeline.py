@@ -51,6 +51,7 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
         yield from (Passage(item, item) for item in given)
         yield None
 
+    threads = torch.get_num_threads()
     sources = [first(), *(taken(queue, stop) for queue in queues[:-1])]
     for stage, source, queue in zip(stages, sources, queues, strict=True):
         Thread(target=run, args=(stage, source, queue, stop), name=NAME, daemon=True).start()
@@ -59,10 +60,12 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
             yield passage
     finally:
         stop.set()
+        torch.set_num_threads(threads)  # also of threads that begin later
 
 
 def run(stage: Stage, source: Iterator[Passage[Any] | None], queue: "Queue[Passage[Any] | None]", stop: Event) -> None:
     """Be a stage: take, work, hand on."""
+    torch.get_num_threads()  # a thread's first question sets its number to the last that any thread was given
     torch.set_num_threads(stage.threads)  # of this thread
     for passage in source:
         if passage is not None and passage.error is None:

@@ -59,11 +59,18 @@ def test_an_early_end_leaves_no_thread_behind():
     assert not at_work()
 
 
+def computing_threads(_):
+    """How many threads an operation is given, after one has been done."""
+    torch.ones(1 << 20).exp()
+    return torch.get_num_threads()
+
+
 def test_each_stage_has_its_number_of_threads():
     before = torch.get_num_threads()
-    stages = [Stage(lambda _: torch.get_num_threads(), 1), Stage(lambda x: (x, torch.get_num_threads()), 2)]
-    assert {p.made for p in pipeline(range(5), stages)} == {(1, 2)}
-    torch.set_num_threads(before)
+    stages = [Stage(lambda x: [computing_threads(x)], n) for n in (1, 2, 1)]
+    stages[1:] = [Stage(lambda x: [*x, computing_threads(x)], stage.threads) for stage in stages[1:]]
+    assert [p.made for p in pipeline(range(5), stages)] == [[1, 2, 1]] * 5
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("count", [0, 1])
