@@ -15,8 +15,8 @@ from torch import Tensor
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]
 
-PIECE = 1 << 24
-"""Scores handed on at once, in numbers."""
+PIECE = 1 << 27
+"""Scores handed on at once, in numbers; few rows at once are slow where rows lie next to each other in memory."""
 
 PASS = 1 << 27
 """Scores that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
@@ -89,6 +89,7 @@ def sliding_window(
         patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
         for corner, scores in zip(chunk, mirrored(networks, patches, mirror_axes, activation), strict=True):
             sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
+        del patches, scores  # not needed while others work on the rows
         yield from sums.take(finished, turned(inner, grid, way) if backwards else inner)
 
 
