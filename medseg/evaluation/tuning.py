@@ -82,11 +82,11 @@ class Space:
     common: Mapping[str, Any]
     independent: bool
 
-    def untried(self, choice: Choice) -> Iterator[tuple[str, Any, list[str]]]:
-        """Yield option, value and the classes that do not have this value now."""
+    def untried(self, choice: Choice, among: Sequence[str]) -> Iterator[tuple[str, Any, list[str]]]:
+        """Yield option, value and those of some classes that do not have this value now."""
         for option, values in self.ladders.items():
             for value in values:
-                names = [n for n in self.names if choice.get(n, {}).get(option, self.common[option]) != value]
+                names = [n for n in among if choice.get(n, {}).get(option, self.common[option]) != value]
                 if names:
                     yield option, value, names
 
@@ -109,16 +109,18 @@ def select(score: Score, space: Space, start: Choice) -> Selection:
     """Add options to ``start`` one step after the other, until none is worth it.
 
     Every step tries all values of all options for all classes, and takes for each class the best that is worth it; of
-    classes that are not independent, only the best of all. What is taken together must be worth it together.
+    classes that are not independent, only the best of all. What is taken together must be worth it together. A class of
+    its own that has found nothing will find nothing in the next step.
     """
-    choice, tried = start, list[Candidate]()
+    choice, tried, names = start, list[Candidate](), space.names
     before = now = score(choice)
     for step in count(1):
         candidates = [
-            found for trial in space.untried(choice) for found in tries(score, space, choice, now, step, trial)
+            found for trial in space.untried(choice, names) for found in tries(score, space, choice, now, step, trial)
         ]
         tried += candidates
         taken = best_of_each(candidates)[: None if space.independent else 1]
+        names = [candidate.name for candidate in taken] if space.independent else names
         while taken:
             together = changed(choice, taken)
             after = score(together)

@@ -62,8 +62,8 @@ def cuts(inference: Options, label_map: LabelMap, even: float) -> tuple[float, .
     own = inference.get("thresholds") or {}
     if problems := list(_threshold_problems(own, label_map)):
         raise MedsegError(f"these thresholds of regions are wrong:\n{listing(problems)}")
-    of_all = inference["threshold"]
-    return tuple(own.get(name, even if of_all is None else of_all) for name in label_map.regions or ())
+    of_all: float = even if inference["threshold"] is None else inference["threshold"]
+    return tuple(own.get(name, of_all) for name in label_map.regions or ())
 
 
 def _numbers(label_map: LabelMap) -> tuple[int, ...]:

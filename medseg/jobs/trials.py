@@ -114,8 +114,9 @@ class Trials:
         else:
             found = np.zeros((len(self.regions.members), *scan.shape), np.uint8)
             predictor.decide(prepared, [partial(note_rungs, found, self.thresholds, self.regions)])
-        cut = (...,) if self.postprocess["smooth_mm"] else (..., *filled_box([*found.reshape(-1, *scan.shape), truth]))
-        found, truth = found[cut], truth[cut]
+        if not self.postprocess["smooth_mm"]:  # a blur would feel where the arrays end
+            box = filled_box([*found.reshape(-1, *scan.shape), truth])
+            found, truth = found[(slice(None),) * (found.ndim - truth.ndim) + box], truth[box]
         np.savez_compressed(file, found=found, truth=truth)
         known = self.label_map.is_known(self.label_map.annotated(case.annotated))
         return Kept(file, scan.spacing, scan.unit, scan.voxel_volume, known, found.nbytes + truth.nbytes)

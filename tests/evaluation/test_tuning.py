@@ -153,8 +153,8 @@ def test_what_is_worth_it_alone_but_not_together_is_cut_back_to_the_best():
 
     # each class's own column says that it gains; with both classes all are lost
     class Alone(Space):
-        def untried(self, choice):
-            for option, value, names in super().untried(choice):
+        def untried(self, choice, among):
+            for option, value, names in super().untried(choice, among):
                 yield from ((option, value, [name]) for name in names)
 
     alone = Alone(names=("a", "b"), ladders={"largest": (True,)}, common=COMMON, independent=True)

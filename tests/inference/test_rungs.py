@@ -22,7 +22,8 @@ LADDER = (0.3, 0.5, 0.7)
 def test_regions_come_out_as_from_probabilities(label_map, thresholds):
     regions = Regions.of(label_map)
     scores = torch.from_numpy(np.random.default_rng(0).random((2, 9, 8, 7), np.float32))
-    scores[:, 0, 0, :3] = torch.tensor(LADDER)  # just on a threshold is not above it
+    for region in (0, 1):  # just on a threshold is not above it
+        scores[region, 0, region, :3], scores[1 - region, 0, region, :3] = torch.tensor(LADDER), 0.1
     slabs = [(slice(0, 4), scores[..., :4]), (slice(4, 7), scores[..., 4:])]
     expected = Segmenter(regions=regions, cuts=thresholds).decide(iter(slabs), (9, 8, 7))
     rungs = rungs_of(scores, LADDER, regions)

@@ -17,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.tuning import select
 from medseg.inference.checkpoint import FORMAT, read_checkpoint, rewrite
 from medseg.io.labels import LabelMap
+from medseg.jobs import train
 from medseg.jobs.trials import Kept, Trials, filled_box
 from medseg.jobs.tune import tuned, untuned
 
@@ -121,6 +122,27 @@ def test_thresholds_and_specks_of_regions_that_overlap(tmp_path):
     assert options["postprocess"] == OFF
 
 
+@pytest.mark.parametrize(
+    ("spacing", "unit", "option", "least"),
+    [((1.0, 1.0), "px", "min_voxels", 10), ((1.0, 1.0, 2.0), "mm", "min_ml", 0.01)],
+)
+def test_sizes_are_in_pixels_or_in_millilitres(tmp_path, spacing, unit, option, least):
+    """Two parts of 36 voxels or more are right, specks of 3 are not; the largest component would lose a part."""
+    truth = np.zeros([20] * len(spacing), np.uint8)
+    truth[1:7, 1:7, ...] = truth[10:16, 10:16, ...] = 1
+    found = truth.copy()
+    found[19, :3, ...] = 1
+    if len(spacing) == 3:
+        truth[..., 1:], found[..., 1:] = 0, 0
+    label_map = LabelMap({"background": 0, "cells": 1})
+    file = tmp_path / "case.npz"
+    np.savez_compressed(file, found=found, truth=truth)
+    case = Kept(file, spacing, unit, float(np.prod(spacing)), np.array([True]), 2 * found.nbytes)
+    trials = Trials(label_map, INFERENCE, OFF)
+    space = trials.space(has_volume=case.has_volume)
+    assert select(partial(trials.scores, [case] * N), space, {}).choice == {"cells": {option: least}}
+
+
 def test_a_box_holds_all_that_is_not_background():
     arrays = np.zeros((2, 5, 6, 7), np.uint8)
     assert filled_box(arrays) == (slice(0, 1),) * 3
@@ -183,28 +205,39 @@ def test_a_checkpoint_of_an_older_format_becomes_one_of_the_present(tmp_path):
     assert description == read_checkpoint(path).content
 
 
+def write_run(folder, names, description, **dataset):
+    """A run directory, as training leaves it, beside its ``data``; these cases are its validation part."""
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": {}, "medseg": description}, folder / "checkpoints" / "best.ckpt")
+    write_split(folder, names)
+    node = yaml.safe_load((HERE.parents[1] / "conf" / "dataset" / "folder.yaml").read_text())
+    node |= {"name": "test", "root": str(folder.parent / "data"), **dataset}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"dataset": node}))
+    return folder
+
+
+def write_image(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(array, np.eye(4)).to_filename(path)
+
+
 @pytest.fixture
-def run_dir(tmp_path, monkeypatch):
-    """A run with a network that copies its input's threshold, and 24 validation cases that all have a speck."""
+def work(tmp_path, monkeypatch):
+    """A folder to work in, and networks that can be imported."""
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.chdir(tmp_path)
-    names = [f"case_{number:02d}" for number in range(N)]
-    for name, size in zip(names, range(N), strict=True):
-        image = specks(1 + size % 4)
-        for folder, array in (("images", image == 1), ("masks", truth_of() == 1)):
-            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-            nib.Nifti1Image(array.astype(np.uint8), np.eye(4)).to_filename(
-                tmp_path / "data" / folder / f"{name}.nii.gz"
-            )
-    folder = tmp_path / "run"
-    (folder / "checkpoints").mkdir(parents=True)
-    torch.save({"state_dict": {}, "medseg": content()}, folder / "checkpoints" / "best.ckpt")
-    write_split(folder, names)
-    dataset = yaml.safe_load((HERE.parents[1] / "conf" / "dataset" / "folder.yaml").read_text())
-    dataset |= {"name": "test", "root": str(tmp_path / "data"), "labels": {"background": 0, "thing": 1}}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"dataset": dataset}))
-    yield folder
+    yield tmp_path
     sys.modules.pop("thresholding", None)
+
+
+@pytest.fixture
+def run_dir(work):
+    """A run with a network that copies its input's threshold, and 24 validation cases that all have a speck."""
+    names = [f"case_{number:02d}" for number in range(N)]
+    for number, name in enumerate(names):
+        write_image(work / "data" / "images" / f"{name}.nii.gz", (specks(1 + number % 4) == 1).astype(np.uint8))
+        write_image(work / "data" / "masks" / f"{name}.nii.gz", (truth_of() == 1).astype(np.uint8))
+    return write_run(work / "run", names, content(), labels={"background": 0, "thing": 1})
 
 
 def write_split(folder, names):
@@ -213,7 +246,8 @@ def write_split(folder, names):
 
 
 def command(name, folder, *settings):
-    return main([name, f"checkpoint={folder}", f"trust=[{TARGET}]", "device=cpu", *settings])
+    trust = "trust=[thresholding.Threshold,thresholding.Probabilities]"
+    return main([name, f"checkpoint={folder}", trust, "device=cpu", *settings])
 
 
 def tune(folder, *settings):
@@ -247,6 +281,33 @@ def test_the_command_tunes_and_prediction_follows(run_dir, tmp_path, capsys):
     assert "nothing to undo" in capsys.readouterr().err
 
 
+def test_regions_are_tuned_from_their_probabilities(work):
+    """The network is sure at 0.65 of what is not there, and unsure at 0.35 of parts that are."""
+    names = [f"case_{number:02d}" for number in range(N)]
+    truth = truth_of()
+    for number, name in enumerate(names):
+        whole, parts = np.where(truth > 0, 0.9, 0.1), np.where(truth == 2, 0.35, 0.1)
+        whole[6:9, 6, : 3 + number % 3] = 0.65
+        for ending, array in (("a", whole), ("b", parts)):
+            write_image(work / "data" / "images" / f"{name}_{ending}.nii.gz", array.astype(np.float32))
+        write_image(work / "data" / "masks" / f"{name}.nii.gz", truth)
+    description = content(classes=CLASSES.labels, regions=NESTED.regions, channels=[["_a"], ["_b"]])
+    description["config"]["model"] = {"_target_": "thresholding.Probabilities"}
+    description["config"]["preprocessing"] = {"normalize": ["none"] * 2}
+    node = {"labels": CLASSES.labels, "regions": NESTED.regions, "channels": ["_a", "_b"]}
+    run_dir = write_run(work / "run", names, description, **node)
+    status, report = tune(run_dir)
+    assert status == 0
+    assert report["choice"]["parts"] == {"threshold": 0.3}
+    assert len(report["choice"]["whole"]) == 1  # one option is enough: what is left of the rest gains nothing
+    before = [(2 * 80 / (160 + 3 * (3 + number % 3)) + 0) / 2 for number in range(N)]
+    assert report["mean_dice"] == pytest.approx({"before": np.mean(before), "after": 1})
+    command("eval", run_dir, "subset=val", "run_dir=after")
+    command("eval", run_dir, "subset=val", "run_dir=plain", "inference.threshold=0.5", "postprocess.min_ml=0")
+    for folder, expected in (("after", 1), ("plain", np.mean(before))):
+        assert json.loads(Path(folder, "metrics.json").read_text())["mean"]["dice"] == pytest.approx(expected)
+
+
 def test_nineteen_cases_are_too_few(run_dir, caplog):
     write_split(run_dir, [f"case_{number:02d}" for number in range(19)])
     before = (run_dir / "checkpoints" / "best.ckpt").read_bytes()
@@ -278,6 +339,14 @@ def test_wrong_settings_are_refused_before_anything_is_written(run_dir, settings
     assert command("eval", run_dir, *settings) == 1
     assert message in capsys.readouterr().err
     assert not (run_dir.parent / "outputs").exists()
+
+
+def test_options_of_classes_are_checked_before_training(small, tmp_path):
+    config = small(2)
+    config["postprocess"]["classes"] = {"cor": {"largest": True}}
+    with pytest.raises(MedsegError, match=r"classes\.cor.*'core'"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()
 
 
 def test_tuning_names_a_checkpoint_that_cannot_be_tuned(tmp_path):
