@@ -68,6 +68,13 @@ KEYS: dict[str, Key] = {
         ("test", "val", "train", "all"),
         null="test of the checkpoint's own data, all of another's",
     ),
+    "tune": Key(
+        TEXT,
+        "choose post-processing, and thresholds of regions, on the validation cases and save them with the checkpoint; "
+        "or undo that",
+        ("postprocess", "undo"),
+        null="evaluate",
+    ),
     "trust": Key(TEXTS, "targets beyond medseg's own that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
@@ -168,6 +175,7 @@ KEYS: dict[str, Key] = {
     "inference.overlap": Key(NUMBER, "overlap of neighbouring windows", "[0, 1)"),
     "inference.tta": Key(BOOL, "test-time augmentation by mirroring"),
     "inference.threshold": Key(NUMBER, "probability that makes a voxel foreground", "(0, 1)", null="likeliest class"),
+    "inference.thresholds": Key(NUMBERS_BY_NAME, "thresholds of single regions, by region", "(0, 1)"),
     "inference.batch_size": Key(INT, "windows in a batch", "[1, inf)"),
     # postprocess
     "postprocess.largest": Key(BOOL, "keep the largest component of each class"),
@@ -175,6 +183,7 @@ KEYS: dict[str, Key] = {
     "postprocess.min_voxels": Key(INT, "drop components smaller than this, in voxels", "[0, inf)"),
     "postprocess.fill_holes": Key(BOOL, "fill holes enclosed by a class"),
     "postprocess.smooth_mm": Key(NUMBER, "width of border smoothing, in mm", "[0, inf)"),
+    "postprocess.classes": Key(MAPPING, "of single classes or regions their own of these, smoothing excepted"),
 }
 
 _PROBABILITY = Key(NUMBER, "share of the samples that it changes", "[0, 1]")

@@ -4,7 +4,7 @@ A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["m
 loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from medseg import __version__
 from medseg.errors import MedsegError
+from medseg.io.atomic import replacing
 from medseg.io.labels import LabelMap
 
-FORMAT = 2
+FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
 AVERAGE = "average."  # and its average over the last steps
 
@@ -95,6 +96,27 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MedsegError: the file is missing, damaged, no checkpoint, not medseg's, or of a newer format.
     """
     file = locate(path)
+    raw = load(file)
+    return Checkpoint(file, upgraded(raw["medseg"]), network_weights(raw.get("state_dict", {})))
+
+
+def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Give a checkpoint another description, whole or not at all; its weights stay the same bit for bit.
+
+    ``change`` takes the description, in the present format, and returns the new one.
+
+    Raises:
+        MedsegError: as ``read_checkpoint``, or the file cannot be written.
+    """
+    file = locate(path).resolve()  # a link stays one
+    raw = load(file)
+    raw["medseg"] = {**change(upgraded(raw["medseg"])), "format": FORMAT}
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        torch.save(raw, stream)
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Return all that a checkpoint file holds, checked to be medseg's and of a format that is known."""
     try:
         raw = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes torch raise almost anything
@@ -107,19 +129,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
             f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
-    return Checkpoint(file, upgraded(content), network_weights(raw.get("state_dict", {})))
+    return dict(raw)
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """Return the description of an older format as one of the present format."""
     if content["format"] == FORMAT:
         return content
-    config = content["config"]  # format 1 knew neither regions nor slices of volumes nor other grids
-    later: dict[str, dict[str, Any]] = {
+    later: dict[str, dict[str, Any]] = {  # format 1 knew neither slices of volumes nor other grids,
         "plan": {"slice_axis": None, "context": 0},
         "dataset": {"geometry": "error", "reference": 0},
+        "inference": {"thresholds": {}},  # and format 2 no options of single classes
+        "postprocess": {"classes": {}},
     }
-    config |= {node: {**values, **config[node]} for node, values in later.items()}
+    config = content["config"] | {node: {**values, **content["config"][node]} for node, values in later.items()}
+    if content["format"] == 2:
+        return {**content, "config": config}
     channels = [[ending] for ending in content["channels"]] if content["channels"] else None
     return {**content, "config": config, "channels": channels, "regions": None, "region_order": None}
 

@@ -7,9 +7,10 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from medseg.inference.class_options import by_number, cuts
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Scorer
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
@@ -104,5 +105,10 @@ def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: Labe
 
 
 def make_segmenter(inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap) -> Segmenter:
-    """Return how probabilities become labels."""
-    return Segmenter(threshold=inference["threshold"], postprocess=postprocess, regions=Regions.of(label_map))
+    """Return how probabilities become labels; MedsegError where options of single classes are wrong."""
+    return Segmenter(
+        threshold=inference["threshold"],
+        cuts=cuts(inference, label_map, EVEN),
+        postprocess=by_number(postprocess, label_map),
+        regions=Regions.of(label_map),
+    )

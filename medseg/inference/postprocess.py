@@ -3,7 +3,9 @@
 Every step works inside the bounding boxes of the classes, so that its cost follows the findings and not the scan.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal
 
@@ -19,6 +21,20 @@ TRUNCATE = 4.0
 """Where the Gaussian kernel ends, in sigmas."""
 
 
+@dataclass(frozen=True)
+class Rule:
+    """How one class is cleaned; ``minimum`` is in voxels."""
+
+    largest: bool
+    minimum: int
+    fill_holes: bool
+
+    @property
+    def removes(self) -> bool:
+        """Whether a component may go."""
+        return self.largest or self.minimum > 1
+
+
 def postprocess(
     indices: Indices,
     spacing: tuple[float, ...],
@@ -30,6 +46,7 @@ def postprocess(
     fill_holes: bool = False,
     smooth_mm: float = 0.0,
     voxel_volume: float | None = None,
+    classes: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> Indices:
     """Smooth the borders, then fill the holes, then remove components; all off returns ``indices`` itself.
 
@@ -40,17 +57,28 @@ def postprocess(
     ``largest``: of each class only the largest component stays; the rest becomes background.
     ``min_ml``, ``min_voxels``: components of a class below either size become background.
     ``voxel_volume``: in mm³, where axes are sheared; None: the product of the spacing.
+    ``classes``: by class index its own ``fill_holes``, ``largest``, ``min_ml`` and ``min_voxels``, in place of those
+    for all.
 
     Components are connected through faces, edges and corners, as in nnU-Net and Metrics Reloaded; a hole must not
     leak through a face. Raises MedsegError for ``min_ml`` where there is no volume: in pixels or on a single slice.
     """
-    minimum = max(min_voxels, _voxels(min_ml, spacing, unit, prod(spacing) if voxel_volume is None else voxel_volume))
+    volume = prod(spacing) if voxel_volume is None else voxel_volume
+
+    def rule(options: Mapping[str, Any]) -> Rule:
+        minimum = max(options["min_voxels"], _voxels(options["min_ml"], spacing, unit, volume))
+        return Rule(options["largest"], minimum, options["fill_holes"])
+
+    of_all = {"largest": largest, "min_ml": min_ml, "min_voxels": min_voxels, "fill_holes": fill_holes}
+    common = rule(of_all)
+    own = {index: rule({**of_all, **options}) for index, options in (classes or {}).items()}
+    every, rules = [common, *own.values()], defaultdict(lambda: common, own)
     if smooth_mm > 0:
         indices = smoothed(indices, tuple(smooth_mm / step for step in spacing))
-    if fill_holes:
-        indices = filled(indices)
-    if largest or minimum > 1:
-        indices = without_specks(indices, minimum, largest=largest)
+    if any(one.fill_holes for one in every):
+        indices = filled(indices, rules)
+    if any(one.removes for one in every):
+        indices = without_specks(indices, rules)
     return indices
 
 
@@ -82,29 +110,32 @@ def _blurred_winner(indices: Indices, sigma: tuple[float, ...], reach: list[int]
     return winner
 
 
-def filled(indices: Indices) -> Indices:
+def filled(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
     """Give every piece of background that one class encloses to that class, the innermost where classes nest."""
     from scipy.ndimage import binary_fill_holes
 
     result = indices.copy()
-    for index, box in sorted(_boxes(indices), key=lambda found: _size(found[1])):
+    boxes = [(index, box) for index, box in _boxes(indices) if rules[index].fill_holes]
+    for index, box in sorted(boxes, key=lambda found: _size(found[1])):
         holes = binary_fill_holes(indices[box] == index) & (result[box] == 0)
         result[box][holes] = index
     return result
 
 
-def without_specks(indices: Indices, minimum: int, *, largest: bool) -> Indices:
-    """Remove each class's components below ``minimum`` voxels, and with ``largest`` all but its largest one."""
+def without_specks(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
+    """Remove each class's components below its ``minimum``, and with ``largest`` all but its largest one."""
     from scipy.ndimage import generate_binary_structure, label
 
     touching = generate_binary_structure(indices.ndim, indices.ndim)  # faces, edges and corners
     result = indices.copy()
     for index, box in _boxes(indices):
+        if not rules[index].removes:
+            continue
         components, _ = label(indices[box] == index, touching)
         sizes = np.bincount(components.ravel())
         sizes[0] = 0  # what is not of this class
-        keep = sizes >= minimum
-        if largest:
+        keep = sizes >= rules[index].minimum
+        if rules[index].largest:
             keep &= np.arange(len(sizes)) == sizes.argmax()
         keep[0] = True
         result[box][~keep[components]] = 0

@@ -14,6 +14,7 @@ from torch import Tensor
 from medseg.config import resolve
 from medseg.device import autocast, pick_device, pick_precision
 from medseg.errors import MedsegError
+from medseg.inference.class_options import inference_over, postprocess_over
 from medseg.inference.model import Model, make_segmenter, scorer_of
 from medseg.inference.models import read_models
 from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk
@@ -112,15 +113,16 @@ class Predictor:
         self.label_map, self.endings = first.label_map, first.endings
         self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
         self.reading = resolve(reading or {}, first.reading)
-        wanted = resolve(inference or {}, first.inference)
-        self.segmenter = make_segmenter(wanted, resolve(postprocess or {}, first.postprocess), self.label_map)
+        wanted = [inference_over(inference or {}, model.inference) for model in models]
+        cleaning = postprocess_over(postprocess or {}, first.postprocess)
+        self.segmenter = make_segmenter(wanted[0], cleaning, self.label_map)
         self.groups = grouped(models, inference or {})
         self.scratch = scratch
         for model in models:
             model.network.to(self.device).eval()
         self.recipe = {
-            "inference": [resolve(inference or {}, model.inference) for model in models],
-            "postprocess": self.segmenter.postprocess,
+            "inference": wanted,
+            "postprocess": cleaning,
             "precision": self.precision,
             "reading": self.reading,
         }

@@ -28,11 +28,14 @@ class Segmenter:
         threshold: foreground where its probability (one minus the background's) exceeds this, the likeliest foreground
             class there; None: the likeliest of all classes. A region is where its own probability exceeds this; None:
             0.5.
-        postprocess: arguments of ``medseg.inference.postprocess.postprocess``, applied to each region by itself.
+        cuts: of each region its own threshold; none: that of all.
+        postprocess: arguments of ``medseg.inference.postprocess.postprocess``; of regions that overlap each is cleaned
+            by itself, as the class of its place counted from one.
         regions: what the network's outputs are, where they are no classes that exclude each other.
     """
 
     threshold: float | None = None
+    cuts: Sequence[float] = ()
     postprocess: dict[str, Any] = field(default_factory=dict)
     regions: Regions | None = None
 
@@ -57,7 +60,7 @@ class Segmenter:
         for place, scores in slabs:
             for watch in watches:
                 watch(place, scores)
-            found = (scores > self.cut).to(torch.uint8) if kinds else self.classes(scores)
+            found = self.above(scores).to(torch.uint8) if kinds else self.classes(scores)
             labels[..., place] = found.cpu().numpy()
         return labels
 
@@ -77,19 +80,19 @@ class Segmenter:
         if decided.ndim == len(spacing):
             return cleaned(decided)
         assert self.regions is not None  # or there would be no mask for each
-        return self.regions.paint([cleaned(mask) > 0 for mask in decided])
+        return self.regions.paint([cleaned(mask * np.uint8(place)) > 0 for place, mask in enumerate(decided, 1)])
 
-    @property
-    def cut(self) -> float:
-        """The probability above which a region is there."""
-        return EVEN if self.threshold is None else self.threshold
+    def above(self, scores: Tensor) -> Tensor:
+        """Tell where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""
+        cuts = self.cuts or [EVEN if self.threshold is None else self.threshold]
+        return scores > torch.tensor(cuts, dtype=scores.dtype, device=scores.device).view(-1, *[1] * (scores.ndim - 1))
 
     def classes(self, scores: Tensor) -> Tensor:
         """Turn probabilities (K, *) of classes, or of regions that exclude each other, into class indices (*) uint8."""
         if self.regions:
-            highest, region = scores.max(0)
+            likeliest = scores.max(0).indices
             painted = torch.tensor(self.regions.painted, dtype=torch.uint8, device=scores.device)
-            return painted[region] * (highest > self.cut)
+            return painted[likeliest] * self.above(scores).gather(0, likeliest[None])[0]
         if self.threshold is None:
             return scores.argmax(0).to(torch.uint8)
         foreground = 1 - scores[0] > self.threshold

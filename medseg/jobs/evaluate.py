@@ -16,6 +16,7 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import counts
 from medseg.evaluation.overlays import overlay
 from medseg.evaluation.report import case_rows, summarise, table, write_report
+from medseg.inference.checkpoint import locate
 from medseg.inference.models import files_of
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import replacing
@@ -24,25 +25,30 @@ from medseg.io.dataset import by_id, open_dataset
 from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
 from medseg.io.splits import read_split
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.tune import tune, undo
 from medseg.preprocessing.fingerprint import read_labelled
 
 log = logging.getLogger(__name__)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate as the composed config says; return status, score (mean Dice) and seconds.
+    """Evaluate, or tune, as the composed config says; return status, score (mean Dice) and seconds.
 
     Raises:
         MedsegError: no such checkpoint or data, or no case could be read.
     """
     settings = resolve(config)
+    if settings["tune"]:
+        check_tuning(settings)
+    if settings["tune"] == "undo":
+        return undo(settings["checkpoint"])
     options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
     predictor = Predictor.load(settings["checkpoint"], **options)
     trained_in = training_run(settings["checkpoint"])
     is_own = "layout" not in settings["dataset"]
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
     dataset = open_dataset(node)
-    subset = settings["subset"] or ("test" if is_own else "all")
+    subset = part_to_use(settings, is_own)
     cases = select(
         dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
     )
@@ -51,14 +57,41 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
         write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
-        lost = dataset.problems if subset == "all" else ()
-        summary, problems = evaluate_cases(
-            predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"], lost=lost
-        )
-        result |= {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
-        result["reason"] = f"{len(problems)} case(s) failed" if problems else ""
+        if settings["tune"]:
+            result |= tune(predictor, cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
+        else:
+            lost = dataset.problems if subset == "all" else ()
+            summary, problems = evaluate_cases(
+                predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"], lost=lost
+            )
+            result |= {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
+            result["reason"] = f"{len(problems)} case(s) failed" if problems else ""
         log.info("run directory: %s", run_dir)
     return result
+
+
+def check_tuning(settings: dict[str, Any]) -> None:
+    """Refuse what tuning cannot save to, and options that it chooses itself."""
+    if not isinstance(settings["checkpoint"], str):
+        raise MedsegError(f"tune={settings['tune']} takes one checkpoint, not a list: its choice is saved in it.")
+    locate(settings["checkpoint"])
+    own = {f"postprocess.{name}": value for name, value in settings["postprocess"].items()}
+    own |= {f"inference.{name}": settings["inference"][name] for name in ("threshold", "thresholds")}
+    if given := [name for name, value in own.items() if value is not None]:
+        raise MedsegError(
+            f"tune={settings['tune']} begins with the options that the model was trained with: "
+            f"leave out {', '.join(given)}."
+        )
+
+
+def part_to_use(settings: dict[str, Any], is_own: bool) -> str:
+    """Return the part of the data to evaluate, or to tune on: of the run's own data the validation cases alone."""
+    subset, tuning = settings["subset"], settings["tune"]
+    if tuning and is_own and subset not in (None, "val"):
+        raise MedsegError(
+            f"tune={tuning} subset={subset}: options are chosen on the validation cases; leave subset out."
+        )
+    return subset or (("val" if tuning else "test") if is_own else "all")
 
 
 def training_run(checkpoint: str | Sequence[str]) -> Path | None:

@@ -16,6 +16,7 @@ from medseg.build import build, targets
 from medseg.config import escape, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
+from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
@@ -95,6 +96,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     build(planned(config, plan)["model"])  # wrong arguments show before anything is written
+    make_segmenter(settings["inference"], settings["postprocess"], classes)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)

@@ -1,4 +1,4 @@
-"""A network that needs no training: it copies its input's threshold."""
+"""Networks that need no training: they copy their input, or its threshold."""
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ class Threshold(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, 2, *) of an image (B, C, *)."""
         return torch.cat([self.value - x[:, :1], x[:, :1] - self.value], dim=1) * 20
+
+
+class Probabilities(nn.Module):
+    """Every channel is the probability of a region."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, C, *) of an image (B, C, *)."""
+        return x.clamp(1e-3, 1 - 1e-3).logit()
 
 
 TARGET = "thresholding.Threshold"
