@@ -23,7 +23,7 @@ AVERAGE = "average."  # and its average over the last steps
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at rest: its description and its weights."""
+    """A model at rest: its description and its weights, none where its network holds them already."""
 
     path: Path
     content: dict[str, Any]
@@ -99,15 +99,29 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raw = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes torch raise almost anything
         raise MedsegError(f"{file}: not a checkpoint that can be loaded safely ({first_line(error)}).") from error
-    content = raw.get("medseg") if isinstance(raw, dict) else None
+    content = checked(raw.get("medseg") if isinstance(raw, dict) else None, file, "a PyTorch file")
+    return Checkpoint(file, content, network_weights(raw.get("state_dict", {})))
+
+
+def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
+    """Return a description that a file holds as one of the present format.
+
+    Args:
+        content: what the file, such as "a PyTorch file", has as its entry "medseg".
+        file: where it was found.
+        kind: what the file is.
+
+    Raises:
+        MedsegError: it is no description, or of a newer format.
+    """
     if not isinstance(content, dict) or not {"format", "version", "config", "classes", "channels"} <= content.keys():
-        raise MedsegError(f"{file}: a PyTorch file, but not a medseg checkpoint (it has no 'medseg' entry).")
+        raise MedsegError(f"{file}: {kind}, but not a medseg checkpoint (it has no 'medseg' entry).")
     if content["format"] > FORMAT:
         raise MedsegError(
             f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
             f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
-    return Checkpoint(file, upgraded(content), network_weights(raw.get("state_dict", {})))
+    return upgraded(content)
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +135,8 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     }
     config |= {node: {**values, **config[node]} for node, values in later.items()}
     channels = [[ending] for ending in content["channels"]] if content["channels"] else None
-    return {**content, "config": config, "channels": channels, "regions": None, "region_order": None}
+    added = {"format": FORMAT, "config": config, "channels": channels, "regions": None, "region_order": None}
+    return {**content, **added}
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

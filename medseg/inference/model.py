@@ -7,13 +7,15 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from medseg.inference.checkpoint import Checkpoint
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, patch_in_volume
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.geometry import Geometry
+from medseg.preprocessing.preprocessor import Preprocessor
 
 
 class Preparation(Protocol):
@@ -50,6 +52,7 @@ class Model:
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
         postprocess: likewise.
+        description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
     """
 
     path: Path
@@ -66,12 +69,34 @@ class Model:
     precision: str = "auto"
     inference: dict[str, Any]
     postprocess: dict[str, Any] = field(default_factory=dict)
+    description: dict[str, Any] | None = None
 
     @property
     def grid(self) -> tuple[Any, ...]:
         """What must be equal for models to go over a scan together, window by window."""
         context = tuple(self.context or ())
         return self.preprocessor.config, tuple(self.patch_size), context, tuple(self.mirror_axes), self.averaging
+
+
+def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
+    """Return the model that a checkpoint describes, with its network."""
+    config = checkpoint.content["config"]
+    return Model(
+        path=checkpoint.path,
+        network=network,
+        logits=logits_of(network, config["plan"]),
+        preprocessor=Preprocessor(**config["preprocessing"]),
+        patch_size=patch_in_volume(config["plan"]),
+        context=context_in_volume(config["plan"]),
+        mirror_axes=config["plan"]["mirror_axes"],
+        label_map=checkpoint.label_map,
+        endings=checkpoint.content["channels"],
+        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
+        precision=config["trainer"]["precision"],
+        inference=config["inference"],
+        postprocess=config["postprocess"],
+        description=checkpoint.content,
+    )
 
 
 def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:

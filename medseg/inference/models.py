@@ -8,9 +8,8 @@ from torch import nn
 from medseg.build import build, named_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
-from medseg.inference.model import Model
-from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
-from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.inference.model import Model, model_of
+from medseg.inference.onnx_model import read_onnx
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -19,7 +18,8 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
     """Read one model, or the members of an ensemble.
 
     Args:
-        paths: run directories, ``.ckpt`` files, or folders of runs such as a sweep over folds; one or several.
+        paths: run directories, ``.ckpt`` or ``.onnx`` files, or folders of runs such as a sweep over folds; one or
+            several.
         trust: dotted names of network classes that checkpoints may build beside those that medseg ships.
 
     Raises:
@@ -45,26 +45,13 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read_model(path: Path, trust: Collection[str]) -> Model:
-    """Read a medseg checkpoint file as a model."""
+    """Read a medseg checkpoint file, or an ONNX file of ``medseg export``, as a model."""
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     checkpoint = read_checkpoint(path)
-    config = checkpoint.content["config"]
-    network = build(config["model"], trusted=named_targets() | set(trust))
+    network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
     load_weights(network, checkpoint)
-    return Model(
-        path=checkpoint.path,
-        network=network,
-        logits=logits_of(network, config["plan"]),
-        preprocessor=Preprocessor(**config["preprocessing"]),
-        patch_size=patch_in_volume(config["plan"]),
-        context=context_in_volume(config["plan"]),
-        mirror_axes=config["plan"]["mirror_axes"],
-        label_map=checkpoint.label_map,
-        endings=checkpoint.content["channels"],
-        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
-        precision=config["trainer"]["precision"],
-        inference=config["inference"],
-        postprocess=config["postprocess"],
-    )
+    return model_of(checkpoint, network)
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
