@@ -86,7 +86,7 @@ def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; its warnings are about its own optimisations
     wanted = PROVIDERS.get(device.type)
-    there = [name for name in (wanted, PROVIDERS["cpu"]) if name in onnxruntime.get_available_providers()]
+    there = [name for name in {wanted: None, PROVIDERS["cpu"]: None} if name in onnxruntime.get_available_providers()]
     providers = [(name, {"device_id": device.index or 0} if name == PROVIDERS["cuda"] else {}) for name in there]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)

@@ -16,7 +16,7 @@ from medseg.inference import onnx_export
 from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.models import read_models
 from medseg.inference.onnx_export import write_onnx
-from medseg.inference.onnx_model import read_onnx
+from medseg.inference.onnx_model import open_session, read_onnx
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
@@ -177,7 +177,7 @@ def test_an_ensemble_gives_the_mean_of_probabilities(ensemble):
     else:
         expected, found = each.softmax(2).mean(0), logits.softmax(1)
     assert logits.isfinite().all()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=5e-4)  # float32, of logits 300 times as large
 
 
 def test_an_ensemble_predicts_what_its_checkpoints_do(ensemble):
@@ -292,15 +292,16 @@ def test_foreign_damaged_and_newer_files_are_refused(single, tmp_path):
     plan = content["config"]["plan"]
     larger = {**content, "config": {**content["config"], "plan": plan | {"patch_size": [4, *plan["patch_size"][1:]]}}}
     (tmp_path / "text.onnx").write_text("no graph")
-    for file, message in (
-        (tmp_path / "text.onnx", "not an ONNX file that can be run"),
-        (rewritten(path, tmp_path, None), "an ONNX file, but not a medseg checkpoint"),
-        (rewritten(path, tmp_path, '{"format": '), "metadata is damaged"),
-        (rewritten(path, tmp_path, json.dumps(content | {"format": 99})), "format 99"),
-        (rewritten(path, tmp_path, json.dumps(larger)), "does not fit its own description"),
+    with pytest.raises(MedsegError, match="not an ONNX file that can be run"):
+        read_models(tmp_path / "text.onnx")
+    for entry, message in (
+        (None, "an ONNX file, but not a medseg checkpoint"),
+        ('{"format": ', "metadata is damaged"),
+        (json.dumps(content | {"format": 99}), "format 99"),
+        (json.dumps(larger), "does not fit its own description"),
     ):
         with pytest.raises(MedsegError, match=message):
-            read_models(file)
+            read_models(rewritten(path, tmp_path, entry))
 
 
 def test_other_precisions_are_told_not_to_count(single, caplog):
@@ -314,9 +315,6 @@ def test_other_precisions_are_told_not_to_count(single, caplog):
 
 
 def test_a_device_that_onnxruntime_lacks_is_told(single, caplog):
-    kind, _, path = single
-    model = read_onnx(path)
-    meta = model.network(torch.zeros(2, *SHAPES[kind], device="meta"))
-    assert meta.device.type == "meta"
-    assert meta.shape == (2, 3, *SHAPES[kind][1:])
-    assert "cannot use meta here, so it computes on the CPU" in caplog.text
+    _, place = open_session(single[2], torch.device("mps"))
+    assert place == torch.device("cpu")
+    assert "cannot use mps here, so it computes on the CPU" in caplog.text

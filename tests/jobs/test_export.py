@@ -96,13 +96,20 @@ def test_the_users_case_and_noise(trained, run_export, scans, tmp_path):
     image = next(scans.iterdir())
     _, text = run_export(tmp_path / "alone.ckpt", tmp_path / "b.onnx", case=str(image))
     assert f"checked on {image}: " in text
-    assert "noise" not in text
+    assert "the check is on noise" not in text
 
 
-def test_data_that_the_user_names_must_be_there(trained, run_export, tmp_path):
-    with pytest.raises(MedsegError):
-        run_export(trained, tmp_path / "a.onnx", dataset={"root": str(tmp_path / "nowhere" / "file")})
-    assert list(tmp_path.glob("*.onnx")) == []
+def test_own_cases_that_are_gone(trained, run_export, workplace, tmp_path):
+    """Where the user says where the data are, they must be there."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    split = json.loads((run / "splits.json").read_text())
+    (run / "splits.json").write_text(json.dumps(split | {"test": ["lost"]}))
+    with pytest.raises(MedsegError, match="not in the data set:\n  - lost"):
+        run_export(run, tmp_path / "a.onnx", dataset={"root": str(workplace / "phantom")})
+    assert not (tmp_path / "a.onnx").exists()
+    _, text = run_export(run, tmp_path / "a.onnx")
+    assert "the check is on noise" in text
+    assert "- lost" in text
 
 
 def test_the_command_line(tmp_path, capsys):
