@@ -45,9 +45,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if output.suffix != SUFFIX or output.is_dir():
         raise MedsegError(f"output={output}: give the name of a file that ends in {SUFFIX}.")
     models = read_models(settings["checkpoint"], settings["trust"])
-    name, files = case_to_check(settings, models[0])
     with replacing(output) as temporary:
         write_onnx(models, temporary)
+        name, files = case_to_check(settings, models[0])
         found = check(models, temporary, files, settings["device"])
         if not found:
             raise MedsegError(

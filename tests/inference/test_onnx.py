@@ -1,6 +1,8 @@
 """ONNX files against onnxruntime and NumPy alone, and against the checkpoints that they were made of."""
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import medseg
+from medseg.build import build
 from medseg.errors import MedsegError
 from medseg.inference import onnx_export
 from medseg.inference.agreement import Agreement, agreement
@@ -23,8 +26,8 @@ from medseg.io.labels import LabelMap
 from medseg.models import UNet
 from medseg.preprocessing.preprocessor import Preprocessor
 
-CLASSES = {"background": 0, "organ": 7, "lesion": 255}
-REGIONS = {"all": ["organ", "lesion"], "core": ["lesion"]}
+CLASSES = {"background": 0, "organ": 7, "Läsion": 255}
+REGIONS = {"all": ["organ", "Läsion"], "core": ["Läsion"]}
 PREPROCESSING = {
     "resize": None, "crop": True, "normalize": ["zscore", "none"], "window": None, "denoise": None,
     "denoise_strength": 1.0,
@@ -213,6 +216,39 @@ def test_agreement_finds_what_differs(tmp_path, kind):
 )
 def test_what_is_close_enough(score, unequal, is_close):
     assert bool(Agreement(score, unequal, voxels=10_000)) == is_close
+
+
+def test_a_network_of_monai(tmp_path):
+    """It stacks the outputs of deep supervision, which it has in training only."""
+    model = {
+        "_target_": "medseg.models.monai.dynunet", "spatial_dims": 2, "in_channels": 2, "out_channels": 3, "depth": 2,
+        "base_channels": 4, "strides": [2, 2], "kernel_sizes": [3, 3, 3], "deep_supervision": True,
+    }  # fmt: skip
+    write_checkpoint(tmp_path / "a.ckpt", "2d", model=model)
+    network = build(model)
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    raw = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    torch.save(raw | {"state_dict": state}, tmp_path / "a.ckpt")
+    write_onnx(read_models(tmp_path / "a.ckpt"), tmp_path / "a.onnx")
+    patches = patches_of("2d", 3)
+    with torch.inference_mode():
+        expected = network.eval()(torch.from_numpy(patches))
+    np.testing.assert_allclose(run_alone(tmp_path / "a.onnx", patches), expected, atol=1e-4)
+
+
+def test_the_example_of_the_documentation(single, tmp_path, monkeypatch, capsys):
+    kind, checkpoint, path = single
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shutil.copy(path, tmp_path / "model.onnx")
+    patches = patches_of(kind, 1)
+    np.save(tmp_path / "window.npy", patches[0])
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example, names)
+    expected = logits_of(checkpoint, kind, patches).softmax(1)
+    np.testing.assert_allclose(names["probabilities"], expected, atol=1e-5)
+    assert capsys.readouterr().out.startswith("{'background': ")
 
 
 def test_other_grids_are_refused(tmp_path):
