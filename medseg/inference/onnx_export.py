@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg import __version__
+from medseg.build import build
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import FORMAT, first_line
 from medseg.inference.model import Model
@@ -76,7 +77,9 @@ def traced(models: Sequence[Model]) -> Any:
     Raises:
         MedsegError: the exporter cannot follow a network's code.
     """
-    network = Ensemble([model.network for model in models], regions=bool(models[0].label_map.regions)).eval()
+    network = Ensemble(
+        [without_extra_heads(model) for model in models], regions=bool(models[0].label_map.regions)
+    ).eval()
     try:
         with quiet_exporter():
             return torch.onnx.export(
@@ -94,6 +97,19 @@ def traced(models: Sequence[Model]) -> Any:
         names = sorted({described(model)["config"]["model"]["_target_"] for model in models})
         reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         raise MedsegError(f"{' or '.join(names)} cannot be exported to ONNX: {reason}") from error
+
+
+def without_extra_heads(model: Model) -> nn.Module:
+    """Return a model's network without the heads of deep supervision, which MONAI's DynUNet runs in prediction too."""
+    spec = described(model)["config"]["model"]
+    if not spec.get("deep_supervision"):
+        return model.network
+    network: nn.Module = build({**spec, "deep_supervision": False})
+    weights = model.network.state_dict()
+    if not network.state_dict().keys() <= weights.keys():
+        return model.network  # a network of the user's own, whose word means another thing
+    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    return network
 
 
 @contextmanager
