@@ -28,7 +28,14 @@ from medseg.relaunch import QUIET, single_job
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-JOBS = {"train": "train", "eval": "evaluate", "predict": "predict", "inspect": "inspect", "cache": "cache"}
+JOBS = {
+    "train": "train",
+    "eval": "evaluate",
+    "predict": "predict",
+    "inspect": "inspect",
+    "export": "export",
+    "cache": "cache",
+}
 """Commands, and the modules of ``medseg.jobs`` that do them."""
 
 WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")

@@ -44,10 +44,11 @@ class Key:
 PLANNED = "planned from the data"
 MODALITIES = ("mri", "ct", "xray", "ultrasound", "microscopy", "pet")
 NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
+COMMANDS = ("train", "eval", "predict", "inspect", "export", "cache")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 KEYS: dict[str, Key] = {
-    "command": Key(TEXT, "the job that a root config describes", ("train", "eval", "predict", "inspect", "cache")),
+    "command": Key(TEXT, "the job that a root config describes", COMMANDS),
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
@@ -56,9 +57,12 @@ KEYS: dict[str, Key] = {
     "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),
     "older_than_days": Key(NUMBER, "only files that no run has used for so long", "[0, inf)", null="of any age"),
     "outdated": Key(BOOL, "only what no run will use again: files of older formats and of killed runs"),
-    "checkpoint": Key(PATHS, "a run directory, a .ckpt file, a folder of runs, or a list of these: an ensemble"),
+    "checkpoint": Key(
+        PATHS, "a run directory, a .ckpt or .onnx file, a folder of runs, or a list of these: an ensemble"
+    ),
     "input": Key(PATH, "a scan, or a folder of scans"),
-    "output": Key(PATH, "the folder for masks"),
+    "output": Key(PATH, "the folder for masks, or the .onnx file to export to"),
+    "case": Key(PATHS, "the scan to check an export on, one file or one a channel", null="one of the run's own"),
     "skip_done": Key(BOOL, "leave out scans whose results are there, made of the same files and settings"),
     "save_probabilities": Key(BOOL, "also write the probabilities of each class, a file each"),
     "predict.shard": Key(TEXT, "only this part of the scans: 2/8 is the second of eight", null="all"),

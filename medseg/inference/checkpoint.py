@@ -24,7 +24,7 @@ AVERAGE = "average."  # and its average over the last steps
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at rest: its description and its weights."""
+    """A model at rest: its description and its weights, none where its network holds them already."""
 
     path: Path
     content: dict[str, Any]
@@ -96,8 +96,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MedsegError: the file is missing, damaged, no checkpoint, not medseg's, or of a newer format.
     """
     file = locate(path)
-    raw = load(file)
-    return Checkpoint(file, upgraded(raw["medseg"]), network_weights(raw.get("state_dict", {})))
+    raw, content = load(file)
+    return Checkpoint(file, content, network_weights(raw.get("state_dict", {})))
 
 
 def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -109,27 +109,40 @@ def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]
         MedsegError: as ``read_checkpoint``, or the file cannot be written.
     """
     file = locate(path).resolve()  # a link stays one
-    raw = load(file)
-    raw["medseg"] = {**change(upgraded(raw["medseg"])), "format": FORMAT}
+    raw, content = load(file)
+    raw["medseg"] = {**change(content), "format": FORMAT}
     with replacing(file) as temporary, temporary.open("wb") as stream:
         torch.save(raw, stream)
 
 
-def load(file: Path) -> dict[str, Any]:
-    """Return all that a checkpoint file holds, checked to be medseg's and of a format that is known."""
+def load(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all that a checkpoint file holds, checked to be medseg's, and its description in the present format."""
     try:
         raw = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes torch raise almost anything
         raise MedsegError(f"{file}: not a checkpoint that can be loaded safely ({first_line(error)}).") from error
-    content = raw.get("medseg") if isinstance(raw, dict) else None
+    return raw, checked(raw.get("medseg") if isinstance(raw, dict) else None, file, "a PyTorch file")
+
+
+def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
+    """Return a description that a file holds as one of the present format.
+
+    Args:
+        content: what the file, such as "a PyTorch file", has as its entry "medseg".
+        file: where it was found.
+        kind: what the file is.
+
+    Raises:
+        MedsegError: it is no description, or of a newer format.
+    """
     if not isinstance(content, dict) or not {"format", "version", "config", "classes", "channels"} <= content.keys():
-        raise MedsegError(f"{file}: a PyTorch file, but not a medseg checkpoint (it has no 'medseg' entry).")
+        raise MedsegError(f"{file}: {kind}, but not a medseg checkpoint (it has no 'medseg' entry).")
     if content["format"] > FORMAT:
         raise MedsegError(
             f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
             f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
-    return dict(raw)
+    return upgraded(content)
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +159,8 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     if content["format"] == 2:
         return {**content, "config": config}
     channels = [[ending] for ending in content["channels"]] if content["channels"] else None
-    return {**content, "config": config, "channels": channels, "regions": None, "region_order": None}
+    added = {"format": FORMAT, "config": config, "channels": channels, "regions": None, "region_order": None}
+    return {**content, **added}
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

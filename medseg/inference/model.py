@@ -7,14 +7,16 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from medseg.inference.checkpoint import Checkpoint
 from medseg.inference.class_options import by_number, cuts
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, patch_in_volume
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.geometry import Geometry
+from medseg.preprocessing.preprocessor import Preprocessor
 
 
 class Preparation(Protocol):
@@ -52,6 +54,7 @@ class Model:
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
         postprocess: likewise.
+        description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
     """
 
     path: Path
@@ -69,12 +72,43 @@ class Model:
     precision: str = "auto"
     inference: dict[str, Any]
     postprocess: dict[str, Any] = field(default_factory=dict)
+    description: dict[str, Any] | None = None
 
     @property
     def grid(self) -> tuple[Any, ...]:
         """What must be equal for models to go over a scan together, window by window."""
         context = tuple(self.context or ())
         return self.preprocessor.config, tuple(self.patch_size), context, tuple(self.mirror_axes), self.averaging
+
+
+def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
+    """Return the model that a checkpoint describes, with its network."""
+    config = checkpoint.content["config"]
+    return Model(
+        path=checkpoint.path,
+        network=network,
+        logits=logits_of(network, config["plan"]),
+        preprocessor=Preprocessor(**config["preprocessing"]),
+        patch_size=patch_in_volume(config["plan"]),
+        context=context_in_volume(config["plan"]),
+        mirror_axes=config["plan"]["mirror_axes"],
+        label_map=checkpoint.label_map,
+        endings=checkpoint.content["channels"],
+        may_lack=drops_channels(config.get("augment") or {}),
+        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
+        precision=config["trainer"]["precision"],
+        inference=config["inference"],
+        postprocess=config["postprocess"],
+        description=checkpoint.content,
+    )
+
+
+def drops_channels(augment: dict[str, Any]) -> bool:
+    """Tell whether a network was trained with channels left out at random."""
+    specs = [
+        spec for spec in augment.get("intensity") or () if spec["_target_"] == "medseg.augmentation.ChannelDropout"
+    ]
+    return any(spec.get("probability", 1) > 0 and spec.get("channel_probability", 1) > 0 for spec in specs)
 
 
 def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:

@@ -2,16 +2,14 @@
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from medseg.build import build, named_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
-from medseg.inference.model import Model
-from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
-from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.inference.model import Model, model_of
+from medseg.inference.onnx_model import read_onnx
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -20,7 +18,8 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
     """Read one model, or the members of an ensemble.
 
     Args:
-        paths: run directories, ``.ckpt`` files, or folders of runs such as a sweep over folds; one or several.
+        paths: run directories, ``.ckpt`` or ``.onnx`` files, or folders of runs such as a sweep over folds; one or
+            several.
         trust: dotted names of network classes that checkpoints may build beside those that medseg ships.
 
     Raises:
@@ -46,35 +45,13 @@ def files_of(path: Path) -> list[Path]:
 
 
 def read_model(path: Path, trust: Collection[str]) -> Model:
-    """Read a medseg checkpoint file as a model."""
+    """Read a medseg checkpoint file, or an ONNX file of ``medseg export``, as a model."""
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     checkpoint = read_checkpoint(path)
-    config = checkpoint.content["config"]
-    network = build(config["model"], trusted=named_targets() | set(trust))
+    network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
     load_weights(network, checkpoint)
-    return Model(
-        path=checkpoint.path,
-        network=network,
-        logits=logits_of(network, config["plan"]),
-        preprocessor=Preprocessor(**config["preprocessing"]),
-        patch_size=patch_in_volume(config["plan"]),
-        context=context_in_volume(config["plan"]),
-        mirror_axes=config["plan"]["mirror_axes"],
-        label_map=checkpoint.label_map,
-        endings=checkpoint.content["channels"],
-        may_lack=drops_channels(config.get("augment") or {}),
-        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
-        precision=config["trainer"]["precision"],
-        inference=config["inference"],
-        postprocess=config["postprocess"],
-    )
-
-
-def drops_channels(augment: dict[str, Any]) -> bool:
-    """Tell whether a network was trained with channels left out at random."""
-    specs = [
-        spec for spec in augment.get("intensity") or () if spec["_target_"] == "medseg.augmentation.ChannelDropout"
-    ]
-    return any(spec.get("probability", 1) > 0 and spec.get("channel_probability", 1) > 0 for spec in specs)
+    return model_of(checkpoint, network)
 
 
 def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,103 @@
+"""``medseg export``: a checkpoint, or an ensemble, as an ONNX file that gives the same masks, or none at all."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.config import resolve
+from medseg.errors import MedsegError
+from medseg.inference.agreement import Agreement, agreement
+from medseg.inference.model import Model
+from medseg.inference.models import read_models
+from medseg.inference.onnx_export import summary, write_onnx
+from medseg.inference.onnx_model import read_onnx
+from medseg.inference.predictor import Predictor
+from medseg.io.atomic import replacing
+from medseg.io.case import Scan
+from medseg.io.dataset import open_dataset
+from medseg.io.splits import read_split
+from medseg.jobs.evaluate import saved_dataset, select, training_run
+
+log = logging.getLogger(__name__)
+
+SUFFIX = ".onnx"
+PARTS = ("test", "val", "train")
+"""Parts of a split in the order in which a case is looked for."""
+
+THICKNESS = 4
+"""Slices of made-up scans for networks that look at one at a time."""
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Export as the composed config says; return status, reason, score and seconds.
+
+    Raises:
+        MedsegError: no checkpoint, one that cannot be exported, or a file whose results differ from the checkpoint's;
+            nothing has been written then.
+    """
+    started = time.monotonic()
+    settings = resolve(config)
+    output = Path(settings["output"])
+    if output.suffix != SUFFIX or output.is_dir():
+        raise MedsegError(f"output={output}: give the name of a file that ends in {SUFFIX}.")
+    models = read_models(settings["checkpoint"], settings["trust"])
+    with replacing(output) as temporary:
+        write_onnx(models, temporary)
+        name, files = case_to_check(settings, models[0])
+        found = check(models, temporary, files, settings["device"])
+        if not found:
+            raise MedsegError(
+                f"{output}: not written, since on {name} it does not do what the checkpoint does: {found}."
+            )
+        log.info("%s: %s", output, summary(temporary))
+    log.info("checked on %s: %s", name, found)
+    return {"status": "done", "reason": "", "score": None, "seconds": round(time.monotonic() - started, 1)}
+
+
+def check(models: Sequence[Model], file: Path, scan: Scan | Sequence[Path], device: str) -> Agreement:
+    """Compare a file with the models that it was made of, in fp32 and without flips, which are not in the graph."""
+    options: dict[str, Any] = {"device": device, "precision": "fp32", "inference": {"tta": False}}
+    one, other = Predictor(models, **options), Predictor([read_onnx(file)], **options)
+    return agreement(one, other, one.prepare(scan))
+
+
+def case_to_check(settings: dict[str, Any], model: Model) -> tuple[str, Scan | Sequence[Path]]:
+    """Return a name and the files of the case that the user names, or of one of the run's own; else noise."""
+    if given := settings["case"]:
+        files = [Path(file) for file in ([given] if isinstance(given, str) else given)]
+        return str(files[0]), files
+    try:
+        return own_case(settings)
+    except MedsegError as error:
+        if settings["dataset"]["root"]:
+            raise
+        log.warning("the check is on noise, not on a real case, which case=FILE gives: %s", error)
+        return "noise", noise(model)
+
+
+def own_case(settings: dict[str, Any]) -> tuple[str, Sequence[Path]]:
+    """Return the id and the files of the first case that the run kept for its test, or else had.
+
+    Raises:
+        MedsegError: the checkpoint does not lie in its run directory, or the data are not where they were.
+    """
+    trained_in = training_run(settings["checkpoint"])
+    dataset = open_dataset(saved_dataset(settings["dataset"], trained_in))
+    assert trained_in is not None  # or its data set would be unknown
+    file = trained_in / "splits.json"
+    split = read_split(file)
+    case = select(dataset, next(part for part in PARTS if getattr(split, part)), file)[0]
+    return case.id, case.images
+
+
+def noise(model: Model) -> Scan:
+    """Return a made-up scan of one patch on the model's own grid."""
+    config = model.preprocessor.config
+    shape = [THICKNESS if size == 1 else size for size in model.patch_size]
+    spacing = [*(config["spacing"] or [1.0] * len(shape)), 1.0][:3]
+    image = np.random.default_rng(0).normal(size=(model.preprocessor.n_channels, *shape)).astype(np.float32)
+    return Scan(image, np.diag([*spacing, 1.0]), unit="px" if config["resize"] else "mm")
