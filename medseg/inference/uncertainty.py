@@ -1,0 +1,123 @@
+"""How sure a network was of each voxel, and of each case: the entropy of its probabilities.
+
+Nothing here is the chance of being wrong: networks are sure of mistakes, too. It says where to look first.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from medseg.io import nifti
+from medseg.io.atomic import replacing
+from medseg.io.case import Scan
+
+STEPS = 255
+"""An entropy of 1 in the map, which is uint8."""
+
+
+def entropy(scores: Tensor, *, regions: bool) -> Tensor:
+    """Return Shannon's entropy (*) of probabilities (K, *), from 0, sure, to 1, as good as a guess.
+
+    Of classes that exclude each other it is -Σ p log p / log K; of regions, each of which is there or not, the mean
+    over them of -(p log₂ p + (1 - p) log₂ (1 - p)).
+    """
+    if regions:
+        return (bits(scores) + bits(1 - scores)).mean(0)
+    return bits(scores).sum(0) / float(np.log2(len(scores)))
+
+
+def bits(probabilities: Tensor) -> Tensor:
+    """Return -p log₂ p, which is 0 at 0; what rounding left below 0 counts as 0."""
+    p = probabilities.float().clamp(min=0)
+    return -torch.xlogy(p, p) / float(np.log(2))
+
+
+class UncertaintyMap:
+    """The entropy of every voxel of a scan, gathered slab by slab.
+
+    >>> found = UncertaintyMap((1, 2), regions=False)
+    >>> found(slice(0, 1), torch.tensor([[[0.5]], [[0.5]]]))
+    >>> found(slice(1, 2), torch.tensor([[[1.0]], [[0.0]]]))
+    >>> found.values
+    array([[255,   0]], dtype=uint8)
+    """
+
+    def __init__(self, shape: Sequence[int], *, regions: bool) -> None:
+        self.values: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)  # entropy, 255 being 1
+        self.regions = regions
+
+    def __call__(self, place: slice, scores: Tensor) -> None:
+        """Take up the probabilities (K, *slab) of a slice along the last axis."""
+        found = entropy(scores, regions=self.regions)
+        self.values[..., place] = (found * STEPS).round().clamp(0, STEPS).to(torch.uint8).cpu().numpy()
+
+
+def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> float:
+    """Return how unsure a network was of a case, 0 to 1: the mean entropy of the foreground that it found.
+
+    The mean is over all predicted foreground and a rim of one voxel around it (neighbours by a face), where borders are
+    drawn. Where nothing was found, it is the highest entropy of any voxel: how near it came to finding something.
+
+    Args:
+        values: the map (*spatial) uint8 of ``UncertaintyMap``.
+        indices: the class indices (*spatial) that were predicted.
+    """
+    box = around_foreground(indices)
+    if box is None:
+        return round(float(values.max()) / STEPS, 4)
+    near = binary_dilation(indices[box] > 0)
+    return round(float(values[box][near].mean()) / STEPS, 4)
+
+
+def around_foreground(indices: NDArray[np.uint8]) -> tuple[slice, ...] | None:
+    """Return the box of all that is not 0 and one voxel more on each side; None where there is nothing."""
+    box = []
+    for axis in range(indices.ndim):
+        found = np.flatnonzero(indices.any(axis=tuple(other for other in range(indices.ndim) if other != axis)))
+        if not len(found):
+            return None
+        box.append(slice(max(0, found[0] - 1), found[-1] + 2))
+    return tuple(box)
+
+
+def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path:
+    """Write a map on the scan's grid, whole or not at all: NIfTI in uint8 with a slope, 0 to 1; of pictures a PNG.
+
+    ``path`` has no suffix; the file's is put behind it. A PNG is grey, 255 being 1.
+
+    Returns:
+        The file.
+
+    Raises:
+        MedsegError: it cannot be written.
+    """
+    file = path.with_name(path.name + (".png" if scan.unit == "px" else ".nii.gz"))
+    with replacing(file) as temporary:
+        if scan.unit == "px":
+            Image.fromarray(values).save(temporary)
+        else:
+            nifti.write(temporary, values, scan, slope=1 / STEPS)
+    return file
+
+
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rank, case and uncertainty of the rows that have one, the most uncertain first, equal ones by name."""
+    known = [row for row in rows if row.get("uncertainty") not in (None, "")]
+    order = sorted(known, key=lambda row: (-float(row["uncertainty"]), row["case"]))
+    return [{"rank": rank, "case": row["case"], "uncertainty": row["uncertainty"]} for rank, row in enumerate(order, 1)]
+
+
+def write_ranking(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the cases of ``predictions.csv`` as a table in the order of their uncertainty, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["rank", "case", "uncertainty"])
+        writer.writeheader()
+        writer.writerows(ranked(rows))
