@@ -5,17 +5,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import SphericalVoronoi
 
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
+from medseg.preprocessing.fingerprint import class_sizes
 
 Indices = NDArray[np.uint8]
 
 STEPS = np.array([step for step in product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
 """From a voxel to half of its 26 neighbours, one of each opposite two (13, 3)."""
-
-PART = 1 << 22  # voxels looked at once
 
 
 def columns(label_map: LabelMap) -> list[str]:
@@ -31,7 +29,7 @@ def sizes(indices: Indices, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     """
     members = memberships(label_map)
     inside = cut_to_foreground(indices)
-    voxels = {name: int(n) for name, n in zip(label_map.reported, members @ count(inside), strict=True)}
+    voxels = {name: int(n) for name, n in zip(label_map.reported, members @ class_sizes(inside), strict=True)}
     found: dict[str, Any] = {f"{name}_voxels": n for name, n in voxels.items()}
     if scan.unit != "mm" or indices.ndim != 3:
         return found
@@ -48,20 +46,11 @@ def memberships(label_map: LabelMap) -> NDArray[np.int64]:
     return table
 
 
-def count(indices: Indices) -> NDArray[np.int64]:
-    """Count the voxels of each index (256,), in parts: bincount takes eight bytes for each voxel that it is given."""
-    parts = np.array_split(indices.ravel(order="K"), 1 + indices.size // PART)
-    return np.sum([np.bincount(part, minlength=256) for part in parts], axis=0)
-
-
 def cut_to_foreground(indices: Indices) -> Indices:
     """Return the smallest box of an array that holds all that is not 0, as a view; nothing where all is 0."""
-    box = []
-    for axis in range(indices.ndim):
-        others = tuple(other for other in range(indices.ndim) if other != axis)
-        found = np.flatnonzero(indices.any(axis=others))
-        box.append(slice(found[0], found[-1] + 1) if len(found) else slice(0))
-    return indices[tuple(box)]
+    from scipy.ndimage import find_objects
+
+    return indices[next(iter(find_objects((indices > 0).view(np.uint8))), slice(0))]
 
 
 def surface_areas(indices: Indices, affine: NDArray[np.float64], members: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -106,6 +95,8 @@ def cross(padded: Indices, step: NDArray[np.int64], members: NDArray[np.int64]) 
 
 def shares(directions: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return of each line direction (n, 3) the share of the sphere that is nearer to it than to all others."""
+    from scipy.spatial import SphericalVoronoi
+
     ends = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     areas = SphericalVoronoi(np.concatenate([ends, -ends])).calculate_areas()
     return np.asarray((areas[: len(ends)] + areas[len(ends) :]) / (4 * np.pi))

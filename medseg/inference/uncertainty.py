@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from medseg.io import nifti
@@ -70,22 +69,14 @@ def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> f
         values: the map (*spatial) uint8 of ``UncertaintyMap``.
         indices: the class indices (*spatial) that were predicted.
     """
-    box = around_foreground(indices)
+    from scipy.ndimage import binary_dilation, find_objects
+
+    box = next(iter(find_objects((indices > 0).view(np.uint8))), None)
     if box is None:
         return round(float(values.max()) / STEPS, 4)
-    near = binary_dilation(indices[box] > 0)
-    return round(float(values[box][near].mean()) / STEPS, 4)
-
-
-def around_foreground(indices: NDArray[np.uint8]) -> tuple[slice, ...] | None:
-    """Return the box of all that is not 0 and one voxel more on each side; None where there is nothing."""
-    box = []
-    for axis in range(indices.ndim):
-        found = np.flatnonzero(indices.any(axis=tuple(other for other in range(indices.ndim) if other != axis)))
-        if not len(found):
-            return None
-        box.append(slice(max(0, found[0] - 1), found[-1] + 2))
-    return tuple(box)
+    around = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in box)
+    near = binary_dilation(indices[around] > 0)
+    return round(float(values[around][near].mean()) / STEPS, 4)
 
 
 def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path:

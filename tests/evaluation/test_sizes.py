@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medseg.evaluation.sizes import STEPS, columns, count, cut_to_foreground, shares, sizes, surface_areas
+from medseg.evaluation.sizes import STEPS, columns, cut_to_foreground, shares, sizes, surface_areas
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 
@@ -116,8 +116,3 @@ def test_a_surface_at_the_frame_is_that_of_the_same_body_inside() -> None:
     members = np.eye(256, dtype=np.int64)[1:2]
     for edge, larger in pairwise([cut_to_foreground(whole), whole[1:8, :, 2:7], np.pad(whole, 3)]):
         assert surface_areas(edge, np.eye(4), members) == pytest.approx(surface_areas(larger, np.eye(4), members))
-
-
-def test_counting_takes_every_index() -> None:
-    indices = np.arange(256, dtype=np.uint8).repeat(3).reshape(4, 64, 3)
-    assert count(indices.transpose(2, 0, 1)).tolist() == [3] * 256
