@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from medseg.io import nifti
 from medseg.io.atomic import replacing
 from medseg.io.case import Scan
+from medseg.io.slices import shares_file
 
 STEPS = 255
 """An entropy of 1 in the map, which is uint8."""
+SUFFIXES = (".nii.gz", ".png")
+"""Of the maps of scans and of pictures."""
+AT_ONCE = 16  # slices that are written at once
 
 
 def entropy(scores: Tensor, *, regions: bool) -> Tensor:
@@ -28,9 +31,10 @@ def entropy(scores: Tensor, *, regions: bool) -> Tensor:
     Of classes that exclude each other it is -Σ p log p / log K; of regions, each of which is there or not, the mean
     over them of -(p log₂ p + (1 - p) log₂ (1 - p)).
     """
-    if regions:
-        return (bits(scores) + bits(1 - scores)).mean(0)
-    return bits(scores).sum(0) / float(np.log2(len(scores)))
+    total = torch.zeros_like(scores[0], dtype=torch.float32)
+    for p in scores:  # one by one: all at once would take several times the memory of the scores
+        total += bits(p) + bits(1 - p) if regions else bits(p)
+    return total / (len(scores) if regions else float(np.log2(len(scores))))
 
 
 def bits(probabilities: Tensor) -> Tensor:
@@ -90,12 +94,15 @@ def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path
     Raises:
         MedsegError: it cannot be written.
     """
-    file = path.with_name(path.name + (".png" if scan.unit == "px" else ".nii.gz"))
-    with replacing(file) as temporary:
-        if scan.unit == "px":
+    if scan.unit == "px":
+        file = path.with_name(f"{path.name}.png")
+        with replacing(file) as temporary:
             Image.fromarray(values).save(temporary)
-        else:
-            nifti.write(temporary, values, scan, slope=1 / STEPS)
+        return file
+    file = path.with_name(f"{path.name}.nii.gz")
+    with shares_file(file, scan) as shares:
+        for low in range(0, values.shape[-1], AT_ONCE):
+            shares.write(values[..., low : low + AT_ONCE] / STEPS)
     return file
 
 

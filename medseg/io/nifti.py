@@ -81,19 +81,14 @@ def as_stack(
     return np.moveaxis(planes, 0, -1)[None], affine, replace(layout, shape=stored)
 
 
-def write(path: Path, values: NDArray[np.integer], like: Scan, slope: float | None = None) -> None:
-    """Write ``values`` (*spatial) with the shape, affines, codes and units of ``like``, in the smallest type.
-
-    With a ``slope`` they are read back, and shown, as that many times what is written.
-    """
+def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
+    """Write ``values`` (*spatial) with the shape, affines, codes and units of ``like``, in the smallest type."""
     values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
     if isinstance(like.layout, NiftiLayout):
         image = _in_form(values, like.layout)
     else:
         image = nib.Nifti1Image(values, like.affine)
         image.header.set_xyzt_units("mm")
-    if slope is not None:
-        image.header.set_slope_inter(slope, 0)
     nib.save(image, path)
 
 

@@ -82,11 +82,11 @@ def test_a_map_is_nifti_with_a_slope_on_the_scans_grid(shape: tuple[int, ...], t
     file = write_uncertainty(tmp_path / "a/scan", values, scan)
     assert file == tmp_path / "a/scan.nii.gz"
     found = nib.load(file)
-    np.testing.assert_allclose(found.get_fdata(), values.reshape(shape) / 255, atol=1e-6)
+    np.testing.assert_allclose(found.get_fdata(), values / 255, atol=1e-6)
     np.testing.assert_allclose(found.affine, affine)
-    assert (found.header.get_data_dtype(), found.shape) == (np.uint8, shape)
+    assert (found.header.get_data_dtype(), found.shape) == (np.uint8, values.shape)
     image = sitk.ReadImage(str(file))
-    np.testing.assert_allclose(sitk.GetArrayFromImage(image).T.reshape(shape), values.reshape(shape) / 255, atol=1e-6)
+    np.testing.assert_allclose(sitk.GetArrayFromImage(image).T, values / 255, atol=1e-6)
     assert image.GetSpacing()[:2] == pytest.approx((1, 2))
 
 
@@ -94,7 +94,8 @@ def test_a_map_of_a_picture_is_a_grey_png(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (4, 5), np.uint8)
     scan = Scan(np.zeros((3, 4, 5), np.float32), np.eye(4), "px")
     assert write_uncertainty(tmp_path / "cell.1", values, scan) == tmp_path / "cell.1.png"
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "cell.1.png")), values)
+    with Image.open(tmp_path / "cell.1.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), values)
 
 
 def test_cases_are_ranked_by_uncertainty(tmp_path: Path) -> None:
