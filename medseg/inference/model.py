@@ -51,6 +51,7 @@ class Model:
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
         postprocess: likewise.
+        training_data: what scans were like that it was trained on (see ``medseg.inference.unlike``); None: unknown.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Model:
     precision: str = "auto"
     inference: dict[str, Any]
     postprocess: dict[str, Any] = field(default_factory=dict)
+    training_data: dict[str, Any] | None = None
 
     @property
     def grid(self) -> tuple[Any, ...]:

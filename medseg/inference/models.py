@@ -66,6 +66,7 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
         precision=config["trainer"]["precision"],
         inference=config["inference"],
         postprocess=config["postprocess"],
+        training_data=checkpoint.content.get("training_data"),  # which older ones lack
     )
 
 

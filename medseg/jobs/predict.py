@@ -25,6 +25,7 @@ from medseg.inference.predictor import Mask, Predictor, Prepared
 from medseg.inference.probabilities import probability_files
 from medseg.inference.segmenter import Watch
 from medseg.inference.uncertainty import SUFFIXES, UncertaintyMap, case_uncertainty, write_uncertainty
+from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.io.atomic import leftovers, remove_unfinished, replacing
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage, pipeline
@@ -114,6 +115,7 @@ class Work:
     prepared: Prepared | None = None
     decided: NDArray[np.uint8] | None = None
     uncertainty: UncertaintyMap | None = None
+    measured: dict[str, Measured] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     kept: Record | None = None
 
@@ -129,6 +131,7 @@ class Folder:
     overlays: bool
     save_probabilities: bool
     uncertainty: bool
+    known: Sequence[Ranges]  # what the training data of each model were like
 
     @classmethod
     def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "Folder":
@@ -139,7 +142,10 @@ class Folder:
         wanted = {name: bool(settings[name]) for name in ("overlays", "save_probabilities", "uncertainty")}
         recipe = {**predictor.recipe, **wanted, "version": __version__}
         recipe["models"] = [records.file_hash(model.path) for model in models]
-        return cls(predictor, output, recipe, settings["skip_done"], **wanted)
+        known = [model.training_data for model in models if model.training_data]
+        if not known:
+            log.info("the checkpoint does not tell what its training data were like: no scan is compared with them")
+        return cls(predictor, output, recipe, settings["skip_done"], **wanted, known=known)
 
     @property
     def stages(self) -> list[Stage]:
@@ -157,6 +163,8 @@ class Folder:
             work.kept = record
         else:
             prepared = self.predictor.prepare(job.images, sorted(job.absent))
+            if self.known:
+                work.measured = of_scan(prepared.scan, job.absent)
             work.prepared = prepared if self.overlays else prepared.without_image
         work.seconds += time.monotonic() - began
         return work
@@ -194,11 +202,13 @@ class Folder:
         if self.overlays:
             draw(mask, work.job.picture)
             work.files.append(work.job.picture)
-        noted: dict[str, Any] = {}
+        row = row_of(work.job, mask, work.seconds + time.monotonic() - began)
+        if self.known:
+            sizes = of_voxels(mask.voxels, mask.scan.unit, mask.indices.ndim, mask.scan.voxel_volume)
+            row["unlike"] = shared_reasons(self.known, work.measured | sizes)
         if work.uncertainty:
-            noted["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
+            row["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
             work.files.append(write_uncertainty(work.job.uncertainty, work.uncertainty.values, mask.scan))
-        row = row_of(work.job, mask, work.seconds + time.monotonic() - began) | noted
         files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
         records.write(self.output, work.job.id, Record(work.made_of, files, row))
         return row

@@ -47,7 +47,7 @@ def write_table(output: Path, label_map: LabelMap, jobs: Sequence[Job], problems
     """
     absent = [ABSENT] if any(job.absent for job in jobs) else []
     rows = rows_of(output, jobs, problems)
-    asked = [name for name in ("uncertainty",) if any(name in row for row in rows)]
+    asked = [name for name in ("uncertainty", "unlike") if any(name in row for row in rows)]
     text = StringIO(newline="")
     names = ["case", "status", "seconds", *absent, *columns(label_map), *asked, "error"]
     writer = csv.DictWriter(text, names, extrasaction="ignore")

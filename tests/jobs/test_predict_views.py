@@ -23,7 +23,7 @@ def networks_on_path(monkeypatch):
     sys.modules.pop("thresholding", None)
 
 
-def write_checkpoint(path, dims):
+def write_checkpoint(path, dims, **further):
     """A network whose probability of the one class is softmax(±20 (x - 0.5)) of the intensity x."""
     preprocessing = {
         "spacing": None, "resize": None, "crop": False, "normalize": ["none"], "window": None, "denoise": None,
@@ -40,7 +40,7 @@ def write_checkpoint(path, dims):
     }
     content = {
         "format": 2, "version": "0", "config": config, "channels": None, "regions": None, "region_order": None,
-        "classes": {"background": 0, "thing": 1},
+        "classes": {"background": 0, "thing": 1}, **further,
     }  # fmt: skip
     torch.save({"state_dict": {}, "medseg": content}, path)
     return str(path)
@@ -128,3 +128,23 @@ def test_the_page_is_made_of_what_is_done_already(run_predict, scans, tmp_path):
     run_predict(overlays="html")
     assert (tmp_path / "masks/overlays/sure.nii.gz.png").stat().st_mtime_ns == before
     assert (tmp_path / "masks/contact_sheet.html").read_text("utf-8").count("<img") == 3
+
+
+def test_scans_unlike_the_training_data_are_flagged(run_predict, scans, tmp_path):
+    ranges = {"the left-right spacing in mm": [2, 2, 1.4, 2.9], "thing in ml": [2, 3, 1, 4]}
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", 3, training_data=ranges)
+    image = nib.load(scans / "sure.nii.gz")
+    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), np.diag([5, 1, 2, 1])), scans / "coarse.nii.gz")
+    run_predict(checkpoint=checkpoint, overlays="html")
+    rows = {row["case"]: row["unlike"] for row in table(tmp_path / "masks/predictions.csv")}
+    assert rows["sure"] == rows["broken"] == ""
+    assert rows["missed"] == "thing in ml is 0, in training 2 to 3"
+    assert rows["coarse"] == "the left-right spacing in mm is 5, in training 2 to 2"
+    assert "2 unlike the training data" in (tmp_path / "masks/contact_sheet.html").read_text("utf-8")
+
+
+def test_without_ranges_it_is_said_once_and_there_is_no_column(run_predict, scans, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run_predict()
+    assert caplog.text.count("does not tell what its training data were like") == 1
+    assert "unlike" not in table(tmp_path / "masks/predictions.csv")[0]
