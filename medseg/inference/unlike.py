@@ -78,7 +78,7 @@ def of_scan(scan: Scan, absent: Collection[int] = ()) -> dict[str, Measured]:
     """
     methods = [None if place in absent else "none" for place in range(len(scan.image))]
     order = whole(scan.affine, scan.shape).order
-    shape, spacing = (tuple(values[axis] for axis in order) for values in (scan.shape, scan.spacing))
+    shape, spacing = tuple(scan.shape[axis] for axis in order), tuple(scan.spacing[axis] for axis in order)
     return of_image(shape, spacing, scan.unit, quantiles(scan), methods)
 
 
