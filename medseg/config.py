@@ -86,7 +86,7 @@ def limits(key: Key) -> str:
         return f"{key.kind} in {key.allowed}"
     if not key.allowed:
         return key.kind
-    choices = ", ".join(map(str, key.allowed))
+    choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in key.allowed)
     return {keys.TEXTS: "a list of ", keys.TEXT_OR_TEXTS: "one, or a list, of "}.get(key.kind, "one of ") + choices
 
 
@@ -94,7 +94,7 @@ def hint(key: Key, value: Any) -> str:
     """Say what to do about a wrong value, where that is not plain."""
     if key.kind == keys.DURATION and not isinstance(value, str):
         return " Quote it: unquoted, YAML reads 12:00:00:00 as a number to base 60."
-    if key.kind in (keys.TEXT, keys.TEXT_OR_TEXTS) and isinstance(value, str):
+    if key.kind in (keys.TEXT, keys.BOOL_OR_TEXT, keys.TEXT_OR_TEXTS) and isinstance(value, str):
         return nearest(value, map(str, key.allowed)) if not isinstance(key.allowed, str) else ""
     return ""
 
@@ -166,6 +166,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     keys.INT: is_int,
     keys.NUMBER: is_number,
     keys.TEXT: is_text,
+    keys.BOOL_OR_TEXT: lambda value: is_text(value) or isinstance(value, bool),
     keys.PATH: is_text,
     keys.PATHS: lambda value: is_text(value) or (is_list(value, is_text) and bool(value)),
     keys.REGEX: is_regex,

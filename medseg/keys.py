@@ -10,6 +10,7 @@ BOOL = "true or false"
 INT = "a whole number"
 NUMBER = "a number"
 TEXT = "text"
+BOOL_OR_TEXT = "true, false or text"
 PATH = "a path"
 PATHS = "a path or a list of paths"
 REGEX = "a regular expression"
@@ -82,7 +83,10 @@ KEYS: dict[str, Key] = {
     "trust": Key(TEXTS, "targets beyond medseg's own that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
-    "overlays": Key(BOOL, "draw each mask over its scan"),
+    "overlays": Key(
+        BOOL_OR_TEXT, "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
+    ),
+    "uncertainty": Key(BOOL, "also write how unsure the model was of each voxel, and rank the cases by it"),
     "examples": Key(INT, "cases to draw with prediction and truth, from the worst to the best", "[0, inf)"),
     # dataset
     "dataset.name": Key(TEXT, "names the run's folder"),

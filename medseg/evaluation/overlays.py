@@ -1,6 +1,7 @@
 """Pictures of a scan with its classes in colour, as a radiologist is used to see them."""
 
 import colorsys
+import math
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.fingerprint import class_sizes
 
 Indices = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -35,6 +38,10 @@ LINE = 2
 DASH = 5
 GAP = 8
 FONT_SIZE = 15
+THINNED = 1 << 23
+"""Voxels among which the largest part is looked for; of larger boxes every n-th voxel along each axis is."""
+WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1300.0)}
+"""Hounsfield units shown black and white, of the usual windows."""
 WHITE = (255, 255, 255)
 CANVAS = (28, 28, 28)
 
@@ -61,17 +68,15 @@ def overlay(
 
     ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
     The truth is drawn as a white dashed contour; ``unknown`` names classes that it does not tell of. A picture is shown
-    whole. Of a volume the axial, coronal and sagittal slice with the most foreground, of the truth where there is one,
-    is shown in radiological convention (the patient's right on the left, anterior or
-    superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
+    whole. Of a volume the axial, coronal and sagittal slice with the most of the largest connected part of the
+    foreground, of the truth where there is one, is shown in radiological convention (the patient's right on the left,
+    anterior or superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
     """
     true = np.zeros_like(indices) if truth is None else truth
     panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
-    window = _window(np.concatenate([panel.picture.ravel() for panel in panels]), scan.unit)
+    window = _window(panels, scan.unit)
     scale = _scale(panels, min(scan.spacing))
-    legend = _legend(
-        scan, np.bincount(indices.ravel()), None if truth is None else np.bincount(truth.ravel()), names, unknown
-    )
+    legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(truth), names, unknown)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
 
@@ -84,6 +89,12 @@ def colour(index: int) -> Colour:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def colours(label_map: LabelMap) -> dict[str, Colour]:
+    """Return the colour of each class, or of each region that of the class that it is painted with."""
+    painted = label_map.painted or range(1, len(label_map.names))
+    return {name: colour(index) for name, index in zip(label_map.reported, painted, strict=True)}
+
+
 def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
     """A picture (C, H, W): three channels are colours, else the first one is shown."""
     picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
@@ -91,18 +102,36 @@ def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
 
 
 def _planes(scan: Scan, indices: Indices, truth: Indices) -> Iterator[Panel]:
-    """The slices of a volume with the most foreground; of a single slice, only the plane in which it lies."""
+    """The slices of a volume through the largest part; of a single slice, only the plane in which it lies."""
     volumes, spacing = _towards_lpi([scan.image[0], indices, truth], scan.affine)
-    foreground = volumes[2] > 0 if volumes[2].any() else volumes[1] > 0  # a wild prediction must not choose the view
+    shape = volumes[0].shape
+    centre = _largest_part(volumes[2] if volumes[2].any() else volumes[1])  # a wild prediction must not choose the view
     for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
         columns, rows = (other for other in range(3) if other != axis)
-        if foreground.shape[axis] > 1 and 1 in foreground.shape:
+        if shape[axis] > 1 and 1 in shape:
             continue
-        amount = np.count_nonzero(foreground, axis=(columns, rows))
-        at = int(amount.argmax()) if amount.any() else len(amount) // 2
-        extent = (foreground.shape[rows] * spacing[rows], foreground.shape[columns] * spacing[columns])
-        picture, shown, true = (np.ascontiguousarray(volume.take(at, axis).T) for volume in volumes)  # (rows, columns)
-        yield Panel(picture, shown, true, extent, sides)
+        extent = (shape[rows] * spacing[rows], shape[columns] * spacing[columns])
+        shown = (np.ascontiguousarray(volume.take(centre[axis], axis).T) for volume in volumes)  # (rows, columns)
+        picture, found, true = shown
+        yield Panel(picture, found, true, extent, sides)
+
+
+def _largest_part(indices: Indices) -> tuple[int, ...]:
+    """Of each axis of a volume, the slice with the most of the largest connected part; the middle of an empty one."""
+    from scipy.ndimage import find_objects, label
+
+    foreground = indices > 0
+    box = next(iter(find_objects(foreground.view(np.uint8))), None)
+    if box is None:
+        return tuple(length // 2 for length in indices.shape)
+    step = math.ceil((foreground[box].size / THINNED) ** (1 / 3))
+    parts, number = label(foreground[box][::step, ::step, ::step], np.ones((3, 3, 3)))
+    if number > 1:
+        part = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+    else:
+        step, part = 1, foreground[box]
+    amounts = (np.count_nonzero(part, axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
+    return tuple(span.start + step * int(amount.argmax()) for span, amount in zip(box, amounts, strict=True))
 
 
 def _towards_lpi(
@@ -120,11 +149,24 @@ def _towards_lpi(
     return [volume.transpose(order)[backwards] for volume in deep], tuple(float(spacing[axis]) for axis in order)
 
 
-def _window(values: NDArray[np.float32], unit: str) -> tuple[float, float]:
-    """Intensities that are shown black and white: 0 and 255 of a well exposed 8 bit picture, else two percentiles."""
+def _window(panels: Sequence[Panel], unit: str) -> tuple[float, float]:
+    """Intensities that are shown black and white.
+
+    0 and 255 of a well exposed 8 bit picture; of a CT, which air below -500 HU tells, the usual window of the tissue
+    that the finding is of; else two percentiles.
+    """
+    values = np.concatenate([panel.picture.ravel() for panel in panels])
     low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
-    eight_bit = unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1)
-    return (0.0, 255.0) if eight_bit and high > 127 else (low, high)
+    if unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1) and high > 127:
+        return 0.0, 255.0
+    if unit == "mm" and -500 > values.min() >= -10_000 and high > -500:
+        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.truth > 0)] for panel in panels])
+        return WINDOWS[_tissue(float(np.median(finding)) if finding.size else 0.0)]
+    return low, high
+
+
+def _tissue(hounsfield: float) -> str:
+    return "lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"
 
 
 def _scale(panels: Sequence[Panel], finest: float) -> float:
@@ -181,17 +223,19 @@ def _legend(
     names: Sequence[str],
     unknown: Collection[str] = (),
 ) -> list[tuple[Colour, str]]:
-    """A coloured entry for each class that occurs, from the voxels per class index."""
+    """A coloured entry for each class that occurs, from the voxels per class index; the largest come first."""
     entries = []
     for index in range(1, len(names)):
         predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
         if predicted or expected:
             known = "not annotated" if names[index] in unknown else _size(scan, expected)
             against = "" if true is None else f" (truth {known})"
-            entries.append((colour(index), f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"))
+            text = f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"
+            entries.append((max(predicted, expected), colour(index), text))
+    shown = [(fill, text) for _, fill, text in sorted(entries, key=lambda entry: -entry[0])]
     if true is not None and true[1:].any():
-        entries.append((WHITE, "dashed: truth"))
-    return entries or [(WHITE, "no foreground")]
+        shown.append((WHITE, "dashed: truth"))
+    return shown or [(WHITE, "no foreground")]
 
 
 def _size(scan: Scan, voxels: int) -> str:
@@ -227,14 +271,15 @@ def _compose(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]]
 
 
 def _flow(texts: Sequence[str], width: int) -> Iterator[tuple[int, int]]:
-    """Where each legend entry begins, line by line."""
-    x, y = GAP, 0
-    for text in texts:
-        length = FONT_SIZE + 3 * GAP + round(_font().getlength(text))
-        if x > GAP and x + length > width:
-            x, y = GAP, y + FONT_SIZE + GAP
-        yield x, y
-        x += length
+    """Where each legend entry begins: one after the other on a single line, or in the columns of several."""
+    lengths = [FONT_SIZE + 3 * GAP + round(_font().getlength(text)) for text in texts]
+    if GAP + sum(lengths) <= width:
+        yield from ((GAP + sum(lengths[:place]), 0) for place in range(len(texts)))
+        return
+    columns = max(1, (width - GAP) // max(lengths))
+    for place in range(len(texts)):
+        row, column = divmod(place, columns)
+        yield GAP + column * ((width - GAP) // columns), row * (FONT_SIZE + GAP)
 
 
 def _font() -> Any:

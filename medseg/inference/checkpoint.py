@@ -4,7 +4,7 @@ A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["m
 loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,19 @@ class Checkpoint:
         return LabelMap(*(self.content[name] for name in ("classes", "regions", "region_order")))
 
 
-def describe(config: dict[str, Any], label_map: LabelMap, endings: Sequence[Sequence[str]] | None) -> dict[str, Any]:
+def describe(
+    config: dict[str, Any],
+    label_map: LabelMap,
+    endings: Sequence[Sequence[str]] | None,
+    training_data: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return what is stored under ``checkpoint["medseg"]``.
 
     Args:
         config: the run's config with the plan filled in; what only concerns its machine stays behind.
         label_map: the classes with their values in mask files, and the regions.
         endings: file-name endings of the channels where each has a file of its own.
+        training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     kept = (
@@ -66,6 +72,7 @@ def describe(config: dict[str, Any], label_map: LabelMap, endings: Sequence[Sequ
         "regions": label_map.regions,
         "region_order": label_map.region_order,
         "channels": [list(channel) for channel in endings] if endings else None,
+        "training_data": dict(training_data) if training_data else None,
     }
 
 

@@ -55,6 +55,7 @@ class Model:
         inference: overlap, tta, threshold and batch_size where the user gives none.
         postprocess: likewise.
         description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
+        training_data: what scans were like that it was trained on (see ``medseg.inference.unlike``); None: unknown.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class Model:
     inference: dict[str, Any]
     postprocess: dict[str, Any] = field(default_factory=dict)
     description: dict[str, Any] | None = None
+    training_data: dict[str, Any] | None = None
 
     @property
     def grid(self) -> tuple[Any, ...]:
@@ -100,6 +102,7 @@ def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
         inference=config["inference"],
         postprocess=config["postprocess"],
         description=checkpoint.content,
+        training_data=checkpoint.content.get("training_data"),  # which older ones lack
     )
 
 

@@ -23,10 +23,13 @@ from medseg.inference.model import Model
 from medseg.inference.models import read_models
 from medseg.inference.predictor import Mask, Predictor, Prepared
 from medseg.inference.probabilities import probability_files
+from medseg.inference.segmenter import Watch
+from medseg.inference.uncertainty import SUFFIXES, UncertaintyMap, case_uncertainty, write_uncertainty
+from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.io.atomic import leftovers, remove_unfinished, replacing
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage, pipeline
-from medseg.jobs.predictions import FAILED, row_of, write_table
+from medseg.jobs.predictions import FAILED, row_of, write_table, write_views
 from medseg.jobs.records import Record
 from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
@@ -55,14 +58,16 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     may_lack = all(model.may_lack for model in models)
     source = Path(settings["input"])
     jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], may_lack=may_lack)
-    mine, names = of_shard(jobs, place, number), list(models[0].label_map.reported)
+    mine, classes = of_shard(jobs, place, number), models[0].label_map
     remove_leftovers(output, mine)
-    write_table(output, names, jobs, problems)  # to find out whether the folder can be written
+    write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:
         rows = predict_on_devices(settings, mine, output, (place, number))
     else:
-        rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, names, jobs, problems))
-    write_table(output, names, jobs, problems)
+        rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, classes, jobs, problems))
+    write_table(output, classes, jobs, problems)
+    views = {"page": settings["overlays"] == "html", "ranking": settings["uncertainty"]}
+    write_views(output, classes, jobs, problems, **views)
     return outcome(rows, problems if place == 1 else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
 
@@ -109,6 +114,8 @@ class Work:
     seconds: float = 0.0
     prepared: Prepared | None = None
     decided: NDArray[np.uint8] | None = None
+    uncertainty: UncertaintyMap | None = None
+    measured: dict[str, Measured] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     kept: Record | None = None
 
@@ -123,6 +130,8 @@ class Folder:
     skip_done: bool
     overlays: bool
     save_probabilities: bool
+    uncertainty: bool
+    known: Sequence[Ranges]  # what the training data of each model were like
 
     @classmethod
     def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "Folder":
@@ -130,10 +139,13 @@ class Folder:
         output = Path(settings["output"])
         options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
         predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
-        wanted = {name: settings[name] for name in ("overlays", "save_probabilities")}
+        wanted = {name: bool(settings[name]) for name in ("overlays", "save_probabilities", "uncertainty")}
         recipe = {**predictor.recipe, **wanted, "version": __version__}
         recipe["models"] = [records.file_hash(model.path) for model in models]
-        return cls(predictor, output, recipe, settings["skip_done"], **wanted)
+        known = [model.training_data for model in models if model.training_data]
+        if not known:
+            log.info("the checkpoint does not tell what its training data were like: no scan is compared with them")
+        return cls(predictor, output, recipe, settings["skip_done"], **wanted, known=known)
 
     @property
     def stages(self) -> list[Stage]:
@@ -151,6 +163,8 @@ class Folder:
             work.kept = record
         else:
             prepared = self.predictor.prepare(job.images, sorted(job.absent))
+            if self.known:
+                work.measured = of_scan(prepared.scan, job.absent)
             work.prepared = prepared if self.overlays else prepared.without_image
         work.seconds += time.monotonic() - began
         return work
@@ -162,7 +176,11 @@ class Folder:
         assert work.prepared is not None
         began = time.monotonic()
         with ExitStack() as files:
-            watches = []
+            watches: list[Watch] = []
+            if self.uncertainty:
+                regions = bool(self.predictor.label_map.regions)
+                work.uncertainty = UncertaintyMap(work.prepared.scan.shape, regions=regions)
+                watches.append(work.uncertainty)
             if self.save_probabilities:
                 names, folder = self.predictor.label_map.outputs, work.job.probabilities
                 watches.append(files.enter_context(probability_files(folder, names, work.prepared.scan, work.files)))
@@ -185,6 +203,12 @@ class Folder:
             draw(mask, work.job.picture)
             work.files.append(work.job.picture)
         row = row_of(work.job, mask, work.seconds + time.monotonic() - began)
+        if self.known:
+            sizes = of_voxels(mask.voxels, mask.scan.unit, mask.indices.ndim, mask.scan.voxel_volume)
+            row["unlike"] = shared_reasons(self.known, work.measured | sizes)
+        if work.uncertainty:
+            row["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
+            work.files.append(write_uncertainty(work.job.uncertainty, work.uncertainty.values, mask.scan))
         files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
         records.write(self.output, work.job.id, Record(work.made_of, files, row))
         return row
@@ -214,6 +238,7 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
 def remove_leftovers(output: Path, jobs: Sequence[Job]) -> None:
     """Remove what a killed process left half-written of these jobs, or that nobody has written to for a minute."""
     own = {path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))}
+    own |= {job.uncertainty.with_name(job.uncertainty.name + suffix) for job in jobs for suffix in SUFFIXES}
     folders = {job.probabilities for job in jobs}
     for path in leftovers(output):
         target = path.with_name(path.name.partition("-")[2])

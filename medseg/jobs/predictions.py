@@ -1,14 +1,16 @@
-"""The table of a folder of masks: ``predictions.csv``, a row a scan."""
+"""The tables and the page of a folder of masks: ``predictions.csv``, a row a scan, and what is made of it."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
+from medseg.evaluation.sizes import columns, sizes
 from medseg.inference.predictor import Mask
 from medseg.io.atomic import write_text
+from medseg.io.labels import LabelMap
 from medseg.jobs import records
 from medseg.jobs.scans import Job
 
@@ -16,41 +18,60 @@ DONE, FAILED = "done", "failed"
 ABSENT = "missing_channels"
 """Column of the channels that a scan had no file of."""
 
+Row = dict[str, Any]
 
-def row_of(job: Job, mask: Mask, seconds: float) -> dict[str, Any]:
+
+def row_of(job: Job, mask: Mask, seconds: float) -> Row:
     """Return the row of a scan that was segmented."""
-    absent = " ".join(job.absent.values())
-    return {"case": job.id, "status": DONE, "seconds": round(seconds, 2), ABSENT: absent, **dict(sizes(mask))}
+    return {
+        "case": job.id,
+        "status": DONE,
+        "seconds": round(seconds, 2),
+        ABSENT: " ".join(job.absent.values()),
+        **sizes(mask.indices, mask.scan, mask.label_map),
+    }
 
 
-def sizes(mask: Mask) -> Iterator[tuple[str, Any]]:
-    """Yield the columns that tell how large each class is."""
-    yield from ((f"{name}_voxels", value) for name, value in mask.voxels.items())
-    yield from ((f"{name}_ml", round(value, 6)) for name, value in (mask.ml or {}).items())
+def rows_of(output: Path, jobs: Sequence[Job], problems: Sequence[str]) -> list[Row]:
+    """Return a row for each file that is no scan, and for each scan that any process has recorded in this folder."""
+    kept = (records.read(output, job.id) for job in jobs)
+    failed = [{"case": "", "status": FAILED, "error": problem} for problem in problems]
+    return [*failed, *(dict(record.row) for record in kept if record is not None)]
 
 
-def write_table(output: Path, names: Sequence[str], jobs: Sequence[Job], problems: Sequence[str]) -> None:
-    """Write the table anew, of all scans that any process has recorded in this folder, and of files that are none.
+def write_table(output: Path, label_map: LabelMap, jobs: Sequence[Job], problems: Sequence[str]) -> None:
+    """Write the table anew, of all rows that there are.
 
     Raises:
         MedsegError: the folder cannot be written.
     """
     absent = [ABSENT] if any(job.absent for job in jobs) else []
-    columns = [
-        "case",
-        "status",
-        "seconds",
-        *absent,
-        *(f"{name}_ml" for name in names),
-        *(f"{name}_voxels" for name in names),
-    ]
+    rows = rows_of(output, jobs, problems)
+    asked = [name for name in ("uncertainty", "unlike") if any(name in row for row in rows)]
     text = StringIO(newline="")
-    writer = csv.DictWriter(text, [*columns, "error"], extrasaction="ignore")
+    names = ["case", "status", "seconds", *absent, *columns(label_map), *asked, "error"]
+    writer = csv.DictWriter(text, names, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({"case": "", "status": FAILED, "error": problem} for problem in problems)
-    kept = (records.read(output, job.id) for job in jobs)
-    writer.writerows(record.row for record in kept if record is not None)
+    writer.writerows(rows)
     try:
         write_text(output / "predictions.csv", text.getvalue())
     except MedsegError as error:
         raise MedsegError(f"output={output}: {error}") from error
+
+
+def write_views(
+    output: Path, label_map: LabelMap, jobs: Sequence[Job], problems: Sequence[str], *, page: bool, ranking: bool
+) -> None:
+    """Write what readers of a whole folder want: the page of all overlays, and the cases by their uncertainty."""
+    from medseg.evaluation.contact_sheet import contact_sheet
+    from medseg.evaluation.overlays import colours
+    from medseg.inference.uncertainty import write_ranking
+
+    rows = rows_of(output, jobs, problems)
+    if page:
+        done = {row["case"] for row in rows if row["status"] == DONE}
+        pictures = {job.id: job.picture for job in jobs if job.id in done}
+        title = f"Masks in {output.resolve().name}"
+        write_text(output / "contact_sheet.html", contact_sheet(rows, pictures, colours(label_map), output, title))
+    if ranking:
+        write_ranking(output / "uncertainty.csv", rows)

@@ -22,6 +22,7 @@ class Job:
     mask: Path
     picture: Path
     probabilities: Path
+    uncertainty: Path
     absent: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -67,7 +68,14 @@ def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) ->
     """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
     form = images[min(reference, len(images) - 1)]
     mask = Path(name).parent / mask_name(Path(Path(name).name + form.name[len(stem(form)) :]))
-    return Job(name, images, output / mask, output / "overlays" / f"{mask}.png", output / "probabilities" / name)
+    return Job(
+        name,
+        images,
+        output / mask,
+        picture=output / "overlays" / f"{mask}.png",
+        probabilities=output / "probabilities" / name,
+        uncertainty=output / "uncertainty" / name,
+    )
 
 
 def refuse_overwriting(jobs: Sequence[Job]) -> None:

@@ -18,6 +18,7 @@ from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
 from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
+from medseg.inference.unlike import training_ranges
 from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
@@ -40,16 +41,23 @@ from medseg.training.selection import Selection
 
 log = logging.getLogger(__name__)
 
+TRAINING_DATA = "training_data.json"
+"""What the training scans are like, in a run's directory."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """A training about to begin or to go on: its directory, its settings with the plan filled in, its cases."""
+    """A training about to begin or to go on: its directory, its settings with the plan filled in, its cases.
+
+    ``training_data`` is what the scans are like (see ``medseg.inference.unlike``).
+    """
 
     directory: Path
     settings: dict[str, Any]
     dataset: Dataset
     label_map: LabelMap
     split: Split
+    training_data: dict[str, Any]
 
     @property
     def last(self) -> Path:
@@ -103,7 +111,11 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     write_json(run_dir / "plan.json", plan)
     write_environment(run_dir / "environment.json")
     split.save(run_dir / "splits.json", fingerprint.hashes, settings["seed"])
-    return Run(run_dir, planned(config, plan), dataset, classes, split)
+    filled = planned(config, plan)
+    trained_on = Fingerprint({name: fingerprint.cases[name] for name in split.train})
+    ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
+    write_json(run_dir / TRAINING_DATA, ranges)
+    return Run(run_dir, filled, dataset, classes, split, ranges)
 
 
 def plan_run(
@@ -170,7 +182,9 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     if missing := sorted({*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}):
         raise MedsegError(f"{directory}: {len(missing)} of its cases are no longer in the data:\n{listing(missing)}")
     plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
-    run = Run(directory, planned(config, plan), dataset, classes, split)
+    noted = directory / TRAINING_DATA  # runs of older versions have none
+    ranges = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    run = Run(directory, planned(config, plan), dataset, classes, split, ranges)
     if settings["resume"] and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     for path in leftovers(directory) if settings["resume"] and is_first_process() else ():
@@ -196,7 +210,7 @@ def fit(run: Run) -> dict[str, Any]:
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
-    module = make_module(settings, run.label_map, run.dataset.endings, progress, selection)
+    module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress, selection)
     trainer = make_trainer(settings, run.directory, callbacks)

@@ -57,8 +57,9 @@ def make_module(
     endings: Sequence[Sequence[str]] | None,
     progress: Progress,
     selection: Selection,
+    training_data: dict[str, Any] | None = None,
 ) -> SegmentationModule:
-    """Build network, loss, schedule and augmentation."""
+    """Build network, loss, schedule and augmentation; ``training_data`` goes into the checkpoint."""
     augment, wanted = settings["augment"], settings["trainer"]
     device = pick_device(wanted["accelerator"])
     spatial = [augment["spatial"]] if augment["spatial"] else []
@@ -73,7 +74,7 @@ def make_module(
         progress=progress,
         selection=selection,
         label_map=label_map,
-        content=describe(settings, label_map, endings),
+        content=describe(settings, label_map, endings, training_data),
         averaging=wanted["averaging"],
         fused=can_fuse(device, pick_precision(wanted["precision"], device)),
         memory_format=memory_format(settings),

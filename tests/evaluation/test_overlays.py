@@ -83,16 +83,33 @@ def test_letters_stand_at_their_sides() -> None:
         assert ((top + bottom) / 2, (left + right) / 2) == pytest.approx((row, column), abs=5)
 
 
-def test_slices_with_the_most_foreground_are_shown_or_the_middle() -> None:
-    image = np.arange(1000, dtype=np.float32).reshape(1, 10, 10, 10)
-    scan, indices = Scan(image, np.eye(4)), np.zeros((10, 10, 10), np.uint8)
-    indices[2, 3, 4] = 1
-    indices[[7, 7, 6], [8, 7, 7], 8] = 2
-    corner = [float(panel.picture.min()) for panel in overlays._planes(scan, indices, np.zeros_like(indices))]
-    assert corner == [8, 70, 700]  # the picture counts i j k as decimals: k=8, j=7, i=7
-    nothing = np.zeros_like(indices)
-    middle = [float(panel.picture.min()) for panel in overlays._planes(scan, nothing, nothing)]
-    assert middle == [4, 40, 400]
+def corners(image: np.ndarray, indices: np.ndarray) -> list[float]:
+    """The lowest value of each panel."""
+    scan = Scan(image, np.eye(4))
+    return [float(panel.picture.min()) for panel in overlays._planes(scan, indices, np.zeros_like(indices))]
+
+
+def test_slices_through_the_largest_part_are_shown_or_the_middle() -> None:
+    image = np.arange(1000, dtype=np.float32).reshape(1, 10, 10, 10)  # counts i j k as decimals
+    indices = np.zeros((10, 10, 10), np.uint8)
+    assert corners(image, indices) == [4, 40, 400]
+    indices[[7, 7, 6], [8, 7, 7], 8] = 2  # one part of three voxels, joined by an edge
+    assert corners(image, indices) == [8, 70, 700]
+    indices[::2, 0, 0] = indices[0, ::2, 0] = indices[0, 0, ::2] = 1  # scattered voxels, more of them
+    assert corners(image, indices) == [8, 70, 700]
+
+
+def test_the_largest_part_of_many_voxels_is_found_among_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overlays, "THINNED", 1000)
+    indices = np.zeros((50, 60, 70), np.uint8)
+    indices[5:15, 5:15, 5:15] = 1
+    indices[30:49, 30:55, 30:69] = 2
+    assert all(30 <= at < 49 for at in overlays._largest_part(indices))
+    indices[30:49] = 0
+    assert all(5 <= at < 15 for at in overlays._largest_part(indices))
+    sparse = np.zeros((50, 60, 70), np.uint8)
+    sparse[1, 1, 1] = sparse[48, 58, 68] = 1  # too small to be met
+    assert overlays._largest_part(sparse) in {(1, 1, 1), (48, 58, 68)}
 
 
 def test_a_single_slice_is_shown_as_the_plane_it_lies_in() -> None:
@@ -136,6 +153,19 @@ def test_dark_and_deep_images_are_windowed() -> None:
         assert inside.max() > 245
 
 
+@pytest.mark.parametrize(("tissue", "window"), [(-700, (-1350, 150)), (50, (-160, 240)), (600, (-500, 1300))])
+def test_ct_is_shown_in_the_window_of_the_finding(tissue: int, window: tuple[float, float]) -> None:
+    image = np.linspace(-1000, 1000, 8**3, dtype=np.float32).reshape(1, 8, 8, 8)
+    indices = np.zeros((8, 8, 8), np.uint8)
+    indices[2:5, 2:5, 2:5] = 1
+    image[0, 2:5, 2:5, 2:5] = tissue
+    panels = list(overlays._planes(Scan(image, np.eye(4)), indices, np.zeros_like(indices)))
+    assert overlays._window(panels, "mm") == window
+    for panel in panels:
+        panel.indices[:] = 0
+    assert overlays._window(panels, "mm") == (-160, 240)
+
+
 def test_truth_is_a_white_dashed_line_where_it_belongs() -> None:
     scan = Scan(np.full((1, 64, 64), 90, np.float32), np.eye(4), "px")
     truth = np.zeros((64, 64), np.uint8)
@@ -168,6 +198,16 @@ def test_a_long_legend_stays_on_the_canvas() -> None:
     assert (np.asarray(picture)[-GAP // 2 :] == overlays.CANVAS).all()  # the last line ends above the lower margin
 
 
+def test_a_legend_of_several_lines_stands_in_columns_and_does_not_overlap() -> None:
+    texts = [f"class {'x' * (index % 5)}: {index} ml" for index in range(30)]
+    places = list(overlays._flow(texts, 700))
+    widest = max(overlays._font().getlength(text) for text in texts)
+    across = sorted({x for x, _ in places})
+    assert len(across) == 700 // (15 + 3 * GAP + widest)
+    assert np.diff(across).min() >= 15 + GAP + widest
+    assert len(set(places)) == 30
+
+
 def _seen(colours: tuple[tuple[int, int, int], ...], deficiency: np.ndarray) -> np.ndarray:
     """CIE Lab of colours under a colour vision deficiency (Machado et al., IEEE TVCG 15, 2009, severity 1)."""
     srgb = np.array(colours) / 255
@@ -189,6 +229,7 @@ def test_palette_is_distinct_for_every_eye(deficiency: np.ndarray) -> None:
     apart = np.linalg.norm(lab[:, None] - lab, axis=-1) + 1000 * np.eye(len(lab))
     assert len(PALETTE) >= 20
     assert apart.min() > 12
+    assert apart[:8, :8].min() > 15  # the seven of Okabe and Ito and one more
 
 
 def test_colours_go_on_past_the_palette() -> None:
@@ -209,4 +250,4 @@ def test_the_truth_chooses_the_view_and_what_is_not_annotated_is_said() -> None:
     legend = overlays._legend(
         Scan(np.zeros((1, *shape), np.float32), np.eye(4)), found, true, ["b", "one", "two"], ["two"]
     )
-    assert legend[1][1] == "two: 0.512 ml (truth not annotated)"
+    assert legend[0][1] == "two: 0.512 ml (truth not annotated)"

@@ -28,6 +28,13 @@ def test_a_run_leaves_everything_that_its_directory_promises(trained):
     assert not list(trained.rglob(".*"))  # no temporary file stays behind
 
 
+def test_the_checkpoint_tells_what_the_training_data_were_like(trained):
+    content = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["medseg"]
+    assert content["training_data"] == json.loads((trained / "training_data.json").read_text())
+    lowest, highest, least, most = content["training_data"]["core in " + ("ml" if "3d" in trained.name else "px")]
+    assert 0 <= least <= lowest <= highest <= most
+
+
 def test_result_and_report_agree(trained):
     result = json.loads((trained / "result.json").read_text())
     report = json.loads((trained / "test" / "metrics.json").read_text())

@@ -1,0 +1,121 @@
+"""How sure a network was of each voxel, and of each case: the entropy of its probabilities.
+
+Nothing here is the chance of being wrong: networks are sure of mistakes, too. It says where to look first.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from medseg.io.atomic import replacing
+from medseg.io.case import Scan
+from medseg.io.slices import shares_file
+
+STEPS = 255
+"""An entropy of 1 in the map, which is uint8."""
+SUFFIXES = (".nii.gz", ".png")
+"""Of the maps of scans and of pictures."""
+AT_ONCE = 16  # slices that are written at once
+
+
+def entropy(scores: Tensor, *, regions: bool) -> Tensor:
+    """Return Shannon's entropy (*) of probabilities (K, *), from 0, sure, to 1, as good as a guess.
+
+    Of classes that exclude each other it is -Σ p log p / log K; of regions, each of which is there or not, the mean
+    over them of -(p log₂ p + (1 - p) log₂ (1 - p)).
+    """
+    total = torch.zeros_like(scores[0], dtype=torch.float32)
+    for p in scores:  # one by one: all at once would take several times the memory of the scores
+        total += bits(p) + bits(1 - p) if regions else bits(p)
+    return total / (len(scores) if regions else float(np.log2(len(scores))))
+
+
+def bits(probabilities: Tensor) -> Tensor:
+    """Return -p log₂ p, which is 0 at 0; what rounding left below 0 counts as 0."""
+    p = probabilities.float().clamp(min=0)
+    return -torch.xlogy(p, p) / float(np.log(2))
+
+
+class UncertaintyMap:
+    """The entropy of every voxel of a scan, gathered slab by slab.
+
+    >>> found = UncertaintyMap((1, 2), regions=False)
+    >>> found(slice(0, 1), torch.tensor([[[0.5]], [[0.5]]]))
+    >>> found(slice(1, 2), torch.tensor([[[1.0]], [[0.0]]]))
+    >>> found.values
+    array([[255,   0]], dtype=uint8)
+    """
+
+    def __init__(self, shape: Sequence[int], *, regions: bool) -> None:
+        self.values: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)  # entropy, 255 being 1
+        self.regions = regions
+
+    def __call__(self, place: slice, scores: Tensor) -> None:
+        """Take up the probabilities (K, *slab) of a slice along the last axis."""
+        found = entropy(scores, regions=self.regions)
+        self.values[..., place] = (found * STEPS).round().clamp(0, STEPS).to(torch.uint8).cpu().numpy()
+
+
+def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> float:
+    """Return how unsure a network was of a case, 0 to 1: the mean entropy of the foreground that it found.
+
+    The mean is over all predicted foreground and a rim of one voxel around it (neighbours by a face), where borders are
+    drawn. Where nothing was found, it is the highest entropy of any voxel: how near it came to finding something.
+
+    Args:
+        values: the map (*spatial) uint8 of ``UncertaintyMap``.
+        indices: the class indices (*spatial) that were predicted.
+    """
+    from scipy.ndimage import binary_dilation, find_objects
+
+    box = next(iter(find_objects((indices > 0).view(np.uint8))), None)
+    if box is None:
+        return round(float(values.max()) / STEPS, 4)
+    around = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in box)
+    near = binary_dilation(indices[around] > 0)
+    return round(float(values[around][near].mean()) / STEPS, 4)
+
+
+def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path:
+    """Write a map on the scan's grid, whole or not at all: NIfTI in uint8 with a slope, 0 to 1; of pictures a PNG.
+
+    ``path`` has no suffix; the file's is put behind it. A PNG is grey, 255 being 1.
+
+    Returns:
+        The file.
+
+    Raises:
+        MedsegError: it cannot be written.
+    """
+    if scan.unit == "px":
+        file = path.with_name(f"{path.name}.png")
+        with replacing(file) as temporary:
+            Image.fromarray(values).save(temporary)
+        return file
+    file = path.with_name(f"{path.name}.nii.gz")
+    with shares_file(file, scan) as shares:
+        for low in range(0, values.shape[-1], AT_ONCE):
+            shares.write(values[..., low : low + AT_ONCE] / STEPS)
+    return file
+
+
+def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rank, case and uncertainty of the rows that have one, the most uncertain first, equal ones by name."""
+    known = [row for row in rows if row.get("uncertainty") not in (None, "")]
+    order = sorted(known, key=lambda row: (-float(row["uncertainty"]), row["case"]))
+    return [{"rank": rank, "case": row["case"], "uncertainty": row["uncertainty"]} for rank, row in enumerate(order, 1)]
+
+
+def write_ranking(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the cases of ``predictions.csv`` as a table in the order of their uncertainty, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["rank", "case", "uncertainty"])
+        writer.writeheader()
+        writer.writerows(ranked(rows))
