@@ -203,6 +203,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "depth": Key(INT, "number of poolings; depth 4 has five levels", "[1, 7]", null=PLANNED),
         "base_channels": Key(INT, "channels of the finest level, doubled per level", "[1, inf)", null=PLANNED),
         "max_channels": _CAP,
+        "channels": Key(INTS, "channels of each level", "[1, inf)", null="base_channels, doubled per level to the cap"),
         "strides": KEYS["plan.strides"],
         "kernel_sizes": KEYS["plan.kernel_sizes"],
         "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of each encoder stage", "[1, inf)"),
