@@ -50,7 +50,7 @@ class Model:
         reading: ``geometry`` and ``reference``: what becomes of channels on other grids (see ``Case``).
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
-        postprocess: likewise.
+        postprocess: likewise; also ``largest_of`` (see ``Segmenter``), which other programs' models bring.
     """
 
     path: Path
@@ -105,4 +105,10 @@ def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: Labe
 
 def make_segmenter(inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap) -> Segmenter:
     """Return how probabilities become labels."""
-    return Segmenter(threshold=inference["threshold"], postprocess=postprocess, regions=Regions.of(label_map))
+    each = {name: value for name, value in postprocess.items() if name != "largest_of"}
+    return Segmenter(
+        threshold=inference["threshold"],
+        postprocess=each,
+        regions=Regions.of(label_map),
+        largest_of=postprocess.get("largest_of", ()),
+    )

@@ -10,6 +10,7 @@ from medseg.build import build, named_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model
+from medseg.inference.nnunet.folder import is_nnunet, read_nnunet
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -28,12 +29,19 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
             not know the same classes.
     """
     named = [paths] if isinstance(paths, str | Path) else paths
-    models = [read_model(file, trust) for path in named for file in files_of(Path(path))]
+    models = [model for path in named for model in models_of(Path(path), trust)]
     if not models:
         raise MedsegError("checkpoint=[]: name at least one run directory or .ckpt file.")
     for model in models[1:]:
         refuse_strangers(models[0], model)
     return models
+
+
+def models_of(path: Path, trust: Collection[str]) -> list[Model]:
+    """Read what one path means."""
+    if is_nnunet(path):
+        return read_nnunet(path, trust)
+    return [read_model(file, trust) for file in files_of(path)]
 
 
 def files_of(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg.inference.postprocess import postprocess
+from medseg.inference.postprocess import largest_together, postprocess
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Slabs
 
@@ -30,11 +30,14 @@ class Segmenter:
             0.5.
         postprocess: arguments of ``medseg.inference.postprocess.postprocess``, applied to each region by itself.
         regions: what the network's outputs are, where they are no classes that exclude each other.
+        largest_of: groups of class indices. At the very end, one group after the other, only the largest component of
+            its classes taken together stays.
     """
 
     threshold: float | None = None
     postprocess: dict[str, Any] = field(default_factory=dict)
     regions: Regions | None = None
+    largest_of: Sequence[Sequence[int]] = ()
 
     def __call__(
         self,
@@ -75,9 +78,9 @@ class Segmenter:
             return postprocess(labels, tuple(spacing), unit, voxel_volume=voxel_volume, **self.postprocess)
 
         if decided.ndim == len(spacing):
-            return cleaned(decided)
+            return largest_together(cleaned(decided), self.largest_of)
         assert self.regions is not None  # or there would be no mask for each
-        return self.regions.paint([cleaned(mask) > 0 for mask in decided])
+        return largest_together(self.regions.paint([cleaned(mask) > 0 for mask in decided]), self.largest_of)
 
     @property
     def cut(self) -> float:

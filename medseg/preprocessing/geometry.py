@@ -48,7 +48,8 @@ class Geometry:
 
     ``native_shape`` is the scan's spatial shape. Network axis a comes from native axis ``order[a]``, reversed where
     ``flips[a]``; of it ``crop[a]`` (start, stop) is kept, and resampled to ``shape[a]`` voxels. ``coarse`` names the
-    network axes so much coarser than the others that images and labels are not interpolated across them.
+    network axes so much coarser than the others that images and labels are not interpolated across them. ``back`` holds
+    a kernel per network axis for the way back; empty: linear along all.
     """
 
     native_shape: tuple[int, ...]
@@ -57,6 +58,7 @@ class Geometry:
     crop: tuple[tuple[int, int], ...]
     shape: tuple[int, ...]
     coarse: tuple[int, ...] = ()
+    back: tuple[Kernel, ...] = ()
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -103,7 +105,8 @@ class Geometry:
     def slabs(self, rows: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
         """Bring scores back to the native grid, a slab at a time, each made of the rows it needs.
 
-        Interpolation is linear, with a low-pass along axes where the native grid is the coarser one.
+        Interpolation is linear, with a low-pass along axes where the native grid is the coarser one, unless ``back``
+        says otherwise.
 
         Args:
             rows: scores (K, *shape), float32, in blocks that follow each other along the way in the native direction:
@@ -134,13 +137,14 @@ class Geometry:
     def _uncut(self, rows: Iterator[Tensor], wanted: Sequence[slice]) -> Iterator[Tensor]:
         """Yield scores on the native grid's crop, with only the ``wanted`` slices of its last axis, in native order."""
         way, _ = self.way
-        along = [taps(self.shape[way], self.cut_shape[way], "linear", span) for span in wanted]
+        kernels = self.back or ("linear",) * len(self.shape)
+        along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in wanted]
         needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
         flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
         for x, (first, _), (indices, weights) in zip(cut_out(rows, 1 + way, needed), needed, along, strict=True):
             x = resample_axis(x, 1 + way, (indices - first, weights))
             for axis, (old, new) in enumerate(zip(self.shape, self.cut_shape, strict=True)):
-                x = x if axis == way else resample_axis(x, 1 + axis, taps(old, new, "linear"))
+                x = x if axis == way else resample_axis(x, 1 + axis, taps(old, new, kernels[axis]))
             yield x.flip(flipped).permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
 
     def network_affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:

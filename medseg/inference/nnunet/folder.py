@@ -25,6 +25,7 @@ ALL = "fold_all"
 FILES = ("checkpoint_final.pth", "checkpoint_best.pth")
 DEFAULTS = {"overlap": 0.5, "tta": True, "threshold": None, "batch_size": 1}
 """nnU-Net's prediction: windows half a patch apart, mirrored along every axis that was mirrored in training."""
+NO_POSTPROCESSING = {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0}
 
 
 def is_nnunet(path: Path) -> bool:
@@ -61,7 +62,7 @@ def read_nnunet(path: Path, trust: Collection[str] = ()) -> list[Model]:
         "preprocessor": preparation_of(plan),
         "label_map": label_map,
         "endings": endings_of(plan, len(channels_of(dataset, folder))),
-        "postprocess": {"largest_of": largest_of(folder, names, label_map)},
+        "postprocess": {**NO_POSTPROCESSING, "largest_of": largest_of(folder, names, label_map)},
     }
     return [model_of(fold, plan, folds[0], common) for fold in folds]
 

@@ -29,7 +29,7 @@ def brain(*shape):
     """A positive image with a border of zeros, wider on one side, and a hole of zeros."""
     image = np.random.default_rng(1).normal(100, 20, shape).astype(np.float32)
     image[:2] = image[:, -3:] = image[..., :1] = 0
-    image[5:7, 4:6, 5] = 0
+    image[7:9, 7:9, 5] = 0
     return image
 
 
