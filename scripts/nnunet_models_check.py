@@ -9,6 +9,7 @@ with ``--planner``, trains ``--steps`` iterations and predicts ``--cases`` test 
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,10 +79,11 @@ def trained(options: argparse.Namespace) -> tuple[Path, Path, Path]:
     from nnunet_peer import Peer, runner
 
     peer = Peer(options.venv, options.work, DATA[options.data])
-    plans, configuration = PLANNERS[options.planner], peer.data.configuration
+    planned, configuration = PLANNERS[options.planner], peer.data.configuration
+    if not (peer.preprocessed / f"{planned}.json").is_file():
+        peer.run(["nnUNetv2_plan_experiment", "-d", str(peer.data.number), "-pl", options.planner], f"plan_{planned}")
+    plans = small_batch(peer.preprocessed, planned, configuration, options.batch_size)
     run = f"check_{peer.data.name}_{plans}"
-    if not (peer.preprocessed / f"{plans}.json").is_file():
-        peer.run(["nnUNetv2_plan_experiment", "-d", str(peer.data.number), "-pl", options.planner], f"plan_{run}")
     model = peer.work / "results" / run / peer.data.nnunet_name / f"nnUNetTrainer__{plans}__{configuration}"
     if not (model / "fold_0" / "checkpoint_final.pth").is_file():
         (peer.work / "runs").mkdir(exist_ok=True)
@@ -94,6 +96,15 @@ def trained(options: argparse.Namespace) -> tuple[Path, Path, Path]:
     command = ["nnUNetv2_predict", "-i", images, "-o", masks, "-d", str(peer.data.number), "-c", configuration]
     peer.run([*command, "-p", plans, "-f", "0", "-npp", "1", "-nps", "1", "-device", device], f"predict_{run}", run)
     return model, images, masks
+
+
+def small_batch(folder: Path, planned: str, configuration: str, batch_size: int) -> str:
+    """Write plans again with another batch size, for a training of a minute; return their name."""
+    name = f"{planned}Batch{batch_size}"
+    plans = json.loads((folder / f"{planned}.json").read_text()) | {"plans_name": name}
+    plans["configurations"][configuration]["batch_size"] = batch_size
+    (folder / f"{name}.json").write_text(json.dumps(plans, indent=1))
+    return name
 
 
 def few_images(source: Path, target: Path, most: int | None) -> None:
@@ -119,6 +130,7 @@ def main() -> None:
     training.add_argument("--work", type=Path, required=True)
     training.add_argument("--planner", choices=list(PLANNERS), default="nnUNetPlannerResEncM")
     training.add_argument("--steps", type=int, default=20)
+    training.add_argument("--batch-size", type=int, default=2)
     training.add_argument("--bf16", action="store_true", help="train in bfloat16 on a CPU")
     for each in (comparing, training):
         each.add_argument("--cases", type=int, default=None)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
+from medseg.inference.sliding_window import Weighting, gaussian
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
@@ -44,6 +45,7 @@ class Model:
         context: voxels along each axis that the network sees beside a window; None: none.
         mirror_axes: network axes that it was trained to be mirrored along.
         averaging: what is averaged over windows, flips and models.
+        weighting: gives the weights of a window's voxels.
         label_map: the classes and regions that it knows.
         endings: file-name endings of the channels where each has a file of its own.
         may_lack: whether it was trained to do without some of its channels.
@@ -61,6 +63,7 @@ class Model:
     context: Sequence[int] | None = None
     mirror_axes: Sequence[int] = ()
     averaging: Literal["probabilities", "logits"] = "probabilities"
+    weighting: Weighting = gaussian
     label_map: LabelMap
     endings: Sequence[Sequence[str]] | None = None
     may_lack: bool = False
@@ -73,7 +76,14 @@ class Model:
     def grid(self) -> tuple[Any, ...]:
         """What must be equal for models to go over a scan together, window by window."""
         context = tuple(self.context or ())
-        return self.preprocessor.config, tuple(self.patch_size), context, tuple(self.mirror_axes), self.averaging
+        return (
+            self.preprocessor.config,
+            tuple(self.patch_size),
+            context,
+            tuple(self.mirror_axes),
+            self.averaging,
+            self.weighting,
+        )
 
 
 def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
@@ -87,6 +97,7 @@ def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
         mirror_axes=model.mirror_axes if inference["tta"] else (),
         context=model.context,
         averaging=model.averaging,
+        weighting=model.weighting,
     )
 
 

@@ -10,7 +10,7 @@ from medseg.build import build, named_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model
-from medseg.inference.nnunet.folder import is_nnunet, read_nnunet
+from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -21,8 +21,10 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
     """Read one model, or the members of an ensemble.
 
     Args:
-        paths: run directories, ``.ckpt`` files, or folders of runs such as a sweep over folds; one or several.
-        trust: dotted names of network classes that checkpoints may build beside those that medseg ships.
+        paths: run directories, ``.ckpt`` files, folders of runs such as a sweep over folds, or models that nnU-Net
+            trained; one or several.
+        trust: dotted names of network classes that checkpoints may build beside those that medseg ships, and names of
+            nnU-Net's trainers (see ``medseg.inference.nnunet.trainers``).
 
     Raises:
         MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do
@@ -45,7 +47,9 @@ def models_of(path: Path, trust: Collection[str]) -> list[Model]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the checkpoint files that ``path`` means: its own, or the best of each run in a folder of runs."""
+    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder of runs, or folds'."""
+    if is_nnunet(path):
+        return checkpoints(path)
     if path.is_dir() and not (path / BEST).is_file():
         runs = sorted(run for run in path.iterdir() if (run / BEST).is_file())
         if runs:

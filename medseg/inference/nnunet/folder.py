@@ -13,6 +13,7 @@ from medseg.inference.nnunet.postprocessing import largest_of
 from medseg.inference.nnunet.preparation import preparation_of
 from medseg.inference.nnunet.trainers import BATCH_NORM, check_trainer
 from medseg.inference.nnunet.weights import Trained, read_trained
+from medseg.inference.nnunet.windows import weights
 from medseg.io.dataset_json import FILE, in_order
 from medseg.io.labels import LabelMap
 from medseg.io.nnunet import classes_of
@@ -106,6 +107,7 @@ def model_of(fold: Trained, plan: Plan, first: Trained, common: dict[str, Any]) 
         patch_size=[1] * beside + list(plan.settings["patch_size"]),
         mirror_axes=[axis + beside for axis in first.mirror_axes],
         averaging="logits",
+        weighting=weights,
         reading={"geometry": "warn", "reference": 0},  # as nnU-Net takes channels of other origins
         precision="fp32",
         inference=DEFAULTS,

@@ -123,7 +123,7 @@ class Decoder(nn.Module):
 
 
 class Reference(nn.Module):
-    """nnU-Net's PlainConvUNet or ResidualEncoderUNet, with weights drawn so that every layer matters."""
+    """nnU-Net's PlainConvUNet or ResidualEncoderUNet, with weights drawn so that every layer and class matters."""
 
     def __init__(self, arguments, inputs, outputs, seed=0):
         super().__init__()
@@ -138,6 +138,9 @@ class Reference(nn.Module):
                 drawn = 0.3 * torch.randn(value.shape, generator=generator)
                 value.copy_(drawn.abs() + 0.5 if key.endswith("running_var") else drawn)
         self.eval()
+        sample = torch.randn(1, inputs, *[8] * dims, generator=generator)
+        head = self.decoder.seg_layers[-1]
+        head.bias.data -= self(sample).transpose(0, 1).flatten(1).mean(1)  # or one class would be everywhere
 
     @torch.inference_mode()
     def forward(self, x):
