@@ -120,7 +120,7 @@ class Predictor:
             model.network.to(self.device).eval()
         self.recipe = {
             "inference": [resolve(inference or {}, model.inference) for model in models],
-            "postprocess": {**self.segmenter.postprocess, "largest_of": self.segmenter.largest_of},
+            "postprocess": self.segmenter.postprocess | {"largest_of": self.segmenter.largest_of},
             "precision": self.precision,
             "reading": self.reading,
         }

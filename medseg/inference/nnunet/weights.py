@@ -52,7 +52,7 @@ def numbers_of_numpy() -> list[Any]:
 
     Their module is called differently by NumPy 1 and 2.
     """
-    scalar: Any = np.float64(0).__reduce__()[0]  # type: ignore[index]
+    scalar: Any = np.float64(0).__reduce__()[0]
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     kinds = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
     return [*names, np.dtype, *kinds]

@@ -132,15 +132,20 @@ class Reference(nn.Module):
         options = {"bias": arguments["conv_bias"], "norm": norm}
         self.encoder = Encoder(dims, inputs, arguments, **options)
         self.decoder = Decoder(self.encoder, dims, outputs, arguments, **options)
-        generator = torch.Generator().manual_seed(seed)
+        self.draw(torch.Generator().manual_seed(seed), inputs, dims)
+        self.eval()
+
+    def draw(self, generator, inputs, dims):
+        """Draw the weights; each output has about mean 0 and deviation 1, or one would be everywhere."""
         for key, value in self.state_dict().items():
             if value.is_floating_point():
                 drawn = 0.3 * torch.randn(value.shape, generator=generator)
-                value.copy_(drawn.abs() + 0.5 if key.endswith("running_var") else drawn)
-        self.eval()
-        sample = torch.randn(1, inputs, *[8] * dims, generator=generator)
-        head = self.decoder.seg_layers[-1]
-        head.bias.data -= self(sample).transpose(0, 1).flatten(1).mean(1)  # or one class would be everywhere
+                positive = key.endswith("running_var") or (value.ndim == 1 and key.endswith("weight"))
+                value.copy_(drawn.abs() + 0.5 if positive else drawn)
+        sample = self.eval()(torch.randn(1, inputs, *[8] * dims, generator=generator))[0].flatten(1)  # (K, n)
+        head, std = self.decoder.seg_layers[-1], sample.std(1)
+        head.weight.data /= std.view(-1, *[1] * (1 + dims))
+        head.bias.data = (head.bias.data - sample.mean(1)) / std
 
     @torch.inference_mode()
     def forward(self, x):

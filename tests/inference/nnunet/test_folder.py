@@ -19,12 +19,15 @@ PATCH = (8, 8, 8)
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 
-def small(nnunet, folds=1, outputs=3, dims=3, **plan):
-    """The plans and networks of a small model."""
+def small(nnunet, folds=1, outputs=3, dims=3, background=0.0, **plan):
+    """The plans and networks of a small model; ``background`` is added to that class's logits."""
     architecture = nnunet.architecture(dims)
     plans = nnunet.plans(architecture, **{"patch": PATCH[:dims], "spacing": (1.0,) * dims, **plan})
     channels = len(plans["configurations"]["3d_fullres"]["normalization_schemes"])
-    return plans, [nnunet.network(architecture["arch_kwargs"], channels, outputs, seed) for seed in range(folds)]
+    networks = [nnunet.network(architecture["arch_kwargs"], channels, outputs, seed) for seed in range(folds)]
+    for network in networks:
+        network.decoder.seg_layers[-1].bias.data[0] += background
+    return plans, networks
 
 
 @pytest.fixture
@@ -133,7 +136,7 @@ def keep_largest(mask, values):
 
 @pytest.mark.parametrize("groups", [[[1, 2]], [2], [[1, 2], 1], [[[1, 2]]]])
 def test_postprocessing(model, tmp_path, groups):
-    folder, networks = model()
+    folder, networks = model(plan={"background": 2.5})  # so that the foreground falls into pieces
     path, x = image(tmp_path)
     postprocessing(folder, *groups)
     expected = found = logits_by_hand(networks, x, ()).argmax(0).numpy()
