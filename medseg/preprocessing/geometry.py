@@ -137,7 +137,8 @@ class Geometry:
     def _uncut(self, rows: Iterator[Tensor], wanted: Sequence[slice]) -> Iterator[Tensor]:
         """Yield scores on the native grid's crop, with only the ``wanted`` slices of its last axis, in native order."""
         way, _ = self.way
-        kernels: tuple[Kernel, ...] = self.back or ("linear",) * len(self.shape)
+        linear: Kernel = "linear"
+        kernels = self.back or (linear,) * len(self.shape)
         along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in wanted]
         needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
         flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
