@@ -10,6 +10,7 @@ import torch
 from scipy.ndimage import label
 
 from medseg import Predictor
+from medseg.cli import main
 from medseg.errors import MedsegError
 from medseg.inference.models import read_models
 from medseg.inference.nnunet.folder import is_nnunet, read_nnunet
@@ -105,17 +106,18 @@ def test_pictures(model, tmp_path):
     np.testing.assert_array_equal(predictor(tmp_path / "case_0000.png").values, network(x)[0].argmax(0))
 
 
-def test_several_channels_have_files_of_their_own(model):
-    folder, _ = model(plan={"schemes": ["ZScoreNormalization", "CTNormalization"]}, channels=("MRI", "CT"))
-    path = folder / "plans.json"
-    plans = json.loads(path.read_text())
-    plans["foreground_intensity_properties_per_channel"]["1"] = plans["foreground_intensity_properties_per_channel"][
-        "0"
-    ]
-    path.write_text(json.dumps(plans))
-    [read] = read_nnunet(folder)
-    assert read.endings == [["_0000"], ["_0001"]]
-    assert read.preprocessor.n_channels == 2
+def test_a_folder_of_two_channels_from_the_command_line(model, tmp_path):
+    folder, [network] = model(plan={"schemes": ["ZScoreNormalization", "NoNormalization"]}, channels=("MRI", "PET"))
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    _, mri = image(scans)
+    pet = np.random.default_rng(6).normal(size=PATCH).astype(np.float32)
+    nib.save(nib.Nifti1Image(pet.transpose(), np.eye(4)), scans / "case_0001.nii.gz")
+    done = main(["predict", f"checkpoint={folder}", f"input={scans}", f"output={tmp_path / 'masks'}", "device=cpu"])
+    assert done == 0
+    mask = np.asarray(nib.load(tmp_path / "masks" / "case.nii.gz").dataobj)
+    expected = network(torch.cat([mri, torch.from_numpy(pet)[None, None]], 1))[0].argmax(0)
+    np.testing.assert_array_equal(mask.transpose(), expected)
 
 
 def postprocessing(folder, *groups, place="crossval_results_folds_0", name="remove_all_but_largest_component"):
