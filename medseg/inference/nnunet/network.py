@@ -21,6 +21,7 @@ TRANSLATED = {
     *("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage_decoder", "conv_bias"),
     *("norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs", *ARCHITECTURES.values()),
 }
+NEEDED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 WITHOUT_EFFECT = {"dropout_op", "dropout_op_kwargs", "deep_supervision"}
 """Arguments that are of training only."""
 
@@ -88,7 +89,8 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
             f"{plan.path}: the network is {architecture['network_class_name']}; {' and '.join(ARCHITECTURES)} are read."
         )
     given = architecture["arch_kwargs"]
-    if problems := unknown_options(given, plan.dims):
+    needed = (*NEEDED, ARCHITECTURES[kind])
+    if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
         raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
     stages = given["n_stages"]
     return {

@@ -11,6 +11,12 @@ from medseg.errors import MedsegError
 ARCHITECTURES = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 """The networks that are read, and what each calls its blocks of a stage."""
 
+NEEDED = (
+    *("patch_size", "spacing", "normalization_schemes", "use_mask_for_norm"),
+    *("resampling_fn_data", "resampling_fn_probabilities"),
+)
+"""What a configuration must say."""
+
 OWN = {"preprocessor_name": "DefaultPreprocessor", "label_manager": "LabelManager"}
 """Classes that a plan may name, of which only nnU-Net's own are known."""
 
@@ -70,6 +76,10 @@ def read_plan(path: Path, name: str) -> Plan:
     for key, own in OWN.items():
         if (given := (settings | plans).get(key, own)) != own:
             raise MedsegError(f"{path}: {key} is {given}, a class of somebody's own; only {own} is known.")
+    if missing := [key for key in NEEDED if key not in settings]:
+        raise MedsegError(
+            f"{path}: configuration {name} does not say {', '.join(missing)}. Is it a plan of nnU-Net v2?"
+        )
     try:
         return Plan(
             path,

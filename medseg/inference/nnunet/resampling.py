@@ -77,8 +77,8 @@ class Resampling:
 
 
 def coarsest(spacing: Sequence[float]) -> int | None:
-    """Return the axis of the largest spacing; None where two share it."""
-    axes = [axis for axis, value in enumerate(spacing) if value == max(spacing)]
+    """Return the axis of the largest spacing; None where two share it, but for the rounding of an oblique affine."""
+    axes = [axis for axis, value in enumerate(spacing) if value > max(spacing) * (1 - 1e-5)]
     return axes[0] if len(axes) == 1 else None
 
 

@@ -246,3 +246,12 @@ def test_damaged_plans(model, text):
     (folder / "plans.json").write_text(text)
     with pytest.raises(MedsegError, match=r"plans\.json"):
         read_nnunet(folder)
+
+
+def test_plans_that_lack_something(model):
+    folder, _ = model()
+    plans = json.loads((folder / "plans.json").read_text())
+    del plans["configurations"]["3d_fullres"]["spacing"]
+    (folder / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(MedsegError, match="does not say spacing"):
+        read_nnunet(folder)

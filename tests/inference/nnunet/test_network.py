@@ -118,6 +118,13 @@ def test_options_that_the_u_net_lacks(nnunet, changes, words):
         made(nnunet.architecture(**changes), {})
 
 
+def test_options_that_are_missing(nnunet):
+    architecture = nnunet.architecture()
+    del architecture["arch_kwargs"]["strides"]
+    with pytest.raises(MedsegError, match="strides is missing"):
+        made(architecture, {})
+
+
 def test_other_networks(nnunet):
     architecture = nnunet.architecture() | {"network_class_name": "mine.PlainConvUNet"}
     with pytest.raises(MedsegError, match=r"the network is mine.PlainConvUNet; .* are read"):

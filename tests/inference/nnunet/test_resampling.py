@@ -55,6 +55,7 @@ def test_apart_across_a_coarse_axis(axis, order_across):
         ((1, 1, 2), (1, 3.5, 1), None, 1),  # or the network's grid is
         ((3, 1, 1), (1, 1, 1), None, None),  # but three times is not too much
         ((1, 5, 5), (1, 1, 1), None, None),  # two axes are as coarse
+        ((1, 5, 5.000001), (1, 1, 1), None, None),
         ((5, 1, 1), (1, 1, 1), False, None),
         ((1, 2, 1), (1, 1, 1), True, 1),
     ],
