@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from medseg import Predictor
+from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.channels import cases_from_files
 from medseg.io.files import find_images, read_mask
 
@@ -92,6 +93,8 @@ def trained(options: argparse.Namespace) -> tuple[Path, Path, Path]:
         peer.run([*command, *schedule], f"train_{run}", run)
     images, masks = peer.work / "check_images" / peer.data.name, peer.work / "masks" / run
     few_images(peer.raw / "imagesTs", images, options.cases)
+    if options.foreground:
+        raise_foreground(model, images, options.foreground)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     command = ["nnUNetv2_predict", "-i", images, "-o", masks, "-d", str(peer.data.number), "-c", configuration]
     peer.run([*command, "-p", plans, "-f", "0", "-npp", "1", "-nps", "1", "-device", device], f"predict_{run}", run)
@@ -105,6 +108,28 @@ def small_batch(folder: Path, planned: str, configuration: str, batch_size: int)
     plans["configurations"][configuration]["batch_size"] = batch_size
     (folder / f"{name}.json").write_text(json.dumps(plans, indent=1))
     return name
+
+
+def raise_foreground(model: Path, images: Path, share: float) -> None:
+    """Change the background's bias in the trained file until a share of the first image is foreground.
+
+    A network finds no foreground yet after a few steps, and two masks without any agree whatever was computed.
+    """
+    predictor = Predictor.load(model, inference={"tta": False})
+    [group] = predictor.groups
+    case = cases_from_files(images, find_images(images), predictor.endings)[0][0]
+    [(image, geometry)] = predictor.prepare(case.images).inputs
+    with torch.inference_mode():
+        lead = [rows[1:].amax(0) - rows[0] for rows in group.scorer.rows(group.networks, image, geometry)]
+    path = group.models[0].path
+    with torch.serialization.safe_globals(numbers_of_numpy()):
+        content = torch.load(path, weights_only=True)
+    weights = content["network_weights"]
+    last = max(key for key in weights if key.startswith("decoder.seg_layers.") and key.endswith("bias"))
+    shift = torch.cat([rows.flatten() for rows in lead]).quantile(1 - share)
+    print(f"background's bias changed by {shift:.3f}")
+    weights[last][0] += shift
+    torch.save(content, path)
 
 
 def few_images(source: Path, target: Path, most: int | None) -> None:
@@ -131,6 +156,7 @@ def main() -> None:
     training.add_argument("--planner", choices=list(PLANNERS), default="nnUNetPlannerResEncM")
     training.add_argument("--steps", type=int, default=20)
     training.add_argument("--batch-size", type=int, default=2)
+    training.add_argument("--foreground", type=float, help="share of an image that is made foreground")
     training.add_argument("--bf16", action="store_true", help="train in bfloat16 on a CPU")
     for each in (comparing, training):
         each.add_argument("--cases", type=int, default=None)
