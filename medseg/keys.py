@@ -59,7 +59,8 @@ KEYS: dict[str, Key] = {
     "older_than_days": Key(NUMBER, "only files that no run has used for so long", "[0, inf)", null="of any age"),
     "outdated": Key(BOOL, "only what no run will use again: files of older formats and of killed runs"),
     "checkpoint": Key(
-        PATHS, "a run directory, a .ckpt or .onnx file, a folder of runs, or a list of these: an ensemble"
+        PATHS,
+        "a run directory, a .ckpt or .onnx file, a folder of runs, nnU-Net's folder, or a list of these: an ensemble",
     ),
     "input": Key(PATH, "a scan, or a folder of scans"),
     "output": Key(PATH, "the folder for masks, or the .onnx file to export to"),
@@ -80,7 +81,7 @@ KEYS: dict[str, Key] = {
         ("postprocess", "undo"),
         null="evaluate",
     ),
-    "trust": Key(TEXTS, "targets beyond medseg's own that the checkpoint may name"),
+    "trust": Key(TEXTS, "targets, or trainers of nnU-Net, beyond the known ones that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
     "overlays": Key(
@@ -220,6 +221,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "depth": Key(INT, "number of poolings; depth 4 has five levels", "[1, 7]", null=PLANNED),
         "base_channels": Key(INT, "channels of the finest level, doubled per level", "[1, inf)", null=PLANNED),
         "max_channels": _CAP,
+        "channels": Key(INTS, "channels of each level", "[1, inf)", null="base_channels, doubled per level to the cap"),
         "strides": KEYS["plan.strides"],
         "kernel_sizes": KEYS["plan.kernel_sizes"],
         "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of each encoder stage", "[1, inf)"),

@@ -12,6 +12,7 @@ from medseg.inference.class_options import by_number, cuts
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import EVEN, Segmenter
+from medseg.inference.sliding_window import Weighting, gaussian
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
@@ -47,13 +48,14 @@ class Model:
         context: voxels along each axis that the network sees beside a window; None: none.
         mirror_axes: network axes that it was trained to be mirrored along.
         averaging: what is averaged over windows, flips and models.
+        weighting: gives the weights of a window's voxels.
         label_map: the classes and regions that it knows.
         endings: file-name endings of the channels where each has a file of its own.
         may_lack: whether it was trained to do without some of its channels.
         reading: ``geometry`` and ``reference``: what becomes of channels on other grids (see ``Case``).
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
-        postprocess: likewise.
+        postprocess: likewise; also ``largest_of`` (see ``Segmenter``), which other programs' models bring.
         description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
         training_data: what scans were like that it was trained on (see ``medseg.inference.unlike``); None: unknown.
     """
@@ -66,6 +68,7 @@ class Model:
     context: Sequence[int] | None = None
     mirror_axes: Sequence[int] = ()
     averaging: Literal["probabilities", "logits"] = "probabilities"
+    weighting: Weighting = gaussian
     label_map: LabelMap
     endings: Sequence[Sequence[str]] | None = None
     may_lack: bool = False
@@ -80,7 +83,14 @@ class Model:
     def grid(self) -> tuple[Any, ...]:
         """What must be equal for models to go over a scan together, window by window."""
         context = tuple(self.context or ())
-        return self.preprocessor.config, tuple(self.patch_size), context, tuple(self.mirror_axes), self.averaging
+        return (
+            self.preprocessor.config,
+            tuple(self.patch_size),
+            context,
+            tuple(self.mirror_axes),
+            self.averaging,
+            self.weighting,
+        )
 
 
 def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
@@ -125,6 +135,7 @@ def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
         mirror_axes=model.mirror_axes if inference["tta"] else (),
         context=model.context,
         averaging=model.averaging,
+        weighting=model.weighting,
     )
 
 
@@ -143,9 +154,11 @@ def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: Labe
 
 def make_segmenter(inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap) -> Segmenter:
     """Return how probabilities become labels; MedsegError where options of single classes are wrong."""
+    each = {name: value for name, value in postprocess.items() if name != "largest_of"}
     return Segmenter(
         threshold=inference["threshold"],
         cuts=cuts(inference, label_map, EVEN),
-        postprocess=by_number(postprocess, label_map),
+        postprocess=by_number(each, label_map),
         regions=Regions.of(label_map),
+        largest_of=postprocess.get("largest_of", ()),
     )

@@ -9,6 +9,7 @@ from medseg.build import build, named_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model, model_of
+from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx_model import read_onnx
 
 BEST = Path("checkpoints", "best.ckpt")
@@ -18,16 +19,17 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
     """Read one model, or the members of an ensemble.
 
     Args:
-        paths: run directories, ``.ckpt`` or ``.onnx`` files, or folders of runs such as a sweep over folds; one or
-            several.
-        trust: dotted names of network classes that checkpoints may build beside those that medseg ships.
+        paths: run directories, ``.ckpt`` or ``.onnx`` files, folders of runs such as a sweep over folds, or models that
+            nnU-Net trained; one or several.
+        trust: dotted names of network classes that checkpoints may build beside those that medseg ships, and names of
+            nnU-Net's trainers (see ``medseg.inference.nnunet.trainers``).
 
     Raises:
         MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do
             not know the same classes.
     """
     named = [paths] if isinstance(paths, str | Path) else paths
-    models = [read_model(file, trust) for path in named for file in files_of(Path(path))]
+    models = [model for path in named for model in models_of(Path(path), trust)]
     if not models:
         raise MedsegError("checkpoint=[]: name at least one run directory or .ckpt file.")
     for model in models[1:]:
@@ -35,8 +37,17 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
     return models
 
 
+def models_of(path: Path, trust: Collection[str]) -> list[Model]:
+    """Read what one path means."""
+    if is_nnunet(path):
+        return read_nnunet(path, trust)
+    return [read_model(file, trust) for file in files_of(path)]
+
+
 def files_of(path: Path) -> list[Path]:
-    """Return the checkpoint files that ``path`` means: its own, or the best of each run in a folder of runs."""
+    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder of runs, or folds'."""
+    if is_nnunet(path):
+        return checkpoints(path)
     if path.is_dir() and not (path / BEST).is_file():
         runs = sorted(run for run in path.iterdir() if (run / BEST).is_file())
         if runs:

@@ -4,7 +4,7 @@ Every step works inside the bounding boxes of the classes, so that its cost foll
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, Literal
@@ -124,22 +124,42 @@ def filled(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
 
 def without_specks(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
     """Remove each class's components below its ``minimum``, and with ``largest`` all but its largest one."""
-    from scipy.ndimage import generate_binary_structure, label
-
-    touching = generate_binary_structure(indices.ndim, indices.ndim)  # faces, edges and corners
     result = indices.copy()
     for index, box in _boxes(indices):
         if not rules[index].removes:
             continue
-        components, _ = label(indices[box] == index, touching)
-        sizes = np.bincount(components.ravel())
-        sizes[0] = 0  # what is not of this class
+        components, sizes = _components(indices[box] == index)
         keep = sizes >= rules[index].minimum
         if rules[index].largest:
             keep &= np.arange(len(sizes)) == sizes.argmax()
         keep[0] = True
         result[box][~keep[components]] = 0
     return result
+
+
+def largest_together(indices: Indices, groups: Sequence[Sequence[int]]) -> Indices:
+    """Of each group of classes, taken together, keep the largest component only; the rest becomes background.
+
+    Groups come one after the other; components of one size all stay. So does nnU-Net (Isensee et al. 2021) with what it
+    finds to help in cross-validation.
+    """
+    for group in groups:
+        for _, box in _boxes(np.isin(indices, group).view(np.uint8)):
+            inside = np.isin(indices[box], group)
+            components, sizes = _components(inside)
+            indices = indices.copy()
+            indices[box][inside & (sizes != sizes.max())[components]] = 0
+    return indices
+
+
+def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number the components of a mask from 1, and count the voxels of each; what is not of the mask counts as 0."""
+    from scipy.ndimage import generate_binary_structure, label
+
+    components, _ = label(mask, generate_binary_structure(mask.ndim, mask.ndim))  # by faces, edges and corners
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    return components, sizes
 
 
 def _boxes(indices: Indices) -> Iterator[tuple[int, Box]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medseg.inference.sliding_window import Network, sigmoid, sliding_window, softmax, unchanged
+from medseg.inference.sliding_window import Network, Weighting, gaussian, sigmoid, sliding_window, softmax, unchanged
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 Slabs = Iterator[tuple[slice, Tensor]]
@@ -33,6 +33,7 @@ class Scorer:
         mirror_axes: axes flipped for test-time augmentation; none without it.
         context: voxels along each axis that the network sees beside a window.
         averaging: what windows, flips, networks and neighbouring voxels are averaged as; nnU-Net takes logits.
+        weighting: gives the weights of a window's voxels.
     """
 
     patch_size: Sequence[int]
@@ -43,6 +44,7 @@ class Scorer:
     mirror_axes: Sequence[int] = ()
     context: Sequence[int] | None = None
     averaging: Literal["probabilities", "logits"] = "probabilities"
+    weighting: Weighting = gaussian
 
     def rows(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Iterator[Tensor]:
         """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them."""
@@ -60,6 +62,7 @@ class Scorer:
             mirror_axes=self.mirror_axes,
             context=self.context,
             activation=probabilities if self.averaging == "probabilities" else unchanged,
+            weighting=self.weighting,
         )
 
     def slabs(self, rows: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg.inference.postprocess import postprocess
+from medseg.inference.postprocess import largest_together, postprocess
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Slabs
 
@@ -32,12 +32,15 @@ class Segmenter:
         postprocess: arguments of ``medseg.inference.postprocess.postprocess``; of regions that overlap each is cleaned
             by itself, as the class of its place counted from one.
         regions: what the network's outputs are, where they are no classes that exclude each other.
+        largest_of: groups of class indices. At the very end, one group after the other, only the largest component of
+            its classes taken together stays.
     """
 
     threshold: float | None = None
     cuts: Sequence[float] = ()
     postprocess: dict[str, Any] = field(default_factory=dict)
     regions: Regions | None = None
+    largest_of: Sequence[Sequence[int]] = ()
 
     def __call__(
         self,
@@ -78,9 +81,10 @@ class Segmenter:
             return postprocess(labels, tuple(spacing), unit, voxel_volume=voxel_volume, **self.postprocess)
 
         if decided.ndim == len(spacing):
-            return cleaned(decided)
+            return largest_together(cleaned(decided), self.largest_of)
         assert self.regions is not None  # or there would be no mask for each
-        return self.regions.paint([cleaned(mask * np.uint8(place)) > 0 for place, mask in enumerate(decided, 1)])
+        masks = [cleaned(mask * np.uint8(place)) > 0 for place, mask in enumerate(decided, 1)]
+        return largest_together(self.regions.paint(masks), self.largest_of)
 
     def above(self, scores: Tensor) -> Tensor:
         """Tell where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]
+Weighting = Callable[[tuple[int, ...]], Tensor]
+"""A window's size to the weights (*patch) of its voxels, all above 0."""
 
 PIECE = 1 << 27
 """Scores handed on at once, in numbers; few rows at once are slow where rows lie next to each other in memory."""
@@ -37,6 +39,16 @@ def unchanged(logits: Tensor) -> Tensor:
     return logits.to(torch.float32, copy=True)
 
 
+@lru_cache(maxsize=8)
+def gaussian(patch_size: tuple[int, ...]) -> Tensor:
+    """Return window weights (*patch): a Gaussian of sigma patch/8, kept above zero so that every voxel counts."""
+    weight = torch.ones(())
+    for size in patch_size:
+        position = (torch.arange(size) - (size - 1) / 2) / (size / 8)
+        weight = weight[..., None] * torch.exp(-0.5 * position**2)
+    return weight.clamp_min(float(weight.max()) * 1e-3)
+
+
 def sliding_window(
     networks: Sequence[Network],
     image: Tensor,
@@ -50,11 +62,12 @@ def sliding_window(
     mirror_axes: Sequence[int] = (),
     context: Sequence[int] | None = None,
     activation: Activation = softmax,
+    weighting: Weighting = gaussian,
 ) -> Iterator[Tensor]:
     """Yield class scores of a whole image, averaged over windows and networks, in rows along one axis.
 
-    Windows are weighted by a Gaussian (sigma an eighth of the patch), as in nnU-Net (Isensee et al., Nature Methods
-    2021), because a network is surest of the middle of its patch.
+    Windows are weighted, by default by a Gaussian (sigma an eighth of the patch), as in nnU-Net (Isensee et al., Nature
+    Methods 2021), because a network is surest of the middle of its patch.
 
     Args:
         networks: each takes patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context,
@@ -69,6 +82,7 @@ def sliding_window(
         mirror_axes: spatial axes that test-time augmentation flips, in every combination.
         context: voxels along each axis that the network sees beside its output; None: none.
         activation: what is averaged, made of logits (B, K, *).
+        weighting: gives the weights of a window's voxels.
 
     Yields:
         (K, *spatial) float32 with some rows of the way only, all of them in turn; backwards, the last ones first and in
@@ -80,7 +94,7 @@ def sliding_window(
     corners = window_corners(grid, patch_size, overlap, way, backwards=backwards)
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
-    weight = gaussian(tuple(patch_size)).to(image.device)
+    weight = weighting(tuple(patch_size)).to(image.device)
     chunks = list(batches(corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
     sums = RowSums(n_outputs, grid, way, longest(chunks, way) + patch_size[way], image.device)
     begins = [chunk[0][way] for chunk in chunks[1:]]
@@ -209,13 +223,3 @@ def window(corner: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...
 def batches(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
     """Cut a sequence into runs of at most ``size``."""
     return (items[i : i + size] for i in range(0, len(items), size))
-
-
-@lru_cache(maxsize=8)
-def gaussian(patch_size: tuple[int, ...]) -> Tensor:
-    """Return window weights (*patch): a Gaussian of sigma patch/8, kept above zero so that every voxel counts."""
-    weight = torch.ones(())
-    for size in patch_size:
-        position = (torch.arange(size) - (size - 1) / 2) / (size / 8)
-        weight = weight[..., None] * torch.exp(-0.5 * position**2)
-    return weight.clamp_min(float(weight.max()) * 1e-3)

@@ -29,7 +29,8 @@ class LabelMap:
     ``labels`` gives each class its file value, or several that are merged into it; masks are written with the first.
     An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
     they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
-    class that ``region_order`` names; None: the one class of a region that no later region has.
+    class that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
+    to those that contain it, unless they are not ``nested``.
 
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
@@ -39,6 +40,7 @@ class LabelMap:
     labels: dict[str, FileValues]
     regions: dict[str, list[str]] | None = None
     region_order: list[str] | None = None
+    nested: bool = True
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self.labels)):

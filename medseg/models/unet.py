@@ -125,6 +125,7 @@ class UNet(nn.Module):
         depth: number of poolings, 1 to 7.
         base_channels: channels of level 0; they double from level to level.
         max_channels: no level has more channels than this. None: 320 in 3D and 512 in 2D, as nnU-Net.
+        channels: of each level, ``depth + 1`` numbers that take the place of those two. None: theirs.
         strides: by how much each pooling shrinks each axis: ``depth`` entries, each a number or one an axis. None: 2.
         kernel_sizes: odd kernel sizes of each level: ``depth + 1`` entries, each a number or one an axis. None: 3.
         blocks: convolutions (residual blocks if ``residual``) of each encoder level: a number, or a list whose first
@@ -150,6 +151,7 @@ class UNet(nn.Module):
         depth: int,
         base_channels: int = 32,
         max_channels: int | None = None,
+        channels: Sequence[int] | None = None,
         strides: Sequence[Sequence[int] | int] | None = None,
         kernel_sizes: Sequence[Sequence[int] | int] | None = None,
         blocks: Sequence[int] | int = 2,
@@ -167,7 +169,9 @@ class UNet(nn.Module):
         self.strides = _per_axis("strides", strides, depth, spatial_dims, default=2)
         self.kernel_sizes = _per_axis("kernel_sizes", kernel_sizes, depth + 1, spatial_dims, default=3)
         _refuse(_wrong_kernels(self.kernel_sizes))
-        self.channels = widths(spatial_dims, depth, base_channels, max_channels)
+        if channels is None:
+            channels = widths(spatial_dims, depth, base_channels, max_channels)
+        self.channels = per_level("channels", channels, depth + 1)
         self.spatial_dims, self.in_channels, self.depth, self.norm = spatial_dims, in_channels, depth, norm
 
         layers = Layers(spatial_dims, norm, activation, dropout)

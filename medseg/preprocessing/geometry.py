@@ -52,7 +52,8 @@ class Geometry:
 
     ``native_shape`` is the scan's spatial shape. Network axis a comes from native axis ``order[a]``, reversed where
     ``flips[a]``; of it ``crop[a]`` (start, stop) is kept, and resampled to ``shape[a]`` voxels. ``coarse`` names the
-    network axes so much coarser than the others that images and labels are not interpolated across them.
+    network axes so much coarser than the others that images and labels are not interpolated across them. ``back`` holds
+    a kernel per network axis for the way back; empty: linear along all.
     """
 
     native_shape: tuple[int, ...]
@@ -61,6 +62,7 @@ class Geometry:
     crop: tuple[tuple[int, int], ...]
     shape: tuple[int, ...]
     coarse: tuple[int, ...] = ()
+    back: tuple[Kernel, ...] = ()
 
     @property
     def cut_shape(self) -> tuple[int, ...]:
@@ -107,7 +109,8 @@ class Geometry:
     def slabs(self, rows: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
         """Bring scores back to the native grid, a slab at a time, each made of the rows it needs.
 
-        Interpolation is linear, with a low-pass along axes where the native grid is the coarser one.
+        Interpolation is linear, with a low-pass along axes where the native grid is the coarser one, unless ``back``
+        says otherwise.
 
         Args:
             rows: scores (K, *shape), float32, in blocks that follow each other along the way in the native direction:
@@ -138,13 +141,16 @@ class Geometry:
     def _uncut(self, rows: Iterator[Tensor], wanted: Sequence[slice]) -> Iterator[Tensor]:
         """Yield scores on the native grid's crop, with only the ``wanted`` slices of its last axis, in native order."""
         way, _ = self.way
-        along = [taps(self.shape[way], self.cut_shape[way], "linear", span) for span in wanted]
+        linear: Kernel = "linear"
+        kernels = self.back or (linear,) * len(self.shape)
+        along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in wanted]
         needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
         flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
         sizes = [size for axis, size in enumerate(self.cut_shape) if axis != way]
+        across = [kernel for axis, kernel in enumerate(kernels) if axis != way]
         for x, (first, _), (indices, weights) in zip(cut_out(rows, 1 + way, needed), needed, along, strict=True):
             x = resample_axis(x, 1 + way, (indices - first, weights)).flip(flipped)
-            x = planes(x.movedim(1 + way, 0), sizes).movedim(0, 1 + way)  # (K, *network axes)
+            x = planes(x.movedim(1 + way, 0), sizes, across).movedim(0, 1 + way)  # (K, *network axes)
             yield x.permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
 
     def network_affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -184,19 +190,25 @@ class Geometry:
         return [1 + axis for axis, flip in enumerate(self.flips) if flip]
 
 
-def planes(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Resample planes (n, K, *axes), linearly as ``taps`` does, to ``sizes``: one axis (of a picture) or two.
+def planes(x: Tensor, sizes: Sequence[int], kernels: Sequence[Kernel]) -> Tensor:
+    """Resample planes (n, K, *axes) to ``sizes``, as ``taps`` does: one axis (of a picture) or two, a kernel each.
 
     PyTorch's own kernels take a tenth of the time of two passes. They are fastest with many classes last in memory.
     """
     if list(x.shape[2:]) == list(sizes):
         return x
-    if len(sizes) == 1:
-        return resample_axis(x, 2, taps(x.shape[2], sizes[0], "linear"))
+    if list(kernels) not in (["linear"] * 2, ["sharp"] * 2):
+        for axis, (size, kernel) in enumerate(zip(sizes, kernels, strict=True), 2):
+            x = resample_axis(x, axis, taps(x.shape[axis], size, kernel))
+        return x
     layout = torch.channels_last if x.shape[1] >= MANY else torch.contiguous_format
     shrinks = any(new < old for old, new in zip(x.shape[2:], sizes, strict=True))
     return F.interpolate(
-        x.contiguous(memory_format=layout), list(sizes), mode="bilinear", align_corners=False, antialias=shrinks
+        x.contiguous(memory_format=layout),
+        list(sizes),
+        mode="bilinear",
+        align_corners=False,
+        antialias=shrinks and kernels[0] == "linear",
     )
 
 

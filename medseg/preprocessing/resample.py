@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kernel = Literal["cubic", "linear", "nearest"]
+Kernel = Literal["cubic", "linear", "sharp", "nearest"]
 Taps = tuple[Tensor, Tensor]
 
-SUPPORT = {"cubic": 2.0, "linear": 1.0}
+SUPPORT = {"cubic": 2.0, "linear": 1.0, "sharp": 1.0}
 """Half width of each interpolating kernel, in input voxels."""
 
 
@@ -28,8 +28,8 @@ def taps(old: int, new: int, kernel: Kernel, rows: slice | None = None) -> Taps:
     Args:
         old: number of input rows.
         new: number of output rows.
-        kernel: "cubic" is Keys' kernel with a = -0.5 (IEEE Trans. ASSP 29:1153, 1981), "linear" the triangle, "nearest"
-            copies the row whose centre is closest.
+        kernel: "cubic" is Keys' kernel with a = -0.5 (IEEE Trans. ASSP 29:1153, 1981), "linear" the triangle, "sharp"
+            the triangle that is never widened, "nearest" copies the row whose centre is closest.
         rows: compute only these output rows.
 
     Returns:
@@ -39,7 +39,7 @@ def taps(old: int, new: int, kernel: Kernel, rows: slice | None = None) -> Taps:
     if old == new or kernel == "nearest":
         indices = ((2 * output + 1) * old).div(2 * new, rounding_mode="floor")[:, None]  # in integers: exact
         return indices, torch.ones(indices.shape)
-    stretch = max(1.0, old / new)
+    stretch = max(1.0, old / new) if kernel != "sharp" else 1.0
     reach = SUPPORT[kernel] * stretch
     centre = (output[:, None].double() + 0.5) * (old / new) - 0.5
     indices = torch.floor(centre - reach).long() + 1 + torch.arange(ceil(2 * reach))  # (n, taps)

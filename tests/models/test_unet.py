@@ -88,6 +88,14 @@ def test_the_cap_is_nnunet_s_where_none_is_given() -> None:
     assert unet(2, 3, base_channels=128, max_channels=None).channels == [128, 256, 512, 512]
 
 
+def test_channels_of_each_level_may_be_given() -> None:
+    network = unet(3, 2, channels=[3, 7, 5])
+    assert [stage[0][0].out_channels for stage in network.encoder[:1]] == [3]
+    assert [head.in_channels for head in network.heads] == [3]
+    assert network.channels == [3, 7, 5]
+    assert network(noise(1, 1, 8, 8, 8))[0].shape == (1, 3, 8, 8, 8)
+
+
 def test_lists_may_be_longer_than_the_depth_needs() -> None:
     network = unet(depth=2, blocks=[1, 3, 2, 6, 6], decoder_blocks=[2, 1, 6], residual=True)
     residual = [sum(isinstance(module, ResidualBlock) for module in stage) for stage in network.encoder]
@@ -318,6 +326,7 @@ def test_without_a_norm_one_voxel_at_the_bottom_is_enough() -> None:
         ({"kernel_sizes": [3, 3, 2]}, ["level 2", "odd"]),
         ({"blocks": [1, 2]}, ["model.blocks", "3 numbers"]),
         ({"decoder_blocks": 0}, ["model.decoder_blocks"]),
+        ({"channels": [4, 8]}, ["model.channels", "3 numbers"]),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], words: list[str]) -> None:

@@ -1,0 +1,209 @@
+"""nnU-Net's PlainConvUNet and ResidualEncoderUNet as medseg's U-Net: the arguments, and which weight is which.
+
+Facts from dynamic_network_architectures 0.4, with which nnU-Net 2.8.1 builds its networks.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError, listing
+from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
+from medseg.models.unet import UNet
+
+PACKAGE = "dynamic_network_architectures."
+NORMS = {"InstanceNorm": "instance", "BatchNorm": "batch"}
+ACTIVATIONS = {"LeakyReLU": "leaky_relu", "ReLU": "relu", "GELU": "gelu", "SiLU": "silu"}
+TRANSLATED = {
+    *("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage_decoder", "conv_bias"),
+    *("norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs", *ARCHITECTURES.values()),
+}
+NEEDED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
+WITHOUT_EFFECT = {"dropout_op", "dropout_op_kwargs", "deep_supervision"}
+"""Arguments that are of training only."""
+
+PARTS = {"conv": 0, "norm": 1}
+"""Places in ``Layers.block`` without dropout."""
+
+
+def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str, Tensor], *, batch_norm: bool) -> UNet:
+    """Return the trained network.
+
+    Args:
+        plan: says how it is built.
+        n_channels: of the image.
+        n_outputs: classes with the background, or regions.
+        weights: nnU-Net's ``network_weights``.
+        batch_norm: whether the trainer put a batch norm in the place of the plan's norm.
+
+    Raises:
+        MedsegError: the network is another one than those two, has options that the U-Net lacks, or weights that do
+            not fit it: each has its place, and each place its weight.
+    """
+    arguments = unet_arguments(plan)
+    if batch_norm:
+        arguments["norm"] = "batch"
+    with torch.device("meta"):  # weights are not drawn only to be replaced
+        network = UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
+    mapped = mapped_weights(weights, arguments["depth"], plan)
+    wanted = network.state_dict()
+    if not plan.settings["architecture"]["arch_kwargs"].get("conv_bias", False):
+        mapped = zero_biases(network) | mapped
+    if problems := misfits(wanted, mapped):
+        raise MedsegError(f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(problems)}")
+    network.load_state_dict(mapped, assign=True)
+    return network
+
+
+def zero_biases(network: UNet) -> dict[str, Tensor]:
+    """Return biases of 0 for all convolutions, which nnU-Net can do without."""
+    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    return {
+        f"{name}.bias": torch.zeros(module.bias.shape)
+        for name, module in network.named_modules()
+        if isinstance(module, convolutions) and module.bias is not None
+    }
+
+
+def misfits(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """Say which weights are missing, left over, or of another shape."""
+    missing = [f"{key} is missing" for key in wanted.keys() - given.keys()]
+    left = [f"{key} has no place" for key in given.keys() - wanted.keys()]
+    other = [
+        f"{key} has shape {tuple(given[key].shape)} where {tuple(wanted[key].shape)} is expected"
+        for key in wanted.keys() & given.keys()
+        if wanted[key].shape != given[key].shape
+    ]
+    return sorted(missing + left + other)
+
+
+def unet_arguments(plan: Plan) -> dict[str, Any]:
+    """Return the arguments of ``medseg.models.UNet``, without channels and outputs, for the plan's network."""
+    architecture = plan.settings["architecture"]
+    kind = architecture["network_class_name"].rpartition(".")[2]
+    if kind not in ARCHITECTURES or not architecture["network_class_name"].startswith(PACKAGE):
+        raise MedsegError(
+            f"{plan.path}: the network is {architecture['network_class_name']}; {' and '.join(ARCHITECTURES)} are read."
+        )
+    given = architecture["arch_kwargs"]
+    needed = (*NEEDED, ARCHITECTURES[kind])
+    if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
+        raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
+    stages = given["n_stages"]
+    return {
+        "spatial_dims": plan.dims,
+        "depth": stages - 1,
+        "channels": each_stage(given["features_per_stage"], stages),
+        "strides": each_stage(given["strides"], stages)[1:],
+        "kernel_sizes": each_stage(given["kernel_sizes"], stages),
+        "blocks": given[ARCHITECTURES[kind]],
+        "decoder_blocks": decoder_blocks(given["n_conv_per_stage_decoder"]),
+        "norm": NORMS[without_dims(given["norm_op"])] if given.get("norm_op") else "none",
+        "activation": ACTIVATIONS[given["nonlin"].rpartition(".")[2]],
+        "residual": kind == "ResidualEncoderUNet",
+        "downsampling": "strided",
+        "deep_supervision": True,  # nnU-Net keeps the layers of every level's output
+    }
+
+
+def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
+    """Say which arguments of nnU-Net's network have no equal."""
+    others = given.keys() - TRANSLATED - WITHOUT_EFFECT
+    problems = [f"{key}={given[key]!r}" for key in sorted(others) if given[key] not in (None, False)]
+    norm, nonlin = given.get("norm_op"), str(given.get("nonlin")).rpartition(".")[2]
+    if norm is not None and without_dims(norm) not in NORMS:
+        problems.append(f"norm_op={norm}")
+    if nonlin not in ACTIVATIONS:
+        problems.append(f"nonlin={given.get('nonlin')}")
+    defaults = {"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin_kwargs": {"negative_slope": 0.01}}
+    for key, usual in defaults.items():
+        asked = {name: value for name, value in (given.get(key) or {}).items() if name not in ("inplace", "momentum")}
+        problems += [f"{key}.{name}={value}" for name, value in asked.items() if usual.get(name) != value]
+    first = each_stage(given["strides"], given["n_stages"])[0]
+    if first not in (1, [1] * dims):
+        problems.append(f"strides of the first stage: {first}")
+    return problems
+
+
+def each_stage(value: Any, stages: int) -> list[Any]:
+    """Return a value a stage, where one may stand for all."""
+    return [value] * stages if isinstance(value, int) else list(value)
+
+
+def decoder_blocks(counts: Any) -> Any:
+    """Return the convolutions of the decoder's levels, finest first; nnU-Net lists them as they are run."""
+    return counts if isinstance(counts, int) else list(reversed(counts))
+
+
+def without_dims(name: str) -> str:
+    """Return the class of a dotted name, without the 2d or 3d at its end."""
+    return re.sub(r"\dd$", "", name.rpartition(".")[2])
+
+
+Place = Callable[[re.Match[str], int], str]
+
+PLACES: list[tuple[str, Place]] = [
+    (r"encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)", lambda m, _: f"encoder.{m[1]}.{m[2]}.{PARTS[m[3]]}"),
+    (r"encoder\.stem\.convs\.0\.(conv|norm)", lambda m, _: f"encoder.0.0.{PARTS[m[1]]}"),
+    (
+        r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.conv1\.(conv|norm)",
+        lambda m, _: f"{residual_block(m)}.first.{PARTS[m[3]]}",
+    ),
+    (r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.conv2\.conv", lambda m, _: f"{residual_block(m)}.second"),
+    (r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.conv2\.norm", lambda m, _: f"{residual_block(m)}.norm"),
+    (
+        r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.skip\.(\d)\.(conv|norm)",
+        lambda m, _: f"{residual_block(m)}.shortcut.{int(m[3]) + PARTS[m[4]]}",
+    ),
+    (r"decoder\.transpconvs\.(\d+)", lambda m, depth: f"up.{depth - 1 - int(m[1])}"),
+    (
+        r"decoder\.stages\.(\d+)\.convs\.(\d+)\.(conv|norm)",
+        lambda m, depth: f"decoder.{depth - 1 - int(m[1])}.{m[2]}.{PARTS[m[3]]}",
+    ),
+    (r"decoder\.seg_layers\.(\d+)", lambda m, depth: f"heads.{depth - 1 - int(m[1])}"),
+]
+"""nnU-Net's names of layers, and the layers of medseg's U-Net of this depth that they are."""
+
+
+def residual_block(match: re.Match[str]) -> str:
+    """Return the residual block that a name means; the stem comes before those of the first level."""
+    return f"encoder.{match[1]}.{int(match[2]) + (match[1] == '0')}"
+
+
+def mapped_weights(weights: dict[str, Tensor], depth: int, plan: Plan) -> dict[str, Tensor]:
+    """Return nnU-Net's weights under the names of medseg's U-Net.
+
+    nnU-Net's modules have second names: a layer is in the list ``all_modules``, too, and the encoder in the decoder.
+
+    Raises:
+        MedsegError: a weight has no place, or another value under its second name.
+    """
+    mapped: dict[str, Tensor] = {}
+    strange = []
+    for key, weight in weights.items():
+        first = first_name(key.removeprefix("_orig_mod.").removeprefix("module."))
+        layer, _, parameter = first.rpartition(".")
+        found = next((place(m, depth) for name, place in PLACES if (m := re.fullmatch(name, layer))), None)
+        if found is None:
+            strange.append(f"{key} has no place")
+            continue
+        ours = f"{found}.{parameter}"
+        if ours in mapped and not torch.equal(mapped[ours], weight):
+            strange.append(f"{key} differs from {first}, though it is the same layer")
+        mapped[ours] = weight.clone() if ours not in mapped else mapped[ours]
+    if strange:
+        raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(strange)}")
+    return mapped
+
+
+def first_name(key: str) -> str:
+    """Return the name of a weight outside lists of all layers.
+
+    >>> first_name("decoder.encoder.stages.0.0.convs.0.all_modules.1.weight")
+    'encoder.stages.0.0.convs.0.norm.weight'
+    """
+    key = re.sub(r"^decoder\.encoder\.", "encoder.", key)
+    return re.sub(r"\.all_modules\.(\d)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", key)

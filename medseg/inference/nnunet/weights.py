@@ -1,0 +1,58 @@
+"""nnU-Net's checkpoints: what they say of the training, and the weights, read without running code of the file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medseg.errors import MedsegError
+
+NEEDED = ("network_weights", "trainer_name", "init_args")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fold: its file, trainer and configuration, the network's axes that may be mirrored, and its weights."""
+
+    path: Path
+    trainer: str
+    configuration: str
+    mirror_axes: tuple[int, ...]
+    weights: dict[str, Tensor]
+
+
+def read_trained(path: Path) -> Trained:
+    """Read ``checkpoint_final.pth`` or the like. The optimizer's state, twice as large, stays on disk.
+
+    Raises:
+        MedsegError: the file is damaged, holds objects that are not loaded, or is no checkpoint of nnU-Net v2.
+    """
+    try:
+        with torch.serialization.safe_globals(numbers_of_numpy()):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a file that is something else makes torch raise almost anything
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MedsegError(f"{path}: not a checkpoint that can be loaded safely ({reason}).") from error
+    if not isinstance(content, dict) or any(key not in content for key in NEEDED):
+        raise MedsegError(f"{path}: a PyTorch file, but no checkpoint of nnU-Net v2 (it needs {', '.join(NEEDED)}).")
+    return Trained(
+        path,
+        content["trainer_name"],
+        content["init_args"]["configuration"],
+        tuple(content.get("inference_allowed_mirroring_axes") or ()),
+        content["network_weights"],
+    )
+
+
+def numbers_of_numpy() -> list[Any]:
+    """Return NumPy's numbers, in which nnU-Net's log is kept, as the classes that a file may name.
+
+    Their module is called differently by NumPy 1 and 2.
+    """
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    kinds = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    return [*names, np.dtype, *kinds]
