@@ -181,10 +181,16 @@ def slices_of(file: Path) -> Iterator[Slice]:
                 numbers_of(dataset, number, "PlanePositionSequence", "ImagePositionPatient"),
                 (columns_apart, rows_apart) if rows_apart > 0 and columns_apart > 0 else (),
                 thickness_of(dataset, number),
-                {key: str(value) for key, place in MARKS.items() if (value := of_frame(dataset, number, place, key))},
+                marks_of(dataset, number),
             )
     except DAMAGE as error:
         raise MedsegError(f"{file}: no readable DICOM image; damaged? {error}") from error
+
+
+def marks_of(dataset: Any, number: int) -> dict[str, str]:
+    """Return what tells a slice from others at its place."""
+    found = {key: listed(of_frame(dataset, number, place, key)) for key, place in MARKS.items()}
+    return {key: "/".join(map(str, values)) for key, values in found.items() if values}
 
 
 def spacing_of(dataset: Any, number: int) -> tuple[float, ...]:
@@ -273,7 +279,7 @@ def check_gaps(slices: Sequence[Slice], path: Path) -> None:
         return
     distances = np.array([one.distance for one in slices])
     gaps = np.diff(distances)
-    usual = float(np.median(gaps))
+    usual = float(np.median(gaps[gaps <= 1.5 * gaps.min()]))
     if usual > 0 and (missing := [*missing_places(distances, usual)]):
         places = ", ".join(f"{place:.2f}" for place in missing[:10])
         raise MedsegError(
@@ -319,7 +325,8 @@ def tilt_of(slices: Sequence[Slice]) -> float:
     if len(slices) < 2:
         return 0.0
     line = np.subtract(slices[-1].position, slices[0].position)
-    return float(np.degrees(np.arccos(min(1.0, slices[0].normal @ line / np.linalg.norm(line)))))
+    cosine = float(slices[0].normal @ line / np.linalg.norm(line))
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
 
 
 def homogeneous(positions: Iterable[Sequence[float]]) -> NDArray[np.float64]:
@@ -420,6 +427,11 @@ def dataset_of(file: Path, *, pixels: bool = True) -> Any:
     library = pydicom()
     try:
         with opened(file) as stream:
-            return library.dcmread(stream, stop_before_pixels=not pixels, force=True)
+            dataset = library.dcmread(stream, stop_before_pixels=not pixels, force=True)
+        if "TransferSyntaxUID" not in dataset.file_meta:  # of files without preamble, whose pixels are plain
+            implicit, little = dataset.original_encoding
+            plain = library.uid.ExplicitVRLittleEndian if little else library.uid.ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian if implicit else plain
+        return dataset
     except DAMAGE as error:
         raise MedsegError(f"{file}: no readable DICOM file; damaged, truncated or something else? {error}") from error

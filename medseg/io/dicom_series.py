@@ -8,6 +8,7 @@ file has that file's own path.
 import logging
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -94,11 +95,9 @@ def find_series(files: Iterable[Path]) -> list[Series]:
     Raises:
         MedsegError: there is DICOM, but pydicom is not installed.
     """
-    plain, archives = [], []
-    for path in files:
-        (archives if path.suffix.lower() == ".zip" else plain).append(path)
-    found = sorted_into_images([path for path in plain if is_dicom(path)])
-    for archive in archives:
+    there = [path for path in files if is_dicom(path)]
+    found = sorted_into_images([path for path in there if path.suffix.lower() != ".zip"])
+    for archive in (path for path in there if path.suffix.lower() == ".zip"):
         found += in_archive(archive)
     return sorted(found, key=lambda series: series.path)
 
@@ -139,7 +138,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def pydicom() -> Any:
-    """Import pydicom, which takes headers with small faults as they are.
+    """Import pydicom, which takes headers with small faults as they are, and does not warn of them.
 
     Raises:
         MedsegError: it is not installed.
@@ -150,6 +149,8 @@ def pydicom() -> Any:
     except ImportError as error:
         raise MedsegError("reading DICOM takes more packages: pip install 'medseg[dicom]'") from error
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
     return pydicom
 
 

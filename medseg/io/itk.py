@@ -75,14 +75,7 @@ def grid(path: Path) -> tuple[Grid, int]:
 
 
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
-    """Write ``values`` (*spatial) on the grid of ``like``, compressed, in the smallest type.
-
-    Raises:
-        MedsegError: the form takes two files, or the file cannot be written.
-    """
-    suffix = path.suffix.lower()
-    if suffix in IN_ONE_FILE:
-        raise MedsegError(f"{path}: masks are written in one file: call it {path.stem}{IN_ONE_FILE[suffix]}.")
+    """Write ``values`` (*spatial) on the grid of ``like``, compressed, in the smallest type."""
     sitk = simpleitk()
     stored = like.layout.shape if isinstance(like.layout, ItkLayout) else (*values.shape, 1)[:3]
     values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
@@ -133,8 +126,9 @@ def simpleitk() -> Any:
     """Import SimpleITK, without the warnings that it prints of its own."""
     import SimpleITK
 
-    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
-    return SimpleITK
+    library: Any = SimpleITK
+    library.ProcessObject.SetGlobalWarningDisplay(False)
+    return library
 
 
 def _reader(path: Path) -> Any:

@@ -34,7 +34,7 @@ def suv_factor(dataset: Any, first_acquired: datetime | None, name: str) -> floa
 
 def decayed_dose(dataset: Any, first_acquired: datetime | None, name: str) -> float:
     """Return the injected dose in Bq at the time to which the activity of the voxels was decayed."""
-    tracer = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or []), {})
+    tracer: Any = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or []), {})
     dose = needed(tracer, "RadionuclideTotalDose", name)
     correction = str(dataset.get("DecayCorrection", ""))
     if correction == "ADMIN":

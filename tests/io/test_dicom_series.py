@@ -114,7 +114,7 @@ def test_localizers_and_objects_that_are_no_images_are_passed_over(tmp_path, dic
 
 def test_nothing_but_localizers(tmp_path, dicom_series):
     dicom_series("s", VOLUME, **tags(7, "Localizer"))
-    with pytest.raises(MedsegError, match="no scans here.*of which localizers and objects that are no images"):
+    with pytest.raises(MedsegError, match=r"no scans here.*of which localizers and objects that are no images"):
         find_images(tmp_path)
 
 
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_read_is_missed(tmp_path, dicom_series):
     assert names(tmp_path) == ["s/Abdomen.dicom", "s/half", "s/none.dcm"]
     with pytest.raises(MedsegError, match=r"half: no (readable )?DICOM"):
         read_scan([tmp_path / "s" / "half"])
-    with pytest.raises(MedsegError, match="none.dcm: the file is empty"):
+    with pytest.raises(MedsegError, match=r"none.dcm: the file is empty"):
         read_scan([tmp_path / "s" / "none.dcm"])
 
 
@@ -197,7 +197,7 @@ def test_zip_files_that_are_none_or_bombs_or_locked(tmp_path, dicom_series, monk
     with zipfile.ZipFile(tmp_path / "texts.zip", "w") as file:
         file.writestr("a.txt", "no scan")
     assert names(tmp_path) == ["broken.zip"]
-    with pytest.raises(MedsegError, match="broken.zip: no readable zip file"):
+    with pytest.raises(MedsegError, match=r"broken.zip: no readable zip file"):
         read_scan([tmp_path / "broken.zip"])
     monkeypatch.setattr(archives, "HARMLESS", 1000)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
@@ -209,7 +209,7 @@ def test_zip_files_that_are_none_or_bombs_or_locked(tmp_path, dicom_series, monk
     content = bytearray(path.read_bytes())
     content[content.rindex(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
-    with pytest.raises(MedsegError, match="s.zip: the zip file is encrypted"):
+    with pytest.raises(MedsegError, match=r"s.zip: the zip file is encrypted"):
         read_scan([path])
 
 

@@ -117,7 +117,7 @@ def test_masks_are_compressed_and_hold_large_and_negative_values(tmp_path):
 
 def test_a_mask_in_two_files_is_refused(tmp_path):
     scan = read_scan([save(tmp_path / "a.mhd", volume())])
-    with pytest.raises(MedsegError, match=r"m.mhd: masks are written in one file: call it m.mha"):
+    with pytest.raises(MedsegError, match=r"m.mhd: masks are not written in this form. Call it m.mha"):
         write_mask(tmp_path / "m.mhd", np.zeros(scan.shape, int), scan)
 
 
