@@ -85,7 +85,7 @@ def test_padding_of_ct_becomes_air(tmp_path, dicom_series, dtype, padding, tags)
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless, RLELossless])
 def test_compressed_pixels(tmp_path, dicom_series, syntax):
-    pixels = np.random.default_rng(0).integers(0, 4096, (3, 32, 24)).astype(np.uint16)
+    pixels = np.random.default_rng(0).integers(0, 4096, (3, 72, 64)).astype(np.uint16)
     dicom_series("s", pixels, syntax=syntax, BitsStored=12, HighBit=11)
     np.testing.assert_array_equal(read_scan([tmp_path / "s"]).image[0], pixels.T)
 

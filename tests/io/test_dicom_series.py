@@ -238,6 +238,16 @@ def test_layouts_take_series(tmp_path, dicom_series):
     assert dataset.problems == (f"p3: {tmp_path / 'images/p3'} is missing",)
 
 
+def test_slicer_s_segmentations_pair_up_beside_their_scans(tmp_path):
+    import SimpleITK as sitk
+
+    for name in ("a.nrrd", "a.seg.nrrd", "b.mha", "b_seg.nrrd"):
+        sitk.WriteImage(sitk.GetImageFromArray(VOLUME % 2), str(tmp_path / name))
+    dataset = folder(tmp_path, images=".", masks=".")
+    pairs = [(case.id, case.images[0].name, case.labels[0].path.name) for case in dataset.cases]
+    assert (pairs, dataset.problems) == ([("a", "a.nrrd", "a.seg.nrrd"), ("b", "b.mha", "b_seg.nrrd")], ())
+
+
 def test_the_hash_of_a_case_follows_every_slice(tmp_path, dicom_series, dicom_file):
     dicom_series("s", VOLUME)
     case = Case("s", "s", (tmp_path / "s",))
