@@ -99,9 +99,9 @@ class Slice:
 class DicomLayout:
     """Where an image was read from, so that what is made of it can refer to it.
 
-    ``paths`` holds the file of each slice in the order of the last axis, ``frames`` the number of its frame, counted
-    from 1 as DICOM does, or None where files hold one each. Files of an archive have paths that lead into it; see
-    ``medseg.io.archives.opened``.
+    ``paths`` holds the file of each slice in the order of the last axis; or the one file that holds them all, and
+    ``frames`` the number of each slice's frame, counted from 1 as DICOM does. Files of an archive have paths that lead
+    into it; see ``medseg.io.archives.opened``.
     """
 
     path: Path
@@ -135,7 +135,7 @@ def read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64], DicomLay
     several = int(first.get("NumberOfFrames") or 1) > 1
     layout = DicomLayout(
         path,
-        tuple(one.path for one in slices),
+        tuple(files(slices)),
         tuple(one.number + 1 for one in slices) if several else None,
         str(first.get("SeriesInstanceUID", "")),
         "mm" if slices[0].spacing else "px",

@@ -29,6 +29,9 @@ SUFFIXES = (".dcm", NAMED, ".ima", ".zip")
 NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "ANN", "REG", "FID", "DOC")
 """Modalities of DICOM objects that refer to images, and are none that could be segmented."""
 
+SEGMENTATIONS = ("SEG", "RTSTRUCT")
+"""Those that say what is where in an image."""
+
 LOCALIZER = re.compile(
     r"localizer|localiser|scout|topogram|surview|scanogram|\bloc\b|survey|3[ -]?plane", re.IGNORECASE
 )
@@ -100,6 +103,12 @@ def find_series(files: Iterable[Path]) -> list[Series]:
     for archive in (path for path in there if path.suffix.lower() == ".zip"):
         found += in_archive(archive)
     return sorted(found, key=lambda series: series.path)
+
+
+def find_segmentations(files: Iterable[Path]) -> list[Path]:
+    """Return those files that are DICOM SEG or RTSTRUCT; MedsegError as in ``find_series``."""
+    there = (path for path in files if is_dicom(path) and path.suffix.lower() != ".zip")
+    return sorted(path for path in there if header(path).passed in SEGMENTATIONS)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,19 @@ def stem(path: Path) -> str:
 def find_images(root: Path) -> list[Path]:
     """Return the images at or below ``root``, sorted; hidden files and folders (``._x.nii`` too) are passed over.
 
-    A DICOM series is one image, under the path that ``medseg.io.dicom_series`` gives it. Segmentations by their nature
-    (``.seg.nrrd``, DICOM SEG and the like) are none.
+    A DICOM series is one image, under the path that ``medseg.io.dicom_series`` gives it. What is a segmentation by its
+    nature (``.seg.nrrd``, DICOM SEG and RTSTRUCT) is none.
 
     Raises:
         MedsegError: ``root`` does not exist, or holds no image of a known kind; or none but DICOM, and pydicom is not
             installed.
     """
-    return _found(root, [suffix for suffix in FILES if suffix != itk.SEGMENTATION])
+    return _found(root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION)
 
 
 def find_masks(root: Path) -> list[Path]:
-    """Return the masks at or below ``root``: all that ``find_images`` returns, and 3D Slicer's ``.seg.nrrd``."""
-    return _found(root, FILES)
+    """Return the files at or below ``root`` that may be masks, sorted: all but DICOM images; errors as above."""
+    return _found(root, dicom_series.find_segmentations)
 
 
 def on_disk(path: Path) -> tuple[Path, ...]:
@@ -156,28 +156,27 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
         writer.write(temporary, values, like)
 
 
-def _found(root: Path, suffixes: Sequence[str]) -> list[Path]:
+def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
     if not exists(root):
         raise MedsegError(f"{root}: there is no such file or folder.{_nearest(root)}")
     if not root.exists():
         return [root]  # one of several series in a folder, or in an archive
     files = archives.files_below(root) if root.is_dir() else [root]
-    known = [path for path in files if suffix(path) in suffixes]
+    found = [path for path in files if suffix(path) in FILES and suffix(path) != but]
     try:
-        series = [found.path for found in dicom_series.find_series(path for path in files if suffix(path) not in FILES)]
+        found += among_dicom([path for path in files if suffix(path) not in FILES])
     except MedsegError as error:
-        if not known:
+        if not found:
             raise
         log.warning("%s: DICOM files are passed over: %s", root, error)
-        series = []
-    if not known and not series:
+    if not found:
         kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
         there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
         raise MedsegError(
             f"{root}: no scans here. Looked for {', '.join(FILES)} and DICOM, of which localizers and objects that are"
             f" no images are passed over; there are {there}."
         )
-    return sorted(known + series)
+    return sorted(found)
 
 
 def _nearest(path: Path) -> str:

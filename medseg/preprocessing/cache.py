@@ -161,7 +161,7 @@ def hash_of(recipe: list[Any], case: Case) -> str:
         MedsegError: a file cannot be read.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode())
-    for path in (part for file in case.files for part in on_disk(file)):
+    for path in (part for file in case.files for part in on_disk(file) or (file,)):
         try:
             status = path.stat()
             digest.update(file_hash(path, status.st_size, status.st_mtime_ns))

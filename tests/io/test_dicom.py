@@ -224,7 +224,7 @@ def test_frames_are_sorted_and_scaled_one_by_one(enhanced):
     np.testing.assert_array_equal(scan.image[0], expected.T)
     np.testing.assert_allclose(scan.affine, np.diag([-0.5, -0.75, 2, 1]))
     assert scan.layout.frames == (2, 4, 3, 1)
-    assert scan.layout.paths == (path,) * 4
+    assert scan.layout.paths == (path,)
 
 
 def test_scale_of_all_frames(enhanced):

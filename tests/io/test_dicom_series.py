@@ -14,10 +14,21 @@ from medseg.errors import MedsegError
 from medseg.io import archives
 from medseg.io.case import Case
 from medseg.io.channels import cases_from_files
-from medseg.io.files import exists, find_images, mask_name, on_disk, read_case, read_mask, read_scan, write_mask
+from medseg.io.files import (
+    exists,
+    find_images,
+    find_masks,
+    mask_name,
+    on_disk,
+    read_case,
+    read_mask,
+    read_scan,
+    write_mask,
+)
 from medseg.io.folder import folder
 from medseg.io.sizes import size_of
 from medseg.io.table import table
+from medseg.jobs.scans import find_jobs
 from medseg.preprocessing.cache import hash_of
 
 VOLUME = np.arange(48, dtype=np.int16).reshape(4, 3, 4)
@@ -246,6 +257,38 @@ def test_slicer_s_segmentations_pair_up_beside_their_scans(tmp_path):
     dataset = folder(tmp_path, images=".", masks=".")
     pairs = [(case.id, case.images[0].name, case.labels[0].path.name) for case in dataset.cases]
     assert (pairs, dataset.problems) == ([("a", "a.nrrd", "a.seg.nrrd"), ("b", "b.mha", "b_seg.nrrd")], ())
+
+
+def test_segmentations_of_dicom_are_masks_and_no_images(tmp_path, dicom_series, dicom_file):
+    dicom_series("p1", VOLUME)
+    dicom_file("p1.dcm", VOLUME.astype(np.uint8), Modality="SEG", SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")
+    assert names(tmp_path) == ["p1"]
+    assert names(tmp_path, find_masks(tmp_path)) == ["p1.dcm"]
+    dataset = folder(tmp_path, images=".", masks=".")
+    assert [(case.id, case.files) for case in dataset.cases] == [("p1", (tmp_path / "p1", tmp_path / "p1.dcm"))]
+
+
+def test_jobs_of_series(tmp_path, dicom_series):
+    dicom_series("in/p1", VOLUME)
+    dicom_series("in/p2/a", VOLUME, **tags(1, "T1"))
+    dicom_series("in/p2/b", VOLUME, **tags(2, "v2.nii"))
+    for path in [*(tmp_path / "in/p2").rglob("IM*")]:
+        path.rename(tmp_path / "in/p2" / f"{path.parent.name}{path.name}")
+    found, problems = find_jobs(tmp_path / "in", tmp_path / "in" / "out", None)
+    masks = [job.mask.relative_to(tmp_path / "in" / "out").as_posix() for job in found]
+    assert (masks, problems) == (["p1.nii.gz", "p2/T1.nii.gz", "p2/v2.nii.nii.gz"], [])
+    (alone,), _ = find_jobs(tmp_path / "in" / "p1", tmp_path / "out", None)
+    assert (alone.id, alone.mask) == ("p1", tmp_path / "out" / "p1.nii.gz")
+    (named,), _ = find_jobs(tmp_path / "in/p2/T1.dicom", tmp_path / "out", None)
+    assert (named.id, named.images) == ("T1", (tmp_path / "in/p2/T1.dicom",))
+
+
+def test_masks_of_a_sheared_scan_lie_on_its_grid(tmp_path, dicom_series):
+    tilted = [1.0, 0, 0, 0, float(np.cos(0.3)), -float(np.sin(0.3))]
+    dicom_series("s", np.repeat(VOLUME, 4, axis=1), ImageOrientationPatient=tilted)
+    scan = read_scan([tmp_path / "s"])
+    write_mask(tmp_path / "m.nii.gz", (scan.image[0] > 20).astype(int), scan)
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.nii.gz", scan), scan.image[0] > 20)
 
 
 def test_the_hash_of_a_case_follows_every_slice(tmp_path, dicom_series, dicom_file):

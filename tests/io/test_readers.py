@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from medseg.errors import MedsegError
 from medseg.io.dicom_series import files_of
-from medseg.io.files import find_masks, read_scan, suffix
+from medseg.io.files import find_images, read_scan, suffix
 from medseg.io.grids import Grid
 
 REFUSED = {
@@ -21,14 +21,14 @@ REFUSED = {
 }
 """Whole-slide images, whose frames are tiles."""
 
-IMAGES = 39  # of those below "readers", beside one-mask-per-class folders
+IMAGES = 39  # below "readers", beside one-mask-per-class folders
 
 
 @pytest.fixture(scope="module")
 def images(real_data):
     """Return all images but the masks of single classes, which are many and alike."""
     root = real_data / "readers"
-    return [path for path in find_masks(root) if path.parent.name != "example_seg_fast"]
+    return [path for path in find_images(root) if path.parent.name != "example_seg_fast"]
 
 
 def by_simpleitk(path):
