@@ -3,12 +3,14 @@
 Archives are read in memory, one file at a time; nothing is unpacked onto the disk.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import BadZipFile, ZipFile
 
 from medseg.errors import MedsegError
 
@@ -16,7 +18,7 @@ MOST_BYTES, MOST_RATIO, HARMLESS = 32 << 30, 200, 256 << 20
 """What an archive may unpack to: bytes in all, and times its size where that is not harmless. Scans are packed to a
 half, empty ones to a 100th."""
 
-DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, KeyError, ValueError)
+DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, KeyError, ValueError, zlib.error)
 """What ``zipfile`` raises on archives that are damaged, encrypted or packed in a way that Python does not know."""
 
 
@@ -40,7 +42,7 @@ def files_below(place: Path) -> list[Path]:
     """Return the visible files below a folder, in an archive, or below a folder in one, sorted; none if it is neither.
 
     Raises:
-        MedsegError: the archive is damaged, encrypted or unpacks to too much.
+        MedsegError: the archive is damaged or encrypted.
     """
     archive = archive_of(place)
     if archive is not None:
@@ -51,20 +53,18 @@ def files_below(place: Path) -> list[Path]:
 def members(archive: Path) -> list[Path]:
     """Return the visible files in an archive, sorted; errors as in ``files_below``."""
     try:
-        with ZipFile(archive) as zipped:
-            entries = [entry for entry in zipped.infolist() if not entry.is_dir()]
+        entries = [entry for entry in unzipped(archive).infolist() if not entry.is_dir()]
     except DAMAGE as error:
         raise MedsegError(f"{archive}: no readable zip file; damaged or truncated? {error}") from error
-    check_entries(archive, entries)
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise MedsegError(f"{archive}: the zip file is encrypted. Unpack it with its password first.")
     paths = [archive / entry.filename for entry in entries]
     return sorted(path for path in paths if is_visible(path, archive) and ".." not in path.parts)
 
 
-def check_entries(archive: Path, entries: list[ZipInfo]) -> None:
-    """Refuse an archive that is encrypted, or unpacks to more than scans do, as bombs are made to."""
-    if any(entry.flag_bits & 1 for entry in entries):
-        raise MedsegError(f"{archive}: the zip file is encrypted. Unpack it with its password first.")
-    total, packed = sum(entry.file_size for entry in entries), archive.stat().st_size
+def check_size(archive: Path) -> None:
+    """Refuse an archive that unpacks to more than scans do, as bombs are made to; MedsegError."""
+    total, packed = sum(entry.file_size for entry in unzipped(archive).infolist()), archive.stat().st_size
     if total > min(MOST_BYTES, max(MOST_RATIO * packed, HARMLESS)):
         raise MedsegError(
             f"{archive}: {packed} bytes unpack to {total}; allowed are {MOST_RATIO} times its size, and"
@@ -74,15 +74,40 @@ def check_entries(archive: Path, entries: list[ZipInfo]) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file on the disk or in an archive, for reading bytes."""
+    """Open a file on the disk or in an archive, for reading bytes; OSError where it is damaged, too."""
     archive = archive_of(path)
     if archive is None or archive == path:
         with path.open("rb") as file:
             yield file
         return
-    with ZipFile(archive) as zipped:
-        content = zipped.read(path.relative_to(archive).as_posix())  # checks its checksum
+    try:
+        content = unzipped(archive).read(path.relative_to(archive).as_posix())  # checks its checksum
+    except DAMAGE as error:
+        raise OSError(f"{archive}: {error}") from error
     yield BytesIO(content)
+
+
+def beginning(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file on the disk or in an archive; OSError as in ``opened``."""
+    archive = archive_of(path)
+    try:
+        with (
+            path.open("rb") if archive is None else unzipped(archive).open(path.relative_to(archive).as_posix()) as file
+        ):
+            return file.read(count)
+    except DAMAGE as error:
+        raise OSError(f"{path}: {error}") from error
+
+
+def unzipped(archive: Path) -> ZipFile:
+    """Return an open archive, which several threads may read at a time; its list of files is read but once."""
+    status = archive.stat()
+    return _unzipped(archive, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _unzipped(archive: Path, size: int, changed: int) -> ZipFile:
+    return ZipFile(archive)
 
 
 def is_visible(path: Path, root: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.archives import archive_of, files_below, is_file, on_disk, opened
+from medseg.io.archives import archive_of, beginning, check_size, files_below, is_file, members, on_disk, opened
 
 log = logging.getLogger(__name__)
 
@@ -140,8 +140,7 @@ def is_dicom(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with opened(path) as file:
-            return file.read(132)[128:] == b"DICM"
+        return beginning(path, 132)[128:] == b"DICM"
     except OSError:
         return False
 
@@ -230,8 +229,10 @@ def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector
 
 
 def in_archive(archive: Path) -> list[Series]:
-    """Return the images in an archive; its own path names the only one, and one that cannot be read."""
+    """Return the images in an archive; its own path names the only one, and an archive that cannot be read."""
     try:
+        if not any(is_dicom(path) for path in members(archive)):
+            return []
         found = _below(archive)
     except MedsegError as error:
         log.debug("%s", error)  # raised again where the archive is read
@@ -337,6 +338,9 @@ def plain_name(text: str) -> str:
 
 
 def _below(place: Path) -> list[Series]:
+    if archive := archive_of(place):
+        members(archive)  # is it one?
+        check_size(archive)
     return sorted_into_images([path for path in files_below(place) if is_dicom(path) and path.suffix.lower() != ".zip"])
 
 

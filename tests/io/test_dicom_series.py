@@ -203,6 +203,16 @@ def test_a_zip_file_of_several_series(tmp_path, dicom_series):
         read_scan([path])
 
 
+def test_damage_within_a_zip_file_is_told(tmp_path, dicom_series):
+    dicom_series("s", VOLUME)
+    path = packed(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") - 20] ^= 255  # in the last file's packed bytes
+    path.write_bytes(content)
+    with pytest.raises(MedsegError, match=r"s.zip"):
+        read_scan(find_images(tmp_path))
+
+
 def test_zip_files_that_are_none_or_bombs_or_locked(tmp_path, dicom_series, monkeypatch):
     (tmp_path / "broken.zip").write_bytes(b"PK no zip")
     with zipfile.ZipFile(tmp_path / "texts.zip", "w") as file:
