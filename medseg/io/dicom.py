@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.archives import opened
-from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of, listed, numbers_of, of_frame, pydicom
+from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom
+from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
 from medseg.io.itk import LPS_RAS
 from medseg.io.nifti import check_affine

@@ -8,76 +8,22 @@ file has that file's own path.
 import logging
 import os
 import re
-import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.archives import archive_of, beginning, check_size, files_below, is_file, members, on_disk, opened
+from medseg.io.archives import archive_of, check_size, files_below, is_file, members
+from medseg.io.dicom_headers import SEGMENTATIONS, Header, header, is_dicom
 
 log = logging.getLogger(__name__)
 
 NAMED = ".dicom"
 """Suffix of the path of one of several series in a folder."""
 
-SUFFIXES = (".dcm", NAMED, ".ima", ".zip")
-
-NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "ANN", "REG", "FID", "DOC")
-"""Modalities of DICOM objects that refer to images, and are none that could be segmented."""
-
-SEGMENTATIONS = ("SEG", "RTSTRUCT")
-"""Those that say what is where in an image."""
-
-LOCALIZER = re.compile(
-    r"localizer|localiser|scout|topogram|surview|scanogram|\bloc\b|survey|3[ -]?plane", re.IGNORECASE
-)
-"""Words in the description of series that only show where others lie."""
-
 SAME_DIRECTION = 1e-3  # of direction cosines, which differ by less within a series
 SAME_PLACE = 0.01  # mm
-
-TAGS = [
-    "SOPClassUID",
-    "Modality",
-    "ImageType",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "SeriesDescription",
-    "Rows",
-    "Columns",
-    "NumberOfFrames",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence",
-]
-
-Vector = tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What tells of a file which image it belongs to.
-
-    ``orientation`` (6) and ``position`` (3) are those of a single slice, empty where there is none or are several.
-    ``passed`` says why the file belongs to no image, and is empty otherwise.
-    """
-
-    path: Path
-    study: str = ""
-    series: str = ""
-    number: int = 0
-    description: str = ""
-    size: tuple[int, int] = (0, 0)
-    orientation: Vector = ()
-    position: Vector = ()
-    frames: int = 1
-    passed: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +45,9 @@ def find_series(files: Iterable[Path]) -> list[Series]:
         MedsegError: there is DICOM, but pydicom is not installed.
     """
     there = [path for path in files if is_dicom(path)]
-    found = sorted_into_images([path for path in there if path.suffix.lower() != ".zip"])
+    headers = headers_of(path for path in there if path.suffix.lower() != ".zip")
+    tell_passed(headers)
+    found = sorted_into_images(headers)
     for archive in (path for path in there if path.suffix.lower() == ".zip"):
         found += in_archive(archive)
     return sorted(found, key=lambda series: series.path)
@@ -133,101 +81,6 @@ def nearest_series(path: Path) -> str:
     return nearest(path.name, [series.path.name for series in _below(path.parent)]) if path.suffix == NAMED else ""
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell DICOM by the letters that follow the preamble, or by the suffix where it has none; not an index of files."""
-    if path.name.upper() == "DICOMDIR":
-        return False
-    if path.suffix.lower() in SUFFIXES:
-        return True
-    try:
-        return beginning(path, 132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def pydicom() -> Any:
-    """Import pydicom, which takes headers with small faults as they are, and does not warn of them.
-
-    Raises:
-        MedsegError: it is not installed.
-    """
-    try:
-        import pydicom
-        import pydicom.pixels
-    except ImportError as error:
-        raise MedsegError("reading DICOM takes more packages: pip install 'medseg[dicom]'") from error
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.filterwarnings("ignore", module="pydicom")
-    logging.getLogger("pydicom").setLevel(logging.ERROR)
-    return pydicom
-
-
-def header(path: Path) -> Header:
-    """Return the header of a file, read once until the file changes."""
-    status = on_disk(path).stat()
-    return _header(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=200_000)
-def _header(path: Path, size: int, changed: int) -> Header:
-    library = pydicom()
-    try:
-        with opened(path) as file:
-            dataset = library.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
-        return described(path, dataset)
-    except Exception as error:  # pydicom raises nearly anything on damaged files
-        log.debug("%s: %s", path, error)
-        return Header(path)
-
-
-def described(path: Path, dataset: Any) -> Header:
-    """Return what a file's data set says of the image it belongs to."""
-    modality, description = str(dataset.get("Modality", "")), str(dataset.get("SeriesDescription") or "")
-    kind, is_image = dataset.get("SOPClassUID"), "Rows" in dataset
-    is_known = kind is not None and kind.name != str(kind)
-    if not is_image and modality not in NO_IMAGES and (not is_known or "Image Storage" in kind.name):
-        return Header(path)  # damaged: whoever reads it will say so
-    passed = ""
-    if not is_image or modality in NO_IMAGES:
-        passed = modality or "unknown"
-    elif "LOCALIZER" in listed(dataset.get("ImageType")) or LOCALIZER.search(description):
-        passed = "localizer"
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    return Header(
-        path,
-        study=str(dataset.get("StudyInstanceUID", "")),
-        series=str(dataset.get("SeriesInstanceUID", "")),
-        number=int(dataset.get("SeriesNumber") or 0),
-        description=description,
-        size=(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)),
-        orientation=numbers_of(dataset, 0, "PlaneOrientationSequence", "ImageOrientationPatient")
-        if frames == 1
-        else (),
-        position=numbers_of(dataset, 0, "PlanePositionSequence", "ImagePositionPatient") if frames == 1 else (),
-        frames=frames,
-        passed=passed,
-    )
-
-
-def of_frame(dataset: Any, number: int, sequence: str, keyword: str) -> Any:
-    """Return an attribute of frame ``number`` (from 0): its own, else that of all frames, else the file's, or None.
-
-    ``sequence`` is the functional group that holds it in multi-frame objects (PS3.3, C.7.6.16), "" for none.
-    """
-    own, shared = (dataset.get(f"{kind}FunctionalGroupsSequence") for kind in ("PerFrame", "Shared"))
-    groups = [own[number]] if own and number < len(own) else []
-    for group in [*groups, *(shared or [])]:
-        items = group.get(sequence) if sequence else None
-        if items and keyword in items[0]:
-            return items[0].get(keyword)
-    return dataset.get(keyword)
-
-
-def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
-    """Return the numbers of an attribute as in ``of_frame``, none where it is missing or empty."""
-    return tuple(float(value) for value in listed(of_frame(dataset, number, sequence, keyword)))
-
-
 def in_archive(archive: Path) -> list[Series]:
     """Return the images in an archive; its own path names the only one, and an archive that cannot be read."""
     try:
@@ -240,28 +93,31 @@ def in_archive(archive: Path) -> list[Series]:
     return [Series(archive, found[0].files)] if len(found) == 1 else found
 
 
-def sorted_into_images(files: Sequence[Path]) -> list[Series]:
-    """Sort DICOM files into images."""
+def headers_of(files: Iterable[Path]) -> list[Header]:
+    """Return the headers of DICOM files, of which pictures beside slices of their study are to be passed over."""
     headers = [header(path) for path in files]
-    tell_passed([each for each in headers if each.passed])
-    slices = [each for each in headers if each.position and not each.passed]
-    others = [each for each in headers if not each.position and not each.passed]
-    beside = {(each.path.parent, each.study) for each in slices}
-    is_picture = [
-        each.frames == 1 and each.series != "" and (each.path.parent, each.study) in beside for each in others
-    ]
-    if any(is_picture):
-        first = others[is_picture.index(True)].path
-        log.info("passed over %d pictures beside slices of the same study, such as %s", sum(is_picture), first)
-    alone = [[each] for each, passed in zip(others, is_picture, strict=True) if not passed]
-    return named(alone + stacks(slices))
+    beside = {(each.path.parent, each.study) for each in headers if each.position and not each.passed}
+    passed = "picture beside slices"
+    return [replace(each, passed=passed) if is_picture(each, beside) and not each.passed else each for each in headers]
 
 
-def tell_passed(headers: Sequence[Header]) -> None:
+def is_picture(one: Header, studies: Collection[tuple[Path, str]]) -> bool:
+    """Tell a picture without a place, in the folder of slices of its study: a screenshot or a dose report."""
+    return not one.position and one.frames == 1 and one.series != "" and (one.path.parent, one.study) in studies
+
+
+def tell_passed(headers: Iterable[Header]) -> None:
     """Log what is passed over, and why."""
-    for reason, count in Counter(each.passed for each in headers).items():
-        first = next(each.path for each in headers if each.passed == reason)
+    passed = [each for each in headers if each.passed]
+    for reason, count in Counter(each.passed for each in passed).items():
+        first = next(each.path for each in passed if each.passed == reason)
         log.info("passed over %d DICOM files of the kind %s, such as %s", count, reason, first)
+
+
+def sorted_into_images(headers: Iterable[Header]) -> list[Series]:
+    """Put the files of each image together and give it its path."""
+    kept = [each for each in headers if not each.passed]
+    return named([[each] for each in kept if not each.position] + stacks(each for each in kept if each.position))
 
 
 def stacks(slices: Iterable[Header]) -> list[list[Header]]:
@@ -338,14 +194,7 @@ def plain_name(text: str) -> str:
 
 
 def _below(place: Path) -> list[Series]:
+    files = [path for path in files_below(place) if path.suffix.lower() != ".zip"]
     if archive := archive_of(place):
-        members(archive)  # is it one?
         check_size(archive)
-    return sorted_into_images([path for path in files_below(place) if is_dicom(path) and path.suffix.lower() != ".zip"])
-
-
-def listed(value: Any) -> list[Any]:
-    """Return the values of an attribute, which has none, one or several."""
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str | int | float) else list(value)
+    return sorted_into_images(headers_of(path for path in files if is_dicom(path)))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, nearest
-from medseg.io import archives, dicom, dicom_series, itk, nifti, pictures
+from medseg.io import archives, dicom, dicom_headers, dicom_series, itk, nifti, pictures
 from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, GridPolicy, Scan
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *pictures.SUFFIXES)
 """Suffixes of the formats that are told by it; DICOM is told by content, since its files often have none."""
 
-SUFFIXES = (*FILES, *dicom_series.SUFFIXES)
+SUFFIXES = (*FILES, *dicom_headers.SUFFIXES)
 
 ROUNDING = 0.02
 """How far labels may be from whole: half a step of values up to 2600 in 16 bits with a scale slope."""
@@ -197,7 +197,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
         raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
     if empty := [part for part in parts if part.stat().st_size == 0]:
         raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")
-    if reader is dicom and path.is_file() and not dicom_series.is_dicom(path):
+    if reader is dicom and path.is_file() and not dicom_headers.is_dicom(path):
         raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(FILES)}, or DICOM.")
     data, affine, layout = reader.read(path)  # (C, *spatial)
     lost = _count_lost(data)

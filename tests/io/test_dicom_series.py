@@ -118,7 +118,7 @@ def test_localizers_and_objects_that_are_no_images_are_passed_over(tmp_path, dic
         "5 DICOM files of the kind localizer",
         "1 DICOM files of the kind SEG",
         "kind RTSTRUCT",
-        "1 pictures beside",
+        "1 DICOM files of the kind picture beside slices",
     ):
         assert words in caplog.text
 
