@@ -118,8 +118,8 @@ def described(path: Path, dataset: Any) -> Header:
     """Return what a file's data set says of the image it belongs to."""
     modality, description = str(dataset.get("Modality", "")), str(dataset.get("SeriesDescription") or "")
     kind, is_image = dataset.get("SOPClassUID"), "Rows" in dataset
-    is_known = kind is not None and kind.name != str(kind)
-    if not is_image and modality not in NO_IMAGES and (not is_known or "Image Storage" in kind.name):
+    class_name = getattr(kind, "name", "")  # of a class that is not known the UID
+    if not is_image and modality not in NO_IMAGES and (class_name in ("", kind) or "Image Storage" in class_name):
         return Header(path)  # damaged: whoever reads it will say so
     passed = ""
     if not is_image or modality in NO_IMAGES:

@@ -37,7 +37,7 @@ def dicom_file(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         instance = generate_uid()
         meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CTImageStorage)
+        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID") or CTImageStorage
         meta.MediaStorageSOPInstanceUID = instance
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)

@@ -102,6 +102,13 @@ def test_patients_that_share_a_series_uid_stay_apart(tmp_path, dicom_series):
     assert names(tmp_path) == ["p1", "p2"]
 
 
+def test_series_without_any_uid(tmp_path, dicom_series):
+    nameless = {"SOPClassUID": "", "SeriesInstanceUID": "", "StudyInstanceUID": ""}
+    for patient in ("p1", "p2"):
+        dicom_series(patient, VOLUME, **nameless)
+    assert names(tmp_path) == ["p1", "p2"]
+
+
 def test_localizers_and_objects_that_are_no_images_are_passed_over(tmp_path, dicom_series, dicom_file, caplog):
     caplog.set_level(logging.INFO)
     dicom_series("s", VOLUME, **tags(2, "Abdomen"))
