@@ -193,6 +193,8 @@ def _module(path: Path) -> Any:
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     reader = _module(path)
     parts = on_disk(path)
+    if not parts and path.is_dir():
+        raise MedsegError(f"{path}: this folder holds no DICOM image.")
     if not parts:
         raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
     if empty := [part for part in parts if part.stat().st_size == 0]:

@@ -136,6 +136,15 @@ def test_nothing_but_localizers(tmp_path, dicom_series):
         find_images(tmp_path)
 
 
+def test_a_folder_without_dicom_and_a_series_that_is_not_there(tmp_path, dicom_series):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MedsegError, match="empty: this folder holds no DICOM image"):
+        read_scan([tmp_path / "empty"])
+    dicom_series("s", VOLUME)
+    with pytest.raises(MedsegError, match=r"t: there is no such file"):
+        read_scan([tmp_path / "t"])
+
+
 def test_directions_and_sizes_of_one_series_are_images_apart(tmp_path, dicom_series):
     dicom_series("s/a", VOLUME, SeriesDescription="MPR")
     dicom_series(
