@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,6 @@ PARTS = {ending.lower(): part for part, row in enumerate((*ENDINGS, MASK_ENDINGS
 VSD = re.compile(r"VSD\..*?[._](?:MR_(?P<channel>flair|t1c|t1|t2)|OT)(?:\.\d+)?", re.IGNORECASE)
 """Files of 2013 to 2016: ``VSD.Brain.XX.O.MR_T1c.54513``, and ``VSD.Brain_3more.XX.O.OT.54517`` for masks."""
 SUFFIX = re.compile(r"\.(nii\.gz|nii|mha|mhd)$", re.IGNORECASE)
-UNREAD = (".mha", ".mhd")
 
 MISNAMED = {"W39_1998.09.19": "BraTS20_Training_355"}
 """Masks that were published under another name, without its ending."""
@@ -66,7 +65,6 @@ def brats(root: str | Path, generation: str | None = None) -> Dataset:
         raise MedsegError(unclear(root, {"decathlon": [str(tasks[0])], "others": sorted(found)}))
     cases, problems = labelled_cases(found)
     problems += [f"{path} is a mask of no case" for path in strays]
-    problems += unread(files, root, found)
     if not cases:
         raise MedsegError(nothing(root, found, problems))
     chosen = chosen_by_user(generation, cases) if generation is not None else recognise(root, cases)
@@ -131,7 +129,7 @@ def sort_files(files: Iterable[Path], root: Path) -> tuple[Files, list[Path]]:
     masks: list[tuple[str, Path]] = []
     strays: list[Path] = []
     for path in files:
-        name, part = part_of(path, root) if path.suffix.lower() not in UNREAD else ("", None)
+        name, part = part_of(path, root)
         if part == MASK:
             masks.append((name, path))
         elif part is not None:
@@ -186,18 +184,6 @@ def labelled_cases(found: Files) -> tuple[list[Case], list[str]]:
     if unlabelled:
         log.info("%d cases without a mask are passed over, such as %s", len(unlabelled), unlabelled[0])
     return cases, problems
-
-
-def unread(files: Iterable[Path], root: Path, found: Files) -> Iterator[str]:
-    """Yield a line if there are cases in a format that is not read yet."""
-    paths = [path for path in files if path.suffix.lower() in UNREAD]
-    parts = {path: part_of(path, root) for path in paths}
-    lost = {name: path for path, (name, part) in parts.items() if part is not None and name not in found}
-    if lost:
-        yield (
-            f"{len(lost)} cases are MetaImage files (.mha), which medseg does not read yet, such as"
-            f" {next(iter(lost.values()))}. Convert them to NIfTI (.nii.gz) under the same names"
-        )
 
 
 def nothing(root: Path, found: Files, problems: Sequence[str]) -> str:

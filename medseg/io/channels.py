@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from medseg.io.case import Case
-from medseg.io.files import stem
+from medseg.io.files import exists, stem
 
 MASK_ENDINGS = ("_mask", "_seg", "_label", "_segmentation", "-seg")
 
@@ -97,9 +97,9 @@ def complete(cases: Iterable[Case]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """Return the cases whose files are all there and whose id no other has, and a line for each fault of the rest."""
     cases = tuple(cases)
     times = Counter(case.id for case in cases)
-    problems = [f"{case.id}: {path} is missing" for case in cases for path in case.files if not path.is_file()]
+    problems = [f"{case.id}: {path} is missing" for case in cases for path in case.files if not exists(path)]
     problems += [f"{name} is listed {count} times" for name, count in times.items() if count > 1]
-    kept = (case for case in cases if times[case.id] == 1 and all(path.is_file() for path in case.files))
+    kept = (case for case in cases if times[case.id] == 1 and all(exists(path) for path in case.files))
     return tuple(kept), tuple(problems)
 
 

@@ -1,54 +1,81 @@
 """Reading scans and masks, and writing masks in the input's own form, whatever the format."""
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, nearest
-from medseg.io import nifti, pictures
+from medseg.io import archives, dicom, dicom_headers, dicom_series, itk, nifti, pictures
 from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, GridPolicy, Scan
 
-SUFFIXES = (*nifti.SUFFIXES, *pictures.SUFFIXES)
+log = logging.getLogger(__name__)
+
+FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *pictures.SUFFIXES)
+"""Suffixes of the formats that are told by it; DICOM is told by content, since its files often have none."""
+
+SUFFIXES = (*FILES, *dicom_headers.SUFFIXES)
 
 ROUNDING = 0.02
 """How far labels may be from whole: half a step of values up to 2600 in 16 bits with a scale slope."""
 
 
 def suffix(path: Path) -> str:
-    """Return the lower-case suffix that tells the format, such as ``.nii.gz``; MedsegError if it is none of ours."""
-    found = _known(path)
-    if found is None:
-        raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(SUFFIXES)}.")
-    return found
+    """Return the lower-case suffix that tells the format, such as ``.nii.gz``; "" if it is none of ours.
+
+    Files of DICOM may have any name, and so may the folders that stand for their series.
+    """
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def stem(path: Path) -> str:
     """Return the file name without its suffix, ``.nii.gz`` being one."""
-    return path.name[: -len(suffix(path))]
+    return path.name[: len(path.name) - len(suffix(path))]
 
 
 def find_images(root: Path) -> list[Path]:
     """Return the images at or below ``root``, sorted; hidden files and folders (``._x.nii`` too) are passed over.
 
+    A DICOM series is one image, under the path that ``medseg.io.dicom_series`` gives it. What is a segmentation by its
+    nature (``.seg.nrrd``, DICOM SEG and RTSTRUCT) is none.
+
     Raises:
-        MedsegError: ``root`` does not exist, or holds no file of a known kind.
+        MedsegError: ``root`` does not exist, or holds no image of a known kind; or none but DICOM, and pydicom is not
+            installed.
     """
-    if not root.exists():
-        raise MedsegError(f"{root}: there is no such file or folder.{nearest(root.name, _names(root.parent))}")
-    files = [root] if root.is_file() else [path for path in root.rglob("*") if _is_visible_file(path, root)]
-    images = sorted(path for path in files if _known(path))
-    if not images:
-        kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
-        there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
-        raise MedsegError(f"{root}: no scans here. Looked for {', '.join(SUFFIXES)}; there are {there}.")
-    return images
+    return _found(root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION)
+
+
+def find_masks(root: Path) -> list[Path]:
+    """Return the files at or below ``root`` that may be masks, sorted: all but DICOM images; errors as above."""
+    return _found(root, dicom_series.find_segmentations)
+
+
+def on_disk(path: Path) -> tuple[Path, ...]:
+    """Return the files that an image consists of, such as the slices of a series; none where there is no such image.
+
+    Raises:
+        MedsegError: the path is of a folder that holds several series.
+    """
+    if suffix(path) in (".mhd", ".nhdr") and path.is_file():
+        return (path, *(file for file in itk.data_files(path) if file.is_file()))
+    if path.is_file() or suffix(path) in FILES:
+        return (path,) if path.is_file() else ()
+    if archive := archives.archive_of(path):
+        return (archive,)
+    return dicom_series.files_of(path)
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is an image of this path, whatever its state."""
+    return path.exists() or bool(on_disk(path))
 
 
 def read_scan(paths: Sequence[Path], geometry: GridPolicy = "error", reference: int = 0) -> Scan:
@@ -92,15 +119,26 @@ def read_mask(
     data, affine, layout = _read(path)
     if _may_be_stack(layout):
         data, affine, layout = nifti.as_stack(data, affine, layout)
-    if len(data) != 1 and not (len(data) == 3 and _unit(layout) == "px"):
+    if len(data) != 1 and not (len(data) == 3 and layout.unit == "px"):
         raise MedsegError(f"{path}: a mask has one channel, this file has {len(data)}. Merge them into one label map.")
     values = pictures.colour_codes(data) if len(data) == 3 else _whole(data[0], path)
-    return values if like is None else fit_mask(path, values, affine, _unit(layout), like, geometry, background)
+    if like is None:
+        return values
+    if isinstance(layout, pictures.PictureLayout) and isinstance(like.layout, dicom.DicomLayout) and values.ndim == 2:
+        values, affine = values.T, like.affine  # the radiograph as a viewer shows it: (rows, columns)
+    return fit_mask(path, values, affine, layout.unit, like, geometry, background)
 
 
 def mask_name(path: Path) -> str:
-    """Return the name of an image's mask: its own, but for JPEG, whose losses would change values: PNG."""
-    return stem(path) + ".png" if suffix(path) in {".jpg", ".jpeg"} else path.name
+    """Return the name of an image's mask: its own where its form can hold one, in a single file and without loss.
+
+    For JPEG it is PNG, for ``.mhd`` and ``.nhdr`` the form with the data in the same file, for DICOM NIfTI.
+    """
+    kind = suffix(path)
+    if kind not in FILES:
+        return stem(path) + ".nii.gz"
+    other = ".png" if kind in {".jpg", ".jpeg"} else itk.IN_ONE_FILE.get(kind)
+    return stem(path) + other if other else path.name
 
 
 def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
@@ -111,29 +149,58 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     Raises:
         MedsegError: the file cannot be written, or the format cannot hold the values.
     """
-    writer = nifti if suffix(path) in nifti.SUFFIXES else pictures
+    writer: Any = _module(path)
+    if writer is dicom or suffix(path) in itk.IN_ONE_FILE:
+        raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
     with replacing(path) as temporary:
         writer.write(temporary, values, like)
 
 
-def _known(path: Path) -> str | None:
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
+    if not exists(root):
+        raise MedsegError(f"{root}: there is no such file or folder.{_nearest(root)}")
+    if not root.exists():
+        return [root]  # one of several series in a folder, or in an archive
+    files = archives.files_below(root) if root.is_dir() else [root]
+    found = [path for path in files if suffix(path) in FILES and suffix(path) != but]
+    try:
+        found += among_dicom([path for path in files if suffix(path) not in FILES])
+    except MedsegError as error:
+        if not found:
+            raise
+        log.warning("%s: DICOM files are passed over: %s", root, error)
+    if not found:
+        kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
+        there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
+        raise MedsegError(
+            f"{root}: no scans here. Looked for {', '.join(FILES)} and DICOM, of which localizers and objects that are"
+            f" no images are passed over; there are {there}."
+        )
+    return sorted(found)
 
 
-def _names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+def _nearest(path: Path) -> str:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, names) or dicom_series.nearest_series(path)
 
 
-def _is_visible_file(path: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in path.relative_to(root).parts) and path.is_file()
+def _module(path: Path) -> Any:
+    """Return what reads and writes the format of a path."""
+    formats: dict[Any, Sequence[str]] = {nifti: nifti.SUFFIXES, itk: itk.SUFFIXES, pictures: pictures.SUFFIXES}
+    return next((module for module, suffixes in formats.items() if suffix(path) in suffixes), dicom)
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
-    reader = nifti if suffix(path) in nifti.SUFFIXES else pictures
-    if not path.is_file():
-        raise MedsegError(f"{path}: there is no such file.{nearest(path.name, _names(path.parent))}")
-    if path.stat().st_size == 0:
-        raise MedsegError(f"{path}: the file is empty (0 bytes). Copy it again from its source.")
+    reader = _module(path)
+    parts = on_disk(path)
+    if not parts and path.is_dir():
+        raise MedsegError(f"{path}: this folder holds no DICOM image.")
+    if not parts:
+        raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
+    if empty := [part for part in parts if part.stat().st_size == 0]:
+        raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")
+    if reader is dicom and path.is_file() and not dicom_headers.is_dicom(path):
+        raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(FILES)}, or DICOM.")
     data, affine, layout = reader.read(path)  # (C, *spatial)
     lost = _count_lost(data)
     if lost:
@@ -152,7 +219,7 @@ def _count_lost(data: NDArray[Any]) -> int:
 def _read_image(path: Path) -> Scan:
     data, affine, layout = _read(path)
     image = np.array(data, dtype=np.float32, order="C")
-    return Scan(image, affine, unit=_unit(layout), layout=layout)
+    return Scan(image, affine, unit=layout.unit, layout=layout)
 
 
 def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
@@ -184,7 +251,3 @@ def _as_stack(scan: Scan) -> Scan:
         return scan
     image, affine, layout = nifti.as_stack(scan.image, scan.affine, scan.layout)
     return replace(scan, image=np.ascontiguousarray(image), affine=affine, layout=layout)
-
-
-def _unit(layout: Any) -> Literal["mm", "px"]:
-    return "px" if isinstance(layout, pictures.PictureLayout) else "mm"

@@ -10,7 +10,7 @@ from medseg.errors import MedsegError, nearest
 from medseg.io.case import Case, Dataset, LabelFile
 from medseg.io.channels import MASK_ENDINGS, Found, by_ending, cases_from_files, relative_id, shared_names
 from medseg.io.class_masks import MissingMasks, class_values, with_class_masks
-from medseg.io.files import find_images, stem
+from medseg.io.files import find_images, find_masks, stem
 from medseg.io.modalities import modalities_of
 
 log = logging.getLogger(__name__)
@@ -119,12 +119,13 @@ def subfolder(root: Path, key: str, name: str) -> Path:
 
 def image_and_mask_files(image_root: Path, mask_root: Path, patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """Find both, also where one folder is within the other (images=. masks=masks) or both are one."""
-    images, masks = find_images(image_root), find_images(mask_root)
+    images, masks = find_images(image_root), find_masks(mask_root)
     if image_root == mask_root and patterns:
         others = set(by_ending(mask_root, masks, [(pattern,) for pattern in patterns])[1])
         masks = [path for path in masks if path not in others]
     elif image_root == mask_root:
-        masks = [path for path in masks if stem(path).endswith(MASK_ENDINGS)]
+        scans = set(images)
+        masks = [path for path in masks if stem(path).endswith(MASK_ENDINGS) or path not in scans]
     inner, outer = (masks, images) if mask_root.is_relative_to(image_root) else (images, masks)
     kept = sorted(set(outer) - set(inner))
     return (kept, masks) if outer is images else (images, kept)

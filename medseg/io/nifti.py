@@ -5,7 +5,7 @@ import logging
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import nibabel as nib
 import numpy as np
@@ -45,6 +45,7 @@ class NiftiLayout:
     path: Path
     header: nib.Nifti1Header
     shape: tuple[int, ...]
+    unit: ClassVar = "mm"
 
     @property
     def may_be_stack(self) -> bool:
@@ -76,7 +77,7 @@ def as_stack(
     Raises:
         MedsegError: the affine gives the slices no distance.
     """
-    _check_affine(affine, layout.path, axes=3)
+    check_affine(affine, layout.path, axes=3)
     stored = tuple(map(int, layout.header.get_data_shape()))
     return np.moveaxis(planes, 0, -1)[None], affine, replace(layout, shape=stored)
 
@@ -130,11 +131,12 @@ def _planes(data: NDArray[Any], path: Path) -> NDArray[Any]:
     if data.dtype.kind == "c":
         raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
     if data.dtype.names:  # red, green, blue and perhaps alpha
-        return np.concatenate([_channels_first(data[name], path) for name in "RGB"])
-    return _channels_first(data, path)
+        return np.concatenate([channels_first(data[name], path) for name in "RGB"])
+    return channels_first(data, path)
 
 
-def _channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
+def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring voxels (x, y), (x, y, z), (x, y, z, C) or (x, y, z, 1, C) to (C, *spatial); z = 1 is no axis."""
     spatial = data.shape[:2] if data.shape[2:3] == (1,) else data.shape[:3]
     if len(spatial) < 2 or 0 in data.shape or sum(length > 1 for length in data.shape[3:]) > 1:
         raise MedsegError(
@@ -151,11 +153,12 @@ def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.fl
         )
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM[header.get_xyzt_units()[0]]
-    _check_affine(affine, path, axes=axes)
+    check_affine(affine, path, axes=axes)
     return affine
 
 
-def _check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
+def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
+    """Refuse an affine that gives voxels no size along one of the first ``axes``."""
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
         raise MedsegError(
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."

@@ -19,7 +19,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.channels import endings_of
 from medseg.io.dataset_json import FILE, in_order, read_description, whole
-from medseg.io.files import SUFFIXES, read_scan
+from medseg.io.files import FILES, read_scan
 from medseg.io.modalities import modalities_of
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,9 @@ def check(content: Mapping[str, Any], root: Path) -> None:
     for key in ("channel_names", "labels", "dataset"):
         if not isinstance(content.get(key, {}), dict) or not content.get(key, {0: 0}):
             raise MedsegError(f"{root / FILE}: {key} must be a mapping, not {content[key]!r}.")
-    if str(content["file_ending"]).lower() not in SUFFIXES:
+    if str(content["file_ending"]).lower() not in FILES:
         ending = content["file_ending"]
-        raise MedsegError(
-            f"{root / FILE}: file_ending={ending!r} is not read. Convert to one of {', '.join(SUFFIXES)}."
-        )
+        raise MedsegError(f"{root / FILE}: file_ending={ending!r} is not read. Convert to one of {', '.join(FILES)}.")
 
 
 def classes_of(

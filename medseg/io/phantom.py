@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import MedsegError, nearest
-from medseg.io import nifti
+from medseg.io import nifti, pictures
 from medseg.io.case import FileValue, Scan
-from medseg.io.files import SUFFIXES
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -318,7 +317,7 @@ def _check_recipe(recipe: Recipe) -> None:
         )
     if recipe.layout.startswith("brats") and recipe.channels != 4:
         raise MedsegError(f"phantom: layout={recipe.layout!r} has 4 channels, not channels={recipe.channels}")
-    allowed = nifti.SUFFIXES if recipe.dims == 3 else SUFFIXES
+    allowed = nifti.SUFFIXES if recipe.dims == 3 else (*nifti.SUFFIXES, *pictures.SUFFIXES)
     if recipe.suffix not in allowed:
         raise MedsegError(
             f"phantom: suffix={recipe.suffix!r} cannot hold dims={recipe.dims}; choose one of {', '.join(allowed)}"

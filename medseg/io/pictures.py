@@ -7,7 +7,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class PictureLayout:
     """Where a picture was read from. Its masks need no more."""
 
     path: Path
+    unit: ClassVar = "px"
 
 
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:

@@ -9,8 +9,10 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import Image
 
-from medseg.io import nifti, pictures
+from medseg.errors import MedsegError
+from medseg.io import dicom, itk, nifti, pictures
 from medseg.io.case import Case
+from medseg.io.files import suffix
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,18 @@ def size_of(case: Case) -> Size:
     """Return the size of a case, ``UNKNOWN`` where a header cannot be read: reading it all will tell why."""
     try:
         found = [file_size(path) for path in case.images]
-    except (*nifti.DAMAGE, *pictures.DAMAGE):
+    except (MedsegError, *nifti.DAMAGE, *pictures.DAMAGE):
         return UNKNOWN
     return Size(found[0].voxels, sum(size.channels for size in found), found[0].voxel_volume)
 
 
 def file_size(path: Path) -> Size:
     """Return the size of one image."""
-    if not path.name.lower().endswith(nifti.SUFFIXES):
+    if suffix(path) not in (*nifti.SUFFIXES, *pictures.SUFFIXES):
+        grid, channels = (itk if suffix(path) in itk.SUFFIXES else dicom).grid(path)
+        axes = grid.affine[:3, : len(grid.shape)]
+        return Size(prod(grid.shape), channels, float(np.sqrt(np.linalg.det(axes.T @ axes))))
+    if suffix(path) in pictures.SUFFIXES:
         with Image.open(path) as image:
             return Size(prod(image.size), 1 if len(image.getbands()) < 3 else 3, 1.0)
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:

@@ -10,6 +10,7 @@ from medseg.errors import MedsegError, nearest
 from medseg.io.case import Case, Dataset, LabelFile
 from medseg.io.channels import common_name, complete, endings_of
 from medseg.io.class_masks import MissingMasks, class_values, with_class_masks
+from medseg.io.files import exists
 from medseg.io.modalities import modalities_of
 from medseg.io.tables import Row, class_names, read_table
 
@@ -146,6 +147,6 @@ def case_of(row: Row, columns: Columns, missing_masks: MissingMasks, folders: Se
 
 
 def located(cell: str, folders: Sequence[Path]) -> Path:
-    """Return the file that a cell names, from the first folder that has it."""
+    """Return the file or series that a cell names, from the first folder that has it."""
     paths = [folder / cell for folder in folders]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if exists(path)), paths[0])

@@ -29,6 +29,7 @@ from torch import Tensor
 from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.case import Case
+from medseg.io.files import on_disk
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.io.sizes import Size, size_of
 from medseg.preprocessing.cache_folder import FORMAT
@@ -160,7 +161,7 @@ def hash_of(recipe: list[Any], case: Case) -> str:
         MedsegError: a file cannot be read.
     """
     digest = hashlib.sha256(json.dumps(recipe).encode())
-    for path in case.files:
+    for path in (part for file in case.files for part in on_disk(file) or (file,)):
         try:
             status = path.stat()
             digest.update(file_hash(path, status.st_size, status.st_mtime_ns))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medseg.io.case import Case
+from medseg.io.files import exists
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import hash_of, is_there, recipe, save
 from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
@@ -23,7 +24,7 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
     Raises:
         MedsegError: the case cannot be used, as in ``fingerprint``.
     """
-    if folder is None or not all(path.is_file() for path in case.files):
+    if folder is None or not all(exists(path) for path in case.files):
         return fingerprint(case, label_map)
     names = [field.name for field in fields(CaseFingerprint)]  # with another field it is another file
     path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"

@@ -11,6 +11,7 @@ import numpy as np
 
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
+from medseg.io.files import on_disk
 from medseg.io.labels import LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
@@ -106,8 +107,11 @@ def working_bytes(cases: Sequence[Case]) -> float:
 
 
 def bytes_on_disk(case: Case) -> int:
-    """Return the bytes of a case's images."""
-    return sum(path.stat().st_size for path in case.images if path.is_file())
+    """Return the bytes of a case's images, 0 where one cannot be told."""
+    try:
+        return sum(part.stat().st_size for path in case.images for part in on_disk(path))
+    except MedsegError:  # said where the case is read
+        return 0
 
 
 def named(name: str, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Data sets opened as a config would open them."""
+"""Data sets opened as a config would open them, and DICOM files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +24,72 @@ def opened() -> Callable[..., Dataset]:
         return open_dataset(resolve({"dataset": {key: node[key] for key in node if key != "defaults"}})["dataset"])
 
     return open_with
+
+
+@pytest.fixture
+def dicom_file(tmp_path):
+    """Write a DICOM file of pixels (rows, columns), (frames, rows, columns) or, with colours, (rows, columns, 3)."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    def write(name, pixels, position=None, colours=False, syntax=None, **tags):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        instance = generate_uid()
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID") or CTImageStorage
+        meta.MediaStorageSOPInstanceUID = instance
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        frames = [len(pixels)] if pixels.ndim == 3 and not colours else []
+        rows, columns = pixels.shape[len(frames) : len(frames) + 2]
+        values = {
+            "SOPClassUID": meta.MediaStorageSOPClassUID,
+            "SOPInstanceUID": instance,
+            "StudyInstanceUID": "1.2.1",
+            "SeriesInstanceUID": "1.2.2",
+            "Modality": "CT",
+            "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+            "Rows": rows,
+            "Columns": columns,
+            "SamplesPerPixel": 3 if colours else 1,
+            "PhotometricInterpretation": "RGB" if colours else "MONOCHROME2",
+            "BitsAllocated": 8 * pixels.itemsize,
+            "BitsStored": 8 * pixels.itemsize,
+            "HighBit": 8 * pixels.itemsize - 1,
+            "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        }
+        if colours:
+            values["PlanarConfiguration"] = 0
+        if frames:
+            values["NumberOfFrames"] = frames[0]
+        if position is not None:
+            values |= {
+                "ImagePositionPatient": [float(value) for value in position],
+                "ImageOrientationPatient": [1.0, 0, 0, 0, 1, 0],
+                "PixelSpacing": [0.75, 0.5],
+                "SliceThickness": 2.0,
+            }
+        for keyword, value in (values | tags).items():
+            if value is not None:
+                setattr(dataset, keyword, value)
+        dataset.PixelData = pixels.tobytes()
+        if syntax is not None:
+            dataset.compress(syntax)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def dicom_series(dicom_file):
+    """Write a series of slices (rows, columns) 2 mm apart into a folder; ``tags`` are of all, or a list for each."""
+
+    def write(folder, volume, direction=(0, 0, 1), step=2.0, start=(-10.0, 5, -30), **tags):
+        for place, pixels in enumerate(volume):
+            own = {key: value[place] if isinstance(value, tuple) else value for key, value in tags.items()}
+            position = [start[axis] + place * step * direction[axis] for axis in range(3)]
+            dicom_file(f"{folder}/IM{(place * 7 + 3) % 10}{place}", pixels, **{"position": position} | own)
+
+    return write

@@ -393,24 +393,23 @@ def test_what_is_wrong_with_labelled_cases_is_listed(tmp_path):
     case(tmp_path, "BraTS2021_00002", "_seg", suffix=".nii")
     case(tmp_path, "BraTS2021_00003", *OLD)
     case(tmp_path, "copy/BraTS2021_00003", "_t1")
-    touch(tmp_path, "masks/BraTS2021_00009_seg.nii.gz", "other/BraTS2021_00010_t1.mha")
+    touch(tmp_path, "masks/BraTS2021_00009_seg.nii.gz")
     dataset = brats(tmp_path)
     assert [found.id for found in dataset.cases] == ["BraTS2021_00000"]
-    missing, masks, copies, stray, unread = dataset.problems
+    missing, masks, copies, stray = dataset.problems
     assert missing == "BraTS2021_00001 has no flair and no t1ce"
     assert masks.startswith("BraTS2021_00002 has several files for one part: ")
     assert "00002_seg.nii, " in masks
     assert "00002_seg.nii.gz" in masks
     assert "copy/BraTS2021_00003/BraTS2021_00003_t1.nii.gz" in copies
     assert stray == f"{tmp_path / 'masks/BraTS2021_00009_seg.nii.gz'} is a mask of no case"
-    assert unread.startswith("1 cases are MetaImage files (.mha), which medseg does not read yet")
 
 
-def test_a_folder_of_meta_images_says_what_to_do(tmp_path):
+def test_a_folder_of_meta_images(tmp_path):
     files = [*VSD, "VSD.Brain_3more.XX.O.OT"]
-    touch(tmp_path, *(f"HGG/brats_tcia_pat105_0001/{file}.1/{file}.1.mha" for file in files))
-    with pytest.raises(MedsegError, match=r"1 cases are MetaImage files \(\.mha\).*Convert them to NIfTI"):
-        brats(tmp_path)
+    names = [f"HGG/brats_tcia_pat105_0001/{file}.1/{file}.1.mha" for file in files]
+    touch(tmp_path, *names)
+    assert names_of(brats(tmp_path, "brats2013"), tmp_path) == names
 
 
 @pytest.mark.parametrize(

@@ -31,19 +31,36 @@ def volume(value=0.0, shape=(4, 5, 6)):
         ("a.nii", ".nii", "a"),
         ("x.dcm.png", ".png", "x.dcm"),
         ("Müller (1).JPEG", ".jpeg", "Müller (1)"),
+        ("a.b.seg.nrrd", ".seg.nrrd", "a.b"),
+        ("T1 (2).dicom", ".dicom", "T1 (2)"),
+        ("CT.1.2.840", "", "CT.1.2.840"),
     ],
 )
 def test_suffix_and_stem(name, ending, rest):
     assert (suffix(Path("d") / name), stem(Path("d") / name)) == (ending, rest)
 
 
-def test_unknown_suffix_lists_what_is_allowed():
-    with pytest.raises(MedsegError, match=r"d/x.dcm: .*\.nii\.gz, .*\.png, .*\.bmp"):
-        suffix(Path("d/x.dcm"))
+def test_unknown_kind_of_file_lists_what_is_allowed(tmp_path):
+    (tmp_path / "x.txt").write_text("no scan")
+    with pytest.raises(MedsegError, match=r"x.txt: unknown kind.*\.nii\.gz, .*\.nrrd, .*\.png, .*\.bmp, or DICOM"):
+        read_scan([tmp_path / "x.txt"])
 
 
 @pytest.mark.parametrize(
-    ("image", "mask"), [("a.nii.gz", "a.nii.gz"), ("a.jpg", "a.png"), ("b.JPEG", "b.png"), ("c.TIF", "c.TIF")]
+    ("image", "mask"),
+    [
+        ("a.nii.gz", "a.nii.gz"),
+        ("a.jpg", "a.png"),
+        ("b.JPEG", "b.png"),
+        ("c.TIF", "c.TIF"),
+        ("d.nrrd", "d.nrrd"),
+        ("e.mhd", "e.mha"),
+        ("f.nhdr", "f.nrrd"),
+        ("g.dcm", "g.nii.gz"),
+        ("T1 (2).dicom", "T1 (2).nii.gz"),
+        ("h.zip", "h.nii.gz"),
+        ("CT.1.2", "CT.1.2.nii.gz"),
+    ],
 )
 def test_mask_name(image, mask):
     assert mask_name(Path("folder") / image) == mask
@@ -60,9 +77,9 @@ def test_find_images_is_sorted_deep_and_blind_to_hidden_files(tmp_path):
 
 def test_find_images_says_what_is_there_instead(tmp_path):
     (tmp_path / "scans").mkdir()
-    for name in ("1.dcm", "2.dcm", "3"):
+    for name in ("1.txt", "2.txt", "3"):
         (tmp_path / "scans" / name).touch()
-    with pytest.raises(MedsegError, match=r"no scans here.* 2 with \.dcm, 1 with no suffix"):
+    with pytest.raises(MedsegError, match=r"no scans here.* 2 with \.txt, 1 with no suffix"):
         find_images(tmp_path / "scans")
     with pytest.raises(MedsegError, match="Did you mean 'scans'"):
         find_images(tmp_path / "scan")

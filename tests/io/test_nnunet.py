@@ -506,7 +506,7 @@ def test_its_own_split_is_taken_along(opened, tmp_path, caplog):
 
 @pytest.mark.parametrize(
     ("ending", "message"),
-    [(".mha", r"file_ending='.mha' is not read. Convert to one of .nii.gz"), (3, "file_ending=3 is not read")],
+    [(".dcm", r"file_ending='.dcm' is not read. Convert to one of .nii.gz"), (3, "file_ending=3 is not read")],
 )
 def test_file_endings_that_are_not_read_are_named(tmp_path, ending, message):
     write(tmp_path, file_ending=ending)

@@ -1,0 +1,168 @@
+"""DICOM files one by one: which files are DICOM, and what their headers tell of the image they belong to."""
+
+import logging
+import re
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import MedsegError
+from medseg.io.archives import beginning, on_disk, opened
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".dcm", ".dicom", ".ima", ".zip")
+"""Names that DICOM files may have. Many have none, or numbers; archives are looked into."""
+
+NO_IMAGES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "ANN", "REG", "FID", "DOC")
+"""Modalities of DICOM objects that refer to images, and are none that could be segmented."""
+
+SEGMENTATIONS = ("SEG", "RTSTRUCT")
+"""Those that say what is where in an image."""
+
+LOCALIZER = re.compile(
+    r"localizer|localiser|scout|topogram|surview|scanogram|\bloc\b|survey|3[ -]?plane", re.IGNORECASE
+)
+"""Words in the description of series that only show where others lie."""
+
+TAGS = [
+    "SOPClassUID",
+    "Modality",
+    "ImageType",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
+
+Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What tells of a file which image it belongs to.
+
+    ``orientation`` (6) and ``position`` (3) are those of a single slice, empty where there is none or are several.
+    ``passed`` says why the file belongs to no image, and is empty otherwise.
+    """
+
+    path: Path
+    study: str = ""
+    series: str = ""
+    number: int = 0
+    description: str = ""
+    size: tuple[int, int] = (0, 0)
+    orientation: Vector = ()
+    position: Vector = ()
+    frames: int = 1
+    passed: str = ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Tell DICOM by the letters that follow the preamble, or by the suffix where it has none; not an index of files."""
+    if path.name.upper() == "DICOMDIR":
+        return False
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        return beginning(path, 132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def pydicom() -> Any:
+    """Import pydicom, which takes headers with small faults as they are, and does not warn of them.
+
+    Raises:
+        MedsegError: it is not installed.
+    """
+    try:
+        import pydicom
+        import pydicom.pixels
+    except ImportError as error:
+        raise MedsegError("reading DICOM takes more packages: pip install 'medseg[dicom]'") from error
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.ERROR)
+    return pydicom
+
+
+def header(path: Path) -> Header:
+    """Return the header of a file, read once until the file changes."""
+    status = on_disk(path).stat()
+    return _header(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=200_000)
+def _header(path: Path, size: int, changed: int) -> Header:
+    library = pydicom()
+    try:
+        with opened(path) as file:
+            dataset = library.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
+        return described(path, dataset)
+    except Exception as error:  # pydicom raises nearly anything on damaged files
+        log.debug("%s: %s", path, error)
+        return Header(path)
+
+
+def described(path: Path, dataset: Any) -> Header:
+    """Return what a file's data set says of the image it belongs to."""
+    modality, description = str(dataset.get("Modality", "")), str(dataset.get("SeriesDescription") or "")
+    kind, is_image = dataset.get("SOPClassUID"), "Rows" in dataset
+    class_name = getattr(kind, "name", "")  # of a class that is not known the UID
+    if not is_image and modality not in NO_IMAGES and (class_name in ("", kind) or "Image Storage" in class_name):
+        return Header(path)  # damaged: whoever reads it will say so
+    passed = ""
+    if not is_image or modality in NO_IMAGES:
+        passed = modality or "unknown"
+    elif "LOCALIZER" in listed(dataset.get("ImageType")) or LOCALIZER.search(description):
+        passed = "localizer"
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    single: Any = dataset if frames == 1 else {}
+    return Header(
+        path,
+        study=str(dataset.get("StudyInstanceUID", "")),
+        series=str(dataset.get("SeriesInstanceUID", "")),
+        number=int(dataset.get("SeriesNumber") or 0),
+        description=description,
+        size=(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)),
+        orientation=numbers_of(single, 0, "PlaneOrientationSequence", "ImageOrientationPatient"),
+        position=numbers_of(single, 0, "PlanePositionSequence", "ImagePositionPatient"),
+        frames=frames,
+        passed=passed,
+    )
+
+
+def of_frame(dataset: Any, number: int, sequence: str, keyword: str) -> Any:
+    """Return an attribute of frame ``number`` (from 0): its own, else that of all frames, else the file's, or None.
+
+    ``sequence`` is the functional group that holds it in multi-frame objects (PS3.3, C.7.6.16), "" for none.
+    """
+    own, shared = (dataset.get(f"{kind}FunctionalGroupsSequence") for kind in ("PerFrame", "Shared"))
+    groups = [own[number]] if own and number < len(own) else []
+    for group in [*groups, *(shared or [])]:
+        items = group.get(sequence) if sequence else None
+        if items and keyword in items[0]:
+            return items[0].get(keyword)
+    return dataset.get(keyword)
+
+
+def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
+    """Return the numbers of an attribute as in ``of_frame``, none where it is missing or empty."""
+    return tuple(float(value) for value in listed(of_frame(dataset, number, sequence, keyword)))
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the values of an attribute, which has none, one or several."""
+    if value is None or value == "":
+        return []
+    return [value] if isinstance(value, str | int | float) else list(value)
