@@ -24,6 +24,8 @@ from medseg.inference.models import read_models
 from medseg.inference.predictor import Mask, Predictor, Prepared
 from medseg.inference.probabilities import probability_files
 from medseg.io.atomic import leftovers, remove_unfinished, replacing
+from medseg.io.mask_formats import write_classes
+from medseg.io.meshes import write_meshes
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage, pipeline
 from medseg.jobs.predictions import FAILED, row_of, write_table
@@ -53,8 +55,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     models = read_models(settings["checkpoint"], settings["trust"])
     reading = resolve(settings["dataset"], models[0].reading)
     may_lack = all(model.may_lack for model in models)
-    source = Path(settings["input"])
-    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], may_lack=may_lack)
+    source, form = Path(settings["input"]), settings["format"]
+    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
     mine, names = of_shard(jobs, place, number), list(models[0].label_map.reported)
     remove_leftovers(output, mine)
     write_table(output, names, jobs, problems)  # to find out whether the folder can be written
@@ -123,6 +125,9 @@ class Folder:
     skip_done: bool
     overlays: bool
     save_probabilities: bool
+    format: str
+    codes: dict[str, Any] | None
+    meshes: bool
 
     @classmethod
     def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "Folder":
@@ -130,7 +135,7 @@ class Folder:
         output = Path(settings["output"])
         options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
         predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
-        wanted = {name: settings[name] for name in ("overlays", "save_probabilities")}
+        wanted = {name: settings[name] for name in ("overlays", "save_probabilities", "format", "codes", "meshes")}
         recipe = {**predictor.recipe, **wanted, "version": __version__}
         recipe["models"] = [records.file_hash(model.path) for model in models]
         return cls(predictor, output, recipe, settings["skip_done"], **wanted)
@@ -179,8 +184,10 @@ class Folder:
         assert work.decided is not None
         began = time.monotonic()
         mask = self.predictor.finish(work.prepared, work.decided)
-        mask.save(work.job.mask)
+        write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes)
         work.files.append(work.job.mask)
+        if self.meshes:
+            work.files += write_meshes(work.job.meshes, mask.indices, mask.label_map.names, mask.scan)
         if self.overlays:
             draw(mask, work.job.picture)
             work.files.append(work.job.picture)
