@@ -18,18 +18,9 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, Code
-from medseg.io.dicom_source import (
-    FLIP,
-    Dataset,
-    Source,
-    belongs,
-    derived_uid,
-    dicom,
-    functional_group,
-    open_dataset,
-    position_of,
-    source_of,
-)
+from medseg.io.dicom import dataset_of
+from medseg.io.dicom_series import SAME_DIRECTION, numbers_of, of_frame, pydicom
+from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, highdicom, positions_of, source_of
 from medseg.io.grids import TOLERANCE, Grid, as_volume, index_map, same_grid
 from medseg.io.segments import Segment, Segmentation, labelled
 
@@ -52,7 +43,7 @@ def names(path: Path) -> list[str]:
     Raises:
         MedsegError: the file cannot be read.
     """
-    return list(labels_of(open_dataset(path, stop_before_pixels=True)).values())
+    return list(labels_of(dataset_of(path, pixels=False)).values())
 
 
 def labels_of(dataset: Dataset) -> dict[int, str]:
@@ -67,13 +58,12 @@ def read(path: Path, like: Scan) -> Segmentation:
     Raises:
         MedsegError: the file cannot be read, is of another scan or of a whole-slide image, or its frames lie askew.
     """
-    dataset = open_dataset(path)
+    dataset = dataset_of(path)
     check(path, dataset, like)
-    frames = list(dataset.PerFrameFunctionalGroupsSequence)
-    planes = planes_of(path, dataset, frames, like)
+    planes = planes_of(path, dataset, like)
     if dataset.SegmentationType == "LABELMAP":
         return Segmentation(planes.grid, labelled(label_map_of(dataset, planes), labels_of(dataset)))
-    return Segmentation(planes.grid, segments_of(path, dataset, frames, planes))
+    return Segmentation(planes.grid, segments_of(path, dataset, planes))
 
 
 def check(path: Path, dataset: Dataset, like: Scan) -> None:
@@ -93,24 +83,26 @@ def check(path: Path, dataset: Dataset, like: Scan) -> None:
         )
 
 
-def planes_of(path: Path, dataset: Dataset, frames: Sequence[Dataset], like: Scan) -> Planes:
+def planes_of(path: Path, dataset: Dataset, like: Scan) -> Planes:
     """Find the grid of the frames: that of ``like`` where they are some of its slices, or else their own."""
-    positions = [position_of(frame, dataset) for frame in frames]
+    positions = positions_of(dataset)
     target, columns_rows = as_volume(grid_of(like)), (int(dataset.Columns), int(dataset.Rows))
-    if all(position is None for position in positions):
+    if not any(positions):
         if target.shape != (*columns_rows, 1):
             raise MedsegError(
                 f"{path}: its frames have no position, and {name(like)} is no single image of their size."
             )
-        return Planes(target, np.zeros(len(frames), dtype=int))
-    plane = in_plane(path, dataset, frames)  # (3, 3): step along columns, along rows, normal
-    origins = np.array([[float(value) for value in position] for position in positions]) @ FLIP
+        return Planes(target, np.zeros(len(positions), dtype=int))
+    if not all(positions):
+        raise MedsegError(f"{path}: some of its frames have no position. Export it again from its source.")
+    plane = in_plane(path, dataset)  # (3, 3): step along columns, along rows, normal
+    origins = np.array(positions) @ FLIP
     heights = origins @ plane[:, 2]
     first = int(heights.argmin())
     origins, heights = origins - origins[first], heights - heights[first]
-    lowest = grid_at(plane, np.array(positions[first], dtype=float) @ FLIP, plane[:, 2], (*columns_rows, 1))
+    lowest = grid_at(plane, np.array(positions[first]) @ FLIP, plane[:, 2], (*columns_rows, 1))
     smallest = np.linalg.norm(plane[:, :2], axis=0).min()
-    for step in steps_of(dataset, frames, origins, heights, lowest, target):
+    for step in steps_of(dataset, origins, heights, lowest, target):
         slices = np.rint(heights / (step @ plane[:, 2])).astype(int)
         if np.linalg.norm(origins - np.outer(slices, step), axis=1).max() <= TOLERANCE * smallest:
             shape = (*columns_rows, int(slices.max()) + 1)
@@ -122,23 +114,20 @@ def planes_of(path: Path, dataset: Dataset, frames: Sequence[Dataset], like: Sca
 ASK = "Resample it to its series with another tool first."
 
 
-def in_plane(path: Path, dataset: Dataset, frames: Sequence[Dataset]) -> NDArray[np.float64]:
+def in_plane(path: Path, dataset: Dataset) -> NDArray[np.float64]:
     """Return the step along columns and rows in mm and the normal, in RAS, which all frames must share."""
     found = []
-    for frame in frames:
-        orientation = functional_group(frame, dataset, "PlaneOrientationSequence")
-        measures = functional_group(frame, dataset, "PixelMeasuresSequence")
-        if orientation is None or measures is None:
-            raise MedsegError(
-                f"{path}: a frame lacks its orientation or pixel spacing. Export it again from its source."
-            )
-        between_rows, between_columns = map(float, measures.PixelSpacing)
-        along_columns, along_rows = np.array(orientation.ImageOrientationPatient, dtype=float).reshape(2, 3) @ FLIP
+    for frame in range(len(positions_of(dataset))):
+        directions = numbers_of(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
+        spacing = numbers_of(dataset, frame, "PixelMeasuresSequence", "PixelSpacing")
+        if len(directions) != 6 or len(spacing) != 2:
+            raise MedsegError(f"{path}: a frame lacks its orientation or pixel spacing. Export it again.")
+        along_columns, along_rows = np.reshape(directions, (2, 3)) @ FLIP
         normal = np.cross(along_columns, along_rows)
-        found.append(np.stack([along_columns * between_columns, along_rows * between_rows, normal], axis=1))
-    if np.ptp(found, axis=0).max() > 1e-3:
+        found.append(np.stack([along_columns * spacing[1], along_rows * spacing[0], normal], axis=1))
+    if np.ptp(found, axis=0).max() > SAME_DIRECTION:
         raise MedsegError(f"{path}: its frames differ in orientation or pixel spacing. {ASK}")
-    return np.asarray(found[0])
+    return found[0]
 
 
 def grid_at(
@@ -151,12 +140,7 @@ def grid_at(
 
 
 def steps_of(
-    dataset: Dataset,
-    frames: Sequence[Dataset],
-    origins: NDArray[np.float64],
-    heights: NDArray[np.float64],
-    lowest: Grid,
-    target: Grid,
+    dataset: Dataset, origins: NDArray[np.float64], heights: NDArray[np.float64], lowest: Grid, target: Grid
 ) -> Iterator[NDArray[np.float64]]:
     """Yield what may be the step (3) from slice to slice in mm, the likeliest first, since frames may be missing.
 
@@ -167,12 +151,11 @@ def steps_of(
         yield step
     highest = int(heights.argmax())
     along = origins[highest] / heights[highest] if heights[highest] > 0 else normal  # not the normal in a tilted gantry
-    measures = functional_group(frames[0], dataset, "PixelMeasuresSequence")
-    if measures is not None and measures.get("SpacingBetweenSlices"):
-        yield along * abs(float(measures.SpacingBetweenSlices))
+    if written := numbers_of(dataset, 0, "PixelMeasuresSequence", "SpacingBetweenSlices"):
+        yield along * (abs(written[0]) or 1.0)
     gaps = np.diff(np.unique(heights.round(3)))
-    thickness = float(measures.get("SliceThickness") or 1) if measures is not None else 1.0
-    yield along * float(gaps.min() if gaps.size else thickness)
+    thickness = numbers_of(dataset, 0, "PixelMeasuresSequence", "SliceThickness") or (1.0,)
+    yield along * float(gaps.min() if gaps.size else thickness[0] or 1.0)
 
 
 def scan_step(lowest: Grid, target: Grid) -> NDArray[np.float64] | None:
@@ -192,34 +175,41 @@ def scan_step(lowest: Grid, target: Grid) -> NDArray[np.float64] | None:
 def label_map_of(dataset: Dataset, planes: Planes) -> NDArray[np.integer]:
     """Return the label map (*grid) of a segmentation that is one: pixels are segment numbers."""
     array = np.zeros(planes.grid.shape, dtype=np.uint16)
-    for place, frame in zip(planes.slices, pixels(dataset), strict=True):
-        array[:, :, place] = frame.T
+    for place, picture in zip(planes.slices, pixels(dataset, range(len(planes.slices))), strict=True):
+        array[:, :, place] = picture.T
     return array
 
 
-def segments_of(path: Path, dataset: Dataset, frames: Sequence[Dataset], planes: Planes) -> Iterator[Segment]:
+def segments_of(path: Path, dataset: Dataset, planes: Planes) -> Iterator[Segment]:
     """Yield the segments of a binary or fractional segmentation, each within its own slices."""
     least = HALF * float(dataset.MaximumFractionalValue) if dataset.SegmentationType == "FRACTIONAL" else HALF
     frames_of: Mapping[int, list[int]] = defaultdict(list)
-    for place, frame in enumerate(frames):
-        item = functional_group(frame, dataset, "SegmentIdentificationSequence")
-        if item is None:
-            raise MedsegError(f"{path}: frame {place + 1} does not say of which segment it is. Export it again.")
-        frames_of[int(item.ReferencedSegmentNumber)].append(place)
+    for frame in range(len(planes.slices)):
+        number = of_frame(dataset, frame, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
+        if number is None:
+            raise MedsegError(f"{path}: frame {frame + 1} does not say of which segment it is. Export it again.")
+        frames_of[int(number)].append(frame)
     for number, label in labels_of(dataset).items():
         its = frames_of.get(number, [])
         if not its:
             continue
         first, last = planes.slices[its].min(), planes.slices[its].max()
         mask = np.zeros((*planes.grid.shape[:2], last - first + 1), dtype=bool)
-        for place, frame in zip(planes.slices[its], pixels(dataset, its), strict=True):
-            mask[:, :, place - first] |= least <= frame.T
+        for place, picture in zip(planes.slices[its], pixels(dataset, its), strict=True):
+            mask[:, :, place - first] |= picture.T >= least
         yield Segment(label, (0, 0, int(first)), mask)
 
 
-def pixels(dataset: Dataset, frames: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
+def pixels(dataset: Dataset, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield frames (rows, columns) as they are stored."""
-    yield from dicom("pydicom.pixels").iter_pixels(dataset, indices=frames, raw=True)
+    if dataset.BitsAllocated > 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from pydicom().pixels.iter_pixels(dataset, indices=frames, raw=True)
+        return
+    size = dataset.Rows * dataset.Columns  # bits, the lowest of a byte first; frames begin within bytes (PS3.5, 8.1.1)
+    for frame in frames:
+        first, last = frame * size // 8, -(-(frame + 1) * size // 8)
+        bits = np.unpackbits(np.frombuffer(dataset.PixelData[first:last], np.uint8), bitorder="little")
+        yield bits[frame * size - 8 * first :][:size].reshape(dataset.Rows, dataset.Columns)
 
 
 def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
@@ -231,12 +221,12 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     Raises:
         MedsegError: the scan is no DICOM series, or not on its grid, or a package is missing.
     """
-    highdicom = dicom("highdicom")
+    library = highdicom()
     source = source_of(like, KIND)
     images = [completed(image, source) for image in source.datasets]
     content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
     uids = [derived_uid(part, *content) for part in ("instance", "series", "index")]
-    segmentation = highdicom.seg.Segmentation(
+    segmentation = library.seg.Segmentation(
         source_images=images,
         pixel_array=frames_in_order(indices, source),
         segmentation_type="BINARY",
@@ -256,6 +246,7 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
         specific_character_set="ISO_IR 192",
     )
     segmentation.InstanceCreationDate, segmentation.InstanceCreationTime = source.date, source.time
+    segmentation.ContributingEquipmentSequence[-1].ContributionDateTime = source.date + source.time  # highdicom's
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = uids[2]
     segmentation.save_as(path)
@@ -293,22 +284,24 @@ def frames_in_order(indices: NDArray[np.uint8], source: Source) -> NDArray[np.ui
 
 def description(each: ClassDescription) -> Any:
     """Describe a class for highdicom."""
-    highdicom = dicom("highdicom")
-    return highdicom.seg.SegmentDescription(
+    library = highdicom()
+    from pydicom.sr.codedict import codes
+
+    return library.seg.SegmentDescription(
         segment_number=each.index,
         segment_label=each.name[:64],
         segmented_property_category=concept(each.category),
         segmented_property_type=concept(each.code),
         algorithm_type="AUTOMATIC",
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+        algorithm_identification=library.AlgorithmIdentificationSequence(
             name="medseg",
-            family=dicom("pydicom.sr.codedict").codes.DCM.ArtificialIntelligence,
+            family=codes.DCM.ArtificialIntelligence,
             version=medseg.__version__,
         ),
-        display_color=highdicom.color.CIELabColor.from_rgb(*each.colour),
+        display_color=library.color.CIELabColor.from_rgb(*each.colour),
     )
 
 
 def concept(code: Code) -> Any:
     """Return a code for highdicom."""
-    return dicom("highdicom").sr.CodedConcept(code.value, code.scheme, code.meaning)
+    return highdicom().sr.CodedConcept(code.value, code.scheme, code.meaning)

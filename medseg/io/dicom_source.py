@@ -1,10 +1,9 @@
 """The DICOM series that a mask is of: what DICOM SEG and RTSTRUCT refer to, and are checked against."""
 
-import importlib
-from collections.abc import Collection, Iterable, Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from medseg.errors import MedsegError
 from medseg.io.alignment import name
 from medseg.io.case import Scan
+from medseg.io.dicom import DicomLayout, dataset_of
+from medseg.io.dicom_series import numbers_of, pydicom
 from medseg.io.grids import Grid, as_volume
 
 Dataset = Any
@@ -23,31 +24,14 @@ TOLERANCE = 0.1
 """Part of a voxel by which a slice may lie beside that of its source."""
 
 
-def dicom(module: str) -> Any:
-    """Import pydicom or highdicom; MedsegError where it is not installed."""
+def highdicom() -> Any:
+    """Import highdicom; MedsegError where it is not installed."""
+    pydicom()
     try:
-        return importlib.import_module(module)
+        import highdicom
     except ImportError as error:
-        raise MedsegError(f"DICOM files need further packages ({error.name}): pip install 'medseg[dicom]'.") from error
-
-
-def open_dataset(path: Path, **options: Any) -> Dataset:
-    """Read a DICOM file; ``options`` are those of ``pydicom.dcmread``. MedsegError where it is none."""
-    pydicom = dicom("pydicom")
-    try:
-        return pydicom.dcmread(path, **options)
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise MedsegError(f"{path}: no readable DICOM file; damaged or something else? {error}") from error
-
-
-def storage_class(path: Path) -> str | None:
-    """Return the UID of what a DICOM file stores, None for other files."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        if file.read(132)[128:] != b"DICM":
-            return None
-    return str(open_dataset(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).get("SOPClassUID", ""))
+        raise MedsegError("writing DICOM SEG takes more packages: pip install 'medseg[dicom]'") from error
+    return highdicom
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class Source:
 
 def reference_to(image: Dataset) -> Dataset:
     """Return an item that refers to an image."""
-    item = dicom("pydicom").Dataset()
+    item = pydicom().Dataset()
     item.ReferencedSOPClassUID = image.SOPClassUID
     item.ReferencedSOPInstanceUID = image.SOPInstanceUID
     return item
@@ -110,12 +94,11 @@ def source_of(like: Scan, kind: str) -> Source:
     Raises:
         MedsegError: it was not, or not voxel by voxel; ``kind`` names the format that needs them.
     """
-    paths = getattr(like.layout, "paths", None)
-    if paths is None:
+    if not isinstance(like.layout, DicomLayout):
         raise MedsegError(
             f"format={kind} refers to a DICOM series, which {name(like)} is not. Take format=seg.nrrd or format=nifti."
         )
-    datasets = [open_dataset(path, stop_before_pixels=True) for path in paths]
+    datasets = [dataset_of(path, pixels=False) for path in like.layout.paths]
     grid = as_volume(Grid(like.shape, like.affine))
     order = slice_order(datasets, grid)
     if order is None:
@@ -123,8 +106,8 @@ def source_of(like: Scan, kind: str) -> Source:
             f"{name(like)}: its voxels are not those of the DICOM images, but brought onto another grid, so that"
             f" format={kind} cannot refer to them. Take format=seg.nrrd or format=nifti."
         )
-    if len(datasets) == 1:
-        return Source(tuple(datasets), tuple(place + 1 for place in order) if "NumberOfFrames" in datasets[0] else None)
+    if len(datasets) == 1 and "NumberOfFrames" in datasets[0]:
+        return Source((datasets[0],), tuple(place + 1 for place in order))
     return Source(tuple(datasets[place] for place in order), None)
 
 
@@ -134,37 +117,19 @@ def slice_order(datasets: Sequence[Dataset], grid: Grid) -> list[int] | None:
     shape = (datasets[0].Columns, datasets[0].Rows)
     if shape != grid.shape[:2]:
         return None
-    if positions in ([], [None]):
-        return [0] if grid.shape[2] == 1 else None
-    if any(position is None for position in positions):
-        return None
+    if not all(positions):
+        return [0] if len(positions) == grid.shape[2] == 1 else None
     origins = np.array([grid.to_mm(np.array([[0, 0, k]]))[0] for k in range(grid.shape[2])]) @ FLIP
-    distances = np.linalg.norm(origins[:, None] - np.array(positions, dtype=float), axis=-1)  # (slices, images)
+    distances = np.linalg.norm(origins[:, None] - np.array(positions), axis=-1)  # (slices, images)
     if (distances.min(axis=1) > TOLERANCE * grid.spacing.min()).any():
         return None
     return [int(place) for place in distances.argmin(axis=1)]
 
 
-def positions_of(dataset: Dataset) -> Iterable[Any]:
-    """Return the position of an image, or of each of its frames; None where it has none."""
-    if "PerFrameFunctionalGroupsSequence" not in dataset:
-        return [dataset.get("ImagePositionPatient")]
-    return [position_of(frame, dataset) for frame in dataset.PerFrameFunctionalGroupsSequence]
-
-
-def position_of(frame: Dataset, dataset: Dataset) -> Any:
-    """Return the position of a frame in mm, LPS; None where it has none."""
-    item = functional_group(frame, dataset, "PlanePositionSequence")
-    return None if item is None else item.get("ImagePositionPatient")
-
-
-def functional_group(frame: Dataset, dataset: Dataset, keyword: str) -> Dataset | None:
-    """Return what a multi-frame image says of a frame, of it alone or of all."""
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    for place in (frame, *shared):
-        if found := place.get(keyword):
-            return found[0]
-    return None
+def positions_of(dataset: Dataset) -> list[tuple[float, ...]]:
+    """Return the position (3) of each frame of an image in mm, LPS; () where it has none."""
+    frames = range(int(dataset.get("NumberOfFrames") or 1))
+    return [numbers_of(dataset, frame, "PlanePositionSequence", "ImagePositionPatient") for frame in frames]
 
 
 def belongs(like: Scan, frames_of_reference: Collection[str], series: Collection[str]) -> bool:
@@ -172,11 +137,9 @@ def belongs(like: Scan, frames_of_reference: Collection[str], series: Collection
 
     Scans that were not read from DICOM do not tell, and are taken at their word.
     """
-    paths = getattr(like.layout, "paths", None)
-    if not paths:
+    if not isinstance(like.layout, DicomLayout):
         return True
-    tags = ["FrameOfReferenceUID", "SeriesInstanceUID"]
-    image = open_dataset(paths[0], specific_tags=tags, stop_before_pixels=True)
+    image = dataset_of(like.layout.paths[0], pixels=False)
     if image.get("SeriesInstanceUID") in series:
         return True
     frame = image.get("FrameOfReferenceUID")
@@ -189,10 +152,8 @@ def derived_uid(*parts: Any) -> str:
     >>> derived_uid("a", "b") == derived_uid("a", "b") != derived_uid("a", "c")
     True
     """
-    import hashlib
-
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode() if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "big") + content)
-    return str(dicom("pydicom").uid.generate_uid(entropy_srcs=[digest.hexdigest()]))
+    return str(pydicom().uid.generate_uid(entropy_srcs=[digest.hexdigest()]))

@@ -15,6 +15,7 @@ from medseg.io.atomic import replacing
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, describe
 from medseg.io.files import mask_name, stem, write_mask
+from medseg.io.itk import SEGMENTATION
 from medseg.io.labels import LabelMap
 
 Indices = NDArray[np.uint8]
@@ -29,7 +30,7 @@ class MaskFormat:
 
 
 NAMED = {
-    "seg.nrrd": MaskFormat(seg_nrrd.SUFFIX, seg_nrrd.write),
+    "seg.nrrd": MaskFormat(SEGMENTATION, seg_nrrd.write),
     "rtstruct": MaskFormat(".dcm", rtstruct.write),
     "dicom_seg": MaskFormat(".dcm", dicom_seg.write),
 }

@@ -17,17 +17,9 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import grid_of, name, warn_once
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
-from medseg.io.dicom_source import (
-    FLIP,
-    Dataset,
-    Source,
-    belongs,
-    derived_uid,
-    dicom,
-    open_dataset,
-    reference_to,
-    source_of,
-)
+from medseg.io.dicom import dataset_of
+from medseg.io.dicom_series import pydicom
+from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids import Grid, as_volume
 from medseg.io.polygons import Polygon, fill, outlines
 from medseg.io.segments import Segment, Segmentation
@@ -48,7 +40,7 @@ def names(path: Path) -> list[str]:
     Raises:
         MedsegError: the file cannot be read.
     """
-    return list(structures(open_dataset(path)))
+    return list(structures(dataset_of(path, pixels=False)))
 
 
 def structures(dataset: Dataset) -> dict[str, list[NDArray[np.float64]]]:
@@ -72,7 +64,7 @@ def read(path: Path, like: Scan) -> Segmentation:
     Raises:
         MedsegError: the file cannot be read, belongs to another scan, or its contours are not in the scan's slices.
     """
-    dataset = open_dataset(path)
+    dataset = dataset_of(path, pixels=False)
     check(path, dataset, like)
     try:
         found = structures(dataset)
@@ -186,7 +178,7 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
 
 def item_of(**values: Any) -> Dataset:
     """Return an item of a sequence."""
-    item = dicom("pydicom").Dataset()
+    item = pydicom().Dataset()
     for keyword, value in values.items():
         setattr(item, keyword, value)
     return item
@@ -194,10 +186,10 @@ def item_of(**values: Any) -> Dataset:
 
 def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
     """Return the modules of patient, study, series and equipment, and what the structures refer to."""
-    pydicom = dicom("pydicom")
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian  # explicit ones have no room for contours
+    library = pydicom()
+    dataset = library.Dataset()
+    dataset.file_meta = library.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian  # explicit ones have no room for contours
     dataset.SpecificCharacterSet = "ISO_IR 192"
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID"):
         setattr(dataset, keyword, source.first.get(keyword, ""))

@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
+from medseg.io import itk
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.grids import Grid, as_volume
 from medseg.io.segments import Segment, Segmentation, labelled
 
-SUFFIX = ".seg.nrrd"
-FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""RAS, as affines are here, to LPS, as ITK's are, and back."""
 LARGEST = 65535  # the layer is uint16 at most
 
 
@@ -30,7 +28,9 @@ def names(path: Path) -> list[str]:
     Raises:
         MedsegError: the file cannot be read, or names no segments.
     """
-    return [segment["Name"] for segment in described(open_image(path, header_only=True), path)]
+    reader = itk.reader_of(path)
+    itk.executed(reader, "ReadImageInformation", path)
+    return [segment["Name"] for segment in described(reader, path)]
 
 
 def read(path: Path, like: Scan) -> Segmentation:
@@ -39,11 +39,9 @@ def read(path: Path, like: Scan) -> Segmentation:
     Raises:
         MedsegError: the file is damaged, names no segments, or names a layer that there is not.
     """
-    import SimpleITK as sitk
-
-    image = open_image(path)
+    image = itk.executed(itk.reader_of(path), "Execute", path)
     segments = described(image, path)
-    array = sitk.GetArrayFromImage(image)  # (k, j, i) or (k, j, i, layers)
+    array = itk.simpleitk().GetArrayFromImage(image)  # (k, j, i) or (k, j, i, layers)
     layers = np.moveaxis(array[..., None] if array.ndim == image.GetDimension() else array, -1, 0)
     layers = layers.transpose(0, *range(layers.ndim - 1, 0, -1))  # (layers, i, j, k)
     if layers.ndim != 4 or layers.dtype.kind not in "iu":
@@ -51,30 +49,13 @@ def read(path: Path, like: Scan) -> Segmentation:
         raise MedsegError(f"{path}: {form}; a segmentation has 3 of whole numbers. Export it again from 3D Slicer.")
     if missing := [segment["Name"] for segment in segments if not 0 <= segment["Layer"] < len(layers)]:
         raise MedsegError(f"{path}: the segments {', '.join(missing)} are in layers that it lacks ({len(layers)}).")
-    return Segmentation(Grid(layers.shape[1:], affine_of(image)), segments_of(layers, segments))
+    return Segmentation(Grid(layers.shape[1:], itk.affine_of(image, path, axes=3)), segments_of(layers, segments))
 
 
 def segments_of(layers: NDArray[Any], segments: Sequence[dict[str, Any]]) -> Iterator[Segment]:
     """Yield the segments, those of one layer after the other."""
     for place, layer in enumerate(layers):
         yield from labelled(layer, {each["LabelValue"]: each["Name"] for each in segments if each["Layer"] == place})
-
-
-def open_image(path: Path, *, header_only: bool = False) -> Any:
-    """Open an image by ITK; MedsegError where it is none."""
-    import SimpleITK as sitk
-
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    try:
-        if not header_only:
-            return reader.Execute()
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        reason = str(error).strip().rpartition("\n")[2]
-        raise MedsegError(f"{path}: no readable NRRD file; damaged, truncated or something else? {reason}") from error
-    return reader
 
 
 def described(header: Any, path: Path) -> list[dict[str, Any]]:
@@ -98,21 +79,11 @@ def described(header: Any, path: Path) -> list[dict[str, Any]]:
         raise MedsegError(f"{path}: its header gives a segment a layer or value that is no number: {error}") from error
 
 
-def affine_of(image: Any) -> NDArray[np.float64]:
-    """Return the affine to RAS+ mm of an ITK image of three axes."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return np.asarray(FLIP @ affine)
-
-
 def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
     """Write class indices (*spatial) in one layer, with each class's name, colour, code and file value.
 
     The classes' values are kept where they are 1 to 65535, or else all are class indices.
     """
-    import SimpleITK as sitk
-
     values = [each.value for each in classes]
     fits = all(0 < value <= LARGEST for value in values)
     table = np.zeros(256, np.min_scalar_type(max(values) if fits else 255))
@@ -120,19 +91,11 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
         table[each.index] = each.value if fits else each.index
     grid = as_volume(Grid(like.shape, like.affine))
     layer = table[indices].reshape(grid.shape)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(layer.T))
-    place(image, grid)
+    image = itk.simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
+    itk.place(image, grid.affine)
     for key, value in header_of(classes, table, layer).items():
         image.SetMetaData(key, value)
-    sitk.WriteImage(image, str(path), useCompression=True, imageIO="NrrdImageIO")
-
-
-def place(image: Any, grid: Grid) -> None:
-    """Give an ITK image the place of a grid."""
-    affine = FLIP @ grid.affine
-    image.SetSpacing(grid.spacing.tolist())
-    image.SetDirection((affine[:3, :3] / grid.spacing).ravel().tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
+    itk.save(image, path)
 
 
 def header_of(

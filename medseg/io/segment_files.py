@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import MedsegError
-from medseg.io import dicom_seg, nifti, pictures, rtstruct, seg_nrrd
+from medseg.io import dicom_seg, rtstruct, seg_nrrd
 from medseg.io.case import Scan
-from medseg.io.dicom_source import storage_class
+from medseg.io.dicom_series import header, is_dicom
+from medseg.io.files import FILES, suffix
+from medseg.io.itk import SEGMENTATION
 from medseg.io.segments import Segmentation
 
 
@@ -21,22 +23,17 @@ class Reader:
 
 SEG_NRRD = Reader(seg_nrrd.names, seg_nrrd.read)
 
-BY_STORAGE_CLASS = {
-    "1.2.840.10008.5.1.4.1.1.66.4": Reader(dicom_seg.names, dicom_seg.read),  # Segmentation
-    "1.2.840.10008.5.1.4.1.1.66.7": Reader(dicom_seg.names, dicom_seg.read),  # Label Map Segmentation
-    "1.2.840.10008.5.1.4.1.1.481.3": Reader(rtstruct.names, rtstruct.read),  # RT Structure Set
-}
-"""DICOM files are told by what they store, since their names tell nothing."""
+BY_MODALITY = {"SEG": Reader(dicom_seg.names, dicom_seg.read), "RTSTRUCT": Reader(rtstruct.names, rtstruct.read)}
+"""DICOM files are told by their content, since their names tell nothing."""
 
 
 def reader_of(path: Path) -> Reader | None:
     """Return how a file of named segments is read, None for all other files."""
-    lower = path.name.lower()
-    if lower.endswith(seg_nrrd.SUFFIX):
+    if suffix(path) == SEGMENTATION:
         return SEG_NRRD
-    if lower.endswith((*nifti.SUFFIXES, *pictures.SUFFIXES)):
+    if suffix(path) in FILES or not path.is_file() or not is_dicom(path):
         return None
-    return BY_STORAGE_CLASS.get(storage_class(path) or "")
+    return BY_MODALITY.get(header(path).passed)
 
 
 def segment_names(path: Path) -> list[str]:
@@ -53,7 +50,7 @@ def read_segments(path: Path, like: Scan) -> Segmentation:
     """Read a file of named segments, which are those of a scan.
 
     Raises:
-        MedsegError: it holds none, cannot be read, or belongs to something else.
+        MedsegError: it is none, cannot be read, or belongs to something else.
     """
     reader = reader_of(path)
     if reader is None:

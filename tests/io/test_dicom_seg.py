@@ -1,13 +1,19 @@
 """DICOM SEG: written objects as highdicom and pydicom see them, awkward ones, and those of other programs."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from medseg.errors import MedsegError
-from medseg.io import dicom_seg, dicom_source
+from medseg.io import dicom, dicom_seg
 from medseg.io.annotation import found_classes, read_labels
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.class_descriptions import describe
+from medseg.io.dataset import label_map
+from medseg.io.dicom_source import source_of
+from medseg.io.files import read_case, read_scan
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
 
@@ -91,9 +97,8 @@ def test_an_empty_mask_and_a_single_slice(tmp_path, made_series):
     series = made_series((9, 7, 5))
     empty = np.zeros((9, 7, 5), np.uint8)
     assert not read_labels(case(written(tmp_path / "a.dcm", series, empty)), CLASSES, series).any()
-    (tmp_path / "one").mkdir()
-    one = made_series((9, 7, 1))
-    flat = Scan(one.image[..., 0], one.affine, layout=one.layout)
+    shutil.rmtree(tmp_path / "series")
+    flat = made_series((9, 7, 1))
     indices = mask()[:, :, 0]
     path = written(tmp_path / "b.dcm", flat, indices)
     np.testing.assert_array_equal(read_labels(case(path), CLASSES, flat), indices)
@@ -121,7 +126,8 @@ def test_frames_in_any_order_overlapping_on_a_turned_part_of_the_grid(tmp_path, 
 
 def test_fractional_and_label_maps(tmp_path, made_series):
     series = made_series((9, 7, 5))
-    images = [pydicom.dcmread(path) for path in series.layout.paths]
+    source = source_of(series, "dicom_seg")
+    images = [dicom_seg.completed(image, source) for image in source.datasets]
     fractions = np.random.default_rng(0).uniform(size=(5, 7, 9, 1))
     fractions[np.abs(fractions - 0.5) < 0.01] = 0.6
     described = [dicom_seg.description(each) for each in describe(CLASSES)]
@@ -161,9 +167,9 @@ def test_a_segmentation_of_another_series_or_none_is_refused(tmp_path, made_seri
     seg.save_as(tmp_path / "b.dcm")
     with pytest.raises(MedsegError, match=r"b\.dcm: it was made on another series .* it refers to 1\.98"):
         read_labels(case(tmp_path / "b.dcm"), CLASSES, series)
-    with pytest.raises(MedsegError, match=r"format=dicom_seg refers to a DICOM series, which its image is not"):
+    with pytest.raises(MedsegError, match=r"format=dicom_seg refers to a DICOM series, which .* is not"):
         write_classes(tmp_path / "c.dcm", mask(), CLASSES, Scan(series.image, series.affine), "dicom_seg")
-    moved = Scan(series.image, series.affine @ np.diag([1, 1, 0.5, 1]), layout=series.layout)
+    moved = replace(series, affine=series.affine @ np.diag([1, 1, 0.5, 1]))
     with pytest.raises(MedsegError, match=r"brought onto another grid"):
         write_classes(tmp_path / "c.dcm", mask(), CLASSES, moved, "dicom_seg")
     assert not (tmp_path / "c.dcm").exists()
@@ -186,7 +192,7 @@ def test_without_the_packages_the_extra_is_named(tmp_path, made_series, monkeypa
         written(tmp_path / "b.dcm", series)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(MedsegError, match=r"pip install 'medseg\[dicom\]'"):
-        dicom_source.open_dataset(path)
+        dicom.dataset_of(path)
 
 
 def grid_of_highdicom(path):
@@ -241,3 +247,55 @@ def test_every_other_real_file_is_refused_or_no_segmentation(real_data):
     assert all("whole-slide" in reason for reason in slides)
     truth = pydicom.dcmread(real_data / "readers" / "dicom_seg" / "seg_image_cr_binary.dcm").pixel_array
     assert reasons["seg_image_cr_binary"] == [truth.sum()]
+
+
+def test_a_folder_of_series_with_segmentations_as_labels(opened, tmp_path, made_series):
+    series = made_series((9, 7, 5), orientation=OBLIQUE)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "series").rename(tmp_path / "images" / "p1")
+    series = read_scan([tmp_path / "images" / "p1"])
+    written(tmp_path / "masks" / "p1.dcm", series)
+    segments = {"t*": "lesion", "absent": None}
+    dataset = opened("folder", tmp_path, segments=segments)
+    classes = label_map(dataset)
+    assert classes.labels == {"background": 0, "Leber": 1, "lesion": 2}
+    (found,) = dataset.cases
+    np.testing.assert_array_equal(read_labels(found, classes, read_case(found)), mask())
+    declared = opened("folder", tmp_path, segments=segments, labels={"background": 0, "lesion": 5, "leber": 6})
+    read = read_labels(declared.cases[0], label_map(declared), series)
+    np.testing.assert_array_equal(read, np.array([0, 2, 1])[mask()])
+
+
+def test_multi_frame_images_are_referred_to_frame_by_frame(tmp_path, made_series):
+    series = made_series((9, 7, 5), orientation=OBLIQUE)
+    slices = [pydicom.dcmread(path) for path in series.layout.paths]
+    image = slices[0]
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, keyword)
+    image.SOPClassUID, image.NumberOfFrames = "1.2.840.10008.5.1.4.1.1.2.1", 5
+    item = pydicom.Dataset
+    shared, measures, plane = item(), item(), item()
+    measures.PixelSpacing, measures.SliceThickness = [0.8, 0.6], 2.5
+    plane.ImageOrientationPatient = list(OBLIQUE)
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [plane]
+    image.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for place in (3, 0, 4, 1, 2):  # frames in no order
+        frame, position = item(), item()
+        position.ImagePositionPatient = pydicom.dcmread(series.layout.paths[place]).ImagePositionPatient
+        frame.PlanePositionSequence = [position]
+        groups.append(frame)
+    image.PerFrameFunctionalGroupsSequence = groups
+    image.PixelData = np.zeros((5, 7, 9), "<i2").tobytes()
+    image.save_as(tmp_path / "multi.dcm", enforce_file_format=True)
+    scan = read_scan([tmp_path / "multi.dcm"])
+    np.testing.assert_allclose(scan.affine, series.affine, atol=1e-6)
+    path = written(tmp_path / "seg.dcm", scan)
+    np.testing.assert_array_equal(read_labels(case(path), CLASSES, scan), mask())
+    seg = pydicom.dcmread(path)
+    for number, frame in enumerate(seg.PerFrameFunctionalGroupsSequence):
+        source = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        where = groups[source.ReferencedFrameNumber - 1].PlanePositionSequence[0].ImagePositionPatient
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == where, number
+    write_classes(tmp_path / "rt.dcm", mask(), CLASSES, scan, "rtstruct")
+    np.testing.assert_array_equal(read_labels(case(tmp_path / "rt.dcm"), CLASSES, scan), mask())

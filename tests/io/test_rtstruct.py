@@ -8,6 +8,7 @@ from skimage.draw import polygon2mask
 from medseg.errors import MedsegError
 from medseg.io.annotation import found_classes, read_labels
 from medseg.io.case import Case, LabelFile, Scan
+from medseg.io.files import read_scan
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
 
@@ -161,22 +162,10 @@ def test_askew_contours_and_other_series_are_refused(tmp_path, made_series):
         read_labels(case(path), CLASSES, series)
 
 
-def real_scan(folder, names):
-    """A scan of the real CT slices: they are axial, at z of 60 and 65 mm."""
-    from types import SimpleNamespace
-
-    first = pydicom.dcmread(folder / names[0])
-    spacing = [float(value) for value in first.PixelSpacing]
-    affine = np.diag([-spacing[1], -spacing[0], 5.0, 1.0])
-    affine[:3, 3] = np.array(first.ImagePositionPatient, float) @ RAS
-    layout = SimpleNamespace(path=folder, paths=tuple(folder / name for name in names))
-    return Scan(np.zeros((1, first.Columns, first.Rows, len(names)), np.float32), affine, layout=layout)
-
-
 @pytest.mark.parametrize("name", ["rt", "invalid_reference_rt", "non_existent_reference_rt"])
 def test_real_structures_are_filled_as_by_scikit_image(real_data, name):
     folder = real_data / "readers" / "dicom_rtstruct" / "mock_data"
-    series = real_scan(folder, ["ct_1.dcm", "ct_2.dcm"])
+    series = read_scan([folder])
     path = folder / f"{name}.dcm"
     dataset = pydicom.dcmread(path)
     names = found_classes(case(path))
@@ -196,6 +185,6 @@ def test_real_structures_are_filled_as_by_scikit_image(real_data, name):
 
 def test_a_real_structure_set_of_other_slices_is_refused_with_a_reason(real_data):
     folder = real_data / "readers" / "dicom_rtstruct"
-    series = real_scan(folder / "oriented_data", ["0.dcm"])
+    series = read_scan([folder / "oriented_data"])
     with pytest.raises(MedsegError, match=r"dummy_rt\.dcm: .*another series"):
         read_labels(case(folder / "empty" / "dummy_rt.dcm", segments={"*": "Körper"}), CLASSES, series)
