@@ -19,7 +19,8 @@ from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, Code
 from medseg.io.dicom import dataset_of
-from medseg.io.dicom_series import SAME_DIRECTION, numbers_of, of_frame, pydicom
+from medseg.io.dicom_headers import numbers_of, of_frame, pydicom
+from medseg.io.dicom_series import SAME_DIRECTION
 from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, highdicom, positions_of, source_of
 from medseg.io.grids import TOLERANCE, Grid, as_volume, index_map, same_grid
 from medseg.io.segments import Segment, Segmentation, labelled
@@ -196,7 +197,7 @@ def segments_of(path: Path, dataset: Dataset, planes: Planes) -> Iterator[Segmen
         first, last = planes.slices[its].min(), planes.slices[its].max()
         mask = np.zeros((*planes.grid.shape[:2], last - first + 1), dtype=bool)
         for place, picture in zip(planes.slices[its], pixels(dataset, its), strict=True):
-            mask[:, :, place - first] |= picture.T >= least
+            mask[:, :, place - first] |= least <= picture.T
         yield Segment(label, (0, 0, int(first)), mask)
 
 

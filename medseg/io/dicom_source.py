@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import name
 from medseg.io.case import Scan
 from medseg.io.dicom import DicomLayout, dataset_of
-from medseg.io.dicom_series import numbers_of, pydicom
+from medseg.io.dicom_headers import numbers_of, pydicom
 from medseg.io.grids import Grid, as_volume
 
 Dataset = Any

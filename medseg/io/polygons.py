@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 Polygon = NDArray[np.float64]
 """Corners (n, 2) in pixels, pixel centres being whole numbers; the last is joined to the first."""
@@ -80,6 +79,8 @@ def area(ring: Polygon) -> float:
 
 def with_holes(border: Polygon, holes: Sequence[Polygon]) -> Polygon:
     """Join holes to a border, each by the shortest way there and back, the nearest first, so that no way cuts one."""
+    from scipy.spatial import cKDTree
+
     left = list(holes)
     while left:
         tree = cKDTree(border)

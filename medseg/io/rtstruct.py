@@ -18,7 +18,7 @@ from medseg.io.alignment import grid_of, name, warn_once
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.dicom import dataset_of
-from medseg.io.dicom_series import pydicom
+from medseg.io.dicom_headers import pydicom
 from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids import Grid, as_volume
 from medseg.io.polygons import Polygon, fill, outlines

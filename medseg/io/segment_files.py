@@ -7,7 +7,7 @@ from pathlib import Path
 from medseg.errors import MedsegError
 from medseg.io import dicom_seg, rtstruct, seg_nrrd
 from medseg.io.case import Scan
-from medseg.io.dicom_series import header, is_dicom
+from medseg.io.dicom_headers import header, is_dicom
 from medseg.io.files import FILES, suffix
 from medseg.io.itk import SEGMENTATION
 from medseg.io.segments import Segmentation
