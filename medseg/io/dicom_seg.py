@@ -63,7 +63,8 @@ def read(path: Path, like: Scan) -> Segmentation:
     check(path, dataset, like)
     planes = planes_of(path, dataset, like)
     if dataset.SegmentationType == "LABELMAP":
-        return Segmentation(planes.grid, labelled(label_map_of(dataset, planes), labels_of(dataset)))
+        wanted = [(label, 0, number) for number, label in labels_of(dataset).items()]
+        return Segmentation(planes.grid, labelled([label_map_of(dataset, planes)], wanted))
     return Segmentation(planes.grid, segments_of(path, dataset, planes))
 
 

@@ -5,7 +5,7 @@ the segments that do not overlap, each with its own value; Slicer before 4.11 ga
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from medseg.io import itk
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.grids import Grid, as_volume
-from medseg.io.segments import Segment, Segmentation, labelled
+from medseg.io.segments import Segmentation, labelled
 
 LARGEST = 65535  # the layer is uint16 at most
 
@@ -49,13 +49,8 @@ def read(path: Path, like: Scan) -> Segmentation:
         raise MedsegError(f"{path}: {form}; a segmentation has 3 of whole numbers. Export it again from 3D Slicer.")
     if missing := [segment["Name"] for segment in segments if not 0 <= segment["Layer"] < len(layers)]:
         raise MedsegError(f"{path}: the segments {', '.join(missing)} are in layers that it lacks ({len(layers)}).")
-    return Segmentation(Grid(layers.shape[1:], itk.affine_of(image, path, axes=3)), segments_of(layers, segments))
-
-
-def segments_of(layers: NDArray[Any], segments: Sequence[dict[str, Any]]) -> Iterator[Segment]:
-    """Yield the segments, those of one layer after the other."""
-    for place, layer in enumerate(layers):
-        yield from labelled(layer, {each["LabelValue"]: each["Name"] for each in segments if each["Layer"] == place})
+    wanted = [(each["Name"], each["Layer"], each["LabelValue"]) for each in segments]
+    return Segmentation(Grid(layers.shape[1:], itk.affine_of(image, path, axes=3)), labelled(list(layers), wanted))
 
 
 def described(header: Any, path: Path) -> list[dict[str, Any]]:

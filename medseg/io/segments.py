@@ -41,13 +41,13 @@ class Segmentation:
     segments: Iterable[Segment]
 
 
-def labelled(array: NDArray[np.integer], names: Mapping[int, str]) -> Iterator[Segment]:
-    """Yield the segments of a label map of three axes; values that no name is given for are passed over."""
-    boxes = find_objects(array)
-    for value, segment in names.items():
-        box = boxes[value - 1] if 0 < value <= len(boxes) else None
+def labelled(layers: Sequence[NDArray[np.integer]], wanted: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
+    """Yield the segments of label maps of three axes, given by name, layer and value, unless empty."""
+    boxes = [find_objects(layer) for layer in layers]
+    for segment, layer, value in wanted:
+        box = boxes[layer][value - 1] if 0 < value <= len(boxes[layer]) else None
         if box is not None:
-            yield Segment(segment, tuple(span.start for span in box), array[box] == value)
+            yield Segment(segment, tuple(span.start for span in box), layers[layer][box] == value)
 
 
 def class_of(segment: str, renamed: Mapping[str, str | None]) -> str | None:
@@ -58,7 +58,8 @@ def class_of(segment: str, renamed: Mapping[str, str | None]) -> str | None:
     """
     fitting = (pattern for pattern in renamed if fnmatchcase(segment.casefold(), str(pattern).casefold()))
     pattern = next(fitting, None)
-    return segment if pattern is None else renamed[pattern]
+    wanted = segment if pattern is None else renamed[pattern]
+    return None if wanted is None else str(wanted)
 
 
 def class_indices(
@@ -78,7 +79,7 @@ def class_indices(
         raise MedsegError(
             f"{where}: the segments {', '.join(map(repr, strangers))} are none of the classes"
             f" {', '.join(label_map.names[1:])}.{hint} Map them, for example dataset.segments="
-            f"'{{{strangers[0]}: CLASS, \"*\": null}}', where null leaves a segment out; * fits any name."
+            f"'{{{strangers[0]}: CLASS, *: null}}', where null leaves a segment out; * fits any name."
         )
     return {segment: 0 if found is None else known[found.casefold()] for segment, found in classes.items()}
 

@@ -38,6 +38,13 @@ def test_segments_are_matched_by_name_pattern_and_case():
         class_indices(["a"], {"a": "spleen"}, CLASSES, "x")
 
 
+def test_patterns_may_be_given_on_the_command_line():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    override = OverridesParser.create().parse_override("dataset.segments={GTV*: tumour, L 1: Liver, *: null}")
+    assert override.value() == {"GTV*": "tumour", "L 1": "Liver", "*": None}
+
+
 def test_without_declared_classes_they_are_named_like_the_segments(tmp_path):
     files = [
         segmented(tmp_path / "a.seg.nrrd", ["Liver", "body"]),
