@@ -41,7 +41,8 @@ def find_jobs(
 ) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
-    ``format`` is that of the masks (see ``medseg.io.mask_formats``), ``may_lack`` says whether the network can do without some of its channels' files.
+    ``format`` is that of the masks (see ``medseg.io.mask_formats``); ``may_lack`` says whether the network can do
+    without some of its channels' files.
 
     Returns:
         The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
