@@ -84,6 +84,13 @@ KEYS: dict[str, Key] = {
     "trust": Key(TEXTS, "targets, or trainers of nnU-Net, beyond the known ones that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
+    "format": Key(
+        TEXT,
+        "form of the masks: as the image, NIfTI, or with named classes",
+        ("image", "nifti", "seg.nrrd", "rtstruct", "dicom_seg"),
+    ),
+    "meshes": Key(BOOL, "also write the surface of each class, an STL file each"),
+    "codes": Key(MAPPING, "code of each class for DICOM and 3D Slicer", null="private codes, made of the names"),
     "overlays": Key(
         BOOL_OR_TEXT, "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
     ),
@@ -110,6 +117,9 @@ KEYS: dict[str, Key] = {
         null="as names, and where they leave it open masks, tell",
     ),
     "dataset.labels": Key(MAPPING, "class names and their values in the masks", null="read off the data"),
+    "dataset.segments": Key(
+        MAPPING, "class of named segments by pattern, null: none", null="segments are named like the classes"
+    ),
     "dataset.regions": Key(MAPPING, "unions of classes, learned in their place; {}: none", null="as the layout tells"),
     "dataset.region_order": Key(TEXTS, "the class that each region is painted with", null="what no later one has"),
     "dataset.annotated_file": Key(PATH, "a CSV table with the columns id and annotated (classes)", null="all are"),

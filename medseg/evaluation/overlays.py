@@ -1,6 +1,5 @@
 """Pictures of a scan with its classes in colour, as a radiologist is used to see them."""
 
-import colorsys
 import math
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -13,22 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
+from medseg.io.colours import Colour, colour
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import class_sizes
 
 Indices = NDArray[np.uint8]
-Colour = tuple[int, int, int]
-
-PALETTE: tuple[Colour, ...] = tuple(
-    (code >> 16, code >> 8 & 255, code & 255)
-    for code in (
-        *(0xE69F00, 0x56B4E9, 0xF0E442, 0x009E73, 0xD55E00, 0x0072B2, 0xCC79A7, 0x5500FF),
-        *(0x5566EE, 0x00FF88, 0xBB0033, 0x00FFFF, 0xAAEEBB, 0x991177, 0x88AA55, 0x7799FF),
-        *(0x8800BB, 0x99DD55, 0xBB1100, 0x884455, 0xFF6688, 0xCC00AA, 0x5544EE, 0x22BBCC),
-    )
-)
-"""Colours of the classes 1, 2, …: the seven of Okabe and Ito ("Color Universal Design", 2008), then, one by one, the
-colour farthest in CIE Lab from all before it for normal, protanopic and deuteranopic eyes alike; none is near grey."""
 
 MIN_HEIGHT = 512
 """Small scans are enlarged to it. Lengths here and below are in pixels of the result."""
@@ -78,15 +66,6 @@ def overlay(
     scale = _scale(panels, min(scan.spacing))
     legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(truth), names, unknown)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
-
-
-def colour(index: int) -> Colour:
-    """Return the colour of class ``index`` (from 1): the palette's, then one of a hue not met before."""
-    if index <= len(PALETTE):
-        return PALETTE[index - 1]
-    hue = index * 0.618034 % 1  # steps of the golden ratio never meet an old hue
-    red, green, blue = colorsys.hsv_to_rgb(hue, (1.0, 0.6)[index % 2], (1.0, 0.8, 0.6)[index % 3])
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def colours(label_map: LabelMap) -> dict[str, Colour]:

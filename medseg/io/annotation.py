@@ -7,6 +7,8 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.files import read_mask
 from medseg.io.labels import LabelMap, number, numbers
+from medseg.io.segment_files import read_segments, reader_of, segment_names
+from medseg.io.segments import class_indices, class_of, fit_indices, paint, unique
 
 
 def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
@@ -27,6 +29,8 @@ def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8
 
 def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
     """Return the class indices (*spatial) of one label file."""
+    if reader_of(file.path):
+        return read_named(file, case, label_map, scan)
     background = numbers(label_map.labels[label_map.names[0]])[0]
     values = read_mask(file.path, scan, case.geometry, 0 if file.value is not None else background)
     if file.value is not None:
@@ -34,9 +38,30 @@ def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> 
     return label_map.encode(values, str(file.path))
 
 
+def read_named(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
+    """Return the class indices (*spatial) of a file of named segments; all are of one class where it has one value."""
+    where, found = str(file.path), segment_names(file.path)
+    if file.value is None:
+        indices = class_indices(found, case.segments, label_map, where)
+    else:
+        index = label_map.encode(np.array([number(file.value)], dtype=np.int32), where)
+        indices = dict.fromkeys(found, int(index[0]))
+    segmentation = read_segments(file.path, scan)
+    return fit_indices(file.path, paint(segmentation, indices, where), segmentation.grid, scan, case.geometry)
+
+
+def found_classes(case: Case) -> list[str]:
+    """Return the classes that the named segments of a case are meant for, in order; none where masks have values."""
+    found = [name for file in case.labels if file.value is None for name in segment_names(file.path)]
+    classes = [class_of(name, case.segments) for name in found]
+    return unique([name for name in classes if name is not None])
+
+
 def found_values(case: Case) -> set[int]:
     """Return the file values that occur in a case, for data sets that do not declare their classes."""
     found: set[int] = set()
     for file in case.labels:
+        if file.value is None and reader_of(file.path):
+            continue
         found |= {0, number(file.value)} if file.value is not None else set(np.unique(read_mask(file.path)).tolist())
     return found

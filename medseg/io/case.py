@@ -36,6 +36,7 @@ class Case:
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
     resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
+    ``segments`` says which classes the named segments of label files are meant for (see ``medseg.io.segments``).
     ``columns`` are further columns of a table, such as the site. ``absent`` are the places of channels that have no
     file, for networks that can do without: they are read as zeros, and ``images`` holds the others.
     """
@@ -47,6 +48,7 @@ class Case:
     annotated: tuple[str, ...] | None = None
     geometry: GridPolicy = "error"
     reference: int = 0
+    segments: Mapping[str, str | None] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[int, ...] = ()
 

@@ -1,16 +1,19 @@
 """From the ``dataset`` node of a config to cases and classes."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from medseg.build import build
 from medseg.errors import MedsegError, listing, nearest
-from medseg.io.annotation import found_values
+from medseg.io.annotation import found_classes, found_values
 from medseg.io.case import Case, Dataset, FileValue, FileValues
+from medseg.io.class_masks import class_values
 from medseg.io.groups import assign_groups
-from medseg.io.labels import IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.labels import GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.segments import unique
 from medseg.io.tables import read_annotated
 
 
@@ -47,11 +50,36 @@ def label_map(dataset: Dataset) -> LabelMap:
     Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
     by class then, which a choice between all of them could not be learned from.
     """
-    labels = dataset.labels or LabelMap.from_values(values_of(dataset.cases)).labels
+    labels = dataset.labels or found_labels(dataset.cases)
     regions = dataset.regions
     if regions is None and any(case.annotated is not None for case in dataset.cases):
         regions = {name: [name] for name in LabelMap(labels).names[1:]}
     return LabelMap(labels, regions, dataset.region_order if regions else None)
+
+
+def found_labels(cases: tuple[Case, ...]) -> dict[str, FileValues]:
+    """Return the classes that masks hold: as their segments are named, with the values 1, 2, ..., or by value.
+
+    Raises:
+        MedsegError: some masks name their segments and others have values, or there are too few or too many.
+    """
+    names, values = classes_of(cases), values_of(cases)
+    if not names:
+        return LabelMap.from_values(values).labels
+    if values:
+        raise MedsegError(
+            f"some masks name their segments {', '.join(names)}, others hold the values {few(values)}. {GIVE}."
+        )
+    return class_values([name for name in names if name.casefold() not in ("background", IGNORE_NAME)])
+
+
+def classes_of(cases: tuple[Case, ...]) -> list[str]:
+    """Return the classes that the named segments of all cases are meant for, in the order in which they are met."""
+    found: list[str] = []
+    for case in cases:
+        with suppress(MedsegError):  # named where every case is checked
+            found += found_classes(case)
+    return unique(found)
 
 
 def check_members(regions: Mapping[str, list[str]], labels: Mapping[str, FileValues]) -> None:
@@ -144,7 +172,13 @@ def as_configured(
     annotated = None if case.annotated is None else renamed(case, labels or {}, before or {})
     if annotated is not None and {*annotated, IGNORE_NAME} >= {*(labels or {})} - {next(iter(labels or {}), "")}:
         annotated = None  # all of them
-    return replace(case, geometry=config["geometry"], reference=config["reference"], annotated=annotated)
+    return replace(
+        case,
+        geometry=config["geometry"],
+        reference=config["reference"],
+        segments=config.get("segments") or {},
+        annotated=annotated,
+    )
 
 
 def renamed(case: Case, labels: Mapping[str, FileValues], before: Mapping[str, FileValues]) -> tuple[str, ...]:

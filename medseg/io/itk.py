@@ -57,21 +57,21 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkLayout]:
     if missing := [file for file in data_files(path) if not file.is_file()]:
         raise MedsegError(f"{path}: its data file {missing[0].name} is missing. Copy both into one folder.")
     sitk = simpleitk()
-    image = _executed(_reader(path), "Execute", path)
+    image = executed(reader_of(path), "Execute", path)
     if "complex" in image.GetPixelIDTypeAsString():
         raise MedsegError(f"{path}: voxels are complex numbers. Store magnitude and phase as channels.")
     planes = channels_first(_voxels(sitk.GetArrayFromImage(image), image), path)
-    return planes, _affine(image, path, axes=planes.ndim - 1), ItkLayout(path, tuple(image.GetSize()[:3]))
+    return planes, affine_of(image, path, axes=planes.ndim - 1), ItkLayout(path, tuple(image.GetSize()[:3]))
 
 
 def grid(path: Path) -> tuple[Grid, int]:
     """Return the grid of an image and the number of its channels, from the header alone; errors as in ``read``."""
-    reader = _reader(path)
-    _executed(reader, "ReadImageInformation", path)
+    reader = reader_of(path)
+    executed(reader, "ReadImageInformation", path)
     size = reader.GetSize()
     axes = 2 if size[2:3] in ((), (1,)) else 3
     channels = reader.GetNumberOfComponents() * int(np.prod(size[3:]))
-    return Grid(tuple(size[:axes]), _affine(reader, path, axes=axes)), channels
+    return Grid(tuple(size[:axes]), affine_of(reader, path, axes=axes)), channels
 
 
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
@@ -80,14 +80,24 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     stored = like.layout.shape if isinstance(like.layout, ItkLayout) else (*values.shape, 1)[:3]
     values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
     image = sitk.GetImageFromArray(values.reshape(stored).T)
-    affine = LPS_RAS @ as_volume(Grid(like.shape, like.affine)).affine
-    axes = affine[: len(stored), : len(stored)]
-    spacing = np.linalg.norm(axes, axis=0)
+    place(image, as_volume(Grid(like.shape, like.affine)).affine, axes=len(stored))
+    save(image, path)
+
+
+def place(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
+    """Give an image the place that an affine to RAS+ mm says, of as many axes as it has."""
+    to_lps = LPS_RAS @ affine
+    matrix = to_lps[:axes, :axes]
+    spacing = np.linalg.norm(matrix, axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetDirection((axes / spacing).ravel().tolist())
-    image.SetOrigin(affine[: len(stored), 3].tolist())
+    image.SetDirection((matrix / spacing).ravel().tolist())
+    image.SetOrigin(to_lps[:axes, 3].tolist())
+
+
+def save(image: Any, path: Path) -> None:
+    """Write an image, compressed; OSError where that fails."""
     try:
-        sitk.WriteImage(image, str(path), useCompression=True)
+        simpleitk().WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(_reason(error)) from error
 
@@ -131,14 +141,16 @@ def simpleitk() -> Any:
     return library
 
 
-def _reader(path: Path) -> Any:
+def reader_of(path: Path) -> Any:
+    """Return ITK's reader of a file."""
     reader = simpleitk().ImageFileReader()
     reader.SetImageIO("MetaImageIO" if path.suffix.lower() in (".mha", ".mhd") else "NrrdImageIO")
     reader.SetFileName(str(path))
     return reader
 
 
-def _executed(reader: Any, method: str, path: Path) -> Any:
+def executed(reader: Any, method: str, path: Path) -> Any:
+    """Return what a method of a reader returns; MedsegError where the file cannot be read."""
     try:
         return getattr(reader, method)()
     except (RuntimeError, MemoryError) as error:
@@ -161,7 +173,7 @@ def _voxels(array: NDArray[Any], image: Any) -> NDArray[Any]:
     return array[:, :, None] if dims == 2 else array
 
 
-def _affine(image: Any, path: Path, *, axes: int) -> NDArray[np.float64]:
+def affine_of(image: Any, path: Path, *, axes: int) -> NDArray[np.float64]:
     """Return the affine of what has ITK's spacing, origin and direction: an image, or the reader of its header."""
     dims = image.GetDimension()
     used = min(dims, 3)

@@ -7,32 +7,21 @@ what it was made of, so that a run that was stopped goes on where it ended.
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from medseg import __version__
 from medseg.config import resolve
 from medseg.errors import MedsegError, listing
-from medseg.inference.model import Model
 from medseg.inference.models import read_models
-from medseg.inference.predictor import Mask, Predictor, Prepared
-from medseg.inference.probabilities import probability_files
-from medseg.inference.segmenter import Watch
-from medseg.inference.uncertainty import SUFFIXES, UncertaintyMap, case_uncertainty, write_uncertainty
-from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared_reasons
-from medseg.io.atomic import leftovers, remove_unfinished, replacing
+from medseg.inference.uncertainty import SUFFIXES
+from medseg.io.atomic import leftovers, remove_unfinished
 from medseg.jobs import records
-from medseg.jobs.pipeline import Stage, pipeline
-from medseg.jobs.predictions import FAILED, row_of, write_table, write_views
+from medseg.jobs.pipeline import pipeline
+from medseg.jobs.predictions import FAILED, write_table, write_views
 from medseg.jobs.records import Record
 from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
+from medseg.jobs.stages import Folder
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +45,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     models = read_models(settings["checkpoint"], settings["trust"])
     reading = resolve(settings["dataset"], models[0].reading)
     may_lack = all(model.may_lack for model in models)
-    source = Path(settings["input"])
-    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], may_lack=may_lack)
+    source, form = Path(settings["input"]), settings["format"]
+    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
     mine, classes = of_shard(jobs, place, number), models[0].label_map
     remove_leftovers(output, mine)
     write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
@@ -105,115 +94,6 @@ def predict_on_devices(
     return [dict(record.row) for _, record in kept if record is not None]
 
 
-@dataclass
-class Work:
-    """A scan on its way: what it is made of, what was made of it so far, and the seconds that took."""
-
-    job: Job
-    made_of: str
-    seconds: float = 0.0
-    prepared: Prepared | None = None
-    decided: NDArray[np.uint8] | None = None
-    uncertainty: UncertaintyMap | None = None
-    measured: dict[str, Measured] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-    kept: Record | None = None
-
-
-@dataclass(frozen=True)
-class Folder:
-    """How the scans of a folder are worked on, in three stages: read, segment and write."""
-
-    predictor: Predictor
-    output: Path
-    recipe: dict[str, Any]
-    skip_done: bool
-    overlays: bool
-    save_probabilities: bool
-    uncertainty: bool
-    known: Sequence[Ranges]  # what the training data of each model were like
-
-    @classmethod
-    def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "Folder":
-        """Set up what the settings ask for."""
-        output = Path(settings["output"])
-        options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
-        predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
-        wanted = {name: bool(settings[name]) for name in ("overlays", "save_probabilities", "uncertainty")}
-        recipe = {**predictor.recipe, **wanted, "version": __version__}
-        recipe["models"] = [records.file_hash(model.path) for model in models]
-        known = [model.training_data for model in models if model.training_data]
-        if not known:
-            log.info("the checkpoint does not tell what its training data were like: no scan is compared with them")
-        return cls(predictor, output, recipe, settings["skip_done"], **wanted, known=known)
-
-    @property
-    def stages(self) -> list[Stage]:
-        """The stages, with PyTorch's threads for each: on a CPU the network has the cores."""
-        threads = torch.get_num_threads()
-        beside = 1 if self.predictor.device.type == "cpu" else threads
-        return [Stage(self.read, beside), Stage(self.segment, threads), Stage(self.write, 1)]
-
-    def read(self, job: Job) -> Work:
-        """Read and prepare a scan, unless its results are there."""
-        began = time.monotonic()
-        work = Work(job, records.made_of(job.images, self.recipe | {"absent": sorted(job.absent)}))
-        record = records.read(self.output, job.id)
-        if self.skip_done and records.is_done(self.output, record, work.made_of):
-            work.kept = record
-        else:
-            prepared = self.predictor.prepare(job.images, sorted(job.absent))
-            if self.known:
-                work.measured = of_scan(prepared.scan, job.absent)
-            work.prepared = prepared if self.overlays else prepared.without_image
-        work.seconds += time.monotonic() - began
-        return work
-
-    def segment(self, work: Work) -> Work:
-        """Run the networks over a scan."""
-        if work.kept:
-            return work
-        assert work.prepared is not None
-        began = time.monotonic()
-        with ExitStack() as files:
-            watches: list[Watch] = []
-            if self.uncertainty:
-                regions = bool(self.predictor.label_map.regions)
-                work.uncertainty = UncertaintyMap(work.prepared.scan.shape, regions=regions)
-                watches.append(work.uncertainty)
-            if self.save_probabilities:
-                names, folder = self.predictor.label_map.outputs, work.job.probabilities
-                watches.append(files.enter_context(probability_files(folder, names, work.prepared.scan, work.files)))
-            work.decided = self.predictor.decide(work.prepared, watches)
-        work.prepared = replace(work.prepared, inputs=())  # frees the image on the network grid
-        work.seconds += time.monotonic() - began
-        return work
-
-    def write(self, work: Work) -> dict[str, Any]:
-        """Write a scan's mask and what else is wanted, record it, and return its row of the table."""
-        if work.kept:
-            return dict(work.kept.row)
-        assert work.prepared is not None
-        assert work.decided is not None
-        began = time.monotonic()
-        mask = self.predictor.finish(work.prepared, work.decided)
-        mask.save(work.job.mask)
-        work.files.append(work.job.mask)
-        if self.overlays:
-            draw(mask, work.job.picture)
-            work.files.append(work.job.picture)
-        row = row_of(work.job, mask, work.seconds + time.monotonic() - began)
-        if self.known:
-            sizes = of_voxels(mask.voxels, mask.scan.unit, mask.indices.ndim, mask.scan.voxel_volume)
-            row["unlike"] = shared_reasons(self.known, work.measured | sizes)
-        if work.uncertainty:
-            row["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
-            work.files.append(write_uncertainty(work.job.uncertainty, work.uncertainty.values, mask.scan))
-        files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
-        records.write(self.output, work.job.id, Record(work.made_of, files, row))
-        return row
-
-
 def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list[dict[str, Any]]:
     """Segment every scan, whatever becomes of the others; return their rows."""
     rows, written = [], time.monotonic()
@@ -239,16 +119,8 @@ def remove_leftovers(output: Path, jobs: Sequence[Job]) -> None:
     """Remove what a killed process left half-written of these jobs, or that nobody has written to for a minute."""
     own = {path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))}
     own |= {job.uncertainty.with_name(job.uncertainty.name + suffix) for job in jobs for suffix in SUFFIXES}
-    folders = {job.probabilities for job in jobs}
+    folders = {folder for job in jobs for folder in (job.probabilities, job.meshes)}
     for path in leftovers(output):
         target = path.with_name(path.name.partition("-")[2])
         if target in own or target.parent in folders or time.time() - path.stat().st_mtime > IDLE:
             path.unlink(missing_ok=True)
-
-
-def draw(mask: Mask, path: Path) -> None:
-    """Draw a mask over its scan."""
-    from medseg.evaluation.overlays import overlay
-
-    with replacing(path) as temporary:
-        overlay(mask.scan, mask.indices, mask.label_map.names).save(temporary)

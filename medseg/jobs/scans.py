@@ -7,7 +7,8 @@ from pathlib import Path
 from medseg.errors import MedsegError, listing
 from medseg.io.alignment import present
 from medseg.io.channels import cases_from_files, equal_names
-from medseg.io.files import SUFFIXES, find_images, mask_name, stem
+from medseg.io.files import SUFFIXES, find_images, stem
+from medseg.io.mask_formats import mask_file_name
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Job:
     picture: Path
     probabilities: Path
     uncertainty: Path
+    meshes: Path
     absent: Mapping[int, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -30,11 +32,18 @@ class Job:
 
 
 def find_jobs(
-    source: Path, output: Path, endings: Sequence[Sequence[str]] | None, reference: int = 0, *, may_lack: bool = False
+    source: Path,
+    output: Path,
+    endings: Sequence[Sequence[str]] | None,
+    reference: int = 0,
+    format: str = "image",
+    *,
+    may_lack: bool = False,
 ) -> tuple[list[Job], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
-    ``may_lack`` says whether the network can do without some of its channels' files.
+    ``format`` is that of the masks (see ``medseg.io.mask_formats``); ``may_lack`` says whether the network can do
+    without some of its channels' files.
 
     Returns:
         The scans, and a line for each file that belongs to none, such as one whose other channels are missing.
@@ -55,7 +64,7 @@ def find_jobs(
         raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
     jobs = [
         replace(
-            job_of(case.id, case.images, output, present(reference, case.absent)),
+            job_of(case.id, case.images, output, present(reference, case.absent), format),
             absent={place: (endings or [])[place][0] for place in case.absent},
         )
         for case in cases
@@ -64,10 +73,10 @@ def find_jobs(
     return jobs, problems
 
 
-def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) -> Job:
+def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int, format: str) -> Job:
     """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
     form = images[min(reference, len(images) - 1)]
-    mask = Path(name).parent / mask_name(Path(Path(name).name + form.name[len(stem(form)) :]))
+    mask = Path(name).parent / mask_file_name(Path(Path(name).name + form.name[len(stem(form)) :]), format)
     return Job(
         name,
         images,
@@ -75,6 +84,7 @@ def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int) ->
         picture=output / "overlays" / f"{mask}.png",
         probabilities=output / "probabilities" / name,
         uncertainty=output / "uncertainty" / name,
+        meshes=output / "meshes" / name,
     )
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from medseg.evaluation import overlays
-from medseg.evaluation.overlays import GAP, MIN_HEIGHT, PALETTE, colour, overlay
+from medseg.evaluation.overlays import GAP, MIN_HEIGHT, overlay
 from medseg.io.case import Scan
+from medseg.io.colours import PALETTE, colour
 
 NAMES = ["background", "marker", "other"]
 AXES = itertools.permutations(("RL", "AP", "SI"))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -11,6 +12,7 @@ from medseg.build import CONF
 from medseg.config import resolve
 from medseg.io.case import Dataset
 from medseg.io.dataset import open_dataset
+from medseg.io.files import read_scan
 
 
 @pytest.fixture(scope="session")
@@ -91,5 +93,36 @@ def dicom_series(dicom_file):
             own = {key: value[place] if isinstance(value, tuple) else value for key, value in tags.items()}
             position = [start[axis] + place * step * direction[axis] for axis in range(3)]
             dicom_file(f"{folder}/IM{(place * 7 + 3) % 10}{place}", pixels, **{"position": position} | own)
+
+    return write
+
+
+@pytest.fixture
+def made_series(dicom_file, tmp_path):
+    """Write a CT series of this shape (columns, rows, slices), as far described as segmentations need it; read it."""
+
+    def write(shape, orientation=(1, 0, 0, 0, 1, 0), spacing=(0.8, 0.6), step=2.5, tilt=0.0):
+        columns, rows = np.reshape(orientation, (2, 3))
+        along = np.cross(columns, rows) * step + rows * tilt
+        for place in range(shape[2]):
+            dicom_file(
+                f"series/{place * 7 % 10}{place}",
+                np.zeros(shape[1::-1], np.int16),
+                (np.array([-20.5, 11.25, 40.0]) + place * along).round(8),
+                ImageOrientationPatient=list(orientation),
+                PixelSpacing=list(spacing),
+                SliceThickness=step,
+                SOPInstanceUID=f"1.3.{place + 1}",
+                StudyInstanceUID="1.4",
+                SeriesInstanceUID="1.5",
+                FrameOfReferenceUID="1.9",
+                SpecificCharacterSet="ISO_IR 100",
+                PatientName="Müller^J",
+                PatientID="7",
+                StudyDate="20240131",
+                StudyTime="1200",
+                SeriesNumber=3,
+            )
+        return read_scan([tmp_path / "series"])
 
     return write

@@ -7,7 +7,7 @@ import pytest
 from medseg.errors import MedsegError
 from medseg.io.annotation import read_labels
 from medseg.io.dataset import label_map
-from medseg.io.files import read_case
+from medseg.io.files import read_case, read_scan
 from medseg.io.layouts import folder
 
 
@@ -211,3 +211,28 @@ def test_real_label_map_of_many_classes(real_data, tmp_path, opened):
     indices = read_labels(dataset.cases[0], label_map(dataset), read_case(dataset.cases[0]))
     truth = np.asarray(nib.load(data / "example_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(indices, np.select([truth == 1, truth > 1], [1, 2], 0))
+
+
+def test_named_segments_are_masks_beside_their_images(tmp_path):
+    import SimpleITK as sitk
+
+    from medseg.io.labels import LabelMap
+    from medseg.io.mask_formats import write_classes
+
+    body = np.zeros((4, 5, 6), np.uint8)
+    body[1:3, 2:4, 1:5] = 1
+    for name in ("images/a.nrrd", "images/b.nii.gz"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(body.T.astype(np.float32)), tmp_path / name)
+    for image, segment in (("images/a.nrrd", "Tumor"), ("images/b.nii.gz", "tumor")):
+        mask, classes = tmp_path / f"masks/{image[7]}.seg.nrrd", LabelMap({"background": 0, segment: 5})
+        write_classes(mask, body, classes, read_scan([tmp_path / image]), "seg.nrrd")
+    dataset = folder(tmp_path)
+    assert {case.id: labels(tmp_path, case) for case in dataset.cases} == {
+        "a": [("masks/a.seg.nrrd", None)],
+        "b": [("masks/b.seg.nrrd", None)],
+    }
+    classes = label_map(dataset)
+    assert classes.labels == {"background": 0, "Tumor": 1}
+    for case in dataset.cases:
+        np.testing.assert_array_equal(read_labels(case, classes, read_case(case)), body)

@@ -285,3 +285,31 @@ def test_a_threshold_other_than_a_half(tmp_path):
     # softmax(±20 (x − 0.5)) exceeds t where x > 0.5 + ln(t / (1 − t)) / 40
     expected = [40 * int((ramp[:, 0] > 0.5 + np.log(t / (1 - t)) / 40).sum()) for t in (0.1, 0.5, 0.9)]
     assert sizes == expected
+
+
+def test_masks_with_named_classes_and_surfaces(run_predict, tmp_path):
+    import SimpleITK as sitk
+
+    body = blob((18, 22, 26))
+    affine = oriented((1, 0, 2), (True, False, True), kind="oblique")
+    (tmp_path / "scans" / "p 1").mkdir(parents=True)
+    nib.Nifti1Image(body.astype(np.float32), affine).to_filename(tmp_path / "scans" / "p 1" / "a.nii.gz")
+    checkpoint = write_checkpoint(tmp_path / "c.ckpt", dims=3)
+    code = {"value": "1", "scheme": "SCT", "meaning": "Body"}
+    options = {"format": "seg.nrrd", "meshes": True, "codes": {"thing": code}}
+    assert run_predict(checkpoint, tmp_path / "scans", **options)["status"] == "done"
+    path = tmp_path / "masks" / "p 1" / "a.seg.nrrd"
+    mask = sitk.ReadImage(path)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask).T, body)
+    np.testing.assert_allclose(mask.GetOrigin(), affine[:3, 3] * [-1, -1, 1])
+    assert mask.GetMetaData("Segment0_Name") == "thing"
+    assert "SCT^1^Body" in mask.GetMetaData("Segment0_Tags")
+    surface = tmp_path / "masks" / "meshes" / "p 1" / "a" / "thing.stl"
+    written = [file.read_bytes() for file in (path, surface)]
+    path.unlink()
+    run_predict(checkpoint, tmp_path / "scans", **options)
+    assert [file.read_bytes() for file in (path, surface)] == written
+    run_predict(checkpoint, tmp_path / "scans", **options | {"format": "nifti", "meshes": False})
+    assert (tmp_path / "masks" / "p 1" / "a.nii.gz").is_file()
+    with pytest.raises(MedsegError, match=r"format=rtstruct refers to a DICOM series, which .*a\.nii\.gz is not"):
+        run_predict(checkpoint, tmp_path / "scans", format="rtstruct")

@@ -1,0 +1,128 @@
+"""``.seg.nrrd``, the segmentations of 3D Slicer: an NRRD file of one or several layers, its header naming the segments.
+
+The header's fields are described at https://slicer.readthedocs.io, "Developer guide", "Segmentations". A layer holds
+the segments that do not overlap, each with its own value; Slicer before 4.11 gave each segment a layer of its own.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError
+from medseg.io import itk
+from medseg.io.case import Scan
+from medseg.io.class_descriptions import ClassDescription
+from medseg.io.grids import Grid, as_volume
+from medseg.io.segments import Segmentation, labelled
+
+LARGEST = 65535  # the layer is uint16 at most
+
+
+def names(path: Path) -> list[str]:
+    """Return the segments' names in their order; only the header is read.
+
+    Raises:
+        MedsegError: the file cannot be read, or names no segments.
+    """
+    reader = itk.reader_of(path)
+    itk.executed(reader, "ReadImageInformation", path)
+    return [segment["Name"] for segment in described(reader, path)]
+
+
+def read(path: Path, like: Scan) -> Segmentation:
+    """Read the segments on the file's own grid, which may be a part of the scan's.
+
+    Raises:
+        MedsegError: the file is damaged, names no segments, or names a layer that there is not.
+    """
+    image = itk.executed(itk.reader_of(path), "Execute", path)
+    segments = described(image, path)
+    array = itk.simpleitk().GetArrayFromImage(image)  # (k, j, i) or (k, j, i, layers)
+    layers = np.moveaxis(array[..., None] if array.ndim == image.GetDimension() else array, -1, 0)
+    layers = layers.transpose(0, *range(layers.ndim - 1, 0, -1))  # (layers, i, j, k)
+    if layers.ndim != 4 or layers.dtype.kind not in "iu":
+        form = f"{layers.ndim - 1} spatial axes of {layers.dtype}"
+        raise MedsegError(f"{path}: {form}; a segmentation has 3 of whole numbers. Export it again from 3D Slicer.")
+    if missing := [segment["Name"] for segment in segments if not 0 <= segment["Layer"] < len(layers)]:
+        raise MedsegError(f"{path}: the segments {', '.join(missing)} are in layers that it lacks ({len(layers)}).")
+    wanted = [(each["Name"], each["Layer"], each["LabelValue"]) for each in segments]
+    return Segmentation(Grid(layers.shape[1:], itk.affine_of(image, path, axes=3)), labelled(list(layers), wanted))
+
+
+def described(header: Any, path: Path) -> list[dict[str, Any]]:
+    """Return Name, LabelValue and Layer of each segment that a header describes."""
+    fields: dict[int, dict[str, str]] = {}
+    for key in header.GetMetaDataKeys():
+        if found := re.fullmatch(r"Segment(\d+)_(ID|Name|LabelValue|Layer)", key):
+            fields.setdefault(int(found[1]), {})[found[2]] = header.GetMetaData(key)
+    if not fields:
+        raise MedsegError(f"{path}: its header names no segments. A label map of plain values is called {path.stem}.")
+    try:
+        return [
+            {
+                "Name": field.get("Name") or field.get("ID") or f"Segment_{number}",
+                "LabelValue": int(field.get("LabelValue", 1)),
+                "Layer": int(field.get("Layer", place)),
+            }
+            for place, (number, field) in enumerate(sorted(fields.items()))
+        ]
+    except ValueError as error:
+        raise MedsegError(f"{path}: its header gives a segment a layer or value that is no number: {error}") from error
+
+
+def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
+    """Write class indices (*spatial) in one layer, with each class's name, colour, code and file value.
+
+    The classes' values are kept where they are 1 to 65535, or else all are class indices.
+    """
+    values = [each.value for each in classes]
+    fits = all(0 < value <= LARGEST for value in values)
+    table = np.zeros(256, np.min_scalar_type(max(values) if fits else 255))
+    for each in classes:
+        table[each.index] = each.value if fits else each.index
+    grid = as_volume(Grid(like.shape, like.affine))
+    layer = table[indices].reshape(grid.shape)
+    image = itk.simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
+    itk.place(image, grid.affine)
+    for key, value in header_of(classes, table, layer).items():
+        image.SetMetaData(key, value)
+    itk.save(image, path)
+
+
+def header_of(
+    classes: Sequence[ClassDescription], table: NDArray[np.integer], layer: NDArray[np.integer]
+) -> dict[str, str]:
+    """Return what the header says of the segments."""
+    extent = " ".join(f"0 {length - 1}" for length in layer.shape)
+    fields = {
+        "Segmentation_MasterRepresentation": "Binary labelmap",  # read by Slicer 4
+        "Segmentation_SourceRepresentation": "Binary labelmap",  # and by Slicer 5
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for number, each in enumerate(classes):
+        segment = {
+            "ID": f"Segment_{each.index}",
+            "Name": each.name,
+            "NameAutoGenerated": "0",
+            "Color": " ".join(f"{part / 255:.6g}" for part in each.colour),
+            "ColorAutoGenerated": "0",
+            "LabelValue": str(table[each.index]),
+            "Layer": "0",
+            "Extent": extent,
+            "Tags": f"TerminologyEntry:{terminology(each)}|",
+        }
+        fields |= {f"Segment{number}_{key}": value for key, value in segment.items()}
+    return fields
+
+
+def terminology(each: ClassDescription) -> str:
+    """Return the codes of a class in Slicer's form: category and type, with no modifier and no anatomic region."""
+    category, kind = (f"{code.scheme}^{code.value}^{code.meaning}" for code in (each.category, each.code))
+    no_modifier, no_region = "^^", "^^~^^"
+    lists = "Segmentation category and type - 3D Slicer General Anatomy list", "Anatomic codes - DICOM master list"
+    return "~".join((lists[0], category, kind, no_modifier, lists[1], no_region))
