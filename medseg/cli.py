@@ -42,7 +42,7 @@ WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-
 """Hydra's flags that are followed by a value."""
 
 FIXED = ("seed", "dataset.", "split.", "preprocessing.", "plan.", "model.")
-MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file")
+MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}

@@ -53,6 +53,7 @@ KEYS: dict[str, Key] = {
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
+    "finetune.checkpoint": Key(PATH, "a run whose weights, plan and split to begin with", null="begin anew"),
     "cache_dir": Key(PATH, "where preprocessed scans are kept"),
     "clean": Key(BOOL, "remove what is shown"),
     "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),
@@ -95,6 +96,7 @@ KEYS: dict[str, Key] = {
         BOOL_OR_TEXT, "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
     ),
     "uncertainty": Key(BOOL, "also write how unsure the model was of each voxel, and rank the cases by it"),
+    "worst": Key(INT, "lay out so many of the least certain cases to be corrected", "[0, inf)"),
     "examples": Key(INT, "cases to draw with prediction and truth, from the worst to the best", "[0, inf)"),
     # dataset
     "dataset.name": Key(TEXT, "names the run's folder"),
@@ -123,6 +125,7 @@ KEYS: dict[str, Key] = {
     "dataset.regions": Key(MAPPING, "unions of classes, learned in their place; {}: none", null="as the layout tells"),
     "dataset.region_order": Key(TEXTS, "the class that each region is painted with", null="what no later one has"),
     "dataset.annotated_file": Key(PATH, "a CSV table with the columns id and annotated (classes)", null="all are"),
+    "dataset.corrections": Key(PATHS, "a folder of corrected masks called like their cases, or a list", null="none"),
     "dataset.geometry": Key(TEXT, "what becomes of channels and masks on other grids", ("error", "warn", "resample")),
     "dataset.reference": Key(INT, "the channel on whose grid the others are read", "[0, inf)"),
     "dataset.group": Key(REGEX, "its first group in a case's id is the patient", null="every case its own"),

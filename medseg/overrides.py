@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 FREE_TEXT = (keys.PATH, keys.PATHS, keys.REGEX)
-SOURCES = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "split.file", "checkpoint", "input", "case")
+SOURCES = (
+    *("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections", "split.file"),
+    *("finetune.checkpoint", "checkpoint", "input", "case"),
+)
 """Keys of paths that have to be there."""
 
 MADE_UP = "medseg.io.layouts.phantom"

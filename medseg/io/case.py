@@ -39,6 +39,7 @@ class Case:
     ``segments`` says which classes the named segments of label files are meant for (see ``medseg.io.segments``).
     ``columns`` are further columns of a table, such as the site. ``absent`` are the places of channels that have no
     file, for networks that can do without: they are read as zeros, and ``images`` holds the others.
+    ``added`` marks a case that came with corrections (see ``medseg.io.corrections``), which only trains.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Case:
     segments: Mapping[str, str | None] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[int, ...] = ()
+    added: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from medseg.build import build
@@ -11,6 +12,7 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.annotation import found_classes, found_values
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.class_masks import class_values
+from medseg.io.corrections import with_corrections
 from medseg.io.groups import assign_groups
 from medseg.io.labels import GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
 from medseg.io.segments import unique
@@ -28,6 +30,9 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
         raise MedsegError(f"dataset.root={config['root']}: no cases found.\n{listing(found.problems)}".rstrip())
     cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
     cases = read_annotated(cases, config["annotated_file"])
+    folders = config.get("corrections") or []  # runs of older versions have no such key
+    for folder in [folders] if isinstance(folders, str) else folders:
+        cases = with_corrections(cases, Path(folder))
     labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
     modality = config["modality"]
     regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,10 +63,30 @@ def make_split(
     Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
     the file ``found`` beside it.
 
+    Cases that came with corrections (``Case.added``) are divided after all others, which therefore stay where they
+    were: into the training part, or to the rest of their group.
+
     Raises:
         MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
     """
     cases = tuple(cases)
+    listed = {name for ids in asdict(read_split(Path(file), fold)).values() for name in ids} if file else set()
+    drawn = tuple(case for case in cases if not case.added or case.id in listed)
+    split = _of_drawn(drawn, val=val, test=test, folds=folds, fold=fold, seed=seed, file=file, found=found)
+    return _with_added(split, drawn, [case for case in cases if case.added and case.id not in listed])
+
+
+def _of_drawn(
+    cases: Sequence[Case],
+    *,
+    val: float,
+    test: float,
+    folds: int | None,
+    fold: int,
+    seed: int,
+    file: str | None,
+    found: Path | None,
+) -> Split:
     members = defaultdict(list)
     for case in cases:
         members[case.group].append(case.id)
@@ -93,6 +113,15 @@ def make_split(
             " Lower these, add cases, or check dataset.group."
         )
     return Split(*(_ids(part, members) for part in (trained, validated, tested)))
+
+
+def _with_added(split: Split, drawn: Iterable[Case], added: Iterable[Case]) -> Split:
+    parts = {part: set(ids) for part, ids in asdict(split).items()}
+    group_of = {case.id: case.group for case in drawn}
+    part_of = {group_of[name]: part for part, ids in parts.items() for name in ids if name in group_of}
+    for case in added:
+        parts[part_of.get(case.group, "train")].add(case.id)
+    return Split(**{part: tuple(sorted(ids)) for part, ids in parts.items()})
 
 
 def _check_shares(*, val: float, test: float, folds: int | None, fold: int) -> None:

@@ -17,11 +17,12 @@ from medseg.inference.uncertainty import SUFFIXES
 from medseg.io.atomic import leftovers, remove_unfinished
 from medseg.jobs import records
 from medseg.jobs.pipeline import pipeline
-from medseg.jobs.predictions import FAILED, write_table, write_views
+from medseg.jobs.predictions import FAILED, rows_of, write_table, write_views
 from medseg.jobs.records import Record
 from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
 from medseg.jobs.stages import Folder
+from medseg.jobs.to_correct import write_worst
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     started = time.monotonic()
     settings = resolve(config)
+    settings["uncertainty"] |= settings["worst"] > 0
     output, (place, number) = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
     models = read_models(settings["checkpoint"], settings["trust"])
     reading = resolve(settings["dataset"], models[0].reading)
@@ -57,6 +59,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     write_table(output, classes, jobs, problems)
     views = {"page": settings["overlays"] == "html", "ranking": settings["uncertainty"]}
     write_views(output, classes, jobs, problems, **views)
+    if settings["worst"]:
+        write_worst(output, rows_of(output, jobs, problems), jobs, classes, settings["worst"], reading)
     return outcome(rows, problems if place == 1 else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
 

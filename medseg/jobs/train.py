@@ -38,6 +38,7 @@ from medseg.training.assembly import make_callbacks, make_data, make_module, mak
 from medseg.training.probe import Probe
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
+from medseg.training.warm_start import begun_from, load_start, start_of
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
     settings = resolve(config)
+    if start_of(settings):
+        config = begun_from(config, settings)
+        settings = resolve(config)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
@@ -211,6 +215,9 @@ def fit(run: Run) -> dict[str, Any]:
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
     module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
+    if start := start_of(settings):
+        load_start([network for network in (module.network, module.average) if network], start, run.label_map)
+        log.info("weights of %s to begin with", start)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress, selection)
     trainer = make_trainer(settings, run.directory, callbacks)

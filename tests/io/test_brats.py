@@ -259,6 +259,7 @@ def test_decathlon_among_others_is_named(tmp_path):
 
 
 def test_a_choice_against_the_names_is_warned_of(tmp_path, caplog):
+    caplog.set_level("WARNING", "medseg")  # which the command line, tested before, leaves at INFO
     case(tmp_path, "Brats18_TCIA05_396_1", *OLD)
     assert values_of(brats(tmp_path, "brats2023")) == VALUES["brats2023"]
     assert "dataset.generation=brats2023, but there are names of brats2017" in caplog.text
