@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from medseg.evaluation.overlays import Colour
+from medseg.io.colours import Colour
 
 Row = Mapping[str, Any]
 
