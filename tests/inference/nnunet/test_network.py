@@ -120,8 +120,8 @@ def test_options_that_the_u_net_lacks(nnunet, changes, words):
 
 def test_options_that_are_missing(nnunet):
     architecture = nnunet.architecture()
-    del architecture["arch_kwargs"]["strides"]
-    with pytest.raises(MedsegError, match="strides is missing"):
+    del architecture["arch_kwargs"]["n_stages"]
+    with pytest.raises(MedsegError, match="n_stages is missing"):
         made(architecture, {})
 
 
