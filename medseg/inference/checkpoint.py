@@ -164,7 +164,7 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     }
     config = content["config"] | {node: {**values, **content["config"][node]} for node, values in later.items()}
     if content["format"] == 2:
-        return {**content, "config": config}
+        return {**content, "format": FORMAT, "config": config}
     channels = [[ending] for ending in content["channels"]] if content["channels"] else None
     added = {"format": FORMAT, "config": config, "channels": channels, "regions": None, "region_order": None}
     return {**content, **added}

@@ -55,7 +55,7 @@ def test_an_epoch_is_a_row(trained):
 def test_the_checkpoint_is_plain_and_knows_no_path(trained):
     checkpoint = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)
     content = checkpoint["medseg"]
-    assert content["format"] == 2
+    assert content["format"] == 3
     assert list(content["classes"]) == ["background", "edema", "core", "enhancing"]
     assert str(trained.parent) not in json.dumps(content)
     assert "optimizer_states" not in checkpoint
