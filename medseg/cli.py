@@ -22,6 +22,7 @@ from medseg import __version__
 from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
+from medseg.io.atomic import remove_unfinished
 from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, unquoted_sweeps
 from medseg.relaunch import QUIET, single_job
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def ended(status: int) -> int:
     """End the process where threads of ours still compute: they cannot be stopped, and may take long."""
     if any(thread.name.startswith("medseg-") for thread in threading.enumerate()):
+        remove_unfinished()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -17,6 +17,9 @@ Item = TypeVar("Item")
 NAME = "medseg-stage"
 """Name of the threads. They are daemons: a program that must end at once leaves them behind."""
 
+GRACE = 1.0
+"""Seconds that the last stage, which writes, is given to end what it is at."""
+
 PAUSE = 0.1
 """Seconds after which a thread that waits looks whether it is still wanted."""
 
@@ -42,7 +45,7 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
     """Yield each item with what the last stage made of it, in order; an error of one item stops no other.
 
     Each stage takes what the one before it returned. At most one result waits between two stages. Who stops asking,
-    by Ctrl-C or an error, ends the threads as soon as what they are at is done, and does not wait for it.
+    by Ctrl-C or an error, ends the threads as soon as what they are at is done, and waits a moment for the last one.
     """
     given, stop = iter(items), Event()
     queues: list[Queue[Passage[Item] | None]] = [Queue(1) for _ in stages]
@@ -53,13 +56,18 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
 
     threads = torch.get_num_threads()
     sources = [first(), *(taken(queue, stop) for queue in queues[:-1])]
-    for stage, source, queue in zip(stages, sources, queues, strict=True):
-        Thread(target=run, args=(stage, source, queue, stop), name=NAME, daemon=True).start()
+    workers = [
+        Thread(target=run, args=(stage, source, queue, stop), name=NAME, daemon=True)
+        for stage, source, queue in zip(stages, sources, queues, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
     try:
         while (passage := queues[-1].get()) is not None:
             yield passage
     finally:
         stop.set()
+        workers[-1].join(GRACE)
         torch.set_num_threads(threads)  # also of threads that begin later
 
 
