@@ -8,8 +8,9 @@
 * volume: 512x512 voxels a slice at 0.75x0.75x1.5 mm, network grid 1.5 mm, windows of 96x96x96 by half, a U-Net of 16
   base channels with random weights. medseg: the command. plain: the same network, windows and resampling with all
   scores in memory, first on the network's grid, then on the scan's. monai: SlidingWindowInferer and Invertd.
-* folder: nnunet is ``nnUNetv2_predict``, medseg_same the same model, windows and mirroring by medseg, medseg_own the
-  network that medseg planned and trained.
+* folder: nnunet is ``nnUNetv2_predict``, medseg_same the same model, windows and mirroring by medseg in fp32,
+  medseg_bf16 the same in the precision that the device computes fastest, medseg_own the network that medseg planned and
+  trained, as it is predicted by default.
 
 Whole processes in turn; the peak is the process's largest resident memory.
 """
@@ -156,7 +157,7 @@ def make_checkpoint(path: Path, classes: int) -> Path:
 
 def folder(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Predict a folder of scans with each method, in turn."""
-    methods = options.methods or ["nnunet", "medseg_same", "medseg_own"]
+    methods = options.methods or ["nnunet", "medseg_same", "medseg_bf16", "medseg_own"]
     if "nnunet" in methods and not peers_at(options.peers):
         methods.remove("nnunet")
     count = len([path for path in options.scans.iterdir() if path.name.endswith(".nii.gz")])
@@ -169,6 +170,7 @@ def folder(options: argparse.Namespace) -> list[dict[str, Any]]:
         else:
             model = options.own if method == "medseg_own" else options.theirs
             settings = [f"checkpoint={model}", f"input={options.scans}", f"output={output}", "device=cpu"]
+            settings += ["precision=auto"] if method == "medseg_bf16" else []
             spent = measured([sys.executable, "-m", "medseg", "predict", *settings])
         rows.append({"what": "folder", "method": method, "slices": count, "classes": 0, **spent})
         print(rows[-1], file=sys.stderr, flush=True)
