@@ -103,6 +103,7 @@ def test_patches_reach_every_corner_of_a_case():
     assert corners == {(i, j) for i in range(3) for j in range(5)}
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores, on a machine with one
 def test_workers_do_not_change_the_patches(files):
     def sums(workers):
         loader = DataLoader(make_patches(files), batch_size=4, sampler=PatchSampler(16), num_workers=workers)
