@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 IDLE = 60.0
 """Seconds after which a temporary file that another process may be writing is taken for abandoned."""
 
+ENDED = (0, 1, 3)
+"""Exit statuses of processes that did what they could: all, nothing or some of their scans."""
+
 REWRITTEN = 5.0
 """Seconds after which the table is written again while scans are worked on."""
 
@@ -91,7 +94,11 @@ def predict_on_devices(
     """
     count = settings["trainer"]["devices"]
     kind = check_devices(settings["device"], count)
-    on_devices(kind, count, *shard)
+    statuses = on_devices(kind, count, *shard)
+    if broken := [status for status in statuses if status not in ENDED]:  # records of an earlier run must not hide it
+        raise MedsegError(
+            f"{len(broken)} of {count} processes broke down (exit status {broken[0]}); what is above says why."
+        )
     kept = [(job, records.read(output, job.id)) for job in jobs]
     if lost := [job.id for job, record in kept if record is None]:
         raise MedsegError(f"{len(lost)} scan(s) were not reached; what is above says why:\n{listing(lost)}")

@@ -38,8 +38,8 @@ def of_shard(items: Sequence[Item], place: int, number: int) -> list[Item]:
     return list(items[place - 1 :: number])
 
 
-def on_devices(kind: str, count: int, place: int, number: int) -> None:
-    """Run this command again on several devices, each with its part of the shard, and wait for all.
+def on_devices(kind: str, count: int, place: int, number: int) -> list[int]:
+    """Run this command again on several devices, each with its part of the shard; return the exit statuses.
 
     Each device has a process of its own. On the CPU they share the cores.
     """
@@ -52,8 +52,7 @@ def on_devices(kind: str, count: int, place: int, number: int) -> None:
         own = [f"device={device}", "trainer.devices=1", f"predict.shard={shard}"]
         processes.append(subprocess.Popen([sys.executable, "-m", "medseg", *sys.argv[1:], *own], env=environment))
     try:
-        for process in processes:
-            process.wait()
+        return [process.wait() for process in processes]
     finally:
         for process in processes:
             process.terminate()

@@ -254,6 +254,15 @@ def test_a_folder_on_two_devices(folder, tmp_path):
     assert len(table(tmp_path / "masks")) == 6
 
 
+@pytest.mark.parametrize("status", [2, -9])
+def test_a_process_that_breaks_down_is_not_hidden_by_older_records(folder, tmp_path, monkeypatch, status):
+    write_scans(tmp_path / "scans", 2)
+    folder()
+    monkeypatch.setattr("medseg.jobs.predict.on_devices", lambda *arguments: [0, status])
+    with pytest.raises(MedsegError, match=f"1 of 2 processes broke down .exit status {status}"):
+        folder(trainer={"devices": 2})
+
+
 # ---- ended early
 
 
