@@ -46,6 +46,11 @@ PLANNED = "planned from the data"
 MODALITIES = ("mri", "ct", "xray", "ultrasound", "microscopy", "pet")
 NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
 COMMANDS = ("train", "eval", "predict", "inspect", "export", "cache")
+METRICS = (
+    *("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"),
+    *("hd95", "assd", "nsd", "cldice"),
+    *("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"),
+)
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
 KEYS: dict[str, Key] = {
@@ -62,6 +67,7 @@ KEYS: dict[str, Key] = {
     "checkpoint": Key(
         PATHS,
         "a run directory, a .ckpt or .onnx file, a folder of runs, nnU-Net's folder, or a list of these: an ensemble",
+        null="none: predictions are given",
     ),
     "input": Key(PATH, "a scan, or a folder of scans"),
     "output": Key(PATH, "the folder for masks, or the .onnx file to export to"),
@@ -82,6 +88,8 @@ KEYS: dict[str, Key] = {
         ("postprocess", "undo"),
         null="evaluate",
     ),
+    "predictions": Key(PATHS, "a folder of masks made elsewhere to evaluate, or a list", null="only the checkpoint"),
+    "ensemble": Key(BOOL, "average several checkpoints; false: evaluate and compare each by itself"),
     "trust": Key(TEXTS, "targets, or trainers of nnU-Net, beyond the known ones that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
@@ -199,6 +207,19 @@ KEYS: dict[str, Key] = {
     "inference.threshold": Key(NUMBER, "probability that makes a voxel foreground", "(0, 1)", null="likeliest class"),
     "inference.thresholds": Key(NUMBERS_BY_NAME, "thresholds of single regions, by region", "(0, 1)"),
     "inference.batch_size": Key(INT, "windows in a batch", "[1, inf)"),
+    # metrics
+    "metrics.names": Key(
+        TEXT_OR_TEXTS, "what to measure: a preset, or a list of metrics", ("basic", "full", "brats", *METRICS)
+    ),
+    "metrics.nsd_mm": Key(NUMBER, "tolerance of the surface Dice, in mm (px in pictures)", "(0, inf)"),
+    "metrics.surface": Key(
+        TEXT, "surfaces as weighted elements, or as voxels of the border, as MONAI has them", ("elements", "voxel")
+    ),
+    "metrics.lesions": Key(
+        TEXT, "how components are matched: by overlap, or as BraTS 2023", ("overlap", "brats"), null="by the preset"
+    ),
+    "metrics.missed_mm": Key(NUMBER, "distance where one mask is empty", "(0, inf)", null="none, 374 with names=brats"),
+    "metrics.strata": Key(TEXTS, "columns of the data set's table to report apart, such as site"),
     # postprocess
     "postprocess.largest": Key(BOOL, "keep the largest component of each class"),
     "postprocess.min_ml": Key(NUMBER, "drop components smaller than this, in ml", "[0, inf)"),

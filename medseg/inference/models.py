@@ -15,7 +15,7 @@ from medseg.inference.onnx_model import read_onnx
 BEST = Path("checkpoints", "best.ckpt")
 
 
-def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str] = ()) -> list[Model]:
+def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:
     """Read one model, or the members of an ensemble.
 
     Args:
@@ -28,6 +28,8 @@ def read_models(paths: str | Path | Sequence[str | Path], trust: Collection[str]
         MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do
             not know the same classes.
     """
+    if paths is None:
+        raise MedsegError("checkpoint=null: give a run directory or a .ckpt file.")
     named = [paths] if isinstance(paths, str | Path) else paths
     models = [model for path in named for model in models_of(Path(path), trust)]
     if not models:

@@ -1,4 +1,4 @@
-"""``medseg eval``: the report of a checkpoint on a part of its data, or on another data set with masks."""
+"""``medseg eval``: the report of models, or of masks made elsewhere, on a data set or a part of it."""
 
 import logging
 from collections.abc import Sequence
@@ -6,27 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from rich.console import Console
 
 from medseg.build import CONF
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError, listing
-from medseg.evaluation.metrics import counts
-from medseg.evaluation.overlays import overlay
-from medseg.evaluation.report import case_rows, summarise, table, write_report
+from medseg.evaluation.metrics import settings_of
 from medseg.inference.checkpoint import locate
 from medseg.inference.models import files_of
-from medseg.inference.predictor import Predictor
-from medseg.io.atomic import replacing
 from medseg.io.case import Case, Dataset
-from medseg.io.dataset import by_id, open_dataset
-from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
+from medseg.io.dataset import by_id, label_map, open_dataset
+from medseg.io.labels import IGNORE_NAME, LabelMap
 from medseg.io.splits import read_split
+from medseg.jobs.candidates import Candidate, from_folder, from_predictor, model_candidates, with_own_names
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.scoring import Wanted, evaluate_cases
 from medseg.jobs.tune import tune, undo
-from medseg.preprocessing.fingerprint import read_labelled
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +30,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """Evaluate, or tune, as the composed config says; return status, score (mean Dice) and seconds.
 
     Raises:
-        MedsegError: no such checkpoint or data, or no case could be read.
+        MedsegError: no such checkpoint, masks or data, or no case could be read.
     """
     settings = resolve(config)
+    check_given(settings)
     if settings["tune"]:
         check_tuning(settings)
     if settings["tune"] == "undo":
         return undo(settings["checkpoint"])
-    options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
-    predictor = Predictor.load(settings["checkpoint"], **options)
+    predictors = model_candidates(settings)
     trained_in = training_run(settings["checkpoint"])
     is_own = "layout" not in settings["dataset"]
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
@@ -52,22 +47,63 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     cases = select(
         dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
     )
-    truth_map = classes_of(dataset, predictor.label_map)
+    truth_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
+    candidates = [from_predictor(name, predictor) for name, predictor in predictors]
+    candidates += [from_folder(root, cases, truth_map) for root in listed(settings["predictions"])]
     run_dir = make_run_dir(settings, node["name"])
     with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
         write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
         if settings["tune"]:
-            result |= tune(predictor, cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
+            result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
         else:
+            metrics = settings_of(settings["metrics"])
+            wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"])
             lost = dataset.problems if subset == "all" else ()
-            summary, problems = evaluate_cases(
-                predictor, cases, truth_map, run_dir, subset=subset, examples=settings["examples"], lost=lost
-            )
-            result |= {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
-            result["reason"] = f"{len(problems)} case(s) failed" if problems else ""
+            result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
         log.info("run directory: %s", run_dir)
     return result
+
+
+def report_on(
+    candidates: Sequence[Candidate],
+    cases: Sequence[Case],
+    label_map: LabelMap,
+    run_dir: Path,
+    wanted: Wanted,
+    lost: Sequence[str],
+) -> dict[str, Any]:
+    """Write the report of each candidate, of several into a folder each; return status, reason and the best score."""
+    scores, failed = [], 0
+    for candidate in with_own_names(candidates):
+        folder = run_dir if len(candidates) == 1 else run_dir / candidate.name
+        if len(candidates) > 1:
+            log.info("%s:", candidate.name)
+        summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, wanted, lost)
+        scores.append(summary["mean"]["dice"])
+        failed = max(failed, len(problems))
+    known = [score for score in scores if score is not None]
+    return {
+        "status": "some_failed" if failed else "done",
+        "score": max(known) if known else None,
+        "reason": f"{failed} case(s) failed" if failed else "",
+    }
+
+
+def check_given(settings: dict[str, Any]) -> None:
+    """Refuse an evaluation of nothing, and what does not go together."""
+    checkpoint, predictions = settings["checkpoint"], settings["predictions"]
+    if checkpoint is None and predictions is None:
+        raise MedsegError("what is to be evaluated? Give checkpoint=RUN, or predictions=DIR with dataset=….")
+    if settings["tune"] and (checkpoint is None or predictions is not None):
+        raise MedsegError(f"tune={settings['tune']} takes a checkpoint, and no predictions made elsewhere.")
+    if checkpoint is None and "layout" not in settings["dataset"]:
+        raise MedsegError("predictions need the data set that they are of, as in dataset=folder dataset.root=DIR.")
+
+
+def listed(paths: str | Sequence[str] | None) -> Sequence[str]:
+    """Return a path, or several, as a list."""
+    return [paths] if isinstance(paths, str) else paths or []
 
 
 def check_tuning(settings: dict[str, Any]) -> None:
@@ -94,8 +130,10 @@ def part_to_use(settings: dict[str, Any], is_own: bool) -> str:
     return subset or (("val" if tuning else "test") if is_own else "all")
 
 
-def training_run(checkpoint: str | Sequence[str]) -> Path | None:
+def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
     """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
+    if checkpoint is None:
+        return None
     first = checkpoint if isinstance(checkpoint, str) else checkpoint[0]
     folder = files_of(Path(first))[0].resolve().parent.parent
     return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
@@ -143,74 +181,3 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
         )
     ignored = [name for name in labels if name == IGNORE_NAME]
     return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
-
-
-def evaluate_cases(
-    predictor: Predictor,
-    cases: Sequence[Case],
-    truth_map: LabelMap,
-    folder: Path,
-    *,
-    subset: str,
-    examples: int,
-    lost: Sequence[str] = (),
-) -> tuple[dict[str, Any], list[str]]:
-    """Predict and score cases, write ``metrics.json``, ``cases.csv`` and overlays, and show the table.
-
-    ``lost`` says of further cases why they cannot even be tried.
-
-    Returns:
-        The summary as in ``metrics.json``, and a line for each case that could not be scored.
-
-    Raises:
-        MedsegError: no case could be scored.
-    """
-    rows: list[dict[str, Any]] = []
-    problems = list(lost)
-    for number, case in enumerate(cases, 1):
-        try:
-            rows += score(predictor, case, truth_map)
-        except MedsegError as error:
-            problems.append(f"{case.id}: {error}")
-        log.debug("%d of %d: %s", number, len(cases), case.id)
-    if problems:
-        log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
-    if not rows:
-        raise MedsegError("no case could be scored.")
-    summary = summarise(rows, list(truth_map.reported), subset)
-    write_report(folder, rows, summary)
-    draw_overlays(predictor, pick_examples(rows, cases, examples), truth_map, folder / "overlays")
-    Console().print(table(summary))
-    return summary, problems
-
-
-def score(predictor: Predictor, case: Case, truth_map: LabelMap) -> list[dict[str, Any]]:
-    """Return the report's rows of one case."""
-    scan, truth = read_labelled(case, truth_map)
-    mask = predictor(scan)
-    found = counts(mask.indices, truth, len(truth_map.names), truth_map.reported.values())
-    return case_rows(case, found, truth_map, scan.voxel_volume, scan.unit)
-
-
-def pick_examples(rows: Sequence[dict[str, Any]], cases: Sequence[Case], number: int) -> list[Case]:
-    """Pick cases evenly from the worst mean Dice to the best."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        scores.setdefault(row["case"], []).append(row["dice"])
-    means = {name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()}
-    ranked = sorted(means, key=lambda name: means[name])
-    places = np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)
-    known = {case.id: case for case in cases}
-    return [known[ranked[place]] for place in places]
-
-
-def draw_overlays(predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, folder: Path) -> None:
-    """Draw prediction and truth over the scans."""
-    for case in cases:
-        scan, truth = read_labelled(case, truth_map)
-        annotated = np.append(truth_map.annotated(case.annotated), np.zeros(IGNORE + 1, dtype=bool))
-        known = np.where(annotated[truth], truth, 0).astype(np.uint8)  # no truth where nobody looked
-        unknown = [name for name, seen in zip(truth_map.names, annotated, strict=False) if not seen]
-        picture = overlay(scan, predictor(scan).indices, truth_map.names, truth=known, unknown=unknown)
-        with replacing(folder / f"{case.id}.png") as temporary:
-            picture.save(temporary)

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from medseg.build import build, targets
+from medseg.build import CONF, build, targets
 from medseg.config import escape, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
+from medseg.evaluation.metrics import settings_of
 from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
 from medseg.inference.unlike import training_ranges
@@ -24,8 +26,9 @@ from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, make_split
-from medseg.jobs.evaluate import evaluate_cases
+from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.scoring import Wanted, evaluate_cases
 from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
@@ -42,6 +45,7 @@ from medseg.training.warm_start import begun_from, load_start, start_of
 
 log = logging.getLogger(__name__)
 
+METRICS = CONF / "metrics" / "default.yaml"
 TRAINING_DATA = "training_data.json"
 """What the training scans are like, in a run's directory."""
 
@@ -284,5 +288,8 @@ def test(run: Run, score: float | None) -> dict[str, Any]:
     device = str(pick_device(run.settings["trainer"]["accelerator"]))
     predictor = Predictor.load(run.directory, device=device, trust=[*targets(run.settings["model"])])
     folder = run.directory / "test"
-    summary, problems = evaluate_cases(predictor, cases, run.label_map, folder, subset="test", examples=3)
+    node = run.settings.get("metrics") or yaml.safe_load(METRICS.read_text("utf-8"))  # of a run older than the key
+    wanted = Wanted(settings_of(node), "test", node["strata"])
+    candidate = from_predictor(run.directory.name, predictor)
+    summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, wanted)
     return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics import counts, dice
+from medseg.evaluation.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
 from medseg.inference.class_options import OF_CLASSES
 from medseg.inference.model import make_segmenter

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medseg.augmentation import Draws
-from medseg.evaluation.metrics import counts, dice
+from medseg.evaluation.overlap import counts, dice
 from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.evaluation.metrics import CHUNK, counts, dice, iou
+from medseg.evaluation.overlap import CHUNK, counts, dice, iou
 
 
 def test_numbers_computed_by_hand() -> None:

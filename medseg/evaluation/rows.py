@@ -1,0 +1,71 @@
+"""A row for each case and class of a report: its metrics and sizes."""
+
+import csv
+import io
+from collections.abc import Sequence
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.evaluation.metrics import METRICS, Measured
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
+
+Row = dict[str, Any]
+
+SIZES = ("truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
+COLUMNS = ("case", "group", "class", *METRICS, *SIZES)
+
+
+def case_rows(
+    case: Case,
+    counts: NDArray[np.int64],
+    measured: Sequence[Measured],
+    label_map: LabelMap,
+    voxel_volume: float,
+    unit: Literal["mm", "px"],
+) -> list[Row]:
+    """Return one row for each class or region that a report tells of a case.
+
+    ``counts`` (R, 3) of ``overlap.counts`` and ``measured`` of ``metrics.measure_case`` are over
+    ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
+    Undefined values are NaN, and so is all that asks for a truth where the case was not annotated for it.
+    """
+    volume = voxel_volume if unit == "mm" else None
+    known = label_map.is_known(label_map.annotated(case.annotated))
+    found = zip(label_map.reported, known, counts.tolist(), measured, strict=True)
+    head = {**case.columns, "case": case.id, "group": case.group}
+    return [head | _row(name, known, sizes, metrics, volume) for name, known, sizes, metrics in found]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV with the columns that occur; floats in full, so that they read back as the same numbers.
+
+    Undefined values are empty cells. Columns of the data set's own table come last.
+    """
+    used = {column: None for row in rows for column in row}
+    further = [column for column in used if column not in COLUMNS]
+    text = io.StringIO()
+    own = [column for column in COLUMNS if column in used or not rows]
+    writer = csv.DictWriter(text, [*own, *further], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:  # NaN alone differs from itself
+        writer.writerow({column: "" if value != value else value for column, value in row.items()})
+    return text.getvalue()
+
+
+def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:
+    _, predicted, true = counts
+    row: Row = {"class": name, **(measured if known else dict.fromkeys(measured, nan))}
+    row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
+    if voxel_volume is not None:
+        row["truth_ml"] = _ml(true * voxel_volume) if known else nan
+        row["predicted_ml"] = _ml(predicted * voxel_volume)
+    return row
+
+
+def _ml(volume: float) -> float:
+    """mm³ as ml, without the digits that are rounding noise."""
+    return float(f"{volume / 1000:.9g}")

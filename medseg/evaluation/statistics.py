@@ -1,0 +1,65 @@
+"""Statistics of a metric over cases, with an interval over patients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_GROUPS = 8
+"""Below this many groups a bootstrap interval says nothing that the values do not."""
+RESAMPLES = 2000
+
+Values = NDArray[np.float64]
+
+
+def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[str, Any]:
+    """Describe the values (N,) that are not NaN.
+
+    Returns mean, standard deviation (n - 1), median, lower and upper quartile, 95 % interval of the mean, number of
+    values, number of undefined ones, and ``n_missed``: how many of these are undefined since one mask was empty.
+    """
+    defined = ~np.isnan(values)
+    kept, n = values[defined], int(defined.sum())
+    low, median, high = np.percentile(kept, (25, 50, 75)).tolist() if n else (None, None, None)
+    return {
+        "mean": float(kept.mean()) if n else None,
+        "std": float(kept.std(ddof=1)) if n > 1 else None,
+        "median": median,
+        "q1": low,
+        "q3": high,
+        "ci95": confidence_interval(kept, groups[defined]),
+        "n": n,
+        "n_undefined": len(values) - n,
+        "n_missed": missed,
+    }
+
+
+def confidence_interval(values: Values, groups: NDArray[Any], *, seed: int = 0) -> list[float] | None:
+    """Return the 95 % bootstrap interval [low, high] of the mean of ``values`` (N,); None below ``MIN_GROUPS`` groups.
+
+    Whole groups are drawn, since the cases of one patient are not independent. Bias-corrected and accelerated (BCa):
+    Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(member)
+    if len(sizes) < MIN_GROUPS:
+        return None
+    sums = np.bincount(member, weights=values)
+    mean = float(values.mean())
+    if np.allclose(sums / sizes, mean, rtol=1e-9):  # nothing varies: BCa would divide zero by zero
+        return [mean, mean]
+    return bca(_pooled_mean, (sums, sizes), seed)
+
+
+def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: int) -> list[float]:
+    """Return the BCa interval [low, high] of a statistic of paired samples, each (groups,); it takes an ``axis``."""
+    from scipy.stats import bootstrap
+
+    options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "rng": np.random.default_rng(seed)}
+    found = bootstrap(samples, statistic, paired=True, **options).confidence_interval
+    return [float(found.low), float(found.high)]
+
+
+def _pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
+    return sums.sum(axis=axis) / sizes.sum(axis=axis)

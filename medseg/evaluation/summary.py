@@ -1,0 +1,86 @@
+"""From the rows of single cases to what ``metrics.json`` holds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from medseg.evaluation.metrics import Settings, is_distance
+from medseg.evaluation.rows import Row
+from medseg.evaluation.statistics import statistics
+
+Summary = dict[str, Any]
+
+FORMAT = 2
+
+
+def summarise(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    settings: Settings,
+    *,
+    subset: str,
+    strata: Sequence[str] = (),
+) -> Summary:
+    """Return statistics over the cases for each class or region, and their means; undefined values are None.
+
+    ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
+    a defined value left out. ``strata`` are columns of the data set's table, each of whose values gets the same apart.
+    """
+    return {
+        "format": FORMAT,
+        "subset": subset,
+        "unit": "mm" if any("truth_ml" in row for row in rows) else "px",
+        "settings": {**asdict(settings), "names": list(settings.names)},
+        **_of_rows(rows, names, settings),
+        "strata": {column: _by_value(rows, column, names, settings) for column in strata},
+    }
+
+
+def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> Summary:
+    classes = {name: _of_class([row for row in rows if row["class"] == name], settings) for name in names}
+    found = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
+    means = {metric: [value for value in values if value is not None] for metric, values in found.items()}
+    return {
+        "n_cases": len({row["case"] for row in rows}),
+        "classes": classes,
+        "mean": {metric: float(np.mean(values)) if values else None for metric, values in means.items()},
+    }
+
+
+def _by_value(rows: Sequence[Row], column: str, names: Sequence[str], settings: Settings) -> dict[str, Summary]:
+    """The same for the cases of each value of a column; cases without one are under ""."""
+    values = sorted({str(row.get(column, "")) for row in rows})
+    return {
+        value: _of_rows([row for row in rows if str(row.get(column, "")) == value], names, settings) for value in values
+    }
+
+
+def _of_class(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
+    groups = np.array([row["group"] for row in rows])
+    found: dict[str, Any] = {}
+    for metric in settings.names:
+        values = np.array([row[metric] for row in rows], float)
+        is_missed = [
+            is_distance(metric) and np.isnan(value) and _one_empty(row) for value, row in zip(values, rows, strict=True)
+        ]
+        found[metric] = statistics(values, groups, missed=sum(is_missed))
+    return found | {"empty_truth": _empty_truth(rows)}
+
+
+def _one_empty(row: Row) -> bool:
+    """Whether one of both masks is empty; a truth that is not known (NaN) is not."""
+    true, predicted = row["truth_voxels"], row["predicted_voxels"]
+    return true == true and bool(true) != bool(predicted)
+
+
+def _empty_truth(rows: Sequence[Row]) -> dict[str, Any]:
+    """Cases without the class: how many there are, in how many it was found, and how much of it in all."""
+    size = "ml" if all("predicted_ml" in row for row in rows) else "voxels"
+    empty = [row for row in rows if row["truth_voxels"] == 0]
+    return {
+        "n": len(empty),
+        "false_positives": sum(row["predicted_voxels"] > 0 for row in empty),
+        size: sum(row[f"predicted_{size}"] for row in empty),
+    }

@@ -1,0 +1,157 @@
+"""Cases predicted, measured and reported: what ``medseg eval`` does, and ``medseg train`` at its end."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from medseg.errors import MedsegError, listing
+from medseg.evaluation.metrics import Settings, measure_case
+from medseg.evaluation.overlap import counts
+from medseg.evaluation.overlays import overlay
+from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.report import write_report
+from medseg.evaluation.rows import Row, case_rows
+from medseg.evaluation.summary import Summary, summarise
+from medseg.evaluation.tables import tables_of
+from medseg.io.atomic import replacing
+from medseg.io.case import Case, Scan
+from medseg.io.labels import IGNORE, LabelMap
+from medseg.jobs.candidates import Segment
+from medseg.preprocessing.fingerprint import read_labelled
+from medseg.preprocessing.parallel import cores
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report is to hold.
+
+    ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn.
+    """
+
+    metrics: Settings
+    subset: str
+    strata: Sequence[str] = ()
+    examples: int = 3
+
+
+def evaluate_cases(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path, wanted: Wanted, lost: Sequence[str] = ()
+) -> tuple[Summary, list[str]]:
+    """Predict and measure cases, write the report's files and overlays, and show its tables.
+
+    ``lost`` says of further cases why they cannot even be tried.
+
+    Returns:
+        The summary as in ``metrics.json``, and a line for each case that could not be scored.
+
+    Raises:
+        MedsegError: no case could be scored.
+    """
+    rows: list[Row] = []
+    problems = list(lost)
+    for case, outcome in scored(segment, cases, label_map, wanted.metrics):
+        if isinstance(outcome, str):
+            problems.append(f"{case.id}: {outcome}")
+        else:
+            rows += outcome
+    if problems:
+        log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
+    if not rows:
+        raise MedsegError("no case could be scored.")
+    check_strata(rows, wanted.strata)
+    summary = summarise(rows, list(label_map.reported), wanted.metrics, subset=wanted.subset, strata=wanted.strata)
+    draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
+    write_report(folder, rows, summary)
+    for table in tables_of(summary):
+        Console().print(for_terminal(table))
+    return summary, problems
+
+
+def scored(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, metrics: Settings
+) -> Iterator[tuple[Case, list[Row] | str]]:
+    """Yield each case with its rows, or with what is wrong with it, in order.
+
+    One case is predicted while those before it are measured in threads; no more wait than there are threads.
+    """
+    waiting: deque[tuple[Case, Future[list[Row]] | str]] = deque()
+    with ThreadPoolExecutor(cores()) as pool:
+        for number, case in enumerate(cases, 1):
+            if len(waiting) == cores():
+                yield ended(*waiting.popleft())
+            waiting.append((case, begun(pool.submit, segment, case, label_map, metrics)))
+            log.debug("%d of %d: %s", number, len(cases), case.id)
+        while waiting:
+            yield ended(*waiting.popleft())
+
+
+def begun(
+    submit: Callable[..., Future[list[Row]]], segment: Segment, case: Case, label_map: LabelMap, metrics: Settings
+) -> Future[list[Row]] | str:
+    """Predict a case and begin to measure it; say what is wrong with it where that cannot be done."""
+    try:
+        scan, truth = read_labelled(case, label_map)
+        return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
+    except MedsegError as error:
+        return str(error)
+
+
+def ended(case: Case, outcome: Future[list[Row]] | str) -> tuple[Case, list[Row] | str]:
+    """Wait for a case to be measured."""
+    return case, outcome if isinstance(outcome, str) else outcome.result()
+
+
+def measured_rows(
+    case: Case,
+    scan: Scan,
+    indices: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    label_map: LabelMap,
+    metrics: Settings,
+) -> list[Row]:
+    """Return the report's rows of one case."""
+    reported = list(label_map.reported.values())
+    found = counts(indices, truth, len(label_map.names), reported)
+    voxel_size = scan.voxel_volume / 1000 if scan.unit == "mm" else 1.0
+    measured = measure_case(indices, truth, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics)
+    return case_rows(case, found, measured, label_map, scan.voxel_volume, scan.unit)
+
+
+def check_strata(rows: Sequence[Row], strata: Sequence[str]) -> None:
+    """Refuse to tell apart by a column that the data set's table does not have."""
+    known = {column for row in rows for column in row}
+    if unknown := [column for column in strata if column not in known]:
+        raise MedsegError(f"metrics.strata: the data set's table has no column {', '.join(unknown)}.")
+
+
+def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:
+    """Pick cases evenly from the worst mean Dice to the best."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["case"], []).append(row["dice"])
+    means = {name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()}
+    ranked = sorted(means, key=lambda name: means[name])
+    places = np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)
+    known = {case.id: case for case in cases}
+    return [known[ranked[place]] for place in dict.fromkeys(places.tolist())]
+
+
+def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path) -> None:
+    """Draw prediction and truth over the scans."""
+    for case in cases:
+        scan, truth = read_labelled(case, label_map)
+        annotated = np.append(label_map.annotated(case.annotated), np.zeros(IGNORE + 1, dtype=bool))
+        known = np.where(annotated[truth], truth, 0).astype(np.uint8)  # no truth where nobody looked
+        unknown = [name for name, seen in zip(label_map.names, annotated, strict=False) if not seen]
+        picture = overlay(scan, segment(case, scan), label_map.names, truth=known, unknown=unknown)
+        with replacing(folder / f"{case.id}.png") as temporary:
+            picture.save(temporary)

@@ -1,0 +1,75 @@
+"""Statistics over cases against the standard library and scipy's bootstrap."""
+
+import statistics as reference
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from medseg.evaluation.statistics import confidence_interval, statistics
+
+
+def test_statistics_against_the_standard_library() -> None:
+    values = [0.9, float("nan"), 0.4, 0.75, 0.8]
+    found = statistics(np.array(values), np.array(list("aabbc")))
+    kept = [value for value in values if value == value]
+    assert found["mean"] == pytest.approx(reference.fmean(kept))
+    assert found["std"] == pytest.approx(reference.stdev(kept))
+    assert found["median"] == pytest.approx(reference.median(kept))
+    assert [found["q1"], found["q3"]] == pytest.approx(reference.quantiles(kept, n=4, method="inclusive")[::2])
+    assert (found["n"], found["n_undefined"], found["ci95"]) == (4, 1, None)
+
+
+def test_statistics_of_one_value_and_of_none() -> None:
+    one = statistics(np.array([0.5]), np.array(["a"]))
+    assert (one["mean"], one["std"], one["median"], one["n"]) == (0.5, None, 0.5, 1)
+    none = statistics(np.array([np.nan]), np.array(["a"]))
+    assert none == {
+        "mean": None,
+        "std": None,
+        "median": None,
+        "q1": None,
+        "q3": None,
+        "ci95": None,
+        "n": 0,
+        "n_undefined": 1,
+        "n_missed": 0,
+    }
+
+
+def test_interval_is_bca_of_the_mean_and_repeats() -> None:
+    values = np.random.default_rng(0).beta(8, 2, 60)
+    groups = np.arange(60)
+    found = confidence_interval(values, groups)
+    expected = bootstrap((values,), np.mean, n_resamples=20_000, rng=np.random.default_rng(9)).confidence_interval
+    assert found == pytest.approx([expected.low, expected.high], abs=0.003)
+    assert found == confidence_interval(values, groups)
+    assert found[0] < values.mean() < found[1]
+
+
+def test_interval_draws_whole_groups() -> None:
+    values = np.random.default_rng(1).random(20)
+    few = confidence_interval(values, np.arange(20))
+    copied = confidence_interval(np.repeat(values, 50), np.repeat(np.arange(20), 50))  # 1000 cases, still 20 patients
+    assert copied == pytest.approx(few)
+
+
+def test_interval_weighs_groups_by_their_cases() -> None:
+    rng = np.random.default_rng(2)
+    members = [rng.beta(2, 2, size) for size in (30, 1, 2, 1, 9, 1, 3, 12, 1, 5)]
+    groups = np.repeat(np.arange(len(members)), [len(member) for member in members])
+    expected = bootstrap(
+        (np.arange(len(members)),),
+        lambda drawn: np.concatenate([members[int(group)] for group in drawn]).mean(),
+        vectorized=False,
+        n_resamples=5000,
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    found = confidence_interval(np.concatenate(members), groups)
+    assert found == pytest.approx([expected.low, expected.high], abs=0.01)
+
+
+def test_interval_needs_eight_groups_and_survives_equal_values() -> None:
+    assert confidence_interval(np.arange(30) / 30, np.arange(30) % 7) is None
+    assert confidence_interval(np.full(9, 0.7), np.arange(9)) == pytest.approx([0.7, 0.7])
+    assert confidence_interval(np.array([]), np.array([])) is None
