@@ -7,7 +7,8 @@
 
 * volume: 512x512 voxels a slice at 0.75x0.75x1.5 mm, network grid 1.5 mm, windows of 96x96x96 by half, a U-Net of 16
   base channels with random weights. medseg: the command. plain: the same network, windows and resampling with all
-  scores in memory, first on the network's grid, then on the scan's. monai: SlidingWindowInferer and Invertd.
+  scores in memory, first on the network's grid, then on the scan's. monai: SlidingWindowInferer and Invertd. nnunet:
+  its own command with a model of the same size and windows, made from ``--theirs``, without mirroring.
 * folder: nnunet is ``nnUNetv2_predict``, medseg_same the same model, windows and mirroring by medseg in fp32,
   medseg_bf16 the same in the precision that the device computes fastest, medseg_own the network that medseg planned and
   trained, as it is predicted by default.
@@ -79,7 +80,10 @@ def volume(options: argparse.Namespace) -> list[dict[str, Any]]:
             for method in options.methods or ["medseg", "plain", "monai"]:
                 output = options.work / "masks" / f"{method}_{slices}_{classes}"
                 shutil.rmtree(output, ignore_errors=True)
-                spent = measured(command(method, checkpoint, scan, output))
+                if method == "nnunet":
+                    spent = measured(*random_nnunet(options, scan, classes, output))
+                else:
+                    spent = measured(command(method, checkpoint, scan, output))
                 rows.append({"what": "volume", "method": method, "slices": slices, "classes": classes, **spent})
                 print(rows[-1], file=sys.stderr, flush=True)
     return rows
@@ -92,6 +96,24 @@ def command(method: str, checkpoint: Path, scan: Path, output: Path) -> list[str
         return [sys.executable, "-m", "medseg", "predict", *settings]
     script = ROOT / "scripts" / "whole_volume.py"
     return [sys.executable, str(script), method, str(checkpoint), str(scan), str(output / "mask.nii.gz")]
+
+
+def random_nnunet(
+    options: argparse.Namespace, scan: Path, classes: int, output: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Return nnU-Net's command for a scan, with a model of random weights, and its environment."""
+    model, inputs = options.work / f"nnunet_random_{classes}", options.work / f"nnunet_{scan.parent.name}"
+    environment = nnunet.Peer(options.peers, options.work, None).environment("none")  # type: ignore[arg-type]
+    script = ROOT / "scripts" / "nnunet_random.py"
+    make = [options.peers / "bin" / "python", script, options.theirs, model, str(classes)]
+    subprocess.run(list(map(str, make)), check=True, env=environment)
+    inputs.mkdir(exist_ok=True)
+    link = inputs / "scan_0000.nii.gz"
+    if not link.exists():
+        link.symlink_to(scan)
+    command = [options.peers / "bin" / "nnUNetv2_predict_from_modelfolder", "-i", inputs, "-o", output, "-m", model]
+    command += ["-f", "0", "-npp", "1", "-nps", "1", "-device", "cpu", "--disable_tta"]
+    return [str(part) for part in command], environment
 
 
 def measured(arguments: list[str], environment: dict[str, str] | None = None) -> dict[str, float]:

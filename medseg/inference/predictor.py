@@ -23,7 +23,7 @@ from medseg.inference.sliding_window import Network
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.geometry import Geometry
+from medseg.preprocessing.geometry import SLAB, Geometry
 
 
 @dataclass(frozen=True)
@@ -178,13 +178,14 @@ class Predictor:
     def scores(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``.
 
-        Of groups of models on different grids all but the last leave theirs in a temporary file first.
+        Of groups of models on different grids all but the last leave theirs in a temporary file first. Their slabs are
+        thinner, since one of each grid and their mean are in memory together.
         """
         slabs = []
         for place, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
             rows = group.scorer.rows(group.networks, image.to(self.device), geometry)
             rows = rows if place == len(self.groups) else kept_on_disk(rows, self.scratch)
-            slabs.append(group.scorer.slabs(rows, geometry, self.device))
+            slabs.append(group.scorer.slabs(rows, geometry, self.device, SLAB // (2 * len(self.groups) - 1)))
         return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
 
     @contextmanager

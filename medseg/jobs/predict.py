@@ -94,13 +94,17 @@ def predict_on_devices(
     """
     count = settings["trainer"]["devices"]
     kind = check_devices(settings["device"], count)
+    began = time.time()
     statuses = on_devices(kind, count, *shard)
     if broken := [status for status in statuses if status not in ENDED]:  # records of an earlier run must not hide it
         raise MedsegError(
             f"{len(broken)} of {count} processes broke down (exit status {broken[0]}); what is above says why."
         )
     kept = [(job, records.read(output, job.id)) for job in jobs]
-    if lost := [job.id for job, record in kept if record is None]:
+    # A process that could do nothing has tried every scan of its part, or has not even begun.
+    failed = [job for index, status in enumerate(statuses) if status == 1 for job in of_shard(jobs, index + 1, count)]
+    stale = {job.id for job in failed if records.written(output, job.id) < began}
+    if lost := [job.id for job, record in kept if record is None or job.id in stale]:
         raise MedsegError(f"{len(lost)} scan(s) were not reached; what is above says why:\n{listing(lost)}")
     return [dict(record.row) for _, record in kept if record is not None]
 

@@ -53,6 +53,12 @@ def read(output: Path, case: str) -> Record | None:
         return None
 
 
+def written(output: Path, case: str) -> float:
+    """Return when the record of a case was written, in seconds since the epoch; 0 where there is none."""
+    path = place(output, case)
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
 def place(output: Path, case: str) -> Path:
     """Return the file of a case's record."""
     return output / FOLDER / f"{case}.json"

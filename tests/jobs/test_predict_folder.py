@@ -263,6 +263,14 @@ def test_a_process_that_breaks_down_is_not_hidden_by_older_records(folder, tmp_p
         folder(trainer={"devices": 2})
 
 
+def test_a_process_that_did_not_begin_is_not_hidden_by_older_records(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 2)
+    folder()
+    monkeypatch.setattr("medseg.jobs.predict.on_devices", lambda *arguments: [0, 1])
+    with pytest.raises(MedsegError, match=r"1 scan\(s\) were not reached"):
+        folder(trainer={"devices": 2})
+
+
 # ---- ended early
 
 
