@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from medseg.errors import MedsegError, listing
+from medseg.errors import MedsegError, listing, nearest
 from medseg.evaluation.metrics import Settings, measure_case
 from medseg.evaluation.overlap import counts
 from medseg.evaluation.overlays import overlay
@@ -54,8 +54,9 @@ def evaluate_cases(
         The summary as in ``metrics.json``, and a line for each case that could not be scored.
 
     Raises:
-        MedsegError: no case could be scored.
+        MedsegError: no case could be scored, or strata that the data set does not have.
     """
+    check_strata(cases, wanted.strata)
     rows: list[Row] = []
     problems = list(lost)
     for case, outcome in scored(segment, cases, label_map, wanted.metrics):
@@ -67,7 +68,6 @@ def evaluate_cases(
         log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
-    check_strata(rows, wanted.strata)
     summary = summarise(rows, list(label_map.reported), wanted.metrics, subset=wanted.subset, strata=wanted.strata)
     draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
     write_report(folder, rows, summary)
@@ -126,11 +126,14 @@ def measured_rows(
     return case_rows(case, found, measured, label_map, scan.voxel_volume, scan.unit)
 
 
-def check_strata(rows: Sequence[Row], strata: Sequence[str]) -> None:
+def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
     """Refuse to tell apart by a column that the data set's table does not have."""
-    known = {column for row in rows for column in row}
+    known = sorted({column for case in cases for column in case.columns})
     if unknown := [column for column in strata if column not in known]:
-        raise MedsegError(f"metrics.strata: the data set's table has no column {', '.join(unknown)}.")
+        raise MedsegError(
+            f"metrics.strata: the data set's table has no column {', '.join(unknown)}; "
+            f"it has {', '.join(known) or 'no further ones'}.{nearest(unknown[0], known)}"
+        )
 
 
 def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:
