@@ -150,6 +150,13 @@ KEYS: dict[str, Key] = {
     "split.file": Key(PATH, "explicit case ids: splits.json, splits_final.json or a table", null="drawn by seed"),
     "split.folds": Key(INT, "folds of cross-validation", "[2, inf)", null="one split by share"),
     "split.fold": Key(INT, "the fold that validates", "[0, inf)"),
+    "split.seed": Key(INT, "fixes the division into parts", "[0, inf)", null="the run's seed"),
+    "split.labelled": Key(
+        INT,
+        "groups to train and validate with, drawn by the run's seed, as if no others had masks",
+        "[2, inf)",
+        null="all",
+    ),
     # preprocessing
     "preprocessing.spacing": Key(NUMBERS, "spacing of the network grid, in mm", "(0, inf)", null=PLANNED),
     "preprocessing.resize": Key(INTS, "shape of the network grid, in 2D", "[1, inf)", null="the images' own"),

@@ -42,6 +42,18 @@ class Split:
         return cls(**_parts(content, path))
 
 
+def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], found: Path | None) -> Split:
+    """Divide cases as the config's ``split`` node says; see ``make_split``.
+
+    ``split.seed`` divides them, the run's own ``seed`` where it is null; the labelled ones are drawn by the run's.
+    """
+    node = dict(settings["split"])
+    seed = node.pop("seed")
+    return make_split(
+        cases, **node, seed=settings["seed"] if seed is None else seed, draw=settings["seed"], found=found
+    )
+
+
 def make_split(
     cases: Iterable[Case],
     *,
@@ -52,6 +64,8 @@ def make_split(
     seed: int = 0,
     file: str | None = None,
     found: Path | None = None,
+    labelled: int | None = None,
+    draw: int = 0,
 ) -> Split:
     """Divide cases by group, as a file or the data set itself says, or at random.
 
@@ -63,6 +77,9 @@ def make_split(
     Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
     the file ``found`` beside it.
 
+    ``labelled`` groups, drawn by ``draw``, are kept of training and validation together, as if no others had masks; a
+    smaller number draws some of those that a larger one does. The test part stays whole.
+
     Cases that came with corrections (``Case.added``) are divided after all others, which therefore stay where they
     were: into the training part, or to the rest of their group.
 
@@ -73,6 +90,8 @@ def make_split(
     listed = {name for ids in asdict(read_split(Path(file), fold)).values() for name in ids} if file else set()
     drawn = tuple(case for case in cases if not case.added or case.id in listed)
     split = _of_drawn(drawn, val=val, test=test, folds=folds, fold=fold, seed=seed, file=file, found=found)
+    if labelled is not None:
+        split = _limited(split, drawn, labelled, draw)
     return _with_added(split, drawn, [case for case in cases if case.added and case.id not in listed])
 
 
@@ -113,6 +132,26 @@ def _of_drawn(
             " Lower these, add cases, or check dataset.group."
         )
     return Split(*(_ids(part, members) for part in (trained, validated, tested)))
+
+
+def _limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
+    """Keep so many groups of training and validation, in the ratio of the two, at least one of each."""
+    group_of = {case.id: case.group for case in cases}
+    groups = [sorted({group_of[name] for name in part}) for part in (split.train, split.val)]
+    total = sum(map(len, groups))
+    if not 2 <= labelled <= total:
+        raise MedsegError(
+            f"split.labelled={labelled}: training and validation have {total} groups, of which 2 or more are needed."
+        )
+    n_val = max(1, round(labelled * len(groups[1]) / total))
+    orders = [np.random.default_rng([draw, place]).permutation(len(part)) for place, part in enumerate(groups)]
+    numbers = (labelled - n_val, n_val)
+    kept = [{part[i] for i in order[:number]} for part, order, number in zip(groups, orders, numbers, strict=True)]
+    train, val = (
+        tuple(name for name in part if group_of[name] in chosen)
+        for part, chosen in zip((split.train, split.val), kept, strict=True)
+    )
+    return Split(train, val, split.test)
 
 
 def _with_added(split: Split, drawn: Iterable[Case], added: Iterable[Case]) -> Split:

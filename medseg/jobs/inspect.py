@@ -18,7 +18,7 @@ from medseg.io.atomic import write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import LabelMap
-from medseg.io.splits import Split, make_split
+from medseg.io.splits import Split, split_as_set
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
@@ -72,7 +72,7 @@ def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
 def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
     """Return the split that ``train`` would draw, or why it cannot."""
     try:
-        return make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file), []
+        return split_as_set(dataset.cases, settings, dataset.split_file), []
     except MedsegError as error:
         return None, [Finding("error", str(error))]
 

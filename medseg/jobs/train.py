@@ -25,7 +25,7 @@ from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
-from medseg.io.splits import Split, make_split
+from medseg.io.splits import Split, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases
@@ -105,7 +105,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
         survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
-    split = make_split(dataset.cases, **settings["split"], seed=settings["seed"], found=dataset.split_file)
+    split = split_as_set(dataset.cases, settings, dataset.split_file)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)

@@ -6,7 +6,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.splits import Split, make_split
+from medseg.io.splits import Split, make_split, split_as_set
 
 
 def cases(groups, each=2):
@@ -197,3 +197,38 @@ def test_other_files_are_refused(tmp_path, content, message):
         make_split(cases(3), val=0.1, test=0.2, file=write(tmp_path / "s.json", content))
     with pytest.raises(MedsegError, match=r"absent.json cannot be read"):
         Split.load(tmp_path / "absent.json")
+
+
+def test_labelled_groups_are_drawn_by_another_seed_and_lie_within_larger_draws():
+    whole = make_split(cases(40), val=0.2, test=0.25, seed=3)
+    drawn = {n: make_split(cases(40), val=0.2, test=0.25, seed=3, labelled=n, draw=1) for n in (2, 5, 10, 20, 30)}
+    for number, split in drawn.items():
+        assert split.test == whole.test
+        assert group_count(split.train) + group_count(split.val) == number
+        assert set(split.train) <= set(whole.train)
+        assert len(split.train) == 2 * group_count(split.train)  # both cases of a group
+    assert (drawn[30].train, drawn[30].val) == (whole.train, whole.val)
+    assert [group_count(drawn[n].val) for n in (2, 5, 10, 20)] == [1, 1, 3, 5]  # 8 of 30 validate
+    for smaller, larger in zip((2, 5, 10, 20), (5, 10, 20, 30), strict=True):
+        assert set(drawn[smaller].train) <= set(drawn[larger].train)
+        assert set(drawn[smaller].val) <= set(drawn[larger].val)
+    other = make_split(cases(40), val=0.2, test=0.25, seed=3, labelled=10, draw=2)
+    assert other.test == whole.test
+    assert other.train != drawn[10].train
+
+
+@pytest.mark.parametrize("labelled", [1, 31])
+def test_as_many_labelled_groups_as_there_are(labelled):
+    with pytest.raises(MedsegError, match=rf"split.labelled={labelled}: training and validation have 30 groups"):
+        make_split(cases(40), val=0.2, test=0.25, labelled=labelled)
+
+
+def test_the_split_has_a_seed_of_its_own():
+    node = {"val": 0.2, "test": 0.2, "file": None, "folds": None, "fold": 0, "seed": None, "labelled": None}
+
+    def split(run_seed, **changes):
+        return split_as_set(cases(20), {"seed": run_seed, "split": node | changes}, None)
+
+    assert split(1) == make_split(cases(20), val=0.2, test=0.2, seed=1) != split(2)
+    assert split(1, seed=5) == split(2, seed=5) == make_split(cases(20), val=0.2, test=0.2, seed=5)
+    assert split(1, seed=5, labelled=6).train != split(2, seed=5, labelled=6).train

@@ -1,0 +1,107 @@
+"""How the test Dice grows with the number of labelled cases, for each way to begin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.evaluation.rows import Row
+from medseg.evaluation.statistics import MIN_GROUPS, bca
+from medseg.evaluation.tables import TextTable, number
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run of the experiment: the arm that it belongs to, its labelled groups, its seed and its test's rows."""
+
+    arm: str
+    labelled: int
+    seed: int
+    score: float
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Point:
+    """An arm at a number of labelled groups: the mean Dice of the runs of each seed, their mean and its interval.
+
+    ``ci95`` is over patients, of the mean over seeds; None below eight patients, or where the runs differ in theirs.
+    """
+
+    arm: str
+    labelled: int
+    seeds: dict[int, float]
+    mean: float
+    ci95: list[float] | None
+
+
+def points_of(runs: Sequence[Trained]) -> list[Point]:
+    """Return a point for each arm and number of labelled groups, in this order."""
+
+    def place(run: Trained) -> tuple[str, int]:
+        return run.arm, run.labelled
+
+    arms = list(dict.fromkeys(run.arm for run in runs))
+    ordered = sorted(runs, key=lambda run: (arms.index(run.arm), run.labelled, run.seed))
+    return [_point(list(members)) for _, members in groupby(ordered, place)]
+
+
+def table(points: Sequence[Point]) -> TextTable:
+    """Return the points as a table: a row a number of labelled groups, columns for each arm."""
+    arms, numbers = (list(dict.fromkeys(getattr(point, name) for point in points)) for name in ("arm", "labelled"))
+    found = {(point.arm, point.labelled): point for point in points}
+    headers = ["labelled", *(header for arm in arms for header in (arm, "95 % interval", "seeds"))]
+    rows = [[str(n), *(cell for arm in arms for cell in _cells(found.get((arm, n))))] for n in sorted(numbers)]
+    notes = ["interval: of the mean over seeds, over the patients of the test part (BCa bootstrap)"]
+    return TextTable("test Dice by labelled groups", headers, rows, notes)
+
+
+def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """Return the points as plain containers."""
+    return [vars(point) | {"seeds": {str(seed): score for seed, score in point.seeds.items()}} for point in points]
+
+
+def _point(runs: Sequence[Trained]) -> Point:
+    seeds = {run.seed: run.score for run in runs}
+    return Point(runs[0].arm, runs[0].labelled, seeds, float(np.mean(list(seeds.values()))), _interval(runs))
+
+
+def _interval(runs: Sequence[Trained]) -> list[float] | None:
+    """The interval of the mean, over seeds, of the mean over classes of the class means."""
+    patients = [sorted({str(row["group"]) for row in run.rows}) for run in runs]
+    if any(names != patients[0] for names in patients) or len(patients[0]) < MIN_GROUPS:
+        return None
+    tallies = [_tally(run.rows, patients[0]) for run in runs]
+    sums, sizes = (np.concatenate(part, axis=1) for part in zip(*tallies, strict=True))  # (patients, classes of runs)
+
+    def mean(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        totals, counts = sums[drawn].sum(axis=axis - 1), sizes[drawn].sum(axis=axis - 1)
+        kept = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+        return np.asarray(np.nanmean(kept, axis=-1))
+
+    if np.ptp(sums / np.maximum(sizes, 1), axis=0).max(initial=0) < 1e-12:  # nothing varies
+        return None
+    return bca(mean, (np.arange(len(patients[0])),), seed=0)
+
+
+def _tally(rows: Sequence[Row], patients: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The sum of defined Dice values and their number, of each patient and class."""
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    sums = np.zeros((len(patients), len(classes)))
+    sizes = np.zeros((len(patients), len(classes)), np.int64)
+    for row in rows:
+        if row["dice"] == row["dice"]:
+            place = patients.index(str(row["group"])), classes.index(row["class"])
+            sums[place] += row["dice"]
+            sizes[place] += 1
+    return sums, sizes
+
+
+def _cells(point: Point | None) -> list[str]:
+    if point is None:
+        return ["–", "–", "–"]
+    interval = "–".join(number(bound, "dice") for bound in point.ci95) if point.ci95 else "–"
+    return [number(point.mean, "dice"), interval, ", ".join(number(score, "dice") for score in point.seeds.values())]
