@@ -66,7 +66,7 @@ def test_no_interval_for_few_patients_or_different_ones():
 
 
 def test_the_table_has_a_row_a_number_and_dashes_where_nothing_was_run():
-    shown = table(points_of(RUNS[:-1] + [run("tuned", 20, 0)]))
+    shown = table(points_of([*RUNS[:-1], run("tuned", 20, 0)]))
     assert [row[0] for row in shown.rows] == ["5", "10", "20"]
     assert shown.rows[2][1:4] == ["–", "–", "–"]
     assert len(shown.headers) == len(shown.rows[0]) == 7
