@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.surfaces import bounding_box
+from medseg.evaluation.boxes import bounding_box
 
 Mask = NDArray[np.bool_]
 

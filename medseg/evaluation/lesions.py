@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.surfaces import Kind, Spacing, bounding_box, hd95, surface_distances
+from medseg.evaluation.boxes import around, bounding_box, widened
+from medseg.evaluation.surface_distances import Kind, hd95, surface_distances
+from medseg.evaluation.surfaces import Spacing
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -164,13 +166,3 @@ def dilated(mask: Mask, times: int) -> Mask:
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
     return np.asarray(binary_dilation(mask, generate_binary_structure(mask.ndim, 2), times)) if times else mask
-
-
-def widened(box: tuple[slice, ...], margin: int) -> tuple[slice, ...]:
-    """Return a box with a margin, cut at the beginning of the array; slices end with it by themselves."""
-    return tuple(slice(max(0, span.start - margin), span.stop + margin) for span in box)
-
-
-def around(boxes: list[tuple[slice, ...]]) -> tuple[slice, ...]:
-    """Return the smallest box that holds all of these."""
-    return tuple(slice(min(s.start for s in spans), max(s.stop for s in spans)) for spans in zip(*boxes, strict=True))
