@@ -3,18 +3,24 @@
 Empty masks, of every metric the same: where prediction and truth are both empty, nothing was to be found and nothing
 was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty, metrics
 of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands for them.
-Shares are undefined where what they are shares of is empty.
+Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions out, the
+metrics of lesions take a truth of nothing else for an empty one.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from medseg.evaluation import lesions
+from medseg.evaluation.boxes import around, widened
+from medseg.evaluation.centerlines import cldice
 from medseg.evaluation.overlap import dice, iou, precision, relative_difference, sensitivity
+from medseg.evaluation.surface_distances import assd, hd95, nsd, surface_distances
 from medseg.io.labels import IGNORE
 
 MARGIN = 4
@@ -75,12 +81,66 @@ METRICS: dict[str, Metric] = {
     "relative_volume_difference": Metric(
         "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the truth."
     ),
+    "hd95": Metric(
+        "HD95",
+        "mm",
+        "lower",
+        "95 % of the predicted surface lies within this distance of the true one, and 95 % of the true one of the "
+        "predicted one: the larger of both 95th percentiles.",
+        "Huttenlocher et al., IEEE TPAMI 15 (1993)",
+    ),
+    "assd": Metric(
+        "ASSD",
+        "mm",
+        "lower",
+        "Average symmetric surface distance: the mean distance to the other surface, over both surfaces together.",
+        "Heimann et al., IEEE TMI 28 (2009)",
+    ),
+    "nsd": Metric(
+        "NSD",
+        "",
+        "higher",
+        "Normalised surface Dice: the share of both surfaces together that lies within the tolerance (metrics.nsd_mm) of "
+        "the other one.",
+        "Nikolov et al., J Med Internet Res 23 (2021)",
+    ),
+    "cldice": Metric(
+        "clDice",
+        "",
+        "higher",
+        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true centreline "
+        "that lies in the prediction.",
+        "Shit et al., CVPR (2021)",
+    ),
+    "lesion_dice": Metric(
+        "lesion Dice",
+        "",
+        "higher",
+        "The mean Dice of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
+        "part that belongs to none count as 0. metrics.lesions says what belongs together.",
+        "Saluja et al., BraTS 2023",
+    ),
+    "lesion_sensitivity": Metric(
+        "lesion sensitivity", "", "higher", "The share of the lesions that are found: some part belongs to them."
+    ),
+    "lesion_precision": Metric(
+        "lesion precision", "", "higher", "The share of the prediction's connected parts that belong to a lesion."
+    ),
+    "lesion_f1": Metric("lesion F1", "", "higher", "The harmonic mean of lesion sensitivity and lesion precision."),
+    "lesion_hd95": Metric(
+        "lesion HD95",
+        "mm",
+        "lower",
+        "The mean HD95 of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
+        "part that belongs to none count as metrics.missed_mm, or not at all without it.",
+        "Saluja et al., BraTS 2023",
+    ),
 }
 
 PRESETS: dict[str, tuple[str, ...]] = {
     "basic": ("dice", "iou"),
-    "full": ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"),
-    "brats": ("dice", "sensitivity", "precision"),
+    "full": tuple(name for name in METRICS if name != "lesion_hd95"),
+    "brats": ("dice", "sensitivity", "precision", "hd95", "lesion_dice", "lesion_hd95"),
 }
 
 Mask = NDArray[np.bool_]
@@ -121,8 +181,13 @@ def measure_case(
     """Measure each union of class indices of a case; voxels whose truth is IGNORE belong to none.
 
     ``prediction`` and ``truth`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size`` in
-    ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes.
+    ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes. A
+    volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
     """
+    if truth.ndim == 3 and 1 in truth.shape:
+        flat = truth.shape.index(1)
+        prediction, truth = prediction.squeeze(flat), truth.squeeze(flat)
+        spacing = [*spacing[:flat], *spacing[flat + 1 :]]
     unknown = truth == IGNORE
     if unknown.any():
         prediction, truth = np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
@@ -142,9 +207,10 @@ def measure(
 
     What lies outside the arrays is background.
     """
-    found: Measured = {}
+    nothing = not (prediction.any() or truth.any())
+    found: Measured = dict.fromkeys(METRICS, nan) | {"volume_difference": 0.0} if nothing else {}
     for names, family in FAMILIES.items():
-        if set(names) & set(settings.names):
+        if set(names) & set(settings.names) and not nothing:
             found |= family(prediction, truth, spacing, voxel_size, settings)
     return {name: found[name] for name in settings.names}
 
@@ -164,19 +230,48 @@ def _overlaps(
     }
 
 
+def _surfaces(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    if not (prediction.any() and truth.any()):
+        missed = nan if settings.missed_mm is None else settings.missed_mm
+        return {"hd95": missed, "assd": missed, "nsd": 0.0}
+    pair = surface_distances(prediction, truth, tuple(map(float, spacing)), settings.surface)
+    return {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
+
+
+def _centerlines(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    return {"cldice": cldice(prediction, truth) if prediction.any() and truth.any() else 0.0}
+
+
+def _lesions(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    found = lesions.match(prediction, truth, tuple(map(float, spacing)), lesions.RULES[settings.lesions])
+    measured = {
+        "lesion_dice": lesions.lesion_dice(found),
+        "lesion_sensitivity": lesions.sensitivity(found),
+        "lesion_precision": lesions.precision(found),
+        "lesion_f1": lesions.f1(found),
+    }
+    if "lesion_hd95" in settings.names:  # takes longer than the others together
+        measured["lesion_hd95"] = lesions.lesion_hd95(found, settings.missed_mm, settings.surface)
+    return measured
+
+
 Family = Callable[[Mask, Mask, Sequence[float], float, Settings], Measured]
 FAMILIES: dict[tuple[str, ...], Family] = {
-    ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"): _overlaps
+    ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"): _overlaps,
+    ("hd95", "assd", "nsd"): _surfaces,
+    ("cldice",): _centerlines,
+    ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"): _lesions,
 }
 """Metrics that are computed together."""
 
 
 def _box_round(parts: Sequence[tuple[slice, ...] | None], volume: NDArray[Any]) -> tuple[slice, ...]:
-    """The box round some boxes, ``MARGIN`` larger as far as the volume goes; an empty one where there are none."""
+    """The box round some boxes, ``MARGIN`` larger as far as the volume goes; one voxel of it where there are none."""
     boxes = [part for part in parts if part is not None]
-    if not boxes:
-        return tuple(slice(0, 1) for _ in volume.shape)
-    return tuple(
-        slice(max(0, min(span.start for span in spans) - MARGIN), min(size, max(span.stop for span in spans) + MARGIN))
-        for spans, size in zip(zip(*boxes, strict=True), volume.shape, strict=True)
-    )
+    return widened(around(boxes), MARGIN) if boxes else tuple(slice(0, 1) for _ in volume.shape)
