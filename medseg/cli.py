@@ -33,6 +33,7 @@ JOBS = {
     "train": "train",
     "eval": "evaluate",
     "predict": "predict",
+    "compare": "compare",
     "inspect": "inspect",
     "export": "export",
     "cache": "cache",
