@@ -12,8 +12,8 @@ from medseg.evaluation.tables import NONE, TextTable, number, titled
 
 HEADERS = ("first", "second", "difference", "95 % interval", "p (Holm)", "verdict")
 RULES = (
-    "A patient counts once, with the mean over the patient's cases: means here are over patients, those of reports over "
-    "cases.",
+    "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
+    "over cases.",
     "A case in which truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
     "distances.",
     "A distance that was missed, since one mask is empty, is the worst in the test, and left out of means, difference "
@@ -93,7 +93,7 @@ def sentences(result: Result) -> Iterator[str]:
     ranking = result.ranking
     for tie in ranking.ties:
         yield f"Not told apart: {_joined(tie)}. Their order may be chance."
-    if ranking.tau is not None and ranking.tau_interval is not None:
+    if len(ranking.runs) > 2 and ranking.tau is not None and ranking.tau_interval is not None:
         low, high = ranking.tau_interval
         yield (
             f"In {RESAMPLES} draws of the patients the ranking agrees with this one by Kendall's τ = {ranking.tau:.2f} "

@@ -143,7 +143,7 @@ def not_told_apart(runs: Sequence[str], comparisons: Sequence[Comparison]) -> li
 
 def _scores(values: Values, patients: NDArray[np.int64]) -> Values:
     """The patients' means over classes (R, P); a patient without a value in one run counts in none."""
-    use: NDArray[np.bool_] = ~np.isnan(values).any(axis=0)  # (C, N)
+    use = np.asarray(~np.isnan(values).any(axis=0))  # (C, N)
     scores = np.array([patient_means(of_run, use, patients) for of_run in values])
     return scores[:, ~np.isnan(scores[0])]
 

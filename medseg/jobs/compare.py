@@ -64,6 +64,15 @@ def compared(reports: Sequence[Report], names: str | Sequence[str] = ALL) -> Res
     return Result(paired, comparisons, rank(paired, comparisons), unit)
 
 
+def compare_reports(names: Sequence[str], folder: Path) -> None:
+    """Compare reports that lie in a folder, under their names, and say where that cannot be done."""
+    try:
+        reports = [read_report(folder / name, name) for name in names]
+        show_and_write(compared(reports), reports, folder)
+    except MedsegError as error:
+        log.warning("no comparison: %s", error)
+
+
 def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> None:
     """Show a comparison's tables and write its files."""
     for note in result.paired.notes:
@@ -102,7 +111,7 @@ def report_folders(path: Path) -> list[Path]:
     if not folders:
         raise MedsegError(
             f"{path}: no report in it (cases.csv, test/cases.csv, or folders with one). Give the directory of a "
-            "training or an evaluation, or a sweep's folder; a run without a test has a report after medseg eval checkpoint=RUN."
+            "training or an evaluation, or a sweep's folder; medseg eval checkpoint=RUN makes one."
         )
     if lost := [child.name for child, folder in found.items() if not folder and (child / "result.json").is_file()]:
         log.warning("%s: no report of %s, left out", path, ", ".join(lost))
@@ -111,12 +120,14 @@ def report_folders(path: Path) -> list[Path]:
 
 def report_folder(path: Path) -> Path | None:
     """Return the folder of a run's own report, if it has one."""
-    return next((folder for folder in (path, path / "test") if (folder / "cases.csv").is_file()), None)
+    folder = path / "test" if (path / "splits.json").is_file() else path
+    return folder if (folder / "cases.csv").is_file() else None
 
 
 def run_of(folder: Path) -> Path:
     """Return the run directory that a report lies in."""
-    return folder.resolve().parent if folder.name == "test" else folder.resolve()
+    folder = folder.resolve()
+    return folder.parent if (folder.parent / "splits.json").is_file() else folder
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
