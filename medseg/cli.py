@@ -6,6 +6,7 @@ interrupted. Nothing heavy is imported before the job is known, and help imports
 
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ JOBS = {
     "train": "train",
     "eval": "evaluate",
     "predict": "predict",
+    "compare": "compare",
     "inspect": "inspect",
     "export": "export",
     "cache": "cache",
@@ -323,6 +325,8 @@ def report(folder: Path) -> int:
     results = sweeps.read(folder)
     Console().print(sweeps.table(results))
     print(f"sweep folder: {folder}")
+    if sweeps.is_comparable(folder):
+        print(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}")
     return sweeps.exit_status(results)
 
 

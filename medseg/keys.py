@@ -45,7 +45,7 @@ class Key:
 PLANNED = "planned from the data"
 MODALITIES = ("mri", "ct", "xray", "ultrasound", "microscopy", "pet")
 NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
-COMMANDS = ("train", "eval", "predict", "inspect", "export", "cache")
+COMMANDS = ("train", "eval", "predict", "compare", "inspect", "export", "cache")
 METRICS = (
     *("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"),
     *("hd95", "assd", "nsd", "cldice"),
@@ -69,6 +69,7 @@ KEYS: dict[str, Key] = {
         "a run directory, a .ckpt or .onnx file, a folder of runs, nnU-Net's folder, or a list of these: an ensemble",
         null="none: predictions are given",
     ),
+    "runs": Key(PATHS, "run directories with a report of the same cases, or folders of them such as a sweep's"),
     "input": Key(PATH, "a scan, or a folder of scans"),
     "output": Key(PATH, "the folder for masks, or the .onnx file to export to"),
     "case": Key(PATHS, "the scan to check an export on, one file or one a channel", null="one of the run's own"),

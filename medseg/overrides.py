@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FREE_TEXT = (keys.PATH, keys.PATHS, keys.REGEX)
 SOURCES = (
     *("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections", "split.file"),
-    *("finetune.checkpoint", "checkpoint", "predictions", "input", "case"),
+    *("finetune.checkpoint", "checkpoint", "predictions", "input", "case", "runs"),
 )
 """Keys of paths that have to be there."""
 

@@ -64,6 +64,11 @@ def table(results: list[dict[str, Any]]) -> "Table":
     return columns
 
 
+def is_comparable(folder: Path) -> bool:
+    """Tell whether two jobs or more have a report of cases."""
+    return len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1
+
+
 def written(value: float | None, digits: int) -> str:
     """Write a number, or a dash where there is none."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -16,6 +16,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
   medseg train    dataset=folder dataset.root=DIR     train, then test the best checkpoint
   medseg eval     checkpoint=RUN                      Dice and IoU for each case and class
   medseg predict  checkpoint=RUN input=DIR output=DIR masks for new scans
+  medseg compare  runs=[A,B]                          runs side by side: what is better, and what may be chance
   medseg inspect  dataset=folder dataset.root=DIR     what is in a data set, what is wrong with it, and the plan
   medseg export   checkpoint=RUN output=model.onnx    the network as an ONNX file, checked on a scan
   medseg cache    clean=true                          what the cache of preprocessed scans holds, and its cleaning
@@ -29,6 +30,7 @@ USAGE = {
     "train": "Train a network on a data set, keep the best checkpoint, test it and write the report.",
     "eval": "Compare a checkpoint's masks with the true ones: Dice and IoU for each case and class.",
     "predict": "Write masks for a scan or a folder of scans, from a checkpoint alone.",
+    "compare": "Compare runs on the same test cases: paired tests, differences with intervals, a ranking.",
     "inspect": "Show what is in a data set, what is wrong with it, and the plan that train would use.",
     "export": "Write a checkpoint, or an ensemble, as an ONNX file, checked on a scan against the checkpoint itself.",
     "cache": "Show what the cache of preprocessed scans holds, or, with clean=true, remove it or a part of it.",

@@ -1,13 +1,41 @@
-"""The files of a report."""
+"""The files of a report, written and read back."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from medseg.errors import MedsegError
 from medseg.evaluation.renderings import as_latex, as_markdown
-from medseg.evaluation.rows import Row, as_csv
+from medseg.evaluation.rows import Row, as_csv, read_rows
 from medseg.evaluation.summary import Summary
 from medseg.evaluation.tables import overview, statistics_table, tables_of
 from medseg.io.atomic import write_json, write_text
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report read back: what it is called, its rows, and the settings of its metrics."""
+
+    name: str
+    folder: Path
+    rows: Sequence[Row]
+    settings: dict[str, Any]
+
+
+def read_report(folder: Path, name: str) -> Report:
+    """Read the report in a folder.
+
+    Raises:
+        MedsegError: its files are not there, or not what ``write_report`` writes.
+    """
+    try:
+        summary = json.loads((folder / "metrics.json").read_text("utf-8"))
+        settings = summary.get("settings", {})  # reports of format 1 have only metrics without any
+    except (OSError, ValueError, AttributeError) as error:
+        raise MedsegError(f"{folder / 'metrics.json'}: cannot be read as a report: {error}.") from error
+    return Report(name, folder, read_rows(folder / "cases.csv"), settings)
 
 
 def write_report(folder: Path, rows: Sequence[Row], summary: Summary) -> None:

@@ -4,11 +4,13 @@ import csv
 import io
 from collections.abc import Sequence
 from math import nan
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.errors import MedsegError
 from medseg.evaluation.metrics import METRICS, Measured
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
@@ -17,6 +19,8 @@ Row = dict[str, Any]
 
 SIZES = ("truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
 COLUMNS = ("case", "group", "class", *METRICS, *SIZES)
+NEEDED = ("case", "group", "class", "dice", "truth_voxels", "predicted_voxels")
+"""Columns that every report has."""
 
 
 def case_rows(
@@ -54,6 +58,25 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:  # NaN alone differs from itself
         writer.writerow({column: "" if value != value else value for column, value in row.items()})
     return text.getvalue()
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows that ``as_csv`` wrote; empty cells of numbers are NaN, further columns stay text.
+
+    Raises:
+        MedsegError: the file cannot be read, is no such table, or holds no row.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            cells = list(csv.DictReader(file, strict=True))
+        if not cells:
+            raise MedsegError(f"{path}: this table of cases has no row.")
+        if missing := [column for column in NEEDED if column not in cells[0]]:
+            raise MedsegError(f"{path}: not a report's table of cases: it has no column {', '.join(missing)}.")
+        numbers = [column for column in (*METRICS, *SIZES) if column in cells[0]]
+        return [row | {column: float(row[column] or nan) for column in numbers} for row in cells]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MedsegError(f"{path}: cannot be read as a report's table of cases: {error}.") from error
 
 
 def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:

@@ -19,6 +19,7 @@ from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
 from medseg.io.splits import read_split
 from medseg.jobs.candidates import Candidate, from_folder, from_predictor, model_candidates, with_own_names
+from medseg.jobs.compare import compare_reports
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases
 from medseg.jobs.tune import tune, undo
@@ -73,15 +74,21 @@ def report_on(
     wanted: Wanted,
     lost: Sequence[str],
 ) -> dict[str, Any]:
-    """Write the report of each candidate, of several into a folder each; return status, reason and the best score."""
+    """Write the report of each candidate; return status, reason and the best score.
+
+    Of several, each report goes into a folder of its own, and their comparison beside these.
+    """
     scores, failed = [], 0
-    for candidate in with_own_names(candidates):
+    candidates = with_own_names(candidates)
+    for candidate in candidates:
         folder = run_dir if len(candidates) == 1 else run_dir / candidate.name
         if len(candidates) > 1:
             log.info("%s:", candidate.name)
         summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, wanted, lost)
         scores.append(summary["mean"]["dice"])
         failed = max(failed, len(problems))
+    if len(candidates) > 1:
+        compare_reports([candidate.name for candidate in candidates], run_dir)
     known = [score for score in scores if score is not None]
     return {
         "status": "some_failed" if failed else "done",

@@ -1,0 +1,70 @@
+"""The files of a comparison: numbers in full as JSON and CSV, tables as Markdown."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medseg.evaluation.comparison import Comparison
+from medseg.evaluation.comparison_tables import RULES, Result, all_tables
+from medseg.evaluation.renderings import as_markdown
+from medseg.io.atomic import write_json, write_text
+
+FORMAT = 1
+
+
+def write_comparison(folder: Path, result: Result, reports: Sequence[Path]) -> None:
+    """Write ``comparison.json``, ``comparison.csv`` and ``comparison.md``, each whole or not at all.
+
+    Raises MedsegError where the folder cannot be written.
+    """
+    write_json(folder / "comparison.json", as_json(result, reports))
+    write_text(folder / "comparison.csv", as_csv(result.comparisons))
+    rules = "\n".join(f"* {rule}" for rule in RULES)
+    tables = "\n".join(map(as_markdown, all_tables(result)))
+    write_text(folder / "comparison.md", f"## Comparison\n\n{tables}\n### Rules\n\n{rules}\n")
+
+
+def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:
+    """Return a comparison as plain containers; ``reports`` are the folders of the runs' reports."""
+    paired = result.paired
+    return {
+        "format": FORMAT,
+        "runs": [{"name": name, "report": str(path)} for name, path in zip(paired.runs, reports, strict=True)],
+        "unit": result.unit,
+        "classes": list(paired.classes),
+        "n_cases": len(paired.cases),
+        "n_patients": paired.n_patients,
+        "notes": list(paired.notes),
+        "ranking": asdict(result.ranking),
+        "comparisons": [_record(one) for one in result.comparisons],
+    }
+
+
+def as_csv(comparisons: Sequence[Comparison]) -> str:
+    """Return a row a comparison; what is undefined is an empty cell, and so is the class of the mean over classes."""
+    text = io.StringIO()
+    rows = [_flat(_record(one)) for one in comparisons]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _record(one: Comparison) -> dict[str, Any]:
+    """A comparison with "class" for the name of the class."""
+    return {"class" if name == "name" else name: value for name, value in asdict(one).items()}
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Pairs as two columns each."""
+    pairs = {"means": ("mean_a", "mean_b"), "interval": ("low", "high"), "missed": ("missed_a", "missed_b")}
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        if name in pairs:
+            flat |= dict(zip(pairs[name], value or ("", ""), strict=True))
+        else:
+            flat[name] = "" if value is None else value
+    return flat
