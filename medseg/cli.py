@@ -331,13 +331,13 @@ def report(folder: Path) -> int:
 
 
 def configure_logging() -> None:
-    """Show medseg's log from INFO, libraries' from WARNING: above the progress bar on a terminal, else on stderr."""
-    if sys.stdout.isatty():
-        from rich import get_console
+    """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
+    from medseg.jobs.terminal import watched
+
+    if console := watched():
         from rich.logging import RichHandler
 
-        # The progress bar draws on the same console, so that lines and bar do not run into each other.
-        handler: logging.Handler = RichHandler(console=get_console(), show_path=False, show_level=False)
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler = logging.StreamHandler()

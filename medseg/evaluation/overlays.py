@@ -51,6 +51,7 @@ def overlay(
     names: Sequence[str],
     truth: Indices | None = None,
     unknown: Collection[str] = (),
+    side: int = MAX_SIDE,
 ) -> Image.Image:
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
@@ -59,11 +60,12 @@ def overlay(
     whole. Of a volume the axial, coronal and sagittal slice with the most of the largest connected part of the
     foreground, of the truth where there is one, is shown in radiological convention (the patient's right on the left,
     anterior or superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
+    No slice is longer than ``side`` pixels.
     """
     true = np.zeros_like(indices) if truth is None else truth
     panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
     window = _window(panels, scan.unit)
-    scale = _scale(panels, min(scan.spacing))
+    scale = _scale(panels, min(scan.spacing), side)
     legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(truth), names, unknown)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
@@ -148,11 +150,11 @@ def _tissue(hounsfield: float) -> str:
     return "lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"
 
 
-def _scale(panels: Sequence[Panel], finest: float) -> float:
-    """Pixels of the result for each mm or px, one scale for all panels: the finest voxel gets at least one."""
+def _scale(panels: Sequence[Panel], finest: float, side: int) -> float:
+    """Pixels of the result for each mm or px, one for all panels: the finest voxel gets one if ``side`` allows."""
     height = max(panel.extent[0] for panel in panels)
     longest = max(max(panel.extent) for panel in panels)
-    return min(max(1 / finest, MIN_HEIGHT / height), MAX_SIDE / longest)
+    return min(max(1 / finest, MIN_HEIGHT / height), side / longest)
 
 
 def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Image:

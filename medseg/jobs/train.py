@@ -29,7 +29,7 @@ from medseg.io.splits import Split, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases
-from medseg.jobs.terminal import on_terminal
+from medseg.jobs.terminal import on_terminal, watched
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
@@ -38,6 +38,7 @@ from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.survey import survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
+from medseg.training.hparams import begin_session, end_session
 from medseg.training.probe import Probe
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -83,15 +84,18 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, classes))}
+        return {"status": "done", **fit(reopen(config, settings, dataset, classes))[1]}
     start = reopen if settings["resume"] else begin
     this = start(config, settings, dataset, classes)
     with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
         announce(this)
         if settings["resume"]:
             write_config(this.directory / "config.yaml", config)
-        result |= fit(this)
+        trainer, fitted = fit(this)
+        result |= fitted
         result |= test(this, result["score"])
+        scores = {"test/dice": result["score"]} if this.split.test else {}
+        end_session(trainer.loggers, scores, trainer.global_step)
         log.info("run directory: %s", this.directory)
     return result
 
@@ -213,8 +217,8 @@ def announce(run: Run) -> None:
     log.info("plan: %s", ", ".join([shape, *depth, *width, spacing]))
 
 
-def fit(run: Run) -> dict[str, Any]:
-    """Train until the budget is used up; return why training ended and the best validation Dice."""
+def fit(run: Run) -> tuple[Trainer, dict[str, Any]]:
+    """Train until the budget is used up; return who did, and why training ended and the best validation Dice."""
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
@@ -223,12 +227,13 @@ def fit(run: Run) -> dict[str, Any]:
         load_start([network for network in (module.network, module.average) if network], start, run.label_map)
         log.info("weights of %s to begin with", start)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    callbacks = make_callbacks(settings["trainer"], run.directory, run.label_map, progress, selection)
+    callbacks = make_callbacks(settings, run.directory, run.label_map, run.split.val, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
     files = preprocessed(run, run.split.train + run.split.val)
     data = make_data(settings, files[: len(run.split.train)], files[len(run.split.train) :])
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
+        begin_session(trainer.loggers, settings)
         log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
     with warnings.catch_warnings(), rerunnable(run.directory):
         warnings.filterwarnings(
@@ -244,7 +249,7 @@ def fit(run: Run) -> dict[str, Any]:
     chosen = selection.report()
     if chosen and is_first_process():
         announce_choice(chosen)
-    return {
+    return trainer, {
         "reason": stop_reason(trainer, progress),
         "score": chosen["best"]["dice"] if chosen else None,
         "selection": chosen,

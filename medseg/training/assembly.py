@@ -1,7 +1,6 @@
 """From a config whose plan is filled in to the parts of a training: module, data, callbacks, Trainer."""
 
 import math
-import sys
 from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping
+from rich.console import Console
 from torch import nn
 
 from medseg.build import build
@@ -23,8 +23,11 @@ from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
+from medseg.training.display import Display
+from medseg.training.gauges import Gauges
 from medseg.training.margins import margin_for
 from medseg.training.module import SegmentationModule
+from medseg.training.pictures import Pictures
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 
@@ -124,15 +127,29 @@ def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) ->
 
 
 def make_callbacks(
-    wanted: Settings, run_dir: Path, label_map: LabelMap, progress: Progress, selection: Selection
+    settings: Settings,
+    run_dir: Path,
+    label_map: LabelMap,
+    validated: Sequence[str],
+    progress: Progress,
+    selection: Selection,
+    console: Console | None = None,
 ) -> list[Callback]:
-    """Return what watches the budget, keeps checkpoints and reports to the user, as the ``trainer`` node says."""
+    """Return what watches the budget, keeps checkpoints and reports to the user.
+
+    ``validated`` are the ids of the validation cases; a ``console`` is drawn on.
+    """
+    wanted, gauges = settings["trainer"], Gauges()
+    epochs = EpochLog(run_dir / "metrics.csv", progress, selection, list(label_map.reported))
     callbacks: list[Callback] = [
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
+        gauges,
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
-        EpochLog(run_dir / "metrics.csv", progress, selection, list(label_map.reported)),
+        epochs,
         Checkpoints(run_dir / "checkpoints", selection),
     ]
+    if settings["logger"]:
+        callbacks.append(Pictures(validated, label_map, progress))
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
@@ -144,8 +161,8 @@ def make_callbacks(
                 check_on_train_epoch_end=False,
             )
         )
-    if sys.stdout.isatty():
-        callbacks.append(RichProgressBar())
+    if console:
+        callbacks.append(Display(console, progress, selection, gauges, epochs))
     return callbacks
 
 
@@ -174,7 +191,7 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
             use_distributed_sampler=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            enable_progress_bar=sys.stdout.isatty(),
+            enable_progress_bar=False,
             default_root_dir=run_dir,
         )
     except MisconfigurationException as error:

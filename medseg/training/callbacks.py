@@ -21,6 +21,14 @@ MESSAGES = 10
 """Batches from one message of the first process to the others to the next: how far the run is, and whether to stop."""
 
 
+GAUGES = {
+    "grad_norm": "train/grad_norm",
+    "step_seconds": "train/step_seconds",
+    "data_share": "train/data_share",
+}
+"""Columns of ``metrics.csv`` and what ``medseg.training.gauges`` calls them."""
+
+
 class Budget(Callback):
     """Ends training when the budget is used up and decides after which epochs to validate.
 
@@ -83,7 +91,7 @@ class EpochLog(Callback):
         self.scores = {"val_dice": "val/dice", "val_dice_smoothed": "val/dice_smoothed"}
         self.classes = {f"val_dice_{name}": f"val/dice_{name}" for name in classes}
         self.scores |= self.classes
-        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *self.scores]
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *self.scores]
         self.rows: list[dict[str, Any]] = []
         self.is_validated = False
 
@@ -110,6 +118,7 @@ class EpochLog(Callback):
                 "seconds": round(self.progress.seconds, 1),
                 "lr": trainer.optimizers[0].param_groups[0]["lr"],
                 "train_loss": metrics["train/loss"].item(),
+                **{column: metrics[tag].item() for column, tag in GAUGES.items()},
                 **scores,
             }
         )
@@ -129,6 +138,7 @@ class EpochLog(Callback):
     def tell(self, row: dict[str, Any]) -> None:
         """Log one epoch in one line."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
+        line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
         if "val_dice" in row:
             mark = " (best)" if self.selection.is_best else ""
             classes = ", ".join(f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in self.classes)

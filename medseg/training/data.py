@@ -1,5 +1,6 @@
 """The data of a run as a LightningDataModule: patches to train on, whole cases to validate on."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,25 @@ class WholeCases(Dataset[dict[str, Any]]):
         case = load(self.files[index])
         kept = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
         return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
+
+
+class TimedLoader(DataLoader[dict[str, Any]]):
+    """A loader that adds up the seconds in which its batches are waited for."""
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        return self.timed(super().__iter__())  # workers start now, not at the first batch
+
+    def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield batches and note how long each took to come."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.waited += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
 
 
 def as_it_is(case: Any) -> Any:
@@ -80,11 +100,11 @@ class SegmentationData(LightningDataModule):
         self.transform.set_random_state(seeded(self.seed, 3, sample.pop("n")).initial_seed() & 0xFFFFFFFF)
         return self.transform(sample)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def train_dataloader(self) -> TimedLoader:
         """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``annotated`` (B, K), ``index`` (B,)."""
         length = self.steps_per_epoch * self.batch_size
         rank, ranks = self.rank_of_ranks
-        return DataLoader(
+        return TimedLoader(
             self.patches,
             batch_size=self.batch_size,
             sampler=PatchSampler(length, rank=rank, ranks=ranks),

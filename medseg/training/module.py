@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 from medseg.training.targets import region_targets
 
+Found = TypeVar("Found")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
 """(image, label, draws) to image and label; see ``medseg.augmentation``."""
 
@@ -83,6 +84,7 @@ class SegmentationModule(LightningModule):
         self.patch_size = patch_in_volume(content["config"]["plan"])
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.averaged_step = 0
+        self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
 
     @property
     def final_network(self) -> nn.Module:
@@ -96,8 +98,7 @@ class SegmentationModule(LightningModule):
         target = self.target(without_context(label, self.context), batch["annotated"])
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         loss = deep_loss(self.loss, outputs, target)
-        size = len(image)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size, sync_dist=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return loss
 
     def target(self, label: Tensor, annotated: Tensor) -> Tensor:
@@ -149,8 +150,8 @@ class SegmentationModule(LightningModule):
             moved = self.transfer_batch_to_device(batch, self.device, 0)
             yield self.augment(moved["image"], moved["label"], place)[0]
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Predict one whole case on its native grid and count its voxels."""
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial)."""
         geometry = Geometry.from_dict(batch["geometry"])
         slabs = self.scorer([self.final_logits], batch["image"], geometry)
         predicted = self.segmenter(
@@ -162,6 +163,7 @@ class SegmentationModule(LightningModule):
         )
         found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
         self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
+        return {"predicted": predicted}
 
     def on_validation_epoch_end(self) -> None:
         """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
@@ -174,8 +176,9 @@ class SegmentationModule(LightningModule):
             self.log(f"val/dice_{name}", float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
         self.selection.add(self.current_epoch + 1, mean)
-        self.log("val/dice", mean, prog_bar=True, sync_dist=True)  # equal on all ranks already
+        self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
         self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
+        self.log("val/dice_best", self.selection.best_score, sync_dist=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the schedule wants at this progress."""
@@ -212,8 +215,10 @@ class SegmentationModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the norm. Lightning's own way refuses fused optimizers, for the sake of fp16, which gets none here."""
+        parameters = list(self.network.parameters())
+        self.gradient_norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
@@ -236,10 +241,10 @@ def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
     return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
 
 
-def gather(counted: dict[int, np.ndarray[Any, Any]]) -> dict[int, np.ndarray[Any, Any]]:
-    """Merge the cases of all ranks."""
+def gather(found: dict[int, Found]) -> dict[int, Found]:
+    """Merge what all ranks found of their cases."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return counted
-    parts: list[dict[int, np.ndarray[Any, Any]]] = [{}] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, counted)
+        return found
+    parts: list[dict[int, Found]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, found)
     return {index: value for part in parts for index, value in part.items()}

@@ -1,5 +1,6 @@
 """How far a run is, in steps or in time, whichever is further."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,15 @@ class Progress:
         if self.max_seconds is not None:
             used = self.seconds / max(self.max_seconds - self.validation_seconds, 1e-3)
         return min(1.0, max(self.step / self.max_steps, used))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the end of the budget, steps and validations at the pace so far; None where nothing tells yet."""
+        pace = self.seconds / self.step if self.step else None
+        by_steps = (self.max_steps - self.step) * pace if pace is not None else math.inf
+        by_time = self.max_seconds - self.seconds if self.max_seconds is not None else math.inf
+        left = max(0.0, min(by_steps, by_time))
+        return left if left < math.inf else None
 
     @property
     def planned_steps(self) -> float:

@@ -42,6 +42,11 @@ class Selection:
         """Whether the latest validation is the chosen one."""
         return self.best == len(self.scores) - 1
 
+    @property
+    def best_score(self) -> float:
+        """The validation Dice of the chosen weights; NaN before the first validation."""
+        return float("nan") if self.best is None else self.scores[self.best]
+
     def report(self) -> dict[str, Any] | None:
         """Return the chosen validation, the last one, and the noise of the choice; None without a validation.
 
