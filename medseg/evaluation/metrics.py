@@ -100,16 +100,16 @@ METRICS: dict[str, Metric] = {
         "NSD",
         "",
         "higher",
-        "Normalised surface Dice: the share of both surfaces together that lies within the tolerance (metrics.nsd_mm) of "
-        "the other one.",
+        "Normalised surface Dice: the share of both surfaces together that lies within the tolerance (metrics.nsd_mm) "
+        "of the other one.",
         "Nikolov et al., J Med Internet Res 23 (2021)",
     ),
     "cldice": Metric(
         "clDice",
         "",
         "higher",
-        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true centreline "
-        "that lies in the prediction.",
+        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true "
+        "centreline that lies in the prediction.",
         "Shit et al., CVPR (2021)",
     ),
     "lesion_dice": Metric(

@@ -65,7 +65,7 @@ def _of_class(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
         is_missed = [
             is_distance(metric) and np.isnan(value) and _one_empty(row) for value, row in zip(values, rows, strict=True)
         ]
-        found[metric] = statistics(values, groups, missed=sum(is_missed))
+        found[metric] = statistics(values, groups, missed=int(sum(is_missed)))
     return found | {"empty_truth": _empty_truth(rows)}
 
 

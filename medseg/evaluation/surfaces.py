@@ -1,8 +1,8 @@
 """The surface of a mask: what it is made of, where that is and what it weighs.
 
 It is made of elements at the corners of voxels, weighed by their area in mm² (length in mm in 2D), as in Nikolov et
-al., "Deep learning to achieve clinically applicable segmentation of head and neck anatomy for radiotherapy", J Med Internet
-Res 23 (2021), and in DeepMind's surface-distance; or, as in MONAI, of the voxels at the edge, all alike.
+al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", J Med Internet Res 23 (2021), and
+in DeepMind's surface-distance; or, as in MONAI, of the voxels at the edge, all alike.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from medseg.evaluation.metrics import dice
+from medseg.evaluation.overlap import dice
 from medseg.evaluation.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
 from medseg.io.case import Scan
 from medseg.io.labels import IGNORE, LabelMap
