@@ -325,6 +325,11 @@ def report(folder: Path) -> int:
     results = sweeps.read(folder)
     Console().print(sweeps.table(results))
     print(f"sweep folder: {folder}")
+    if sweeps.has_learning_curve(results):
+        from medseg.jobs.few_shot import learning_curve
+
+        if learning_curve(folder):
+            print(f"learning curve: {folder / 'learning_curve.html'}")
     if sweeps.is_comparable(folder):
         print(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}")
     return sweeps.exit_status(results)

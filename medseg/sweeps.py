@@ -64,6 +64,12 @@ def table(results: list[dict[str, Any]]) -> "Table":
     return columns
 
 
+def has_learning_curve(results: list[dict[str, Any]]) -> bool:
+    """Tell whether jobs differ in how many groups were labelled."""
+    found = {item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}
+    return len(found) > 1
+
+
 def is_comparable(folder: Path) -> bool:
     """Tell whether two jobs or more have a report of cases."""
     return len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1

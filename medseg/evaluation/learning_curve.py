@@ -50,13 +50,10 @@ def points_of(runs: Sequence[Trained]) -> list[Point]:
 
 
 def table(points: Sequence[Point]) -> TextTable:
-    """Return the points as a table: a row a number of labelled groups, columns for each arm."""
-    arms, numbers = (list(dict.fromkeys(getattr(point, name) for point in points)) for name in ("arm", "labelled"))
-    found = {(point.arm, point.labelled): point for point in points}
-    headers = ["labelled", *(header for arm in arms for header in (arm, "95 % interval", "seeds"))]
-    rows = [[str(n), *(cell for arm in arms for cell in _cells(found.get((arm, n))))] for n in sorted(numbers)]
+    """Return the points as a table, a row each."""
+    rows = [[point.arm, str(point.labelled), *_cells(point)] for point in points]
     notes = ["interval: of the mean over seeds, over the patients of the test part (BCa bootstrap)"]
-    return TextTable("test Dice by labelled groups", headers, rows, notes)
+    return TextTable("test Dice by labelled groups", ["arm", "labelled", "Dice", "95 % interval", "seeds"], rows, notes)
 
 
 def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -100,8 +97,6 @@ def _tally(rows: Sequence[Row], patients: Sequence[str]) -> tuple[NDArray[np.flo
     return sums, sizes
 
 
-def _cells(point: Point | None) -> list[str]:
-    if point is None:
-        return ["–", "–", "–"]
+def _cells(point: Point) -> list[str]:
     interval = "–".join(number(bound, "dice") for bound in point.ci95) if point.ci95 else "–"
     return [number(point.mean, "dice"), interval, ", ".join(number(score, "dice") for score in point.seeds.values())]

@@ -65,9 +65,12 @@ def test_no_interval_for_few_patients_or_different_ones():
     assert points_of([run("x", 5, 0), run("x", 5, 1, patients=11)])[0].ci95 is None
 
 
-def test_the_table_has_a_row_a_number_and_dashes_where_nothing_was_run():
-    shown = table(points_of([*RUNS[:-1], run("tuned", 20, 0)]))
-    assert [row[0] for row in shown.rows] == ["5", "10", "20"]
-    assert shown.rows[2][1:4] == ["–", "–", "–"]
-    assert len(shown.headers) == len(shown.rows[0]) == 7
-    assert as_json(points_of(RUNS))[0]["seeds"].keys() == {"0", "1"}
+def test_the_table_has_a_row_a_point():
+    points = points_of([*RUNS, run("few", 20, 0, patients=7)])
+    shown = table(points)
+    assert [row[:2] for row in shown.rows] == [[point.arm, str(point.labelled)] for point in points]
+    low, high = points[0].ci95
+    seeds = ", ".join(f"{points[0].seeds[seed]:.3f}" for seed in (0, 1))
+    assert shown.rows[0][2:] == [f"{points[0].mean:.3f}", f"{low:.3f}–{high:.3f}", seeds]
+    assert shown.rows[-1][3] == "–"
+    assert as_json(points)[0]["seeds"].keys() == {"0", "1"}
