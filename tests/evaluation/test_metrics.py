@@ -1,7 +1,9 @@
 """What a case's metrics are where masks are empty, tiny or everything, and that they are put together rightly."""
 
+import time
 from dataclasses import replace
 from math import nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +133,28 @@ def test_a_single_slice_is_measured_as_a_picture(axis):
     flat = measure_case(*slices, [(1,)], spacing=(1.5, 0.5), voxel_size=1.0, settings=ALL)
     deep = [np.expand_dims(mask, axis) for mask in slices]
     assert measure_case(*deep, [(1,)], spacing=spacing, voxel_size=1.0, settings=ALL) == flat
+
+
+def test_the_nuclei_against_themselves_shifted_by_a_pixel(real_data):
+    """No place of either outline moves by more than a pixel, but where the picture's frame cuts it; all in 20 s."""
+    from PIL import Image
+
+    started = time.perf_counter()
+    for path in sorted((real_data / "nuclei" / "masks").iterdir()):
+        mask = (np.asarray(Image.open(path).convert("L")) > 0).astype(np.uint8)
+        mask[-1] = 0
+        moved = np.roll(mask, 1, axis=0)
+        (found,) = measure_case(moved, mask, [(1,)], spacing=(1.0, 1.0), voxel_size=1.0, settings=ALL)
+        assert found["nsd"] == 1
+        assert 0 < found["assd"] < found["hd95"] <= 1
+        assert found["volume_difference"] == 0
+        assert found["lesion_sensitivity"] == found["lesion_precision"] == found["lesion_f1"] > 0.9
+        assert 0 < found["dice"] < 1
+        assert 0 < found["cldice"] <= 1
+    assert time.perf_counter() - started < 20
+
+
+def test_the_documentation_names_all_metrics_and_presets():
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text("utf-8")
+    assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == list(METRICS)
+    assert all(f"`{name}`" in text for name in PRESETS)
