@@ -43,7 +43,7 @@ class Lesions:
     spacing: Spacing
     counted: Mask  # (1 + L,): whether a lesion counts
     n_parts: int
-    pairs: tuple[Counts, Counts]  # lesions and parts, (N,) each: all that belong together
+    pairs: tuple[Counts, Counts]  # lesions, ascending, and parts, (N,) each: all that belong together
 
     @property
     def hits(self) -> Mask:
@@ -139,14 +139,14 @@ def distance_of_each(lesions: Lesions, kind: Kind) -> Iterator[float]:
     true, found = find_objects(lesions.true), find_objects(lesions.found)
     lesion, part = lesions.pairs
     for number in np.unique(lesion[lesions.hits]):
-        own = part[lesion == number]
+        own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
         box = around([true[number - 1], *(found[part - 1] for part in own)])
         prediction, truth = np.isin(lesions.found[box], own), lesions.true[box] == number
         yield hd95(surface_distances(prediction, truth, lesions.spacing, kind))
 
 
 def shared(zones: Labels, found: Labels) -> tuple[Counts, Counts]:
-    """Return the zones and the parts, (N,) each, of all pairs of them that share a voxel."""
+    """Return the zones, ascending, and the parts, (N,) each, of all pairs of them that share a voxel."""
     both = (zones > 0) & (found > 0)
     n = int(found.max(initial=0)) + 1
     pairs = np.unique(zones[both].astype(np.int64) * n + found[both])

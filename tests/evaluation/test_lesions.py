@@ -113,3 +113,9 @@ def test_thousands_of_parts_need_no_table_of_all_pairs():
     lesions = match(truth, truth, (1.0, 1.0), RULES["overlap"])
     assert lesions.n_true == lesions.n_right == 90_000
     assert lesion_dice(lesions) == 1
+
+
+def test_lesion_hd95_of_many_lesions():
+    truth = np.zeros((200, 200), bool)
+    truth[::4, ::4] = True
+    assert lesion_hd95(match(np.roll(truth, 1, 0) | truth, truth, (1.0, 3.0), RULES["overlap"]), None) == 1
