@@ -111,7 +111,7 @@ class Display(Callback):
         """Draw the state of now."""
         if self.losses:
             self.loss = torch.stack(self.losses).mean().item()
-        lines = [self.position(trainer), self.step(trainer), *self.scores()]
+        lines = [self.position(trainer), self.pace(trainer), self.learning(trainer), *self.scores()]
         texts = [Text(DOT.join(parts), no_wrap=True, overflow="ellipsis") for parts in lines]
         self.live.update(Group(self.bar(), *texts), refresh=True)
         self.drawn_at = time.monotonic()
@@ -131,26 +131,30 @@ class Display(Callback):
 
     def position(self, trainer: Trainer) -> list[str]:
         """Epoch, step, time used."""
-        progress = self.progress
-        most = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        progress, most = self.progress, max(0, trainer.max_epochs or 0)
         epochs = f" of {most}" if most else ""
         steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
         limit = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
-        epoch = min(trainer.current_epoch + 1, most or trainer.current_epoch + 1)  # it is one too many at the end
-        return [f"epoch {epoch}{epochs}", f"step {trainer.global_step:,}{steps}", clock(progress.seconds) + limit]
+        used = clock(progress.seconds) + limit
+        return [f"epoch {epoch_of(trainer)}{epochs}", f"step {trainer.global_step:,}{steps}", used]
 
-    def step(self, trainer: Trainer) -> list[str]:
-        """What steps cost and do: of this epoch, the loss of the last one beside."""
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        before = f" (last epoch {float(self.epochs.rows[-1]['train_loss']):.4f})" if self.epochs.rows else ""
-        parts = [f"loss {written(self.loss)}{before}", f"learning rate {rate:.1e}"]
-        if not isnan(self.gauges.step_seconds):
-            parts.append(f"{self.gauges.step_seconds:.2g} s a step, {self.gauges.data_share:.0%} waiting for data")
-        return parts
+    def pace(self, trainer: Trainer) -> list[str]:
+        """What a step costs, and the learning rate."""
+        rate = f"learning rate {trainer.optimizers[0].param_groups[0]['lr']:.1e}"
+        if isnan(self.gauges.step_seconds):
+            return [rate]
+        return [f"{self.gauges.step_seconds:.2g} s a step, {self.gauges.data_share:.0%} waiting for data", rate]
+
+    def learning(self, trainer: Trainer) -> list[str]:
+        """This epoch's loss so far, beside that of the epoch before, and the norm of the gradient in that one."""
+        before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch_of(trainer)]
+        was = f" (epoch before: {float(before[-1]['train_loss']):.4f})" if before else ""
+        norm = [] if isnan(self.gauges.norm) else [f"gradient norm {self.gauges.norm:.2g}"]
+        return [f"loss {written(self.loss)}{was}", *norm]
 
     def scores(self) -> list[list[str]]:
         """The Dice of the latest validation, and the best so far."""
-        rows = [row for row in self.epochs.rows if row.get("val_dice")]
+        rows = [row for row in self.epochs.rows if row.get("val_dice") not in (None, "")]
         if not rows or self.selection.best is None:
             return [["no validation yet"]]
         latest = rows[-1]
@@ -159,6 +163,12 @@ class Display(Callback):
         dice = f"validation Dice {float(latest['val_dice']):.4f} (epoch {latest['epoch']})"
         smoothed = f"smoothed {float(latest['val_dice_smoothed']):.4f}"
         return [[dice, smoothed, best], *class_lines(classes, self.console.width)]
+
+
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
+    epoch = trainer.current_epoch + 1
+    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
 
 
 def is_no_epoch(record: logging.LogRecord) -> bool:
@@ -172,6 +182,8 @@ def class_lines(scores: Mapping[str, float], width: int) -> list[list[str]]:
     if cell_len(DOT.join(shown.values())) <= width:
         return [list(shown.values())] if len(shown) > 1 else []
     ranked = sorted((name for name in scores if not isnan(scores[name])), key=lambda name: scores[name])
+    if not ranked:
+        return []
     half = (len(ranked) + 1) // 2
     worst, best = ranked[:half], reversed(ranked[half:])
     return [

@@ -1,5 +1,6 @@
 """Pictures of validation cases in TensorBoard: the same few every time, and the worst of each validation."""
 
+import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SHOWN = 3
 """Cases that are drawn every time."""
 DRAWN = 50
 """Validations of a run that are drawn at most, evenly over its progress: some 20 MB in all."""
+SHARE = 0.01
+"""Share of a run's time that drawing may take; the first and the last validation are always drawn."""
 SIDE = 256
 """Longest side of a slice, in pixels."""
 
@@ -36,11 +39,10 @@ Indices = NDArray[np.uint8]
 
 @dataclass
 class Worst:
-    """The worst case so far: its place among the validation cases, its Dice, its mask or the picture of it."""
+    """The worst case so far: its place among the validation cases, its Dice, and a picture where one is due."""
 
     index: int
     score: float
-    predicted: Indices | None
     picture: Image.Image | None = None
 
 
@@ -55,13 +57,18 @@ class Pictures(Callback):
         self.chosen: list[int] = []
         self.drawn = -1  # of DRAWN parts of the run the latest that was drawn in
         self.is_due = False
+        self.seconds = 0.0  # spent on drawing
         self.pictures: dict[int, Image.Image] = {}
         self.worst: Worst | None = None
+        self.worst_mask: Indices = np.zeros(0, np.uint8)
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Settle whether this validation is drawn, and of the first one which cases are."""
         part = int(DRAWN * self.progress.current)
-        self.is_due, self.drawn = part > self.drawn, part
+        is_cheap = self.seconds <= SHARE * self.progress.seconds or part == DRAWN
+        is_due = bool(writers(trainer)) and part > self.drawn and is_cheap
+        self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
+        self.drawn = part if self.is_due else self.drawn
         self.pictures, self.worst = {}, None
         self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
 
@@ -79,24 +86,26 @@ class Pictures(Callback):
         score = mean_dice(module.case_counts[index])  # type: ignore[index,arg-type]
         if self.is_due and index in self.chosen:
             self.pictures[index] = self.draw(trainer, index, predicted, score)
-        if self.worst is None or score < self.worst.score:
-            self.worst = None if isnan(score) else Worst(index, score, predicted)
+        if not isnan(score) and (self.worst is None or score < self.worst.score):
+            self.worst, self.worst_mask = Worst(index, score), predicted
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Gather the pictures of all processes and write them."""
-        if self.worst and self.worst.predicted is not None and self.is_due:
-            self.worst.picture = self.draw(trainer, self.worst.index, self.worst.predicted, self.worst.score)
-        if self.worst:
-            self.worst.predicted = None  # not to be sent
+        if self.is_due and self.worst:
+            index, score = self.worst.index, self.worst.score
+            self.worst.picture = self.pictures.get(index) or self.draw(trainer, index, self.worst_mask, score)
         pictures, worst = gather(self.pictures), gather({trainer.global_rank: self.worst})
-        found = [each for each in worst.values() if each]
+        began = time.perf_counter()
         if trainer.is_global_zero:
-            self.write(trainer, pictures, min(found, key=lambda each: each.score) if found else None)
+            self.write(trainer, pictures, min(filter(None, worst.values()), key=lambda each: each.score, default=None))
+        self.seconds += time.perf_counter() - began
 
     def draw(self, trainer: Trainer, index: int, predicted: Indices, score: float) -> Image.Image:
         """Draw a case with its name and its mean Dice."""
-        written = "no Dice: nothing there, nothing found" if isnan(score) else f"Dice {score:.4f}"
+        began = time.perf_counter()
         picture = drawn(load(files_of(trainer)[index]), predicted, self.label_map)
+        self.seconds += time.perf_counter() - began
+        written = "no Dice: nothing there, nothing found" if isnan(score) else f"Dice {score:.4f}"
         return captioned(picture, f"{self.names[index]}: {written}")
 
     def write(self, trainer: Trainer, pictures: dict[int, Image.Image], worst: Worst | None) -> None:

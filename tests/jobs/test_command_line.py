@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medseg import cli
 from medseg.build import CONF
@@ -76,12 +77,16 @@ def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
 
 
 def test_two_processes_share_a_training(small_run, tmp_path):
-    arguments = ["train", "run_dir=run (2)", "model.depth=2", "model.base_channels=4", "trainer.devices=2", *small_run]
+    drawn = ["logger=tensorboard", *(setting for setting in small_run if setting != "logger=none")]
+    arguments = ["train", "run_dir=run (2)", "model.depth=2", "model.base_channels=4", "trainer.devices=2", *drawn]
     done = subprocess.run([sys.executable, "-m", "medseg", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run (2)" / "result.json").read_text())["status"] == "done"
     assert done.stderr.count("epoch 1 ·") == 1  # one process speaks
     assert len((tmp_path / "run (2)" / "metrics.csv").read_text().splitlines()) == 2
+    validated = json.loads((tmp_path / "run (2)" / "splits.json").read_text())["val"]  # by turns, so by both
+    events = EventAccumulator(str(tmp_path / "run (2)" / "tensorboard")).Reload()
+    assert events.Tags()["images"] == [*(f"cases/{name}" for name in validated), "worst case"]
     resume = ["train", "resume=run (2)", "trainer.max_epochs=2"]
     done = subprocess.run([sys.executable, "-m", "medseg", *resume], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -69,3 +69,23 @@ def test_validations_stay_below_their_share():
     assert not progress.is_validation_worth_it(0.1)
     clock.now += 1
     assert progress.is_validation_worth_it(0.1)
+
+
+def test_the_time_left_is_by_the_pace_or_by_the_limit_whatever_ends_first():
+    clock = Clock()
+    progress = Progress(max_steps=100, max_seconds=None, clock=clock)
+    progress.start()
+    assert progress.seconds_left is None
+    clock.now += 50
+    progress.step = 20
+    assert progress.seconds_left == pytest.approx(80 * 2.5)
+    progress.max_seconds = 120
+    assert progress.seconds_left == pytest.approx(70)
+    clock.now += 100
+    assert progress.seconds_left == 0
+
+
+def test_with_a_limit_alone_the_time_left_is_known_from_the_start():
+    progress = Progress(max_steps=float("inf"), max_seconds=60, clock=Clock())
+    progress.start()
+    assert progress.seconds_left == 60

@@ -49,3 +49,8 @@ def test_a_resumed_run_chooses_as_an_uninterrupted_one():
     resumed.add(4, 0.1)
     assert resumed == after(0.5, 0.9, 0.7, 0.1)
     assert not resumed.is_best
+
+
+def test_the_best_score_is_that_of_the_chosen_weights():
+    assert np.isnan(after().best_score)
+    assert after(0.5, 0.9, 0.5, 0.6, 0.8, 0.8, 0.7).best_score == 0.7
