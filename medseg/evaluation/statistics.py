@@ -1,6 +1,6 @@
 """Statistics of a metric over cases, with an interval over patients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,35 @@ def confidence_interval(values: Values, groups: NDArray[Any], *, seed: int = 0) 
     if np.allclose(sums / sizes, mean, rtol=1e-9):  # nothing varies: BCa would divide zero by zero
         return [mean, mean]
     return bca(_pooled_mean, (sums, sizes), seed)
+
+
+def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, seed: int = 0) -> list[float] | None:
+    """Return the 95 % bootstrap interval of the mean over classes of their means, as ``confidence_interval`` does.
+
+    Each class has values (N,), of which NaN are left out, and the group of each. A group is drawn with all its classes.
+    """
+    names = np.unique(np.concatenate([groups[~np.isnan(values)] for values, groups in classes] or [np.zeros(0)]))
+    if len(names) < MIN_GROUPS:
+        return None
+    sums, sizes = (np.zeros((len(names), len(classes))) for _ in range(2))
+    for place, (values, groups) in enumerate(classes):
+        defined = ~np.isnan(values)
+        member = np.searchsorted(names, groups[defined])
+        np.add.at(sums[:, place], member, values[defined])
+        np.add.at(sizes[:, place], member, 1)
+
+    def mean_of(drawn: NDArray[np.int64], axis: int = -1) -> Values:
+        times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn.reshape(-1, drawn.shape[-1])])
+        counts = times @ sizes
+        means = np.divide(times @ sums, counts, out=np.zeros_like(counts), where=counts > 0)
+        means = means.sum(axis=1) / np.maximum(1, (counts > 0).sum(axis=1))
+        return means.reshape(drawn.shape[:-1])
+
+    every = np.arange(len(names))
+    left_out = mean_of(np.stack([np.delete(every, place) for place in every]))
+    if np.allclose(left_out, left_out[0], rtol=1e-9):
+        return [float(left_out[0])] * 2
+    return bca(mean_of, (every,), seed)
 
 
 def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: int) -> list[float]:

@@ -5,10 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medseg.evaluation.metrics import Settings, is_distance
 from medseg.evaluation.rows import Row
-from medseg.evaluation.statistics import statistics
+from medseg.evaluation.statistics import interval_of_class_means, statistics
 
 Summary = dict[str, Any]
 
@@ -22,11 +23,13 @@ def summarise(
     *,
     subset: str,
     strata: Sequence[str] = (),
+    problems: Sequence[str] = (),
 ) -> Summary:
     """Return statistics over the cases for each class or region, and their means; undefined values are None.
 
     ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
-    a defined value left out. ``strata`` are columns of the data set's table, each of whose values gets the same apart.
+    a defined value left out. ``strata`` are columns of the data set's table, each of whose values gets the same apart,
+    ``problems`` the cases that could not be scored, each with the reason.
     """
     return {
         "format": FORMAT,
@@ -35,6 +38,7 @@ def summarise(
         "settings": {**asdict(settings), "names": list(settings.names)},
         **_of_rows(rows, names, settings),
         "strata": {column: _by_value(rows, column, names, settings) for column in strata},
+        "problems": list(problems),
     }
 
 
@@ -46,7 +50,13 @@ def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> S
         "n_cases": len({row["case"] for row in rows}),
         "classes": classes,
         "mean": {metric: float(np.mean(values)) if values else None for metric, values in means.items()},
+        "mean_ci95": interval_of_class_means([_dice(rows, name) for name in names]),
     }
+
+
+def _dice(rows: Sequence[Row], name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    own = [row for row in rows if row["class"] == name]
+    return np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])
 
 
 def _by_value(rows: Sequence[Row], column: str, names: Sequence[str], settings: Settings) -> dict[str, Summary]:

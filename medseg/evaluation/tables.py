@@ -45,10 +45,12 @@ def overview(summary: Summary) -> TextTable:
         for name, found in summary["classes"].items()
     ]
     means = summary["mean"]
-    mean = ["mean", number(means[main], main), "", "", *(number(means[name], name) for name in also), "", ""]
+    between = interval(summary["mean_ci95"], main)
+    mean = ["mean", number(means[main], main), "", between, *(number(means[name], name) for name in also), "", ""]
     cases = f"{summary['n_cases']} case{'s' if summary['n_cases'] != 1 else ''}"
     title = f"{summary['subset']}: {cases}"
-    return TextTable(title, [*headers, "n", "undefined"], [*rows, mean], list(_absences(summary)))
+    problems = [f"{len(summary['problems'])} further case(s) could not be scored"] if summary["problems"] else []
+    return TextTable(title, [*headers, "n", "undefined"], [*rows, mean], [*problems, *_absences(summary)])
 
 
 def statistics_table(summary: Summary, metric: str) -> TextTable:
@@ -62,12 +64,13 @@ def statistics_table(summary: Summary, metric: str) -> TextTable:
             [
                 name,
                 *middle,
-                _range((of["q1"], of["q3"]), metric),
-                _range(of["ci95"], metric),
+                interval((of["q1"], of["q3"]), metric),
+                interval(of["ci95"], metric),
                 *map(str, (of["n"], of["n_undefined"], of["n_missed"])),
             ]
         )
-    mean = ["mean", number(summary["mean"][metric], metric), *[""] * 7]
+    between = interval(summary["mean_ci95"], metric) if metric == "dice" else ""
+    mean = ["mean", number(summary["mean"][metric], metric), *[""] * 3, between, *[""] * 3]
     return TextTable(titled(metric, summary["unit"]), headers, [*rows, mean])
 
 
@@ -85,6 +88,13 @@ def number(value: float | None, metric: str) -> str:
     return f"{value:.{ {'': 3, 'mm': 2, '%': 1}[unit] }f}"
 
 
+def interval(bounds: Sequence[float | None] | None, metric: str) -> str:
+    """Write the lower and the upper bound of a metric."""
+    if bounds is None or None in bounds:
+        return NONE
+    return "–".join(number(bound, metric) for bound in bounds)
+
+
 def titled(metric: str, unit: str) -> str:
     """Return a metric's title with its unit; of pictures (``unit`` "px") lengths and areas are in pixels."""
     own = METRICS[metric].unit
@@ -94,7 +104,7 @@ def titled(metric: str, unit: str) -> str:
 
 def _described(found: dict[str, Any], metric: str) -> list[str]:
     of = found[metric]
-    return [_mean_std(of, metric), number(of["median"], metric), _range(of["ci95"], metric)]
+    return [_mean_std(of, metric), number(of["median"], metric), interval(of["ci95"], metric)]
 
 
 def _mean_std(of: dict[str, Any], metric: str) -> str:
@@ -103,12 +113,6 @@ def _mean_std(of: dict[str, Any], metric: str) -> str:
 
 def _numbers(of: dict[str, Any]) -> list[str]:
     return [str(of["n"]), str(of["n_undefined"])]
-
-
-def _range(bounds: Sequence[float | None] | None, metric: str) -> str:
-    if bounds is None or None in bounds:
-        return NONE
-    return "–".join(number(bound, metric) for bound in bounds)
 
 
 def _families(summary: Summary) -> Iterator[TextTable]:

@@ -21,7 +21,7 @@ from medseg.io.splits import read_split
 from medseg.jobs.candidates import Candidate, from_folder, from_predictor, model_candidates, with_own_names
 from medseg.jobs.compare import compare_reports
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
-from medseg.jobs.scoring import Wanted, evaluate_cases
+from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.tune import tune, undo
 
 log = logging.getLogger(__name__)
@@ -59,10 +59,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
         else:
             metrics = settings_of(settings["metrics"])
-            wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"])
+            runs = ({"training": trained_in} if trained_in else {}) | {"evaluation": run_dir}
+            wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
             lost = dataset.problems if subset == "all" else ()
             result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
-        log.info("run directory: %s", run_dir)
+        tell_places(run_dir)
     return result
 
 

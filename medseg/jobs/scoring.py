@@ -2,9 +2,9 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from medseg.errors import MedsegError, listing, nearest
+from medseg.evaluation.html_report import html_report
 from medseg.evaluation.metrics import Settings, measure_case
 from medseg.evaluation.overlap import counts
 from medseg.evaluation.overlays import overlay
@@ -20,7 +21,7 @@ from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import Row, case_rows
 from medseg.evaluation.summary import Summary, summarise
 from medseg.evaluation.tables import tables_of
-from medseg.io.atomic import replacing
+from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Case, Scan
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.jobs.candidates import Segment
@@ -29,18 +30,22 @@ from medseg.preprocessing.parallel import cores
 
 log = logging.getLogger(__name__)
 
+REPORT = "report.html"
+
 
 @dataclass(frozen=True)
 class Wanted:
     """What a report is to hold.
 
-    ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn.
+    ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn,
+    ``runs`` the run directories that are told of: "training", "evaluation".
     """
 
     metrics: Settings
     subset: str
     strata: Sequence[str] = ()
     examples: int = 3
+    runs: Mapping[str, Path] = field(default_factory=dict)
 
 
 def evaluate_cases(
@@ -68,12 +73,21 @@ def evaluate_cases(
         log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
-    summary = summarise(rows, list(label_map.reported), wanted.metrics, subset=wanted.subset, strata=wanted.strata)
+    names, subset, strata = list(label_map.reported), wanted.subset, wanted.strata
+    summary = summarise(rows, names, wanted.metrics, subset=subset, strata=strata, problems=problems)
     draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
     write_report(folder, rows, summary)
+    write_text(folder / REPORT, html_report(folder, wanted.runs))
     for table in tables_of(summary):
         Console().print(for_terminal(table))
     return summary, problems
+
+
+def tell_places(run_dir: Path) -> None:
+    """Log where a run's files are, its reports last."""
+    log.info("run directory: %s", run_dir)
+    for path in sorted(run_dir.rglob(REPORT)):
+        log.info("report: %s", path)
 
 
 def scored(

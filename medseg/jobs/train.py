@@ -28,7 +28,7 @@ from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
-from medseg.jobs.scoring import Wanted, evaluate_cases
+from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.terminal import on_terminal, watched
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
@@ -96,7 +96,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         result |= test(this, result["score"])
         scores = {"test/dice": result["score"]} if this.split.test else {}
         end_session(trainer.loggers, scores, trainer.global_step)
-        log.info("run directory: %s", this.directory)
+        tell_places(this.directory)
     return result
 
 
@@ -294,7 +294,7 @@ def test(run: Run, score: float | None) -> dict[str, Any]:
     predictor = Predictor.load(run.directory, device=device, trust=[*targets(run.settings["model"])])
     folder = run.directory / "test"
     node = run.settings.get("metrics") or yaml.safe_load(METRICS.read_text("utf-8"))  # of a run older than the key
-    wanted = Wanted(settings_of(node), "test", node["strata"])
+    wanted = Wanted(settings_of(node), "test", node["strata"], runs={"training": run.directory})
     candidate = from_predictor(run.directory.name, predictor)
     summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, wanted)
     return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}

@@ -1,0 +1,90 @@
+"""What a report tells of the run: its data, split, config and environment, from the files of its run directory."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.evaluation.page import folded, preformatted, table, terms
+from medseg.evaluation.tables import NONE, TextTable
+
+PARTS = ("train", "val", "test")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of a run; one that is not there is empty."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a run's ``config.yaml``; one that is not there is empty."""
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def training_data(run: Path) -> list[str]:
+    """Return what the training scans are like, in the words of ``medseg.inference.unlike``, and the plan made of it."""
+    ranges = read_json(run / "training_data.json")
+    rows = [[name, *(f"{value:.4g}" for value in values)] for name, values in ranges.items()]
+    headers = ["of the training cases", "lowest", "highest", "familiar from", "familiar to"]
+    plan = read_json(run / "plan.json")
+    told = {
+        key.replace("_", " "): written(value)
+        for part in ("preprocessing", "plan")
+        for key, value in plan.get(part, {}).items()
+    }
+    return [
+        *([table(TextTable("Fingerprint", headers, rows))] if rows else []),
+        *([folded("The plan made of the data", terms(told))] if told else []),
+    ]
+
+
+def split(run: Path) -> list[str]:
+    """Return the sizes of the parts of a split, and which cases they hold."""
+    found = read_json(run / "splits.json")
+    if not found:
+        return []
+    rows = [[part, str(len(found.get(part, [])))] for part in PARTS]
+    named = (
+        folded(f"The cases of {part}", preformatted("\n".join(found[part]), part)) for part in PARTS if found.get(part)
+    )
+    return [table(TextTable(f"Split, seed {found.get('seed', NONE)}", ["part", "cases"], rows)), *named]
+
+
+def configs(runs: Mapping[str, Path]) -> list[str]:
+    """Return the config of each run as YAML."""
+    found = {name: run / "config.yaml" for name, run in runs.items()}
+    return [
+        folded(f"config.yaml of the {name}", preformatted(path.read_text(encoding="utf-8"), f"config of the {name}"))
+        for name, path in found.items()
+        if path.is_file()
+    ]
+
+
+def environments(runs: Mapping[str, Path]) -> list[str]:
+    """Return how each run was called, on what, and how it ended."""
+    return [part for name, run in runs.items() for part in _environment(name, run)]
+
+
+def written(value: Any) -> str:
+    """Write a value of a config in a line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {written(part)}" for key, part in value.items())
+    if isinstance(value, list):
+        joint = " × " if value and all(isinstance(part, int | float) for part in value) else ", "
+        return joint.join(map(written, value)) or NONE
+    return NONE if value is None else str(value)
+
+
+def _environment(name: str, run: Path) -> Iterator[str]:
+    found, result = read_json(run / "environment.json"), read_json(run / "result.json")
+    if not found:
+        return
+    told = {"command": "medseg " + shlex.join(found.pop("arguments", []))}
+    told |= {key: written(value) for key, value in found.items() if key != "versions"}
+    told |= {"versions": written(found["versions"])} if "versions" in found else {}
+    told |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
+    yield f"<h3>{name.capitalize()}</h3>"
+    yield terms(told)
