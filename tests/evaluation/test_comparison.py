@@ -23,17 +23,10 @@ from medseg.evaluation.comparison import (
     signed_rank,
     smallest_p,
 )
-from medseg.evaluation.metrics import METRICS, Metric
 from medseg.evaluation.pairing import Paired, pair
 from medseg.evaluation.report import Report
 
 SETTINGS = {"nsd_mm": 1.0, "surface": "elements", "lesions": "overlap", "missed_mm": None}
-
-
-@pytest.fixture(autouse=True)
-def a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, unit in (("hd95", "mm"), ("nsd", "")):
-        monkeypatch.setitem(METRICS, name, Metric(name, unit, "lower" if unit else "higher", ""))
 
 
 def row(case: str, dice: float, name: str = "lesion", group: str = "", true: float = 9, found: int = 9, **more: object):
