@@ -23,7 +23,8 @@ DECIMALS = 12
 """Differences smaller than rounding noise are ties."""
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "ranks and means disagree"
-NOT_SHOWN, TOO_FEW = "no difference shown", "too few patients"
+NOT_SHOWN, TOO_FEW = "not shown", "too few patients"
+"""Verdicts. None says "equal": that no difference is shown does not mean that there is none."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The files of a comparison: numbers in full as JSON and CSV, tables as Markdown."""
+"""The files of a comparison: numbers in full as JSON and CSV, tables as Markdown, a page to look at."""
 
 import csv
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.comparison import Comparison
+from medseg.evaluation.comparison_page import comparison_page
 from medseg.evaluation.comparison_tables import RULES, Result, all_tables
 from medseg.evaluation.renderings import as_markdown
 from medseg.io.atomic import write_json, write_text
@@ -16,7 +17,7 @@ FORMAT = 1
 
 
 def write_comparison(folder: Path, result: Result, reports: Sequence[Path]) -> None:
-    """Write ``comparison.json``, ``comparison.csv`` and ``comparison.md``, each whole or not at all.
+    """Write ``comparison.json``, ``.csv``, ``.md`` and ``.html``, each whole or not at all.
 
     Raises MedsegError where the folder cannot be written.
     """
@@ -25,6 +26,7 @@ def write_comparison(folder: Path, result: Result, reports: Sequence[Path]) -> N
     rules = "\n".join(f"* {rule}" for rule in RULES)
     tables = "\n".join(map(as_markdown, all_tables(result)))
     write_text(folder / "comparison.md", f"## Comparison\n\n{tables}\n### Rules\n\n{rules}\n")
+    write_text(folder / "comparison.html", comparison_page(result, reports))
 
 
 def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:

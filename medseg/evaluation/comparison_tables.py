@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medseg.evaluation.comparison import LEVEL, MIN_PATIENTS, NOT_SHOWN, TOO_FEW, Comparison, smallest_p
+from medseg.evaluation.comparison import LEVEL, MIN_PATIENTS, NOT_SHOWN, Comparison, smallest_p
 from medseg.evaluation.metrics import METRICS
 from medseg.evaluation.pairing import Paired
 from medseg.evaluation.ranking import RESAMPLES, Ranked, Ranking
 from medseg.evaluation.statistics import MIN_GROUPS
 from medseg.evaluation.tables import NONE, TextTable, number, titled
 
-HEADERS = ("first", "second", "difference", "95 % interval", "p (Holm)", "verdict")
+HEADERS = ("first", "second", "first − second", "interval", "p", "verdict on first")
 RULES = (
     "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
     "over cases.",
@@ -19,7 +19,7 @@ RULES = (
     "A distance that was missed, since one mask is empty, is the worst in the test, and left out of means, difference "
     "and interval; its number stands in brackets.",
     "p: Wilcoxon's signed-rank test of the patients' differences, zeros by Pratt, adjusted by Holm for all comparisons "
-    "of this page. That no difference is shown does not mean that there is none.",
+    "of this page.",
 )
 
 
@@ -70,7 +70,7 @@ def all_tables(result: Result) -> Iterator[TextTable]:
 def ranking_table(result: Result) -> TextTable:
     """The runs from the best mean Dice to the worst, and how firm that is."""
     ranking = result.ranking
-    headers = ("run", "rank", "mean", "95 % interval", "mean rank", "95 % of ranks", "first in", "alike")
+    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "alike")
     patients, cases = _many(ranking.n_patients, "patient"), _many(len(result.paired.cases), "case")
     title = f"ranking by {METRICS[ranking.metric].title}{_over(result.overall)}: {cases}, {patients}"
     return TextTable(title, headers, [_ranked(one, ranking.metric) for one in ranking.runs], list(sentences(result)))
@@ -91,17 +91,22 @@ def by_pair(result: Result, metric: str, name: str | None) -> TextTable:
 def sentences(result: Result) -> Iterator[str]:
     """What the ranking means, in words."""
     ranking = result.ranking
+    if ranking.n_patients >= MIN_GROUPS:
+        yield (
+            f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} draws of "
+            "the patients."
+        )
     for tie in ranking.ties:
         yield f"Not told apart: {_joined(tie)}. Their order may be chance."
     if len(ranking.runs) > 2 and ranking.tau is not None and ranking.tau_interval is not None:
         low, high = ranking.tau_interval
         yield (
-            f"In {RESAMPLES} draws of the patients the ranking agrees with this one by Kendall's τ = {ranking.tau:.2f} "
-            f"(95 % of them {low:.2f} to {high:.2f})."
+            f"The rankings of the draws agree with this one by Kendall's τ = {ranking.tau:.2f} on average (95 % of "
+            f"them {low:.2f} to {high:.2f})."
         )
     n_tested = sum(one.p is not None for one in result.comparisons)
     if n_tested:
-        fewer = ": fewer show smaller differences, as metrics.names=dice" if len(result.paired.values) > 1 else ""
+        fewer = ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
         yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
     yield from too_few(result.ranking.n_patients, n_tested)
     yield from (f"{note}." for note in result.paired.notes)
@@ -141,22 +146,21 @@ def signed(value: float | None, metric: str) -> str:
 
 def _table(title: str, first: str, rows: Sequence[Sequence[str]], runs: Sequence[str] = ()) -> TextTable:
     named = f"first: {runs[0]}; second: {runs[1]}; " if runs else ""
-    return TextTable(title, (first, *HEADERS), rows, [f"{named}difference: first − second"])
+    notes = [f"{named}interval: 95 % of first − second; p: adjusted by Holm"]
+    if any(row[-1] == NOT_SHOWN for row in rows):
+        notes.append("not shown: no difference is shown, which does not mean that there is none")
+    return TextTable(title, (first, *HEADERS), rows, notes)
 
 
 def _row(one: Comparison, label: str) -> list[str]:
     means = one.means or (None, None)
     shown = [number(mean, one.metric) + _missed(n) for mean, n in zip(means, one.missed, strict=True)]
     interval = "…".join(signed(end, one.metric) for end in one.interval) if one.interval else NONE
-    return [label, *shown, signed(one.difference, one.metric), interval, p_value(one.p_holm), _verdict(one)]
+    return [label, *shown, signed(one.difference, one.metric), interval, p_value(one.p_holm), one.verdict]
 
 
 def _missed(n: int) -> str:
     return f" ({n})" if n else ""
-
-
-def _verdict(one: Comparison) -> str:
-    return one.verdict if one.verdict in (NOT_SHOWN, TOO_FEW) or " " in one.verdict else f"first {one.verdict}"
 
 
 def _ranked(one: Ranked, metric: str) -> list[str]:

@@ -15,7 +15,7 @@ from medseg.evaluation.tables import NONE, TextTable
 
 STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
-NUMBER = re.compile(r"[-−+]?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|–.*|\(.*))?|")
+NUMBER = re.compile(r"[-−+<]?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
 """A cell that is a number, also one with a deviation, a range or a remark; or empty."""
 QUALITY = 80
 

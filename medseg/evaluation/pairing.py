@@ -72,8 +72,8 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     unlike = {name: setting for setting, name in _measured_otherwise(reports, chosen)}
     values = {name: _values(tables, classes, cases, name) for name in chosen if name not in unlike}
     lacking = [name for name in metrics if name not in chosen and any(name in report.rows[0] for report in reports)]
-    otherwise = [f"{name} is left out: not in all reports" for name in lacking]
-    otherwise += [f"{name} is left out: measured with another metrics.{unlike[name]}" for name in unlike]
+    otherwise = [f"not in all reports, so left out: {name}" for name in lacking]
+    otherwise += [f"measured with another metrics.{unlike[name]}, so left out: {name}" for name in unlike]
     return Paired(
         tuple(report.name for report in reports),
         tuple(classes),
@@ -95,8 +95,8 @@ def _in_all(reports: Sequence[Report], column: str) -> tuple[list[str], list[str
             f"Evaluate them on the same data: {HOW}"
         )
     left = [name for name in dict.fromkeys(name for names in found for name in names) if name not in common]
-    plural = column + ("es" if column == "class" else "s")
-    return common, [f"{len(left)} {plural} not in all runs are left out: {_few(left)}"] if left else []
+    plural = "" if len(left) == 1 else "es" if column == "class" else "s"
+    return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({_few(left)})"] if left else []
 
 
 def _few(names: Sequence[str], most: int = 5) -> str:

@@ -63,7 +63,7 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
 
     Stability is told from ``MIN_GROUPS`` patients on.
     """
-    scores = _scores(paired.values[metric], paired.patients)  # (R, P)
+    scores = patient_scores(paired, metric)  # (R, P)
     ranks = ranked(scores.mean(axis=1))
     draws = resampled(scores, seed) if scores.shape[1] >= MIN_GROUPS else None
     overall = None if len(paired.classes) > 1 else paired.classes[0]
@@ -141,10 +141,11 @@ def not_told_apart(runs: Sequence[str], comparisons: Sequence[Comparison]) -> li
     return sorted(in_order, key=lambda names: [runs.index(name) for name in names])
 
 
-def _scores(values: Values, patients: NDArray[np.int64]) -> Values:
-    """The patients' means over classes (R, P); a patient without a value in one run counts in none."""
+def patient_scores(paired: Paired, metric: str) -> Values:
+    """Return the patients' means over classes (R, P); a patient without a value in one run counts in none."""
+    values = paired.values[metric]
     use = np.asarray(~np.isnan(values).any(axis=0))  # (C, N)
-    scores = np.array([patient_means(of_run, use, patients) for of_run in values])
+    scores = np.array([patient_means(of_run, use, paired.patients) for of_run in values])
     return scores[:, ~np.isnan(scores[0])]
 
 

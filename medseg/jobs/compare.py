@@ -80,7 +80,7 @@ def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> N
     write_comparison(folder, result, [report.folder for report in reports])
     for table in short_tables(result):
         Console().print(for_terminal(table))
-    log.info("comparison: %s", folder / "comparison.md")
+    log.info("comparison: %s", folder / "comparison.html")
 
 
 def read_reports(paths: Sequence[Path]) -> list[Report]:

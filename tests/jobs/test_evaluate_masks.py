@@ -81,6 +81,10 @@ def test_masks_and_models_side_by_side(tested, masks, evaluated, tmp_path):
     assert folders == sorted(["masks", f"{run.name}-1", f"{run.name}-2"])
     means = {report_of(tmp_path / "eval" / name)["mean"]["dice"] for name in folders}
     assert means == {result["score"]}
+    comparison = json.loads((tmp_path / "eval" / "comparison.json").read_text())
+    assert [run["name"] for run in comparison["runs"]] == [f"{run.name}-1", f"{run.name}-2", "masks"]
+    assert {one["rank"] for one in comparison["ranking"]["runs"]} == {1}
+    assert {one["difference"] for one in comparison["comparisons"] if one["metric"] == "dice"} == {0.0}
 
 
 def test_a_missing_mask_and_one_of_another_size_fail_by_name(tested, masks, evaluated, tmp_path):
