@@ -49,12 +49,3 @@ def voxels_of(parts: NDArray[np.int32], number: int) -> NDArray[np.int64]:
     """Count the voxels (number,) of each component."""
     pieces = np.array_split(parts.ravel(), 1 + parts.size // PART)
     return np.sum([np.bincount(piece, minlength=number + 1) for piece in pieces], axis=0)[1:]
-
-
-def small_ones(truth: NDArray[np.uint8], most: dict[int, int]) -> NDArray[np.bool_]:
-    """Return where (*spatial) components are of at most so many voxels as ``most`` says for their class index."""
-    found = np.zeros(truth.shape, dtype=bool)
-    for index, box, parts, number in parts_of(truth, max(most, default=0) + 1):
-        small = np.append(False, voxels_of(parts, number) <= most.get(index, 0))
-        found[box] |= small[parts]
-    return found

@@ -22,7 +22,8 @@ def robust_z(values: ArrayLike, least_deviation: float = 0.0) -> NDArray[np.floa
     MAD), the factor making it that of a normal distribution (Iglewicz and Hoaglin, "How to Detect and Handle Outliers",
     1993). 0 where it is 0.
     """
-    from_median = np.asarray(values, dtype=float) - np.median(values)
+    found = np.asarray(values, dtype=float)
+    from_median = found - np.median(found)
     deviation = max(1.4826 * float(np.median(np.abs(from_median))), least_deviation)
     return np.asarray(from_median / deviation if deviation else np.zeros_like(from_median))
 

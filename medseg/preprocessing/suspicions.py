@@ -3,19 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.io.grids import TOLERANCE
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.outliers import odd_intensities, odd_sizes
+from medseg.preprocessing.specks import Cases, speck_sizes, specks_of
 
-FEW_PIECES = 3
-"""Components, not counting specks, up to which specks of a class are no part of its nature."""
-PART_OF_USUAL = 1000
-PART_OF_LARGEST = 10
-"""A speck is a speck beside something larger: at most so small a part of the class's largest component."""
 NATURE = 0.05
 """Share of a class outside the body in the median case from which on it is not a slip, but air that is labelled."""
 USUAL = 0.95
@@ -24,65 +19,36 @@ ENOUGH = 20
 ROUNDING = 0.01
 """How far apart in voxels headers may be that were stored in single precision, or as quaternions."""
 
-Cases = Mapping[str, CaseFingerprint]
-
 
 def suspicions(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
     """Return, as warnings, specks, labels outside the body, and cases unlike the others in sizes, values or headers."""
     cases = usable.cases
     if not cases:
         return []
+    most = speck_sizes(cases, len(label_map.names))
     classes = [*enumerate(label_map.names)][1:]
-    found = [finding for index, name in classes for finding in of_class(cases, index, name)]
+    found = [finding for index, name in classes for finding in of_class(cases, index, name, most.get(index, 0))]
     found += [finding for channel in range(usable.channels) for finding in intensities(cases, channel)]
     return [*found, *placements(cases)]
 
 
-def of_class(cases: Cases, index: int, name: str) -> Iterator[Finding]:
-    """Yield what is odd in the masks of one class."""
-    yield from specks(cases, index, name)
+def of_class(cases: Cases, index: int, name: str, speck: int) -> Iterator[Finding]:
+    """Yield what is odd in the masks of one class; ``speck`` are the voxels of its largest speck."""
+    yield from specks(cases, index, name, speck)
     yield from outside(cases, index, name)
     yield from missing(cases, index, name)
     yield from volumes(cases, index, name)
 
 
-def specks(cases: Cases, index: int, name: str) -> Iterator[Finding]:
-    """Yield the cases with specks of a class, unless it is one of many pieces by its nature, as lesions are."""
-    most = speck_size(cases, index)
+def specks(cases: Cases, index: int, name: str, most: int) -> Iterator[Finding]:
+    """Yield the cases with specks of a class, which are of at most so many voxels."""
     rows = {case: specks_of(found, index, most) for case, found in cases.items()}
-    pieces = [np.sum(found.components[:, 0] == index) - len(rows[case]) for case, found in cases.items()]
-    if np.median([number for number in pieces if number] or [0]) > FEW_PIECES:
-        return
     details = {
         case: f"{len(these)}, {'the first ' if len(these) > 1 else ''}at voxel {these[0, 2:].tolist()}"
         for case, these in rows.items()
         if len(these)
     }
-    unit = "voxels" if cases_are_3d(cases) else "pixels"
-    text = f"{name}: specks, components of at most {most} {unit}"
-    yield from about(text, details, "specks")
-
-
-def speck_size(cases: Cases, index: int) -> int:
-    """Return the voxels of the largest speck of a class.
-
-    Two voxels a side, or more where this is less than a thousandth of the class's largest component in the median case;
-    at most four a side.
-    """
-    dims = 3 if cases_are_3d(cases) else 2
-    largest = [sizes[0] for found in cases.values() if len(sizes := sizes_of(found, index))]
-    return int(np.clip(np.median(largest or [0]) / PART_OF_USUAL, 2**dims, 4**dims))
-
-
-def specks_of(found: CaseFingerprint, index: int, most: int) -> NDArray[np.int64]:
-    """Return the rows (n, 2 + d) of a case's components that are specks of a class."""
-    rows = found.components[found.components[:, 0] == index]
-    return rows[rows[:, 1] <= min(most, rows[0, 1] // PART_OF_LARGEST)] if len(rows) else rows
-
-
-def sizes_of(found: CaseFingerprint, index: int) -> NDArray[np.int64]:
-    """Return the voxels (n,) of a class's components in a case, the largest first."""
-    return found.components[found.components[:, 0] == index, 1]
+    yield from about(f"{name}: specks, separate pieces of at most {most} voxels", details, "specks")
 
 
 def outside(cases: Cases, index: int, name: str) -> Iterator[Finding]:
@@ -160,8 +126,3 @@ def about(text: str, details: Mapping[str, str], kind: str) -> Iterator[Finding]
     said: Sequence[str] = [*details.values()] if any(details.values()) else []
     if details:
         yield Finding("warning", text, tuple(details), kind, tuple(said))
-
-
-def cases_are_3d(cases: Cases) -> bool:
-    """Tell volumes from pictures."""
-    return len(next(iter(cases.values())).shape) == 3
