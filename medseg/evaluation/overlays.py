@@ -3,7 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -30,6 +30,10 @@ THINNED = 1 << 23
 """Voxels among which the largest part is looked for; of larger boxes every n-th voxel along each axis is."""
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1300.0)}
 """Hounsfield units shown black and white, of the usual windows."""
+MINI_HEIGHT, MINI_WIDTH = 200, 640
+"""Largest height and width of a small picture."""
+RING = 7
+"""How far a ring is from what it is drawn around."""
 WHITE = (255, 255, 255)
 CANVAS = (28, 28, 28)
 
@@ -68,6 +72,22 @@ def overlay(
     scale = _scale(panels, min(scan.spacing), side)
     legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(truth), names, unknown)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
+
+
+def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = None) -> Image.Image:
+    """Draw the classes over the scan as ``overlay`` does, but small, without a legend.
+
+    ``marked`` (*spatial) are voxels to be seen: the slices go through their largest part, and rings are around them.
+    """
+    marks = np.zeros_like(indices) if marked is None else marked.view(np.uint8)
+    panels = list(_planes(scan, indices, marks)) if scan.unit == "mm" else [_whole(scan, indices, marks)]
+    width = sum(panel.extent[1] for panel in panels)
+    scale = min(MINI_HEIGHT / max(panel.extent[0] for panel in panels), MINI_WIDTH / width)
+    window = _window(panels, scan.unit)
+    images = [_draw(replace(panel, truth=np.zeros_like(panel.truth)), window, scale) for panel in panels]
+    for image, panel in zip(images, panels, strict=True):
+        _ring(image, panel.truth)
+    return _side_by_side(images)
 
 
 def colours(label_map: LabelMap) -> dict[str, Colour]:
@@ -195,6 +215,27 @@ def _letter(image: Image.Image, sides: str) -> None:
     draw = ImageDraw.Draw(image)
     for letter, (x, y, anchor) in zip(sides, places, strict=False):
         draw.text((x, y), letter, WHITE, _font(), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _ring(image: Image.Image, marks: Indices) -> None:
+    """Draw a ring around each connected part of the marks (H, W) of a slice."""
+    from scipy.ndimage import find_objects, label
+
+    down, across = (length / marks.shape[axis] for axis, length in enumerate(image.size[::-1]))
+    draw = ImageDraw.Draw(image)
+    for rows, columns in find_objects(label(marks, np.ones((3, 3)))[0]):
+        box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
+        draw.ellipse([*(edge - RING for edge in box[:2]), *(edge + RING for edge in box[2:])], outline=WHITE, width=2)
+
+
+def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    height = max(image.height for image in images)
+    canvas = Image.new("RGB", (sum(image.width for image in images), height), CANVAS)
+    x = 0
+    for image in images:
+        canvas.paste(image, (x, (height - image.height) // 2))
+        x += image.width
+    return canvas
 
 
 def _legend(

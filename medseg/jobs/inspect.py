@@ -14,20 +14,24 @@ from rich.console import Console
 
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
-from medseg.io.atomic import write_json
+from medseg.io.atomic import write_json, write_text
 from medseg.io.case import Dataset
-from medseg.io.dataset import label_map, open_dataset
+from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, split_as_set
+from medseg.jobs.inspect_page import inspect_page
+from medseg.jobs.inspect_pictures import marks_of, pictures, shown_cases
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.jobs.train import plan_run
 from medseg.preprocessing.cache_folder import dataset_folder
+from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint
-from medseg.preprocessing.overview import overview
+from medseg.preprocessing.overview import case_rows, overview
 from medseg.preprocessing.same_scan import EQUAL, parted, parts_of
-from medseg.preprocessing.survey import Finding, examine
+from medseg.preprocessing.survey import examine
+from medseg.preprocessing.suspicions import suspicions
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +50,34 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
     split, wrong = try_split(settings, dataset)
-    findings += wrong + same_scan_findings(usable, split)
+    findings += suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
+    numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
+    shown = draw(dataset, classes, usable, findings, cache)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     with recorded(run_dir) as result:
-        write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
+        config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
+        write_config(config_path, config | {"run_dir": escape(str(run_dir))})
         write_json(run_dir / "plan.json", plan)
         listed = [asdict(finding) for finding in findings]
         write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
-        show(Console(), settings["dataset"]["name"], numbers, findings, plan)
+        name, saved = settings["dataset"]["name"], config_path.read_text(encoding="utf-8")
+        write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
+        show(Console(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
+        log.info("the same with pictures: %s", page_path)
         result |= outcome(findings, usable)
     return result
+
+
+def draw(
+    dataset: Dataset, classes: LabelMap, usable: Fingerprint, findings: Sequence[Finding], folder: Path
+) -> dict[str, bytes]:
+    """Return small pictures of some cases that can be used, and of those with findings."""
+    chosen = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
+    return pictures(chosen, classes, marks_of(findings, usable, classes), folder, on_terminal)
 
 
 def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
@@ -100,5 +118,6 @@ def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding
         where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
         certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
         if leaks or same.reason != EQUAL:
-            found.append(Finding("warning", f"{certainty}{where if leaks else ''}; {same.reason}", same.cases))
+            text = f"{certainty}{where if leaks else ''}; {same.reason}"
+            found.append(Finding("warning", text, same.cases, "same scan"))
     return found

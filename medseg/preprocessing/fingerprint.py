@@ -10,8 +10,11 @@ from medseg.io.annotation import read_labels
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case
 from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.placement import Placement, placement
 from medseg.preprocessing.coarseness import fidelity
+from medseg.preprocessing.components import components
 from medseg.preprocessing.geometry import whole
+from medseg.preprocessing.outside import labels_outside
 from medseg.preprocessing.preprocessor import differs
 from medseg.preprocessing.same_scan import Acquisition, SameScan, acquisition, same_scans
 from medseg.preprocessing.symmetry import Thumbnail, thumbnail
@@ -28,7 +31,9 @@ class CaseFingerprint:
 
     ``voxels`` counts those of each class. ``fidelity`` tells of pictures what a coarser grid costs (see
     ``coarseness``); it is empty for scans in mm. ``acquisition`` is how the scan was taken, None where its file does
-    not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³.
+    not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³. ``components``
+    are those of all classes (see the module of this name), ``outside`` counts the voxels of each class outside the
+    body, ``placement`` says how far the headers agree.
     """
 
     shape: tuple[int, ...]
@@ -44,6 +49,9 @@ class CaseFingerprint:
     acquisition: Acquisition | None = None
     quantiles: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, len(QUANTILES)), np.float32))
     voxel_volume: float = 1.0
+    components: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    placement: Placement = field(default_factory=Placement)
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,9 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         acquisition=acquisition(scan),
         quantiles=quantiles(scan),
         voxel_volume=scan.voxel_volume,
+        components=components(truth, len(label_map.names)),
+        outside=labels_outside(scan, truth, len(label_map.names)),
+        placement=placement(case, scan),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from medseg.io.case import Case
 from medseg.io.files import exists
 from medseg.io.labels import LabelMap
+from medseg.io.placement import Placement
 from medseg.preprocessing.cache import hash_of, is_there, recipe, save
 from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
 from medseg.preprocessing.parallel import has_logged
@@ -40,6 +41,7 @@ def plain(found: CaseFingerprint) -> dict[str, Any]:
     """Return a fingerprint as plain containers and tensors."""
     values = {field.name: getattr(found, field.name) for field in fields(found)}
     values["acquisition"] = asdict(found.acquisition) if found.acquisition else None
+    values["placement"] = asdict(found.placement)
     return {
         name: torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
         for name, value in values.items()
@@ -52,4 +54,5 @@ def restored(values: dict[str, Any]) -> CaseFingerprint:
         name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in values.items()
     }
     taken = arrays["acquisition"]
-    return CaseFingerprint(**{**arrays, "acquisition": Acquisition(**taken) if taken else None})
+    objects = {"acquisition": Acquisition(**taken) if taken else None, "placement": Placement(**arrays["placement"])}
+    return CaseFingerprint(**{**arrays, **objects})

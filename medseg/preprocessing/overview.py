@@ -9,7 +9,11 @@ from numpy.typing import ArrayLike
 from medseg.io.case import Case, Dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import PARTS, Split
-from medseg.preprocessing.fingerprint import Fingerprint
+from medseg.preprocessing.finding import Finding
+from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
+from medseg.preprocessing.same_scan import parts_of
+from medseg.preprocessing.specks import Cases, sizes_of, speck_size, specks_of
+from medseg.preprocessing.suspicions import size_of
 
 Numbers = dict[str, Any]
 
@@ -36,6 +40,7 @@ def overview(dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: 
         "spacing": spread([case.spacing for case in cases]),
         "channels": channels(dataset, usable),
         "classes": classes(dataset.cases, label_map, usable),
+        "masks": masks(label_map, usable),
     }
 
 
@@ -49,7 +54,8 @@ def spread(values: ArrayLike) -> Numbers:
 def channels(dataset: Dataset, usable: Fingerprint) -> list[Numbers]:
     """Return name, modality and intensities of each channel.
 
-    ``low``, ``median`` and ``high`` are the medians over the cases of the 0.5, 50 and 99.5 percentiles of their voxels.
+    ``low``, ``median`` and ``high`` are the medians over the cases of the 0.5, 50 and 99.5 percentiles of their voxels,
+    ``over_cases`` their minimum, median and maximum over the cases.
     """
     names, modality = dataset.channels or (), dataset.modality or ()
     modality = modality * usable.channels if len(modality) == 1 else modality
@@ -62,6 +68,7 @@ def channels(dataset: Dataset, usable: Fingerprint) -> list[Numbers]:
             "min": float(found[:, place, 0].min()),
             **dict(zip(("low", "median", "high"), middle[place, 1:4].tolist(), strict=True)),
             "max": float(found[:, place, 4].max()),
+            "over_cases": {name: spread(found[:, place, 1 + at]) for at, name in enumerate(("low", "median", "high"))},
         }
         for place in range(usable.channels)
     ]
@@ -88,9 +95,66 @@ def classes(cases: Sequence[Case], label_map: LabelMap, usable: Fingerprint) -> 
 
 def volume(usable: Fingerprint, name: str, places: Sequence[int]) -> float:
     """Return the size of some classes in a case, in ml; in pixels for pictures."""
-    case = usable.cases[name]
-    voxels = int(case.voxels[list(places)].sum())
-    return float(voxels * case.voxel_volume / 1000) if case.unit == "mm" else float(voxels)
+    return sum(size_of(usable.cases[name], place) for place in places)
+
+
+def masks(label_map: LabelMap, usable: Fingerprint) -> dict[str, Numbers]:
+    """Return for each foreground class how its masks are made up: components, specks, and what is outside the body.
+
+    ``speck`` is the number of voxels up to which a component beside larger ones is one.
+    """
+    return {name: mask(usable.cases, index) for index, name in enumerate(label_map.names) if index}
+
+
+def mask(cases: Cases, index: int) -> Numbers:
+    """Return how the masks of one class are made up."""
+    most = speck_size(cases, index)
+    pieces = [len(sizes) for case in cases.values() if len(sizes := sizes_of(case, index))]
+    specks = [len(specks_of(case, index, most)) for case in cases.values()]
+    outside = [int(case.outside[index]) for case in cases.values()]
+    return {
+        "components": spread(pieces) if pieces else None,
+        "speck": most,
+        "specks": {"n": sum(specks), "n_cases": sum(map(bool, specks))},
+        "outside": {"voxels": sum(outside), "n_cases": sum(map(bool, outside))},
+    }
+
+
+def case_rows(
+    dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None, findings: Sequence[Finding]
+) -> list[Numbers]:
+    """Return what is known of each case, in order; without grid and voxels where it cannot be used.
+
+    ``intensities`` (C, 5) are minimum, 0.5, 50 and 99.5 percentile and maximum, ``sizes`` those of each class in ml or
+    pixels.
+    """
+    part_of = parts_of(split)
+    kinds: dict[str, list[str]] = {case.id: [] for case in dataset.cases}
+    for finding in findings:
+        for name in finding.cases:
+            kinds[name] += [finding.kind] if finding.kind not in kinds[name] else []
+    return [
+        {
+            "id": case.id,
+            "group": case.group,
+            "part": part_of.get(case.id),
+            **(described(usable.cases[case.id], label_map) if case.id in usable.cases else {}),
+            "findings": kinds[case.id],
+        }
+        for case in dataset.cases
+    ]
+
+
+def described(case: CaseFingerprint, label_map: LabelMap) -> Numbers:
+    """Return grid, intensities, and sizes and components of the classes of one case."""
+    classes = [*enumerate(label_map.names)][1:]
+    return {
+        "shape": list(case.shape),
+        "spacing": np.round(case.spacing, 6).tolist(),
+        "intensities": case.quantiles.tolist(),
+        "sizes": {name: round(size_of(case, index), 6) for index, name in classes},
+        "components": {name: len(sizes_of(case, index)) for index, name in classes},
+    }
 
 
 def sizes(split: Split, cases: Sequence[Case]) -> dict[str, Numbers]:

@@ -2,10 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -15,26 +13,18 @@ from medseg.io.files import on_disk
 from medseg.io.labels import LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
+from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.noted import noted
 from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
 from medseg.preprocessing.same_scan import EQUAL, warn_of_parted
+from medseg.preprocessing.suspicions import suspicions
 
 log = logging.getLogger(__name__)
 
-MOST = 200  # lines of a message; medseg inspect leaves out none
 COPIES = 4  # times that an image is in memory while it is described
 FAR = 5
 """How many times coarser or finer than the median an axis must be for its spacing to be odd."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A mistake, which a data set cannot be used with, or a warning; ``cases`` are those that it is about."""
-
-    level: Literal["error", "warning"]
-    text: str
-    cases: tuple[str, ...] = ()
 
 
 def survey(
@@ -44,7 +34,7 @@ def survey(
     watch: Watch = unwatched,
     folder: Path | None = None,
 ) -> Fingerprint:
-    """Read every case and check it; log what is worth a warning.
+    """Read every case and check it; log what is worth a warning, and in a line each what is worth a look.
 
     ``problems`` are mistakes that the layout found (``Dataset.problems``).
 
@@ -59,6 +49,8 @@ def survey(
         )
     for finding in findings:
         log.warning("%s", in_full(finding))
+    for finding in suspicions(usable, label_map):
+        log.warning("%s", in_brief(finding))
     return usable
 
 
@@ -143,15 +135,15 @@ def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
     """Return what is worth a look, but may be meant."""
     cases = usable.cases
     found = [
-        Finding("warning", f"{len(same.cases)} cases have the same image", same.cases)
+        Finding("warning", f"{len(same.cases)} cases have the same image", same.cases, "same image")
         for same in usable.same_scans
         if same.reason == EQUAL
     ]
     if empty := tuple(name for name, case in cases.items() if not case.voxels[1:].any()):
-        found.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty))
+        found.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
     total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
     if absent := [name for name, count in zip(label_map.names, total, strict=False) if not count]:
-        found.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}"))
+        found.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
     return found + odd_spacings(usable)
 
 
@@ -160,19 +152,14 @@ def odd_spacings(usable: Fingerprint) -> list[Finding]:
     if not usable.cases or usable.unit == "px":
         return []
     usual = np.median([case.spacing for case in usable.cases.values()], axis=0)
-    text = "spacing {} mm, the median is " + " × ".join(f"{step:.3g}" for step in usual)
+    text = "{}: spacing {} mm, the median is " + " × ".join(f"{step:.3g}" for step in usual)
     return [
-        Finding("warning", f"{name}: {text.format(' × '.join(f'{step:.3g}' for step in case.spacing))}", (name,))
+        Finding(
+            "warning", f"{name}: {text.format(' × '.join(f'{step:.3g}' for step in case.spacing))}", (name,), "spacing"
+        )
         for name, case in usable.cases.items()
         if np.any(np.maximum(case.spacing / usual, usual / case.spacing) > FAR)
     ]
-
-
-def in_full(finding: Finding) -> str:
-    """Return a finding with the names of its cases where the text does not name the one that it is about."""
-    if not finding.cases or (len(finding.cases) == 1 and finding.cases[0] in finding.text):
-        return finding.text
-    return f"{finding.text}:\n{listing(finding.cases, most=MOST)}"
 
 
 def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:

@@ -1,0 +1,67 @@
+"""How far the headers of one case's files agree on where its voxels lie."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.io import nifti
+from medseg.io.alignment import grid_of
+from medseg.io.case import Case, Scan
+from medseg.io.files import suffix
+from medseg.io.grids import Grid, corner_shift
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Largest distances in voxels: ``files`` between a file's grid and the scan's, ``forms`` between sform and qform.
+
+    ``files`` is infinite where shapes differ. Programs differ in which of the two forms they go by.
+    """
+
+    files: float = 0.0
+    forms: float = 0.0
+
+
+def placement(case: Case, scan: Scan) -> Placement:
+    """Compare the headers of a case's NIfTI files with the scan that was read of it; others tell of one place only."""
+    headers = [header_at(path) for path in case.files if suffix(path) in nifti.SUFFIXES and path.is_file()]
+    like = grid_of(scan)
+    return Placement(
+        max((shift_of(header, like) for header in headers), default=0.0),
+        max((form_shift(header, like) for header in headers), default=0.0),
+    )
+
+
+def header_at(path: Path) -> nib.Nifti1Header:
+    """Read the header of a NIfTI file."""
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
+        return nifti.kind_of(cast(BinaryIO, stream)).header_class.from_fileobj(stream)
+
+
+def shift_of(header: nib.Nifti1Header, like: Grid) -> float:
+    """Return how far a header's grid is from another, in voxels; infinite where the shapes differ."""
+    shape = header.get_data_shape()[: len(like.shape)]
+    if tuple(shape) != like.shape:
+        return float("inf")
+    return corner_shift(Grid(like.shape, in_mm(header.get_best_affine(), header)), like)
+
+
+def form_shift(header: nib.Nifti1Header, like: Grid) -> float:
+    """Return how far sform and qform of a header are apart on the scan's grid, in voxels; 0 where one is not given."""
+    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    if sform is None or qform is None:
+        return 0.0
+    grids = [Grid(like.shape, in_mm(form, header)) for form in (sform, qform)]
+    return float(np.linalg.norm(grids[0].corners - grids[1].corners, axis=1).max() / like.spacing.min())
+
+
+def in_mm(affine: NDArray[np.float64], header: nib.Nifti1Header) -> NDArray[np.float64]:
+    """Return an affine of a header in mm, whatever unit the header has."""
+    found = np.array(affine, dtype=np.float64)
+    found[:3] *= nifti.MM[header.get_xyzt_units()[0]]
+    return found
