@@ -123,8 +123,8 @@ def stages_of(network: nn.Module) -> dict[str, str]:
     if lost := [name for name, place in found.items() if place is None]:
         raise MedsegError(
             f"{type(network).__name__}: its levels are not known, nor on which {lost[0]} is, so that"
-            " finetune.freeze_encoder, freeze_levels, layer_decay and head_factor do not work. Networks whose levels are"
-            f" known: {', '.join(PLACES)}."
+            " finetune.freeze_encoder, freeze_levels, layer_decay and head_factor do not work. Networks whose levels"
+            f" are known: {', '.join(PLACES)}."
         )
     levels = {part: sorted({place[1] for place in found.values() if place and place[0] == part}) for part in ORDER}
     stages = {name: stage(*place, levels) for name, place in found.items() if place}

@@ -8,7 +8,7 @@ were drawn. U-Nets number their levels from the finest, so that of two depths th
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,10 @@ def take_over(
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     share = sum(taken[name].numbers for name in sizes if name in taken) / sum(sizes.values())
     if not share:
+        lines = [line for side in (True, False) for line in summed_up(m for m in left if (m.ours is None) == side)[:5]]
         raise MedsegError(
             f"finetune.checkpoint={source.path}: none of its {len(theirs)} weights fits this network, a"
-            f" {type(network).__name__}:\n{listing(map(str, left), most=10)}\n"
+            f" {type(network).__name__}:\n{listing(lines)}\n"
             "Give the network that they are of, by model=... and its options."
         )
     return Transfer(taken, left, share)
@@ -264,7 +265,7 @@ def announce(transfer: Transfer, source: Source) -> None:
         )
 
 
-def summed_up(left: Sequence[Misfit]) -> list[str]:
+def summed_up(left: Iterable[Misfit]) -> list[str]:
     """Return a line for each part of the network and reason, with the first weight of several."""
     found: dict[tuple[str, str], list[Misfit]] = {}
     for misfit in left:

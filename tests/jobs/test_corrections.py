@@ -93,7 +93,7 @@ def test_weights_are_those_of_the_run(run_dir):
     assert not transfer.left
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, expected[name])
-    with pytest.raises(MedsegError, match="none of its .* weights fits this network, a Conv3d"):
+    with pytest.raises(MedsegError, match=r"none of its .* weights fits this network, a Conv3d"):
         take_over(torch.nn.Conv3d(1, 2, 3), {}, source, model.label_map.outputs, regions=False)
     assert read_checkpoint(run_dir).label_map == model.label_map
 

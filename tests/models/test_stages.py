@@ -1,5 +1,7 @@
 """Every network that medseg ships has its parameters on levels, and each level passes in the image's order."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -56,8 +58,8 @@ def ran(network: nn.Module) -> list[str]:
     calls: list[str] = []
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for module in network.modules():
-        if own := list(module.parameters(recurse=False)):
-            module.register_forward_hook(lambda *_, key=names[id(own[0])]: calls.append(key))
+        for parameter in list(module.parameters(recurse=False))[:1]:
+            module.register_forward_hook(partial(lambda key, *_: calls.append(key), names[id(parameter)]))
     dims = 2 if any(isinstance(module, nn.Conv2d) for module in network.modules()) else 3
     with torch.no_grad():
         network(torch.rand(1, 1, *[64, 32, 32][-dims:]))
