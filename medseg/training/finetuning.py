@@ -170,7 +170,8 @@ class FineTuning:
         return {name.rpartition(".")[0] for name in kept & self._norms()}
 
     def keep_still(self) -> None:
-        """Take the norms that are frozen out of the network's training mode."""
+        """Take the norms that are frozen out of the training mode that the network is in."""
+        self.network.train()
         for name in self.still:
             self.network.get_submodule(name).eval()
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,12 +86,6 @@ class SegmentationModule(LightningModule):
         self.patch_size = patch_in_volume(content["config"]["plan"])
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.averaged_step = 0
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the training mode, of which frozen norms take no part."""
-        super().train(mode)
-        self.tuning.keep_still()
-        return self
 
     @property
     def final_network(self) -> nn.Module:
@@ -188,10 +182,10 @@ class SegmentationModule(LightningModule):
         self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
-        """Let what is frozen learn from the epoch on that it is wanted from."""
+        """Let what is frozen learn from the epoch on that it is wanted from, and norms that are frozen stay still."""
         if self.tuning.is_due(self.current_epoch):
             self.rates += self.tuning.unfreeze(self.trainer.optimizers[0])
-            self.train()
+        self.tuning.keep_still()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let weights decay to those that the training began with, where that is wanted."""

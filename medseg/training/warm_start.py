@@ -60,11 +60,10 @@ def begun_from(config: Config, settings: Config, source: Source, learned: Finger
             f"finetune.checkpoint={source.path}: its network is {dims}D, the images are {learned.spatial_dims}D."
         )
     has_plan = bool(settings["plan"]["file"])
-    depth = settings["model"].get("depth")
     config = {**config, "model": model_of(config["model"], network, nulls=not has_plan)}
     if has_plan:
         return config
-    if is_same and source.plan_file and not is_own and depth in (None, network.get("depth")):
+    if is_same and source.plan_file and not is_own and config["model"].get("depth") == network.get("depth"):
         return {**config, "plan": {**config["plan"], "file": escape(str(source.plan_file))}}
     if network.get("spatial_dims", dims) == dims:
         config = {**config, **layout_of(config, network, plan, learned)}
@@ -78,8 +77,9 @@ def is_planned_anew(settings: Config) -> bool:
 
 @cache
 def shipped(target: str) -> Node:
-    """Return the config of a network that medseg ships, empty for others."""
-    nodes = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "model").glob("*.yaml")))
+    """Return the ``model`` node of a network that medseg ships, empty for others; the plain one before presets."""
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "model").glob("*.yaml"))]
+    nodes: list[Node] = [*files, *(file.get("model", {}) for file in files)]
     return next((node for node in nodes if node.get("_target_") == target), {})
 
 
@@ -112,6 +112,7 @@ def layout_of(config: Config, network: Node, plan: Node, learned: Fingerprint) -
         strides, kernels = strides[:depth], kernels[: depth + 1] if kernels else None
     if depth is None or not strides or depth == len(strides):
         own |= {"strides": own["strides"] or strides, "kernel_sizes": own["kernel_sizes"] or kernels}
+    own["divisor"] = own["divisor"] or plan.get("divisor")
     if model.get("channels") and depth is not None:
         model["channels"] = model["channels"][: depth + 1] if depth < len(model["channels"]) else None
     if network.get("spatial_dims", axes) < axes:

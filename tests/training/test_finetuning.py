@@ -20,7 +20,6 @@ def unet(norm="instance", seed=0):
 
 def steps(network, tuning, optimizer, count=3):
     """Train for a few steps, as the module does."""
-    network.train()
     tuning.keep_still()
     generator = torch.Generator().manual_seed(5)
     for _ in range(count):
