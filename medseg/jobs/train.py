@@ -32,7 +32,7 @@ from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.survey import survey, warn_of_equal_scans
+from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.finetuning import FineTuning
@@ -79,6 +79,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
     settings = resolve(config)
+    check_tuning(settings)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
@@ -102,7 +103,6 @@ def is_first_process() -> bool:
 
 def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
-    check_tuning(settings)
     start = start_of(settings)
     source = read_source(start) if start else None
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
@@ -144,7 +144,8 @@ def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, sour
     """
     wanted, seed = settings["split"], settings["seed"]
     if source and source.seen and not wanted["file"] and not wanted["folds"]:
-        fingerprint = survey(dataset.cases, classes, watch=on_terminal, folder=cache_of(settings))
+        # What is wrong with the cases is told where those that are used are surveyed.
+        fingerprint, _ = examine(dataset.cases, classes, watch=on_terminal, folder=cache_of(settings))
         if seen := parts_seen(source, fingerprint):
             split = continued_split(dataset.cases, seen, val=wanted["val"], test=wanted["test"], seed=seed)
             log.info("%d of %d cases were in the split of %s", len(seen), len(dataset.cases), source.path)

@@ -137,7 +137,7 @@ def split_of(run: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     hashes = json.loads(path.read_text(encoding="utf-8")).get("hashes", {})
-    parts = asdict(Split.load(path)).items()
+    parts = reversed(asdict(Split.load(path)).items())  # a scan that is there twice, once in training, was trained on
     return {hashes[name]: part for part, names in parts for name in names if name in hashes} or None
 
 
@@ -234,7 +234,12 @@ def settings_of(plan: Plan, axes: Sequence[int] | None) -> dict[str, dict[str, A
     spacing = None if plan.slices else [float(plan.settings["spacing"][axis]) for axis in order]
     return {
         "model": {"_target_": "medseg.models.UNet", "base_channels": arguments["channels"][0], **arguments},
-        "plan": {"strides": strides, "kernel_sizes": kernels, "in_channels": len(schemes)},
+        "plan": {
+            "strides": strides,
+            "kernel_sizes": kernels,
+            "in_channels": len(schemes),
+            "slice_axis": 2 - plan.transpose[0] if plan.slices else None,
+        },
         "preprocessing": {"spacing": spacing, **normalisation(schemes)},
     }
 

@@ -131,7 +131,7 @@ def preprocessing_of(given: Node, source: Source, learned: Fingerprint) -> Node:
         fits = all(len(values) == learned.spatial_dims for values in grid.values() if values)
         result |= grid if fits else {}
     result["normalize"] = given["normalize"] or per_channel(theirs.get("normalize"), learned.channels)
-    if result["normalize"] is None:
+    if result["normalize"] is None and theirs.get("normalize"):
         log.info(
             "the source normalises %d channels by %s, and these images have %d: planned anew",
             *(len(theirs["normalize"]), ", ".join(theirs["normalize"]), learned.channels),

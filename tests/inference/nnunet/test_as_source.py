@@ -1,9 +1,15 @@
 """A trained model of nnU-Net's as what a training begins with: the same network, with medseg's axes."""
 
+import json
+import logging
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from medseg.build import build
+from medseg.build import CONF, build
+from medseg.jobs import train
 from medseg.training.sources import read_source
 from medseg.training.transfer import take_over
 
@@ -59,3 +65,26 @@ def test_nnunets_weights_alone_are_called_and_turned_as_ours(nnunet, tmp_path):
     assert torch.equal(source.weights["encoder.0.0.0.weight"], expected.permute(0, 1, 4, 3, 2))
     assert not source.settings
     assert source.split is None
+
+
+def test_a_training_begins_with_nnunets_network_spacing_and_window(nnunet, tmp_path, caplog):
+    architecture = nnunet.architecture()
+    plans = nnunet.plans(architecture, patch=[8, 16, 12], spacing=[2.0, 1.5, 1.0], schemes=["CTNormalization"])
+    labels = {"background": 0, "core": 1, "liver": 2}
+    reference = nnunet.network(architecture["arch_kwargs"], 1, 3)
+    folder = nnunet.write(tmp_path / "model", plans, [reference], labels=labels, channels=("CT",))
+    small = ("trainer.max_epochs=1", "trainer.steps_per_epoch=1", "dataset.cases=6", "dataset.size=24")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", [*small, "trainer.max_time=null", "trainer.accelerator=cpu"]))
+    config["finetune"]["checkpoint"] = str(folder)
+    config["dataset"] |= {"root": str(tmp_path / "phantom"), "dims": 3}
+    config |= {"cache_dir": str(tmp_path / "cache"), "run_dir": str(tmp_path / "run")}
+    with caplog.at_level(logging.INFO):
+        assert train.run(config)["status"] == "done"
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert plan["preprocessing"]["spacing"] == [1.0, 1.5, 2.0]
+    assert plan["preprocessing"]["window"] == [[0.0, 200.0, 100.0, 50.0]]
+    report = json.loads((tmp_path / "run" / "finetune.json").read_text())
+    assert report["share"] > 0.99
+    assert report["adapted"]["heads.0.weight"] == "of background, core alone, in our order"
+    assert "which scans it was trained on is not known" in caplog.text
