@@ -58,7 +58,21 @@ KEYS: dict[str, Key] = {
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
-    "finetune.checkpoint": Key(PATH, "a run whose weights, plan and split to begin with", null="begin anew"),
+    "finetune.checkpoint": Key(
+        PATH, "weights to begin with: a run or .ckpt, nnU-Net's folder or .pth, or a state dict", null="begin anew"
+    ),
+    "finetune.preprocessing": Key(
+        TEXT,
+        "spacing and normalisation: those of the weights' source, or own: planned from the data",
+        ("source", "own"),
+    ),
+    "finetune.freeze_encoder": Key(BOOL, "leave the encoder as it is"),
+    "finetune.freeze_levels": Key(INT, "leave so many levels of the encoder as they are, from the first", "[0, inf)"),
+    "finetune.unfreeze_epoch": Key(INT, "epochs after which these levels learn, too", "[1, inf)", null="they never do"),
+    "finetune.freeze_norm": Key(BOOL, "leave the norms as they are, affine parameters and statistics"),
+    "finetune.layer_decay": Key(NUMBER, "factor on the learning rate from each stage to the one before it", "(0, 1]"),
+    "finetune.head_factor": Key(NUMBER, "factor on the learning rate of the head", "(0, inf)"),
+    "finetune.l2_sp": Key(NUMBER, "weight decay towards the weights to begin with, in place of that to 0", "[0, inf)"),
     "cache_dir": Key(PATH, "where preprocessed scans are kept"),
     "clean": Key(BOOL, "remove what is shown"),
     "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),

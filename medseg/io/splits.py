@@ -91,8 +91,41 @@ def make_split(
     drawn = tuple(case for case in cases if not case.added or case.id in listed)
     split = _of_drawn(drawn, val=val, test=test, folds=folds, fold=fold, seed=seed, file=file, found=found)
     if labelled is not None:
-        split = _limited(split, drawn, labelled, draw)
+        split = limited(split, drawn, labelled, draw)
     return _with_added(split, drawn, [case for case in cases if case.added and case.id not in listed])
+
+
+def continued_split(
+    cases: Iterable[Case], seen: Mapping[str, str], *, val: float, test: float, seed: int = 0
+) -> Split | None:
+    """Divide cases of which some were in a part before: they stay there, so that no case is tested on that was seen.
+
+    New groups fill validation and test up to their shares, and train otherwise; cases that came with corrections
+    (``Case.added``) train, or go to the rest of their group.
+
+    Args:
+        cases: to be divided.
+        seen: the part that cases were in, by id.
+        val: as ``make_split``.
+        test: as ``make_split``.
+        seed: fixes which new groups go where.
+
+    Returns:
+        None where no split comes of it: a group was in two parts, or training or validation would have no case.
+    """
+    cases = tuple(cases)
+    part_of = {case.group: seen[case.id] for case in cases if case.id in seen}
+    if any(part_of[case.group] != seen[case.id] for case in cases if case.id in seen):
+        return None
+    new = sorted({case.group for case in cases if not case.added} - part_of.keys())
+    total, left = len(part_of) + len(new), list(np.random.default_rng(seed).permutation(np.array(new, dtype=object)))
+    for part, share in (("val", val), ("test", test)):
+        wanted = max(0, _count(share, total) - list(part_of.values()).count(part))
+        part_of |= dict.fromkeys(left[:wanted], part)
+        left = left[wanted:]
+    parts = {name: part_of.get(group, "train") for name, group in ((case.id, case.group) for case in cases)}
+    split = Split(*(tuple(sorted(name for name, part in parts.items() if part == wanted)) for wanted in PARTS))
+    return split if split.train and split.val else None
 
 
 def _of_drawn(
@@ -134,7 +167,7 @@ def _of_drawn(
     return Split(*(_ids(part, members) for part in (trained, validated, tested)))
 
 
-def _limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
+def limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
     """Keep so many groups of training and validation, in the ratio of the two, at least one of each."""
     group_of = {case.id: case.group for case in cases}
     groups = [sorted({group_of[name] for name in part}) for part in (split.train, split.val)]

@@ -25,7 +25,7 @@ from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
-from medseg.io.splits import Split, split_as_set
+from medseg.io.splits import Split, continued_split, limited, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
@@ -35,14 +35,20 @@ from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.survey import survey, warn_of_equal_scans
+from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
+from medseg.training.finetuning import FineTuning
+from medseg.training.finetuning import check as check_tuning
 from medseg.training.hparams import begin_session, end_session
+from medseg.training.module import SegmentationModule
 from medseg.training.probe import Probe
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
-from medseg.training.warm_start import begun_from, load_start, start_of
+from medseg.training.sources import REPORT, Source, read_source
+from medseg.training.transfer import announce as announce_transfer
+from medseg.training.transfer import read_whole, take_over, write_report
+from medseg.training.warm_start import begun_from, is_same_data, parts_seen, start_of, warn_of_seen, with_windows
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +84,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
     settings = resolve(config)
-    if start_of(settings):
-        config = begun_from(config, settings)
-        settings = resolve(config)
+    check_tuning(settings)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
@@ -107,15 +111,27 @@ def is_first_process() -> bool:
 
 def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
+    start = start_of(settings)
+    source = read_source(start) if start else None
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
         survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
-    split = split_as_set(dataset.cases, settings, dataset.split_file)
+    split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
+    if source:
+        warn_of_seen(source, parts_seen(source, fingerprint), split.test)
+        is_same = is_same_data(source, fingerprint, {case.id for case in used if case.added}, classes)
+        config = begun_from(config, settings, source, learned, is_same=is_same)
+        settings = resolve(config)
     plan = plan_run(config, settings, learned, classes, dataset.modality)
-    build(planned(config, plan)["model"])  # wrong arguments show before anything is written
+    plan = with_windows(plan, settings, source) if source else plan
+    filled = planned(config, plan)
+    network = build(filled["model"])  # wrong arguments show before anything is written
+    if source:
+        transfer = take_over(network, filled["model"], source, classes.outputs, regions=bool(classes.regions))
+    FineTuning(network, filled["finetune"], transfer.whole if source else None)
     make_segmenter(settings["inference"], settings["postprocess"], classes)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
@@ -123,11 +139,29 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     write_json(run_dir / "plan.json", plan)
     write_environment(run_dir / "environment.json")
     split.save(run_dir / "splits.json", fingerprint.hashes, settings["seed"])
-    filled = planned(config, plan)
     trained_on = Fingerprint({name: fingerprint.cases[name] for name in split.train})
     ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
     write_json(run_dir / TRAINING_DATA, ranges)
     return Run(run_dir, filled, dataset, classes, split, ranges)
+
+
+def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, source: Source | None) -> Split:
+    """Return the split, in which the scans that a training begins with weights of stay in the part where they were.
+
+    Unless ``split.file`` or ``split.folds`` say otherwise.
+    """
+    wanted, seed = settings["split"], settings["seed"]
+    if source and source.seen and not wanted["file"] and not wanted["folds"]:
+        # What is wrong with the cases is told where those that are used are surveyed.
+        fingerprint, _ = examine(dataset.cases, classes, watch=on_terminal, folder=cache_of(settings))
+        if seen := parts_seen(source, fingerprint):
+            own = seed if wanted["seed"] is None else wanted["seed"]
+            split = continued_split(dataset.cases, seen, val=wanted["val"], test=wanted["test"], seed=own)
+            log.info("%d of %d cases were in the split of %s", len(seen), len(dataset.cases), source.path)
+            if split:
+                return limited(split, dataset.cases, wanted["labelled"], seed) if wanted["labelled"] else split
+            log.warning("no split comes of the parts that they were in: all cases are divided anew")
+    return split_as_set(dataset.cases, settings, dataset.split_file)
 
 
 def plan_run(
@@ -223,10 +257,10 @@ def fit(run: Run) -> tuple[Trainer, dict[str, Any]]:
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
     module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
-    if start := start_of(settings):
-        load_start([network for network in (module.network, module.average) if network], start, run.label_map)
-        log.info("weights of %s to begin with", start)
-    module.configure_optimizers()  # wrong arguments show before the data is preprocessed
+    start_from(run, module)
+    optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
+    for line in module.tuning.describe(optimizer) if is_first_process() else ():
+        log.info("%s", line)
     callbacks = make_callbacks(settings, run.directory, run.label_map, run.split.val, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
     files = preprocessed(run, run.split.train + run.split.val)
@@ -254,6 +288,26 @@ def fit(run: Run) -> tuple[Trainer, dict[str, Any]]:
         "score": chosen["best"]["dice"] if chosen else None,
         "selection": chosen,
     }
+
+
+def start_from(run: Run, module: SegmentationModule) -> None:
+    """Give the networks the weights that ``finetune.checkpoint`` has for them, and settle what learns of them."""
+    report, whole = run.directory / REPORT, None
+    if start := start_of(run.settings):
+        source, label_map = read_source(start), run.label_map
+        transfer = take_over(
+            module.network, run.settings["model"], source, label_map.outputs, regions=bool(label_map.regions)
+        )
+        for network in (module.network, module.average):
+            if network:
+                transfer.put_into(network)
+        whole = transfer.whole
+        if is_first_process():
+            announce_transfer(transfer, source)
+            write_report(report, transfer, source)
+    elif report.is_file():  # resumed
+        whole = read_whole(report)
+    module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)
 
 
 def announce_choice(chosen: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ An exponential moving average over the steps: Polyak & Juditsky, "Acceleration o
 worth about as much as one after the rate has fallen.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +28,37 @@ def average_into(average: nn.Module, network: nn.Module, kept: float) -> None:
     torch._foreach_lerp_(ours, theirs, 1 - kept)
 
 
-def has_batch_statistics(network: nn.Module) -> bool:
-    """Tell whether a network keeps running statistics, which hold for the weights that they were taken with only."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+def has_batch_statistics(network: nn.Module, still: Collection[str] = ()) -> bool:
+    """Tell whether a network keeps running statistics, which hold for the weights that they were taken with only.
+
+    Those of the modules named ``still`` are frozen, and do not count.
+    """
+    return bool(batch_norms(network, still))
+
+
+def batch_norms(network: nn.Module, still: Collection[str]) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the norms that keep running statistics and are not ``still``."""
+    kind = nn.modules.batchnorm._BatchNorm
+    return [module for name, module in network.named_modules() if isinstance(module, kind) and name not in still]
 
 
 @torch.no_grad()
-def estimate_statistics(network: nn.Module, forward: Callable[[Tensor], object], batches: Iterable[Tensor]) -> None:
-    """Take BatchNorm's running statistics anew, as plain means over ``batches`` of input sent ``forward``."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+def estimate_statistics(
+    network: nn.Module,
+    forward: Callable[[Tensor], object],
+    batches: Iterable[Tensor],
+    still: Collection[str] = (),
+) -> None:
+    """Take BatchNorm's running statistics anew, as plain means over ``batches`` of input sent ``forward``.
+
+    The modules named ``still`` keep theirs, and normalise by them.
+    """
+    norms = batch_norms(network, still)
     momenta = [norm.momentum for norm in norms]
     was_training = network.training
     network.train()
+    for name in still:
+        network.get_submodule(name).eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # PyTorch's way to say: the mean of all batches

@@ -116,7 +116,7 @@ class EpochLog(Callback):
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
                 "seconds": round(self.progress.seconds, 1),
-                "lr": trainer.optimizers[0].param_groups[0]["lr"],
+                "lr": max(rates_of(trainer).values()),
                 "train_loss": metrics["train/loss"].item(),
                 **{column: metrics[tag].item() for column, tag in GAUGES.items()},
                 **scores,
@@ -124,9 +124,9 @@ class EpochLog(Callback):
         )
         self.is_validated = False
         for logger in trainer.loggers:
-            logger.log_metrics({"train/lr": self.rows[-1]["lr"]}, step=trainer.global_step)
+            logger.log_metrics(rates_of(trainer), step=trainer.global_step)
         self.write()
-        self.tell(self.rows[-1])
+        self.tell(self.rows[-1], [*rates_of(trainer).values()])
 
     def write(self) -> None:
         """Write all rows, whole."""
@@ -135,15 +135,23 @@ class EpochLog(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
 
-    def tell(self, row: dict[str, Any]) -> None:
-        """Log one epoch in one line."""
+    def tell(self, row: dict[str, Any], rates: Sequence[float]) -> None:
+        """Log one epoch in one line, with the lowest and highest of several learning rates."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
         if "val_dice" in row:
             mark = " (best)" if self.selection.is_best else ""
             classes = ", ".join(f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in self.classes)
             line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
-        log.info(line)
+        log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len(rates) > 1 else ""))
+
+
+def rates_of(trainer: Trainer) -> dict[str, float]:
+    """Return the learning rate, or that of each group of parameters, by the name that loggers get."""
+    groups = trainer.optimizers[0].param_groups
+    if len(groups) == 1:
+        return {"train/lr": groups[0]["lr"]}
+    return {f"train/lr/{group['name']}": group["lr"] for group in groups}
 
 
 def written(score: float) -> str:

@@ -18,7 +18,7 @@ from medseg.models.slices import context_in_volume, logits_of, patch_in_volume, 
 from medseg.preprocessing.geometry import Geometry
 from medseg.seeding import seeded
 from medseg.training.averaging import average_into, decay, estimate_statistics, has_batch_statistics
-from medseg.training.optimizers import make_optimizer
+from medseg.training.finetuning import FineTuning
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 from medseg.training.targets import region_targets
@@ -49,6 +49,7 @@ class SegmentationModule(LightningModule):
         label_map: the classes, and the regions if these are learned in their place.
         content: all that prediction needs, stored in every checkpoint under the key "medseg".
         seed: with the step it fixes every draw of the augmentation.
+        tuning: which of the network's parameters learn, and how fast; None: all alike.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class SegmentationModule(LightningModule):
         fused: bool = False,
         memory_format: torch.memory_format | None = None,
         seed: int = 0,
+        tuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
         self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
@@ -77,6 +79,7 @@ class SegmentationModule(LightningModule):
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
         self.label_map, self.content, self.seed = label_map, content, seed
+        self.tuning = tuning or FineTuning(network, {})
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
         self.logits = logits_of(network, content["config"]["plan"])
         self.final_logits = logits_of(self.final_network, content["config"]["plan"])
@@ -140,9 +143,10 @@ class SegmentationModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the cases of the last validation; see to it that the averaged weights have statistics of their own."""
         self.case_counts = {}
-        if self.average is not None and has_batch_statistics(self.average):
+        still = self.tuning.still
+        if self.average is not None and has_batch_statistics(self.average, still):
             with self.trainer.precision_plugin.forward_context():
-                estimate_statistics(self.average, self.final_logits, self.some_images())
+                estimate_statistics(self.average, self.final_logits, self.some_images(), still)
 
     def some_images(self) -> Iterator[Tensor]:
         """Yield augmented batches of training images, the same at every call and in every process."""
@@ -180,6 +184,16 @@ class SegmentationModule(LightningModule):
         self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
         self.log("val/dice_best", self.selection.best_score, sync_dist=True)
 
+    def on_train_epoch_start(self) -> None:
+        """Let what is frozen learn from the epoch on that it is wanted from, and norms that are frozen stay still."""
+        if self.tuning.is_due(self.current_epoch):
+            self.rates += self.tuning.unfreeze(self.trainer.optimizers[0])
+        self.tuning.keep_still()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let weights decay to those that the training began with, where that is wanted."""
+        self.tuning.pull(optimizer)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the schedule wants at this progress."""
         factor = self.schedule(self.progress.current)
@@ -189,13 +203,17 @@ class SegmentationModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint enough for prediction: one without an optimizer holds the final network alone."""
         checkpoint["medseg"] = self.content
-        if "optimizer_states" not in checkpoint:
+        if "optimizer_states" in checkpoint:
+            checkpoint["tuning"] = self.tuning.state_dict()
+        else:
             weights = self.final_network.state_dict()
             checkpoint["state_dict"] = {f"network.{name}": value for name, value in weights.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Begin the average with the weights of a run that had none; leave it out where none is wanted any more."""
         state = checkpoint["state_dict"]
+        if "tuning" in checkpoint:  # which earlier versions did not keep
+            self.tuning.load_state_dict(checkpoint["tuning"])
         if self.average is None:
             checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("average.")}
             return
@@ -204,7 +222,7 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer and remember its full learning rates: a resumed one brings those of its last step."""
-        optimizer = make_optimizer(self.optimizer_spec, self.network.parameters(), fused=self.fused)
+        optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         return optimizer
 

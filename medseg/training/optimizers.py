@@ -12,13 +12,13 @@ FUSED = ("torch.optim.AdamW", "torch.optim.Adam", "torch.optim.SGD")
 
 
 def make_optimizer(
-    spec: dict[str, Any], parameters: Iterable[torch.nn.Parameter], *, fused: bool
+    spec: dict[str, Any], parameters: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]], *, fused: bool
 ) -> torch.optim.Optimizer:
     """Build an optimizer.
 
     Args:
         spec: a mapping with ``_target_``, and its arguments.
-        parameters: what it optimizes.
+        parameters: what it optimizes, or groups of these (see ``torch.optim``).
         fused: let PyTorch's own optimizers do a step in one kernel for all parameters, where they can.
     """
     is_settled = {"fused", "foreach", "differentiable"} & spec.keys()

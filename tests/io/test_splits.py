@@ -6,7 +6,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.splits import Split, make_split, split_as_set
+from medseg.io.splits import Split, continued_split, make_split, split_as_set
 
 
 def cases(groups, each=2):
@@ -232,3 +232,33 @@ def test_the_split_has_a_seed_of_its_own():
     assert split(1) == make_split(cases(20), val=0.2, test=0.2, seed=1) != split(2)
     assert split(1, seed=5) == split(2, seed=5) == make_split(cases(20), val=0.2, test=0.2, seed=5)
     assert split(1, seed=5, labelled=6).train != split(2, seed=5, labelled=6).train
+
+
+def test_cases_that_were_in_a_split_stay_and_new_ones_fill_the_shares():
+    seen = {f"p{g:02}-{i}": ("test" if g < 1 else "val" if g < 2 else "train") for g in range(6) for i in range(2)}
+    split = continued_split(cases(20), seen, val=0.1, test=0.2, seed=1)
+    parts = {name: part for part in ("train", "val", "test") for name in getattr(split, part)}
+    assert sorted(parts) == [case.id for case in cases(20)]
+    assert {name: parts[name] for name in seen} == seen
+    assert tuple(map(group_count, (split.train, split.val, split.test))) == (14, 2, 4)
+    assert split == continued_split(cases(20)[::-1], seen, val=0.1, test=0.2, seed=1)
+    assert split != continued_split(cases(20), seen, val=0.1, test=0.2, seed=2)
+
+
+def test_corrections_and_further_cases_of_a_seen_group_go_to_their_group_or_train():
+    seen = {"p00-0": "test", "p01-0": "val", "p02-0": "train"}
+    more = [Case("new", "new", (), added=True), Case("again", "p00", (), added=True)]
+    split = continued_split([*cases(3), *more], seen, val=0.1, test=0.2)
+    assert split.test == ("again", "p00-0", "p00-1")
+    assert "new" in split.train
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        {f"p{g:02}-{i}": "train" for g in range(4) for i in range(2)},  # nothing to validate with
+        {"p00-0": "train", "p00-1": "test"},  # the group was parted
+    ],
+)
+def test_parts_that_no_split_comes_of(seen):
+    assert continued_split(cases(4), seen, val=0.25, test=0.25) is None

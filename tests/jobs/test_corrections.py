@@ -11,7 +11,8 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.jobs import predict, train
-from medseg.training.warm_start import load_start
+from medseg.training.sources import read_source
+from medseg.training.transfer import take_over
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_corrected_masks_train_further_from_the_runs_weights(laid_out, run_dir, 
     sitk.WriteImage(image, str(mask), useCompression=True)
     config = small(3, "trainer.max_epochs=1") | {"run_dir": str(tmp_path / "run")}
     config["dataset"] |= {"corrections": str(laid_out / "to_correct")}
-    config["finetune"] = {"checkpoint": str(run_dir)}
+    config["finetune"] |= {"checkpoint": str(run_dir)}
     with caplog.at_level(logging.INFO):
         assert train.run(config)["status"] == "done"
     before, after = (json.loads((folder / "splits.json").read_text()) for folder in (run_dir, tmp_path / "run"))
@@ -76,7 +77,7 @@ def test_corrected_masks_train_further_from_the_runs_weights(laid_out, run_dir, 
     assert "weights of" in caplog.text
 
 
-def test_weights_are_those_of_the_run_and_only_if_all_fit(run_dir):
+def test_weights_are_those_of_the_run(run_dir):
     from medseg.inference.checkpoint import read_checkpoint
     from medseg.inference.models import read_models
 
@@ -84,19 +85,24 @@ def test_weights_are_those_of_the_run_and_only_if_all_fit(run_dir):
     expected = {name: value.clone() for name, value in model.network.state_dict().items()}
     for parameter in model.network.parameters():
         torch.nn.init.zeros_(parameter)
-    load_start([model.network], run_dir, model.label_map)
+    spec = model.description["config"]["model"]
+    source = read_source(run_dir)
+    transfer = take_over(model.network, spec, source, model.label_map.outputs, regions=False)
+    transfer.put_into(model.network)
+    assert transfer.share == 1
+    assert not transfer.left
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, expected[name])
-    with pytest.raises(MedsegError, match="weights do not fit this network"):
-        load_start([torch.nn.Conv3d(1, 2, 3)], run_dir, model.label_map)
-    other = type(model.label_map)({"background": 0, "cat": 1})
-    with pytest.raises(MedsegError, match=r"knows .*; the data have background, cat"):
-        load_start([model.network], run_dir, other)
+    with pytest.raises(MedsegError, match=r"none of its .* weights fits this network, a Conv3d"):
+        take_over(torch.nn.Conv3d(1, 2, 3), {}, source, model.label_map.outputs, regions=False)
     assert read_checkpoint(run_dir).label_map == model.label_map
 
 
-def test_a_checkpoint_without_its_run_is_refused(run_dir, small, tmp_path):
+def test_a_checkpoint_without_its_run_is_begun_with_but_warned_of(run_dir, small, tmp_path, caplog):
     (tmp_path / "alone.ckpt").write_bytes((run_dir / "checkpoints/best.ckpt").read_bytes())
-    config = small(3) | {"finetune": {"checkpoint": str(tmp_path / "alone.ckpt")}}
-    with pytest.raises(MedsegError, match=r"no plan\.json and no splits\.json"):
-        train.run(config)
+    config = small(3, "trainer.max_epochs=1", "trainer.steps_per_epoch=1") | {"run_dir": str(tmp_path / "run")}
+    config["finetune"] |= {"checkpoint": str(tmp_path / "alone.ckpt")}
+    with caplog.at_level(logging.INFO):
+        assert train.run(config)["status"] == "done"
+    assert "which scans it was trained on is not known" in caplog.text
+    assert "100.00 % of the parameters" in caplog.text

@@ -184,26 +184,31 @@ def mapped_weights(weights: dict[str, Tensor], depth: int, plan: Plan) -> dict[s
     mapped: dict[str, Tensor] = {}
     strange = []
     for key, weight in weights.items():
-        first = first_name(key.removeprefix("_orig_mod.").removeprefix("module."))
-        layer, _, parameter = first.rpartition(".")
-        found = next((place(m, depth) for name, place in PLACES if (m := re.fullmatch(name, layer))), None)
-        if found is None:
+        ours = our_name(key, depth)
+        if ours is None:
             strange.append(f"{key} has no place")
             continue
-        ours = f"{found}.{parameter}"
         if ours in mapped and not torch.equal(mapped[ours], weight):
-            strange.append(f"{key} differs from {first}, though it is the same layer")
+            strange.append(f"{key} differs from {first_name(key)}, though it is the same layer")
         mapped[ours] = weight.clone() if ours not in mapped else mapped[ours]
     if strange:
         raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(strange)}")
     return mapped
 
 
+def our_name(key: str, depth: int) -> str | None:
+    """Return the name that a weight of nnU-Net's has in medseg's U-Net of this depth; None: it has no place there."""
+    layer, _, parameter = first_name(key).rpartition(".")
+    found = next((place(m, depth) for name, place in PLACES if (m := re.fullmatch(name, layer))), None)
+    return f"{found}.{parameter}" if found else None
+
+
 def first_name(key: str) -> str:
-    """Return the name of a weight outside lists of all layers.
+    """Return the name of a weight outside lists of all layers, and without what wrappers put before it.
 
     >>> first_name("decoder.encoder.stages.0.0.convs.0.all_modules.1.weight")
     'encoder.stages.0.0.convs.0.norm.weight'
     """
+    key = key.removeprefix("_orig_mod.").removeprefix("module.")
     key = re.sub(r"^decoder\.encoder\.", "encoder.", key)
     return re.sub(r"\.all_modules\.(\d)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", key)

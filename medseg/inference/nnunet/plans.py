@@ -63,10 +63,18 @@ def read_plan(path: Path, name: str) -> Plan:
     """Read configuration ``name`` of ``plans.json``.
 
     Raises:
-        MedsegError: there is no such configuration, it needs another network's masks (a cascade), or names classes that
-            are not nnU-Net's own.
+        MedsegError: the file cannot be read, there is no such configuration, it needs another network's masks (a
+            cascade), or names classes that are not nnU-Net's own.
     """
-    plans = read_json(path)
+    return plan_of(read_json(path), name, path)
+
+
+def plan_of(plans: dict[str, Any], name: str, path: Path) -> Plan:
+    """Return configuration ``name`` of the contents of a ``plans.json``; ``path`` is where they were found.
+
+    Raises:
+        MedsegError: as ``read_plan``.
+    """
     settings = inherited(plans.get("configurations", {}), name, path)
     if settings.get("previous_stage"):
         raise MedsegError(
