@@ -241,7 +241,9 @@ KEYS: dict[str, Key] = {
         TEXT, "how components are matched: by overlap, or as BraTS 2023", ("overlap", "brats"), null="by the preset"
     ),
     "metrics.missed_mm": Key(NUMBER, "distance where one mask is empty", "(0, inf)", null="none, 374 with names=brats"),
-    "metrics.strata": Key(TEXTS, "columns of the data set's table to report apart, such as site"),
+    "metrics.strata": Key(
+        TEXTS, "columns of the data set's table to report apart, such as site; many numbers by quarters"
+    ),
     # postprocess
     "postprocess.largest": Key(BOOL, "keep the largest component of each class"),
     "postprocess.min_ml": Key(NUMBER, "drop components smaller than this, in ml", "[0, inf)"),

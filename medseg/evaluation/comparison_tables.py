@@ -11,6 +11,8 @@ from medseg.evaluation.statistics import MIN_GROUPS
 from medseg.evaluation.tables import NONE, TextTable, number, titled
 
 HEADERS = ("first", "second", "first − second", "interval", "p", "verdict on first")
+PAIRS = 10
+"""Rows of pairs that a terminal shows at most."""
 RULES = (
     "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
     "over cases.",
@@ -43,7 +45,7 @@ class Result:
 
 
 def short_tables(result: Result) -> Iterator[TextTable]:
-    """The tables for a terminal: the ranking, Dice in full, of the other metrics the means over classes."""
+    """The tables for a terminal: the ranking, and of two runs Dice in full and other metrics' means over classes."""
     yield ranking_table(result)
     others = [metric for metric in result.paired.values if metric != "dice"]
     if len(result.paired.runs) == 2:
@@ -53,7 +55,7 @@ def short_tables(result: Result) -> Iterator[TextTable]:
                 _row(one, METRICS[one.metric].title) for metric in others for one in result.of(metric, result.overall)
             ]
             yield _table(f"other metrics{_over(result.overall)}", "metric", rows, result.paired.runs)
-    else:
+    elif len(result.of("dice", result.overall)) <= PAIRS:
         yield by_pair(result, "dice", result.overall)
 
 

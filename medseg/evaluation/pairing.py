@@ -4,7 +4,7 @@ What a case counts as in a comparison, where a report leaves it undefined:
 
 * Both masks empty: perfect. Shares count as 1, differences and distances as 0, so that a run which invents a finding is
   told from one that does not. Metrics that are shares of the truth (``NEED_TRUTH``) have nothing to say there.
-* One mask empty: distances are missed (infinite): worse than any that was measured.
+* One mask empty, or no lesion found: distances are missed (infinite): worse than any that was measured.
 * Anything else, such as a class that was not annotated: left out.
 """
 
@@ -162,6 +162,6 @@ def _value(row: Row, metric: str) -> float:
         return nan
     if not true and not predicted:
         return 1.0 if METRICS[metric].better == "higher" else 0.0
-    if value != value and is_distance(metric) and bool(true) != bool(predicted):
+    if value != value and is_distance(metric):
         return inf
     return abs(value) if METRICS[metric].better == "zero" else float(value)

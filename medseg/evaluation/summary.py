@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from medseg.evaluation.metrics import Settings, is_distance
 from medseg.evaluation.rows import Row
 from medseg.evaluation.statistics import interval_of_class_means, statistics
+from medseg.evaluation.strata import strata_of
 
 Summary = dict[str, Any]
 
@@ -28,7 +29,7 @@ def summarise(
     """Return statistics over the cases for each class or region, and their means; undefined values are None.
 
     ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
-    a defined value left out. ``strata`` are columns of the data set's table, each of whose values gets the same apart,
+    a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart,
     ``problems`` the cases that could not be scored, each with the reason.
     """
     return {
@@ -60,10 +61,11 @@ def _dice(rows: Sequence[Row], name: str) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _by_value(rows: Sequence[Row], column: str, names: Sequence[str], settings: Settings) -> dict[str, Summary]:
-    """The same for the cases of each value of a column; cases without one are under ""."""
-    values = sorted({str(row.get(column, "")) for row in rows})
+    """The same for the cases of each stratum of a column; cases without a value are under ""."""
+    strata = strata_of({row["case"]: str(row.get(column, "")) for row in rows})
     return {
-        value: _of_rows([row for row in rows if str(row.get(column, "")) == value], names, settings) for value in values
+        stratum: _of_rows([row for row in rows if row["case"] in set(cases)], names, settings)
+        for stratum, cases in strata.items()
     }
 
 

@@ -19,6 +19,7 @@ from medseg.evaluation.overlays import overlay
 from medseg.evaluation.renderings import for_terminal
 from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import Row, case_rows
+from medseg.evaluation.strata import check_values
 from medseg.evaluation.summary import Summary, summarise
 from medseg.evaluation.tables import tables_of
 from medseg.io.atomic import replacing, write_text
@@ -141,13 +142,15 @@ def measured_rows(
 
 
 def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
-    """Refuse to tell apart by a column that the data set's table does not have."""
+    """Refuse to tell apart by a column that the data set's table does not have, or that tells most cases apart."""
     known = sorted({column for case in cases for column in case.columns})
     if unknown := [column for column in strata if column not in known]:
         raise MedsegError(
             f"metrics.strata: the data set's table has no column {', '.join(unknown)}; "
             f"it has {', '.join(known) or 'no further ones'}.{nearest(unknown[0], known)}"
         )
+    for column in strata:
+        check_values(column, {case.id: case.columns.get(column, "") for case in cases})
 
 
 def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:

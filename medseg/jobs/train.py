@@ -28,7 +28,7 @@ from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, continued_split, limited, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
-from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
+from medseg.jobs.scoring import Wanted, check_strata, evaluate_cases, tell_places
 from medseg.jobs.terminal import on_terminal, watched
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
@@ -117,6 +117,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
         survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
+    check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})

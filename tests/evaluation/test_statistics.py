@@ -73,3 +73,24 @@ def test_interval_needs_eight_groups_and_survives_equal_values() -> None:
     assert confidence_interval(np.arange(30) / 30, np.arange(30) % 7) is None
     assert confidence_interval(np.full(9, 0.7), np.arange(9)) == pytest.approx([0.7, 0.7])
     assert confidence_interval(np.array([]), np.array([])) is None
+
+
+@pytest.mark.parametrize("kind", ["tied", "one apart", "nearly equal", "two values", "huge", "tiny"])
+def test_interval_of_degenerate_samples_is_finite_and_holds_the_mean(kind: str) -> None:
+    """Warnings are errors here: scipy warns where BCa is not defined."""
+    rng = np.random.default_rng(5)
+    for _ in range(25):
+        n_groups = int(rng.integers(8, 14))
+        groups = np.concatenate([np.arange(n_groups), rng.integers(0, n_groups, rng.integers(0, 8))])
+        n = len(groups)
+        values = {
+            "tied": rng.integers(0, 3, n) / 2,
+            "one apart": np.where(groups == 0, 0.0, 1.0),
+            "nearly equal": 0.7 + rng.integers(0, 2, n) * 10.0 ** -rng.integers(5, 16),
+            "two values": np.where(rng.random(n) < 0.1, 0.3, 0.9),
+            "huge": 1e12 * rng.random(n),
+            "tiny": 1e-12 * rng.random(n),
+        }[kind]
+        low, high = confidence_interval(values, groups)
+        assert np.isfinite([low, high]).all()
+        assert values.min() - 1e-9 <= low <= high <= values.max() + 1e-9
