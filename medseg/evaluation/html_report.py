@@ -82,18 +82,21 @@ def _problems(summary: Summary) -> list[str]:
 
 
 def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
+    """The data set, by its folder where it has one, and the part of it."""
     nodes = [report_records.read_config(run / "config.yaml").get("dataset") or {} for run in runs.values()]
-    names = [str(node["name"]) for node in nodes if node.get("name")]
-    return f"{names[-1]}: {summary['subset']}" if names else f"Report: {summary['subset']}"
+    names = [Path(node["root"]).name or node["name"] for node in nodes if node.get("root")]
+    names = names or [node["name"] for node in nodes if node.get("name")]
+    return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
 
 
 def _lead(summary: Summary, runs: Mapping[str, Path], written: float) -> str:
     """The mean Dice and what it is of."""
     classes, cases = len(summary["classes"]), summary["n_cases"]
-    over = f"over {classes} classes, " if classes > 1 else ""
+    over = f" over {classes} classes" if classes > 1 else ""
     between = f", 95 % interval {interval(summary['mean_ci95'], 'dice')}" if summary["mean_ci95"] else ""
-    key = f"<strong>{number(summary['mean']['dice'], 'dice')}</strong> mean Dice {over}{cases} cases{between}"
+    text = f"mean Dice{over}, {cases} case{'s' if cases != 1 else ''}{between}"
     told = [*_models(runs), f"evaluated {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}"]
+    key = f"<strong>{number(summary['mean']['dice'], 'dice')}</strong> {text}"
     return f'<p class="key">{key}</p>\n{paragraph(" · ".join(told), "quiet")}'
 
 

@@ -18,6 +18,8 @@ SCRIPT = Path(__file__).with_name("page.js")
 NUMBER = re.compile(r"[-−+<]?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
 """A cell that is a number, also one with a deviation, a range or a remark; or empty."""
 QUALITY = 80
+LONG = 25
+"""Rows from which on a table scrolls by itself."""
 
 
 class Section(NamedTuple):
@@ -78,7 +80,7 @@ def table(
     is_filterable: bool = False,
     links: Sequence[str] = (),
 ) -> str:
-    """Return a table in a box that scrolls where the page is too narrow.
+    """Return a table in a box that scrolls where the page is too narrow, or the table long.
 
     A last row that begins with "mean" stays at the bottom. Columns of numbers are aligned to the right. The page's
     script gives sortable tables buttons in their headers, and filterable ones an input above. ``links`` are addresses
@@ -93,10 +95,11 @@ def table(
     has_mean = bool(content.rows) and content.rows[-1][0] == "mean"
     rows = [_row(row, kinds, link) for row, link in zip(content.rows, links or [""] * len(content.rows), strict=True)]
     body, foot = (rows[:-1], rows[-1:]) if has_mean else (rows, [])
+    box = "scroll long" if len(rows) > LONG else "scroll"
     flags = " data-sortable" * is_sortable + " data-filterable" * is_filterable
     return "\n".join(
         [
-            f'<div class="table"><div class="scroll" tabindex="0" role="region" aria-label="{escape(content.title)}">',
+            f'<div class="table"><div class="{box}" tabindex="0" role="region" aria-label="{escape(content.title)}">',
             f"<table{flags}><caption>{escape(content.title)}</caption>",
             f"<thead><tr>{''.join(heads)}</tr></thead>",
             "<tbody>",

@@ -46,7 +46,7 @@ function show(number) {
   const image = document.querySelector(`figure[data-case="${number}"] img`);
   sheet.replaceChildren(
     make("div", { className: "tools" }, close, button("Previous", before), button("Next", after)),
-    make("h2", { id: "case-title" }, one.id), make("dl", {}, ...facts), valueTable(one),
+    make("h2", { id: "case-title" }, one.id), make("dl", {}, ...facts), ...(known.columns.length ? [valueTable(one)] : []),
     ...(known.isPart ? [make("p", { className: "note" }, "The other metrics are in cases.csv.")] : []),
     ...(image ? [make("figure", {}, image.cloneNode())] : []));
   if (!sheet.open) sheet.showModal();

@@ -15,8 +15,8 @@ SCRIPT = Path(__file__).with_name("report_cases.js")
 COLUMNS = 12
 """Classes that have a column of their own in the table of cases; of more the lowest Dice is named."""
 CELLS = 250_000
-"""Values kept for opening cases, about 7 bytes each; of more, the first metrics."""
-PICTURES = 12
+"""Values kept for opening cases, about 7 bytes each; of more, the first metrics or none."""
+PICTURES = 9
 SIDE = 1000
 """Pictures in a report, and the longer side of each in pixels."""
 
@@ -61,7 +61,7 @@ def case_data(cases: Sequence[ScoredCase], summary: Summary) -> str:
     """Return what the page's script shows of a case that is opened: every metric of every class."""
     metrics = summary["settings"]["names"]
     sizes = ["truth_ml", "predicted_ml"] if summary["unit"] == "mm" else ["truth_voxels", "predicted_voxels"]
-    columns = [*metrics, *sizes][: max(1, CELLS // max(1, len(cases) * len(summary["classes"])))]
+    columns = [*metrics, *sizes][: CELLS // max(1, len(cases) * len(summary["classes"]))]
     unit = "ml" if summary["unit"] == "mm" else "px"
     titles = {sizes[0]: f"true size ({unit})", sizes[1]: f"predicted size ({unit})"}
     content = {

@@ -29,7 +29,9 @@ CLASSES = 30
 """Classes that are shown at once: of more the worst, the others folded away."""
 PANELS = 9
 POINTS = 1200
-"""Points of a plot in all; of more cases some are drawn, evenly from the worst to the best."""
+FEW = 10
+"""Points of a plot in all; of more cases some are drawn, evenly from the worst to the best, and of each class at least
+a few."""
 
 
 def distributions(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
@@ -52,7 +54,7 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
     every = [point for name in drawn for point in points[name]]
     x = logarithmic(f"true volume ({unit})" if unit == "ml" else "true area (px)", [point.x for point in every])
     y = linear(METRICS["dice"].title, [point.y for point in every], 0, 1)
-    plots = [_volume_plot(name, points[name], len(cases), x, y, max(20, POINTS // len(drawn))) for name in drawn]
+    plots = [_volume_plot(name, points[name], len(cases), x, y, max(FEW, POINTS // len(drawn))) for name in drawn]
     more = [folded(f"{len(drawn) - PANELS} more classes", _panels(plots[PANELS:]))] if len(drawn) > PANELS else []
     return [_panels(plots[:PANELS]), *more]
 
@@ -77,8 +79,10 @@ def learning_curves(path: Path) -> list[str]:
 def _distribution(cases: Sequence[ScoredCase], summary: Summary, metric: str, most: int) -> list[str]:
     """The plot of the classes that are shown at once, and that of the others; nothing where no value is defined."""
     names = _worst_first(summary, metric) if len(summary["classes"]) > CLASSES else list(summary["classes"])
-    title, share = titled(metric, summary["unit"]), max(12, most // min(CLASSES, len(names)))
-    parts = [_strip(cases, summary, name, metric, share) for name in names]
+    title, share = titled(metric, summary["unit"]), max(FEW, most // min(CLASSES, len(names)))
+    parts = [
+        _strip(cases, summary, name, metric, share if place < CLASSES else FEW) for place, name in enumerate(names)
+    ]
     every = [value for part in parts for value in part.values]
     if not every:
         return []
@@ -153,7 +157,7 @@ def _curves(rows: Sequence[dict[str, Any]], columns: dict[str, str], title: str)
     last = series[0].points[-1]
     description = f"{series[0].name} ends at {last.y:.4g} after epoch {last.x:g}"
     return figure(
-        title.capitalize() if title[0] != "D" else title,
+        title[0].upper() + title[1:],
         lines(series, x, linear(title, values, *bounds), title, description),
     )
 

@@ -99,7 +99,8 @@ def test_further_columns_of_a_table_are_kept(tmp_path: Path) -> None:
 def test_summary_has_the_promised_form() -> None:
     rows = rows_of(20)
     summary = summary_of(rows, NAMES, "test")
-    assert list(summary) == ["format", "subset", "unit", "settings", "n_cases", "classes", "mean", "strata"]
+    keys = ["format", "subset", "unit", "settings", "n_cases", "classes", "mean", "mean_ci95", "strata", "problems"]
+    assert list(summary) == keys
     assert (summary["format"], summary["subset"], summary["n_cases"]) == (2, "test", 20)
     assert list(summary["classes"]) == NAMES  # background is not among them
     core = summary["classes"]["core [T1]"]
@@ -144,7 +145,9 @@ def test_json_csv_and_terminal_agree(tmp_path: Path, unit: str) -> None:
         expected += [str(found["n"]), str(found["n_undefined"])]
         assert line.replace(name, "").replace("±", "").split() == expected
     mean = next(line for line in lines if line.strip().startswith("mean"))
-    assert mean.split()[1:] == [f"{stored['mean']['dice']:.3f}", f"{stored['mean']['iou']:.3f}"]
+    low, high = stored["mean_ci95"]
+    dice, iou = (f"{stored['mean'][name]:.3f}" for name in ("dice", "iou"))
+    assert mean.split()[1:] == [dice, f"{low:.3f}–{high:.3f}", iou]
 
 
 def test_undefined_is_null_in_json_and_an_empty_cell(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from medseg.evaluation.statistics import confidence_interval, statistics
+from medseg.evaluation.statistics import confidence_interval, interval_of_class_means, statistics
 
 
 def test_statistics_against_the_standard_library() -> None:
@@ -94,3 +94,29 @@ def test_interval_of_degenerate_samples_is_finite_and_holds_the_mean(kind: str) 
         low, high = confidence_interval(values, groups)
         assert np.isfinite([low, high]).all()
         assert values.min() - 1e-9 <= low <= high <= values.max() + 1e-9
+
+
+def test_interval_of_the_mean_over_classes_draws_groups_with_all_their_classes() -> None:
+    rng = np.random.default_rng(5)
+    groups = np.array([f"patient {case // 2}" for case in range(40)])
+    values = [rng.beta(4, 2, 40), rng.beta(6, 1, 40)]
+    values[1][rng.random(40) < 0.4] = np.nan
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+
+    def mean_of(drawn: np.ndarray) -> float:
+        cases = np.concatenate([members[int(group)] for group in drawn])
+        return float(np.mean([np.nanmean(column[cases]) for column in values]))
+
+    options = {"vectorized": False, "n_resamples": 5000, "rng": np.random.default_rng(6)}
+    expected = bootstrap((np.arange(len(members)),), mean_of, **options).confidence_interval
+    found = interval_of_class_means([(column, groups) for column in values])
+    assert found == pytest.approx([expected.low, expected.high], abs=0.006)
+    assert interval_of_class_means([(values[0], groups)]) == pytest.approx(confidence_interval(values[0], groups))
+
+
+def test_interval_of_class_means_needs_eight_groups_and_survives_equal_values() -> None:
+    assert interval_of_class_means([(np.arange(30) / 30, np.arange(30) % 7)]) is None
+    assert interval_of_class_means([(np.full(9, 0.7), np.arange(9))]) == pytest.approx([0.7, 0.7])
+    assert interval_of_class_means([]) is None
+    empty = (np.full(9, np.nan), np.arange(9))
+    assert interval_of_class_means([(np.full(9, 0.5), np.arange(9)), empty]) == pytest.approx([0.5, 0.5])
