@@ -178,7 +178,7 @@ class SegmentationModule(LightningModule):
         self.selection.add(self.current_epoch + 1, mean)
         self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
         self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
-        self.log("val/dice_best", self.selection.best_score, sync_dist=True)
+        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate that the schedule wants at this progress."""
