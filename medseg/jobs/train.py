@@ -98,7 +98,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         trainer, fitted = fit(this)
         result |= fitted
         result |= test(this, result["score"])
-        scores = {"test/dice": result["score"]} if this.split.test else {}
+        scores = {"best/test_dice": result["score"]} if this.split.test else {}
         end_session(trainer.loggers, scores, trainer.global_step)
         tell_places(this.directory)
     return result

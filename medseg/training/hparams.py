@@ -1,7 +1,8 @@
 """A run's settings for TensorBoard's HPARAMS page, where the runs of a sweep are compared.
 
 TensorBoard makes the table of what each run says of itself, so runs of different networks, with different settings,
-stand side by side. A run without an end is one that still goes on, or was stopped.
+stand side by side. A run without an end is one that still goes on, or was stopped. The page shows the first few
+scores in the order of the alphabet, so those that runs are compared by are called ``best/…``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,13 +53,14 @@ def end_session(loggers: Sequence[Logger], scores: Mapping[str, float], step: in
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str | float | bool]:
     """Return what differs from run to run by its dotted path: numbers and texts, lists as text, no nulls.
 
-    An object stands under its own path with the name of its class.
+    An object stands under its own path with the name of its class. What the network takes from the plan is there once.
 
     >>> hyperparameters({"dataset": {"name": "heart"}, "model": {"_target_": "medseg.models.UNet", "depth": 4}})
     {'dataset': 'heart', 'model': 'UNet', 'model.depth': 4}
     """
-    kept = {name: settings[name] for name in VARIED if name in settings}
-    return {"dataset": settings["dataset"]["name"], **dict(leaves(kept))}
+    found = dict(leaves({name: settings[name] for name in VARIED if name in settings}))
+    again = {name for name in found if name.replace("model.", "plan.", 1) in found.keys() - {name}}
+    return {"dataset": settings["dataset"]["name"], **{name: found[name] for name in found if name not in again}}
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, str | float | bool]]:

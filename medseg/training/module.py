@@ -182,7 +182,7 @@ class SegmentationModule(LightningModule):
         self.selection.add(self.current_epoch + 1, mean)
         self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
         self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
-        self.log("val/dice_best", self.selection.best_score, sync_dist=True)
+        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
 
     def on_train_epoch_start(self) -> None:
         """Let what is frozen learn from the epoch on that it is wanted from, and norms that are frozen stay still."""

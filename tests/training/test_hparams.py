@@ -19,7 +19,7 @@ SETTINGS = {
     "seed": 3,
     "dataset": {"name": "heart", "root": "/home/me/data"},
     "plan": {"patch_size": [64, 64, 32], "file": None},
-    "model": {"_target_": "medseg.models.UNet", "depth": 4, "residual": False},
+    "model": {"_target_": "medseg.models.UNet", "depth": 4, "residual": False, "patch_size": [64, 64, 32]},
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.003},
     "augment": {"spatial": None, "intensity": [{"_target_": "medseg.augmentation.Noise", "probability": 0.2}]},
     "trainer": {"max_time": "00:01:00:00"},
@@ -69,10 +69,10 @@ def run(folder, settings, score, *, ends=True):
     logger = TensorBoardLogger(folder, name="", version="")
     begin_session([logger], settings)
     for step, value in ((1, 0.1), (2, score)):
-        logger.log_metrics({"val/dice_best": value}, step=step)
+        logger.log_metrics({"best/val_dice": value}, step=step)
     logger.finalize("success")  # as the Trainer does after fitting
     if ends:
-        end_session([logger], {"test/dice": score - 0.05}, step=2)
+        end_session([logger], {"best/test_dice": score - 0.05}, step=2)
 
 
 def test_runs_of_different_networks_stand_side_by_side(tmp_path):
@@ -84,15 +84,15 @@ def test_runs_of_different_networks_stand_side_by_side(tmp_path):
     assert infos["model"].differs
     assert not infos["optimizer.lr"].differs
     assert {"model.depth", "model.init_filters"} <= infos.keys()  # of either network
-    assert {info.name.tag for info in experiment.metric_infos} == {"val/dice_best", "test/dice"}
+    assert {info.name.tag for info in experiment.metric_infos} == {"best/val_dice", "best/test_dice"}
     first, second = (rows[name] for name in ("0", "1"))
     assert first[0].hparams["optimizer.lr"].number_value == 0.003
     assert first[0].hparams["plan.patch_size"].string_value == "[64, 64, 32]"
     assert second[0].hparams["model"].string_value == "SegResNet"
     assert {m.name.tag: m.value for m in first[1].metric_values} == pytest.approx(
-        {"val/dice_best": 0.7, "test/dice": 0.65}
+        {"best/val_dice": 0.7, "best/test_dice": 0.65}
     )
-    assert {m.name.tag: m.value for m in second[1].metric_values} == pytest.approx({"val/dice_best": 0.8})
+    assert {m.name.tag: m.value for m in second[1].metric_values} == pytest.approx({"best/val_dice": 0.8})
     assert first[1].status == api_pb2.STATUS_SUCCESS
     assert second[1].status != api_pb2.STATUS_SUCCESS
 
@@ -100,6 +100,6 @@ def test_runs_of_different_networks_stand_side_by_side(tmp_path):
 def test_another_logger_gets_them_in_its_own_way(tmp_path):
     logger = CSVLogger(tmp_path, name="", version="")
     begin_session([logger], SETTINGS)
-    end_session([logger], {"test/dice": 0.5}, step=2)
+    end_session([logger], {"best/test_dice": 0.5}, step=2)
     assert "optimizer.lr: 0.003" in (tmp_path / "hparams.yaml").read_text()
     assert "0.5" in (tmp_path / "metrics.csv").read_text()
