@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
+import numpy as np
 from PIL import Image
 
 from medseg.evaluation.page import Section, folded, page, paragraph, preformatted, section, table
@@ -24,7 +25,7 @@ from medseg.preprocessing.overview import Numbers
 from medseg.preprocessing.same_scan import SameScan
 
 FEW = 12
-"""Cases of a finding that are named at once; more are folded away."""
+"""Findings of a kind, and cases of a finding, that are shown at once; more are folded away."""
 MOST_NAMED = 500
 MOST_ROWS = 3000
 MOST_POINTS, LEAST_POINTS = 6000, 20
@@ -32,7 +33,7 @@ MOST_POINTS, LEAST_POINTS = 6000, 20
 MOST_BYTES = 3_000_000
 """Of all pictures as files."""
 SPREAD = 10
-"""Largest through smallest size from which on sizes are shown on a logarithmic axis."""
+"""Ratio of the 95 to the 5 percentile from which on values are shown on a logarithmic axis."""
 
 
 def inspect_page(
@@ -83,10 +84,18 @@ def finding_lists(findings: Sequence[Finding], anchors: Mapping[str, str]) -> It
     for level in ("error", "warning"):
         found = [finding for finding in findings if finding.level == level]
         if found:
-            items = "".join(f"<li>{finding_item(finding, anchors)}</li>" for finding in found)
-            yield f"<h3>{counted(len(found), level)}</h3><ul>{items}</ul>"
+            yield f"<h3>{counted(len(found), level)}</h3>"
+            yield from by_kind(found, anchors)
     if not findings:
         yield paragraph("Nothing was found that is wrong or odd.")
+
+
+def by_kind(findings: Sequence[Finding], anchors: Mapping[str, str]) -> Iterator[str]:
+    """Yield a list of the findings of each kind, many of them folded away."""
+    for kind in dict.fromkeys(finding.kind for finding in findings):
+        items = [f"<li>{finding_item(finding, anchors)}</li>" for finding in findings if finding.kind == kind]
+        listed = f"<ul>{''.join(items)}</ul>"
+        yield listed if len(items) <= FEW else folded(f"{kind}: {len(items)}", listed)
 
 
 def finding_item(finding: Finding, anchors: Mapping[str, str]) -> str:
@@ -122,8 +131,7 @@ def size_plot(known: Sequence[Numbers], numbers: Numbers, anchors: Mapping[str, 
     }
     values = [value for found in sizes.values() for value, _ in found]
     title = unit_of(numbers)
-    is_wide = bool(values) and max(values) >= SPREAD * min(values)
-    axis = logarithmic(title, values) if is_wide else linear(title, values, least=0)
+    axis = fitting(title, values)
     parts = [
         strip_of(name, f"in {len(found)} of {len(known)}", found, len(sizes), title, anchors)
         for name, found in sizes.items()
@@ -131,12 +139,18 @@ def size_plot(known: Sequence[Numbers], numbers: Numbers, anchors: Mapping[str, 
     return plot_of("Size of each class", parts, axis)
 
 
+def fitting(title: str, values: Sequence[float]) -> Axis:
+    """Return an axis that holds the values, logarithmic where they are positive and spread by factors."""
+    is_wide = bool(values) and min(values) > 0 and np.quantile(values, 0.95) > SPREAD * np.quantile(values, 0.05)
+    return logarithmic(title, values) if is_wide else linear(title, values)
+
+
 def intensity_plots(known: Sequence[Numbers], numbers: Numbers, anchors: Mapping[str, str]) -> Iterator[str]:
     """Yield a plot a channel: three percentiles over the cases."""
     titles = {1: "0.5 %", 2: "50 %", 3: "99.5 %"}
     for place, channel in enumerate(numbers["channels"]):
         found = {title: [(c["intensities"][place][at], c["id"]) for c in known] for at, title in titles.items()}
-        axis = linear("intensity", [value for pairs in found.values() for value, _ in pairs])
+        axis = fitting("intensity", [value for pairs in found.values() for value, _ in pairs])
         parts = [strip_of(title, "", pairs, len(titles), "", anchors) for title, pairs in found.items()]
         yield plot_of(f"Percentiles of channel {channel_name(place, channel)}", parts, axis)
 

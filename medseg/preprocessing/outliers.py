@@ -51,9 +51,7 @@ def odd_intensities(low: ArrayLike, high: ArrayLike) -> list[str]:
     if len(span) < LEAST or usual <= 0:
         return texts
     if share((span > usual / 2) & (span < 2 * usual)) >= CONSISTENT:
-        texts = [
-            f"range {wide:.4g}, the median is {usual:.4g}" if not usual / 8 < wide < usual * 8 else "" for wide in span
-        ]
+        texts = [f"range {wide:.4g}, median {usual:.4g}" if not usual / 8 < wide < usual * 8 else "" for wide in span]
     if share(np.abs(floor - floors) < usual / 4) >= CONSISTENT:
         shifted = np.abs(floor - floors) > usual / 2
         told = [f"begins at {value:.4g}, median {floors:.4g}" for value in floor]

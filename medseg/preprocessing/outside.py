@@ -23,10 +23,12 @@ MOST_BLOCKS = 64
 """Blocks along the longest side of a scan."""
 CORNER = 16
 """Part of each side that a corner takes."""
+RANGE = (0.005, 0.995)
+"""Quantiles between which a channel is said to range."""
 DARK = 0.1
-"""How bright a corner may be, as a share of the range from the darkest to the 99.5 percentile."""
+"""How bright a corner may be, as a share of this range."""
 NOISE = 0.03
-"""How much brighter than the brightest corner air may be, as a share of the same range."""
+"""How much brighter than the brightest corner air may be, as a share of it."""
 PIECES, SHARE = 5, 0.9
 """A body is what is not air if so many pieces, trunk and limbs, are this share of it."""
 OUT = 0.25
@@ -92,8 +94,7 @@ def is_body(rest: Coarse) -> bool:
 
 def dark_blocks(channel: NDArray[np.float32], steps: Sequence[int]) -> Coarse | None:
     """Return the blocks of a channel (*spatial) that are as dark as its corners; None where these are not dark."""
-    low = float(channel.min())
-    high = float(np.quantile(channel.ravel()[:: max(1, channel.size // SAMPLES)], 0.995))
+    low, high = np.quantile(channel.ravel()[:: max(1, channel.size // SAMPLES)], RANGE)
     means = block_means(channel, steps)
     level = max(float(means[corner].max()) for corner in corner_slices(means.shape))
     if level - low > DARK * (high - low):

@@ -1,7 +1,7 @@
 """What is wrong with a data set: every scan and mask read once, every mistake found at once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -152,14 +152,17 @@ def odd_spacings(usable: Fingerprint) -> list[Finding]:
     if not usable.cases or usable.unit == "px":
         return []
     usual = np.median([case.spacing for case in usable.cases.values()], axis=0)
-    text = "{}: spacing {} mm, the median is " + " × ".join(f"{step:.3g}" for step in usual)
-    return [
-        Finding(
-            "warning", f"{name}: {text.format(' × '.join(f'{step:.3g}' for step in case.spacing))}", (name,), "spacing"
-        )
-        for name, case in usable.cases.items()
-        if np.any(np.maximum(case.spacing / usual, usual / case.spacing) > FAR)
-    ]
+    found = []
+    for name, case in usable.cases.items():
+        if np.any(np.maximum(case.spacing / usual, usual / case.spacing) > FAR):
+            text = f"{name}: spacing {in_mm(case.spacing)}, the median is {in_mm(usual)}"
+            found.append(Finding("warning", text, (name,), "spacing"))
+    return found
+
+
+def in_mm(spacing: Iterable[float]) -> str:
+    """Write a spacing."""
+    return " × ".join(f"{step:.3g}" for step in spacing) + " mm"
 
 
 def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:
