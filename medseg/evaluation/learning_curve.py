@@ -1,6 +1,6 @@
 """How the test Dice grows with the number of labelled cases, for each way to begin."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.evaluation.rows import Row
-from medseg.evaluation.statistics import MIN_GROUPS, bca
+from medseg.evaluation.statistics import interval_of_class_means
 from medseg.evaluation.tables import TextTable, number
 
 
@@ -67,34 +67,18 @@ def _point(runs: Sequence[Trained]) -> Point:
 
 
 def _interval(runs: Sequence[Trained]) -> list[float] | None:
-    """The interval of the mean, over seeds, of the mean over classes of the class means."""
-    patients = [sorted({str(row["group"]) for row in run.rows}) for run in runs]
-    if any(names != patients[0] for names in patients) or len(patients[0]) < MIN_GROUPS:
+    """The interval of the mean over runs of the mean over classes of the class means."""
+    patients = [{row["group"] for row in run.rows} for run in runs]
+    if any(found != patients[0] for found in patients):
         return None
-    tallies = [_tally(run.rows, patients[0]) for run in runs]
-    sums, sizes = (np.concatenate(part, axis=1) for part in zip(*tallies, strict=True))  # (patients, classes of runs)
-
-    def mean(drawn: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        totals, counts = sums[drawn].sum(axis=axis - 1), sizes[drawn].sum(axis=axis - 1)
-        kept = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-        return np.asarray(np.nanmean(kept, axis=-1))
-
-    if np.ptp(sums / np.maximum(sizes, 1), axis=0).max(initial=0) < 1e-12:  # nothing varies
-        return None
-    return bca(mean, (np.arange(len(patients[0])),), seed=0)
+    return interval_of_class_means([column for run in runs for column in _columns(run.rows)])
 
 
-def _tally(rows: Sequence[Row], patients: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The sum of defined Dice values and their number, of each patient and class."""
-    classes = list(dict.fromkeys(row["class"] for row in rows))
-    sums = np.zeros((len(patients), len(classes)))
-    sizes = np.zeros((len(patients), len(classes)), np.int64)
-    for row in rows:
-        if row["dice"] == row["dice"]:
-            place = patients.index(str(row["group"])), classes.index(row["class"])
-            sums[place] += row["dice"]
-            sizes[place] += 1
-    return sums, sizes
+def _columns(rows: Sequence[Row]) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
+    """The Dice of each class, and the groups that they are of."""
+    for name in dict.fromkeys(row["class"] for row in rows):
+        own = [row for row in rows if row["class"] == name]
+        yield np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])
 
 
 def _cells(point: Point) -> list[str]:
