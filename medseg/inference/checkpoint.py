@@ -4,6 +4,7 @@ A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["m
 loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,5 +185,11 @@ def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, or its type where it has none.
+
+    PyTorch's begins with advice to load what is not safe, and ends so; what is wrong with a file stands between.
+    """
+    text = str(error).strip()
+    if found := re.search(r"WeightsUnpickler error:\s*(.+?)(?:\. Please|$)", text, re.MULTILINE):
+        return found[1]
+    return (text.splitlines() or [type(error).__name__])[0]

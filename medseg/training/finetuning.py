@@ -160,8 +160,10 @@ class FineTuning:
             return []
         for group in self.later:
             self._add(optimizer, group)
-        log.info("unfrozen: %s", ", ".join(group.name for group in self.later))
-        return [made["lr"] for made in optimizer.param_groups[len(self.groups) :]]
+        rates = [made["lr"] for made in optimizer.param_groups[len(self.groups) :]]
+        named = (f"{group.name} (learning rate {rate:.3g})" for group, rate in zip(self.later, rates, strict=True))
+        log.info("from now on learn, too: %s", ", ".join(named))
+        return rates
 
     @property
     def still(self) -> set[str]:
@@ -203,9 +205,9 @@ class FineTuning:
             until = self.wanted["unfreeze_epoch"]
             share = sum(numbers[name] for name in kept) / sum(numbers.values())
             parts = ", ".join(dict.fromkeys(stage for name, stage in self.stages.items() if name in self.frozen))
-            what = " and ".join(filter(None, [parts, "the norms" if self.fixed else ""]))
-            end = f", the former for {until} epochs" if self.frozen and until else ""
-            lines.append(f"frozen: {what}, {100 * share:.1f} % of the parameters{end}")
+            levels = parts + (f" for {until} epochs" if parts and until else "")
+            what = " and ".join(filter(None, [levels, "the norms" if self.fixed else ""]))
+            lines.append(f"frozen: {what}, {100 * share:.1f} % of the parameters")
         if len(self.groups) > 1 or self.start:
             for group, made in zip(self.active, optimizer.param_groups, strict=True):
                 decay = (

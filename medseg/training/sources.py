@@ -6,6 +6,7 @@ Files are read with ``weights_only=True``, which runs no code of theirs.
 import json
 import logging
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,7 +90,8 @@ def read_source(path: str | Path) -> Source:
 def opened(file: Path) -> Any:
     """Return what a file of PyTorch's holds."""
     try:
-        with torch.serialization.safe_globals(numbers_of_numpy()):
+        with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file that is something else makes torch raise almost anything
         raise MedsegError(

@@ -170,7 +170,7 @@ def test_it_says_what_is_frozen_and_how_fast_the_rest_learns():
     said = "\n".join(tuning.describe(tuning.make_optimizer(ADAMW, fused=False)))
     size = sum(value.numel() for value in network.encoder[0].parameters())
     share = 100 * size / sum(value.numel() for value in network.parameters())
-    assert f"frozen: encoder.0, {share:.1f} % of the parameters, the former for 3 epochs" in said
+    assert f"frozen: encoder.0 for 3 epochs, {share:.1f} % of the parameters" in said
     assert "head: learning rate 0.02, weight decay 0.5 to the start, 10 parameters" in said
 
 
