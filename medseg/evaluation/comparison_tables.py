@@ -151,6 +151,8 @@ def signed(value: float | None, metric: str) -> str:
 def _table(title: str, first: str, rows: Sequence[Sequence[str]], runs: Sequence[str] = ()) -> TextTable:
     named = f"first: {runs[0]}; second: {runs[1]}; " if runs else ""
     notes = [f"{named}interval: 95 % of first − second; p: adjusted by Holm"]
+    if any(cell.endswith(")") for row in rows for cell in row[1:3]):
+        notes.append("(n): n distances were missed; they rank as worst and are in no mean")
     if any(row[-1] == NOT_SHOWN for row in rows):
         notes.append("not shown: no difference is shown, which does not mean that there is none")
     return TextTable(title, (first, *HEADERS), rows, notes)

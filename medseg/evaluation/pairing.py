@@ -157,11 +157,20 @@ def _values(
 
 def _value(row: Row, metric: str) -> float:
     """What a case counts as for a class."""
-    true, predicted, value = row["truth_voxels"], row["predicted_voxels"], row[metric]
+    true, value = row["truth_voxels"], row[metric]
     if true != true or (not true and metric in NEED_TRUTH):
         return nan
-    if not true and not predicted:
+    if _is_nothing(row, metric):
         return 1.0 if METRICS[metric].better == "higher" else 0.0
     if value != value and is_distance(metric):
         return inf
     return abs(value) if METRICS[metric].better == "zero" else float(value)
+
+
+def _is_nothing(row: Row, metric: str) -> bool:
+    """Whether nothing was to be found and nothing was: both masks are empty, or hold no lesion that counts."""
+    if metric.startswith("lesion_"):
+        for name in ("lesion_dice", "lesion_f1"):  # undefined in no other case
+            if name in row:
+                return metric not in NEED_TRUTH and bool(row[name] != row[name])
+    return not row["truth_voxels"] and not row["predicted_voxels"]

@@ -207,6 +207,31 @@ def test_shares_of_an_empty_truth_say_nothing() -> None:
     assert (found["precision"], found["volume_difference"], found["dice"]) == (1.0, 0.0, 1.0)
 
 
+def test_specks_that_are_no_lesions_are_nothing() -> None:
+    """BraTS's rule leaves small components out: masks that are not empty may hold no lesion."""
+    more = {
+        "lesion_dice": nan,
+        "lesion_f1": nan,
+        "lesion_hd95": nan,
+        "lesion_sensitivity": nan,
+        "lesion_precision": nan,
+    }
+    found = {
+        "lesion_dice": 0.0,
+        "lesion_f1": 0.0,
+        "lesion_hd95": nan,
+        "lesion_sensitivity": 0.0,
+        "lesion_precision": nan,
+    }
+    rows = [row("x", 0.0, true=3, found=0, **more), row("y", 0.0, true=900, found=0, **found)]
+    paired = pair([report(name, rows) for name in "ab"], list(more))
+    of_a = {name: values[0, 0].tolist() for name, values in paired.values.items()}
+    assert of_a["lesion_dice"] == of_a["lesion_f1"] == [1.0, 0.0]
+    assert of_a["lesion_hd95"] == [0.0, inf]
+    np.testing.assert_equal(of_a["lesion_sensitivity"], [nan, 0.0])
+    np.testing.assert_equal(of_a["lesion_precision"], [1.0, nan])
+
+
 def test_missed_distances_are_the_worst_ranks_and_in_no_mean() -> None:
     a = [*np.linspace(1.0, 1.8, 9), nan, nan]
     b = [*np.linspace(2.0, 2.8, 9), nan, 3.0]
