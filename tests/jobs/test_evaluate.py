@@ -92,7 +92,8 @@ def test_a_part_without_cases_is_refused(small, eval_config, tmp_path):
         evaluate.run(eval_config(tmp_path / "run"))
 
 
-def test_one_bad_case_stops_no_other(trained, composed, tmp_path):
+def test_one_bad_case_stops_no_other(trained, composed, tmp_path, caplog):
+    caplog.set_level("INFO", "medseg")
     report = report_of(trained / "test")
     with (trained / "test" / "cases.csv").open(newline="") as file:
         name = next(csv.DictReader(file))["case"]
@@ -113,7 +114,14 @@ def test_one_bad_case_stops_no_other(trained, composed, tmp_path):
     config["split"]["file"] = str(trained / "splits.json")
     result = evaluate.run(config | {"checkpoint": str(trained), "run_dir": str(tmp_path / "eval")})
     assert result["status"] == "some_failed"
-    assert report_of(tmp_path / "eval")["n_cases"] == report["n_cases"] - 1
+    found = report_of(tmp_path / "eval")
+    assert found["n_cases"] == report["n_cases"] - 1
+    assert len(found["problems"]) == 1
+    assert found["problems"][0].startswith(case.id)
+    page = (tmp_path / "eval" / "report.html").read_text()
+    assert "1 case(s) could not be scored" in page
+    assert "config.yaml of the evaluation" in page
+    assert caplog.messages[-1] == f"report: {tmp_path / 'eval' / 'report.html'}"
 
 
 def test_a_network_is_loaded_without_lightning_and_monai(trained):

@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 from medseg.jobs import train
 
 FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
-REPORT = ("test/metrics.json", "test/cases.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
+REPORT = ("test/metrics.json", "test/cases.csv", "test/report.html", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
 
 
 def rows_of(path):
@@ -42,6 +42,27 @@ def test_result_and_report_agree(trained):
     assert result["reason"] == "max_epochs reached"
     assert result["score"] == report["mean"]["dice"]
     assert report["n_cases"] == len(json.loads((trained / "splits.json").read_text())["test"])
+
+
+def test_the_report_tells_of_data_training_and_test(trained):
+    page = (trained / "test" / "report.html").read_text()
+    report = json.loads((trained / "test" / "metrics.json").read_text())
+    assert f"<strong>{report['mean']['dice']:.3f}</strong>" in page
+    for title in (
+        "By class",
+        "By size",
+        "Pictures",
+        "Cases",
+        "Training",
+        "Data",
+        "Config",
+        "Environment",
+        "Definitions",
+    ):
+        assert f'-title">{title}</h2>' in page
+    assert page.count('src="data:image/webp;base64,') == len(list((trained / "test" / "overlays").rglob("*.png")))
+    assert "core in " in page  # of the fingerprint
+    assert "config.yaml of the training" in page
 
 
 def test_an_epoch_is_a_row(trained):
