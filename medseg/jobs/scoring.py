@@ -26,6 +26,7 @@ from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Case, Scan
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.jobs.candidates import Segment
+from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import cores
 
@@ -65,7 +66,7 @@ def evaluate_cases(
     check_strata(cases, wanted.strata)
     rows: list[Row] = []
     problems = list(lost)
-    for case, outcome in scored(segment, cases, label_map, wanted.metrics):
+    for case, outcome in on_terminal(scored(segment, cases, label_map, wanted.metrics), len(cases), "evaluating"):
         if isinstance(outcome, str):
             problems.append(f"{case.id}: {outcome}")
         else:

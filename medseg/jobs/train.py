@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from medseg.build import CONF, build, targets
@@ -88,18 +89,18 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
     if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, classes))[1]}
+        return {"status": "done", **fit(reopen(config, settings, dataset, classes))[0]}
     start = reopen if settings["resume"] else begin
     this = start(config, settings, dataset, classes)
     with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
         announce(this)
         if settings["resume"]:
             write_config(this.directory / "config.yaml", config)
-        trainer, fitted = fit(this)
+        fitted, loggers, step = fit(this)
         result |= fitted
         result |= test(this, result["score"])
-        scores = {"best/test_dice": result["score"]} if this.split.test else {}
-        end_session(trainer.loggers, scores, trainer.global_step)
+        is_tested = this.split.test and result["score"] is not None
+        end_session(loggers, {"best/test_dice": result["score"]} if is_tested else {}, step)
         tell_places(this.directory)
     return result
 
@@ -252,8 +253,12 @@ def announce(run: Run) -> None:
     log.info("plan: %s", ", ".join([shape, *depth, *width, spacing]))
 
 
-def fit(run: Run) -> tuple[Trainer, dict[str, Any]]:
-    """Train until the budget is used up; return who did, and why training ended and the best validation Dice."""
+def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train until the budget is used up.
+
+    Returns:
+        Why training ended and the best validation Dice, who has logged it, and the number of steps.
+    """
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
@@ -284,11 +289,12 @@ def fit(run: Run) -> tuple[Trainer, dict[str, Any]]:
     chosen = selection.report()
     if chosen and is_first_process():
         announce_choice(chosen)
-    return trainer, {
+    found = {
         "reason": stop_reason(trainer, progress),
         "score": chosen["best"]["dice"] if chosen else None,
         "selection": chosen,
     }
+    return found, trainer.loggers, trainer.global_step
 
 
 def start_from(run: Run, module: SegmentationModule) -> None:

@@ -162,7 +162,7 @@ class Display(Callback):
         best = f"best {self.selection.best_score:.4f} (epoch {self.selection.epochs[self.selection.best]})"
         dice = f"validation Dice {float(latest['val_dice']):.4f} (epoch {latest['epoch']})"
         smoothed = f"smoothed {float(latest['val_dice_smoothed']):.4f}"
-        return [[dice, smoothed, best], *class_lines(classes, self.console.width)]
+        return [[dice, best, smoothed], *class_lines(classes, self.console.width)]
 
 
 def epoch_of(trainer: Trainer) -> int:

@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
+from rich.logging import RichHandler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medseg.jobs import train
@@ -164,3 +165,39 @@ def test_with_a_time_limit_the_display_counts_down(small, terminal, tmp_path):
     assert "0:00:02 left" in first[0] or "0:00:03 left" in first[0]
     assert first[1].startswith("epoch 1 · step 0 · 0:00:00 of 0:00:03")
     assert "100%" in last[0]
+
+
+def test_a_line_of_the_log_stands_above_the_display(small, terminal, tmp_path, monkeypatch):
+    from medseg.training.module import SegmentationModule
+
+    begin = SegmentationModule.on_validation_epoch_start
+
+    def warns(self):
+        logging.getLogger("medseg.training").warning("something happened")
+        begin(self)
+
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_start", warns)
+    handler = RichHandler(console=terminal, show_path=False, show_level=False, show_time=False)
+    logging.getLogger().addHandler(handler)
+    try:
+        train.run(small(2, "trainer.max_epochs=1", "logger=none") | {"run_dir": str(tmp_path)})
+    finally:
+        logging.getLogger().removeHandler(handler)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", terminal.file.getvalue().replace("\x1b[2K", "\n"))
+    assert re.search(r"\nsomething happened *\ntraining ━.*\nepoch 1 of 1", plain)  # on a line of its own
+
+
+def test_a_run_of_an_earlier_version_goes_on(small, tmp_path):
+    train.run(small(2, "logger=none") | {"run_dir": str(tmp_path)})
+    kept = ("epoch", "step", "seconds", "lr", "train_loss", "val_dice", "val_dice_smoothed")
+    old = [{name: row[name] for name in kept} for row in rows_of(tmp_path)]
+    with (tmp_path / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, kept)
+        writer.writeheader()
+        writer.writerows(old)
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    saved["trainer"]["max_epochs"] = 3
+    train.run(saved | {"resume": str(tmp_path), "run_dir": str(tmp_path)})
+    rows = rows_of(tmp_path)
+    assert [bool(row["grad_norm"]) for row in rows] == [False, False, True]
+    assert [row["train_loss"] for row in rows[:2]] == [row["train_loss"] for row in old]
