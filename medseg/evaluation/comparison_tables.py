@@ -106,7 +106,9 @@ def sentences(result: Result) -> Iterator[str]:
         )
     n_tested = sum(one.p is not None for one in result.comparisons)
     if n_tested:
-        fewer = ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
+        fewer = (
+            ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
+        )
         yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
     yield from too_few(result.ranking.n_patients, n_tested)
     yield from (f"{note}." for note in result.paired.notes)

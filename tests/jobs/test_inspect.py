@@ -145,7 +145,7 @@ def test_the_run_directory(inspected, tmp_path):
     inspected("model.depth=3")
     run_dir = tmp_path / "run"
     names = sorted(path.name for path in run_dir.iterdir())
-    assert names == ["config.yaml", "inspect.json", "plan.json", "result.json"]
+    assert names == ["config.yaml", "inspect.html", "inspect.json", "plan.json", "result.json"]
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert (saved["command"], saved["model"]["depth"], saved["run_dir"]) == ("inspect", 3, str(run_dir))
     assert json.loads((run_dir / "result.json").read_text())["status"] == "done"
