@@ -174,12 +174,8 @@ def case_table(numbers: Numbers) -> TextTable:
 
 
 def grid_text(numbers: Sequence[float]) -> str:
-    """Write a shape or a spacing.
-
-    >>> grid_text([35, 50.0, 0.75])
-    '35 × 50 × 0.75'
-    """
-    return " × ".join(map(short, numbers))
+    """Write a shape or a spacing, with spaces that no line breaks at."""
+    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(short, numbers))
 
 
 def counted(number: int, word: str) -> str:

@@ -49,7 +49,7 @@ class CaseFingerprint:
     acquisition: Acquisition | None = None
     quantiles: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, len(QUANTILES)), np.float32))
     voxel_volume: float = 1.0
-    components: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    components: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
     outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     placement: Placement = field(default_factory=Placement)
 

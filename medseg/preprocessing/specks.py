@@ -1,15 +1,20 @@
-"""Specks: components of a few voxels beside a much larger one, as a slip of the hand or of a threshold leaves them."""
+"""Specks: components of a few voxels away from a much larger one, as a slip of the hand or a threshold leaves them.
+
+Those that touch another class are none: where classes border on each other, voxels of one are cut off by the other.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.preprocessing.components import parts_of, voxels_of
+from medseg.preprocessing.components import SMALL, measured, parts_of
 from medseg.preprocessing.fingerprint import CaseFingerprint
 
 FEW_PIECES = 3
 """Components, not counting specks, up to which specks of a class are no part of its nature."""
+LEAST = 2
+"""Voxels a side of the largest speck, at least."""
 PART_OF_USUAL = 1000
 PART_OF_LARGEST = 10
 """A speck is a speck beside something larger: at most so small a part of the class's largest component."""
@@ -34,7 +39,7 @@ def speck_size(cases: Cases, index: int) -> int:
     """
     dims = max((len(case.shape) for case in cases.values()), default=3)
     largest = [sizes[0] for found in cases.values() if len(sizes := sizes_of(found, index))]
-    return int(np.clip(np.median(largest or [0]) / PART_OF_USUAL, 2**dims, 4**dims))
+    return int(np.clip(np.median(largest or [0]) / PART_OF_USUAL, LEAST**dims, SMALL**dims))
 
 
 def usual_pieces(cases: Cases, index: int, most: int) -> float:
@@ -44,9 +49,9 @@ def usual_pieces(cases: Cases, index: int, most: int) -> float:
 
 
 def specks_of(found: CaseFingerprint, index: int, most: int) -> NDArray[np.int64]:
-    """Return the rows (n, 2 + d) of a case's components that are specks of a class."""
+    """Return the rows (n, 3 + d) of a case's components that are specks of a class."""
     rows = found.components[found.components[:, 0] == index]
-    return rows[is_speck(rows[:, 1], most)]
+    return rows[is_speck(rows, most)]
 
 
 def sizes_of(found: CaseFingerprint, index: int) -> NDArray[np.int64]:
@@ -54,14 +59,16 @@ def sizes_of(found: CaseFingerprint, index: int) -> NDArray[np.int64]:
     return found.components[found.components[:, 0] == index, 1]
 
 
-def is_speck(sizes: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
-    """Tell of the components of one class in one case (n,) by their voxels whether they are specks."""
-    return sizes <= min(most, sizes.max(initial=0) // PART_OF_LARGEST)
+def is_speck(rows: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """Tell of the components of one class in one case, rows (n, 3 + d), whether they are specks."""
+    sizes = rows[:, 1]
+    return (rows[:, 2] == 1) & (sizes <= min(most, sizes.max(initial=0) // PART_OF_LARGEST))
 
 
 def where_specks(truth: NDArray[np.uint8], most: Mapping[int, int]) -> NDArray[np.bool_]:
     """Return where (*spatial) the specks of the classes in ``most`` are, which has their largest size."""
     found = np.zeros(truth.shape, dtype=bool)
     for index, box, parts, number in parts_of(truth, max(most, default=0) + 1):
-        found[box] |= np.append(False, is_speck(voxels_of(parts, number), most.get(index, 0)))[parts]
+        rows = measured(truth, index, box, parts, number)
+        found[box] |= np.append(False, is_speck(rows, most.get(index, 0)))[parts]
     return found

@@ -44,7 +44,7 @@ def specks(cases: Cases, index: int, name: str, most: int) -> Iterator[Finding]:
     """Yield the cases with specks of a class, which are of at most so many voxels."""
     rows = {case: specks_of(found, index, most) for case, found in cases.items()}
     details = {
-        case: f"{len(these)}, {'the first ' if len(these) > 1 else ''}at voxel {these[0, 2:].tolist()}"
+        case: f"{len(these)}, {'the first ' if len(these) > 1 else ''}at voxel {these[0, 3:].tolist()}"
         for case, these in rows.items()
         if len(these)
     }

@@ -1,6 +1,9 @@
 """``medseg inspect`` from end to end: its files against numbers worked out by hand, its tables, its exit status."""
 
+import html
 import json
+import shutil
+from html.parser import HTMLParser
 from io import StringIO
 
 import nibabel as nib
@@ -133,6 +136,77 @@ def test_a_split_that_cannot_be_is_an_error(inspected, tmp_path):
     assert json.loads((tmp_path / "run/plan.json").read_text()) is None
 
 
+class Page(HTMLParser):
+    """What a page holds: its links, anchors, images, and the cells of the tables by caption."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.anchors, self.images, self.tables, self.open = [], set(), [], {}, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [found["href"]] if "href" in found else []
+        self.anchors |= {found["id"]} if "id" in found else set()
+        self.images += [found] if tag == "img" else []
+        self.open = tag if tag in ("caption", "td", "th", "tr") else self.open
+
+    def handle_endtag(self, tag):
+        self.open = "" if tag == self.open else self.open
+
+    def handle_data(self, data):
+        if self.open == "caption":
+            self.cells = self.tables.setdefault(data, [])
+        elif self.open in ("td", "th"):
+            self.cells.append(data)
+
+
+def test_the_page_tells_the_same_as_the_terminal_and_leads_nowhere_else(inspected, data, tmp_path, capsys):
+    (data / "images/c0.nii.gz").write_bytes(b"")
+    save(data / "images/c2.nii.gz", np.asarray(nib.load(data / "images/c3.nii.gz").dataobj))
+    mask = np.asarray(nib.load(data / "masks/c5.nii.gz").dataobj).copy()
+    mask[9, 9, 9] = 1
+    save(data / "masks/c5.nii.gz", mask)
+    numbers = inspected()[1]
+    text, terminal = (tmp_path / "run/inspect.html").read_text(encoding="utf-8"), capsys.readouterr().out
+    page = Page(text)
+    assert len(text) < 5_000_000
+    assert all(link.startswith("#") and link[1:] in page.anchors for link in page.links)
+    assert all(image["src"].startswith("data:") and image["alt"] for image in page.images)
+    assert {image["alt"] for image in page.images} == {f"c{number} with its mask" for number in range(1, CASES)}
+    for finding in numbers["findings"]:
+        assert html.escape(finding["text"]) in text
+        assert finding["text"] in terminal
+    assert "specks" in {finding["kind"] for finding in numbers["findings"]}
+    for title in ("channels", "classes", "masks", "intensities over the cases"):
+        assert all(cell.split()[0] in terminal for cell in page.tables[title])
+    cells = page.tables["all cases"]
+    for case in numbers["per_case"]:
+        assert cells.count(case["id"]) == 2  # its own group, too
+        assert case["id"] == "c0" or all(f"{size:.4g}" in cells for size in case["sizes"].values())
+
+
+def test_each_case_is_in_the_file(inspected):
+    rows = inspected()[1]["per_case"]
+    assert [row["id"] for row in rows] == [f"c{number}" for number in range(CASES)]
+    assert {row["part"] for row in rows} == {"train", "val", "test"}
+    assert rows[5]["sizes"] == pytest.approx({"organ": 0.12, "lesion": 0.01})
+    assert rows[5]["components"] == {"organ": 1, "lesion": 1}
+    assert rows[0]["shape"] == list(SHAPE)
+    assert rows[0]["intensities"] == [pytest.approx([0, 0.5, 50, 99.5, 100])]
+
+
+def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
+    from medseg.jobs import inspect_pictures
+
+    inspected(f"cache_dir='{tmp_path / 'cache'}'")
+    first = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr(inspect_pictures, "drawn", None)
+    inspected(f"cache_dir='{tmp_path / 'cache'}'")
+    assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
+
+
 def test_no_usable_case_is_a_failure(inspected, data):
     for path in (data / "images").iterdir():
         path.write_bytes(b"")
@@ -145,7 +219,7 @@ def test_the_run_directory(inspected, tmp_path):
     inspected("model.depth=3")
     run_dir = tmp_path / "run"
     names = sorted(path.name for path in run_dir.iterdir())
-    assert names == ["config.yaml", "inspect.json", "plan.json", "result.json"]
+    assert names == ["config.yaml", "inspect.html", "inspect.json", "plan.json", "result.json"]
     saved = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert (saved["command"], saved["model"]["depth"], saved["run_dir"]) == ("inspect", 3, str(run_dir))
     assert json.loads((run_dir / "result.json").read_text())["status"] == "done"

@@ -99,7 +99,8 @@ def test_warnings_name_their_cases_and_stop_nothing(data, caplog):
     assert findings[2].text == "no mask holds the class(es) lesion"
     assert "spacing 1 × 1 × 5.5 mm, the median is 1 × 1 × 1 mm" in findings[3].text
     assert survey(cases, labels).hashes == usable.hashes
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 5
+    assert "organ: specks" in caplog.records[-1].message  # the masks are of noise
     assert "2 cases have the same image:\n  - b\n  - c" in caplog.text
 
 
