@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 JOBS = {
     "train": "train",
+    "pretrain": "pretrain",
     "eval": "evaluate",
     "predict": "predict",
     "compare": "compare",
@@ -43,6 +44,8 @@ JOBS = {
 
 WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
 """Hydra's flags that are followed by a value."""
+
+RESUMABLE = ("train", "pretrain")
 
 FIXED = ("seed", "dataset.", "split.", "preprocessing.", "plan.", "model.")
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
@@ -105,7 +108,7 @@ def answer(argv: list[str]) -> int:
         raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
     if options.hydra_help or options.info:
         return hand_over([*flags, *settings])
-    settings, flags = resumed(settings, flags, options) if command == "train" else (settings, flags)
+    settings, flags = resumed(settings, flags, options) if command in RESUMABLE else (settings, flags)
     return run(argv, options, flags, settings)
 
 

@@ -24,7 +24,7 @@ def check_values(config: dict[str, Any]) -> list[str]:
 
 def problems(config: dict[str, Any]) -> dict[str, str]:
     """Return ``check_values``'s messages by dotted key."""
-    from_checkpoint = config.get("command") not in ("train", "inspect")
+    from_checkpoint = config.get("command") not in ("train", "inspect", "pretrain")
     found = {}
     for path, key, value in leaves(config):
         null = key is not None and (key.null or (from_checkpoint and path.startswith(FROM_CHECKPOINT)))

@@ -45,7 +45,7 @@ class Key:
 PLANNED = "planned from the data"
 MODALITIES = ("mri", "ct", "xray", "ultrasound", "microscopy", "pet")
 NORMALISATIONS = ("zscore", "ct", "percentile", "unit", "none")
-COMMANDS = ("train", "eval", "predict", "compare", "inspect", "export", "cache")
+COMMANDS = ("train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache")
 METRICS = (
     *("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"),
     *("hd95", "assd", "nsd", "cldice"),
@@ -73,6 +73,9 @@ KEYS: dict[str, Key] = {
     "finetune.layer_decay": Key(NUMBER, "factor on the learning rate from each stage to the one before it", "(0, 1]"),
     "finetune.head_factor": Key(NUMBER, "factor on the learning rate of the head", "(0, inf)"),
     "finetune.l2_sp": Key(NUMBER, "weight decay towards the weights to begin with, in place of that to 0", "[0, inf)"),
+    "reconstruction": Key(
+        TEXT, "distance of a reconstruction from the scan: mean absolute (l1) or squared (l2)", ("l1", "l2")
+    ),
     "cache_dir": Key(PATH, "where preprocessed scans are kept"),
     "clean": Key(BOOL, "remove what is shown"),
     "dataset_name": Key(TEXT, "only the files of this data set (dataset.name)", null="of all"),
@@ -125,7 +128,7 @@ KEYS: dict[str, Key] = {
     "dataset.name": Key(TEXT, "names the run's folder"),
     "dataset.root": Key(PATH, "the folder of the data"),
     "dataset.images": Key(PATH, "sub-folder of the images"),
-    "dataset.masks": Key(PATH, "sub-folder of the masks"),
+    "dataset.masks": Key(PATH, "sub-folder of the masks", null="there are none: scans to pre-train on"),
     "dataset.channels": Key(TEXTS, "name endings where each channel has its own file", null="one file a case"),
     "dataset.mask_endings": Key(TEXTS, "name endings of label maps, painted in this order", null="the usual ones"),
     "dataset.class_masks": Key(MAPPING, "name ending of each class's own mask", null="one label map for all"),
@@ -184,7 +187,7 @@ KEYS: dict[str, Key] = {
     "plan.file": Key(PATH, "a plan.json to use instead of planning", null="plan from the data"),
     "plan.device": Key(TEXT, "plan as for this kind of device", ("cpu", "cuda"), null="the one that trains"),
     "plan.in_channels": Key(INT, "channels of the images", "[1, inf)", null=PLANNED),
-    "plan.out_channels": Key(INT, "classes, background included", "[2, inf)", null=PLANNED),
+    "plan.out_channels": Key(INT, "classes, background included", "[1, inf)", null=PLANNED),
     "plan.patch_size": Key(INTS, "voxels of a patch along each axis", "[1, inf)", null=PLANNED),
     "plan.batch_size": Key(INT, "patches in a batch", "[1, inf)", null=PLANNED),
     "plan.strides": Key(INTS, "pooling per level and axis", "[1, inf)", null=PLANNED),
@@ -397,6 +400,16 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "elastic_probability": Key(NUMBER, "share of the samples that are deformed", "[0, 1]"),
         "mirror_axes": KEYS["plan.mirror_axes"],
         "spacing": KEYS["preprocessing.spacing"],
+    },
+    "medseg.augmentation.BlockMasking": {
+        "share": Key(NUMBER, "share of the blocks that are hidden", "(0, 1)"),
+        "block": Key(INT_OR_INTS, "voxels of a block along each axis", "[1, inf)", null=PLANNED),
+    },
+    "medseg.augmentation.Genesis": {
+        "nonlinear_probability": Key(NUMBER, "share of the samples whose intensities are bent", "[0, 1]"),
+        "shuffling_probability": Key(NUMBER, "share of those whose voxels are shuffled in small windows", "[0, 1]"),
+        "painting_probability": Key(NUMBER, "share of those of which parts are replaced by noise", "[0, 1]"),
+        "outpainting_share": Key(NUMBER, "share of these that keep windows alone, not what is round them", "[0, 1]"),
     },
     "medseg.augmentation.Noise": {
         "probability": _PROBABILITY,

@@ -14,6 +14,7 @@ HEADER = """\
 medseg: from a folder of scans and masks to a trained, tested and usable segmentation model.
 
   medseg train    dataset=folder dataset.root=DIR     train, then test the best checkpoint
+  medseg pretrain dataset=scans dataset.root=DIR      learn from scans without masks, to fine-tune from
   medseg eval     checkpoint=RUN                      Dice and IoU for each case and class
   medseg predict  checkpoint=RUN input=DIR output=DIR masks for new scans
   medseg compare  runs=[A,B]                          runs side by side: what is better, and what may be chance
@@ -28,6 +29,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
 
 USAGE = {
     "train": "Train a network on a data set, keep the best checkpoint, test it and write the report.",
+    "pretrain": "Train a network to reconstruct hidden parts of scans, without masks, for train to begin with.",
     "eval": "Compare a checkpoint's masks with the true ones: Dice and IoU for each case and class.",
     "predict": "Write masks for a scan or a folder of scans, from a checkpoint alone.",
     "compare": "Compare runs on the same test cases: paired tests, differences with intervals, a ranking.",
@@ -36,7 +38,7 @@ USAGE = {
     "cache": "Show what the cache of preprocessed scans holds, or, with clean=true, remove it or a part of it.",
 }
 
-WITH_DATASET = ("train", "inspect")
+WITH_DATASET = ("train", "pretrain", "inspect")
 """Commands that take a data set of any layout, and nothing from a checkpoint."""
 
 FLAGS = """\

@@ -126,7 +126,7 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "--config-name", "nowhere"], "nowhere"),
         (["train", "--cfg", "job", "-m"], "leave out -m"),
         (["train", "resume=nowhere"], "resume=nowhere: no config.yaml"),
-        (["seed=3"], "name a command first: train, eval, predict"),
+        (["seed=3"], "name a command first: train, pretrain, eval, predict"),
         (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
         (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
         (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),

@@ -14,9 +14,10 @@ from medseg.errors import MedsegError
 from medseg.keys import ARGUMENTS, KEYS
 from medseg.overrides import Sources, compose
 
-COMMANDS = ("train", "inspect", "eval", "predict")
+COMMANDS = ("train", "pretrain", "inspect", "eval", "predict")
 GROUPS = {
     "train": ("model", "loss", "optimizer", "scheduler", "augment", "inference", "trainer", "logger", "dataset"),
+    "pretrain": ("pretext", "dataset"),
     "eval": ("dataset", "inference"),
     "predict": ("inference",),
     "cache": (),
@@ -26,7 +27,7 @@ OPTIONS = [
     for command, groups in GROUPS.items()
     for group in groups
     for path in sorted((CONF / group).glob("*.yaml"))
-    if (command, path.stem) != ("train", "saved")  # what only a checkpoint can fill
+    if (command, path.stem) not in (("train", "saved"), ("pretrain", "saved"))  # what only a checkpoint can fill
 ]
 
 

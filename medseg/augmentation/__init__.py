@@ -3,19 +3,26 @@
 Images are floating (B, C, *spatial), labels integer (B, 1, *spatial). A transform may write into the tensors it is
 given: a training batch is used once. Every sample has draws of its own, made on the CPU before anything is computed,
 so that a GPU never waits and a sample comes out the same whatever batch it is in.
+
+``BlockMasking`` and ``Genesis`` are for pre-training: ``(image, draws) -> (image, hidden)`` tells with the image which
+voxels, bool (B, 1, *spatial), have to be reconstructed.
 """
 
 from medseg.augmentation.draws import Draws
+from medseg.augmentation.genesis import Genesis
 from medseg.augmentation.intensity import Blur, Brightness, ChannelDropout, Contrast, Gamma, LowResolution, Noise
+from medseg.augmentation.masking import BlockMasking
 from medseg.augmentation.spatial import Spatial
 
 __all__ = [
+    "BlockMasking",
     "Blur",
     "Brightness",
     "ChannelDropout",
     "Contrast",
     "Draws",
     "Gamma",
+    "Genesis",
     "LowResolution",
     "Noise",
     "Spatial",

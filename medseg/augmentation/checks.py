@@ -5,18 +5,18 @@ import math
 from medseg.errors import MedsegError
 
 
-def check(transform: object, name: str, value: object, fits: bool, allowed: str) -> None:
-    """Raise MedsegError, naming the value and what is allowed, unless it ``fits``."""
+def check(transform: object, name: str, value: object, fits: bool, allowed: str, group: str = "augment") -> None:
+    """Raise MedsegError, naming the value, what is allowed and the group of settings, unless it ``fits``."""
     if not fits:
         kind = type(transform).__name__
-        raise MedsegError(f"augment: {name} of {kind} is {value}; allowed: {allowed}. Change it in the augment group.")
+        raise MedsegError(f"{group}: {name} of {kind} is {value}; allowed: {allowed}. Change it in the {group} group.")
 
 
-def check_probabilities(transform: object, *names: str) -> None:
+def check_probabilities(transform: object, *names: str, group: str = "augment") -> None:
     """Raise MedsegError unless the attributes ``names`` are probabilities."""
     for name in names:
         probability = getattr(transform, name)
-        check(transform, name, probability, 0 <= probability <= 1, "from 0 to 1")
+        check(transform, name, probability, 0 <= probability <= 1, "from 0 to 1", group)
 
 
 def check_range(transform: object, name: str) -> None:

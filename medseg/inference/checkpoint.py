@@ -39,7 +39,7 @@ class Checkpoint:
 
 def describe(
     config: dict[str, Any],
-    label_map: LabelMap,
+    label_map: LabelMap | None,
     endings: Sequence[Sequence[str]] | None,
     training_data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -47,13 +47,14 @@ def describe(
 
     Args:
         config: the run's config with the plan filled in; what only concerns its machine stays behind.
-        label_map: the classes with their values in mask files, and the regions.
+        label_map: the classes with their values in mask files, and the regions; None: it was trained without any.
         endings: file-name endings of the channels where each has a file of its own.
         training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     kept = (
         "model",
+        "pretext",
         "loss",
         "optimizer",
         "scheduler",
@@ -67,11 +68,11 @@ def describe(
     return {
         "format": FORMAT,
         "version": __version__,
-        "config": {key: config[key] for key in kept}
+        "config": {key: config[key] for key in kept if key in config}
         | {"dataset": dataset, "trainer": {"precision": config["trainer"]["precision"]}},
-        "classes": dict(label_map.labels),
-        "regions": label_map.regions,
-        "region_order": label_map.region_order,
+        "classes": dict(label_map.labels) if label_map else {},
+        "regions": label_map.regions if label_map else None,
+        "region_order": label_map.region_order if label_map else None,
         "channels": [list(channel) for channel in endings] if endings else None,
         "training_data": dict(training_data) if training_data else None,
     }

@@ -62,6 +62,11 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
     if path.suffix == ".onnx":
         return read_onnx(path)
     checkpoint = read_checkpoint(path)
+    if not checkpoint.content["classes"]:
+        raise MedsegError(
+            f"{path}: it was pre-trained without masks and knows no classes to segment. Fine-tune it on labelled scans:"
+            f" medseg train finetune.checkpoint={path} dataset=..."
+        )
     network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
     load_weights(network, checkpoint)
     return model_of(checkpoint, network)

@@ -44,7 +44,7 @@ def brats(root: str | Path, generation: str | None = None) -> Dataset:
     Channels are FLAIR, T1, T1 with contrast agent and T2, in this order. Learned are the regions WT, TC and ET, and RC
     where resection cavities are labelled; masks are painted in the generation's own values. Cases of one patient make a
     group: those that differ in the time point only, and those that a name mapping (a CSV below ``root`` or beside it)
-    gives the same subject of another generation. Cases without a mask are passed over.
+    gives the same subject of another generation. Cases without a mask are the unlabelled ones.
 
     ``generation`` is one of ``GENERATIONS``, by default what the names tell. Those of 2023 and 2024 are alike; masks
     are read then until the values 3 and 4 have been seen, all of them where there is no 4: about 0.06 s each, or 75 s
@@ -63,14 +63,15 @@ def brats(root: str | Path, generation: str | None = None) -> Dataset:
         return task01(tasks[0] if tasks else root)
     if tasks and generation is None:
         raise MedsegError(unclear(root, {"decathlon": [str(tasks[0])], "others": sorted(found)}))
-    cases, problems = labelled_cases(found)
+    cases, problems, unlabelled = complete_cases(found)
     problems += [f"{path} is a mask of no case" for path in strays]
     if not cases:
         raise MedsegError(nothing(root, found, problems))
     chosen = chosen_by_user(generation, cases) if generation is not None else recognise(root, cases)
     log.info("%s: %d labelled cases with the label values of %s", root, len(cases), chosen)
     cases, more = by_patient(cases, [*files, *sorted(root.parent.glob("*.csv"))])
-    return described(Dataset(tuple(cases), endings=ENDINGS, problems=(*problems, *more)), chosen)
+    found_all = Dataset(tuple(cases), endings=ENDINGS, problems=(*problems, *more), unlabelled=tuple(unlabelled))
+    return described(found_all, chosen)
 
 
 def described(dataset: Dataset, generation: str) -> Dataset:
@@ -166,24 +167,25 @@ def vsd_case(path: Path, root: Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
 
 
-def labelled_cases(found: Files) -> tuple[list[Case], list[str]]:
-    """Return the complete cases with a mask, sorted by id, and a line for each labelled case that is not right."""
-    cases, problems, unlabelled = [], [], []
+def complete_cases(found: Files) -> tuple[list[Case], list[str], list[Case]]:
+    """Return the cases with a mask, sorted by id, a line for each of these that is not right, and those without."""
+    cases: list[Case] = []
+    unlabelled: list[Case] = []
+    problems = []
     for name, files in sorted(found.items()):
         missing = [channel for part, channel in enumerate(CHANNELS) if part not in files]
         twice = [path for paths in files.values() if len(paths) > 1 for path in paths]
-        if MASK not in files:
-            unlabelled.append(name)
-        elif missing:
+        if MASK in files and missing:
             problems.append(f"{name} has no {' and no '.join(missing)}")
-        elif twice:
+        elif MASK in files and twice:
             problems.append(f"{name} has several files for one part: {', '.join(map(str, twice))}")
-        else:
+        elif not missing and not twice:
             images = tuple(files[part][0] for part in range(MASK))
-            cases.append(Case(name, patient(name), images, (LabelFile(files[MASK][0]),)))
+            labels = (LabelFile(files[MASK][0]),) if MASK in files else ()
+            (cases if labels else unlabelled).append(Case(name, patient(name), images, labels))
     if unlabelled:
-        log.info("%d cases without a mask are passed over, such as %s", len(unlabelled), unlabelled[0])
-    return cases, problems
+        log.info("%d cases have no mask, such as %s", len(unlabelled), unlabelled[0].id)
+    return cases, problems, unlabelled
 
 
 def nothing(root: Path, found: Files, problems: Sequence[str]) -> str:

@@ -100,7 +100,8 @@ class Dataset:
     and reported in their place, ``region_order`` the class that each is painted with (see ``medseg.io.labels``).
     ``channels`` and ``modality`` name what is known of each channel, ``endings`` the endings of file names that tell
     channels apart, of which each may have several; None where the layout cannot tell. ``split_file`` holds a split that
-    came with the data. ``problems`` are mistakes that shut cases out, a line each.
+    came with the data. ``problems`` are mistakes that shut cases out, a line each. ``unlabelled`` are scans without a
+    mask, which only pre-training takes.
     """
 
     cases: tuple[Case, ...]
@@ -112,3 +113,4 @@ class Dataset:
     modality: tuple[str, ...] | None = None
     split_file: Path | None = None
     problems: tuple[str, ...] = ()
+    unlabelled: tuple[Case, ...] = ()

@@ -27,14 +27,13 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     """
     found: Dataset = build(config["layout"])
     if not found.cases:
-        raise MedsegError(f"dataset.root={config['root']}: no cases found.\n{listing(found.problems)}".rstrip())
+        raise MedsegError(nothing(found, config))
     cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
     cases = read_annotated(cases, config["annotated_file"])
     folders = config.get("corrections") or []  # runs of older versions have no such key
     for folder in [folders] if isinstance(folders, str) else folders:
         cases = with_corrections(cases, Path(folder))
     labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
-    modality = config["modality"]
     regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
     check_order(regions or {}, config["region_order"] or [])
     if config["labels"] and config["regions"] is None:
@@ -45,8 +44,46 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
         labels=labels,
         regions=regions or None,
         region_order=config["region_order"] or (found.region_order if config["regions"] is None else None),
-        modality=(modality,) if isinstance(modality, str) else tuple(modality or found.modality or ()) or None,
+        modality=modalities(config, found),
     )
+
+
+def open_scans(config: dict[str, Any]) -> Dataset:
+    """Find the scans of a data set, of labelled cases and of those without a mask; no mask is looked at.
+
+    Labelled cases are what a split is drawn from, as in training, so that the same ones are left for the test; the
+    others only train (``Case.added``), unless there are no labelled ones.
+
+    Raises:
+        MedsegError: nothing is found, or groups are not right.
+    """
+    found: Dataset = build(config["layout"])
+    if not found.cases and not found.unlabelled:
+        raise MedsegError(nothing(found, config))
+    others = tuple(replace(case, added=bool(found.cases)) for case in found.unlabelled)
+    cases = assign_groups((*found.cases, *others), pattern=config["group"], file=config["group_file"])
+    reading = {"geometry": config["geometry"], "reference": config["reference"]}
+    return Dataset(
+        tuple(replace(case, labels=(), annotated=None, **reading) for case in cases),
+        channels=found.channels,
+        endings=found.endings,
+        modality=modalities(config, found),
+        split_file=found.split_file,
+        problems=found.problems,
+    )
+
+
+def nothing(found: Dataset, config: Mapping[str, Any]) -> str:
+    """Say that a data set has no case, and why."""
+    scans = len(found.unlabelled)
+    hint = f" {scans} scans have no mask: medseg pretrain learns from them, medseg predict segments them."
+    return f"dataset.root={config['root']}: no cases found.{hint if scans else ''}\n{listing(found.problems)}".rstrip()
+
+
+def modalities(config: Mapping[str, Any], found: Dataset) -> tuple[str, ...] | None:
+    """Return the modality of the channels: the user's word for it, or else the layout's."""
+    given = config["modality"]
+    return (given,) if isinstance(given, str) else tuple(given or found.modality or ()) or None
 
 
 def label_map(dataset: Dataset) -> LabelMap:

@@ -12,7 +12,7 @@ from medseg.io.modalities import modalities_of
 
 
 def decathlon(root: str | Path) -> Dataset:
-    """Read ``dataset.json`` and the labelled cases that it lists; its test cases have no labels and are left.
+    """Read ``dataset.json`` and the labelled cases that it lists; its test cases are the unlabelled ones.
 
     An image is one file, in four dimensions where there are several channels, or a list of files, one a channel. Labels
     may also be written the other way round, ``{"background": 0}``. Ids are the names of the images without suffix.
@@ -34,7 +34,20 @@ def decathlon(root: str | Path) -> Dataset:
         endings=endings_of(kept) if any(len(case.images) > 1 for case in kept) else None,
         modality=modalities_of(channels),
         problems=problems,
+        unlabelled=unlabelled(root, content.get("test")),
     )
+
+
+def unlabelled(root: Path, listed: Any) -> tuple[Case, ...]:
+    """Return the cases of the list 'test' as far as they are there: many take the labelled part alone."""
+    entries = listed if isinstance(listed, list) else []
+    entries = [entry["image"] if isinstance(entry, dict) and "image" in entry else entry for entry in entries]
+    files = [
+        tuple(inside(root, image) for image in (entry if isinstance(entry, list) and entry else [entry]))
+        for entry in entries
+        if not is_hidden({"image": entry})
+    ]
+    return complete(Case(common_name(images), common_name(images), images) for images in files)[0]
 
 
 def check(content: Mapping[str, Any], root: Path) -> None:

@@ -22,7 +22,7 @@ Paired = tuple[list[Case], list[str]]
 def folder(
     root: str | Path,
     images: str = "images",
-    masks: str = "masks",
+    masks: str | None = "masks",
     channels: Sequence[str] | None = None,
     mask_endings: Sequence[str] | None = None,
     class_masks: Mapping[str, str] | None = None,
@@ -36,7 +36,7 @@ def folder(
     Args:
         root: the folder of the data.
         images: the folder of the images below it; may be ".".
-        masks: likewise of the masks.
+        masks: likewise of the masks; None: there are none, and all cases are unlabelled.
         channels: endings of image names, one a channel (``["_flair", "_t1"]``), where each has a file of its own.
         mask_endings: endings of mask names where these are others, or where a case has several label maps
             (``["_organs", "_lesions"]``): they are painted in this order, the last on top.
@@ -50,9 +50,15 @@ def folder(
             in the data set's ``problems``.
     """
     patterns = check_endings(mask_endings, class_masks, missing_masks)
-    image_root, mask_root = subfolder(Path(root), "images", images), subfolder(Path(root), "masks", masks)
-    image_files, mask_files = image_and_mask_files(image_root, mask_root, patterns)
     endings = tuple((ending,) for ending in channels) if channels else None
+    names = tuple(ending.strip("_-. /") for ending in channels) if channels else None
+    image_root = subfolder(Path(root), "images", images)
+    if masks is None:
+        cases, problems = cases_from_files(image_root, find_images(image_root), endings)
+        found_alone = Dataset((), channels=names, endings=endings, modality=modalities_of(names))
+        return replace(found_alone, problems=tuple(problems), unlabelled=tuple(cases))
+    mask_root = subfolder(Path(root), "masks", masks)
+    image_files, mask_files = image_and_mask_files(image_root, mask_root, patterns)
     cases, problems = cases_from_files(image_root, image_files, endings)
     known = {case.id for case in cases}
     if patterns:
@@ -66,7 +72,7 @@ def folder(
         by_id = masks_by_id(mask_files, mask_root, known)
         orphans = by_id.pop(None, [])
         paired, unpaired = one_mask(cases, by_id)
-    names = tuple(ending.strip("_-. /") for ending in channels) if channels else None
+    with_mask = {case.id for case in paired}
     return Dataset(
         tuple(paired),
         class_values(class_masks) if class_masks else None,
@@ -74,6 +80,7 @@ def folder(
         endings=endings,
         modality=modalities_of(names),
         problems=(*problems, *unpaired, *(f"{path} has no image" for path in sorted(orphans))),
+        unlabelled=tuple(case for case in cases if case.id not in with_mask),
     )
 
 

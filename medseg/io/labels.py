@@ -221,3 +221,10 @@ def _is_value(value: FileValue) -> bool:
     if isinstance(value, str):
         return re.fullmatch("#[0-9a-fA-F]{6}", value) is not None
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+UNLABELLED = LabelMap({"background": 0, "foreground": 1})
+"""Where no mask is looked at: foreground is then what an image shows (see ``medseg.preprocessing.fingerprint``).
+
+It is told from the classes of a data set, which may be called the same, by ``is``.
+"""

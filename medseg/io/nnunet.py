@@ -10,7 +10,7 @@ empty.
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def nnunet(root: str | Path) -> Dataset:
     if count != content["numTraining"]:
         problems.append(f"{root / FILE}: numTraining is {content['numTraining']!r}, there are {count} cases")
     split = root / SPLIT
+    others = unlabelled(root, content["file_ending"], {case.id for case in cases}, len(channels))
     return Dataset(
         tuple(cases),
         labels,
@@ -72,6 +73,17 @@ def nnunet(root: str | Path) -> Dataset:
         modality=modalities_of(channels),
         split_file=split if split.is_file() else None,
         problems=(*files.problems, *problems, *value_problems(labels, root)),
+        unlabelled=others,
+    )
+
+
+def unlabelled(root: Path, ending: str, known: Collection[str], channels: int) -> tuple[Case, ...]:
+    """Return the scans of ``imagesTs``, where there is such a folder, with all channels, and not ``known`` by name."""
+    images = numbered(files_in(root / "imagesTs", ending), ending)[0] if (root / "imagesTs").is_dir() else {}
+    return tuple(
+        Case(name, name, tuple(path for _, path in found))
+        for name, found in sorted(images.items())
+        if name not in known and len(found) in (1, channels)
     )
 
 
@@ -167,19 +179,26 @@ def value_problems(labels: Mapping[str, FileValues], root: Path) -> list[str]:
 
 def named_files(root: Path, ending: str) -> Files:
     """Find ``imagesTr/CASE_0000<ending>`` and ``labelsTr/CASE<ending>``; hidden files are passed over."""
-    images, numbers, problems = defaultdict(list), defaultdict(list), []
-    for path in files_in(root / "imagesTr", ending):
-        match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
-        if match is None:
-            problems.append(f"{path}: the name has no channel number; nnU-Net's are CASE_0000{ending}")
-        else:
-            images[match[1]].append(path)
-            numbers[match[1]].append(match[2])
+    found, problems = numbered(files_in(root / "imagesTr", ending), ending)
+    images = {name: [path for _, path in several] for name, several in found.items()}
+    numbers = {name: tuple(number for number, _ in several) for name, several in found.items()}
     labels = {path.name.removesuffix(ending): path for path in files_in(root / "labelsTr", ending)}
     if spare := sorted(labels.keys() - images.keys()):
         log.info("%d label files have no image and are passed over: %s", len(spare), ", ".join(spare[:5]))
     missing = {name: root / "labelsTr" / f"{name}{ending}" for name in images.keys() - labels.keys()}
-    return Files(images, labels | missing, {name: tuple(found) for name, found in numbers.items()}, tuple(problems))
+    return Files(images, labels | missing, numbers, tuple(problems))
+
+
+def numbered(files: Sequence[Path], ending: str) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
+    """Return the files of each case with their channel numbers, and a line for each file whose name has none."""
+    found, problems = defaultdict(list), []
+    for path in files:
+        match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
+        if match is None:
+            problems.append(f"{path}: the name has no channel number; nnU-Net's are CASE_0000{ending}")
+        else:
+            found[match[1]].append((match[2], path))
+    return found, problems
 
 
 def files_in(folder: Path, ending: str) -> list[Path]:

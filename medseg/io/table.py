@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def table(
 
     Columns beside those of files may be ``id`` (or else the images' name is it), ``group`` (the patient), ``split``
     (train, val or test in every row), and ``annotated`` (class names parted by ";", empty for all). All others, such as
-    the site, are kept with the case. Rows without annotation are passed over.
+    the site, are kept with the case. Rows without annotation are the unlabelled cases.
 
     Args:
         root: the folder that paths in the table are relative to, the table's own being tried next.
@@ -75,15 +76,16 @@ def table(
     if empty := [name for name in columns.classes.values() if not any(row[name] for row in rows)]:
         raise MedsegError(f"dataset.class_columns: no row of {path} has a file in {', '.join(empty)}. Leave it out.")
     labelled = [(number, row) for number, row in enumerate(rows, 1) if any(row[name] for name in columns.annotation)]
-    if len(labelled) < len(rows):
-        log.info("%s: %d of %d rows have no annotation, passed over", path, len(rows) - len(labelled), len(rows))
-    cases, problems = [], []
+    cases, problems, folders = [], [], (Path(root), path.parent)
     for number, row in labelled:
         try:
-            cases.append(case_of(row, columns, missing_masks, (Path(root), path.parent)))
+            cases.append(case_of(row, columns, missing_masks, folders))
         except MedsegError as error:
             problems.append(f"{path.name}, row {number}: {error}")
     kept, incomplete = complete(cases)
+    others = [row for row in rows if not any(row[name] for name in columns.annotation)]
+    if others:
+        log.info("%s: %d of %d rows have no annotation", path, len(others), len(rows))
     return Dataset(
         kept,
         class_values(columns.classes) if columns.classes else None,
@@ -91,6 +93,7 @@ def table(
         endings=endings_of(kept),
         modality=modalities_of(columns.channels),
         problems=(*problems, *incomplete),
+        unlabelled=unlabelled(others, columns, folders, {case.id for case in kept}),
     )
 
 
@@ -130,7 +133,27 @@ def usual(there: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def case_of(row: Row, columns: Columns, missing_masks: MissingMasks, folders: Sequence[Path]) -> Case:
-    """Return the case of a row; MedsegError where the row lacks what it needs."""
+    """Return the labelled case of a row; MedsegError where the row lacks what it needs."""
+    case = scan_of(row, columns, folders)
+    if columns.classes:
+        masks = {key: located(row[column], folders) if row[column] else None for key, column in columns.classes.items()}
+        return with_class_masks(case, masks, missing_masks, whose=columns.classes)
+    return replace(case, labels=tuple(LabelFile(located(row[key], folders)) for key in columns.labels if row[key]))
+
+
+def unlabelled(
+    rows: Iterable[Row], columns: Columns, folders: Sequence[Path], known: Collection[str]
+) -> tuple[Case, ...]:
+    """Return the cases of rows without annotation that can be read, and are not ``known`` by id."""
+    cases = []
+    for row in rows:
+        with suppress(MedsegError):  # what is not needed for training may be incomplete
+            cases.append(scan_of(row, columns, folders))
+    return complete(case for case in cases if case.id not in known)[0]
+
+
+def scan_of(row: Row, columns: Columns, folders: Sequence[Path]) -> Case:
+    """Return the case of a row without its annotation; MedsegError where the row lacks what it needs."""
     if empty := [name for name in columns.images if not row[name]]:
         raise MedsegError(f"no file in {', '.join(empty)}")
     images = tuple(located(row[name], folders) for name in columns.images)
@@ -139,11 +162,7 @@ def case_of(row: Row, columns: Columns, missing_masks: MissingMasks, folders: Se
         raise MedsegError(f"{name} has no group, though the table has the column: its patient would be unknown")
     annotated = class_names(row.get("annotated", ""))
     further = {key: cell for key, cell in row.items() if key not in (*OWN, *columns.images, *columns.annotation)}
-    case = Case(name, row.get("group", name), images, annotated=annotated, columns=further)
-    if columns.classes:
-        masks = {key: located(row[column], folders) if row[column] else None for key, column in columns.classes.items()}
-        return with_class_masks(case, masks, missing_masks, whose=columns.classes)
-    return replace(case, labels=tuple(LabelFile(located(row[key], folders)) for key in columns.labels if row[key]))
+    return Case(name, row.get("group", name), images, annotated=annotated, columns=further)
 
 
 def located(cell: str, folders: Sequence[Path]) -> Path:

@@ -25,7 +25,7 @@ from medseg.inference.unlike import training_ranges
 from medseg.io.atomic import leftovers, write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
-from medseg.io.labels import LabelMap
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.splits import Split, continued_split, limited, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
@@ -34,15 +34,17 @@ from medseg.jobs.terminal import on_terminal, watched
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
-from medseg.preprocessing.plan import make_plan
+from medseg.preprocessing.plan import make_plan, outputs_of
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
 from medseg.relaunch import rerunnable
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
+from medseg.training.data import SegmentationData
 from medseg.training.finetuning import FineTuning
 from medseg.training.finetuning import check as check_tuning
 from medseg.training.hparams import begin_session, end_session
-from medseg.training.module import SegmentationModule
+from medseg.training.module import TrainingModule
+from medseg.training.pictures import Pictures
 from medseg.training.probe import Probe
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -88,6 +90,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     check_tuning(settings)
     dataset = open_dataset(settings["dataset"])
     classes = label_map(dataset)
+    make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes))[0]}
     start = reopen if settings["resume"] else begin
@@ -118,7 +121,8 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
         survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
-    check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
+    if "metrics" in settings:  # pre-training measures nothing in the end
+        check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
@@ -133,8 +137,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     network = build(filled["model"])  # wrong arguments show before anything is written
     if source:
         transfer = take_over(network, filled["model"], source, classes.outputs, regions=bool(classes.regions))
-    FineTuning(network, filled["finetune"], transfer.whole if source else None)
-    make_segmenter(settings["inference"], settings["postprocess"], classes)
+    FineTuning(network, filled.get("finetune", {}), transfer.whole if source else None)
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)
@@ -201,7 +204,7 @@ def read_plan(path: str | None) -> dict[str, Any] | None:
 def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:
     """Refuse a saved plan that does not fit the data, or what else the config gives."""
     channels = learned.channels * (2 * plan["plan"].get("context", settings["plan"]["context"]) + 1)
-    found = {"in_channels": channels, "out_channels": len(classes.outputs)}
+    found = {"in_channels": channels, "out_channels": outputs_of(classes, learned.channels)}
     wrong = [
         f"plan.{key} is {plan['plan'].get(key)}, the data have {value}"
         for key, value in found.items()
@@ -245,7 +248,8 @@ def announce(run: Run) -> None:
     split, plan, model = run.split, run.settings["plan"], run.settings["model"]
     sizes = f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} to test"
     kind = "regions" if run.label_map.regions else "classes"
-    log.info("%d cases: %s; %s %s", len(run.dataset.cases), sizes, kind, ", ".join(run.label_map.outputs))
+    learned = f"; {kind} {', '.join(run.label_map.outputs)}" if run.label_map is not UNLABELLED else ""
+    log.info("%d cases: %s%s", len(run.dataset.cases), sizes, learned)
     shape = f"patch {'×'.join(map(str, plan['patch_size']))}, batch {plan['batch_size']}"
     depth = [f"depth {model['depth']}"] if "depth" in model else []
     width = [f"{model['base_channels']} base channels"] if "base_channels" in model else []
@@ -267,10 +271,23 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     for line in module.tuning.describe(optimizer) if is_first_process() else ():
         log.info("%s", line)
-    callbacks = make_callbacks(settings, run.directory, run.label_map, run.split.val, progress, selection, watched())
+    pictures = Pictures(run.split.val, run.label_map, progress) if settings["logger"] else None
+    classes = list(run.label_map.reported)
+    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
-    files = preprocessed(run, run.split.train + run.split.val)
-    data = make_data(settings, files[: len(run.split.train)], files[len(run.split.train) :])
+    data = make_data(settings, *preprocessed(run))
+    return carry_out(run, trainer, module, data)
+
+
+def carry_out(
+    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData
+) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train.
+
+    Returns:
+        Why training ended and the best validation's score, of which more is better; who has logged it; steps.
+    """
+    settings, progress, selection = run.settings, module.progress, module.selection
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
         begin_session(trainer.loggers, settings)
@@ -288,16 +305,16 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
             raise KeyboardInterrupt from stop
     chosen = selection.report()
     if chosen and is_first_process():
-        announce_choice(chosen)
+        announce_choice(chosen, selection)
     found = {
         "reason": stop_reason(trainer, progress),
-        "score": chosen["best"]["dice"] if chosen else None,
+        "score": selection.sign * chosen["best"][selection.key] if chosen else None,
         "selection": chosen,
     }
     return found, trainer.loggers, trainer.global_step
 
 
-def start_from(run: Run, module: SegmentationModule) -> None:
+def start_from(run: Run, module: TrainingModule) -> None:
     """Give the networks the weights that ``finetune.checkpoint`` has for them, and settle what learns of them."""
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
@@ -317,20 +334,23 @@ def start_from(run: Run, module: SegmentationModule) -> None:
     module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)
 
 
-def announce_choice(chosen: dict[str, Any]) -> None:
+def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
     """Log which weights are kept, and how far the choice can be trusted."""
-    best, last = chosen["best"], chosen["last"]
+    best, last, key = chosen["best"], chosen["last"], selection.key
     noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
     log.info(
-        "best.ckpt: epoch %d, validation Dice %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
-        *(best["epoch"], best["dice"], best["smoothed"], last["epoch"], last["dice"], last["smoothed"], noise),
+        "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
+        *(best["epoch"], selection.name, best[key], best["smoothed"]),
+        *(last["epoch"], last[key], last["smoothed"], noise),
     )
 
 
-def preprocessed(run: Run, ids: tuple[str, ...]) -> list[Path]:
-    """Return the preprocessed files of cases, made now as far as the cache does not have them."""
-    preprocessor, cases = Preprocessor(**run.settings["preprocessing"]), by_id(run.dataset.cases, ids)
-    return cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
+    """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
+    preprocessor = Preprocessor(**run.settings["preprocessing"])
+    cases = by_id(run.dataset.cases, run.split.train + run.split.val)
+    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+    return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
 def cache_of(settings: dict[str, Any]) -> Path:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from medseg.io.annotation import read_labels
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case
-from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.labels import IGNORE, UNLABELLED, LabelMap
 from medseg.io.placement import Placement, placement
 from medseg.preprocessing.coarseness import fidelity
 from medseg.preprocessing.components import components
@@ -88,7 +88,7 @@ class Fingerprint:
 
 
 def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
-    """Read one labelled case, check it and describe it.
+    """Read one case, check it and describe it.
 
     Raises:
         MedsegError: it cannot be read, its image is constant, or its mask does not fit it or has undeclared values.
@@ -96,6 +96,7 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     scan, truth = read_labelled(case, label_map)
     differs(scan.image)  # or else there is nothing to segment
     geometry = whole(scan.affine, scan.shape)
+    marked = truth if label_map is not UNLABELLED else np.zeros_like(truth)
     return CaseFingerprint(
         shape=tuple(scan.shape[axis] for axis in geometry.order),
         spacing=tuple(scan.spacing[axis] for axis in geometry.order),
@@ -105,13 +106,13 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         voxels=class_sizes(truth)[: len(label_map.names)],
         intensities=sample_foreground(scan, truth),
         thumbnail=thumbnail(scan, geometry),
-        fidelity=fidelity(truth, geometry, len(label_map.names)) if scan.unit == "px" else (),
+        fidelity=fidelity(marked, geometry, len(label_map.names)) if scan.unit == "px" else (),
         group=case.group,
         acquisition=acquisition(scan),
         quantiles=quantiles(scan),
         voxel_volume=scan.voxel_volume,
-        components=components(truth, len(label_map.names)),
-        outside=labels_outside(scan, truth, len(label_map.names)),
+        components=components(marked, len(label_map.names)),
+        outside=labels_outside(scan, marked, len(label_map.names)),
         placement=placement(case, scan),
     )
 
@@ -123,8 +124,13 @@ def class_sizes(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def read_labelled(case: Case, label_map: LabelMap) -> tuple[Scan, NDArray[np.uint8]]:
-    """Read a case's scan and its annotation as class indices (*spatial) on the native grid, IGNORE where unknown."""
+    """Read a case's scan and its annotation as class indices (*spatial) on the native grid, IGNORE where unknown.
+
+    Where masks are not looked at (UNLABELLED), foreground is what differs from a channel's minimum.
+    """
     scan = read_case(case)
+    if label_map is UNLABELLED:
+        return scan, differs(scan.image).astype(np.uint8)
     return scan, read_labels(case, label_map, scan)
 
 

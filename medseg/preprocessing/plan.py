@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg.config import parse_duration
 from medseg.device import pick_precision
 from medseg.errors import MedsegError
-from medseg.io.labels import LabelMap
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.budget import Probe, fit_layout, fit_width, memory_limit, within_memory
 from medseg.preprocessing.coarseness import coarsest
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
@@ -52,7 +52,7 @@ def make_plan(
     Args:
         config: the resolved config of a training run, nulls where the plan decides.
         fingerprint: the cases to learn from; test cases have no say.
-        label_map: the classes, and the regions if these are learned.
+        label_map: the classes, and the regions if these are learned; UNLABELLED: the images themselves are.
         modality: one name, or one a channel, or None where it is unknown.
         device: where training runs.
         probe: counts the memory and measures the speed of a plan on the device; None: as if both were enough.
@@ -66,7 +66,7 @@ def make_plan(
     preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
     fixed = {
         "in_channels": fingerprint.channels * (2 * config["plan"]["context"] + 1),
-        "out_channels": len(label_map.outputs),
+        "out_channels": outputs_of(label_map, fingerprint.channels),
         "mirror_axes": mirror_axes(config, label_map, fingerprint),
     }
 
@@ -108,7 +108,9 @@ def lay_out(
     patch = fit_patch(wanted, divisor, is_given=bool(given["patch_size"]))
     model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
     batch_voxels = min(BATCH_VOXELS[kind, dims] * budget, BATCH_SHARE * training_voxels)
+    hidden = config.get("pretext", {}).get("block", 0) is None
     return {
+        **({"pretext": {"block": blocks(strides, axis, given["context"])}} if hidden else {}),
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
@@ -121,6 +123,20 @@ def lay_out(
             "slice_axis": axis,
         },
     }
+
+
+def outputs_of(label_map: LabelMap, channels: int) -> int:
+    """Return how many outputs a network has: a class or region each, or without any the image's own channels."""
+    return channels if label_map is UNLABELLED else len(label_map.outputs)
+
+
+def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> list[int]:
+    """Return the voxels that a voxel on the network's level above the bottom stands for, along each axis of a patch.
+
+    Across the slices of a 2D network it is all that the network sees at once.
+    """
+    size = np.prod(strides[:-1], axis=0, dtype=int).tolist() if strides[1:] else [1] * len(strides[0])
+    return size if axis is None else [*size[:axis], 2 * context + 1, *size[axis:]]
 
 
 def batch_of(patch: Sequence[int], voxels: float) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
 from medseg.io.files import on_disk
-from medseg.io.labels import LabelMap
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
 from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
@@ -142,7 +142,8 @@ def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
     if empty := tuple(name for name, case in cases.items() if not case.voxels[1:].any()):
         found.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
     total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
-    if absent := [name for name, count in zip(label_map.names, total, strict=False) if not count]:
+    absent = [name for name, count in zip(label_map.names, total, strict=False) if not count]
+    if absent and label_map is not UNLABELLED:
         found.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
     return found + odd_spacings(usable)
 

@@ -26,9 +26,9 @@ from medseg.training.data import SegmentationData
 from medseg.training.display import Display
 from medseg.training.gauges import Gauges
 from medseg.training.margins import margin_for
-from medseg.training.module import SegmentationModule
-from medseg.training.pictures import Pictures
 from medseg.training.progress import Progress
+from medseg.training.reconstruction import ReconstructionModule
+from medseg.training.segmentation import SegmentationModule
 from medseg.training.selection import Selection
 
 Settings = dict[str, Any]
@@ -62,27 +62,49 @@ def make_module(
     selection: Selection,
     training_data: dict[str, Any] | None = None,
 ) -> SegmentationModule:
-    """Build network, loss, schedule and augmentation; ``training_data`` goes into the checkpoint."""
-    augment, wanted = settings["augment"], settings["trainer"]
-    device = pick_device(wanted["accelerator"])
-    spatial = [augment["spatial"]] if augment["spatial"] else []
+    """Build what learns to segment; ``training_data`` goes into the checkpoint."""
     return SegmentationModule(
         make_network(settings),
         loss=build(settings["loss"]),
-        optimizer=settings["optimizer"],
-        schedule=build(settings["scheduler"]),
-        augmentations=[build(spec) for spec in spatial + augment["intensity"]],
         scorer=make_scorer(settings["plan"], settings["inference"], label_map),
         segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
-        progress=progress,
-        selection=selection,
         label_map=label_map,
         content=describe(settings, label_map, endings, training_data),
-        averaging=wanted["averaging"],
-        fused=can_fuse(device, pick_precision(wanted["precision"], device)),
-        memory_format=memory_format(settings),
-        seed=settings["seed"],
+        progress=progress,
+        selection=selection,
+        **in_common(settings),
     )
+
+
+def make_reconstruction(
+    settings: Settings, endings: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
+) -> ReconstructionModule:
+    """Build what learns to reconstruct hidden parts of scans."""
+    return ReconstructionModule(
+        make_network(settings),
+        pretext=build(settings["pretext"]),
+        distance=settings["reconstruction"],
+        content=describe(settings, None, endings),
+        progress=progress,
+        selection=selection,
+        **in_common(settings),
+    )
+
+
+def in_common(settings: Settings) -> dict[str, Any]:
+    """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
+    augment, wanted = settings["augment"], settings["trainer"]
+    device = pick_device(wanted["accelerator"])
+    spatial = [augment["spatial"]] if augment["spatial"] else []
+    return {
+        "optimizer": settings["optimizer"],
+        "schedule": build(settings["scheduler"]),
+        "augmentations": [build(spec) for spec in spatial + augment["intensity"]],
+        "averaging": wanted["averaging"],
+        "fused": can_fuse(device, pick_precision(wanted["precision"], device)),
+        "memory_format": memory_format(settings),
+        "seed": settings["seed"],
+    }
 
 
 def make_network(settings: Settings) -> nn.Module:
@@ -107,12 +129,14 @@ def can_fuse(device: torch.device, precision: str) -> bool:
     return device.type in ("cpu", "cuda") and precision != "fp16"
 
 
-def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) -> SegmentationData:
+def make_data(
+    settings: Settings, train: Sequence[Path], val: Sequence[Path], kind: type[SegmentationData] = SegmentationData
+) -> SegmentationData:
     """Serve preprocessed files, in patches with the margin that the spatial augmentation can use."""
     spatial = settings["augment"]["spatial"]
     margin = margin_for(build(spatial) if spatial else None, train, settings["plan"])
     context = context_in_volume(settings["plan"])
-    return SegmentationData(
+    return kind(
         train,
         val,
         patch_size=patch_in_volume(settings["plan"]),
@@ -129,18 +153,18 @@ def make_data(settings: Settings, train: Sequence[Path], val: Sequence[Path]) ->
 def make_callbacks(
     settings: Settings,
     run_dir: Path,
-    label_map: LabelMap,
-    validated: Sequence[str],
+    classes: Sequence[str],
+    pictures: Callback | None,
     progress: Progress,
     selection: Selection,
     console: Console | None = None,
 ) -> list[Callback]:
     """Return what watches the budget, keeps checkpoints and reports to the user.
 
-    ``validated`` are the ids of the validation cases; a ``console`` is drawn on.
+    ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
     wanted, gauges = settings["trainer"], Gauges()
-    epochs = EpochLog(run_dir / "metrics.csv", progress, selection, list(label_map.reported))
+    epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
     callbacks: list[Callback] = [
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
         gauges,
@@ -148,14 +172,14 @@ def make_callbacks(
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
     ]
-    if settings["logger"]:
-        callbacks.append(Pictures(validated, label_map, progress))
+    if pictures:
+        callbacks.append(pictures)
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             EarlyStopping(
-                "val/dice_smoothed",
-                mode="max",
+                f"val/{selection.key}_smoothed",
+                mode="min" if selection.lowest else "max",
                 patience=wanted["patience"],
                 min_delta=0.0,
                 check_on_train_epoch_end=False,

@@ -88,8 +88,9 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
         self.path, self.progress, self.selection = path, progress, selection
-        self.scores = {"val_dice": "val/dice", "val_dice_smoothed": "val/dice_smoothed"}
-        self.classes = {f"val_dice_{name}": f"val/dice_{name}" for name in classes}
+        self.score = f"val_{selection.key}"
+        self.classes = {f"{self.score}_{name}": f"val/{selection.key}_{name}" for name in classes}
+        self.scores = {name: name.replace("_", "/", 1) for name in (self.score, f"{self.score}_smoothed")}
         self.scores |= self.classes
         self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *self.scores]
         self.rows: list[dict[str, Any]] = []
@@ -139,10 +140,11 @@ class EpochLog(Callback):
         """Log one epoch in one line, with the lowest and highest of several learning rates."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
-        if "val_dice" in row:
+        if self.score in row:
             mark = " (best)" if self.selection.is_best else ""
-            classes = ", ".join(f"{name.removeprefix('val_dice_')} {written(row[name])}" for name in self.classes)
-            line += f" · validation Dice {row['val_dice']:.4f}{mark}: {classes}"
+            each = [f"{name.removeprefix(f'{self.score}_')} {written(row[name])}" for name in self.classes]
+            line += f" · validation {self.selection.name} {row[self.score]:.4f}{mark}"
+            line += f": {', '.join(each)}" if each else ""
         log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len(rates) > 1 else ""))
 
 

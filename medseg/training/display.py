@@ -153,16 +153,17 @@ class Display(Callback):
         return [f"loss {written(self.loss)}{was}", *norm]
 
     def scores(self) -> list[list[str]]:
-        """The Dice of the latest validation, and the best so far."""
-        rows = [row for row in self.epochs.rows if row.get("val_dice") not in (None, "")]
+        """The score of the latest validation, and the best so far."""
+        score, name = self.epochs.score, self.selection.name
+        rows = [row for row in self.epochs.rows if row.get(score) not in (None, "")]
         if not rows or self.selection.best is None:
             return [["no validation yet"]]
         latest = rows[-1]
-        classes = {name.removeprefix("val_dice_"): float(latest[name]) for name in self.epochs.classes}
+        classes = {name.removeprefix(f"{score}_"): float(latest[name]) for name in self.epochs.classes}
         best = f"best {self.selection.best_score:.4f} (epoch {self.selection.epochs[self.selection.best]})"
-        dice = f"validation Dice {float(latest['val_dice']):.4f} (epoch {latest['epoch']})"
-        smoothed = f"smoothed {float(latest['val_dice_smoothed']):.4f}"
-        return [[dice, best, smoothed], *class_lines(classes, self.console.width)]
+        last = f"validation {name} {float(latest[score]):.4f} (epoch {latest['epoch']})"
+        smoothed = f"smoothed {float(latest[f'{score}_smoothed']):.4f}"
+        return [[last, best, smoothed], *class_lines(classes, self.console.width)]
 
 
 def epoch_of(trainer: Trainer) -> int:

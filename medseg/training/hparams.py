@@ -18,6 +18,8 @@ VARIED = (
     "preprocessing",
     "plan",
     "model",
+    "pretext",
+    "reconstruction",
     "loss",
     "optimizer",
     "scheduler",

@@ -1,53 +1,41 @@
-"""The LightningModule: a network, its loss and what happens in a step."""
+"""What every training has in common, as a LightningModule: steps, their optimizer, averaging, what checkpoints hold."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medseg.augmentation import Draws
-from medseg.evaluation.overlap import counts, dice
-from medseg.inference.scores import Scorer
-from medseg.inference.segmenter import Segmenter
-from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, logits_of, patch_in_volume, without_context
-from medseg.preprocessing.geometry import Geometry
+from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.seeding import seeded
 from medseg.training.averaging import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.finetuning import FineTuning
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
-from medseg.training.targets import region_targets
 
 Found = TypeVar("Found")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
 """(image, label, draws) to image and label; see ``medseg.augmentation``."""
 
 
-class SegmentationModule(LightningModule):
-    """Trains a segmentation network and validates it on whole cases, on their native grid.
+class TrainingModule(LightningModule):
+    """Trains a network. What it learns, and how it is validated, is said by what inherits from this.
 
     Args:
-        network: patches (B, C, *patch) to logits, a tensor or a list of them with the finest first.
-        loss: (logits (B, K, *), target int64) to a scalar; the target is (B, 1, *) class indices, or (B, K, *) for
-            regions.
+        network: patches (B, C, *patch) to outputs, a tensor or a list of them with the finest first.
         optimizer: a ``_target_`` specification, called with the network's parameters.
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.margins``), the first is called with it and cuts it off.
-        scorer: makes the probabilities of a whole case, as ``medseg predict`` does.
-        segmenter: makes labels of them, as ``medseg predict`` does.
         progress: how far the run is.
         selection: takes the validation scores and tells which weights are the best.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
-        label_map: the classes, and the regions if these are learned in their place.
-        content: all that prediction needs, stored in every checkpoint under the key "medseg".
+        content: all that prediction or fine-tuning needs, stored in every checkpoint under the key "medseg".
         seed: with the step it fixes every draw of the augmentation.
         tuning: which of the network's parameters learn, and how fast; None: all alike.
     """
@@ -56,15 +44,11 @@ class SegmentationModule(LightningModule):
         self,
         network: nn.Module,
         *,
-        loss: nn.Module,
         optimizer: dict[str, Any],
         schedule: Callable[[float], float],
         augmentations: Sequence[Augmentation],
-        scorer: Scorer,
-        segmenter: Segmenter,
         progress: Progress,
         selection: Selection,
-        label_map: LabelMap,
         content: dict[str, Any],
         averaging: float | None = None,
         fused: bool = False,
@@ -73,19 +57,17 @@ class SegmentationModule(LightningModule):
         tuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.loss, self.optimizer_spec, self.schedule = network, loss, optimizer, schedule
+        self.network, self.optimizer_spec, self.schedule = network, optimizer, schedule
         self.augmentations, self.progress = list(augmentations), progress
-        self.scorer, self.segmenter = scorer, segmenter
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
-        self.label_map, self.content, self.seed = label_map, content, seed
+        self.content, self.seed = content, seed
         self.tuning = tuning or FineTuning(network, {})
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
         self.logits = logits_of(network, content["config"]["plan"])
         self.final_logits = logits_of(self.final_network, content["config"]["plan"])
         self.context = context_in_volume(content["config"]["plan"])
         self.patch_size = patch_in_volume(content["config"]["plan"])
-        self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.averaged_step = 0
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
 
@@ -95,26 +77,25 @@ class SegmentationModule(LightningModule):
         return self.network if self.average is None else self.average
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Augment a batch, run the network, return the loss."""
+        """Return the loss of a batch, and log it."""
         step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        image, label = self.augment(batch["image"], batch["label"], step, self.global_rank)
-        target = self.target(without_context(label, self.context), batch["annotated"])
-        outputs = self.logits(image.contiguous(memory_format=self.memory_format))
-        loss = deep_loss(self.loss, outputs, target)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
+        loss = self.loss_of(batch, step)
+        size = len(batch["image"])
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
-    def target(self, label: Tensor, annotated: Tensor) -> Tensor:
-        """Return what the outputs are compared with: (B, 1, *) class indices, or (B, R, *) regions; int64."""
-        if self.label_map.regions:
-            return region_targets(label, annotated, list(self.label_map.reported.values())).long()
-        return label.long()
+    def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Augment the batch of a step, run the network, return the loss."""
+        raise NotImplementedError
+
+    def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Return what the network is given of a batch, in a step that is numbered like those of training."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
         """Augment the batch of a process; a sample's draws hang on the seed and its place in the run: (step, index)."""
-        first = rank * len(image)
-        draws = Draws([seeded(self.seed, 2, step, first + place) for place in range(len(image))])
+        draws = draws_of(len(image), rank, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
         with torch.autocast(image.device.type, enabled=False):
@@ -141,48 +122,16 @@ class SegmentationModule(LightningModule):
         average_into(self.average, self.network, decay(step, self.averaging * self.progress.planned_steps))
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the cases of the last validation; see to it that the averaged weights have statistics of their own."""
-        self.case_counts = {}
+        """See to it that the averaged weights have statistics of their own."""
         still = self.tuning.still
         if self.average is not None and has_batch_statistics(self.average, still):
             with self.trainer.precision_plugin.forward_context():
                 estimate_statistics(self.average, self.final_logits, self.some_images(), still)
 
     def some_images(self) -> Iterator[Tensor]:
-        """Yield augmented batches of training images, the same at every call and in every process."""
+        """Yield batches as the network is given them in training, the same at every call and in every process."""
         for place, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
-            moved = self.transfer_batch_to_device(batch, self.device, 0)
-            yield self.augment(moved["image"], moved["label"], place)[0]
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial)."""
-        geometry = Geometry.from_dict(batch["geometry"])
-        slabs = self.scorer([self.final_logits], batch["image"], geometry)
-        predicted = self.segmenter(
-            slabs,
-            geometry.native_shape,
-            spacing=batch["spacing"],
-            unit=batch["unit"],
-            voxel_volume=batch["voxel_volume"],
-        )
-        found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
-        self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
-        return {"predicted": predicted}
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
-        gathered = gather(self.case_counts)
-        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
-        means = np.array(
-            [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
-        )
-        for name, value in zip(self.label_map.reported, means, strict=True):
-            self.log(f"val/dice_{name}", float(value), sync_dist=True)
-        mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
-        self.selection.add(self.current_epoch + 1, mean)
-        self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
-        self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
-        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
+            yield self.input_of(self.transfer_batch_to_device(batch, self.device, 0), place)
 
     def on_train_epoch_start(self) -> None:
         """Let what is frozen learn from the epoch on that it is wanted from, and norms that are frozen stay still."""
@@ -239,24 +188,9 @@ class SegmentationModule(LightningModule):
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
 
-def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return the loss over all outputs, each coarser one at half the weight of the one before.
-
-    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, C, *) are brought to a coarser output's size by
-    nearest neighbour, so that every value stays a class.
-    """
-    weights = [0.5**level for level in range(len(outputs))]
-    total = torch.zeros((), device=target.device)
-    for weight, output in zip(weights, outputs, strict=True):
-        total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
-    return total
-
-
-def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring class indices (B, C, *) to another spatial shape by nearest neighbour."""
-    if target.shape[2:] == torch.Size(shape):
-        return target
-    return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
+def draws_of(count: int, rank: int, *key: int) -> Draws:
+    """Return the random numbers of the ``count`` samples of a process; a sample's hang on ``key`` and its place."""
+    return Draws([seeded(*key, rank * count + place) for place in range(count)])
 
 
 def gather(found: dict[int, Found]) -> dict[int, Found]:

@@ -1,6 +1,6 @@
-"""Which weights are the best: by the validation Dice smoothed over a few validations.
+"""Which weights are the best: by the validation Dice, or loss, smoothed over a few validations.
 
-The highest of many noisy scores is mostly a lucky one. The mean of the last three cannot be lucky three times, and it
+The best of many noisy scores is mostly a lucky one. The mean of the last three cannot be lucky three times, and it
 prefers weights in whose neighbourhood training stayed good.
 """
 
@@ -18,19 +18,32 @@ WINDOW = 3
 class Selection:
     """The validation scores of a run so far, and the choice that they lead to.
 
-    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the place of the chosen one.
+    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the place of the chosen one. ``name`` is
+    what the score is called, and ``lowest`` tells that low ones are good.
     """
 
     epochs: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     best: int | None = None
+    name: str = "Dice"
+    lowest: bool = False
 
     def add(self, epoch: int, score: float) -> None:
         """Take in a validation. Of equal smoothed scores the later one is chosen."""
         self.epochs.append(epoch)
         self.scores.append(score)
-        if self.best is None or self.smoothed() >= self.smoothed(self.best):
+        if self.best is None or self.sign * self.smoothed() >= self.sign * self.smoothed(self.best):
             self.best = len(self.scores) - 1
+
+    @property
+    def sign(self) -> int:
+        """What makes a score one of which more is better."""
+        return -1 if self.lowest else 1
+
+    @property
+    def key(self) -> str:
+        """The score's name in files and logs."""
+        return self.name.lower()
 
     def smoothed(self, place: int = -1) -> float:
         """Return the mean of the score at ``place`` and of up to two before it."""
@@ -44,7 +57,7 @@ class Selection:
 
     @property
     def best_score(self) -> float:
-        """The validation Dice of the chosen weights; NaN before the first validation."""
+        """The validation score of the chosen weights; NaN before the first validation."""
         return float("nan") if self.best is None else self.scores[self.best]
 
     def report(self) -> dict[str, Any] | None:
@@ -72,6 +85,6 @@ class Selection:
     def _entry(self, place: int) -> dict[str, float]:
         return {
             "epoch": self.epochs[place],
-            "dice": round(self.scores[place], 6),
+            self.key: round(self.scores[place], 6),
             "smoothed": round(self.smoothed(place), 6),
         }

@@ -377,14 +377,17 @@ def test_scans_unpacked_into_folders_of_their_names(tmp_path):
     assert names_of(brats(tmp_path), tmp_path) == files
 
 
-def test_unlabelled_cases_are_passed_over(tmp_path, caplog):
+def test_unlabelled_cases_are_kept_apart(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     case(tmp_path, "Training/BraTS20_Training_001", *OLD)
     case(tmp_path, "Validation/BraTS20_Validation_001", *OLD[:4])
     dataset = brats(tmp_path)
     assert [found.id for found in dataset.cases] == ["BraTS20_Training_001"]
     assert dataset.problems == ()
-    assert "1 cases without a mask are passed over, such as BraTS20_Validation_001" in caplog.text
+    assert [(found.id, len(found.images), found.labels) for found in dataset.unlabelled] == [
+        ("BraTS20_Validation_001", 4, ())
+    ]
+    assert "1 cases have no mask, such as BraTS20_Validation_001" in caplog.text
 
 
 def test_what_is_wrong_with_labelled_cases_is_listed(tmp_path):

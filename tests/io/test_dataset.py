@@ -3,10 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
+from medseg.build import CONF
 from medseg.errors import MedsegError
 from medseg.io.annotation import read_labels
-from medseg.io.dataset import by_id, label_map, labels_by_value
+from medseg.io.dataset import by_id, label_map, labels_by_value, open_scans
 from medseg.io.files import read_case
 
 ORGANS = {"liver": "_liver", "tumour": "_tumour", "cyst": "_cyst"}
@@ -189,3 +191,34 @@ def test_regions_of_classes_that_labels_do_not_have_are_explained(opened, tmp_pa
 def test_an_order_of_painting_needs_regions(opened, organs):
     with pytest.raises(MedsegError, match=r"region_order=\['liver'\]: there are no regions"):
         opened("folder", organs, class_masks=ORGANS, missing_masks="empty", region_order=["liver"])
+
+
+def scans_of(root, **values):
+    node = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text("utf-8")) | values
+    layout = {"_target_": "medseg.io.layouts.folder", "root": str(root), **node.pop("layout", {})}
+    return open_scans({**node, "root": str(root), "layout": layout})
+
+
+def test_scans_are_those_with_a_mask_and_those_without_and_no_mask_is_kept(organs):
+    save(organs / "images/d.nii", [1, 2, 3, 4])
+    layout = {"class_masks": ORGANS, "missing_masks": "unannotated"}
+    dataset = scans_of(organs, layout=layout, group="^.", geometry="resample", modality="ct")
+    assert [(case.id, case.labels, case.annotated, case.added) for case in dataset.cases] == [
+        ("a", (), None, False),
+        ("b", (), None, False),
+        ("c", (), None, False),
+        ("d", (), None, True),  # it only trains
+    ]
+    assert {(case.group == case.id, case.geometry) for case in dataset.cases} == {(True, "resample")}
+    assert (dataset.labels, dataset.modality) == (None, ("ct",))
+
+
+def test_scans_without_any_mask_are_split_like_others(organs):
+    dataset = scans_of(organs, layout={"masks": None})
+    assert [(case.id, case.added) for case in dataset.cases] == [("a", False), ("b", False), ("c", False)]
+
+
+def test_no_scan_at_all_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(MedsegError, match="no scans here"):
+        scans_of(tmp_path, layout={"masks": None})

@@ -167,3 +167,15 @@ def test_without_dataset_json_it_says_what_is_there(tmp_path):
     touch(tmp_path, "images/a.png", "masks/a.png")
     with pytest.raises(MedsegError, match=r"dataset.json is missing.*there is images, masks\..*dataset=folder"):
         decathlon(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["./imagesTs/c.nii.gz", {"image": "./imagesTs/c.nii.gz"}, ["imagesTs/c.nii.gz"]])
+def test_test_cases_are_the_unlabelled_ones_as_far_as_they_are_there(tmp_path, entry):
+    in_pairs(tmp_path, "a", "b")
+    touch(tmp_path, "imagesTs/c.nii.gz", "imagesTs/._c.nii.gz")
+    describe(tmp_path, test=[entry, "./imagesTs/absent.nii.gz", "./imagesTs/._c.nii.gz"])
+    dataset = decathlon(tmp_path)
+    assert [(case.id, case.images, case.labels) for case in dataset.unlabelled] == [
+        ("c", (tmp_path / "imagesTs/c.nii.gz",), ())
+    ]
+    assert dataset.problems == ()

@@ -236,3 +236,20 @@ def test_named_segments_are_masks_beside_their_images(tmp_path):
     assert classes.labels == {"background": 0, "Tumor": 1}
     for case in dataset.cases:
         np.testing.assert_array_equal(read_labels(case, classes, read_case(case)), body)
+
+
+def test_images_without_masks_are_the_unlabelled_cases(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png")
+    dataset = folder(tmp_path)
+    assert [case.id for case in dataset.cases] == ["a"]
+    assert [(case.id, case.labels) for case in dataset.unlabelled] == [("b", ())]
+
+
+def test_a_folder_of_images_alone(tmp_path):
+    touch(tmp_path, "site/a_t1.nii.gz", "site/a_t2.nii.gz", "b_t1.nii.gz")
+    dataset = folder(tmp_path, images=".", masks=None, channels=["_t1", "_t2"])
+    assert dataset.cases == ()
+    assert [case.id for case in dataset.unlabelled] == ["site/a"]
+    assert [path.name for path in dataset.unlabelled[0].images] == ["a_t1.nii.gz", "a_t2.nii.gz"]
+    assert (dataset.channels, dataset.modality) == (("t1", "t2"), ("mri", "mri"))
+    assert dataset.problems == ("b has no file ending in _t2",)

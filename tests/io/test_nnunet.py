@@ -526,3 +526,15 @@ def test_labels_of_other_kinds_are_refused(tmp_path, labels):
     write(tmp_path, labels=labels)
     with pytest.raises(MedsegError, match="label"):
         nnunet(tmp_path)
+
+
+def test_test_images_are_the_unlabelled_cases(tmp_path):
+    write(tmp_path, channels=("T1", "T2"))
+    for name in ("c_0000", "c_0001", "d_0000", "d_0001", "d_0002", "a_0000", "a_0001", "stray"):
+        save(tmp_path / f"imagesTs/{name}.nii.gz", np.zeros(SHAPE, np.int16))
+    dataset = nnunet(tmp_path)
+    assert [case.id for case in dataset.cases] == ["a", "b"]
+    assert [(case.id, [path.name for path in case.images], case.labels) for case in dataset.unlabelled] == [
+        ("c", ["c_0000.nii.gz", "c_0001.nii.gz"], ())
+    ]
+    assert dataset.problems == ()

@@ -89,6 +89,14 @@ def test_rows_without_annotation_are_passed_over_with_a_word(tmp_path, caplog):
     dataset = table(tmp_path)
     assert ([case.id for case in dataset.cases], dataset.problems) == (["a", "c"], ())
     assert "1 of 3 rows have no annotation" in caplog.text
+    assert dataset.unlabelled == ()  # its image is not there
+
+
+def test_rows_without_annotation_are_the_unlabelled_cases(tmp_path):
+    write(tmp_path, "id,image,label,group\na,a.nii,l.nii,p\nb,b.nii,,q\na,b.nii,,p\n", "a.nii", "b.nii", "l.nii")
+    dataset = table(tmp_path)
+    assert [case.id for case in dataset.cases] == ["a"]
+    assert [(case.id, case.group, case.labels) for case in dataset.unlabelled] == [("b", "q", ())]
 
 
 def test_paths_are_relative_to_the_root_or_the_table_or_in_full(tmp_path):

@@ -129,7 +129,7 @@ def test_the_log_s_epochs_are_for_the_file_while_the_display_stands_for_them(sma
 
 
 def test_a_training_that_breaks_down_gives_the_terminal_back(small, terminal, tmp_path, monkeypatch):
-    from medseg.training.module import SegmentationModule
+    from medseg.training.segmentation import SegmentationModule
 
     def fails(self, batch, batch_idx):
         raise ValueError("broken")

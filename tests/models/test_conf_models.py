@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medseg.build import CONF, build
 from medseg.models.outputs import as_list
-from medseg.training.module import deep_loss
+from medseg.training.segmentation import deep_loss
 
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 

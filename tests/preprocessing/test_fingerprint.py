@@ -1,6 +1,7 @@
 """What is noted of one case, against values worked out by hand and by NumPy."""
 
 import hashlib
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
-from medseg.io.labels import LabelMap
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint import fingerprint
 
 LABELS = LabelMap({"background": 0, "organ": 4, "lesion": 2})
@@ -62,3 +63,16 @@ def test_the_acquisition_has_step_affine_and_header(case):
 def test_undeclared_values_are_refused(case):
     with pytest.raises(MedsegError, match="none of the declared"):
         fingerprint(case, LabelMap({"background": 0, "organ": 4}))
+
+
+def test_without_a_mask_foreground_is_what_the_image_shows(case):
+    found = fingerprint(replace(case, labels=()), UNLABELLED)
+    assert found.voxels.tolist() == [1, 335]  # all but the one voxel of the lowest value
+    assert sorted(found.intensities[0].tolist()) == list(range(1, 336))
+
+
+def test_a_data_set_whose_classes_are_called_the_same_is_labelled(case):
+    labels = LabelMap({"background": 0, "foreground": [4, 2]})
+    assert fingerprint(case, labels).voxels.tolist() == [336 - 7, 7]
+    with pytest.raises(MedsegError, match="has no mask"):
+        fingerprint(replace(case, labels=()), LabelMap(dict(UNLABELLED.labels)))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.io.labels import LabelMap
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.plan import fit_patch, limit, make_plan, mirror_axes, topology
+from medseg.preprocessing.plan import blocks, fit_patch, limit, make_plan, mirror_axes, topology
 
 CONFIG = {
     "model": {"_target_": "medseg.models.UNet", "spatial_dims": None, "depth": None, "base_channels": None},
@@ -292,3 +292,27 @@ def test_pictures_are_worked_on_as_coarsely_as_their_masks_bear_on_a_cpu_alone()
     assert plan["preprocessing"]["spacing"] == [2, 2]
     assert plan["plan"]["patch_size"] == [128, 128]
     assert plan_for(Fingerprint(cases), device="cuda")["preprocessing"]["spacing"] is None
+
+
+def test_without_masks_the_network_puts_out_the_image_and_blocks_are_planned():
+    config = CONFIG | {"pretext": {"block": None}}
+    fingerprint = make_fingerprint([(64, 64, 64)] * 9, (1, 1, 1), channels=3)
+    plan = make_plan(config, fingerprint, UNLABELLED, ("mri",), torch.device("cpu"))
+    assert (plan["plan"]["in_channels"], plan["plan"]["out_channels"]) == (3, 3)
+    assert plan["plan"]["strides"] == [[2, 2, 2]] * 4
+    assert plan["pretext"] == {"block": [8, 8, 8]}
+    given = make_plan(CONFIG | {"pretext": {"block": 4}}, fingerprint, UNLABELLED, ("mri",), torch.device("cpu"))
+    assert "pretext" not in given
+
+
+@pytest.mark.parametrize(
+    ("strides", "axis", "context", "expected"),
+    [
+        ([[2, 2, 1], [2, 2, 2], [2, 2, 2]], None, 0, [4, 4, 2]),
+        ([[2, 2], [2, 2]], 0, 0, [1, 2, 2]),
+        ([[2, 2], [2, 2]], 2, 3, [2, 2, 7]),
+        ([[2, 2]], None, 0, [1, 1]),
+    ],
+)
+def test_blocks_follow_the_strides(strides, axis, context, expected):
+    assert blocks(strides, axis, context) == expected

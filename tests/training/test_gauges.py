@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from medseg.training.data import TimedLoader
 from medseg.training.gauges import Gauges, mean_and_largest
-from medseg.training.module import SegmentationModule
+from medseg.training.segmentation import SegmentationModule
 
 DELAY = 0.02  # seconds
 

@@ -7,7 +7,7 @@ import torch
 
 from medseg.augmentation import Brightness, Spatial
 from medseg.models.slices import without_context
-from medseg.training.module import SegmentationModule
+from medseg.training.module import TrainingModule
 
 
 def make_step(*, rank=0, patch=(8, 12, 10), slice_axis=None, context=0):
@@ -19,8 +19,8 @@ def make_step(*, rank=0, patch=(8, 12, 10), slice_axis=None, context=0):
         context=[context if axis == slice_axis else 0 for axis in range(len(volume))],
         augmentations=[Spatial(rotation_probability=1, mirror_axes=[0]), Brightness(probability=1)],
     )
-    module.margin_of = lambda image: SegmentationModule.margin_of(module, image)
-    return lambda image, label, step: SegmentationModule.augment(module, image.clone(), label.clone(), step, rank)
+    module.margin_of = lambda image: TrainingModule.margin_of(module, image)
+    return lambda image, label, step: TrainingModule.augment(module, image.clone(), label.clone(), step, rank)
 
 
 @pytest.fixture

@@ -54,3 +54,11 @@ def test_a_resumed_run_chooses_as_an_uninterrupted_one():
 def test_the_best_score_is_that_of_the_chosen_weights():
     assert np.isnan(after().best_score)
     assert after(0.5, 0.9, 0.5, 0.6, 0.8, 0.8, 0.7).best_score == 0.7
+
+
+def test_of_a_loss_the_lowest_is_chosen():
+    selection = Selection(name="loss", lowest=True)
+    for epoch, loss in enumerate((0.5, 0.1, 0.3, 0.3, 0.4), 1):
+        selection.add(epoch, loss)
+    assert selection.report()["best"] == {"epoch": 4, "loss": 0.3, "smoothed": round(0.7 / 3, 6)}
+    assert selection.sign == -1

@@ -1,0 +1,61 @@
+"""Hiding random blocks of images, which a network then learns to reconstruct from the rest.
+
+He et al., "Masked Autoencoders Are Scalable Vision Learners" (CVPR 2022); Xie et al., "SimMIM" (CVPR 2022). For U-Nets
+in 3D: Wald et al., "Revisiting MAE pre-training for 3D medical image segmentation" (CVPR 2025). A U-Net's skip
+connections would hand the image through as it is; what is hidden in all channels cannot be handed through.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from medseg.augmentation.checks import check
+from medseg.augmentation.draws import Draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockMasking:
+    """Set blocks of an image to 0 in all channels: the mean of a channel normalised by z-score.
+
+    The patch is divided into blocks from its first corner on, those at its far ends cut off where it is no multiple of
+    them. Of the blocks a share is hidden, rounded, but neither none nor all; which ones is drawn for each sample.
+
+    Args:
+        share: of the blocks that are hidden.
+        block: voxels of a block along each axis, one number or one an axis.
+
+    Raises:
+        MedsegError: an argument is out of its range.
+    """
+
+    share: float = 0.6
+    block: Sequence[int] | int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        check(self, "share", self.share, 0 < self.share < 1, "between 0 and 1", group="pretext")
+        sizes = [self.block] if isinstance(self.block, int) else list(self.block)
+        check(self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more", group="pretext")
+
+    def __call__(self, image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Image (B, C, *spatial) -> the image with blocks set to 0, and where they are, bool (B, 1, *spatial)."""
+        shape = image.shape[2:]
+        sizes = [self.block] * len(shape) if isinstance(self.block, int) else list(self.block)
+        check(self, "block", sizes, len(sizes) == len(shape), f"{len(shape)} numbers, one an axis", group="pretext")
+        counts = [-(-length // size) for length, size in zip(shape, sizes, strict=True)]
+        hidden = chosen(draws.standard(prod(counts)), self.share).reshape(len(image), 1, *counts)
+        hidden = hidden.to(image.device, non_blocking=True)
+        for axis, (length, size) in enumerate(zip(shape, sizes, strict=True), start=2):
+            hidden = hidden.repeat_interleave(size, axis).narrow(axis, 0, length)
+        return image.masked_fill(hidden, 0), hidden
+
+
+def chosen(numbers: Tensor, share: float) -> Tensor:
+    """Choose, by random numbers (B, n), a share of n things for each sample: bool (B, n)."""
+    count = numbers.shape[1]
+    most = max(1, min(count - 1, int(share * count + 0.5)))
+    ranks = numbers.argsort(dim=1, stable=True).argsort(dim=1)
+    return torch.as_tensor(ranks < most)

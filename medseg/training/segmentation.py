@@ -1,0 +1,117 @@
+"""Learning to segment: the loss on patches, validation by the Dice of whole cases."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medseg.evaluation.overlap import counts, dice
+from medseg.inference.scores import Scorer
+from medseg.inference.segmenter import Segmenter
+from medseg.io.labels import LabelMap
+from medseg.models.slices import without_context
+from medseg.preprocessing.geometry import Geometry
+from medseg.training.module import TrainingModule, gather
+from medseg.training.targets import region_targets
+
+
+class SegmentationModule(TrainingModule):
+    """Trains a segmentation network and validates it on whole cases, on their native grid.
+
+    Args:
+        network: patches (B, C, *patch) to logits, a tensor or a list of them with the finest first.
+        loss: (logits (B, K, *), target int64) to a scalar; the target is (B, 1, *) class indices, or (B, K, *) for
+            regions.
+        scorer: makes the probabilities of a whole case, as ``medseg predict`` does.
+        segmenter: makes labels of them, as ``medseg predict`` does.
+        label_map: the classes, and the regions if these are learned in their place.
+        common: what every training takes (see ``TrainingModule``).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: nn.Module,
+        scorer: Scorer,
+        segmenter: Segmenter,
+        label_map: LabelMap,
+        **common: Any,
+    ) -> None:
+        super().__init__(network, **common)
+        self.loss, self.scorer, self.segmenter, self.label_map = loss, scorer, segmenter, label_map
+        self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
+
+    def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Augment a batch, run the network, compare with the target."""
+        image, label = self.augment(batch["image"], batch["label"], step, self.global_rank)
+        target = self.target(without_context(label, self.context), batch["annotated"])
+        outputs = self.logits(image.contiguous(memory_format=self.memory_format))
+        return deep_loss(self.loss, outputs, target)
+
+    def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Return a batch's augmented images."""
+        return self.augment(batch["image"], batch["label"], step)[0]
+
+    def target(self, label: Tensor, annotated: Tensor) -> Tensor:
+        """Return what the outputs are compared with: (B, 1, *) class indices, or (B, R, *) regions; int64."""
+        if self.label_map.regions:
+            return region_targets(label, annotated, list(self.label_map.reported.values())).long()
+        return label.long()
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the cases of the last validation."""
+        super().on_validation_epoch_start()
+        self.case_counts = {}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial)."""
+        geometry = Geometry.from_dict(batch["geometry"])
+        slabs = self.scorer([self.final_logits], batch["image"], geometry)
+        predicted = self.segmenter(
+            slabs,
+            geometry.native_shape,
+            spacing=batch["spacing"],
+            unit=batch["unit"],
+            voxel_volume=batch["voxel_volume"],
+        )
+        found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
+        self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
+        return {"predicted": predicted}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
+        gathered = gather(self.case_counts)
+        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
+        means = np.array(
+            [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
+        )
+        for name, value in zip(self.label_map.reported, means, strict=True):
+            self.log(f"val/dice_{name}", float(value), sync_dist=True)
+        mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
+        self.selection.add(self.current_epoch + 1, mean)
+        self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
+        self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
+        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
+
+
+def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return the loss over all outputs, each coarser one at half the weight of the one before.
+
+    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, C, *) are brought to a coarser output's size by
+    nearest neighbour, so that every value stays a class.
+    """
+    weights = [0.5**level for level in range(len(outputs))]
+    total = torch.zeros((), device=target.device)
+    for weight, output in zip(weights, outputs, strict=True):
+        total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
+    return total
+
+
+def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
+    """Bring class indices (B, C, *) to another spatial shape by nearest neighbour."""
+    if target.shape[2:] == torch.Size(shape):
+        return target
+    return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
