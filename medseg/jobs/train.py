@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
 
 from medseg.build import CONF, build, targets
 from medseg.config import escape, planned, resolve
@@ -134,10 +135,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
-    network = build(filled["model"])  # wrong arguments show before anything is written
-    if source:
-        transfer = take_over(network, filled["model"], source, classes.outputs, regions=bool(classes.regions))
-    FineTuning(network, filled.get("finetune", {}), transfer.whole if source else None)
+    try_network(filled, classes, source)  # wrong arguments show before anything is written
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)
@@ -148,6 +146,14 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
     write_json(run_dir / TRAINING_DATA, ranges)
     return Run(run_dir, filled, dataset, classes, split, ranges)
+
+
+def try_network(settings: dict[str, Any], classes: LabelMap, source: Source | None) -> None:
+    """Build the network, take weights over and freeze as the settings say, only to see whether that works."""
+    network: nn.Module = build(settings["model"])
+    regions = bool(classes.regions)
+    transfer = take_over(network, settings["model"], source, classes.outputs, regions=regions) if source else None
+    FineTuning(network, settings.get("finetune", {}), transfer.whole if transfer else None)
 
 
 def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, source: Source | None) -> Split:

@@ -208,6 +208,8 @@ class FineTuning:
             levels = parts + (f" for {until} epochs" if parts and until else "")
             what = " and ".join(filter(None, [levels, "the norms" if self.fixed else ""]))
             lines.append(f"frozen: {what}, {100 * share:.1f} % of the parameters")
+        if new := self._frozen_levels() - self.whole:
+            lines.append(f"not frozen, for they were not taken over: {', '.join(sorted(new))}")
         if len(self.groups) > 1 or self.start:
             for group, made in zip(self.active, optimizer.param_groups, strict=True):
                 decay = (

@@ -86,6 +86,8 @@ def test_what_was_drawn_at_random_is_not_frozen():
     tuning = FineTuning(network, {"freeze_encoder": True}, whole)
     assert {name.split(".")[1] for name in tuning.frozen} == {"0", "2"}
     assert network.encoder[1][1][0].weight.requires_grad
+    said = tuning.describe(tuning.make_optimizer(ADAMW, fused=False))
+    assert any(line.startswith("not frozen, for they were not taken over: encoder.1.1.0.bias") for line in said)
 
 
 def test_rates_fall_from_the_head_to_the_first_level():
