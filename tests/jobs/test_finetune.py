@@ -123,7 +123,7 @@ def test_frozen_levels_stay_to_the_bit_and_out_of_the_optimizer(small, tmp_path,
     assert names == ["decoder.1", "decoder.0", "head"]
     assert "frozen: encoder.0, encoder.1, encoder.2, " in caplog.text
     assert "decoder.1: learning rate 0.00075" in caplog.text
-    events = EventAccumulator(str(next((tmp_path / "run" / "tensorboard").iterdir())))
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     rates = {name: events.Scalars(f"train/lr/{name}")[-1].value for name in names}
     assert rates["head"] == pytest.approx(2 * rates["decoder.0"]) == pytest.approx(4 * rates["decoder.1"])
