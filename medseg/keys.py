@@ -198,6 +198,10 @@ KEYS: dict[str, Key] = {
     "plan.mirror_axes": Key(INTS, "axes that may be flipped", "[0, 2]", null=PLANNED),
     "plan.slice_axis": Key(INT, "axis along which a 2D network goes through volumes", "[0, 2]", null=PLANNED),
     "plan.context": Key(INT, "neighbouring slices on either side that a 2D network sees as channels", "[0, 16]"),
+    # published weights
+    "model.weights": Key(PATH, "a file of the weights that model.pretrained names", null="downloaded"),
+    "weights.folder": Key(PATH, "where downloaded weights are kept", null="the platform's cache folder"),
+    "weights.published": Key(MAPPING, "address and checksum of published weights, by encoder or network and name"),
     # augment
     "augment.spatial": Key(NODE, "rotation, scaling, elastic deformation and mirroring in one", null="none"),
     "augment.intensity": Key(NODES, "intensity augmentations, one after the other"),
@@ -274,6 +278,10 @@ _BASE = Key(INT, "channels of the finest level", "[1, inf)", null=PLANNED)
 _CAP = Key(INT, "cap on the channels of a level", "[1, inf)", null="320 in 3D, 512 in 2D")
 _HALVINGS = Key(INT, "how often every axis is halved", "[1, 7]", null=PLANNED)
 _INPUT = Key(INTS, "voxels of a patch along each axis", "[1, inf)", null=PLANNED)
+_PRETRAINED, _RANDOM = "published weights to begin with", "random ones"
+_NORMALIZE = Key(
+    TEXTS, "how the images are normalised, for weights that expect another scale", NORMALISATIONS, null=PLANNED
+)
 _DEEP = Key(BOOL, "a loss on several decoder levels")
 
 ARGUMENTS: dict[str, dict[str, Key]] = {
@@ -309,6 +317,14 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "base_channels": _BASE,
         "input_size": _INPUT,
         "blocks": Key(INT_OR_INTS, "residual blocks of each encoder level", "[1, inf)"),
+        "pretrained": Key(
+            TEXT,
+            "published weights to begin with",
+            ("brats_mri", "wholebody_ct", "wholebody_ct_3mm"),
+            null=_RANDOM,
+        ),
+        "weights": KEYS["model.weights"],
+        "normalize": _NORMALIZE,
     },
     "medseg.models.monai.attention_unet": {
         **_NETWORK,
@@ -321,8 +337,13 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
     "medseg.models.monai.unetr": {**_NETWORK, "base_channels": _BASE, "input_size": _INPUT},
     "medseg.models.monai.swin_unetr": {
         **_NETWORK,
-        "base_channels": Key(INT, "channels of the finest level, a multiple of 12", "[12, inf)"),
+        "base_channels": Key(
+            INT, "channels of the finest level, a multiple of 12", "[12, inf)", null="24, or as the weights have it"
+        ),
         "input_size": _INPUT,
+        "pretrained": Key(TEXT, _PRETRAINED, ("swinvit", "dae", "btcv"), null=_RANDOM),
+        "weights": KEYS["model.weights"],
+        "normalize": _NORMALIZE,
     },
     "medseg.models.monai.mednext": {
         **_NETWORK,
@@ -339,6 +360,9 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "base_channels": _BASE,
         "input_size": _INPUT,
         "backbone": Key(TEXT, "encoder: efficientnet-b0 to -b8, -l2, or resnet10, 18, 34, 50, 101, 152, 200"),
+        "pretrained": Key(TEXT, _PRETRAINED, ("imagenet", "medicalnet"), null=_RANDOM),
+        "weights": KEYS["model.weights"],
+        "normalize": _NORMALIZE,
     },
     "medseg.models.monai.vnet": {**_NETWORK, "input_size": _INPUT},
     "medseg.training.losses.DiceLoss": {

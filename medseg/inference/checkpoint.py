@@ -17,6 +17,7 @@ from medseg import __version__
 from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.labels import LabelMap
+from medseg.models.published import without_file
 
 FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
@@ -69,6 +70,7 @@ def describe(
         "format": FORMAT,
         "version": __version__,
         "config": {key: config[key] for key in kept if key in config}
+        | {"model": without_file(config["model"])}
         | {"dataset": dataset, "trainer": {"precision": config["trainer"]["precision"]}},
         "classes": dict(label_map.labels) if label_map else {},
         "regions": label_map.regions if label_map else None,

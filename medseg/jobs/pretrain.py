@@ -17,7 +17,7 @@ from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
 from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.terminal import watched
-from medseg.jobs.train import Run, announce, begin, carry_out, is_first_process, preprocessed, reopen
+from medseg.jobs.train import Run, announce, begin, carry_out, is_first_process, preprocessed, reopen, start_from
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.hparams import end_session
 from medseg.training.reconstruction_data import ReconstructionData
@@ -63,6 +63,7 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection(name="loss", lowest=True)
     module = make_reconstruction(settings, run.dataset.endings, progress, selection)
+    start_from(run, module)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     picture = run.directory / "reconstruction.png"
     pictures = ReconstructionPictures(picture, settings["plan"]["slice_axis"], progress)

@@ -31,7 +31,10 @@ from medseg.io.splits import Split, continued_split, limited, split_as_set
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, check_strata, evaluate_cases, tell_places
-from medseg.jobs.terminal import on_terminal, watched
+from medseg.jobs.terminal import download_on_terminal, on_terminal, watched
+from medseg.models.pretrained import load_published, names_in
+from medseg.models.published import fixed_values, published
+from medseg.models.weights import weights_file
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.fingerprint import Fingerprint
@@ -118,6 +121,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     """Split, read every case once, plan; then make the run directory and write down what was decided."""
     start = start_of(settings)
     source = read_source(start) if start else None
+    file = file_to_begin_with(settings)  # what cannot be had is said before the data are read
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
         survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
@@ -135,7 +139,16 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
+<<<<<<< HEAD
     try_network(filled, classes, source)  # wrong arguments show before anything is written
+=======
+    network = build(filled["model"])  # wrong arguments show before anything is written
+    if source:
+        transfer = take_over(network, filled["model"], source, classes.outputs, regions=bool(classes.regions))
+    if file:
+        load_published([network], filled["model"], file)
+    FineTuning(network, filled.get("finetune", {}), transfer.whole if source else None)
+>>>>>>> encoders
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)
@@ -183,11 +196,14 @@ def plan_run(
     modality: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the plan for the data, within the memory and the time that the device has, or the one that is given."""
+    fixed = fixed_values(settings["model"])
     if plan := read_plan(settings["plan"]["file"]):
         check_plan(plan, settings, learned, classes)
-        return plan
+        return {**plan, "model": fixed | plan["model"]}
     device = pick_device(settings["trainer"]["accelerator"])
-    return make_plan(settings, learned, classes, modality, device, Probe(config, device))
+    config, settings = ({**node, "model": node["model"] | fixed} for node in (config, settings))
+    plan = make_plan(settings, learned, classes, modality, device, Probe(config, device))
+    return {**plan, "model": plan["model"] | fixed}
 
 
 def read_plan(path: str | None) -> dict[str, Any] | None:
@@ -321,7 +337,7 @@ def carry_out(
 
 
 def start_from(run: Run, module: TrainingModule) -> None:
-    """Give the networks the weights that ``finetune.checkpoint`` has for them, and settle what learns of them."""
+    """Give the networks the weights of ``finetune.checkpoint`` or ``model.pretrained``, and settle what learns."""
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
@@ -337,7 +353,25 @@ def start_from(run: Run, module: TrainingModule) -> None:
             write_report(report, transfer, source)
     elif report.is_file():  # resumed
         whole = read_whole(report)
+    elif weights := published(run.settings["model"]):
+        whole = names_in(module.network, weights)
+        if file := file_to_begin_with(run.settings):
+            networks = [network for network in (module.network, module.average) if network]
+            lines = load_published(networks, run.settings["model"], file)
+            for line in lines if is_first_process() else ():
+                log.info("%s", line)
     module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)
+
+
+def file_to_begin_with(settings: dict[str, Any]) -> Path | None:
+    """Return the file of published weights, downloaded; None where there is none, or a run's weights take their place.
+
+    Raises:
+        MedsegError: it cannot be had, or the config asks for another form than the weights have.
+    """
+    fixed_values(settings["model"])
+    is_begun = settings["resume"] or start_of(settings)
+    return None if is_begun else weights_file(settings, download_on_terminal)
 
 
 def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:

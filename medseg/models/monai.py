@@ -2,7 +2,10 @@
 
 Each function returns MONAI's own network, which maps (B, in_channels, *spatial) to logits (B, out_channels, *spatial).
 ``depth`` is the number of halvings, ``base_channels`` the channels of the finest level, ``input_size`` the patch.
-Further arguments go to MONAI's class under its own names, and take the place of what is set here.
+``pretrained`` names published weights that training begins with, of the file ``weights`` where one is given. Building
+loads none: it gives the network the form that they have, and lets it take images normalised by ``normalize``, a method
+for each channel of the images. Further arguments go to MONAI's class under its own names, and take the place of what is
+set here.
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,8 @@ from torch import nn
 
 from medseg.build import build
 from medseg.errors import MedsegError
+from medseg.models.input_scale import factors, scale_input
+from medseg.models.published import published
 from medseg.models.unet import per_level, widths
 
 NETS = "monai.networks.nets."
@@ -64,6 +69,9 @@ def segresnet(
     base_channels: int,
     input_size: Sequence[int],
     blocks: Sequence[int] | int = (1, 2, 2, 4, 4, 4, 4, 4),
+    pretrained: str | None = None,
+    weights: str | None = None,
+    normalize: Sequence[str] | None = None,
     **options: Any,
 ) -> nn.Module:
     """The winner of BraTS 2018 without its autoencoder: Myronenko (arXiv 1810.11654).
@@ -72,7 +80,8 @@ def segresnet(
     eight groups, or as many as divide the channels.
 
     Raises:
-        MedsegError: ``input_size`` cannot be halved ``depth`` times, or MONAI refuses an argument.
+        MedsegError: ``input_size`` cannot be halved ``depth`` times, there are no such weights, or MONAI refuses an
+            argument.
     """
     _check_size("SegResNet", input_size, 2**depth)
     arguments = {
@@ -81,7 +90,8 @@ def segresnet(
         "blocks_up": [1] * depth,
         "norm": ("GROUP", {"num_groups": gcd(8, base_channels)}),
     }
-    return _network("SegResNet", spatial_dims, in_channels, out_channels, arguments | options)
+    network = _network("SegResNet", spatial_dims, in_channels, out_channels, arguments | options)
+    return _for_weights(network, "segresnet", spatial_dims, in_channels, pretrained, normalize)
 
 
 def attention_unet(
@@ -155,17 +165,23 @@ def swin_unetr(
     out_channels: int,
     base_channels: int,
     input_size: Sequence[int],
+    pretrained: str | None = None,
+    weights: str | None = None,
+    normalize: Sequence[str] | None = None,
     **options: Any,
 ) -> nn.Module:
     """A transformer of shifted windows as encoder, convolutions as decoder: Hatamizadeh et al. (arXiv 2201.01266).
 
     Raises:
-        MedsegError: ``base_channels`` is no multiple of 12, ``input_size`` of 32, or MONAI refuses an argument.
+        MedsegError: ``base_channels`` is no multiple of 12, ``input_size`` of 32, there are no such weights, or MONAI
+            refuses an argument.
     """
     if base_channels % 12:
         raise MedsegError(f"model.base_channels={base_channels}: SwinUNETR needs a multiple of 12, such as 24 or 48.")
     _check_size("SwinUNETR", input_size, 32)
-    return _network("SwinUNETR", spatial_dims, in_channels, out_channels, {"feature_size": base_channels} | options)
+    arguments = {"feature_size": base_channels}
+    network = _network("SwinUNETR", spatial_dims, in_channels, out_channels, arguments | options)
+    return _for_weights(network, "swin_unetr", spatial_dims, in_channels, pretrained, normalize)
 
 
 def mednext(
@@ -216,17 +232,24 @@ def flexible_unet(
     base_channels: int,
     input_size: Sequence[int],
     backbone: str,
+    pretrained: str | None = None,
+    weights: str | None = None,
+    normalize: Sequence[str] | None = None,
     **options: Any,
 ) -> nn.Module:
     """A U-Net decoder on a classification network, an EfficientNet (arXiv 1905.11946) or a ResNet (arXiv 1512.03385).
 
+    ResNets have MONAI's form, that of MedicalNet's weights, and with ``pretrained="imagenet"`` torchvision's.
+
     Raises:
-        MedsegError: ``input_size`` is no multiple of 32, or MONAI refuses an argument.
+        MedsegError: ``input_size`` is no multiple of 32, there are no such weights, or MONAI refuses an argument.
     """
     _check_size("FlexibleUNet", input_size, 32)
-    arguments = {"backbone": backbone, "decoder_channels": [base_channels * 2**level for level in (4, 3, 2, 1, 0)]}
+    encoder = _torchvision_form(backbone) if pretrained == "imagenet" else backbone
+    arguments = {"backbone": encoder, "decoder_channels": [base_channels * 2**level for level in (4, 3, 2, 1, 0)]}
     network = _network("FlexibleUNet", spatial_dims, in_channels, out_channels, arguments | options)
-    return _freeze_unused(network, "encoder._conv_head", "encoder._bn1", "encoder._fc", "encoder.fc")
+    network = _freeze_unused(network, "encoder._conv_head", "encoder._bn1", "encoder._fc", "encoder.fc")
+    return _for_weights(network, "flexible_unet", spatial_dims, in_channels, pretrained, normalize)
 
 
 def vnet(
@@ -252,6 +275,33 @@ def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, 
     """Build a class of MONAI, or of medseg by its full name, so that wrong arguments are told of as everywhere."""
     given = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
     network: nn.Module = build({"_target_": name if "." in name else NETS + name}, **given)
+    return network
+
+
+def _torchvision_form(backbone: str) -> str:
+    """Return MONAI's name of an encoder in the form of its ImageNet weights."""
+    from medseg.models import resnet_encoder
+
+    return backbone + resnet_encoder.SUFFIX if backbone in resnet_encoder.DEPTHS else backbone
+
+
+def _for_weights(
+    network: nn.Module,
+    name: str,
+    spatial_dims: int,
+    in_channels: int,
+    pretrained: str | None,
+    normalize: Sequence[str] | None,
+) -> nn.Module:
+    """Let a network take images as they are preprocessed where its published weights expect another scale."""
+    target = {"_target_": f"{__name__}.{name}", "spatial_dims": spatial_dims, "pretrained": pretrained}
+    weights = published(target)
+    if weights is None or not normalize:
+        return network
+    in_colour = weights.dims == 2 and in_channels == len(weights.channels)
+    factor, shift = factors(normalize, weights.scale, in_channels, in_colour=in_colour)
+    if set(factor) != {1} or set(shift) != {0}:
+        scale_input(network, factor, shift, spatial_dims)
     return network
 
 

@@ -168,7 +168,7 @@ def test_with_a_time_limit_the_display_counts_down(small, terminal, tmp_path):
 
 
 def test_a_line_of_the_log_stands_above_the_display(small, terminal, tmp_path, monkeypatch):
-    from medseg.training.module import SegmentationModule
+    from medseg.training.segmentation import SegmentationModule
 
     begin = SegmentationModule.on_validation_epoch_start
 
