@@ -139,16 +139,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
-<<<<<<< HEAD
-    try_network(filled, classes, source)  # wrong arguments show before anything is written
-=======
-    network = build(filled["model"])  # wrong arguments show before anything is written
-    if source:
-        transfer = take_over(network, filled["model"], source, classes.outputs, regions=bool(classes.regions))
-    if file:
-        load_published([network], filled["model"], file)
-    FineTuning(network, filled.get("finetune", {}), transfer.whole if source else None)
->>>>>>> encoders
+    try_network(filled, classes, source, file)  # wrong arguments show before anything is written
     run_dir = make_run_dir(settings, settings["dataset"]["name"])
     config = config | {"run_dir": escape(str(run_dir))}
     write_config(run_dir / "config.yaml", config)
@@ -161,11 +152,13 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     return Run(run_dir, filled, dataset, classes, split, ranges)
 
 
-def try_network(settings: dict[str, Any], classes: LabelMap, source: Source | None) -> None:
+def try_network(settings: dict[str, Any], classes: LabelMap, source: Source | None, file: Path | None) -> None:
     """Build the network, take weights over and freeze as the settings say, only to see whether that works."""
     network: nn.Module = build(settings["model"])
     regions = bool(classes.regions)
     transfer = take_over(network, settings["model"], source, classes.outputs, regions=regions) if source else None
+    if file:
+        load_published([network], settings["model"], file)
     FineTuning(network, settings.get("finetune", {}), transfer.whole if transfer else None)
 
 
