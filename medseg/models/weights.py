@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 Watch = Callable[[Iterable[bytes], int, int | None, str], Iterable[bytes]]
 """(pieces, bytes already there, bytes in all, what is done) to the same pieces, shown as they come."""
 
+ALGORITHMS = ("sha256", "md5", "sha1", "sha512")
 CHUNK = 1 << 20
 ATTEMPTS = 4
 TIMEOUT = 30.0
@@ -45,11 +46,6 @@ class Source:
     url: str
     checksum: str | None
     path: Path
-
-    def __post_init__(self) -> None:
-        algorithm, _, digest = (self.checksum or "md5:0").partition(":")
-        if algorithm not in hashlib.algorithms_guaranteed or not digest:
-            raise MedsegError(f"weights.published: checksum {self.checksum!r}; write sha256:DIGEST, or md5, or null.")
 
     def unavailable(self, reason: str) -> MedsegError:
         """Return the error that says how to come by the file all the same."""
@@ -94,9 +90,23 @@ def network_of(model: dict[str, Any]) -> str:
 
 
 def entry_of(model: dict[str, Any], table: dict[str, Any]) -> dict[str, Any] | None:
-    """Return ``url`` and ``checksum`` of the weights of a ``model`` node, None where the table has none."""
-    entry: dict[str, Any] | None = (table["published"].get(network_of(model)) or {}).get(model["pretrained"])
-    return entry
+    """Return ``url`` and ``checksum`` of the weights of a ``model`` node, None where the table has none.
+
+    Raises:
+        MedsegError: the entry is written wrongly.
+    """
+    network, name = network_of(model), model["pretrained"]
+    entry = (table["published"].get(network) or {}).get(name)
+    if entry is None:
+        return None
+    checksum = entry.get("checksum") if isinstance(entry, dict) else None
+    algorithm, _, digest = str(checksum or "md5:0").partition(":")
+    if not isinstance(entry, dict) or "url" not in entry or algorithm not in ALGORITHMS or not digest:
+        raise MedsegError(
+            f"weights.published.{network}.{name}={entry}: write {{url: ADDRESS, checksum: 'sha256:DIGEST'}}, or md5, "
+            "or checksum: null."
+        )
+    return {"url": str(entry["url"]), "checksum": checksum}
 
 
 def source_of(model: dict[str, Any], table: dict[str, Any]) -> Source:
@@ -111,7 +121,7 @@ def source_of(model: dict[str, Any], table: dict[str, Any]) -> Source:
         )
     folder = Path(table["folder"]) if table["folder"] else cache_folder() / "weights"
     suffix = PurePosixPath(urlsplit(entry["url"]).path).suffix
-    return Source(entry["url"], entry.get("checksum"), folder / f"{network}-{name}{suffix}")
+    return Source(entry["url"], entry["checksum"], folder / f"{network}-{name}{suffix}")
 
 
 def cache_folder() -> Path:
