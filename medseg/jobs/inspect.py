@@ -19,12 +19,12 @@ from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split, split_as_set
+from medseg.jobs.beginning import plan_run
 from medseg.jobs.inspect_page import inspect_page
 from medseg.jobs.inspect_pictures import marks_of, pictures, shown_cases
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
-from medseg.jobs.train import plan_run
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint

@@ -15,9 +15,10 @@ from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
+from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
+from medseg.jobs.fitting import carry_out, preprocessed, start_from
 from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.terminal import watched
-from medseg.jobs.train import Run, announce, begin, carry_out, is_first_process, preprocessed, reopen, start_from
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.hparams import end_session
 from medseg.training.reconstruction_data import ReconstructionData
