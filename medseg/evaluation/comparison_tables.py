@@ -52,7 +52,9 @@ def short_tables(result: Result) -> Iterator[TextTable]:
         yield by_class(result, "dice")
         if others:
             rows = [
-                _row(one, METRICS[one.metric].title) for metric in others for one in result.of(metric, result.overall)
+                _row(one, titled_absolute(one.metric, result.unit))
+                for metric in others
+                for one in result.of(metric, result.overall)
             ]
             yield _table(f"other metrics{_over(result.overall)}", "metric", rows, result.paired.runs)
     elif len(result.of("dice", result.overall)) <= PAIRS:

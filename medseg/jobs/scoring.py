@@ -16,7 +16,7 @@ from medseg.evaluation.html_report import html_report
 from medseg.evaluation.metrics import Settings, measure_case
 from medseg.evaluation.overlap import counts
 from medseg.evaluation.overlays import overlay
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import Row, case_rows
 from medseg.evaluation.strata import check_values
@@ -80,8 +80,7 @@ def evaluate_cases(
     draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
     write_report(folder, rows, summary)
     write_text(folder / REPORT, html_report(folder, wanted.runs))
-    for table in tables_of(summary):
-        Console().print(for_terminal(table))
+    print_tables(tables_of(summary), Console())
     return summary, problems
 
 
