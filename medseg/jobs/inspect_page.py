@@ -17,6 +17,7 @@ from medseg.evaluation.page import (
     table,
 )
 from medseg.evaluation.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
+from medseg.io.colours import colour
 from medseg.jobs.inspect_tables import (
     AXES,
     case_table,
@@ -233,7 +234,17 @@ def gallery(
         for case in numbers["per_case"]
         if case["id"] in pictures
     ]
-    yield section("Pictures", paragraph(text, "note"), side_by_side(shown))
+    yield section("Pictures", paragraph(text, "note"), legend([*numbers["masks"]]), side_by_side(shown))
+
+
+def legend(names: Sequence[str]) -> str:
+    """Return the colours of the classes 1, 2, … in the pictures."""
+    squares = (
+        f'<svg width="14" height="14" aria-hidden="true"><rect width="14" height="14" fill="rgb{colour(index)}"/></svg>'
+        for index in range(1, len(names) + 1)
+    )
+    items = (f"<li>{square}{escape(name)}</li>" for square, name in zip(squares, names, strict=True))
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def picture(name: str, note: str, content: bytes, anchor: str = "") -> str:
