@@ -74,7 +74,7 @@ def all_tables(result: Result) -> Iterator[TextTable]:
 def ranking_table(result: Result) -> TextTable:
     """The runs from the best mean Dice to the worst, and how firm that is."""
     ranking = result.ranking
-    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "alike")
+    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "tie")
     patients, cases = _many(ranking.n_patients, "patient"), _many(len(result.paired.cases), "case")
     title = f"ranking by {METRICS[ranking.metric].title}{_over(result.overall)}: {cases}, {patients}"
     return TextTable(title, headers, [_ranked(one, ranking.metric) for one in ranking.runs], list(sentences(result)))
