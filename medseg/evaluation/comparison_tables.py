@@ -52,7 +52,9 @@ def short_tables(result: Result) -> Iterator[TextTable]:
         yield by_class(result, "dice")
         if others:
             rows = [
-                _row(one, METRICS[one.metric].title) for metric in others for one in result.of(metric, result.overall)
+                _row(one, titled_absolute(one.metric, result.unit))
+                for metric in others
+                for one in result.of(metric, result.overall)
             ]
             yield _table(f"other metrics{_over(result.overall)}", "metric", rows, result.paired.runs)
     elif len(result.of("dice", result.overall)) <= PAIRS:
@@ -72,7 +74,7 @@ def all_tables(result: Result) -> Iterator[TextTable]:
 def ranking_table(result: Result) -> TextTable:
     """The runs from the best mean Dice to the worst, and how firm that is."""
     ranking = result.ranking
-    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "alike")
+    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "tie")
     patients, cases = _many(ranking.n_patients, "patient"), _many(len(result.paired.cases), "case")
     title = f"ranking by {METRICS[ranking.metric].title}{_over(result.overall)}: {cases}, {patients}"
     return TextTable(title, headers, [_ranked(one, ranking.metric) for one in ranking.runs], list(sentences(result)))

@@ -84,8 +84,8 @@ def _problems(summary: Summary) -> list[str]:
 def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
     """The data set, by its folder where it has one, and the part of it."""
     nodes = [report_records.read_config(run / "config.yaml").get("dataset") or {} for run in runs.values()]
-    names = [Path(node["root"]).name or node["name"] for node in nodes if node.get("root")]
-    names = names or [node["name"] for node in nodes if node.get("name")]
+    named = [node for node in nodes if node.get("root")] or nodes
+    names = [name for name in map(report_records.data_name, named) if name]
     return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
 
 

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -54,23 +54,24 @@ def overlay(
     indices: Indices,
     names: Sequence[str],
     truth: Indices | None = None,
-    unknown: Collection[str] = (),
+    annotated: NDArray[np.bool_] | None = None,
     side: int = MAX_SIDE,
 ) -> Image.Image:
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
     ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
-    The truth is drawn as a white dashed contour; ``unknown`` names classes that it does not tell of. A picture is shown
-    whole. Of a volume the axial, coronal and sagittal slice with the most of the largest connected part of the
-    foreground, of the truth where there is one, is shown in radiological convention (the patient's right on the left,
-    anterior or superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one.
-    No slice is longer than ``side`` pixels.
+    The truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which classes were looked
+    for (None: all), and ``IGNORE`` is no truth. A picture is shown whole. Of a volume the axial, coronal and sagittal
+    slice with the most of the largest connected part of the foreground, of the truth where there is one, is shown in
+    radiological convention (the patient's right on the left, anterior or superior up), whatever the order of the axes
+    in the file; oblique axes are shown along the nearest one. No slice is longer than ``side`` pixels.
     """
-    true = np.zeros_like(indices) if truth is None else truth
+    annotated = np.ones(len(names), np.bool_) if annotated is None else annotated
+    true = np.zeros_like(indices) if truth is None else _known(truth, annotated)
     panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
     window = _window(panels, scan.unit)
     scale = _scale(panels, min(scan.spacing), side)
-    legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(truth), names, unknown)
+    legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(true), names, annotated)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
 
@@ -94,6 +95,11 @@ def colours(label_map: LabelMap) -> dict[str, Colour]:
     """Return the colour of each class, or of each region that of the class that it is painted with."""
     painted = label_map.painted or range(1, len(label_map.names))
     return {name: colour(index) for name, index in zip(label_map.reported, painted, strict=True)}
+
+
+def _known(truth: Indices, annotated: NDArray[np.bool_]) -> Indices:
+    """The truth of classes that were looked for; the background elsewhere."""
+    return np.where(np.isin(truth, np.flatnonzero(annotated)), truth, 0).astype(np.uint8)
 
 
 def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
@@ -243,14 +249,14 @@ def _legend(
     found: NDArray[np.int64],
     true: NDArray[np.int64] | None,
     names: Sequence[str],
-    unknown: Collection[str] = (),
+    annotated: NDArray[np.bool_],
 ) -> list[tuple[Colour, str]]:
     """A coloured entry for each class that occurs, from the voxels per class index; the largest come first."""
     entries = []
     for index in range(1, len(names)):
         predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
         if predicted or expected:
-            known = "not annotated" if names[index] in unknown else _size(scan, expected)
+            known = _size(scan, expected) if annotated[index] else "not annotated"
             against = "" if true is None else f" (truth {known})"
             text = f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"
             entries.append((max(predicted, expected), colour(index), text))

@@ -1,7 +1,7 @@
 "use strict";
 // What every page does. Without scripts all is there, unsorted and unfiltered.
 
-const numberOf = text => parseFloat(text.replace("−", "-").replace(/[<,]/g, ""));
+const numberOf = text => parseFloat(text.replace("−", "-").replace(/[<≤,]/g, ""));
 
 // Order of two cells by what is written in them; a cell without a value comes last, whatever the direction.
 function compareCells(one, other, isText, down) {

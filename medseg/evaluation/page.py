@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from medseg.evaluation.tables import NONE, TextTable
 
 STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")
-NUMBER = re.compile(r"[-−+<]?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
+NUMBER = re.compile(r"[-−+<≤]?\s?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
 """A cell that is a number, also one with a deviation, a range or a remark; or empty."""
 QUALITY = 80
 LONG = 25
@@ -142,8 +142,20 @@ def picture(path: Path, side: int, description: str) -> str:
     small.thumbnail((side, side))
     content = io.BytesIO()
     small.save(content, "WEBP", quality=QUALITY)
-    source = f"data:image/webp;base64,{base64.b64encode(content.getvalue()).decode()}"
-    return f'<img src="{source}" width="{small.width}" height="{small.height}" alt="{escape(description)}">'
+    return embedded(content.getvalue(), description)
+
+
+def embedded(webp: bytes, description: str) -> str:
+    """Return a WebP image as part of the page, with a description for all readers."""
+    with Image.open(io.BytesIO(webp)) as image:
+        size = f'width="{image.width}" height="{image.height}"'
+    source = f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+    return f'<img src="{source}" {size} alt="{escape(description)}">'
+
+
+def side_by_side(figures: Iterable[str]) -> str:
+    """Return figures in as many columns as there is room for."""
+    return f'<div class="plots">{"".join(figures)}</div>'
 
 
 def _row(cells: Sequence[str], kinds: Sequence[str], link: str) -> str:

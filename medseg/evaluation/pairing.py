@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing
-from medseg.evaluation.metrics import METRICS, is_distance
+from medseg.evaluation.metrics import METRICS
 from medseg.evaluation.report import Report
-from medseg.evaluation.rows import Row
+from medseg.evaluation.rows import Row, is_missed, is_nothing
 
 Values = NDArray[np.float64]
 
@@ -160,17 +160,8 @@ def _value(row: Row, metric: str) -> float:
     true, value = row["truth_voxels"], row[metric]
     if true != true or (not true and metric in NEED_TRUTH):
         return nan
-    if _is_nothing(row, metric):
+    if is_nothing(row, metric) and metric not in NEED_TRUTH:
         return 1.0 if METRICS[metric].better == "higher" else 0.0
-    if value != value and is_distance(metric):
+    if is_missed(row, metric):
         return inf
     return abs(value) if METRICS[metric].better == "zero" else float(value)
-
-
-def _is_nothing(row: Row, metric: str) -> bool:
-    """Whether nothing was to be found and nothing was: both masks are empty, or hold no lesion that counts."""
-    if metric.startswith("lesion_"):
-        for name in ("lesion_dice", "lesion_f1"):  # undefined in no other case
-            if name in row:
-                return metric not in NEED_TRUTH and bool(row[name] != row[name])
-    return not row["truth_voxels"] and not row["predicted_voxels"]

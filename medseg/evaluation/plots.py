@@ -98,7 +98,7 @@ def strips(parts: Sequence[Strip], axis: Axis, title: str, description: str) -> 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str, description: str) -> str:
     """Return a plot of points."""
     dots = [_dot(point, f"{x.place(point.x)}%", f"{100 - y.place(point.y)}%") for point in points]
-    return _svg([_plane(x, y, dots)], HEIGHT + 40, "8px 10px 0 46px", title, description)
+    return _in_plane(x, y, dots, title, description)
 
 
 def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, description: str) -> str:
@@ -111,7 +111,7 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, description: s
         entries["s0"] = f"{styles.count('s0')} single classes"
     items = (f"<li>{_swatch(style)}{escape(name)}</li>" for style, name in entries.items())
     legend = f'<ul class="legend">{"".join(items)}</ul>' if len(series) > 1 else ""
-    return legend + _svg([_plane(x, y, drawn)], HEIGHT + 40, "8px 10px 0 46px", title, description)
+    return legend + _in_plane(x, y, drawn, title, description)
 
 
 def figure(caption: str, plot: str, note: str = "") -> str:
@@ -181,15 +181,17 @@ def _vertical(axis: Axis, height: int) -> Iterator[str]:
     yield f'<text class="middle" x="50%" y="{height + 31}">{escape(axis.title)}</text>'
 
 
-def _plane(x: Axis, y: Axis, drawn: Sequence[str]) -> str:
-    """Both axes, and what is drawn between them."""
+def _in_plane(x: Axis, y: Axis, drawn: Sequence[str], title: str, description: str) -> str:
+    """Both axes, and what is drawn between them; the title of y, if it has one, stands above."""
     across = "".join(
         f'<line class="grid" x1="0" x2="100%" y1="{100 - y.place(tick)}%" y2="{100 - y.place(tick)}%"/>'
         f'<text class="end" x="-6" y="{100 - y.place(tick)}%" dy="4">{tick:g}</text>'
         for tick in y.ticks
     )
-    inner = f'<svg height="{HEIGHT}" overflow="visible">{across}{"".join(drawn)}</svg>'
-    return "".join(_vertical(x, HEIGHT)) + inner
+    name = f'<text x="-40" y="-10">{escape(y.title)}</text>' if y.title else ""
+    inner = f'<svg height="{HEIGHT}" overflow="visible">{name}{across}{"".join(drawn)}</svg>'
+    above = 22 if y.title else 8
+    return _svg([*_vertical(x, HEIGHT), inner], HEIGHT + 32 + above, f"{above}px 10px 0 46px", title, description)
 
 
 def _styles(series: Sequence[Series]) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
 
 from medseg.evaluation.tables import TextTable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 LATEX = {
@@ -19,9 +23,19 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
+NAME = 8
+"""Width of the first column, in which names stand, from which on these are broken."""
 
-def for_terminal(table: TextTable) -> Table:
-    """Return a table for a terminal of 80 columns or more."""
+
+def print_tables(tables: Iterable[TextTable], console: Console) -> None:
+    """Print tables; those with more columns than there is room for in parts, one below the other."""
+    for table in tables:
+        for part in in_parts(table, console.width):
+            console.print(for_terminal(part, console.width))
+
+
+def for_terminal(table: TextTable, width: int) -> Table:
+    """Return a table for a terminal of so many columns; its lines break between words, in names where they must."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -33,17 +47,57 @@ def for_terminal(table: TextTable) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for place, header in enumerate(table.headers):
-        if place:
-            shown.add_column(escape(header), justify="right", overflow="fold", no_wrap=" " not in header)
-        else:
-            shown.add_column(escape(header), overflow="fold", min_width=8)
+    for place, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
+        shown.add_column(escape(header), justify="right" if place else "left", overflow="fold", width=fitted)
     for row in table.rows:
         is_mean = row is table.rows[-1] and row[0] == "mean"
         if is_mean:
             shown.add_section()
         shown.add_row(*map(escape, row), style="bold" if is_mean else None)
     return shown
+
+
+def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
+    """Yield a table, or where it cannot be that narrow parts of it, each with the first column."""
+    name, *others = least_widths(table)
+    fits = [sum([min(name, NAME), *others[:n]]) + frame(n + 1) <= width for n in range(1, len(others) + 1)]
+    n = max(1, sum(fits))
+    if n >= len(others):
+        yield table
+        return
+    first = [[row[0], *row[1 : n + 1]] for row in table.rows]
+    rest = [[row[0], *row[n + 1 :]] for row in table.rows]
+    yield replace(table, headers=table.headers[: n + 1], rows=first, notes=())
+    yield from in_parts(replace(table, headers=[table.headers[0], *table.headers[n + 1 :]], rows=rest), width)
+
+
+def widths(table: TextTable, width: int) -> list[int]:
+    """Return the width of each column: what it would take, less where there is no room, from the widest on."""
+    wanted = [max(map(cell_len, column)) for column in columns(table)]
+    least = least_widths(table)
+    room = width - frame(len(wanted))
+    least[0] = min(least[0], max(NAME, room - sum(least[1:])))
+    while sum(wanted) > room and (wider := [place for place, one in enumerate(wanted) if one > least[place]]):
+        wanted[max(wider, key=lambda place: wanted[place])] -= 1
+    return wanted
+
+
+def least_widths(table: TextTable) -> list[int]:
+    """Return the narrowest that each column can be without a break in a word, or in a cell under a header of one."""
+    return [
+        max(cell_len(word) for cell in column for word in (cell.split() if " " in column[0] else [cell]) or [""])
+        for column in columns(table)
+    ]
+
+
+def columns(table: TextTable) -> list[tuple[str, ...]]:
+    """Return the columns of a table, each from its header on."""
+    return list(zip(table.headers, *table.rows, strict=True))
+
+
+def frame(n_columns: int) -> int:
+    """Return what the space at the edges of a table and between its columns takes."""
+    return 3 * n_columns - 1
 
 
 def as_markdown(table: TextTable) -> str:

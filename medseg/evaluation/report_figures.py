@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.metrics import METRICS
-from medseg.evaluation.page import folded, paragraph
+from medseg.evaluation.page import folded, paragraph, side_by_side
 from medseg.evaluation.plots import (
     Axis,
     Point,
@@ -55,8 +55,8 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
     x = logarithmic(f"true volume ({unit})" if unit == "ml" else "true area (px)", [point.x for point in every])
     y = linear(METRICS["dice"].title, [point.y for point in every], 0, 1)
     plots = [_volume_plot(name, points[name], len(cases), x, y, max(FEW, POINTS // len(drawn))) for name in drawn]
-    more = [folded(f"{len(drawn) - PANELS} more classes", _panels(plots[PANELS:]))] if len(drawn) > PANELS else []
-    return [_panels(plots[:PANELS]), *more]
+    more = [folded(f"{len(drawn) - PANELS} more classes", side_by_side(plots[PANELS:]))] if len(drawn) > PANELS else []
+    return [side_by_side(plots[:PANELS]), *more]
 
 
 def learning_curves(path: Path) -> list[str]:
@@ -73,7 +73,7 @@ def learning_curves(path: Path) -> list[str]:
     }
     found = [_curves(rows, {column: _score_name(column) for column in scores}, "validation Dice")]
     found += [_curves(rows, {column: title}, title) for column, title in others.items()]
-    return [_panels([plot for plot in found if plot])]
+    return [side_by_side([plot for plot in found if plot])]
 
 
 def _distribution(cases: Sequence[ScoredCase], summary: Summary, metric: str, most: int) -> list[str]:
@@ -158,14 +158,10 @@ def _curves(rows: Sequence[dict[str, Any]], columns: dict[str, str], title: str)
     description = f"{series[0].name} ends at {last.y:.4g} after epoch {last.x:g}"
     return figure(
         title[0].upper() + title[1:],
-        lines(series, x, linear(title, values, *bounds), title, description),
+        lines(series, x, linear("", values, *bounds), title, description),
     )
 
 
 def _course(rows: Sequence[dict[str, Any]], column: str) -> list[Point]:
     found = [Point(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
     return [point for point in found if not isnan(point.y)]
-
-
-def _panels(plots: Sequence[str]) -> str:
-    return f'<div class="plots">{"".join(plots)}</div>'

@@ -24,6 +24,15 @@ def read_config(path: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
+def data_name(node: Mapping[str, Any]) -> str:
+    """Return what a config's ``dataset`` node calls the data: its folder, where it has one, tells more than its layout.
+
+    >>> data_name({"name": "decathlon", "root": "data/Task04_Hippocampus"}), data_name({"name": "phantom"})
+    ('Task04_Hippocampus', 'phantom')
+    """
+    return Path(node.get("root") or "").name or node.get("name") or ""
+
+
 def training_data(run: Path) -> list[str]:
     """Return what the training scans are like, in the words of ``medseg.inference.unlike``, and the plan made of it."""
     ranges = read_json(run / "training_data.json")

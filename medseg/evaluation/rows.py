@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
-from medseg.evaluation.metrics import METRICS, Measured
+from medseg.evaluation.metrics import METRICS, Measured, is_distance
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 
@@ -77,6 +77,21 @@ def read_rows(path: Path) -> list[Row]:
         return [row | {column: float(row[column] or nan) for column in numbers} for row in cells]
     except (OSError, ValueError, csv.Error) as error:
         raise MedsegError(f"{path}: cannot be read as a report's table of cases: {error}.") from error
+
+
+def is_nothing(row: Row, metric: str) -> bool:
+    """Tell whether nothing was to be found and nothing was: both masks are empty, or hold no lesion that counts."""
+    if metric.startswith("lesion_"):
+        for name in ("lesion_dice", "lesion_f1"):  # undefined in no other case
+            if name in row:
+                return bool(row[name] != row[name])
+    return not row["truth_voxels"] and not row["predicted_voxels"]
+
+
+def is_missed(row: Row, metric: str) -> bool:
+    """Tell a distance that is undefined since one mask is empty, or no lesion was found."""
+    is_known = row["truth_voxels"] == row["truth_voxels"]
+    return is_distance(metric) and is_known and row[metric] != row[metric] and not is_nothing(row, metric)
 
 
 def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:

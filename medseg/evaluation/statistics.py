@@ -17,7 +17,7 @@ def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[st
     """Describe the values (N,) that are not NaN.
 
     Returns mean, standard deviation (n - 1), median, lower and upper quartile, 95 % interval of the mean, number of
-    values, number of undefined ones, and ``n_missed``: how many of these are undefined since one mask was empty.
+    values, number of undefined ones, and ``n_missed``: how many of these are distances that were missed.
     """
     defined = ~np.isnan(values)
     kept, n = values[defined], int(defined.sum())

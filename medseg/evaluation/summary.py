@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics import Settings, is_distance
-from medseg.evaluation.rows import Row
+from medseg.evaluation.metrics import Settings
+from medseg.evaluation.rows import Row, is_missed
 from medseg.evaluation.statistics import interval_of_class_means, statistics
 from medseg.evaluation.strata import strata_of
 
@@ -74,17 +74,8 @@ def _of_class(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for metric in settings.names:
         values = np.array([row[metric] for row in rows], float)
-        is_missed = [
-            is_distance(metric) and np.isnan(value) and _one_empty(row) for value, row in zip(values, rows, strict=True)
-        ]
-        found[metric] = statistics(values, groups, missed=int(sum(is_missed)))
+        found[metric] = statistics(values, groups, missed=sum(is_missed(row, metric) for row in rows))
     return found | {"empty_truth": _empty_truth(rows)}
-
-
-def _one_empty(row: Row) -> bool:
-    """Whether one of both masks is empty; a truth that is not known (NaN) is not."""
-    true, predicted = row["truth_voxels"], row["predicted_voxels"]
-    return true == true and bool(true) != bool(predicted)
 
 
 def _empty_truth(rows: Sequence[Row]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _families(summary: Summary) -> Iterator[TextTable]:
             ]
             mean = ["mean", *(number(summary["mean"][metric], metric) for metric in chosen)]
             is_missing = any(found[metric]["n_missed"] for found in summary["classes"].values() for metric in chosen)
-            notes = ["(n): not measured in n cases, in which one of both masks is empty"] if is_missing else []
+            notes = ["(n): no distance in n cases, as one mask is empty or no lesion was found"] if is_missing else []
             yield TextTable(title, ["class", *(titled(name, summary["unit"]) for name in chosen)], [*rows, mean], notes)
 
 
@@ -154,5 +154,5 @@ def _absences(summary: Summary) -> Iterator[str]:
     for name, found in summary["classes"].items():
         empty = found["empty_truth"]
         if empty["n"]:
-            amount = f"{empty['ml']:.3g} ml" if "ml" in empty else f"{empty['voxels']} voxels"
+            amount = f"{empty['ml']:.3g} ml" if "ml" in empty else f"{empty['voxels']} px"
             yield f"{name}: absent in {empty['n']}, falsely found in {empty['false_positives']} ({amount})"

@@ -18,7 +18,7 @@ from medseg.evaluation.comparison_tables import Result, short_tables
 from medseg.evaluation.metrics import PRESETS
 from medseg.evaluation.pairing import pair
 from medseg.evaluation.ranking import rank
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import Report, read_report
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 
@@ -78,8 +78,7 @@ def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> N
     for note in result.paired.notes:
         log.warning("%s", note)
     write_comparison(folder, result, [report.folder for report in reports])
-    for table in short_tables(result):
-        Console().print(for_terminal(table))
+    print_tables(short_tables(result), Console())
     log.info("comparison: %s", folder / "comparison.html")
 
 

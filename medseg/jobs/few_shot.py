@@ -13,7 +13,7 @@ from medseg.evaluation.page import page, section
 from medseg.evaluation.page import table as html_table
 from medseg.evaluation.plots import Point as Dot
 from medseg.evaluation.plots import Series, figure, linear, lines
-from medseg.evaluation.renderings import as_markdown, for_terminal
+from medseg.evaluation.renderings import as_markdown, print_tables
 from medseg.evaluation.report import read_report
 from medseg.io.atomic import write_json, write_text
 
@@ -38,7 +38,7 @@ def learning_curve(folder: Path) -> bool:
     drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
     sections = [section("Learning curve", drawn, html_table(content))]
     write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
-    Console().print(for_terminal(content))
+    print_tables([content], Console())
     return True
 
 

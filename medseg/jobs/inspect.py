@@ -14,6 +14,7 @@ from rich.console import Console
 
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
+from medseg.evaluation.report_records import data_name
 from medseg.io.atomic import write_json, write_text
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
@@ -63,7 +64,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         write_json(run_dir / "plan.json", plan)
         listed = [asdict(finding) for finding in findings]
         write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
-        name, saved = settings["dataset"]["name"], config_path.read_text(encoding="utf-8")
+        name, saved = data_name(settings["dataset"]), config_path.read_text(encoding="utf-8")
         write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
         show(Console(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)

@@ -1,15 +1,23 @@
 """The page of ``medseg inspect``: findings, tables, distributions, scans held twice, all cases, pictures, the plan."""
 
-import base64
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 import numpy as np
-from PIL import Image
 
-from medseg.evaluation.page import Section, folded, page, paragraph, preformatted, section, table
+from medseg.evaluation.page import (
+    Section,
+    embedded,
+    folded,
+    page,
+    paragraph,
+    preformatted,
+    section,
+    side_by_side,
+    table,
+)
 from medseg.evaluation.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
+from medseg.io.colours import colour
 from medseg.jobs.inspect_tables import (
     AXES,
     case_table,
@@ -226,22 +234,22 @@ def gallery(
         for case in numbers["per_case"]
         if case["id"] in pictures
     ]
-    yield section("Pictures", paragraph(text, "note"), side_by_side(shown))
+    yield section("Pictures", paragraph(text, "note"), legend([*numbers["masks"]]), side_by_side(shown))
 
 
-def side_by_side(figures: Iterable[str]) -> str:
-    """Return figures in as many columns as there is room for."""
-    return f'<div class="plots">{"".join(figures)}</div>'
+def legend(names: Sequence[str]) -> str:
+    """Return the colours of the classes 1, 2, … in the pictures."""
+    squares = (
+        f'<svg width="14" height="14" aria-hidden="true"><rect width="14" height="14" fill="rgb{colour(index)}"/></svg>'
+        for index in range(1, len(names) + 1)
+    )
+    items = (f"<li>{square}{escape(name)}</li>" for square, name in zip(squares, names, strict=True))
+    return f'<ul class="legend">{"".join(items)}</ul>'
 
 
 def picture(name: str, note: str, content: bytes, anchor: str = "") -> str:
     """Return a picture with its case's name."""
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-    source = f"data:image/webp;base64,{base64.b64encode(content).decode()}"
     small = f"<small>{escape(note)}</small>" if note else ""
-    image_tag = (
-        f'<img src="{source}" width="{width}" height="{height}" loading="lazy" alt="{escape(name)} with its mask">'
-    )
+    image = embedded(content, f"{name} with its mask")
     identity = f' id="{anchor}" tabindex="-1"' if anchor else ""
-    return f"<figure{identity}><figcaption>{escape(name)}{small}</figcaption>{image_tag}</figure>"
+    return f"<figure{identity}><figcaption>{escape(name)}{small}</figcaption>{image}</figure>"

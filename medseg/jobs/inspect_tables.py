@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.tables import NONE, TextTable
 from medseg.preprocessing.finding import Finding, on_a_line
 from medseg.preprocessing.overview import Numbers
@@ -20,8 +20,7 @@ RANGE = ("min", "median", "max")
 
 def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Finding], plan: Numbers | None) -> None:
     """Print the tables of a data set, the plan and everything found."""
-    for table in tables_of(name, numbers):
-        console.print(for_terminal(table))
+    print_tables(tables_of(name, numbers), console)
     if plan:
         console.print(plan_for_terminal(plan))
     for level, style in (("error", "bold red"), ("warning", "yellow")):

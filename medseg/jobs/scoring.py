@@ -16,7 +16,7 @@ from medseg.evaluation.html_report import html_report
 from medseg.evaluation.metrics import Settings, measure_case
 from medseg.evaluation.overlap import counts
 from medseg.evaluation.overlays import overlay
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import Row, case_rows
 from medseg.evaluation.strata import check_values
@@ -24,7 +24,7 @@ from medseg.evaluation.summary import Summary, summarise
 from medseg.evaluation.tables import tables_of
 from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Case, Scan
-from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.jobs.candidates import Segment
 from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.fingerprint import read_labelled
@@ -80,8 +80,7 @@ def evaluate_cases(
     draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
     write_report(folder, rows, summary)
     write_text(folder / REPORT, html_report(folder, wanted.runs))
-    for table in tables_of(summary):
-        Console().print(for_terminal(table))
+    print_tables(tables_of(summary), Console())
     return summary, problems
 
 
@@ -170,9 +169,7 @@ def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, 
     """Draw prediction and truth over the scans."""
     for case in cases:
         scan, truth = read_labelled(case, label_map)
-        annotated = np.append(label_map.annotated(case.annotated), np.zeros(IGNORE + 1, dtype=bool))
-        known = np.where(annotated[truth], truth, 0).astype(np.uint8)  # no truth where nobody looked
-        unknown = [name for name, seen in zip(label_map.names, annotated, strict=False) if not seen]
-        picture = overlay(scan, segment(case, scan), label_map.names, truth=known, unknown=unknown)
+        annotated = label_map.annotated(case.annotated)
+        picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
         with replacing(folder / f"{case.id}.png") as temporary:
             picture.save(temporary)

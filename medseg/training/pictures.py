@@ -19,7 +19,7 @@ from torch import Tensor
 from medseg.evaluation.overlap import dice
 from medseg.evaluation.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
 from medseg.io.case import Scan
-from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load
 from medseg.preprocessing.geometry import Geometry
 from medseg.training.module import gather
@@ -147,11 +147,8 @@ def mean_dice(counts: NDArray[np.int64]) -> float:
 
 def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:
     """Draw a preprocessed case (see ``medseg.preprocessing.cache.load``) with its predicted classes (*native grid)."""
-    annotated = np.append(case["annotated"].numpy(), np.zeros(IGNORE + 1, dtype=bool))
-    truth = case["truth"].numpy()
-    known = np.where(annotated[truth], truth, 0).astype(np.uint8)  # no truth where nobody looked
-    unknown = [name for name, seen in zip(label_map.names, annotated, strict=False) if not seen]
-    return overlay(scan_of(case), predicted, label_map.names, truth=known, unknown=unknown, side=SIDE)
+    truth, annotated = case["truth"].numpy(), case["annotated"].numpy()
+    return overlay(scan_of(case), predicted, label_map.names, truth, annotated, SIDE)
 
 
 def scan_of(case: dict[str, Any]) -> Scan:

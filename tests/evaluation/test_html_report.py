@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medseg.evaluation.html_report import html_report
 from medseg.evaluation.metrics import METRICS, Settings
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import SIZES, Row
 from medseg.evaluation.summary import Summary, summarise
@@ -122,7 +122,7 @@ def test_terminal_json_csv_markdown_latex_and_html_tell_the_same_numbers(folder:
     assert latex_rows((folder / "report.tex").read_text()) == shown[tables[0].title]
     for table in tables:
         console = Console(width=300, record=True, file=io.StringIO())
-        console.print(for_terminal(table))
+        print_tables([table], console)
         lines = {" ".join(line.split()) for line in console.export_text().splitlines()}
         assert {" ".join(" ".join(row).split()) for row in table.rows} <= lines
 
@@ -271,10 +271,13 @@ def test_many_cases_and_classes_stay_below_5_mb(tmp_path: Path, cases: int, clas
 
 
 STEPS = """
-const pause = () => new Promise(resolve => setTimeout(resolve, 100));
+const until = async holds => {
+    for (let n = 0; n < 40 && !holds(); n++) await new Promise(resolve => setTimeout(resolve, 50));
+};
 const dialog = document.querySelector("dialog"), table = document.querySelector("#cases table");
 const cases = () => [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent);
 const cells = () => [...dialog.querySelectorAll("tbody tr")].map(row => [...row.cells].map(cell => cell.textContent));
+const title = () => dialog.querySelector("h2").textContent;
 const press = text => [...dialog.querySelectorAll("button")].find(found => found.textContent === text).click();
 """
 
@@ -285,14 +288,14 @@ def test_a_browser_opens_cases_and_walks_among_them(folder: Path, html: str) -> 
     const link = table.tBodies[0].rows[3].querySelector("a");
     link.focus();
     link.click();
-    await pause();
+    await until(() => dialog.open);
     const first = [dialog.open, dialog.querySelector("h2").textContent, cells(), dialog.querySelectorAll("img").length];
     const label = document.getElementById(dialog.getAttribute("aria-labelledby")).textContent;
     press("Next");
-    await pause();
+    await until(() => title() === "case 004");
     const second = [dialog.open, dialog.querySelector("h2").textContent, location.hash];
     press("Close");
-    await pause();
+    await until(() => location.hash === "" && document.activeElement === link);
     return [first, label, second, dialog.open, location.hash, document.activeElement === link];
     """
     first, label, second, is_open, place, is_back = visit(html, folder, STEPS + script)
@@ -319,10 +322,11 @@ def test_a_browser_sorts_and_filters_the_cases(folder: Path, html: str) -> None:
     input.value = "paulo case";
     input.dispatchEvent(new Event("input"));
     table.tBodies[0].querySelector("tr:not([hidden]) a").click();
-    await pause();
+    await until(() => dialog.open);
+    const opened = title();
     press("Next");
-    await pause();
-    return [up, cases(), dialog.querySelector("h2").textContent];
+    await until(() => title() !== opened);
+    return [up, cases(), title()];
     """
     (order, direction), filtered, second = visit(html, folder, STEPS + script)
     rows = Markup(html).tables["Dice by case"][1:]
@@ -335,13 +339,13 @@ def test_a_browser_sorts_and_filters_the_cases(folder: Path, html: str) -> None:
 
 @needs_browser
 def test_an_address_opens_a_case_and_a_phone_need_not_scroll_sideways(folder: Path, html: str) -> None:
-    title = "return [dialog.open, dialog.querySelector('h2').textContent];"
-    assert visit(html, folder, STEPS + title, place="#case-2") == [True, "case 002"]
+    script = "return [dialog.open, title()];"
+    assert visit(html, folder, STEPS + script, place="#case-2") == [True, "case 002"]
     script = """
     for (const part of document.querySelectorAll("details")) part.open = true;
     const page = [document.documentElement.scrollWidth <= innerWidth, innerWidth];
     location.hash = "#case-3";
-    await pause();
+    await until(() => dialog.open);
     return [...page, dialog.scrollWidth <= dialog.clientWidth, dialog.getBoundingClientRect().right <= innerWidth];
     """
     assert visit(html, folder, STEPS + script, width=375) == [True, 375, True, True]

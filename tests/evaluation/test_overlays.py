@@ -14,6 +14,7 @@ from medseg.io.case import Scan
 from medseg.io.colours import PALETTE, colour
 
 NAMES = ["background", "marker", "other"]
+ALL = np.ones(3, np.bool_)
 AXES = itertools.permutations(("RL", "AP", "SI"))
 ORIENTATIONS = ["".join(codes) for axes in AXES for codes in itertools.product(*axes)]
 
@@ -182,13 +183,13 @@ def test_truth_is_a_white_dashed_line_where_it_belongs() -> None:
 
 def test_legend_names_what_is_there_with_its_size() -> None:
     scan, indices = marked()  # 8 x 4 x 3 voxels of 8 mm³
-    assert overlays._legend(scan, np.bincount(indices.ravel()), None, NAMES) == [(PALETTE[0], "marker: 0.768 ml")]
-    against = overlays._legend(scan, np.array([9]), np.array([9, 0, 1000]), NAMES)
+    assert overlays._legend(scan, np.bincount(indices.ravel()), None, NAMES, ALL) == [(PALETTE[0], "marker: 0.768 ml")]
+    against = overlays._legend(scan, np.array([9]), np.array([9, 0, 1000]), NAMES, ALL)
     assert against == [(PALETTE[1], "other: 0.000 ml (truth 8.0 ml)"), ((255, 255, 255), "dashed: truth")]
     pixels = Scan(np.zeros((1, 4, 4), np.float32), np.eye(4), "px")
-    found = overlays._legend(pixels, np.array([0, 1234, 5]), None, ["background", "Läsion", "肿瘤"])
+    found = overlays._legend(pixels, np.array([0, 1234, 5]), None, ["background", "Läsion", "肿瘤"], ALL)
     assert [text for _, text in found] == ["Lasion: 1,234 px", "class 2: 5 px"]  # Pillow's font has only ASCII
-    assert overlays._legend(pixels, np.array([16]), None, NAMES) == [((255, 255, 255), "no foreground")]
+    assert overlays._legend(pixels, np.array([16]), None, NAMES, ALL) == [((255, 255, 255), "no foreground")]
 
 
 def test_a_long_legend_stays_on_the_canvas() -> None:
@@ -247,8 +248,15 @@ def test_the_truth_chooses_the_view_and_what_is_not_annotated_is_said() -> None:
     prediction[10:18, 10:18, 10:18] = 2  # much larger, and elsewhere
     panels = list(overlays._planes(Scan(np.zeros((1, *shape), np.float32), np.eye(4)), prediction, truth))
     assert [int(panel.truth.any()) for panel in panels] == [1, 1, 1]
-    found, true = np.array([0, 0, 512]), np.array([7999, 1])
-    legend = overlays._legend(
-        Scan(np.zeros((1, *shape), np.float32), np.eye(4)), found, true, ["b", "one", "two"], ["two"]
-    )
+    found, true, annotated = np.array([0, 0, 512]), np.array([7999, 1]), np.array([True, True, False])
+    scan = Scan(np.zeros((1, *shape), np.float32), np.eye(4))
+    legend = overlays._legend(scan, found, true, ["b", "one", "two"], annotated)
     assert legend[0][1] == "two: 0.512 ml (truth not annotated)"
+
+
+def test_truth_that_does_not_tell_is_not_drawn() -> None:
+    scan, truth = Scan(np.zeros((1, 40, 40), np.float32), np.eye(4), "px"), np.zeros((40, 40), np.uint8)
+    empty = overlay(scan, truth, ["b", "one", "two"], truth)
+    truth[5:20, 5:20], truth[25:35, 25:35] = 2, 255  # 255: unknown voxels
+    assert overlay(scan, np.zeros_like(truth), ["b", "one", "two"], truth, np.array([True, True, False])) == empty
+    assert overlay(scan, np.zeros_like(truth), ["b", "one", "two"], truth) != empty

@@ -12,7 +12,7 @@ from rich.console import Console
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics import Settings
 from medseg.evaluation.overlap import dice, iou
-from medseg.evaluation.renderings import for_terminal
+from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import write_report
 from medseg.evaluation.rows import case_rows
 from medseg.evaluation.summary import summarise
@@ -52,7 +52,7 @@ def rows_of(cases: int = 12, unit: str = "mm", seed: int = 0) -> list[dict]:
 
 def shown(summary: dict, width: int = 80) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(for_terminal(overview(summary)))
+    print_tables([overview(summary)], console)
     return console.export_text()
 
 
@@ -157,7 +157,7 @@ def test_undefined_is_null_in_json_and_an_empty_cell(tmp_path: Path) -> None:
     expected = "case,group,class,dice,iou,truth_voxels,predicted_voxels\na,p,oedema,,,0,0\na,p,core [T1],0.5,"
     assert (tmp_path / "cases.csv").read_text().startswith(expected)
     text = shown(summary_of(rows, NAMES, "test"))
-    assert "oedema: absent in 1, falsely found in 0 (0 voxels)" in text
+    assert "oedema: absent in 1, falsely found in 0 (0 px)" in text
 
 
 def test_table_fits_a_terminal_of_80_columns() -> None:
@@ -179,3 +179,23 @@ def test_a_folder_that_cannot_be_made_is_a_worded_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MedsegError, match="cannot write"):
         write_report(tmp_path / "file", [], summary_of([], NAMES, "test"))
+
+
+def test_missed_distances_of_lesions_are_those_with_a_lesion_to_find() -> None:
+    """BraTS's rule leaves small lesions out: where no other is there, nothing was missed."""
+    nan, settings = float("nan"), Settings(("dice", "lesion_dice", "lesion_hd95"), lesions="brats")
+    of = {
+        "too small": (9, 0, nan, nan),
+        "missed": (90, 0, 0.0, nan),
+        "wrong": (0, 90, 0.0, nan),
+        "apart": (90, 90, 0.0, nan),
+    }
+    of |= {"nothing": (0, 0, nan, nan), "found": (90, 90, 0.8, 2.0), "unknown": (nan, 90, nan, nan)}
+    rows = [
+        {"case": case, "group": case, "class": "core", "truth_voxels": true, "predicted_voxels": predicted}
+        | {"dice": nan, "lesion_dice": dice, "lesion_hd95": distance}
+        for case, (true, predicted, dice, distance) in of.items()
+    ]
+    found = summarise(rows, ["core"], settings, subset="test")["classes"]["core"]
+    assert [found[name]["n_missed"] for name in settings.names] == [0, 0, 3]
+    assert found["lesion_hd95"]["n_undefined"] == 6

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import needs_browser, visit
 
 from medseg import cli, sweeps
 from medseg.errors import MedsegError
@@ -116,6 +117,32 @@ def test_the_page_loads_nothing(compared, tmp_path):
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert not re.search(r"(src|href)=\"(?!#|data:)", page)
     assert "default-src 'none'" in page
+
+
+@needs_browser
+def test_a_browser_sorts_and_filters_the_comparisons(compared, tmp_path):
+    levels = {"a": 0.7, "b": 0.8, "c": 0.9}
+    runs = [training(tmp_path / name, rows_of(level, seed)) for seed, (name, level) in enumerate(levels.items())]
+    compared(*runs)
+    script = """
+    const part = document.querySelector("#comparisons details"), table = part.querySelector("table");
+    part.open = true;
+    const names = () => [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent);
+    const button = [...table.tHead.querySelectorAll("button")].find(found => found.textContent === "first − second");
+    button.click();
+    const up = names(), input = part.querySelector(".filter input");
+    input.value = "c";
+    input.dispatchEvent(new Event("input"));
+    return [part.querySelector("summary").textContent, up, names(), part.querySelector("output").value,
+        document.documentElement.scrollWidth <= innerWidth];
+    """
+    page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
+    title, up, filtered, shown, fits = visit(page, tmp_path, script, width=390)
+    found = [one for one in found_in(tmp_path / "out")["comparisons"] if one["metric"] == "dice"]
+    own = {f"{one['a']} : {one['b']}": one["difference"] for one in found if title == f"Dice of {one['class']}"}
+    assert up == sorted(own, key=own.get)
+    assert filtered == [name for name in up if "c" in name]
+    assert (len(up), shown, fits) == (3, "2 of 3 shown", True)
 
 
 def test_a_sweep_is_compared_by_what_its_jobs_differ_in(compared, tmp_path, caplog):

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from browser import needs_browser, visit
 from rich.console import Console
 
 from medseg import cli
@@ -184,6 +185,39 @@ def test_the_page_tells_the_same_as_the_terminal_and_leads_nowhere_else(inspecte
     for case in numbers["per_case"]:
         assert cells.count(case["id"]) == 2  # its own group, too
         assert case["id"] == "c0" or all(f"{size:.4g}" in cells for size in case["sizes"].values())
+
+
+@needs_browser
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_a_browser_sorts_and_filters_the_cases_and_shows_their_pictures(inspected, data, tmp_path, is_dark):
+    (data / "images/c0.nii.gz").write_bytes(b"")
+    inspected("split.test=0.2", "split.val=0.2")
+    script = """
+    const table = document.querySelector("#cases table"), rows = () => [...table.tBodies[0].rows];
+    const names = () => rows().filter(row => !row.hidden).map(row => row.cells[0].textContent);
+    const button = [...table.tHead.querySelectorAll("button")].find(found => found.textContent === "organ ml");
+    button.click();
+    const up = names();
+    button.click();
+    const down = names(), input = document.querySelector("#cases .filter input");
+    input.value = "c3";
+    input.dispatchEvent(new Event("input"));
+    const images = [...document.querySelectorAll("img")];
+    await Promise.all(images.map(image => image.decode()));
+    const leads = document.querySelector(rows().find(row => !row.hidden).querySelector("a").hash);
+    const legend = [...document.querySelectorAll(".legend li")].map(item => [item.textContent,
+        getComputedStyle(item.querySelector("rect")).fill]);
+    return [legend, up, down, names(), images.every(image => image.naturalWidth > 50), leads.textContent.includes("c3"),
+        document.documentElement.scrollWidth <= innerWidth, matchMedia("(prefers-color-scheme: dark)").matches];
+    """
+    page = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
+    option = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
+    legend, up, down, filtered, *rest = visit(page, tmp_path, script, width=390, options=[option])
+    assert legend == [["organ", "rgb(230, 159, 0)"], ["lesion", "rgb(86, 180, 233)"]]
+    assert up == ["c1", "c2", "c3", "c4", "c5", "c0"]  # by their organs; what cannot be read comes last
+    assert down == ["c5", "c4", "c3", "c2", "c1", "c0"]
+    assert filtered == ["c3"]
+    assert rest == [True, True, True, is_dark]
 
 
 def test_each_case_is_in_the_file(inspected):
