@@ -149,8 +149,8 @@ def _svg(drawn: Sequence[str], height: int, padding: str, title: str, descriptio
 
 def _strip(part: Strip, axis: Axis, top: int) -> Iterator[str]:
     middle = top + 32
-    yield f'<text class="name" x="0" y="{top + 15}">{escape(part.name)}</text>'
-    yield f'<text class="end" x="100%" y="{top + 15}">{escape(part.note)}</text>'
+    head = f'<span title="{escape(part.name)}">{escape(part.name)}</span><small>{escape(part.note)}</small>'
+    yield f'<foreignObject y="{top + 1}" width="100%" height="20"><div class="strip">{head}</div></foreignObject>'
     if len(part.values):
         low, median, high = np.percentile(part.values, (25, 50, 75)).tolist()
         reach = 1.5 * (high - low)

@@ -161,8 +161,8 @@ def _of_drawn(
     if not len(trained) or not len(validated):
         raise MedsegError(
             f"a part of the split has no case: of {len(groups)} groups training would have {len(trained)}, validation"
-            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test}, split.folds={folds}."
-            " Lower these, add cases, or check dataset.group."
+            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test},"
+            f" split.folds={folds or 'null'}. Lower these, add cases, or check dataset.group."
         )
     return Split(*(_ids(part, members) for part in (trained, validated, tested)))
 

@@ -121,7 +121,7 @@ def test_the_page_loads_nothing(compared, tmp_path):
 
 @needs_browser
 def test_a_browser_sorts_and_filters_the_comparisons(compared, tmp_path):
-    levels = {"a": 0.7, "b": 0.8, "c": 0.9}
+    levels = {f"{letter}{'-' * 60}": level for letter, level in (("a", 0.7), ("b", 0.8), ("c", 0.9))}
     runs = [training(tmp_path / name, rows_of(level, seed)) for seed, (name, level) in enumerate(levels.items())]
     compared(*runs)
     script = """
@@ -133,16 +133,18 @@ def test_a_browser_sorts_and_filters_the_comparisons(compared, tmp_path):
     const up = names(), input = part.querySelector(".filter input");
     input.value = "c";
     input.dispatchEvent(new Event("input"));
+    const isApart = ([name, note]) => name.getBoundingClientRect().right < note.getBoundingClientRect().left;
     return [part.querySelector("summary").textContent, up, names(), part.querySelector("output").value,
+        [...document.querySelectorAll(".strip")].map(strip => isApart(strip.children)),
         document.documentElement.scrollWidth <= innerWidth];
     """
     page = (tmp_path / "out" / "comparison.html").read_text(encoding="utf-8")
-    title, up, filtered, shown, fits = visit(page, tmp_path, script, width=390)
+    title, up, filtered, shown, apart, fits = visit(page, tmp_path, script, width=390)
     found = [one for one in found_in(tmp_path / "out")["comparisons"] if one["metric"] == "dice"]
     own = {f"{one['a']} : {one['b']}": one["difference"] for one in found if title == f"Dice of {one['class']}"}
     assert up == sorted(own, key=own.get)
     assert filtered == [name for name in up if "c" in name]
-    assert (len(up), shown, fits) == (3, "2 of 3 shown", True)
+    assert (len(up), shown, apart, fits) == (3, "2 of 3 shown", [True] * 3, True)
 
 
 def test_a_sweep_is_compared_by_what_its_jobs_differ_in(compared, tmp_path, caplog):
