@@ -15,7 +15,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
 
   medseg train    dataset=folder dataset.root=DIR     train, then test the best checkpoint
   medseg pretrain dataset=scans dataset.root=DIR      learn from scans without masks, to fine-tune from
-  medseg eval     checkpoint=RUN                      Dice and IoU for each case and class
+  medseg eval     checkpoint=RUN                      a report of it, or of masks made elsewhere
   medseg predict  checkpoint=RUN input=DIR output=DIR masks for new scans
   medseg compare  runs=[A,B]                          runs side by side: what is better, and what may be chance
   medseg inspect  dataset=folder dataset.root=DIR     what is in a data set, what is wrong with it, and the plan
@@ -30,7 +30,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
 USAGE = {
     "train": "Train a network on a data set, keep the best checkpoint, test it and write the report.",
     "pretrain": "Train a network to reconstruct hidden parts of scans, without masks, for train to begin with.",
-    "eval": "Compare a checkpoint's masks with the true ones: Dice and IoU for each case and class.",
+    "eval": "Compare masks of checkpoints, or made elsewhere, with the true ones: metrics, statistics, a report.",
     "predict": "Write masks for a scan or a folder of scans, from a checkpoint alone.",
     "compare": "Compare runs on the same test cases: paired tests, differences with intervals, a ranking.",
     "inspect": "Show what is in a data set, what is wrong with it, and the plan that train would use.",
