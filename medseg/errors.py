@@ -18,6 +18,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def listing(problems: Iterable[str], *, most: int = 20) -> str:
     """Join problems as an indented list, the rest counted when there are more than ``most``."""
     problems = list(problems)

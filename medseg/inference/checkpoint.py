@@ -4,7 +4,6 @@ A medseg checkpoint is a Lightning checkpoint with one key more: ``checkpoint["m
 loaded with ``weights_only=True``, which runs no code of the file, with no fall-back.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.labels import LabelMap
 from medseg.models.published import without_file
+from medseg.models.torch_files import load_safely
 
 FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
@@ -80,22 +80,22 @@ def describe(
     }
 
 
-def locate(path: str | Path) -> Path:
-    """Return the checkpoint file that ``path`` means: itself, or a run directory's best one.
+def locate(path: str | Path, key: str = "checkpoint") -> Path:
+    """Return the checkpoint file that ``path``, given by ``key``, means: itself, or a run directory's best one.
 
     Raises:
         MedsegError: there is none; the message lists what is there.
     """
     path = Path(path)
     if not path.exists():
-        raise MedsegError(f"checkpoint={path}: no such file or directory. Give a run directory or a .ckpt file.")
+        raise MedsegError(f"{key}={path}: no such file or directory. Give a run directory or a .ckpt file.")
     if path.is_file():
         return path
     best = path / "checkpoints" / "best.ckpt"
     if not best.is_file():
         found = sorted(str(file.relative_to(path)) for file in path.rglob("*.ckpt"))
         raise MedsegError(
-            f"checkpoint={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}."
+            f"{key}={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}."
         )
     return best
 
@@ -128,10 +128,7 @@ def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]
 
 def load(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return all that a checkpoint file holds, checked to be medseg's, and its description in the present format."""
-    try:
-        raw = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else makes torch raise almost anything
-        raise MedsegError(f"{file}: not a checkpoint that can be loaded safely ({first_line(error)}).") from error
+    raw = load_safely(file)
     return raw, checked(raw.get("medseg") if isinstance(raw, dict) else None, file, "a PyTorch file")
 
 
@@ -185,14 +182,3 @@ def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for key, value in state.items()
         if key.startswith(prefix)
     }
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type where it has none.
-
-    PyTorch's begins with advice to load what is not safe, and ends so; what is wrong with a file stands between.
-    """
-    text = str(error).strip()
-    if found := re.search(r"WeightsUnpickler error:\s*(.+?)(?:\. Please|$)", text, re.MULTILINE):
-        return found[1]
-    return (text.splitlines() or [type(error).__name__])[0]

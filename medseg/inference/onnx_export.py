@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from medseg import __version__
 from medseg.build import build
-from medseg.errors import MedsegError
-from medseg.inference.checkpoint import FORMAT, first_line
+from medseg.errors import MedsegError, first_line
+from medseg.inference.checkpoint import FORMAT
 from medseg.inference.model import Model
 from medseg.inference.onnx_model import ENTRY, INPUT, OUTPUT, OnnxNetwork, graph_shapes, require
 from medseg.models.outputs import as_list

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import MedsegError
-from medseg.inference.checkpoint import Checkpoint, checked, first_line
+from medseg.errors import MedsegError, first_line
+from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.model import Model, model_of
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from medseg.jobs.beginning import Run, cache_of, file_to_begin_with, is_first_pr
 from medseg.jobs.terminal import on_terminal
 from medseg.models.pretrained import load_published, names_in
 from medseg.models.published import published
+from medseg.models.weights import warn_of_another
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.relaunch import rerunnable
@@ -52,6 +53,8 @@ def start_from(run: Run, module: TrainingModule) -> None:
         if file := file_to_begin_with(run.settings):
             networks = [network for network in (module.network, module.average) if network]
             lines = load_published(networks, run.settings["model"], file)
+            if is_first_process():
+                warn_of_another(run.settings)
             for line in lines if is_first_process() else ():
                 log.info("%s", line)
     module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)

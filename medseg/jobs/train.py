@@ -73,7 +73,8 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
     start_from(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    for line in module.tuning.describe(optimizer) if is_first_process() else ():
+    is_new = is_first_process() and not settings["resume"]  # of a run that goes on, more may learn by now
+    for line in module.tuning.describe(optimizer) if is_new else ():
         log.info("%s", line)
     pictures = Pictures(run.split.val, run.label_map, progress) if settings["logger"] else None
     classes = list(run.label_map.reported)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.models.published import Published, published
+from medseg.models.torch_files import load_safely
 
 NESTS = ("state_dict", "model")
 """Keys under which files have the weights, beside epoch and optimizer."""
@@ -36,11 +36,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         MedsegError: the file cannot be read, or not without running code, or holds no weights.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else makes torch raise almost anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MedsegError(f"{file}: no weights that can be loaded safely ({reason}).") from error
+    state = load_safely(file)
     for nest in NESTS:
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
@@ -84,7 +80,8 @@ def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], sou
     if wrong:
         raise MedsegError(
             f"{source}: this file does not hold these weights, or the network has another form; {len(wrong)} of "
-            f"{len(taken) + len(wrong)} do not fit:\n{listing(wrong)}\nThe file's names begin with {next(iter(state))}."
+            f"{len(taken) + len(wrong)} do not fit:\n{listing(wrong, most=5)}\n"
+            f"The file's names begin with {next(iter(state))}."
         )
     return taken
 
@@ -132,7 +129,8 @@ def stem_line(model: dict[str, Any], weights: Published) -> str:
     old, new, names = len(weights.channels), model["in_channels"], ", ".join(weights.channels)
     if old == new:
         return f"first convolution: as it is, for {names}" + (" in this order" if old > 1 else "")
-    return f"first convolution: the mean over {names}, times {old}/{new}, for each of {new} channel(s)"
+    which = "the one channel" if new == 1 else f"each of {new} channels"
+    return f"first convolution: the mean over {names}, times {old}/{new}, for {which}"
 
 
 def input_line(network: nn.Module, model: dict[str, Any], weights: Published) -> str:

@@ -70,17 +70,24 @@ def weights_file(settings: dict[str, Any], watch: Watch | None = None) -> Path |
     if published(model) is None:
         return None
     if model["weights"]:
-        return given_file(Path(model["weights"]), (entry_of(model, settings["weights"]) or {}).get("checksum"))
+        entry_of(model, settings["weights"])  # written wrongly, it is told now
+        return given_file(Path(model["weights"]))
     return fetch(source_of(model, settings["weights"]), watch or (lambda pieces, *_: pieces))
 
 
-def given_file(path: Path, checksum: str | None) -> Path:
-    """Return a file that the user names, if it is there; another than the published one is taken, but said to be."""
+def given_file(path: Path) -> Path:
+    """Return a file that the user names, if it is there."""
     if not path.is_file():
         raise MedsegError(f"model.weights={path}: no such file.")
-    if wrong := mismatch(path, checksum):
-        log.warning("model.weights=%s: not the published file, %s; it is taken all the same", path, wrong)
     return path
+
+
+def warn_of_another(settings: dict[str, Any]) -> None:
+    """Say that a file that the user names is another than the published one; it is taken all the same."""
+    model = settings["model"]
+    checksum = (entry_of(model, settings["weights"]) or {}).get("checksum")
+    if model["weights"] and (wrong := mismatch(Path(model["weights"]), checksum)):
+        log.warning("model.weights=%s: not the published file, %s; it is taken all the same", model["weights"], wrong)
 
 
 def network_of(model: dict[str, Any]) -> str:

@@ -205,7 +205,7 @@ class FineTuning:
             until = self.wanted["unfreeze_epoch"]
             share = sum(numbers[name] for name in kept) / sum(numbers.values())
             parts = ", ".join(dict.fromkeys(stage for name, stage in self.stages.items() if name in self.frozen))
-            levels = parts + (f" for {until} epochs" if parts and until else "")
+            levels = parts + (f" for {until} {'epoch' if until == 1 else 'epochs'}" if parts and until else "")
             what = " and ".join(filter(None, [levels, "the norms" if self.fixed else ""]))
             lines.append(f"frozen: {what}, {100 * share:.1f} % of the parameters")
         if new := self._frozen_levels() - self.whole:
@@ -239,10 +239,8 @@ def check(settings: dict[str, Any]) -> None:
     if given and not begins:
         raise MedsegError(
             f"finetune.{given[0]}={wanted[given[0]]} is for a training that begins with trained weights. Give"
-            " finetune.checkpoint."
+            " finetune.checkpoint, or model.pretrained for published ones."
         )
-    if wanted["l2_sp"] and not wanted["checkpoint"]:
-        raise MedsegError(f"finetune.l2_sp={wanted['l2_sp']} pulls to the weights of finetune.checkpoint. Give that.")
     if wanted["unfreeze_epoch"] and not (wanted["freeze_encoder"] or wanted["freeze_levels"]):
         raise MedsegError(
             f"finetune.unfreeze_epoch={wanted['unfreeze_epoch']}: nothing is frozen. Give"

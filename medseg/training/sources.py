@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.inference.checkpoint import checked, first_line, locate, network_weights
+from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
 from medseg.inference.nnunet.network import our_name, unet_arguments
 from medseg.inference.nnunet.normalisation import Scheme, schemes_of
@@ -24,6 +24,7 @@ from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.labels import LabelMap
 from medseg.io.splits import Split
+from medseg.models.torch_files import load_safely
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def read_source(path: str | Path) -> Source:
         if len(folds) > 1:
             log.info("%s has %d folds; %s is taken", path, len(folds), folds[0])
         path = folds[0]
-    file = locate(path)
+    file = locate(path, "finetune.checkpoint")
     content = opened(file)
     if isinstance(content, Mapping) and "medseg" in content:
         return of_medseg(file, content)
@@ -89,15 +90,13 @@ def read_source(path: str | Path) -> Source:
 
 def opened(file: Path) -> Any:
     """Return what a file of PyTorch's holds."""
-    try:
-        with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is something else makes torch raise almost anything
-        raise MedsegError(
-            f"finetune.checkpoint={file}: not a checkpoint that can be loaded safely ({first_line(error)}). Give the"
-            " directory of a run, a .ckpt file, nnU-Net's folder or .pth file, or a state dict that torch.save wrote."
-        ) from error
+    advice = (
+        " Give the directory of a run, a .ckpt file, nnU-Net's folder or .pth file, or a state dict that torch.save"
+        " wrote."
+    )
+    with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
+        return load_safely(file, name=f"finetune.checkpoint={file}", advice=advice)
 
 
 def weights_in(content: Any, file: Path) -> dict[str, Tensor]:

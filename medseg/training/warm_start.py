@@ -94,7 +94,7 @@ def model_of(given: Node, theirs: Node, *, nulls: bool) -> Node:
             return given
         given = shipped(theirs["_target_"])
     default, result = shipped(given["_target_"]), dict(given)
-    if given.get("base_channels"):
+    if given.get("base_channels") and "channels" in theirs:
         theirs = {**theirs, "channels": None}  # which would go before them
     for key, value in theirs.items():
         own = given.get(key)

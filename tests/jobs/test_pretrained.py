@@ -54,7 +54,7 @@ def test_from_imagenet_to_masks(composed, settings, server, tmp_path, workplace,
     said = (tmp_path / "run" / "train.log").read_text()
     for line in (
         "weights: imagenet for ",
-        "first convolution: the mean over red, green, blue, times 3/1, for each of 1 channel(s)",
+        "first convolution: the mean over red, green, blue, times 3/1, for the one channel",
         "input: normalised by unit; brought to the scale 'standard' of the weights by 4.425 x -1.987",
     ):
         assert said.count(line) == 1

@@ -295,7 +295,7 @@ def test_what_was_done_is_said(tmp_path):
     _, lines = loaded(flexible("resnet18", "imagenet", 3, 4, normalize=["zscore", "zscore", "unit", "unit"]), file)
     assert lines == [
         "weights: imagenet for 87% of the network, all of encoder",
-        "first convolution: the mean over red, green, blue, times 3/4, for each of 4 channel(s)",
+        "first convolution: the mean over red, green, blue, times 3/4, for each of 4 channels",
         "2D kernels inflated to 3D: repeated along the last axis, divided by their depth",
         "input: normalised by zscore, unit; brought to the scale 'standard' of the weights by "
         "1.000 x +0.000, 4.425 x -1.987",
@@ -323,7 +323,7 @@ def test_the_decoder_begins_at_random(tmp_path):
         (drawn(torchvision_shapes("resnet50")), r"(?s)do not fit.*layer1.0.conv1.weight: \(64, 64, 1, 1\) in the file"),
         ([1, 2], "without weights by name"),
         ({"epoch": 3}, "without weights by name"),
-        ({"state_dict": {"a": nn.Linear(1, 1)}}, "no weights that can be loaded safely"),
+        ({"state_dict": {"a": nn.Linear(1, 1)}}, "not a checkpoint that can be loaded safely"),
     ],
     ids=["other names", "other depth", "a list", "no weights", "code"],
 )
@@ -334,7 +334,7 @@ def test_another_file_is_refused(tmp_path, content, says):
 
 def test_a_file_that_is_no_pytorch_file_is_refused(tmp_path):
     (tmp_path / "page.pth").write_text("<html>not found</html>")
-    with pytest.raises(MedsegError, match=r"page\.pth: no weights that can be loaded safely"):
+    with pytest.raises(MedsegError, match=r"page\.pth: not a checkpoint that can be loaded safely"):
         read_weights(tmp_path / "page.pth")
 
 

@@ -13,7 +13,7 @@ import pytest
 from file_server import FileServer, serving
 
 from medseg.errors import MedsegError
-from medseg.models.weights import ATTEMPTS, Source, cache_folder, fetch, weights_file
+from medseg.models.weights import ATTEMPTS, Source, cache_folder, fetch, warn_of_another, weights_file
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -211,6 +211,8 @@ def test_another_file_than_published_is_taken_with_a_warning(tmp_path, caplog, c
     config = settings(tmp_path, weights=str(tmp_path / "mine.pth"))
     config["weights"]["published"]["resnet18"]["imagenet"]["checksum"] = SHA256
     assert weights_file(config) == tmp_path / "mine.pth"
+    assert not caplog.text
+    warn_of_another(config)
     assert ("not the published file" in caplog.text) == warned
 
 

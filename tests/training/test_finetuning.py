@@ -202,5 +202,10 @@ def test_what_has_no_meaning_is_refused(wanted, says):
 def test_pretrained_encoders_can_be_frozen_without_a_checkpoint():
     settings = {"finetune": {"freeze_encoder": True}, "model": {"pretrained": "imagenet"}, "trainer": {"devices": 1}}
     check(settings)
-    with pytest.raises(MedsegError, match=r"l2_sp=0\.1 pulls to the weights of finetune\.checkpoint"):
-        check({**settings, "finetune": {"l2_sp": 0.1}})
+
+
+def test_the_pull_to_the_start_is_for_published_weights_too():
+    settings = {"model": {"pretrained": "imagenet"}, "finetune": {"l2_sp": 0.1}, "trainer": {"devices": 1}}
+    check(settings)
+    with pytest.raises(MedsegError, match=r"l2_sp=0\.1 is for .* finetune\.checkpoint, or model\.pretrained"):
+        check(settings | {"model": {}})

@@ -33,16 +33,16 @@ def code(path):
 
 
 WRONG = {
-    "image.pth": (image, "not a checkpoint that can be loaded safely"),
-    "cut.ckpt": (truncated, "not a checkpoint that can be loaded safely"),
+    "image.pth": (image, r"loaded safely \(PyTorch has not written it\)"),
+    "cut.ckpt": (truncated, r"loaded safely \(it is incomplete\)"),
     "code.pth": (code, r"loaded safely \(Unsupported global: GLOBAL print was not an allowed global by default\)"),
     "later.pth": (lambda path: path.write_bytes(pickle.dumps({"a": Code()}, protocol=5)), "Unsupported operand"),
-    "empty.pth": (lambda path: path.touch(), "not a checkpoint that can be loaded safely"),
-    "text.json": (lambda path: path.write_text("{}"), "not a checkpoint that can be loaded safely"),
+    "empty.pth": (lambda path: path.touch(), r"loaded safely \(it is empty\)"),
+    "text.json": (lambda path: path.write_text("{}"), r"loaded safely \(PyTorch has not written it\)"),
     "module.pth": (lambda path: torch.save(nn.Conv3d(1, 1, 1), path), "not a checkpoint that can be loaded safely"),
     "nothing.pth": (lambda path: torch.save({"epoch": 3}, path), "no weights in it, but the keys epoch"),
     "list.pth": (lambda path: torch.save([1, 2], path), "no weights in it, but list"),
-    "folder": (lambda path: path.mkdir(), r"no checkpoints/best\.ckpt"),
+    "folder": (lambda path: path.mkdir(), r"finetune\.checkpoint=.*no checkpoints/best\.ckpt"),
     "old.ckpt": (lambda path: torch.save({"medseg": {}, "state_dict": {}}, path), "not a medseg checkpoint"),
 }
 

@@ -13,6 +13,7 @@ from medseg.training.warm_start import begun_from, model_of, preprocessing_of, w
 
 UNET = yaml.safe_load((CONF / "model/unet.yaml").read_text())
 RESENC = yaml.safe_load((CONF / "model/resenc_m.yaml").read_text())["model"]
+FLEXIBLE = yaml.safe_load((CONF / "model/flexible_unet.yaml").read_text())["model"]
 SEGRESNET = yaml.safe_load((CONF / "model/segresnet.yaml").read_text())["model"]
 GIVEN = {
     "spacing": None,
@@ -85,6 +86,14 @@ def test_another_network_is_taken_where_none_is_named_and_medseg_ships_it(target
         assert merged["input_size"] == "${plan.patch_size}"
     named = {**UNET, "depth": 2}
     assert model_of(named, theirs, nulls=True) == named
+
+
+def test_a_network_without_channels_by_level_gets_none():
+    theirs = resolved(FLEXIBLE, backbone="resnet18", pretrained="imagenet")
+    merged = model_of(UNET, theirs, nulls=True)
+    assert merged["_target_"] == FLEXIBLE["_target_"]
+    assert (merged["backbone"], merged["pretrained"]) == ("resnet18", "imagenet")
+    assert merged.keys() == FLEXIBLE.keys()
 
 
 @pytest.mark.parametrize(("depth", "count"), [(None, 3), (2, 2), (4, None)])

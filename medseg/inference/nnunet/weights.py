@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError
+from medseg.models.torch_files import load_safely
 
 NEEDED = ("network_weights", "trainer_name", "init_args")
 
@@ -30,12 +31,8 @@ def read_trained(path: Path) -> Trained:
     Raises:
         MedsegError: the file is damaged, holds objects that are not loaded, or is no checkpoint of nnU-Net v2.
     """
-    try:
-        with torch.serialization.safe_globals(numbers_of_numpy()):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a file that is something else makes torch raise almost anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MedsegError(f"{path}: not a checkpoint that can be loaded safely ({reason}).") from error
+    with torch.serialization.safe_globals(numbers_of_numpy()):
+        content = load_safely(path, mmap=True)
     if not isinstance(content, dict) or any(key not in content for key in NEEDED):
         raise MedsegError(f"{path}: a PyTorch file, but no checkpoint of nnU-Net v2 (it needs {', '.join(NEEDED)}).")
     return Trained(
