@@ -46,6 +46,7 @@ class BlockMasking:
         sizes = [self.block] * len(shape) if isinstance(self.block, int) else list(self.block)
         check(self, "block", sizes, len(sizes) == len(shape), f"{len(shape)} numbers, one an axis", group="pretext")
         counts = [-(-length // size) for length, size in zip(shape, sizes, strict=True)]
+        check(self, "block", sizes, prod(counts) > 1, f"smaller than the patch, {list(shape)}", group="pretext")
         hidden = chosen(draws.standard(prod(counts)), self.share).reshape(len(image), 1, *counts)
         hidden = hidden.to(image.device, non_blocking=True)
         for axis, (length, size) in enumerate(zip(shape, sizes, strict=True), start=2):

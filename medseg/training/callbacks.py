@@ -145,7 +145,7 @@ class EpochLog(Callback):
             each = [f"{name.removeprefix(f'{self.score}_')} {written(row[name])}" for name in self.classes]
             line += f" · validation {self.selection.name} {row[self.score]:.4f}{mark}"
             line += f": {', '.join(each)}" if each else ""
-        log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len(rates) > 1 else ""))
+        log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len({*rates}) > 1 else ""))
 
 
 def rates_of(trainer: Trainer) -> dict[str, float]:

@@ -72,3 +72,10 @@ def test_values_out_of_range_are_refused(wrong):
 def test_a_block_of_other_dimensions_is_refused():
     with pytest.raises(MedsegError, match="2 numbers, one an axis"):
         BlockMasking(block=[4, 4, 4])(torch.ones(1, 1, 8, 8), draws(1))
+
+
+def test_a_block_of_the_whole_patch_is_refused():
+    with pytest.raises(
+        MedsegError, match=r"block of BlockMasking is \[9, 9\]; allowed: smaller than the patch, \[8, 8\]"
+    ):
+        BlockMasking(block=9)(torch.ones(1, 1, 8, 8), draws(1))
