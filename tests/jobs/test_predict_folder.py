@@ -294,7 +294,9 @@ def test_killed_and_resumed_the_masks_are_those_of_an_undisturbed_run(folder, tm
 
 def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 100, (40, 44, 48))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C
     process = subprocess.Popen(**command(tmp_path), stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     while process.poll() is None and not list((tmp_path / "masks" / ".medseg").glob("*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
