@@ -24,25 +24,29 @@ OPTIONS = ("trust", "device", "precision", "inference", "postprocess")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One that segments: a model, an ensemble, or whoever made a folder of masks."""
+    """One that segments: a model, an ensemble, or whoever made a folder of masks.
+
+    ``trained_in`` is the run directory of the training that its report tells of, None where there is none to tell of.
+    """
 
     name: str
     segment: Segment
+    trained_in: Path | None = None
 
 
-def model_candidates(settings: dict[str, Any]) -> list[tuple[str, Predictor]]:
-    """Load the checkpoints that the settings name: as one ensemble, or each by itself."""
+def load_predictors(settings: dict[str, Any]) -> list[tuple[str | Sequence[str], Predictor]]:
+    """Load the checkpoints that the settings name, each with its path: as one ensemble, or each by itself."""
     given = settings["checkpoint"]
     if given is None:
         return []
     options = {name: settings[name] for name in OPTIONS}
     alone = [given] if isinstance(given, str) or settings["ensemble"] else given
-    return [(name_of(path), Predictor.load(path, **options)) for path in alone]
+    return [(path, Predictor.load(path, **options)) for path in alone]
 
 
-def from_predictor(name: str, predictor: Predictor) -> Candidate:
+def from_predictor(name: str, predictor: Predictor, trained_in: Path | None = None) -> Candidate:
     """A candidate that predicts."""
-    return Candidate(name, lambda case, scan: predictor(scan).indices)
+    return Candidate(name, lambda case, scan: predictor(scan).indices, trained_in)
 
 
 def from_folder(root: str, cases: Sequence[Case], label_map: LabelMap) -> Candidate:

@@ -18,7 +18,7 @@ from medseg.io.case import Case, Dataset
 from medseg.io.dataset import by_id, label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
 from medseg.io.splits import read_split
-from medseg.jobs.candidates import Candidate, from_folder, from_predictor, model_candidates, with_own_names
+from medseg.jobs.candidates import Candidate, from_folder, from_predictor, load_predictors, name_of, with_own_names
 from medseg.jobs.compare import compare_reports
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
@@ -39,7 +39,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         check_tuning(settings)
     if settings["tune"] == "undo":
         return undo(settings["checkpoint"])
-    predictors = model_candidates(settings)
+    predictors = load_predictors(settings)
     trained_in = training_run(settings["checkpoint"])
     is_own = "layout" not in settings["dataset"]
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
@@ -49,7 +49,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
     )
     truth_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
-    candidates = [from_predictor(name, predictor) for name, predictor in predictors]
+    candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
     candidates += [from_folder(root, cases, truth_map) for root in listed(settings["predictions"])]
     run_dir = make_run_dir(settings, node["name"])
     with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
@@ -59,7 +59,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
         else:
             metrics = settings_of(settings["metrics"])
-            runs = ({"training": trained_in} if trained_in else {}) | {"evaluation": run_dir}
+            runs = {"evaluation": run_dir}
             wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
             lost = dataset.problems if subset == "all" else ()
             result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
@@ -85,7 +85,9 @@ def report_on(
         folder = run_dir if len(candidates) == 1 else run_dir / candidate.name
         if len(candidates) > 1:
             log.info("%s:", candidate.name)
-        summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, wanted, lost)
+        own = {"training": candidate.trained_in} if candidate.trained_in else {}
+        told = replace(wanted, runs={**own, **wanted.runs})
+        summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, told, lost)
         scores.append(summary["mean"]["dice"])
         failed = max(failed, len(problems))
     if len(candidates) > 1:
