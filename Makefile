@@ -15,7 +15,8 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 test: $(VENV)/.medseg-dev  ## run every test
 	$(VENV)/bin/python -m pytest
 
-check: $(VENV)/.medseg-dev  ## lint and type-check
+check: $(VENV)/.medseg-dev  ## lint, type-check, and refuse large and binary files
+	$(VENV)/bin/python scripts/check_files.py
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
