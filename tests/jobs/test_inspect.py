@@ -317,3 +317,17 @@ def test_every_key_of_train_may_be_given(composed):
     assert ours.pop("command") == "inspect"
     assert theirs.pop("command") == "train"
     assert ours == theirs
+
+
+def test_what_reading_a_case_warns_of_is_a_finding_of_every_inspection(inspected, data, tmp_path, capsys):
+    image = nib.load(data / "images/c3.nii.gz")
+    turned = np.diag([-1.0, 1, 2, 1])
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(data / "masks/c3.nii.gz").dataobj), turned), data / "masks/c3.nii.gz")
+    assert image.affine[0, 0] == 1
+    for _ in range(2):
+        numbers = inspected("dataset.geometry=warn")[1]
+        [finding] = [finding for finding in numbers["findings"] if finding["kind"] == "file"]
+        assert finding["cases"] == ["c3"]
+        assert "another origin or direction" in finding["text"]
+        assert finding["text"] in capsys.readouterr().out
+        shutil.rmtree(tmp_path / "run")

@@ -384,6 +384,18 @@ def test_records_tell_what_was_written(folder, tmp_path):
     }  # fmt: skip
 
 
+def test_what_reading_a_scan_warns_of_is_logged_by_every_run_also_where_its_mask_is_there(folder, tmp_path, caplog):
+    write_scans(tmp_path / "scans", 2)
+    nib.save(nib.Nifti1Image(blob((16, 18, 20)).astype(np.int16), None), tmp_path / "scans" / "scan001.nii.gz")
+    times = []
+    for changes in ({}, {}, {"skip_done": False}):
+        caplog.clear()
+        folder(**changes)
+        assert ["scan001" in message for message in caplog.messages if "neither sform" in message] == [True]
+        times.append(changed_times(tmp_path / "masks"))
+    assert times[0] == times[1] != times[2]
+
+
 # ---- channels that are not there
 
 
