@@ -24,6 +24,7 @@ from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
+from medseg.io.voxels import check_voxels
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 
@@ -163,6 +164,8 @@ class Predictor:
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
             with told():
                 scan = read_case(case, spatial_dims=self.dims)
+        else:
+            check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
         self.check_channels(scan)
         return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 

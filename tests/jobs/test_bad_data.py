@@ -57,6 +57,9 @@ def damage(data, kind):
     elif kind == "NaN":
         values[2, 3, 4] = np.nan
         save(image, values)
+    elif kind == "fill value":
+        values[2, 3, 4] = -3.4e38
+        save(image, values)
     elif kind == "constant":
         save(image, np.full_like(values, 7))
     elif kind == "shape":
@@ -78,6 +81,7 @@ def damage(data, kind):
         ("truncated", "damaged, truncated"),
         ("truncated inside", "damaged, truncated"),
         ("no image", "no readable NIfTI"),
+        ("fill value", r"1 of 5760 voxels has the value -3.4e\+38, all others are within"),
         ("zero bytes", "zero|empty|0 bytes"),
         ("unreadable mask", "damaged, truncated"),
         ("NaN", "NaN"),
