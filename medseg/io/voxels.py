@@ -71,7 +71,11 @@ def check_numbers(image: NDArray[Any], where: str) -> None:
         return
     lost = image[~(np.abs(image) <= limit)]
     huge = lost[np.isfinite(lost)]
-    what = "NaN or infinite" if not huge.size else f"NaN or infinite, or beyond float32 as {huge[np.abs(huge).argmax()]:.6g} is"
+    what = (
+        "NaN or infinite"
+        if not huge.size
+        else f"NaN or infinite, or beyond float32 as {huge[np.abs(huge).argmax()]:.6g} is"
+    )
     raise MedsegError(
         f"{where}: {lost.size} of {image.size} voxels are {what}. Replace them, for example by the value of the"
         " background."
