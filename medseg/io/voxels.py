@@ -104,8 +104,8 @@ def check_channel(channel: NDArray[np.float32], where: str) -> None:
     values = f"{odd.min():.6g}" if odd.min() == odd.max() else f"{odd.min():.6g} to {odd.max():.6g}"
     verb = "has" if odd.size == 1 else "have"
     found = (
-        f"{where}: {odd.size} of {flat.size} voxels {verb} the value {values}, all others are within {rest.min():.6g} to"
-        f" {rest.max():.6g}."
+        f"{where}: {odd.size} of {flat.size} voxels {verb} the value {values}, all others are within"
+        f" {rest.min():.6g} to {rest.max():.6g}."
     )
     if is_error:
         raise MedsegError(

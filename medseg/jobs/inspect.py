@@ -27,6 +27,7 @@ from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.cache_folder import dataset_folder
+from medseg.preprocessing.classes_by_part import classes_by_part
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.overview import case_rows, overview
@@ -52,6 +53,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
     split, wrong = try_split(settings, dataset)
     findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+    findings += classes_by_part(usable, classes, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)

@@ -91,7 +91,7 @@ class Folder:
         began = time.monotonic()
         work = Work(job, records.made_of(job.images, self.recipe | {"absent": sorted(job.absent)}))
         record = records.read(self.output, job.id)
-        if self.skip_done and records.is_done(self.output, record, work.made_of):
+        if self.skip_done and record and records.is_done(self.output, record, work.made_of):
             work.kept = record
             tell(record.messages)
         else:

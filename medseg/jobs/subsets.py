@@ -68,8 +68,8 @@ def split_of_models(path: Path, subset: str, fold: int | None, models: Sequence[
         return folds[only]
     which = [f"{model}: {'not known' if number is None else f'fold {number}'}" for model, number in trained.items()]
     raise MedsegError(
-        f"subset={subset}: {path} holds {len(folds)} folds. Say by split.fold which is meant. A case should be scored by"
-        f" models only that were not trained on it.\n{listing(which)}".rstrip()
+        f"subset={subset}: {path} holds {len(folds)} folds. Say by split.fold which is meant. A case should be scored"
+        f" by models only that were not trained on it.\n{listing(which)}".rstrip()
     )
 
 

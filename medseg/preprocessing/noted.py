@@ -41,7 +41,7 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
 
 
 def described(case: Case, label_map: LabelMap) -> CaseFingerprint:
-    """Read a case now and describe it, with what reading it warns of; where it cannot be used, that is logged at once."""
+    """Read a case now and describe it, with what reading it warns of, which is logged where the case cannot be used."""
     with collected() as messages:
         try:
             return replace(fingerprint(case, label_map), messages=tuple(messages))
