@@ -15,6 +15,7 @@ from medseg.io.class_masks import class_values
 from medseg.io.corrections import with_corrections
 from medseg.io.groups import assign_groups
 from medseg.io.labels import GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.notices import collected
 from medseg.io.segments import unique
 from medseg.io.tables import read_annotated
 
@@ -166,7 +167,8 @@ def values_of(cases: tuple[Case, ...]) -> set[int]:
     unread = []
     for case in cases:
         try:
-            found |= found_values(case)
+            with collected():  # said where every case is checked
+                found |= found_values(case)
         except MedsegError as error:  # named again with all others where every case is checked
             unread.append(f"{case.id}: {error}")
         if len(found) > MOST_FOUND:

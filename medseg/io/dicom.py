@@ -22,6 +22,7 @@ from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
 from medseg.io.itk import LPS_RAS
 from medseg.io.nifti import check_affine
+from medseg.io.notices import warn
 from medseg.io.suv import acquired, refused, suv_factor
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def without_copies(slices: Sequence[Slice], path: Path) -> list[Slice]:
         else:
             raise MedsegError(repeated(before, one, slices, path))
     if copies:
-        log.warning("%s: %d slices are there twice, voxel by voxel; one of each is read", path, copies)
+        warn(f"{path}: {copies} slices are there twice, voxel by voxel; one of each is read")
     return kept
 
 

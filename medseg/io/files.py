@@ -15,6 +15,7 @@ from medseg.io import archives, dicom, dicom_headers, dicom_series, itk, nifti, 
 from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, GridPolicy, Scan
+from medseg.io.voxels import check_intensities, check_numbers
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +87,9 @@ def read_scan(paths: Sequence[Path], geometry: GridPolicy = "error", reference: 
     "warn" takes voxels as they lie where shape and spacing agree, with a warning.
 
     Raises:
-        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds NaN or infinite voxels, two files
-            differ in a way that ``geometry`` does not allow or show different places, or there is no such reference.
+        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
+            (see ``medseg.io.voxels``), two files differ in a way that ``geometry`` does not allow or show different
+            places, or there is no such reference.
     """
     return join_channels([_read_image(path) for path in paths], geometry, reference)
 
@@ -202,23 +204,15 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     if reader is dicom and path.is_file() and not dicom_headers.is_dicom(path):
         raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(FILES)}, or DICOM.")
     data, affine, layout = reader.read(path)  # (C, *spatial)
-    lost = _count_lost(data)
-    if lost:
-        raise MedsegError(
-            f"{path}: {lost} of {data.size} voxels are NaN or infinite."
-            " Replace them, for example by the value of the background."
-        )
+    check_numbers(data, str(path))
     return data, affine, layout
-
-
-def _count_lost(data: NDArray[Any]) -> int:
-    """Count the voxels that are no number in float32, in which images are kept."""
-    return int(np.count_nonzero(~(np.abs(data) <= np.finfo(np.float32).max))) if data.dtype.kind == "f" else 0
 
 
 def _read_image(path: Path) -> Scan:
     data, affine, layout = _read(path)
     image = np.array(data, dtype=np.float32, order="C")
+    if data.dtype.itemsize > 1:  # a byte has no room for what is no intensity
+        check_intensities(image, str(path))
     return Scan(image, affine, unit=layout.unit, layout=layout)
 
 

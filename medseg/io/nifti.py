@@ -1,7 +1,6 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
 import gzip
-import logging
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
-
-log = logging.getLogger(__name__)
+from medseg.io.notices import warn
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -148,9 +146,7 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.float64]:
     if header["sform_code"] == 0 and header["qform_code"] == 0:
-        log.warning(
-            "%s: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left", path
-        )
+        warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= MM[header.get_xyzt_units()[0]]
     check_affine(affine, path, axes=axes)

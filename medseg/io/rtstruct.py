@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 import medseg
 from medseg.errors import MedsegError
-from medseg.io.alignment import grid_of, name, warn_once
+from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.dicom import dataset_of
 from medseg.io.dicom_headers import pydicom
 from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids import Grid, as_volume
+from medseg.io.notices import warn
 from medseg.io.polygons import Polygon, fill, outlines
 from medseg.io.segments import Segment, Segmentation
 
@@ -131,7 +132,7 @@ def in_slices(
     if beyond == len(every) > 0:
         raise MedsegError(f"{path}: all its contours lie beyond the slices of {name(like)}. {ADVICE}")
     if beyond:
-        warn_once(f"{path}: {beyond} of {len(every)} contours lie beyond the slices of {name(like)} and are left out")
+        warn(f"{path}: {beyond} of {len(every)} contours lie beyond the slices of {name(like)} and are left out")
     return axis, result
 
 

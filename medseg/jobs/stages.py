@@ -22,6 +22,7 @@ from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared
 from medseg.io.atomic import replacing
 from medseg.io.mask_formats import write_classes
 from medseg.io.meshes import write_meshes
+from medseg.io.notices import tell, told
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage
 from medseg.jobs.predictions import row_of
@@ -43,6 +44,7 @@ class Work:
     uncertainty: UncertaintyMap | None = None
     measured: dict[str, Measured] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     kept: Record | None = None
 
 
@@ -89,10 +91,12 @@ class Folder:
         began = time.monotonic()
         work = Work(job, records.made_of(job.images, self.recipe | {"absent": sorted(job.absent)}))
         record = records.read(self.output, job.id)
-        if self.skip_done and records.is_done(self.output, record, work.made_of):
+        if self.skip_done and record and records.is_done(self.output, record, work.made_of):
             work.kept = record
+            tell(record.messages)
         else:
-            prepared = self.predictor.prepare(job.images, sorted(job.absent))
+            with told() as work.messages:
+                prepared = self.predictor.prepare(job.images, sorted(job.absent))
             if self.known:
                 work.measured = of_scan(prepared.scan, job.absent)
             work.prepared = prepared if self.overlays else prepared.without_image
@@ -142,7 +146,7 @@ class Folder:
             row["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
             work.files.append(write_uncertainty(work.job.uncertainty, work.uncertainty.values, mask.scan))
         files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
-        records.write(self.output, work.job.id, Record(work.made_of, files, row))
+        records.write(self.output, work.job.id, Record(work.made_of, files, row, work.messages))
         return row
 
 

@@ -33,7 +33,7 @@ class CaseFingerprint:
     ``coarseness``); it is empty for scans in mm. ``acquisition`` is how the scan was taken, None where its file does
     not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³. ``components``
     are those of all classes (see the module of this name), ``outside`` counts the voxels of each class outside the
-    body, ``placement`` says how far the headers agree.
+    body, ``placement`` says how far the headers agree. ``messages`` are what reading the case warns of.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +52,7 @@ class CaseFingerprint:
     components: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
     outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     placement: Placement = field(default_factory=Placement)
+    messages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

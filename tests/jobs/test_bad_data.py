@@ -57,6 +57,9 @@ def damage(data, kind):
     elif kind == "NaN":
         values[2, 3, 4] = np.nan
         save(image, values)
+    elif kind == "fill value":
+        values[2, 3, 4] = -3.4e38
+        save(image, values)
     elif kind == "constant":
         save(image, np.full_like(values, 7))
     elif kind == "shape":
@@ -78,6 +81,7 @@ def damage(data, kind):
         ("truncated", "damaged, truncated"),
         ("truncated inside", "damaged, truncated"),
         ("no image", "no readable NIfTI"),
+        ("fill value", r"1 of 5760 voxels has the value -3.4e\+38, all others are within"),
         ("zero bytes", "zero|empty|0 bytes"),
         ("unreadable mask", "damaged, truncated"),
         ("NaN", "NaN"),
@@ -102,6 +106,26 @@ def test_all_bad_cases_are_listed_at_once(data, train_on):
     (data / "images/c0.nii.gz").write_bytes(b"")
     with pytest.raises(MedsegError, match=r"(?s)2 error\(s\) in a data set of 6 cases.*c0.*c3"):
         train_on("dataset.labels={background: 0, lesion: 1}")
+
+
+def test_a_class_that_only_the_test_part_has_is_warned_of(data, train_on, caplog):
+    for name, value in (("c0", 2), ("c4", 3)):
+        mask = np.asarray(nib.load(data / f"masks/{name}.nii.gz").dataobj).copy()
+        mask[:2] = value
+        save(data / f"masks/{name}.nii.gz", mask)
+    parts = {"c0": "test", "c1": "val", "c2": "train", "c3": "train", "c4": "train", "c5": "train"}
+    (data / "split.csv").write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in parts.items()))
+    (data / "images/c5.nii.gz").write_bytes((data / "images/c4.nii.gz").read_bytes())
+    with pytest.raises(MedsegError, match=r"plan\.file=nowhere"):  # stopped before it trains
+        train_on(
+            "dataset.labels={background: 0, lesion: 1, rare: 2, single: 3}",
+            f"split.file='{data / 'split.csv'}'",
+            "plan.file=nowhere.json",
+        )
+    messages = "\n".join(caplog.messages)
+    assert "rare: no training case has it, so that it cannot be learned" in messages
+    assert "(cases with it: train 0 of 4, val 0 of 1, test 1 of 1)" in messages
+    assert "single: only one training case has it, c4 (cases with it: train 1 of 4, val" in messages
 
 
 def test_empty_masks_are_a_warning_until_all_are(data, train_on, caplog):

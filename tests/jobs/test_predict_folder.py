@@ -22,6 +22,7 @@ from thresholding import TARGET, blob, write_checkpoint
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import leftovers
+from medseg.io.case import Scan
 from medseg.jobs import predict
 
 HERE = str(Path(__file__).parent)
@@ -399,6 +400,39 @@ def test_records_tell_what_was_written(folder, tmp_path):
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip
+
+
+def test_what_reading_a_scan_warns_of_is_logged_by_every_run_also_where_its_mask_is_there(folder, tmp_path, caplog):
+    write_scans(tmp_path / "scans", 2)
+    nib.save(nib.Nifti1Image(blob((16, 18, 20)).astype(np.int16), None), tmp_path / "scans" / "scan001.nii.gz")
+    times = []
+    for changes in ({}, {}, {"skip_done": False}):
+        caplog.clear()
+        folder(**changes)
+        assert ["scan001" in message for message in caplog.messages if "neither sform" in message] == [True]
+        times.append(changed_times(tmp_path / "masks"))
+    assert times[0] == times[1] != times[2]
+
+
+def test_a_scan_with_a_fill_value_fails_alone_and_is_named_with_it(folder, tmp_path):
+    write_scans(tmp_path / "scans", 2)
+    voxel(-3.4e38)(tmp_path / "scans" / "filled.nii.gz")
+    result = folder()
+    assert result["status"] == "some_failed"
+    rows = {row["case"]: row for row in table(tmp_path / "masks")}
+    assert [rows[name]["status"] for name in ("filled", "scan000", "scan001")] == ["failed", "done", "done"]
+    assert "filled.nii.gz: 1 of 5760 voxels has the value -3.4e+38" in rows["filled"]["error"]
+    assert not (tmp_path / "masks" / "filled.nii.gz").exists()
+
+
+def test_a_scan_in_memory_is_checked_as_one_in_a_file(folder, tmp_path):
+    predictor = Predictor.load(tmp_path / "c.ckpt", trust=[TARGET], device="cpu")
+    image = blob((16, 18, 20)).astype(np.float32)[None]
+    assert predictor(Scan(image, np.eye(4))).indices.any()
+    for value in (np.nan, 1e20):
+        image[0, 3, 4, 5] = value
+        with pytest.raises(MedsegError, match="the scan: 1 of 5760 voxels"):
+            predictor(Scan(image, np.eye(4)))
 
 
 # ---- channels that are not there
