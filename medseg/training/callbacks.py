@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg.io.atomic import replacing
+from medseg.training.divergence import check_weights, record_of
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 
@@ -176,11 +177,17 @@ class Checkpoints(Callback):
             self.save(trainer, "best.ckpt", weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep the state of the run."""
-        self.save(trainer, "last.ckpt", weights_only=False)
+        """Keep the state of the run, unless its latest loss says that it is a bad one."""
+        if record_of(module).is_last_loss_finite:
+            self.save(trainer, "last.ckpt", weights_only=False)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        """Write a checkpoint whole; every process takes part, the first one writes."""
+        """Write a checkpoint whole; every process takes part, the first one writes.
+
+        Raises:
+            MedsegError: weights, statistics or the optimizer's state are not finite.
+        """
+        check_weights(trainer, trainer.lightning_module)
         if trainer.is_global_zero:
             with replacing(self.folder / name) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=weights_only)
