@@ -180,7 +180,7 @@ def make_callbacks(
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             EarlyStopping(
-                f"val/{selection.key}_smoothed",
+                epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
                 patience=wanted["patience"],
                 min_delta=0.0,

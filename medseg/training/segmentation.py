@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.evaluation.overlap import counts, dice
+from medseg.evaluation.score_names import ScoreNames
 from medseg.inference.scores import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
@@ -96,12 +97,13 @@ class SegmentationModule(TrainingModule):
         means = np.array(
             [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
         )
-        for name, value in zip(self.label_map.reported, means, strict=True):
-            self.log(f"val/dice_{name}", float(value), sync_dist=True)
+        names = ScoreNames(self.selection.key, list(self.label_map.reported))
+        for name, value in zip(names.classes.values(), means, strict=True):
+            self.log(name.tag, float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
         self.selection.add(self.current_epoch + 1, mean)
-        self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
-        self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
+        self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
+        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
         self.log("best/val_dice", self.selection.best_score, sync_dist=True)
 
 
