@@ -20,9 +20,8 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     if not names:
         return []
     device = tensors[names[0]].device
-    extremes = [torch.stack(torch.aminmax(tensors[name].detach())).to(device, torch.float64) for name in names]
-    are_finite = torch.stack(extremes).isfinite().all(1).tolist()
-    return [name for name, is_finite in zip(names, are_finite, strict=True) if not is_finite]
+    are_finite = [torch.stack(torch.aminmax(tensors[name].detach())).isfinite().all().to(device) for name in names]
+    return [name for name, is_finite in zip(names, torch.stack(are_finite).tolist(), strict=True) if not is_finite]
 
 
 def check_finite(file: Path, weights: Mapping[str, Tensor], key: str = "") -> None:

@@ -176,7 +176,7 @@ class Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep the state of the run, unless its latest loss says that it is a bad one."""
-        if record_of(module).is_last_loss_finite:
+        if trainer.strategy.reduce_boolean_decision(record_of(module).is_last_loss_finite):
             self.save(trainer, "last.ckpt", weights_only=False)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:

@@ -124,7 +124,8 @@ class Divergence(Callback):
         if not is_end and (batch_idx + 1) % LOOK_EVERY:
             return
         record = record_of(module)
-        in_a_row, in_epoch, losses, _ = (int(count) for count in record.counts.tolist())
+        counts = trainer.strategy.reduce(record.counts.clone(), reduce_op="max")  # so that all processes do the same
+        in_a_row, in_epoch, losses, _ = (int(count) for count in counts.tolist())
         if in_a_row >= MAX_IN_A_ROW:
             raise diverged(trainer, f"no loss and gradient of the last {in_a_row} steps was finite")
         if not is_end or not in_epoch:
@@ -161,8 +162,9 @@ def check_weights(trainer: Trainer, module: LightningModule) -> None:
     Raises:
         MedsegError: some are NaN or infinite.
     """
-    if wrong := not_finite(module.state_dict() | dict(optimizer_state(trainer))):
-        raise diverged(trainer, f"{len(wrong)} of its weights hold NaN or infinity, such as {wrong[0]}")
+    wrong = not_finite(module.state_dict() | dict(optimizer_state(trainer)))
+    if not trainer.strategy.reduce_boolean_decision(not wrong):  # every process that takes part in a checkpoint
+        raise diverged(trainer, f"weights hold NaN or infinity ({', '.join(wrong[:3]) or 'of another process'})")
 
 
 def optimizer_state(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:

@@ -113,7 +113,8 @@ def test_no_mask_is_made_of_output_that_is_not_finite(regions, averaging, value)
 
     image, geometry = Preprocessor(normalize=["zscore"])(scan())
     scorer = Scorer(patch_size=(8, 8, 8), n_outputs=2, regions=regions, averaging=averaging)
-    assert sum(scores.shape[-1] for _, scores in scorer([good], image, geometry)) == 40
-    for networks in ([odd], [good, odd]):  # an ensemble is no better than its worst
-        with pytest.raises(NotFiniteError, match="precision=fp32"):
-            list(scorer(networks, image, geometry))
+    with torch.inference_mode():
+        assert sum(scores.shape[-1] for _, scores in scorer([good], image, geometry)) == 40
+        for networks in ([odd], [good, odd]):  # an ensemble is no better than its worst
+            with pytest.raises(NotFiniteError, match="precision=fp32"):
+                list(scorer(networks, image, geometry))
