@@ -101,8 +101,10 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
     advice += [f"trainer.precision={others} (it is {precision})"] if others else []
     advice += [f"a lower trainer.gradient_clip (it is {clip:g})" if clip else "trainer.gradient_clip=1 (there is none)"]
     advice += ["another loss, or medseg inspect on the data: intensities or masks out of range"]
-    state = f"{' and '.join(kept)} in {folder / 'checkpoints'} hold the last good state" if kept else "none is written"
-    resume = f"; to go on from it: resume={folder} optimizer.lr=..." if "last.ckpt" in kept else ""
+    state = f"{' and '.join(kept)} in {folder / 'checkpoints'}, with finite weights" if kept else "none is written"
+    resume = ""
+    if "last.ckpt" in kept:
+        resume = f"; to go on from it: resume={folder} optimizer.lr=... (if it diverges again at once, begin anew)"
     return MedsegError(
         f"the training has diverged: {reason} (epoch {trainer.current_epoch + 1}, step {trainer.global_step}).\n"
         f"Checkpoints: {state}{resume}. Try:\n{listing(advice)}"
