@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from thresholding import TARGET, blob, write_checkpoint
+from thresholding import TARGET, Threshold, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
@@ -161,6 +161,23 @@ def test_a_bug_in_one_scan_stops_no_other(folder, tmp_path, monkeypatch):
     assert result["status"] == "some_failed"
     assert "unexpected IndexError: who would have thought" in result["reason"]
     assert sorted(masks(tmp_path / "masks")) == [Path("scan000.nii.gz"), Path("scan002.nii.gz")]
+
+
+def test_a_scan_whose_probabilities_are_not_finite_fails_and_the_others_go_on(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 3)
+    logits = Threshold.forward
+
+    def overflow(self, x):  # as in fp16; scan001 alone has voxels of exactly 2
+        return logits(self, x) * (float("inf") if (x == 2).any() else 1)
+
+    monkeypatch.setattr(Threshold, "forward", overflow)
+    result = folder(uncertainty=True, save_probabilities=True)
+    assert result["status"] == "some_failed"
+    status = {row["case"]: (row["status"], row["error"]) for row in table(tmp_path / "masks")}
+    assert [status[f"scan00{number}"][0] for number in range(3)] == ["done", "failed", "done"]
+    assert "precision=fp32" in status["scan001"][1]
+    assert {path.name for path in masks(tmp_path / "masks")} >= {"scan000.nii.gz", "scan002.nii.gz"}
+    assert not [path for path in masks(tmp_path / "masks") if "scan001" in str(path)]
 
 
 # ---- again
