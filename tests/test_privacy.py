@@ -17,7 +17,7 @@ pytest.importorskip("highdicom")
 
 SHAPE = (16, 18, 16)
 PERSONAL = {
-    "PatientName": "Quirin^Zappelphilipp",
+    "PatientName": "Zappelphilipp",
     "PatientID": "QID-83615",
     "PatientBirthDate": "19470203",
     "OtherPatientIDs": "other83615",
@@ -196,8 +196,13 @@ def test_no_command_writes_or_sends_what_files_say_of_patients(kind, scans, tmp_
         lines.append(["predict", *use, "output=b", "format=seg.nrrd", "meshes=true"])
         dicom = [use[0], f"input={scans / kind / 'images' / 'case3'}", use[2], "privacy=strip"]
         lines += [["predict", *dicom, f"output={form}", f"format={form}"] for form in ("dicom_seg", "rtstruct")]
+        lines.append(["predict", *dicom[:3], "output=kept", "format=dicom_seg"])
     for line in lines:
         assert cli.main(line) == 0, line
+    if kind == "volumes":
+        kept = tmp_path / "kept" / "case3.dcm"
+        assert PERSONAL["PatientName"].encode() in kept.read_bytes()
+        kept.unlink()
     assert leaks(tmp_path, "".join(capfd.readouterr())) == set()
     assert attempts == []
 

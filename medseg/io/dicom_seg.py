@@ -267,6 +267,8 @@ def write(
     segmentation.ContributingEquipmentSequence[-1].ContributionDateTime = source.date + source.time  # highdicom's
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = uids[2]
+    for keyword, value in source.patient_and_study.items():
+        setattr(segmentation, keyword, value)
     refer(segmentation, source)
     segmentation.save_as(path)
 
@@ -281,8 +283,8 @@ def stand_ins(source: Source) -> list[Dataset]:
     shared.SOPClassUID, shared.Modality = "1.2.840.10008.5.1.4.1.1.2", "CT"
     shared.StudyInstanceUID, shared.SeriesInstanceUID = source.study, source.series
     shared.Columns, shared.Rows = grid.shape[:2]
-    for keyword, value in source.patient_and_study.items():
-        setattr(shared, keyword, value)
+    for keyword in source.patient_and_study:
+        setattr(shared, keyword, "")  # filled in later: highdicom's warnings print names
     if text_of(source.first, "LossyImageCompression") == "01":
         shared.LossyImageCompression = "01"
     frames = [frame - 1 for frame in source.frames] if source.frames else [0] * grid.shape[2]
