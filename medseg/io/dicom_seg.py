@@ -19,7 +19,7 @@ from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, Code
 from medseg.io.dicom import dataset_of
-from medseg.io.dicom_headers import numbers_of, of_frame, pydicom
+from medseg.io.dicom_headers import numbers_of, of_frame, pydicom, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION
 from medseg.io.dicom_source import (
     FLIP,
@@ -290,7 +290,7 @@ def stand_ins(source: Source) -> list[Dataset]:
     frames = [frame - 1 for frame in source.frames] if source.frames else [0] * grid.shape[2]
 
     def written(keyword: str, place: int = 0, group: str = "PixelMeasuresSequence") -> tuple[float, ...]:
-        return numbers_of(source.datasets[0 if source.frames else place], frames[place], group, keyword)
+        return readable_numbers_of(source.datasets[0 if source.frames else place], frames[place], group, keyword)
 
     if placed := bool(written("ImagePositionPatient", group="PlanePositionSequence")):
         left, _, right = np.linalg.svd((grid.affine[:3, :2] / grid.spacing[:2]).T @ FLIP, full_matrices=False)
@@ -305,7 +305,7 @@ def stand_ins(source: Source) -> list[Dataset]:
         across = np.cross(grid.affine[:3, 0], grid.affine[:3, 1])
         apart = float(abs(across @ grid.affine[:3, 2]) / np.linalg.norm(across))  # of a single slice its thickness
         (shared.SpacingBetweenSlices,) = decimals([round(apart, 6)])
-        thickness = next((abs(each) for each in written("SliceThickness") if each and np.isfinite(each)), apart)
+        thickness = next((abs(each) for each in written("SliceThickness") if each), apart)
         (shared.SliceThickness,) = decimals([round(thickness, 6)])
     images = []
     for place in range(grid.shape[2]):

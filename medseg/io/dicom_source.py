@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import name
 from medseg.io.case import Scan
 from medseg.io.dicom import DicomLayout, dataset_of
-from medseg.io.dicom_headers import numbers_of, pydicom
+from medseg.io.dicom_headers import numbers_of, pydicom, readable_numbers_of
 from medseg.io.dicom_values import FORMS, clock, day, patient_and_study, text_of
 from medseg.io.grids import TOLERANCE, Grid, as_volume
 
@@ -75,10 +75,7 @@ class Source:
     @property
     def number(self) -> int:
         """The number of the series, 0 where it has none."""
-        try:
-            return int(self.first.get("SeriesNumber") or 0)
-        except (ValueError, TypeError, OverflowError):  # no number, or several
-            return 0
+        return int(next(iter(readable_numbers_of(self.first, 0, "", "SeriesNumber")), 0))
 
     @cached_property
     def patient_and_study(self) -> dict[str, str]:

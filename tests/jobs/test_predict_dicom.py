@@ -28,6 +28,18 @@ def setting(**values):
     return lambda dataset, _: [setattr(dataset, *item) for item in values.items()]
 
 
+def as_bytes(**values):
+    """Write what pydicom would not, even unchecked."""
+
+    def edit(dataset, _):
+        for keyword, value in values.items():
+            tag = pydicom.tag.Tag(pydicom.datadict.tag_for_keyword(keyword))
+            vr = pydicom.datadict.dictionary_VR(tag)
+            dataset[tag] = pydicom.dataelem.RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+    return edit
+
+
 def without(*keywords):
     return lambda dataset, _: [delattr(dataset, keyword) for keyword in keywords if keyword in dataset]
 
@@ -54,6 +66,7 @@ VARIANTS = {
     "empty thickness": setting(SliceThickness=""),
     "thickness 0, negative spacing": setting(SliceThickness="0", SpacingBetweenSlices="-2.5"),
     "wrong spacing": setting(SliceThickness="", SpacingBetweenSlices="7"),
+    "no number as thickness": as_bytes(SliceThickness=b"about 2 "),
     # patient and study
     "free forms": setting(
         PatientBirthDate="1960-01-02",
@@ -93,6 +106,7 @@ VARIANTS = {
     "odd UIDs": lambda d, k: [setattr(d, each, f"1.02.{k}") for each in ("SOPInstanceUID", "StudyInstanceUID")],
     "a class of its vendor": setting(SOPClassUID="1.3.12.2.1107.5.9.1"),
     "an image of ultrasound": setting(SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1", Modality="US"),
+    "no number of the series": as_bytes(SeriesNumber=b"three ", InstanceNumber=b"first "),
     "lossy, without ratio": setting(LossyImageCompression="01", LossyImageCompressionMethod="whatever it was"),
 }
 
@@ -198,9 +212,8 @@ def test_both_objects_are_read_back_and_refer_to_their_images(name, masks):
     for items in (seg.SourceImageSequence, seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence):
         assert [item.ReferencedSOPInstanceUID for item in items] == [each.SOPInstanceUID for each in sources]
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert float(measures.SliceThickness) == pytest.approx(
-        float(sources[0].get("SliceThickness") or 0) or STEP, abs=1e-3
-    )
+    unknown = "thickness" in name or name in ("wrong spacing", "nothing")
+    assert float(measures.SliceThickness) == pytest.approx(STEP if unknown else 2, abs=1e-3)
     assert float(measures.SpacingBetweenSlices) == pytest.approx(STEP, abs=2e-3)
 
 
