@@ -118,6 +118,11 @@ KEYS: dict[str, Key] = {
     ),
     "meshes": Key(BOOL, "also write the surface of each class, an STL file each"),
     "codes": Key(MAPPING, "code of each class for DICOM and 3D Slicer", null="private codes, made of the names"),
+    "privacy": Key(
+        TEXT,
+        "what DICOM masks say of patient and study: what the standard demands, or only the UIDs of the images",
+        ("keep", "strip"),
+    ),
     "overlays": Key(
         BOOL_OR_TEXT, "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
     ),
