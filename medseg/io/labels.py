@@ -62,7 +62,10 @@ class LabelMap:
         if len(values) > MOST_FOUND:
             raise MedsegError(f"the masks hold over {MOST_FOUND} values: {few(values)}. {GIVE}. {BETWEEN}")
         if len(values) < 2:
-            raise MedsegError(f"the masks hold {few(values) or 'nothing'} only, so no foreground. {GIVE}.")
+            only = few(values) or "nothing"
+            raise MedsegError(
+                f"the masks hold {only} only, so no foreground (what is transparent is background). {GIVE}."
+            )
         background, *classes = map(file_value, values)
         if len(classes) == 1:
             return cls({"background": background, "foreground": classes[0]}, is_inferred=True)

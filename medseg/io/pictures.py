@@ -144,11 +144,11 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _transparent(image: Image.Image) -> NDArray[np.bool_] | None:
     """Return where (rows, columns) a picture is less than half as opaque as its most opaque pixel; None: nowhere."""
-    if isinstance(key := image.info.get("transparency"), int) and image.mode in ("1", "L", "I;16", "I"):
+    if isinstance(key := image.info.get("transparency"), int) and image.mode in ("I;16", "I"):
         found = np.asarray(image) == key  # a grey value that stands for what is transparent
     elif image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        found = 2 * alpha.astype(np.int32) < alpha.max()
+        found = 2 * alpha.astype(np.int32) < max(alpha.max(), 1)
     else:
         return None
     return found if found.any() else None

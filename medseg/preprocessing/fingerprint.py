@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from medseg.io.annotation import read_labels
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, suffix
-from medseg.io.labels import IGNORE, UNLABELLED, LabelMap
+from medseg.io.labels import IGNORE, UNLABELLED, LabelMap, numbers
+from medseg.io.mask_values import rgb
 from medseg.io.pictures import SUFFIXES, read
 from medseg.io.placement import Placement, placement
 from medseg.preprocessing.coarseness import fidelity
@@ -38,7 +39,8 @@ class CaseFingerprint:
     are those of all classes (see the module of this name), ``outside`` counts the voxels of each class outside the
     body, ``placement`` says how far the headers agree. ``inside`` and ``between`` count the voxels of each class as
     ``rims`` says. Of pictures ``orientations`` are those that image and mask were turned by (1: as stored), ``lossy``
-    tells of a mask whose format changes values, ``transparent`` counts its pixels that are background for that reason,
+    tells of a mask whose format changes values, ``transparent`` counts its pixels that are read as background in spite
+    of their colour,
     ``mixed`` those of masks of one class that have neither 0 nor the highest value.
     ``messages`` are what reading the case warns of.
     """
@@ -131,21 +133,27 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         placement=placement(case, scan),
         inside=inside,
         between=between,
-        **of_pictures(case, scan),
+        **of_pictures(case, scan, label_map),
     )
 
 
-def of_pictures(case: Case, scan: Scan) -> dict[str, Any]:
+def of_pictures(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     """Return what the files of pictures tell of a case: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
     masks = [(file, *read(file.path)) for file in case.labels if suffix(file.path) in SUFFIXES]
     layouts = [layout for *_, layout in masks]
     tags = (getattr(scan.layout, "orientation", 1), max((layout.orientation for layout in layouts), default=1))
     is_exact = case.other_values == "error"  # or else the user has said what becomes of other values
+    background = np.reshape(rgb(np.array(numbers(label_map.labels[label_map.names[0]])[0])), (-1, 1))
+    colours = [
+        (pixels[:, layout.transparent] != background[: len(pixels)]).any(axis=0)
+        for _, pixels, _, layout in masks
+        if layout.transparent is not None
+    ]
     levels = [pixels.max(axis=0) for file, pixels, *_ in masks if file.value is not None and is_exact]
     return {
         "orientations": tags if case.orientation == "apply" else (1, 1),
         "lossy": is_exact and any(layout.lossy for layout in layouts),
-        "transparent": sum(int(layout.transparent.sum()) for layout in layouts if layout.transparent is not None),
+        "transparent": sum(int(np.count_nonzero(hidden)) for hidden in colours),
         "mixed": sum(int(((level > 0) & (level < level.max())).sum()) for level in levels),
     }
 

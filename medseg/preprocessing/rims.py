@@ -26,6 +26,7 @@ def inside_and_between(truth: NDArray[np.uint8], label_map: LabelMap) -> tuple[C
     inside, between = np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64)
     if n_classes < 3:
         return inside, between
+    truth = truth.T if truth.flags.f_contiguous else truth  # counts do not depend on the order of the axes
     levels = np.zeros(IGNORE + 1, np.uint8)  # what is unknown counts as the lowest
     levels[:n_classes] = np.argsort(np.argsort(rgb(np.array(label_map.values)) @ (1 << np.array([32, 16, 0]))))
     box = tuple(
