@@ -23,7 +23,7 @@ def nearest_values(pixels: NDArray[Any], values: Sequence[int]) -> NDArray[np.in
     known = np.array(sorted(values), dtype=np.int64)
     if len(pixels) == 1 and known[-1] < COLOUR:
         return known[_nearest(pixels[0].astype(np.float64), known)].astype(np.int32)
-    colours = colour_codes(pixels) if len(pixels) == 3 else np.rint(pixels[0]).astype(np.int32)
+    colours = colour_codes(pixels) if len(pixels) == 3 else np.rint(pixels[0].astype(np.float64)).astype(np.int32)
     codes, places = np.unique(colours, return_inverse=True)
     apart = np.linalg.norm(rgb(codes)[:, None].astype(np.float64) - rgb(known)[None], axis=-1)  # (codes, known)
     return known[apart.argmin(axis=1)].astype(np.int32)[places].reshape(colours.shape)
@@ -33,8 +33,9 @@ def whole_or_unknown(pixels: NDArray[Any]) -> NDArray[np.int32]:
     """Return the values (*spatial) of pixels (C, *spatial), UNKNOWN where one is not whole."""
     if len(pixels) == 3:
         return colour_codes(pixels)
-    whole = np.rint(pixels[0])
-    is_whole = (np.abs(pixels[0] - whole) <= ROUNDING) & (np.abs(whole) < -UNKNOWN)
+    exact = pixels[0].astype(np.float64)
+    whole = np.rint(exact)
+    is_whole = (np.abs(exact - whole) <= ROUNDING) & (np.abs(whole) < -UNKNOWN)
     return np.where(is_whole, whole, UNKNOWN).astype(np.int32)
 
 
