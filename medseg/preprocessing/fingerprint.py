@@ -40,9 +40,8 @@ class CaseFingerprint:
     body, ``placement`` says how far the headers agree. ``inside`` and ``between`` count the voxels of each class as
     ``rims`` says. Of pictures ``orientations`` are those that image and mask were turned by (1: as stored), ``lossy``
     tells of a mask whose format changes values, ``transparent`` counts its pixels that are read as background in spite
-    of their colour,
-    ``mixed`` those of masks of one class that have neither 0 nor the highest value.
-    ``messages`` are what reading the case warns of.
+    of their colour, ``mixed`` those of masks of one class that have neither 0 nor the highest value. ``messages`` are
+    what reading the case warns of.
     """
 
     shape: tuple[int, ...]
