@@ -157,6 +157,12 @@ KEYS: dict[str, Key] = {
     "dataset.region_order": Key(TEXTS, "the class that each region is painted with", null="what no later one has"),
     "dataset.annotated_file": Key(PATH, "a CSV table with the columns id and annotated (classes)", null="all are"),
     "dataset.corrections": Key(PATHS, "a folder of corrected masks called like their cases, or a list", null="none"),
+    "dataset.other_values": Key(
+        TEXT,
+        "voxels of values that dataset.labels does not name: refused, of the nearest value's class, or unknown",
+        ("error", "nearest", "ignore"),
+    ),
+    "dataset.orientation": Key(TEXT, "turn pictures as their EXIF or TIFF tag wants them shown", ("apply", "ignore")),
     "dataset.geometry": Key(TEXT, "what becomes of channels and masks on other grids", ("error", "warn", "resample")),
     "dataset.reference": Key(INT, "the channel on whose grid the others are read", "[0, inf)"),
     "dataset.group": Key(REGEX, "its first group in a case's id is the patient", null="every case its own"),

@@ -54,6 +54,7 @@ def describe(
         training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
+    dataset["orientation"] = config["dataset"].get("orientation", "apply")  # runs of older versions have none
     kept = (
         "model",
         "pretext",
