@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from medseg.evaluation.tables import TextTable
+from medseg.printable import on_a_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,9 +30,15 @@ NAME = 8
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
     """Print tables; those with more columns than there is room for in parts, one below the other."""
-    for table in tables:
+    for table in map(readable, tables):
         for part in in_parts(table, console.width):
             console.print(for_terminal(part, console.width))
+
+
+def readable(table: TextTable) -> TextTable:
+    """Return a table whose names are printable, each on a line, which the widths of columns depend on."""
+    rows = [[on_a_line(cell) for cell in row] for row in table.rows]
+    return replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
 
 
 def for_terminal(table: TextTable, width: int) -> Table:
@@ -102,7 +109,7 @@ def frame(n_columns: int) -> int:
 
 def as_markdown(table: TextTable) -> str:
     """Return a table of Markdown under a heading."""
-    lines = [_line(table.headers), _line(["---", *["---:"] * (len(table.headers) - 1)])]
+    lines = [_line([_plain(header) for header in table.headers]), _line(["---", *["---:"] * (len(table.headers) - 1)])]
     lines += [_line([_plain(cell) for cell in row]) for row in table.rows]
     notes = [f"\n{_plain(note)}" for note in table.notes]
     return "\n".join([f"### {_plain(table.title)}\n", *lines, *notes, ""])
@@ -115,7 +122,7 @@ def as_latex(table: TextTable) -> str:
         rows.insert(-1, r"\midrule")
     head = " & ".join(map(_in_latex, table.headers)) + r" \\"
     columns = "l" + "r" * (len(table.headers) - 1)
-    notes = [f"% {note}" for note in (table.title, *table.notes)]
+    notes = [f"% {on_a_line(note)}" for note in (table.title, *table.notes)]
     lines = [*notes, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
     return "\n".join([*lines, r"\end{tabular}", ""])
 
@@ -126,8 +133,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text without a meaning in Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in on_a_line(text))
 
 
 def _in_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in on_a_line(text))

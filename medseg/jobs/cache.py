@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from medseg.config import resolve
 from medseg.errors import listing
+from medseg.io.file_names import file_name
+from medseg.jobs.terminal import Terminal
 from medseg.preprocessing.cache_folder import LEFT_OVER, CacheFile, cache_files
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     settings = resolve(config)
     folder = Path(settings["cache_dir"])
     files = [file for file in cache_files(folder) if is_chosen(file, settings)]
-    Console().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
-    Console().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
+    Terminal().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
+    Terminal().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
     problems = clean(files, folder) if settings["clean"] else []
     reason = f"{len(problems)} file(s) could not be removed:\n{listing(problems)}" if problems else ""
     if problems:
@@ -43,7 +44,7 @@ def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
     if settings["clean"] and file.is_temporary and not file.is_outdated:
         return False
     return (
-        (name is None or file.dataset == name)
+        (name is None or file.dataset in (name, file_name(name)))
         and (days is None or file.days >= days)
         and (file.is_outdated or not settings["outdated"])
     )

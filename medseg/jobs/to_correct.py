@@ -1,9 +1,7 @@
 """The least certain cases, laid out for someone to correct: masks for 3D Slicer, and which scans they are of."""
 
-import csv
 import logging
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from medseg.io.annotation import read_labels
 from medseg.io.atomic import write_text
 from medseg.io.case import Case, LabelFile
 from medseg.io.corrections import TABLE, WRITTEN, read_rows, sha256
+from medseg.io.csv_files import as_csv
 from medseg.io.files import read_case
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
@@ -50,12 +49,8 @@ def write_worst(
             job = by_id[row["case"]]
             mask = write_to_correct(folder, job, output, label_map, reading)
             kept[job.id] = row_of(job, mask, folder, row["uncertainty"])
-    text = StringIO(newline="")
     columns = dict.fromkeys(name for row in kept.values() for name in row)
-    writer = csv.DictWriter(text, list(columns))
-    writer.writeheader()
-    writer.writerows(kept.values())
-    write_text(folder / TABLE, text.getvalue())
+    write_text(folder / TABLE, as_csv(list(columns), kept.values()))
     log.info("the %d least certain cases are in %s, to be corrected", len(worst), folder)
 
 

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from medseg.inference.predictor import Predictor
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
+from medseg.jobs.terminal import Terminal
 from medseg.jobs.trials import Kept, Trials
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def tune(
         selection = select(partial(trials.scores, kept), space, trials.start)
     report = report_of(selection, space.names)
     write_json(run_dir / "tuning.json", report)
-    Console().print(table(report))
+    Terminal().print(table(report))
     if report["changed"]:
         rewrite(checkpoint, partial(tuned, options=trials.options(selection.choice), record=report))
         log.info("mean Dice %.4f → %.4f: saved in %s", *report["mean_dice"].values(), checkpoint)
