@@ -23,7 +23,7 @@ def make_folder(given: str | None, dataset: str) -> Path:
     try:
         if not given:
             name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            return make_unique(Path("outputs") / "sweeps" / file_name(dataset) / name)
+            return make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
         Path(given).mkdir(parents=True)
         return Path(given)
     except FileExistsError as error:

@@ -48,8 +48,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def end_of_name(path: Path) -> str:
-    """Return as much of the end of a file's name as fits into the name of its temporary file."""
-    name = path.name
+    """Return as much of the end of a file's name as its temporary file can have, in UTF-8, which ITK asks for."""
+    name = re.sub("[\ud800-\udfff]", "_", path.name)
     while len(os.fsencode(name)) > LONGEST:
         name = name[1:]
     return name

@@ -23,6 +23,7 @@ from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
 from medseg.jobs.stages import Folder
 from medseg.jobs.to_correct import write_worst
+from medseg.printable import on_a_line
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
                 row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
                 records.write(folder.output, passage.item.id, Record("", {}, row))
             rows.append(row)
-            log.info("%d/%d %s %s", number, len(jobs), row["case"], row["status"])
+            log.info("%d/%d %s %s", number, len(jobs), on_a_line(row["case"]), row["status"])
             if time.monotonic() - written > REWRITTEN:
                 rewrite_table()
                 written = time.monotonic()

@@ -38,7 +38,7 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
                 )
             return path
         name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        return make_unique(Path("outputs") / config["command"] / file_name(dataset) / name)
+        return make_unique(Path("outputs") / config["command"] / file_name(str(dataset)) / name)
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
 

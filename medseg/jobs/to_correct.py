@@ -1,6 +1,7 @@
 """The least certain cases, laid out for someone to correct: masks for 3D Slicer, and which scans they are of."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.corrections import TABLE, WRITTEN, read_rows, sha256
 from medseg.io.csv_files import as_csv
 from medseg.io.files import read_case
+from medseg.io.itk import SEGMENTATION
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
 from medseg.jobs.scans import Job
@@ -19,6 +21,8 @@ from medseg.jobs.scans import Job
 log = logging.getLogger(__name__)
 
 FOLDER = "to_correct"
+LONGEST = 255
+"""Bytes of a file's name."""
 
 
 def write_worst(
@@ -58,9 +62,8 @@ def write_to_correct(folder: Path, job: Job, output: Path, label_map: LabelMap, 
     """Write the predicted mask of a case in the form that people correct it in; return the file."""
     case = Case(job.id, job.id, job.images, (LabelFile(job.mask),), **reading)
     scan = read_case(case)
-    if scan.unit == "mm":
-        path, form = folder / f"{job.id}.seg.nrrd", "seg.nrrd"
-    else:
+    path, form = folder / f"{job.id}{SEGMENTATION}", "seg.nrrd"
+    if scan.unit != "mm" or len(os.fsencode(path.name)) > LONGEST:
         path, form = folder / job.mask.relative_to(output), "image"
     write_classes(path, read_labels(case, label_map, scan), label_map, scan, form)
     return path

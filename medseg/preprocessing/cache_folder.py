@@ -48,7 +48,7 @@ class CacheFile:
 
 def dataset_folder(cache_dir: Path, dataset: str) -> Path:
     """Return where the files of a data set lie in this format."""
-    return cache_dir / f"v{FORMAT}" / file_name(dataset)
+    return cache_dir / f"v{FORMAT}" / file_name(str(dataset))
 
 
 def cache_files(cache_dir: Path) -> Iterator[CacheFile]:

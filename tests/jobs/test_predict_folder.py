@@ -413,7 +413,8 @@ def test_probabilities_of_pictures(composed, tmp_path):
 def test_records_tell_what_was_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 1)
     folder(save_probabilities=True)
-    record = json.loads((tmp_path / "masks" / ".medseg" / "scan000.json").read_text())
+    (path,) = (tmp_path / "masks" / ".medseg").glob("*.json")
+    record = json.loads(path.read_text())
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip
