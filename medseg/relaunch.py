@@ -25,7 +25,7 @@ def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess
 
     Nothing is taken from ``sys.argv``, which is a program's own where medseg is used from Python.
     """
-    places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     command = [sys.executable, "-P", "-c", "import sys; from medseg.cli import run_config; sys.exit(run_config())"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": places}
