@@ -58,7 +58,7 @@ def table(results: list[dict[str, Any]]) -> "Table":
     columns = Table("job")
     columns.add_column("overrides", overflow="fold")
     for header in ("score", "status", "seconds", "reason"):
-        columns.add_column(header)
+        columns.add_column(header, overflow="fold")
     for result in results:
         own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
         reason = escape(" ".join((result.get("reason") or "").split()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ LATEX = {
     "±": r"$\pm$",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+
+PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
+"""What names consist of: words with the signs behind them."""
 
 NAME = 8
 """Width of the first column, in which names stand, from which on these are broken."""
@@ -60,8 +64,23 @@ def for_terminal(table: TextTable, width: int) -> Table:
         is_mean = row is table.rows[-1] and row[0] == "mean"
         if is_mean:
             shown.add_section()
-        shown.add_row(*map(escape, row), style="bold" if is_mean else None)
+        cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
+        shown.add_row(*map(escape, cells), style="bold" if is_mean else None)
     return shown
+
+
+def broken(name: str, width: int) -> str:
+    """Return a name in lines of at most so many columns, broken behind blanks and signs rather than within words.
+
+    >>> broken("hippocampus_anterior", 14), broken("lung", 14)
+    ('hippocampus_\\nanterior', 'lung')
+    """
+    lines = [""]
+    for part in PARTS.findall(name):
+        if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
@@ -90,11 +109,17 @@ def widths(table: TextTable, width: int) -> list[int]:
 
 
 def least_widths(table: TextTable) -> list[int]:
-    """Return the narrowest that each column can be without a break in a word, or in a cell under a header of one."""
+    """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
     return [
-        max(cell_len(word) for cell in column for word in (cell.split() if " " in column[0] else [cell]) or [""])
+        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""])
         for column in columns(table)
     ]
+
+
+def words_of(cell: str, header: str) -> list[str]:
+    """Return what no line may break in: the words of a cell, or the whole of it."""
+    is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
+    return cell.split() if is_broken else [cell]
 
 
 def columns(table: TextTable) -> list[tuple[str, ...]]:

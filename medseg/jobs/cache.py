@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from medseg.config import resolve
@@ -57,7 +59,9 @@ def nothing_asked(settings: dict[str, Any]) -> bool:
 
 def table(files: Sequence[CacheFile]) -> Table:
     """Return a row for each data set and format: cases, size, days since a file was used, and what is out of date."""
-    shown = Table("data set", "format", "cases", "MB", "used, days ago", "")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("data set", "format", "cases", "MB", "used, days ago", ""):
+        shown.add_column(header, overflow="fold")
     rows: dict[tuple[str, int, bool], list[CacheFile]] = defaultdict(list)
     for file in files:
         rows[file.dataset, file.format, file.is_temporary].append(file)
@@ -67,7 +71,8 @@ def table(files: Sequence[CacheFile]) -> Table:
         state = state or ("out of date" if found[0].is_outdated else "")
         cases = sum(file.is_case for file in found)
         megabytes, days = sum(file.bytes for file in found) / 1e6, min(file.days for file in found)
-        shown.add_row(dataset or "?", str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}", state)
+        numbers = (str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}")
+        shown.add_row(escape(dataset) or "?", *numbers, state)
     return shown
 
 

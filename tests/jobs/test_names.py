@@ -1,4 +1,4 @@
-"""Names of cases, classes and data sets, whatever they are: nothing is written elsewhere or lost, no terminal steered."""
+"""Names of cases, classes and data sets, whatever they are: nothing is written elsewhere, no terminal is steered."""
 
 import json
 import os
