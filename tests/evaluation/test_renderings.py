@@ -73,7 +73,10 @@ def test_columns_without_room_go_below() -> None:
 
 def test_numbers_and_words_of_names_stay_whole_at_80_columns():
     """A value with its deviation is never parted, and a long name is broken behind a sign of it."""
-    value, names = "0.812 ± 0.101", ["hippocampus_anterior", "enhancing tumour core", "necrotic", "hippocampus posterior"]
+    value, names = (
+        "0.812 ± 0.101",
+        ["hippocampus_anterior", "enhancing tumour core", "necrotic", "hippocampus posterior"],
+    )
     rows = [["university_hospital-of/a/long/name", "12", *[value] * 4, "0.812"], ["mean", "12", *[value] * 4, "0.812"]]
     console = Console(width=80, record=True, file=io.StringIO())
     print_tables([TextTable("Dice by site", ["site", "cases", *names, "mean"], rows)], console)
