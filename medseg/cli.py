@@ -376,6 +376,7 @@ def configure_logging() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)  # which may tell of names, too
     logging.getLogger("medseg").setLevel(logging.INFO)
 
 
