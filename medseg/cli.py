@@ -25,7 +25,7 @@ from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
-from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, unquoted_sweeps
+from medseg.overrides import Check, Sources, absent_paths, check, lies_below, quote, quoted, unquoted_sweeps
 from medseg.printable import PrintableFormatter, printable
 from medseg.relaunch import QUIET, single_job
 
@@ -49,7 +49,7 @@ WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-
 
 RESUMABLE = ("train", "pretrain")
 
-FIXED = ("seed", "dataset.", "split.", "preprocessing.", "plan.", "model.")
+FIXED = {"seed", "dataset", "split", "preprocessing", "plan", "model"}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 
@@ -205,14 +205,15 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
     folder = Path(resolve({"resume": value})["resume"])
     if not (folder / "config.yaml").is_file():
         raise MedsegError(f"resume={folder}: no config.yaml in it. Give the directory of a run.")
-    names = {setting.partition("=")[0] for setting in settings}
+    names = {setting.partition("=")[0].lstrip("+~") for setting in settings}
     if options.multirun or "run_dir" in names:
         raise MedsegError("resume goes on with one run in its own directory: leave out -m and run_dir.")
-    if chosen := sorted(names & {path.name for path in CONF.iterdir() if path.is_dir()}):
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    if chosen := sorted(name for name in names if name in groups or name.endswith("._target_")):
         raise MedsegError(
             f"resume goes on with the run's own {', '.join(chosen)}: leave the choice out, or start anew."
         )
-    if fixed := sorted(name for name in names if name.startswith(FIXED) and name not in MOVABLE):
+    if fixed := sorted(name for name in names if lies_below(name, FIXED) and name not in MOVABLE):
         raise MedsegError(
             f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
             "are settled. Leave it out, or start anew."

@@ -1,22 +1,32 @@
 """What trainings of every kind do once they are set up: weights to begin with, the cache, and Lightning's loop."""
 
 import logging
+import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from medseg.build import build
+from medseg.errors import MedsegError, first_line
 from medseg.io.dataset import by_id
 from medseg.jobs.beginning import Run, cache_of, file_to_begin_with, is_first_process
+from medseg.jobs.rundir import write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.models.pretrained import load_published, names_in
 from medseg.models.published import published
+from medseg.models.torch_files import load_safely
 from medseg.models.weights import warn_of_another
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.relaunch import rerunnable
+from medseg.training.assembly import epochs_of, make_progress
+from medseg.training.callbacks import Budget, Checkpoints, FirstStep
 from medseg.training.data import SegmentationData
 from medseg.training.finetuning import FineTuning
 from medseg.training.hparams import begin_session
@@ -68,20 +78,58 @@ def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
+def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger], int] | None:
+    """Return what ``carry_out`` does for a resumed run that its settings leave nothing to train; None for any other.
+
+    Raises:
+        MedsegError: its last checkpoint cannot be read.
+    """
+    wanted = run.settings["trainer"]
+    if not run.settings["resume"]:
+        return None
+    state, progress = load_safely(run.last, mmap=True), make_progress(wanted)
+    Budget(progress, interval=None, share=0.0).load_state_dict(state["callbacks"]["Budget"])
+    Checkpoints(run.last.parent, selection).load_state_dict(state["callbacks"]["Checkpoints"])
+    progress.step, epoch = state["global_step"], state["epoch"] + 1
+    stopper = next((kept for name, kept in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
+    is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
+    if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
+        return None
+    progress.current = float(progress.is_over)
+    reason = stop_reason(epoch, wanted, progress)
+    log.info(
+        "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
+        *(epoch, progress.seconds, reason),
+    )
+    loggers = [build(run.settings["logger"])] if run.settings["logger"] else []
+    return outcome(reason, selection), loggers, progress.step
+
+
 def carry_out(
-    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData
+    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
 ) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train.
+    """Train, and call ``begin`` once when the first step is done.
 
     Returns:
         Why training ended and the best validation's score, of which more is better; who has logged it; steps.
+
+    Raises:
+        MedsegError: the state of a resumed run does not fit its settings.
     """
     settings, progress, selection = run.settings, module.progress, module.selection
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
-        begin_session(trainer.loggers, settings)
         log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
-    with warnings.catch_warnings(), rerunnable(run.directory):
+
+    def begin_with_loggers() -> None:
+        begin()
+        if is_first_process():
+            begin_session(trainer.loggers, settings)
+
+    first_step = FirstStep(begin_with_loggers)
+    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
+        write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
         warnings.filterwarnings(
             "ignore", ".*does not have many workers"
         )  # cutting patches out of the cache takes no time
@@ -92,15 +140,24 @@ def carry_out(
             trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
-    chosen = selection.report()
-    if chosen and is_first_process():
+        except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
+            if first_step.step is not None or not settings["resume"]:
+                raise
+            raise MedsegError(
+                f"resume={run.directory}: {run.last.name} does not fit these settings, with which the run cannot go on."
+                f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
+            ) from error
+    reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
+    if (chosen := selection.report()) and is_first_process():
         announce_choice(chosen, selection)
-    found = {
-        "reason": stop_reason(trainer, progress),
-        "score": selection.sign * chosen["best"][selection.key] if chosen else None,
-        "selection": chosen,
-    }
-    return found, trainer.loggers, trainer.global_step
+    return outcome(reason, selection), trainer.loggers, trainer.global_step
+
+
+def outcome(reason: str, selection: Selection) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+    chosen = selection.report()
+    score = selection.sign * chosen["best"][selection.key] if chosen else None
+    return {"reason": reason, "score": score, "selection": chosen}
 
 
 def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
@@ -114,8 +171,8 @@ def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
     )
 
 
-def stop_reason(trainer: Trainer, progress: Progress) -> str:
-    """Say why training ended."""
-    if progress.step >= progress.max_steps:
+def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
+    """Say why training ended after so many epochs."""
+    if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
         return "max_epochs reached"
     return "max_time reached" if progress.current >= 1 else "no further gain"

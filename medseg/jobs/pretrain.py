@@ -5,6 +5,7 @@ the checkpoint is for ``finetune.checkpoint`` of ``train``.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,9 @@ from medseg.errors import listing
 from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
 from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
-from medseg.jobs.fitting import carry_out, preprocessed, start_from
-from medseg.jobs.rundir import logged_to, recorded, write_config
+from medseg.jobs.fitting import carry_out, end_of, preprocessed, start_from
+from medseg.jobs.rundir import run_directory
+from medseg.jobs.session import session
 from medseg.jobs.terminal import watched
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.hparams import end_session
@@ -35,18 +37,28 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
     settings = resolve(config)
+    if settings["resume"] or not is_first_process():
+        return pretrain(config)
+    with run_directory(config, settings["dataset"]["name"]) as named:
+        return pretrain(named)
+
+
+def pretrain(config: dict[str, Any]) -> dict[str, Any]:
+    """Pre-train into a run directory that has been made."""
+    settings = resolve(config)
     dataset = open_scans(settings["dataset"])
     if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED))[0]}
+        return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED), lambda: None)[0]}
     if dataset.problems:
         log.warning("not all of the data set is as it should be:\n%s", listing(dataset.problems))
     start = reopen if settings["resume"] else begin
     this = start(config, settings, replace(dataset, problems=()), UNLABELLED)
-    with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
+    with session(this) as kept:
         announce(this)
-        if settings["resume"]:
-            write_config(this.directory / "config.yaml", config)
-        fitted, loggers, step = fit(this)
+        if ended := end_of(this, Selection(name="loss", lowest=True)):
+            kept.open()
+        fitted, loggers, step = ended or fit(this, kept.begin)
+        result = kept.result
         result |= {"status": "done", **fitted}
         end_session(loggers, {}, step)
         log.info("run directory: %s", this.directory)
@@ -54,8 +66,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train until the budget is used up.
+def fit(run: Run, begin: Callable[[], None]) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train until the budget is used up, and call ``begin`` when the first step is done.
 
     Returns:
         Why training ended and minus the best validation loss, who has logged it, and the number of steps.
@@ -71,4 +83,4 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run), kind=ReconstructionData)
-    return carry_out(run, trainer, module, data)
+    return carry_out(run, trainer, module, data, begin)
