@@ -25,7 +25,17 @@ from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
-from medseg.overrides import Check, Sources, absent_paths, check, lies_below, quote, quoted, unquoted_sweeps
+from medseg.overrides import (
+    Check,
+    Sources,
+    absent_paths,
+    check,
+    explicit_keys,
+    lies_below,
+    quote,
+    quoted,
+    unquoted_sweeps,
+)
 from medseg.printable import PrintableFormatter, printable
 from medseg.relaunch import QUIET, single_job
 
@@ -49,7 +59,7 @@ WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-
 
 RESUMABLE = ("train", "pretrain")
 
-FIXED = {"seed", "dataset", "split", "preprocessing", "plan", "model"}
+FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 
@@ -236,9 +246,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(absent_paths(checked))
     configure_logging()
     if options.multirun:
-        return sweep(argv, [*flags, *settings], checked, config_dir)
+        return sweep(argv, [*flags, *settings], checked, sources)
     statuses: list[int] = []
-    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, config_dir), argv)[0]))
+    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
 
 
@@ -269,16 +279,21 @@ def command_line(arguments: list[str]) -> Iterator[None]:
         sys.argv[:] = saved
 
 
-def plain(composed: "DictConfig", config_dir: Path | None) -> dict[str, Any]:
+def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
     """Return a composed config as plain containers, unresolved: the job resolves it with its plan.
 
-    What the user's own ``--config-dir`` names may be built from a checkpoint.
+    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
+    from what is default.
     """
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     config: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
-    if config_dir and "trust" in config:
-        config["trust"] = [*config["trust"], *sorted(named_targets(config_dir))]
+    if sources.config_dir and "trust" in config:
+        config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
+    if isinstance(config.get("explicit_keys"), list):
+        keys = explicit_keys(sources, config["command"], list(HydraConfig.get().overrides.task))
+        config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
     return config
 
 
@@ -300,7 +315,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
 
-def sweep(argv: list[str], arguments: list[str], checked: Check, config_dir: Path | None) -> int:
+def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep one after the other into one folder, and print them ranked.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
@@ -315,7 +330,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, config_dir: Pat
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
-        config, run_dir = plain(composed, config_dir), folder / str(hydra.job.num)
+        config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
         if "run_dir" in config:
             config["run_dir"] = escape(str(run_dir))
         wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]

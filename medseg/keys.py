@@ -58,6 +58,9 @@ KEYS: dict[str, Key] = {
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
+    "explicit_keys": Key(
+        TEXTS, "keys whose values win over those of finetune.checkpoint; those on the command line are added"
+    ),
     "finetune.checkpoint": Key(
         PATH, "weights to begin with: a run or .ckpt, nnU-Net's folder or .pth, or a state dict", null="begin anew"
     ),

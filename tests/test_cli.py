@@ -429,3 +429,57 @@ def test_as_a_module(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("medseg: seed='x': must be")
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ([], []),
+        (["model.norm=instance", "preprocessing.crop=true"], ["model.norm", "preprocessing.crop"]),
+        (["model.depth=null"], ["model.depth"]),
+        (["model=resenc_m"], ["model._target_", "model.norm", "model.residual", "plan.budget"]),
+        (["model=unet"], ["model._target_", "model.norm"]),
+        (["experiment=nnunet"], ["model._target_", "model.base_channels", "model.norm", "plan.mirror"]),
+    ],
+)
+def test_what_the_command_line_chooses_is_told_apart_from_defaults(jobs, settings, keys):
+    assert cli.main(["train", *settings]) == 0
+    [config] = jobs.configs
+    chosen = config["explicit_keys"]
+    assert chosen == [] if not settings else set(keys) <= set(chosen)
+    assert "model.depth" not in chosen or "model.depth=null" in settings
+
+
+def test_each_job_of_a_sweep_knows_its_own_choices(jobs):
+    assert cli.main(["train", "-m", "model=unet,resenc_m", "model.depth=3"]) == 0
+    first, second = (set(config["explicit_keys"]) for config in jobs.configs)
+    assert {"model._target_", "model.depth"} <= first & second
+    assert "plan.budget" in second - first
+
+
+def test_a_resumed_run_still_knows_what_was_chosen_when_it_began(jobs, tmp_path):
+    assert cli.main(["train", "model.norm=instance", "experiment=nnunet"]) == 0
+    [config] = jobs.configs
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert cli.main(["train", "resume=run", "trainer.max_epochs=1000"]) == 0
+    chosen = config["explicit_keys"]
+    assert jobs.configs[1]["explicit_keys"][: len(chosen)] == chosen
+    assert set(jobs.configs[1]["explicit_keys"]) - {*chosen} == {"resume", "trainer.max_epochs", "run_dir"}
+    assert cli.main(["train", "resume=run", "explicit_keys=[]"]) == 1
+
+
+@pytest.mark.parametrize("setting", ["++model.depth=3", "split={val: 0.3}", "~plan.context", "++loss._target_=a.B"])
+def test_what_a_run_has_settled_cannot_be_changed_by_another_spelling(jobs, tmp_path, setting, capsys):
+    assert cli.main(["train"]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(jobs.configs[0]))
+    assert cli.main(["train", "resume=run", setting]) == 1
+    assert "resume" in capsys.readouterr().err
+    assert len(jobs.configs) == 1
+
+
+def test_help_lists_only_groups_that_a_user_chooses_from():
+    for command in cli.JOBS:
+        text = cli.help_text(command)
+        assert "@" not in text.partition("Settings with their defaults")[0], command

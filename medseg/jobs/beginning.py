@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from medseg.build import build
-from medseg.config import planned, resolve
+from medseg.config import is_explicit, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
 from medseg.inference.unlike import training_ranges
@@ -197,11 +197,16 @@ def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerpr
     given = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
     if given["normalize"] and len(given["normalize"]) == 1:  # one for all channels
         given["normalize"] = given["normalize"] * learned.channels
+    chosen = {key for key in settings["preprocessing"] if is_explicit(settings, f"preprocessing.{key}")}
+    given |= {key: settings["preprocessing"][key] for key in chosen - {*given, "window"}}
     wrong += [
         f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {value}"
         for key, value in given.items()
         if value not in (None, plan["preprocessing"].get(key))
     ]
+    window, windows = settings["preprocessing"]["window"], plan["preprocessing"].get("window") or []
+    if window and any(each[:2] != window for each in windows):
+        wrong.append(f"preprocessing.window is {[each[:2] for each in windows]}, the config gives {window}")
     if wrong:
         raise MedsegError(f"plan.file={settings['plan']['file']} does not fit:\n{listing(wrong)}")
 
