@@ -271,7 +271,7 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
         node = OmegaConf.to_container(loaded[path].config, resolve=False)
         found = values(node, f"{packages[path]}." if packages[path] else "")
         keys += [key for key in found if lies_below(key, REPLACED)]
-    return list(dict.fromkeys(keys))
+    return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]
 
 
 def values(node: Any, prefix: str = "") -> Iterator[str]:
