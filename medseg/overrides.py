@@ -261,9 +261,9 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     is_shipped = (sources.config_path / f"{command}.yaml").is_file()  # else it is the saved config of a run
     usual = loader.compute_defaults_list(command if is_shipped else sources.config_name, [], RunMode.RUN).defaults
     composed = loader.compute_defaults_list(sources.config_name, settings, RunMode.RUN).defaults
-    files |= {each.config_path for each in composed} - {each.config_path for each in usual}
     packages = {each.config_path: each.package for each in composed if each.config_path}
-    loaded = {path: loader.repository.load_config(path) for path in packages}
+    files |= packages.keys() - {each.config_path for each in usual}
+    loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in packages}
     for path in files & loaded.keys():  # an experiment may choose options of groups
         overridden = [item for item in loaded[path].defaults_list if item.is_override()]
         files |= {f"{item.group.lstrip('/')}/{item.value}" for item in overridden}

@@ -373,6 +373,7 @@ def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
         ("medseg ", {"train", "eval", "predict"}, set()),
         ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
         ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
+        ("medseg train ", {"model=", "seed="}, {"common=", "weights=", "command="}),
     ],
 )
 def test_completion(line, expected, unexpected, monkeypatch, capsys):

@@ -54,6 +54,7 @@ def place(tmp_path_factory):
     [scan, *_] = sorted((folder / "outputs/phantom").rglob("images/*"))
     place.run("eval", "eval", f"checkpoint={run}", "subset=val", "device=cpu")
     place.run("predict", "predict", f"checkpoint={run}", f"input={scan}", "output=masks", "device=cpu")
+    place.run("export", "export", f"checkpoint={run}", "output=model.onnx", f"case={scan}")
     place.run("inspect", "inspect", *FAST)
     place.run("pretrain", "pretrain", *FAST)
     place.run("sweep", "train", "-m", "loss=ce,dice", *FAST)
@@ -113,7 +114,8 @@ def test_a_command_writes_into_its_own_folder_alone(place, command, folder, file
 
 def test_nothing_but_outputs_and_what_was_asked_for_appears(place):
     assert place.added["cache"] == set()
-    assert {path.name for path in place.folder.iterdir()} == {"outputs", "masks"}
+    assert place.added["export"] == {"model.onnx"}
+    assert {path.name for path in place.folder.iterdir()} == {"outputs", "masks", "model.onnx"}
     assert {path.name for path in (place.folder / "outputs").iterdir()} == {
         *("cache", "phantom", "train", "eval", "inspect", "pretrain", "sweeps", "compare")
     }

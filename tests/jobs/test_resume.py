@@ -136,8 +136,6 @@ def test_patience_that_has_run_out_leaves_nothing_to_train_unless_it_is_raised(r
             "stopped_epoch": 2,
             "best_score": torch.tensor(2.0),
             "patience": 1,
-            "stopping_reason": "not_stopped",
-            "stopping_reason_message": None,
         }
 
     change_last_checkpoint(run, stopped)
@@ -145,6 +143,12 @@ def test_patience_that_has_run_out_leaves_nothing_to_train_unless_it_is_raised(r
     assert epochs(run) == [1, 2, 3][:last]
     reason = json.loads((run / "result.json").read_text())["reason"]
     assert reason == ("no further gain" if last == 2 else "max_epochs reached")
+
+
+def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
+    assert cli.main(["train", "resume=run", "trainer.max_epochs=3", "optimizer.weight_decay=0.5"]) == 0
+    [optimizer] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5]
 
 
 def test_what_a_sweep_noted_in_a_result_stays_and_seconds_add_up(run):
