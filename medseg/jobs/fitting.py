@@ -88,10 +88,11 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
     if not run.settings["resume"]:
         return None
     state, progress = load_safely(run.last, mmap=True), make_progress(wanted)
-    Budget(progress, interval=None, share=0.0).load_state_dict(state["callbacks"]["Budget"])
-    Checkpoints(run.last.parent, selection).load_state_dict(state["callbacks"]["Checkpoints"])
+    for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        if kept := state["callbacks"].get(callback.state_key):
+            callback.load_state_dict(kept)
     progress.step, epoch = state["global_step"], state["epoch"] + 1
-    stopper = next((kept for name, kept in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
+    stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
     is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
     if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
         return None
