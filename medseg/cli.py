@@ -63,8 +63,8 @@ FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 
-INTERNAL = ("help", "common", "weights", "command")
-"""Folders and keys of ``conf`` that nobody sets."""
+INTERNAL = ("help", "common=", "command=")
+"""What Hydra completes for folders and keys of ``conf`` that nobody chooses from."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
@@ -420,5 +420,5 @@ def complete(argv: list[str]) -> int:
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     with redirect_stdout(StringIO()) as answers:
         hand_over([*argv, "--config-name", command])
-    print(*(word for word in answers.getvalue().split() if word.rstrip("=.") not in INTERNAL))
+    print(*(word for word in answers.getvalue().split() if word not in INTERNAL))
     return 0

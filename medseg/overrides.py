@@ -33,7 +33,7 @@ MADE_UP = "medseg.io.layouts.phantom"
 REPLACED = {"model", "plan", "preprocessing"}
 """Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
 
-QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*")"""
+QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null)"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
 
 

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -373,7 +375,7 @@ def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
         ("medseg ", {"train", "eval", "predict"}, set()),
         ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
         ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
-        ("medseg train ", {"model=", "seed="}, {"common=", "weights=", "command="}),
+        ("medseg train ", {"model=", "seed="}, {"common=", "command="}),
     ],
 )
 def test_completion(line, expected, unexpected, monkeypatch, capsys):
@@ -485,3 +487,44 @@ def test_help_lists_only_groups_that_a_user_chooses_from():
     for command in cli.JOBS:
         text = cli.help_text(command)
         assert "@" not in text.partition("Settings with their defaults")[0], command
+
+
+def written_commands():
+    """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
+    found = []
+    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
+        text = page.read_text("utf-8")
+        lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
+            r"`(medseg [a-z][^`]*)`", text
+        )
+        for line in lines:
+            words = shlex.split(line.replace("\\|", "|"), comments=True)[1:]
+            words = [word for word in words if word not in ("…", "...") and not word.endswith("=…")]
+            needs_files = any(part in line for part in ("my_conf", "resume=", "NAME"))
+            is_example = "model.dept=" not in line and "|" not in line
+            if len(words) > 1 and words[0] in cli.JOBS and is_example and not needs_files:
+                found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
+    return found
+
+
+@pytest.mark.parametrize("words", written_commands())
+def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
+    """Its keys, values and groups are accepted; paths stand for the reader's own."""
+    for name in ("checkpoint", "input", "output", "runs", "dataset.root"):
+        needed = {
+            "predict": ("checkpoint", "input", "output"),
+            "compare": ("runs",),
+            "export": ("checkpoint", "output"),
+        }
+        if name in needed.get(words[0], ()) and not any(word.startswith(f"{name}=") for word in words):
+            words = [*words, f"{name}=x"]
+    choice = next((word for word in words if word.startswith("dataset=")), "dataset=phantom")
+    if choice != "dataset=phantom" and not any(word.startswith("dataset.root=") for word in words):
+        words = [*words, "dataset.root=x"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert bool(jobs.configs) == ("--cfg" not in words)
+
+
+def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
+    assert cli.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
+    assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]
