@@ -111,6 +111,12 @@ KEYS: dict[str, Key] = {
     "trust": Key(TEXTS, "targets, or trainers of nnU-Net, beyond the known ones that the checkpoint may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
+    "read.max_gb": Key(
+        NUMBER,
+        "largest scan that is read, and largest grid that one is resampled to, in GB (10^9 bytes) of float32 voxels; "
+        "what describes itself as larger is damaged, or made to fill the memory",
+        "(0, inf)",
+    ),
     "format": Key(
         TEXT,
         "form of the masks: as the image, NIfTI, or with named classes",

@@ -25,6 +25,9 @@ FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *pictures.SUFFIXES)
 
 SUFFIXES = (*FILES, *dicom_headers.SUFFIXES)
 
+LARGE = 1 << 20
+"""Voxels from which on a volume is beyond the processor's caches."""
+
 ROUNDING = 0.02
 """How far labels may be from whole: half a step of values up to 2600 in 16 bits with a scale slope."""
 
@@ -34,7 +37,8 @@ def suffix(path: Path) -> str:
 
     Files of DICOM may have any name, and so may the folders that stand for their series.
     """
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def stem(path: Path) -> str:
@@ -192,10 +196,17 @@ def _nearest(path: Path) -> str:
     return nearest(path.name, names) or dicom_series.nearest_series(path)
 
 
+MODULES: dict[str, Any] = {
+    **dict.fromkeys(nifti.SUFFIXES, nifti),
+    **dict.fromkeys(itk.SUFFIXES, itk),
+    **dict.fromkeys(pictures.SUFFIXES, pictures),
+}
+"""What reads and writes files of each suffix; all others may be DICOM."""
+
+
 def _module(path: Path) -> Any:
-    """Return what reads and writes the format of a path."""
-    formats: dict[Any, Sequence[str]] = {nifti: nifti.SUFFIXES, itk: itk.SUFFIXES, pictures: pictures.SUFFIXES}
-    return next((module for module, suffixes in formats.items() if suffix(path) in suffixes), dicom)
+    """Return what reads and writes the format that a path is named after."""
+    return MODULES.get(suffix(path), dicom)
 
 
 def format_of(path: Path) -> Any:
@@ -206,12 +217,13 @@ def format_of(path: Path) -> Any:
             written in its own form.
     """
     named = _module(path)
-    if not path.is_file():
+    if named is dicom and not path.is_file():
         return named
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         start = file.read(352)
-    fitting = [module for module, fits in SIGNATURES if fits(start)]  # several for DICOM that is a TIFF as well
-    actual = named if named in fitting or not fitting else fitting[0]
+    if any(fits(start) for module, fits in SIGNATURES if module is named):  # DICOM can be a TIFF as well
+        return named
+    actual = next((module for module, fits in SIGNATURES if fits(start)), named)
     if (actual is pictures) != (named is pictures):
         raise MedsegError(f"{path}: by its content this is a {_kind(actual, path)}. Give it the right suffix.")
     return actual
@@ -268,7 +280,7 @@ def _count_lost(data: NDArray[Any]) -> int:
 def _read_image(path: Path) -> Scan:
     data, affine, layout = _read(path)
     image = np.empty(data.shape, dtype=np.float32)
-    if data.ndim == 4:  # plane by plane, since across the whole memory it takes half as long again
+    if data.ndim == 4 and data.size > LARGE:  # plane by plane, since all at once it takes half as long again
         for j in range(data.shape[2]):
             image[:, :, j] = data[:, :, j]
     else:

@@ -22,7 +22,7 @@ Encoding = Literal["raw", "text", "hex", "deflate", "bzip2"]
 
 GZIP = b"\x1f\x8b"
 ZLIB_OR_GZIP = 47  # zlib's code for either, told by the first bytes
-PACKED_PIECE, UNPACKED_PIECE = 1 << 18, 1 << 18  # bytes read, and unpacked, at a time
+PACKED_PIECE, UNPACKED_PIECE = 1 << 16, 1 << 18  # bytes read, and unpacked, at a time
 
 MOST_FILES = 100_000
 NUMBERED = re.compile(r"(?P<before>[^%]*)%(?P<width>0?\d{0,2})d(?P<after>[^%]*)")
