@@ -162,7 +162,7 @@ def grid(path: Path) -> tuple[Grid, int]:
 def stack(path: Path) -> list[Slice]:
     """Return the slices of an image in the order of their places; errors as in ``read``."""
     slices = [one for file in files_of(path) for one in slices_of(file)]
-    check_memory(path, (*slices[0].size, len(slices)) if slices else ())
+    check_memory(f"{path}: its header describes an array", (*slices[0].size, len(slices)) if slices else ())
     if len(slices) == 1:
         check_affine(affine_of(slices), path, axes=2)
         return slices
@@ -208,7 +208,7 @@ def check_frames(file: Path, dataset: Any) -> None:
     shape = (int(dataset.Columns), int(dataset.Rows), frames, colours_of(dataset))
     if min(shape) < 1:
         raise ValueError(f"columns, rows, frames and colours are {shape}; each must be 1 or more")
-    check_memory(file, shape)
+    check_memory(f"{file}: its header describes an array", shape)
     bits = prod(shape[:3]) * int(dataset.get("SamplesPerPixel") or 1) * int(dataset.get("BitsAllocated") or 8)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed or syntax.is_deflated:

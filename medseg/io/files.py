@@ -70,14 +70,17 @@ def on_disk(path: Path) -> tuple[Path, ...]:
     Raises:
         MedsegError: the path is of a folder that holds several series.
     """
-    if suffix(path) in (".mhd", ".nhdr") and path.is_file():
-        with suppress(OSError, ValueError):  # of a damaged header, of which reading tells
-            return (path, *(file for file in itk.data_files(path) if file.is_file()))
-    if path.is_file() or suffix(path) in FILES:
-        return (path,) if path.is_file() else ()
-    if archive := archives.archive_of(path):
-        return (archive,)
-    return dicom_series.files_of(path)
+    try:
+        if suffix(path) in (".mhd", ".nhdr") and path.is_file():
+            with suppress(ValueError):  # of a damaged header, of which reading tells
+                return (path, *(file for file in itk.data_files(path) if file.is_file()))
+        if path.is_file() or suffix(path) in FILES:
+            return (path,) if path.is_file() else ()
+        if archive := archives.archive_of(path):
+            return (archive,)
+        return dicom_series.files_of(path)
+    except OSError:  # a name that is too long, or what may not be looked at
+        return ()
 
 
 def exists(path: Path) -> bool:
@@ -252,9 +255,11 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
         parts = on_disk(path)
         if not parts and path.is_dir():
             raise MedsegError(f"{path}: this folder holds no DICOM image.")
-        if not parts and path.exists():
+        if not parts and exists(path):
             raise MedsegError(f"{path}: this is a pipe or device, and no file. Save it as a file first.")
         if not parts:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()  # tells why, where there is another reason
             raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
         if empty := [part for part in parts if part.stat().st_size == 0]:
             raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import prod
-from pathlib import Path
 
 from medseg.errors import MedsegError
 
@@ -18,19 +17,19 @@ class Limit:
     max_gb = DEFAULT_MAX_GB
 
 
-def check_memory(path: Path | str, shape: Sequence[int], bytes_each: int = 4) -> None:
+def check_memory(what: str, shape: Sequence[int], bytes_each: int = 4) -> None:
     """Refuse an array that is larger than ``read.max_gb``; MedsegError.
 
     Args:
-        path: the file, for the message.
+        what: the file and the array, for the message: "a.nii: its header describes an array".
         shape: the lengths of all axes, channels included.
         bytes_each: bytes of a stored number; fewer than the 4 of float32, in which images are held, count as 4.
     """
     needed = prod(map(int, shape)) * max(bytes_each, 4)
     if needed > Limit.max_gb * GB:
         raise MedsegError(
-            f"{path}: its header describes an array of shape {tuple(map(int, shape))}, {needed / GB:.3g} GB in memory;"
-            f" allowed are read.max_gb={Limit.max_gb:g}. Is the header damaged? If it is right, raise read.max_gb."
+            f"{what} of shape {tuple(map(int, shape))}, {needed / GB:.3g} GB in memory; allowed are"
+            f" read.max_gb={Limit.max_gb:g}. If no header is damaged and this is right, raise read.max_gb."
         )
 
 

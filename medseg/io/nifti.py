@@ -121,7 +121,11 @@ def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
     """Return the header as nibabel has it of images, and the voxels (*shape), scaled."""
     header = read_header(path)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-    check_memory(path, (*shape, len(dtype.names or "1")), 1 if dtype.names else dtype.itemsize)
+    check_memory(
+        f"{path}: its header describes an array",
+        (*shape, len(dtype.names or "1")),
+        1 if dtype.names else dtype.itemsize,
+    )
     count = math.prod(shape)
     needed, present = offset + count * dtype.itemsize, path.stat().st_size
     with path.open("rb") as file:

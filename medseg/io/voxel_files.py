@@ -68,7 +68,7 @@ def read_voxels(stored: VoxelFiles) -> NDArray[Any]:
         MedsegError: a file is missing, or no regular file, or the voxels are more than ``read.max_gb``.
         ValueError, EOFError, OSError, zlib.error: a file is damaged.
     """
-    check_memory(stored.path, stored.shape, stored.dtype.itemsize)
+    check_memory(f"{stored.path}: its header describes an array", stored.shape, stored.dtype.itemsize)
     count, rest = divmod(prod(stored.shape), len(stored.files))
     if rest:
         raise ValueError(f"{prod(stored.shape)} numbers cannot be divided among {len(stored.files)} files")
@@ -113,7 +113,7 @@ def _numbers(stored: VoxelFiles, file: Path, count: int) -> NDArray[Any]:
             unhexed = bytes.fromhex(stream.read().decode("ascii"))
             return _checked_count(np.frombuffer(unhexed, stored.dtype), count)
         wanted = stored.skip_bytes + bytes_needed
-        check_memory(file, [wanted], 1)
+        check_memory(f"{file}: its header skips to an array", [wanted], 1)
         unpacked = inflate(stream, wanted) if stored.encoding == "deflate" else _unzipped(stream, wanted)
     return np.frombuffer(unpacked, stored.dtype, count, stored.skip_bytes)
 
