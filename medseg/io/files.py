@@ -220,7 +220,9 @@ def format_of(path: Path) -> Any:
             written in its own form.
     """
     named = _module(path)
-    if named is dicom and not path.is_file():
+    if not path.is_file():
+        if named is not dicom and path.exists():
+            raise MedsegError(f"{path}: this is a pipe, device or folder, and no file. Save it as a file first.")
         return named
     with path.open("rb", buffering=0) as file:
         start = file.read(352)

@@ -104,9 +104,12 @@ def read_header(path: Path) -> nib.Nifti1Header:
     size = next((size for size in SIZES for order in ("<i4", ">i4") if start[:4] == np.array(size, order).tobytes()), 0)
     if not size:
         raise ValueError(f"it begins with {start[:4].hex(' ') or 'nothing'}, and not with 348 or 540")
-    header: nib.Nifti1Header = SIZES[size].header_class(start[:size])  # without extensions; nibabel checks the rest
     if len(start) < size:
         raise EOFError(f"it ends within the header, after {len(start)} of {size} bytes")
+    header: nib.Nifti1Header = SIZES[size].header_class(start[:size], check=False)  # without extensions
+    if header["sform_code"] == 0 and ((header["pixdim"][1:4] == 0) & (header["dim"][1:4] > 1)).any():
+        raise ValueError(f"pixdim is {header['pixdim'][1:4].tolist()}: voxels have no size")  # nibabel makes it 1
+    header.check_fix()
     if not header["magic"].item().startswith(b"n+"):
         raise ValueError("its voxels should be in another file (.hdr and .img). Save it as one .nii.gz file")
     shape, start_of_voxels = header.get_data_shape(), float(header["vox_offset"])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-LONGEST_LINE, MOST_BYTES = 1 << 20, 1 << 24  # 3D Slicer writes lines of some 100 kB
+LONGEST_LINE, MOST_LINES, MOST_BYTES = 1 << 20, 20_000, 1 << 24  # 3D Slicer writes lines of some 100 kB
 
 MM = {"um": 1e-3, "µm": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3}
 """Length of the units that a header may name."""
@@ -28,7 +28,7 @@ def header_lines(path: Path, is_last: Callable[[str], bool]) -> tuple[list[str],
     with path.open("rb") as stream:
         while line := stream.readline(LONGEST_LINE):
             lines.append(line.decode("utf-8", "replace").rstrip("\r\n"))
-            if len(line) == LONGEST_LINE or stream.tell() > MOST_BYTES:
+            if len(line) == LONGEST_LINE or len(lines) > MOST_LINES or stream.tell() > MOST_BYTES:
                 raise ValueError("its header does not end")
             if is_last(lines[-1]):
                 break
