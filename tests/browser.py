@@ -94,7 +94,7 @@ def visit(
     base = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
     base += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]
     command = [str(BROWSER), *base, *options, path.as_uri() + place]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
     found = re.search(r'<html[^>]* data-found="([^"]*)"', done.stdout)
     assert found, done.stderr

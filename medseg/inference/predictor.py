@@ -23,6 +23,8 @@ from medseg.inference.sliding_window import Network
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
+from medseg.io.notices import told
+from medseg.io.voxels import check_voxels
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 
@@ -160,7 +162,10 @@ class Predictor:
         if not isinstance(scan, Scan):
             files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
-            scan = read_case(case, spatial_dims=self.dims)
+            with told():
+                scan = read_case(case, spatial_dims=self.dims)
+        else:
+            check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
         self.check_channels(scan)
         return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 

@@ -1,9 +1,7 @@
 """Channels and masks that lie on another grid than their case's: refused, resampled, or taken as they lie."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,8 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError
 from medseg.io.case import GridPolicy, Scan
 from medseg.io.grids import Grid, corner_shift, overlap, same_grid, same_spacing
+from medseg.io.notices import warn
 from medseg.io.regrid import resample_image, resample_labels
-
-log = logging.getLogger(__name__)
 
 LEAST_OVERLAP = 0.1
 """Share of the reference below which a channel on another grid is taken for one of another body part."""
@@ -112,7 +109,12 @@ def difference(grid: Grid, like: Scan) -> str:
     """Say how a grid differs from that of ``like``."""
     target = grid_of(like)
     if grid.shape != target.shape:
-        return f"its shape {grid.shape} differs from {target.shape} of {name(like)}."
+        tag = getattr(like.layout, "orientation", 1)
+        turned = (
+            f" That is turned as its orientation tag ({tag}) says, as viewers show it: dataset.orientation=ignore reads"
+            " the stored pixels."
+        )
+        return f"its shape {grid.shape} differs from {target.shape} of {name(like)}.{turned if tag != 1 else ''}"
     return (
         f"its affine differs from that of {name(like)} by up to {corner_shift(grid, target):.3g} voxels:\n"
         f"  {np.round(grid.affine[:3], 4).tolist()}\n  {np.round(target.affine[:3], 4).tolist()}\n"
@@ -136,13 +138,7 @@ def warn_of(files: Sequence[str], like: Scan) -> None:
     """Warn of files whose voxels are taken as they lie though their headers say that they lie elsewhere."""
     if files:
         others = ", ".join(files)
-        warn_once(f"{name(like)}: taken voxel by voxel, though of another origin or direction, are {others}")
-
-
-@cache
-def warn_once(message: str) -> None:
-    """Log a warning, but not again when the case is read anew."""
-    log.warning(message)
+        warn(f"{name(like)}: taken voxel by voxel, though of another origin or direction, are {others}")
 
 
 def grid_of(scan: Scan) -> Grid:

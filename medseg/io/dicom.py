@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.archives import file_length
-from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, read_dataset
+from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, read_dataset, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
 from medseg.io.itk import LPS_RAS
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.nifti import check_affine
+from medseg.io.notices import warn
 from medseg.io.suv import acquired, refused, suv_factor
 
 log = logging.getLogger(__name__)
@@ -238,7 +239,7 @@ def spacing_of(dataset: Any, number: int) -> tuple[float, ...]:
 def thickness_of(dataset: Any, number: int) -> float:
     """Return how far a slice reaches, in mm: what stands in for the distance to the next where there is no next."""
     keywords = ("SpacingBetweenSlices", "SliceThickness")
-    found = [numbers_of(dataset, number, "PixelMeasuresSequence", keyword) for keyword in keywords]
+    found = [readable_numbers_of(dataset, number, "PixelMeasuresSequence", keyword) for keyword in keywords]
     return next((abs(numbers[0]) for numbers in found if numbers and numbers[0]), 1.0)
 
 
@@ -277,7 +278,7 @@ def without_copies(slices: Sequence[Slice], path: Path) -> list[Slice]:
         else:
             raise MedsegError(repeated(before, one, slices, path))
     if copies:
-        log.warning("%s: %d slices are there twice, voxel by voxel; one of each is read", path, copies)
+        warn(f"{path}: {copies} slices are there twice, voxel by voxel; one of each is read")
     return kept
 
 

@@ -172,7 +172,7 @@ def described(path: Path, dataset: Any) -> Header:
         path,
         study=str(dataset.get("StudyInstanceUID", "")),
         series=str(dataset.get("SeriesInstanceUID", "")),
-        number=int(dataset.get("SeriesNumber") or 0),
+        number=int(next(iter(readable_numbers_of(dataset, 0, "", "SeriesNumber")), 0)),
         description=description,
         size=(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)),
         orientation=numbers_of(single, 0, "PlaneOrientationSequence", "ImageOrientationPatient"),
@@ -206,6 +206,14 @@ def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{keyword} is {numbers}")
     return numbers
+
+
+def readable_numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
+    """Return numbers as ``numbers_of``, none where they cannot be read: for attributes that only describe an image."""
+    try:
+        return numbers_of(dataset, number, sequence, keyword)
+    except (ValueError, TypeError, OverflowError):
+        return ()
 
 
 def listed(value: Any) -> list[Any]:

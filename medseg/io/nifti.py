@@ -1,6 +1,5 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
-import logging
 import math
 import zlib
 from dataclasses import dataclass, replace
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
+from medseg.io.notices import warn
 from medseg.io.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
-
-log = logging.getLogger(__name__)
 
 SUFFIXES = (".nii.gz", ".nii")
 
@@ -86,12 +84,19 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     nib.save(image, path)
 
 
+FORMAL = ("magic", "regular")
+"""Texts in a header that say what a file is, and not what is in it."""
+
+
 def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Image:
     header = layout.header.copy()
     header.set_data_dtype(values.dtype)
     header.set_intent("none")  # a vector or statistics file's mask is neither
     header["cal_min"] = header["cal_max"] = 0  # the image's display window would hide the classes
     header.extensions.clear()
+    for field in header.structarr.dtype.names:  # descriptions, which may name the patient
+        if header.structarr.dtype[field].kind == "S" and field not in FORMAL:
+            header[field] = b""
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return kind(values.reshape(layout.shape), header.get_best_affine(), header)  # its own affine keeps both forms
 
@@ -180,9 +185,7 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.float64]:
     if header["sform_code"] == 0 and header["qform_code"] == 0:
-        log.warning(
-            "%s: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left", path
-        )
+        warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     affine[:3] *= millimetres(header)
     check_affine(affine, path, axes=axes)

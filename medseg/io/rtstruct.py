@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 import medseg
 from medseg.errors import MedsegError
-from medseg.io.alignment import grid_of, name, warn_once
+from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.dicom import dataset_of
 from medseg.io.dicom_headers import pydicom
-from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, reference_to, source_of
+from medseg.io.dicom_source import FLIP, Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids import Grid, as_volume
+from medseg.io.notices import warn
 from medseg.io.polygons import Polygon, fill, outlines
 from medseg.io.segments import Segment, Segmentation
 
@@ -133,7 +134,7 @@ def in_slices(
     if beyond == len(every) > 0:
         raise MedsegError(f"{path}: all its contours lie beyond the slices of {name(like)}. {ADVICE}")
     if beyond:
-        warn_once(f"{path}: {beyond} of {len(every)} contours lie beyond the slices of {name(like)} and are left out")
+        warn(f"{path}: {beyond} of {len(every)} contours lie beyond the slices of {name(like)} and are left out")
     return axis, result
 
 
@@ -159,7 +160,9 @@ def distinct(polygons: Iterable[Polygon]) -> list[Polygon]:
     return list({polygon.tobytes(): polygon for polygon in polygons}.values())
 
 
-def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
+def write(
+    path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan, privacy: Privacy = "keep"
+) -> None:
     """Write the contours of class indices (*spatial) in the slices of the scan's series, to which they refer.
 
     UIDs and dates derive from the series and the mask, so that a mask that is written again is the same file.
@@ -167,7 +170,8 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     Raises:
         MedsegError: the scan is no DICOM series, or not on its grid, or a package is missing.
     """
-    source = source_of(like, KIND)
+    source = source_of(like, KIND, privacy)
+    source.log_changes(name(like))
     content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
     uids = [derived_uid(part, *content) for part in ("structures", "their series")]
     dataset = header_of(source, *uids)
@@ -193,10 +197,9 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
     dataset.file_meta = library.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian  # explicit ones have no room for contours
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID"):
-        setattr(dataset, keyword, source.first.get(keyword, ""))
-    for keyword in ("StudyDate", "StudyTime", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"):
-        setattr(dataset, keyword, source.first.get(keyword, ""))
+    for keyword, value in source.patient_and_study.items():
+        setattr(dataset, keyword, value)
+    dataset.StudyInstanceUID = source.study
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = STORAGE_CLASS, uid, series_uid
     dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = "RTSTRUCT", 1, "Structures by medseg"
     dataset.Manufacturer = dataset.ManufacturerModelName = "medseg"
@@ -212,10 +215,10 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
 def referenced_frame(source: Source) -> Dataset:
     """Return the item that names the series and its images."""
     images = [reference_to(image) for image in source.datasets]
-    series = item_of(SeriesInstanceUID=source.first.SeriesInstanceUID, ContourImageSequence=images)
+    series = item_of(SeriesInstanceUID=source.series, ContourImageSequence=images)
     study = item_of(
         ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",  # as the standard has it for studies
-        ReferencedSOPInstanceUID=source.first.StudyInstanceUID,
+        ReferencedSOPInstanceUID=source.study,
         RTReferencedSeriesSequence=[series],
     )
     return item_of(FrameOfReferenceUID=source.frame_of_reference, RTReferencedStudySequence=[study])
@@ -226,7 +229,7 @@ def structure(each: ClassDescription, source: Source) -> Dataset:
     return item_of(
         ROINumber=each.index,
         ReferencedFrameOfReferenceUID=source.frame_of_reference,
-        ROIName=each.name[:64],
+        ROIName=each.label,
         ROIGenerationAlgorithm="AUTOMATIC",
         ROIGenerationDescription=f"medseg {medseg.__version__}",
     )

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.alignment import fit_mask, grid_of, warn_once
+from medseg.io.alignment import fit_mask, grid_of
 from medseg.io.case import GridPolicy, Scan
 from medseg.io.grids import Grid, as_volume, index_map, same_grid, voxel_map
 from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
+from medseg.io.notices import warn
 from medseg.io.regrid import turn
 
 Indices = NDArray[np.uint8]
@@ -102,7 +103,7 @@ def paint(segmentation: Segmentation, indices: Mapping[str, int], where: str) ->
         below[segment.mask] = index
     if overlaps:
         counts = ", ".join(f"{segment!r} in {count} voxels" for segment, count in overlaps.items())
-        warn_once(f"{where}: segments overlap; painted over those before them are {counts}")
+        warn(f"{where}: segments overlap; painted over those before them are {counts}")
     return painted
 
 
@@ -133,7 +134,7 @@ def laid_in_place(indices: Indices, grid: Grid, target: Grid, path: Path) -> Ind
     inside = turned[tuple(map(slice, first - shift, last - shift))]
     result[tuple(map(slice, first, last))] = inside
     if lost := int(np.count_nonzero(indices)) - int(np.count_nonzero(inside)):
-        warn_once(f"{path}: {lost} voxels of its segments lie beyond the scan and are left out")
+        warn(f"{path}: {lost} voxels of its segments lie beyond the scan and are left out")
     return result
 
 

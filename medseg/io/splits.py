@@ -266,6 +266,14 @@ def read_split(path: Path, fold: int = 0) -> Split:
     return Split(**_parts(content[fold], path))
 
 
+def read_folds(path: Path) -> list[Split]:
+    """Read every fold of nnU-Net's ``splits_final.json``; of another file its one split."""
+    content = [] if path.suffix.lower() in (".csv", ".tsv") else _read_json(path)
+    return [read_split(path, fold) for fold in range(len(content) if isinstance(content, list) else 0)] or [
+        read_split(path)
+    ]
+
+
 def _read_table(path: Path) -> Split:
     rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
     wrong = [f"line {line}: id={name}, part={part}" for line, (name, part) in enumerate(rows, 2) if part not in PARTS]

@@ -27,6 +27,8 @@ from medseg.models.pretrained import load_published
 from medseg.models.published import fixed_values
 from medseg.models.weights import weights_file
 from medseg.preprocessing.cache_folder import dataset_folder
+from medseg.preprocessing.classes_by_part import classes_by_part
+from medseg.preprocessing.finding import in_brief
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.plan import make_plan, outputs_of
 from medseg.preprocessing.survey import examine, survey, warn_of_equal_scans
@@ -75,6 +77,8 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
+    for finding in classes_by_part(fingerprint, classes, split):
+        log.warning("%s", in_brief(finding))
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     if source:
         warn_of_seen(source, parts_seen(source, fingerprint), split.test)

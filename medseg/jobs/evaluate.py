@@ -10,18 +10,17 @@ import yaml
 
 from medseg.build import CONF
 from medseg.config import escape, resolve
-from medseg.errors import MedsegError, listing
+from medseg.errors import MedsegError
 from medseg.evaluation.metrics import settings_of
 from medseg.inference.checkpoint import locate
-from medseg.inference.models import files_of
 from medseg.io.case import Case, Dataset
-from medseg.io.dataset import by_id, label_map, open_dataset
+from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
-from medseg.io.splits import read_split
 from medseg.jobs.candidates import Candidate, from_folder, from_predictor, load_predictors, name_of, with_own_names
 from medseg.jobs.compare import compare_reports
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
+from medseg.jobs.subsets import checkpoint_files, run_of, select, warn_of_training_cases
 from medseg.jobs.tune import tune, undo
 
 log = logging.getLogger(__name__)
@@ -44,10 +43,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     is_own = "layout" not in settings["dataset"]
     node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
     dataset = open_dataset(node)
-    subset = part_to_use(settings, is_own)
-    cases = select(
-        dataset, subset, settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
-    )
+    subset, models = part_to_use(settings, is_own), checkpoint_files(settings["checkpoint"])
+    split_file = settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
+    cases = select(dataset, subset, split_file, settings["split"]["fold"], models)
+    if is_own:
+        warn_of_training_cases(cases, subset, models)
     truth_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
     candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
     candidates += [from_folder(root, cases, truth_map) for root in listed(settings["predictions"])]
@@ -142,11 +142,8 @@ def part_to_use(settings: dict[str, Any], is_own: bool) -> str:
 
 def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
     """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
-    if checkpoint is None:
-        return None
-    first = checkpoint if isinstance(checkpoint, str) else checkpoint[0]
-    folder = files_of(Path(first))[0].resolve().parent.parent
-    return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
+    files = checkpoint_files(checkpoint)
+    return run_of(files[0]) if files else None
 
 
 def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, Any]:
@@ -160,24 +157,6 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, An
     later = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8"))  # than an older run
     given = {key: value for key, value in node.items() if value is not None}
     return resolve({**saved, "dataset": {**later, **saved["dataset"], **given}})["dataset"]
-
-
-def select(dataset: Dataset, subset: str, split_file: str | Path | None) -> list[Case]:
-    """Return the cases of one part of the split."""
-    if subset == "all":
-        return list(dataset.cases)
-    split_file = split_file or dataset.split_file
-    if split_file is None and (of_part := [case for case in dataset.cases if case.columns.get("split") == subset]):
-        return of_part
-    if split_file is None:
-        raise MedsegError(f"subset={subset}: there is no split for this data set. Give split.file=FILE or subset=all.")
-    ids = getattr(read_split(Path(split_file)), subset)
-    missing = sorted(set(ids) - {case.id for case in dataset.cases})
-    if missing:
-        raise MedsegError(f"{split_file}: {len(missing)} case(s) are not in the data set:\n{listing(missing)}")
-    if not ids:
-        raise MedsegError(f"subset={subset}: this part of the split has no case.")
-    return by_id(dataset.cases, ids)
 
 
 def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:

@@ -20,7 +20,8 @@ from medseg.io.atomic import replacing
 from medseg.io.case import Scan
 from medseg.io.dataset import open_dataset
 from medseg.io.splits import read_split
-from medseg.jobs.evaluate import saved_dataset, select, training_run
+from medseg.jobs.evaluate import saved_dataset, training_run
+from medseg.jobs.subsets import select
 
 log = logging.getLogger(__name__)
 

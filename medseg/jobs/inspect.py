@@ -27,6 +27,7 @@ from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.cache_folder import dataset_folder
+from medseg.preprocessing.classes_by_part import classes_by_part
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.preprocessing.overview import case_rows, overview
@@ -51,7 +52,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
     split, wrong = try_split(settings, dataset)
-    findings += suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+    findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+    findings += classes_by_part(usable, classes, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
@@ -108,6 +110,13 @@ def try_plan(
         return plan_run(config, resolve(config), fingerprint, classes, dataset.modality), []
     except MedsegError as error:
         return None, [Finding("error", str(error))]
+
+
+def reading_findings(usable: Fingerprint) -> list[Finding]:
+    """Return what reading the cases warns of, a warning for each case, as it is logged."""
+    return [
+        Finding("warning", message, (name,), "file") for name, case in usable.cases.items() for message in case.messages
+    ]
 
 
 def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:

@@ -23,12 +23,13 @@ class Record:
     """A case that was worked on.
 
     ``made_of`` is a hash of its files, the models and the settings, ``files`` the hash of each file written, by its
-    path relative to the folder, ``row`` its row in the table.
+    path relative to the folder, ``row`` its row in the table, ``messages`` what reading its scan warned of.
     """
 
     made_of: str
     files: Mapping[str, str]
     row: Mapping[str, Any]
+    messages: Sequence[str] = ()
 
 
 def made_of(images: Sequence[Path], settings: Mapping[str, Any]) -> str:

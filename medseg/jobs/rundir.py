@@ -113,13 +113,16 @@ def recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Copy medseg's log, with times, into a file while the block runs."""
+    """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("medseg")
     logger.addHandler(handler)
     try:
         yield
+    except MedsegError as error:  # the terminal gets it from the command line
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, str(error), (), None))
+        raise
     finally:
         logger.removeHandler(handler)
         handler.close()

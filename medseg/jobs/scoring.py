@@ -25,6 +25,7 @@ from medseg.evaluation.tables import tables_of
 from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Case, Scan
 from medseg.io.labels import LabelMap
+from medseg.io.notices import told
 from medseg.jobs.candidates import Segment
 from medseg.jobs.terminal import on_terminal
 from medseg.preprocessing.fingerprint import read_labelled
@@ -114,7 +115,8 @@ def begun(
 ) -> Future[list[Row]] | str:
     """Predict a case and begin to measure it; say what is wrong with it where that cannot be done."""
     try:
-        scan, truth = read_labelled(case, label_map)
+        with told():
+            scan, truth = read_labelled(case, label_map)
         return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
     except MedsegError as error:
         return str(error)

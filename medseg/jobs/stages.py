@@ -20,8 +20,10 @@ from medseg.inference.segmenter import Watch
 from medseg.inference.uncertainty import UncertaintyMap, case_uncertainty, write_uncertainty
 from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.io.atomic import replacing
+from medseg.io.dicom_source import Privacy
 from medseg.io.mask_formats import write_classes
 from medseg.io.meshes import write_meshes
+from medseg.io.notices import tell, told
 from medseg.jobs import records
 from medseg.jobs.pipeline import Stage
 from medseg.jobs.predictions import row_of
@@ -43,6 +45,7 @@ class Work:
     uncertainty: UncertaintyMap | None = None
     measured: dict[str, Measured] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     kept: Record | None = None
 
 
@@ -59,6 +62,7 @@ class Folder:
     uncertainty: bool
     format: str
     codes: dict[str, Any] | None
+    privacy: Privacy
     meshes: bool
     known: Sequence[Ranges]  # what the training data of each model were like
 
@@ -68,7 +72,8 @@ class Folder:
         output = Path(settings["output"])
         options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
         predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
-        wanted = {name: settings[name] for name in ("save_probabilities", "uncertainty", "format", "codes", "meshes")}
+        names = ("save_probabilities", "uncertainty", "format", "codes", "privacy", "meshes")
+        wanted = {name: settings[name] for name in names}
         wanted["overlays"] = bool(settings["overlays"])
         recipe = {**predictor.recipe, **wanted, "version": __version__}
         recipe["models"] = [records.file_hash(model.path) for model in models]
@@ -89,10 +94,12 @@ class Folder:
         began = time.monotonic()
         work = Work(job, records.made_of(job.images, self.recipe | {"absent": sorted(job.absent)}))
         record = records.read(self.output, job.id)
-        if self.skip_done and records.is_done(self.output, record, work.made_of):
+        if self.skip_done and record and records.is_done(self.output, record, work.made_of):
             work.kept = record
+            tell(record.messages)
         else:
-            prepared = self.predictor.prepare(job.images, sorted(job.absent))
+            with told() as work.messages:
+                prepared = self.predictor.prepare(job.images, sorted(job.absent))
             if self.known:
                 work.measured = of_scan(prepared.scan, job.absent)
             work.prepared = prepared if self.overlays else prepared.without_image
@@ -127,7 +134,7 @@ class Folder:
         assert work.decided is not None
         began = time.monotonic()
         mask = self.predictor.finish(work.prepared, work.decided)
-        write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes)
+        write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes, self.privacy)
         work.files.append(work.job.mask)
         if self.meshes:
             work.files += write_meshes(work.job.meshes, mask.indices, mask.label_map.names, mask.scan)
@@ -142,7 +149,7 @@ class Folder:
             row["uncertainty"] = case_uncertainty(work.uncertainty.values, mask.indices)
             work.files.append(write_uncertainty(work.job.uncertainty, work.uncertainty.values, mask.scan))
         files = {path.relative_to(self.output).as_posix(): records.file_hash(path) for path in work.files}
-        records.write(self.output, work.job.id, Record(work.made_of, files, row))
+        records.write(self.output, work.job.id, Record(work.made_of, files, row, work.messages))
         return row
 
 

@@ -19,6 +19,7 @@ from medseg.inference.rungs import decided, rungs_of
 from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
+from medseg.io.notices import told
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import in_parallel
 
@@ -107,7 +108,8 @@ class Trials:
 
     def keep(self, predictor: Predictor, case: Case, file: Path) -> Kept:
         """Predict a case and write down what scoring needs of it."""
-        scan, truth = read_labelled(case, self.label_map)
+        with told():
+            scan, truth = read_labelled(case, self.label_map)
         prepared = predictor.prepare(scan)
         if self.regions is None:
             found = predictor.decide(prepared)

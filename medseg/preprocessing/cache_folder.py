@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT = 4
+FORMAT = 5
 LEFT_OVER = 24 * 3600
 """Seconds after which a temporary file is no longer being written."""
 

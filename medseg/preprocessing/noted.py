@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from medseg.errors import MedsegError
 from medseg.io.case import Case
 from medseg.io.files import exists
 from medseg.io.labels import LabelMap
+from medseg.io.notices import collected, tell
 from medseg.io.placement import Placement
 from medseg.preprocessing.cache import hash_of, is_there, recipe, save
 from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
@@ -20,20 +22,38 @@ from medseg.preprocessing.same_scan import Acquisition
 def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
     """Return the fingerprint of a labelled case, from ``folder`` where it is there, else read now and put there.
 
-    A case whose reading warns of something is read every time, so that the warning comes every time.
+    What reading the case warns of is noted, too, and logged every time. A case of which anything else is logged is read
+    every time.
 
     Raises:
         MedsegError: the case cannot be used, as in ``fingerprint``.
     """
     if folder is None or not all(exists(path) for path in case.files):
-        return fingerprint(case, label_map)
-    names = [field.name for field in fields(CaseFingerprint)]  # with another field it is another file
+        return told(described(case, label_map))
+    # with another field it is another file
+    names = [field.name for kind in (CaseFingerprint, Acquisition) for field in fields(kind)]
     path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
     if is_there(path):
-        return replace(restored(torch.load(path, weights_only=True)), group=case.group)
-    found = fingerprint(case, label_map)
+        return told(replace(restored(torch.load(path, weights_only=True)), group=case.group))
+    found = described(case, label_map)
     if not has_logged():
         save(plain(found), path)
+    return told(found)
+
+
+def described(case: Case, label_map: LabelMap) -> CaseFingerprint:
+    """Read a case now and describe it, with what reading it warns of, which is logged where the case cannot be used."""
+    with collected() as messages:
+        try:
+            return replace(fingerprint(case, label_map), messages=tuple(messages))
+        except MedsegError:
+            tell(messages)
+            raise
+
+
+def told(found: CaseFingerprint) -> CaseFingerprint:
+    """Return a fingerprint as it is, and log what reading the case warned of."""
+    tell(found.messages)
     return found
 
 

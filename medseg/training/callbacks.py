@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import time
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medseg.evaluation.score_names import ScoreNames
 from medseg.io.atomic import replacing
+from medseg.training.divergence import check_weights, record_of
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 
@@ -68,11 +69,11 @@ class Budget(Callback):
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock of a validation."""
-        self.began = time.monotonic()
+        self.began = self.progress.clock()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Tell the progress what the validation took."""
-        self.progress.validated(time.monotonic() - self.began)
+        self.progress.validated(self.progress.clock() - self.began)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the time used in the checkpoint."""
@@ -88,11 +89,8 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
         self.path, self.progress, self.selection = path, progress, selection
-        self.score = f"val_{selection.key}"
-        self.classes = {f"{self.score}_{name}": f"val/{selection.key}_{name}" for name in classes}
-        self.scores = {name: name.replace("_", "/", 1) for name in (self.score, f"{self.score}_smoothed")}
-        self.scores |= self.classes
-        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *self.scores]
+        self.names = ScoreNames(selection.key, classes)
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *(name.column for name in self.names)]
         self.rows: list[dict[str, Any]] = []
         self.is_validated = False
 
@@ -111,7 +109,7 @@ class EpochLog(Callback):
         metrics = trainer.callback_metrics  # by all processes: it is now that Lightning takes their mean
         if not trainer.is_global_zero:
             return
-        scores = {column: metrics[tag].item() for column, tag in self.scores.items()} if self.is_validated else {}
+        scores = {name.column: metrics[name.tag].item() for name in self.names} if self.is_validated else {}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -140,10 +138,10 @@ class EpochLog(Callback):
         """Log one epoch in one line, with the lowest and highest of several learning rates."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
-        if self.score in row:
+        if (mean := self.names.mean.column) in row:
             mark = " (best)" if self.selection.is_best else ""
-            each = [f"{name.removeprefix(f'{self.score}_')} {written(row[name])}" for name in self.classes]
-            line += f" · validation {self.selection.name} {row[self.score]:.4f}{mark}"
+            each = [f"{class_name} {written(row[name.column])}" for class_name, name in self.names.classes.items()]
+            line += f" · validation {self.selection.name} {row[mean]:.4f}{mark}"
             line += f": {', '.join(each)}" if each else ""
         log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len({*rates}) > 1 else ""))
 
@@ -177,11 +175,17 @@ class Checkpoints(Callback):
             self.save(trainer, "best.ckpt", weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep the state of the run."""
-        self.save(trainer, "last.ckpt", weights_only=False)
+        """Keep the state of the run, unless its latest loss says that it is a bad one."""
+        if trainer.strategy.reduce_boolean_decision(record_of(module).is_last_loss_finite):
+            self.save(trainer, "last.ckpt", weights_only=False)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        """Write a checkpoint whole; every process takes part, the first one writes."""
+        """Write a checkpoint whole; every process takes part, the first one writes.
+
+        Raises:
+            MedsegError: weights, statistics or the optimizer's state are not finite.
+        """
+        check_weights(trainer, trainer.lightning_module)
         if trainer.is_global_zero:
             with replacing(self.folder / name) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=weights_only)

@@ -1,6 +1,7 @@
 """What an epoch's steps are like: the norm of the gradient, the time a step takes, the share that waits for data."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ class Gauges(Callback):
     what it was given before, so the share is the most that loading may cost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
         self.norms: list[Tensor] = []
         self.norm = self.largest_norm = float("nan")
         self.began = self.waited_before = 0.0
@@ -26,7 +28,7 @@ class Gauges(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin an epoch."""
         self.norms, self.steps = [], 0
-        self.began, self.waited_before, self.step_before = time.perf_counter(), waited(trainer), trainer.global_step
+        self.began, self.waited_before, self.step_before = self.clock(), waited(trainer), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,7 +39,7 @@ class Gauges(Callback):
             self.norms.append(module.gradient_norm)  # type: ignore[arg-type]
         if trainer.should_stop or batch_idx + 1 == trainer.num_training_batches:
             self.norm, self.largest_norm = mean_and_largest(self.norms)
-        self.seconds = time.perf_counter() - self.began
+        self.seconds = self.clock() - self.began
         self.waited = waited(trainer) - self.waited_before
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:

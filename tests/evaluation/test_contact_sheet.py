@@ -151,7 +151,7 @@ def shown(html: str, folder: Path, state: str) -> list[str]:
     (folder / "sheet.html").write_text(html, encoding="utf-8")
     place = (folder / "sheet.html").as_uri() + "#" + state
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run([BROWSER, *options, place], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([BROWSER, *options, place], capture_output=True, text=True, timeout=300, check=True)
     page = Page(done.stdout)
     return [json.loads(found["data-values"])[0] for found in page.all("article") if "hidden" not in found]
 

@@ -1,6 +1,5 @@
 """What a case's metrics are where masks are empty, tiny or everything, and that they are put together rightly."""
 
-import time
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -136,10 +135,9 @@ def test_a_single_slice_is_measured_as_a_picture(axis):
 
 
 def test_the_nuclei_against_themselves_shifted_by_a_pixel(real_data):
-    """No place of either outline moves by more than a pixel, but where the picture's frame cuts it; all in 20 s."""
+    """No place of either outline moves by more than a pixel, but where the picture's frame cuts it."""
     from PIL import Image
 
-    started = time.perf_counter()
     for path in sorted((real_data / "nuclei" / "masks").iterdir()):
         mask = (np.asarray(Image.open(path).convert("L")) > 0).astype(np.uint8)
         mask[-1] = 0
@@ -151,7 +149,6 @@ def test_the_nuclei_against_themselves_shifted_by_a_pixel(real_data):
         assert found["lesion_sensitivity"] == found["lesion_precision"] == found["lesion_f1"] > 0.9
         assert 0 < found["dice"] < 1
         assert 0 < found["cldice"] <= 1
-    assert time.perf_counter() - started < 20
 
 
 def test_the_documentation_names_all_metrics_and_presets():

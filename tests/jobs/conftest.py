@@ -1,5 +1,6 @@
 """Configs composed as the command line would, small enough to run in seconds."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ def small(composed: Compose, workplace: Path) -> Compose:
         return config
 
     return compose_small
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the time that ``trainer.max_time`` limits pass by looking at it, a hundredth of a second each time."""
+    from medseg.training.progress import Progress
+
+    looks = itertools.count()
+    assert Progress.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(Progress.__init__.__kwdefaults__, "clock", lambda: next(looks) / 100)
 
 
 @pytest.fixture(scope="session", params=[2, 3])

@@ -1,11 +1,13 @@
 """Broken data: one clear message that names the case, and nothing written."""
 
 import gzip
+import json
 import os
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.io.phantom import write_phantom
@@ -57,6 +59,9 @@ def damage(data, kind):
     elif kind == "NaN":
         values[2, 3, 4] = np.nan
         save(image, values)
+    elif kind == "fill value":
+        values[2, 3, 4] = -3.4e38
+        save(image, values)
     elif kind == "constant":
         save(image, np.full_like(values, 7))
     elif kind == "shape":
@@ -78,6 +83,7 @@ def damage(data, kind):
         ("truncated", "damaged, truncated"),
         ("truncated inside", "damaged, truncated"),
         ("no image", "no readable NIfTI"),
+        ("fill value", r"1 of 5760 voxels has the value -3.4e\+38, all others are within"),
         ("zero bytes", "zero|empty|0 bytes"),
         ("unreadable mask", "damaged, truncated"),
         ("NaN", "NaN"),
@@ -102,6 +108,26 @@ def test_all_bad_cases_are_listed_at_once(data, train_on):
     (data / "images/c0.nii.gz").write_bytes(b"")
     with pytest.raises(MedsegError, match=r"(?s)2 error\(s\) in a data set of 6 cases.*c0.*c3"):
         train_on("dataset.labels={background: 0, lesion: 1}")
+
+
+def test_a_class_that_only_the_test_part_has_is_warned_of(data, train_on, caplog):
+    for name, value in (("c0", 2), ("c4", 3)):
+        mask = np.asarray(nib.load(data / f"masks/{name}.nii.gz").dataobj).copy()
+        mask[:2] = value
+        save(data / f"masks/{name}.nii.gz", mask)
+    parts = {"c0": "test", "c1": "val", "c2": "train", "c3": "train", "c4": "train", "c5": "train"}
+    (data / "split.csv").write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in parts.items()))
+    (data / "images/c5.nii.gz").write_bytes((data / "images/c4.nii.gz").read_bytes())
+    with pytest.raises(MedsegError, match=r"plan\.file=nowhere"):  # stopped before it trains
+        train_on(
+            "dataset.labels={background: 0, lesion: 1, rare: 2, single: 3}",
+            f"split.file='{data / 'split.csv'}'",
+            "plan.file=nowhere.json",
+        )
+    messages = "\n".join(caplog.messages)
+    assert "rare: no training case has it, so that it cannot be learned" in messages
+    assert "(cases with it: train 0 of 4, val 0 of 1, test 1 of 1)" in messages
+    assert "single: only one training case has it, c4 (cases with it: train 1 of 4, val" in messages
 
 
 def test_empty_masks_are_a_warning_until_all_are(data, train_on, caplog):
@@ -176,3 +202,19 @@ def test_an_unreadable_mask_is_listed_with_all_others_where_classes_are_read_off
     with pytest.raises(MedsegError, match=r"(?s)2 error.*case_003.*no mask.*case_001.*no readable picture"):
         train.run(config | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
+
+
+def test_noise_of_lossy_masks_is_not_learned_as_classes(train_on, tmp_path):
+    for number in range(CASES):
+        disc = np.hypot(*(np.indices((32, 40)) - np.reshape([14 + number, 20], (2, 1, 1)))) < 9
+        for name, pixels in (("images", disc * 90 + number), ("masks", disc * 255)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"c{number}.jpg", quality=100)
+    with pytest.raises(MedsegError, match=r"lossy format.*dataset\.labels=.*dataset\.other_values=nearest"):
+        train_on()
+    assert not (tmp_path / "run").exists()
+    small = ("model.depth=2", "model.base_channels=4", "trainer.steps_per_epoch=1", "logger=none")
+    result = train_on("dataset.labels={background: 0, disc: 255}", "dataset.other_values=nearest", *small)
+    assert result["status"] == "done"
+    classes = json.loads((tmp_path / "run/test/metrics.json").read_text())["classes"]
+    assert list(classes) == ["disc"]

@@ -68,7 +68,7 @@ def test_the_numbers_of_a_data_set(inspected):
     assert numbers["shape"] == {word: list(SHAPE) for word in ("min", "median", "max")}
     assert numbers["spacing"]["median"] == list(SPACING)
     assert {part: size["cases"] for part, size in numbers["split"].items()} == {"train": 4, "val": 1, "test": 1}
-    assert numbers["findings"] == []
+    assert [(finding["kind"], finding["cases"]) for finding in numbers["findings"]] == [("class split", ["c5"])]
     (channel,) = numbers["channels"]
     assert channel["modality"] == "ct"
     assert [channel[word] for word in ("min", "low", "median", "high", "max")] == pytest.approx([0, 0.5, 50, 99.5, 100])
@@ -266,7 +266,8 @@ def test_cuts_of_one_scan_are_marked_where_the_split_parts_them(inspected, data)
         save(data / f"images/c{number}.nii.gz", (whole * step).astype(np.float32))
     rows = {"c0": "train", "c1": "train", "c2": "test", "c3": "train", "c4": "train", "c5": "val"}
     (data / "split.csv").write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in rows.items()))
-    parted, within = inspected(f"split.file='{data / 'split.csv'}'")[1]["findings"]
+    findings = inspected(f"split.file='{data / 'split.csv'}'")[1]["findings"]
+    parted, within = [finding for finding in findings if finding["kind"] == "same scan"]
     assert parted["cases"] == ["c0", "c2"]
     assert "probably the same scan, in two parts of the split (train, test)" in parted["text"]
     assert within["cases"] == ["c3", "c4"]
@@ -317,3 +318,32 @@ def test_every_key_of_train_may_be_given(composed):
     assert ours.pop("command") == "inspect"
     assert theirs.pop("command") == "train"
     assert ours == theirs
+
+
+def test_what_reading_a_case_warns_of_is_a_finding_of_every_inspection(inspected, data, tmp_path, capsys):
+    image = nib.load(data / "images/c3.nii.gz")
+    turned = np.diag([-1.0, 1, 2, 1])
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(data / "masks/c3.nii.gz").dataobj), turned), data / "masks/c3.nii.gz")
+    assert image.affine[0, 0] == 1
+    for _ in range(2):
+        numbers = inspected("dataset.geometry=warn")[1]
+        [finding] = [finding for finding in numbers["findings"] if finding["kind"] == "file"]
+        assert finding["cases"] == ["c3"]
+        assert "another origin or direction" in finding["text"]
+        assert finding["text"] in capsys.readouterr().out
+        shutil.rmtree(tmp_path / "run")
+
+
+def test_a_class_without_a_training_case_is_named_with_its_part_and_counts(inspected, data):
+    rows = {"c0": "train", "c1": "train", "c2": "test", "c3": "train", "c4": "train", "c5": "test"}
+    for part in ("test", "val"):
+        rows |= {"c5": part, "c4": "val"}
+        (data / "split.csv").write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in rows.items()))
+        _, numbers = inspected(f"split.file='{data / 'split.csv'}'", f"run_dir={part}")
+        [finding] = [finding for finding in numbers["findings"] if finding["kind"] == "class split"]
+        counts = {"test": "train 0 of 3, val 0 of 1, test 1 of 2", "val": "train 0 of 3, val 1 of 2, test 0 of 1"}
+        assert finding["text"].startswith(
+            f"lesion: no training case has it, so that it cannot be learned (cases with it: {counts[part]})"
+        )
+        assert (finding["level"], finding["cases"], finding["details"]) == ("warning", ["c5"], [part])
+        shutil.rmtree(data.parent / "run")

@@ -1,13 +1,15 @@
 """Stages in threads: order, errors, bounds, and an early end."""
 
 import threading
-import time
 
 import pytest
 import torch
 
 from medseg.errors import MedsegError
 from medseg.jobs.pipeline import NAME, Stage, pipeline
+
+HANGS = 300.0
+"""Seconds after which a test is taken to hang; nothing that works waits so long, however busy the machine is."""
 
 
 def at_work():
@@ -35,27 +37,36 @@ def test_a_bad_item_stops_no_other_and_reaches_no_later_stage(caplog):
     assert "three" not in caplog.text
 
 
-def test_stages_overlap_and_little_waits_between_them():
-    begun, ended = [], []
+def test_stages_overlap():
+    both_at_work = threading.Barrier(2, timeout=HANGS)
 
-    def slow(x):
-        time.sleep(0.02)
-        ended.append(x)
+    def first(x):
+        if x == 1:
+            both_at_work.wait()
         return x
 
-    for _ in pipeline(range(20), [Stage(lambda x: begun.append(x) or x, 1), Stage(slow, 1)]):
+    def second(x):
+        if x == 0:
+            both_at_work.wait()
+        return x
+
+    assert [p.made for p in pipeline(range(3), [Stage(first, 1), Stage(second, 1)])] == [0, 1, 2]
+
+
+def test_little_waits_between_stages():
+    begun, ended = [], []
+    stages = [Stage(lambda x: begun.append(x) or x, 1), Stage(lambda x: ended.append(x) or x, 1)]
+    for _ in pipeline(range(200), stages):
         assert len(begun) - len(ended) <= 4  # one at each stage, one between, one taken by this loop
-    assert len(ended) == 20
+    assert len(ended) == 200
 
 
 def test_an_early_end_leaves_no_thread_behind():
     items = pipeline(range(1000), [Stage(lambda x: x, 1), Stage(lambda x: x, 1)])
     assert next(items).made == 0
     items.close()
-    for _ in range(50):
-        if not at_work():
-            break
-        time.sleep(0.05)
+    for thread in at_work():
+        thread.join(HANGS)
     assert not at_work()
 
 

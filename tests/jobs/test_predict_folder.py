@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import itertools
 import json
 import os
 import random
@@ -16,11 +17,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from thresholding import TARGET, blob, write_checkpoint
+from thresholding import TARGET, Threshold, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import leftovers
+from medseg.io.case import Scan
 from medseg.jobs import predict
 
 HERE = str(Path(__file__).parent)
@@ -147,10 +149,10 @@ def test_twenty_broken_scans_among_two_hundred(folder, tmp_path):
 
 def test_a_bug_in_one_scan_stops_no_other(folder, tmp_path, monkeypatch):
     write_scans(tmp_path / "scans", 3)
-    keep = Predictor.decide
+    keep, calls = Predictor.decide, itertools.count()
 
     def decide(self, prepared, watches=()):
-        if prepared.scan.image.shape and len(list((tmp_path / "masks").glob("*.nii.gz"))) == 1:
+        if next(calls) == 1:  # scans are decided one by one, in order
             raise IndexError("who would have thought")
         return keep(self, prepared, watches)
 
@@ -158,7 +160,24 @@ def test_a_bug_in_one_scan_stops_no_other(folder, tmp_path, monkeypatch):
     result = folder()
     assert result["status"] == "some_failed"
     assert "unexpected IndexError: who would have thought" in result["reason"]
-    assert len(masks(tmp_path / "masks")) >= 1
+    assert sorted(masks(tmp_path / "masks")) == [Path("scan000.nii.gz"), Path("scan002.nii.gz")]
+
+
+def test_a_scan_whose_probabilities_are_not_finite_fails_and_the_others_go_on(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 3)
+    logits = Threshold.forward
+
+    def overflow(self, x):  # as in fp16; scan001 alone has voxels of exactly 2
+        return logits(self, x) * (float("inf") if (x == 2).any() else 1)
+
+    monkeypatch.setattr(Threshold, "forward", overflow)
+    result = folder(uncertainty=True, save_probabilities=True)
+    assert result["status"] == "some_failed"
+    status = {row["case"]: (row["status"], row["error"]) for row in table(tmp_path / "masks")}
+    assert [status[f"scan00{number}"][0] for number in range(3)] == ["done", "failed", "done"]
+    assert "precision=fp32" in status["scan001"][1]
+    assert {path.name for path in masks(tmp_path / "masks")} >= {"scan000.nii.gz", "scan002.nii.gz"}
+    assert not [path for path in masks(tmp_path / "masks") if "scan001" in str(path)]
 
 
 # ---- again
@@ -292,15 +311,31 @@ def test_killed_and_resumed_the_masks_are_those_of_an_undisturbed_run(folder, tm
     assert len(masks(tmp_path / "masks")) == 40 * 3
 
 
+INTERRUPTED_AT_THE_FIFTH_SCAN = """
+import itertools, os, signal
+from medseg.cli import main
+from medseg.inference.predictor import Predictor
+
+decide, calls = Predictor.decide, itertools.count()
+
+def decide_or_be_interrupted(*arguments):
+    if next(calls) == 4:
+        os.kill(os.getpid(), signal.SIGINT)
+    return decide(*arguments)
+
+Predictor.decide = decide_or_be_interrupted
+raise SystemExit(main())
+"""
+
+
 def test_ctrl_c_ends_at_once_and_leaves_nothing_half_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 100, (40, 44, 48))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C
-    process = subprocess.Popen(**command(tmp_path), stderr=subprocess.PIPE, text=True)
+    interrupted = command(tmp_path)
+    interrupted["args"][1:3] = ["-c", INTERRUPTED_AT_THE_FIFTH_SCAN]
+    process = subprocess.Popen(**interrupted, stderr=subprocess.PIPE, text=True)
     signal.signal(signal.SIGINT, before)
-    while process.poll() is None and not list((tmp_path / "masks" / ".medseg").glob("*.json")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=300)  # a guard against hanging
     assert process.returncode == 130
     assert "interrupted" in error
     assert "Traceback" not in error
@@ -382,6 +417,39 @@ def test_records_tell_what_was_written(folder, tmp_path):
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip
+
+
+def test_what_reading_a_scan_warns_of_is_logged_by_every_run_also_where_its_mask_is_there(folder, tmp_path, caplog):
+    write_scans(tmp_path / "scans", 2)
+    nib.save(nib.Nifti1Image(blob((16, 18, 20)).astype(np.int16), None), tmp_path / "scans" / "scan001.nii.gz")
+    times = []
+    for changes in ({}, {}, {"skip_done": False}):
+        caplog.clear()
+        folder(**changes)
+        assert ["scan001" in message for message in caplog.messages if "neither sform" in message] == [True]
+        times.append(changed_times(tmp_path / "masks"))
+    assert times[0] == times[1] != times[2]
+
+
+def test_a_scan_with_a_fill_value_fails_alone_and_is_named_with_it(folder, tmp_path):
+    write_scans(tmp_path / "scans", 2)
+    voxel(-3.4e38)(tmp_path / "scans" / "filled.nii.gz")
+    result = folder()
+    assert result["status"] == "some_failed"
+    rows = {row["case"]: row for row in table(tmp_path / "masks")}
+    assert [rows[name]["status"] for name in ("filled", "scan000", "scan001")] == ["failed", "done", "done"]
+    assert "filled.nii.gz: 1 of 5760 voxels has the value -3.4e+38" in rows["filled"]["error"]
+    assert not (tmp_path / "masks" / "filled.nii.gz").exists()
+
+
+def test_a_scan_in_memory_is_checked_as_one_in_a_file(folder, tmp_path):
+    predictor = Predictor.load(tmp_path / "c.ckpt", trust=[TARGET], device="cpu")
+    image = blob((16, 18, 20)).astype(np.float32)[None]
+    assert predictor(Scan(image, np.eye(4))).indices.any()
+    for value in (np.nan, 1e20):
+        image[0, 3, 4, 5] = value
+        with pytest.raises(MedsegError, match="the scan: 1 of 5760 voxels"):
+            predictor(Scan(image, np.eye(4)))
 
 
 # ---- channels that are not there

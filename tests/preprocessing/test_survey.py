@@ -1,6 +1,6 @@
 """Everything that is wrong with a made-up data set is found in one go, under the right names."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import nibabel as nib
 import numpy as np
@@ -178,3 +178,18 @@ def test_cuts_of_one_scan_in_two_parts_are_warned_of_unless_grouped(data, group,
     warn_of_equal_scans(found, Split(("a", "d"), ("c",), ("b",)))
     assert ("a (train) = b (test)" in caplog.text) == (group is None)
     assert "c (val)" not in caplog.text
+
+
+def test_a_case_of_another_grid_is_warned_of_also_where_it_was_read_before_and_from_the_cache(data, tmp_path, caplog):
+    case = replace(data("a"), geometry="warn")
+    mask = nib.load(case.labels[0].path)
+    nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), np.diag([-1, 1, 1, 1])), case.labels[0].path)
+    fingerprint(case, LABELS)  # which warns of it in this process, before anything is cached
+    reads = []
+    for _ in range(3):
+        caplog.clear()
+        usable, _ = examine([case], LABELS, folder=tmp_path / "cache")
+        assert [message for message in caplog.messages if "a_mask.nii.gz" in message] == [*usable.cases["a"].messages]
+        assert len(usable.cases["a"].messages) == 1
+        reads.append(len(list((tmp_path / "cache").iterdir())))
+    assert reads == [1, 1, 1]

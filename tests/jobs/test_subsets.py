@@ -1,0 +1,125 @@
+"""An evaluation takes the cases of the fold that its models were trained with, never their training cases unsaid."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from thresholding import TARGET, blob, write_checkpoint
+
+from medseg.errors import MedsegError
+from medseg.io.case import Case, Dataset
+from medseg.jobs import evaluate
+from medseg.jobs.subsets import select
+
+NAMES = [f"c{number}" for number in range(6)]
+FOLDS = [
+    {"train": [name for name in NAMES if name not in NAMES[first : first + 2]], "val": NAMES[first : first + 2]}
+    for first in (0, 2, 4)
+]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set of nnU-Net with its split of three folds."""
+    root = tmp_path / "Dataset001_X"
+    for name in NAMES:
+        for folder, file in (("imagesTr", f"{name}_0000"), ("labelsTr", name)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(blob((16, 18, 20)).astype(np.uint8), np.eye(4)), root / folder / f"{file}.nii.gz")
+    labels = {"background": 0, "thing": 1}
+    content = {"channel_names": {"0": "MRI"}, "labels": labels, "numTraining": 6, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(content))
+    (root / "splits_final.json").write_text(json.dumps(FOLDS))
+    return root
+
+
+def write_run(folder, data, train, val, test=()):
+    """A run's directory with a network that needs no training, and with this split."""
+    (folder / "checkpoints").mkdir(parents=True)
+    write_checkpoint(folder / "checkpoints" / "best.ckpt", dims=3)
+    split = {"train": list(train), "val": list(val), "test": list(test)}
+    (folder / "splits.json").write_text(json.dumps({"format": 1, "seed": 0, "hashes": {}, **split}))
+    node = {"name": "x", "root": str(data), "layout": {"_target_": "medseg.io.layouts.nnunet", "root": str(data)}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"dataset": node}))
+    return folder
+
+
+@pytest.fixture
+def evaluated(composed, data, tmp_path):
+    """Return ``evaluated(checkpoint, *overrides)``: the cases that eval has scored."""
+
+    def run(checkpoint, *overrides):
+        config = composed("eval", "device=cpu", "examples=1", *overrides)
+        if "layout" in config["dataset"]:
+            config["dataset"]["root"] = str(data)
+        folder = tmp_path / f"eval {len(list(tmp_path.glob('eval *')))}"
+        evaluate.run(config | {"checkpoint": checkpoint, "trust": [TARGET], "run_dir": str(folder)})
+        rows = (folder / "cases.csv").read_text().splitlines()[1:]
+        return sorted({row.split(",")[0] for row in rows})
+
+    return run
+
+
+VAL = ("dataset=nnunet", "subset=val")
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_validation_cases_are_those_of_the_fold_that_the_run_was_trained_with(evaluated, data, tmp_path, fold):
+    run = write_run(tmp_path / "run", data, **FOLDS[fold])
+    assert evaluated(str(run), *VAL) == FOLDS[fold]["val"]
+    assert evaluated(str(run / "checkpoints" / "best.ckpt"), "subset=val") == FOLDS[fold]["val"]
+
+
+def test_runs_of_fewer_cases_are_of_the_fold_too(evaluated, data, tmp_path):
+    run = write_run(tmp_path / "run", data, FOLDS[1]["train"][:1], FOLDS[1]["val"][:1])
+    assert evaluated(str(run), *VAL) == FOLDS[1]["val"]
+
+
+def test_a_fold_that_is_not_known_has_to_be_said(evaluated, data, tmp_path, caplog):
+    run = write_run(tmp_path / "run", data, **FOLDS[2])
+    moved = tmp_path / "moved.ckpt"
+    moved.write_bytes((run / "checkpoints" / "best.ckpt").read_bytes())
+    with pytest.raises(
+        MedsegError, match=r"splits_final.json holds 3 folds. Say by split.fold(?s:.)*moved.ckpt: not known"
+    ):
+        evaluated(str(moved), *VAL)
+    assert evaluated(str(moved), *VAL, "split.fold=2") == FOLDS[2]["val"]
+    assert "trained with other folds" not in caplog.text
+    assert evaluated(str(run), *VAL, "split.fold=0") == FOLDS[0]["val"]
+    assert "trained with other folds" in caplog.text
+    with pytest.raises(MedsegError, match=r"split.fold=3: .* holds 3 folds"):
+        evaluated(str(run), *VAL, "split.fold=3")
+
+
+@pytest.mark.parametrize("ensemble", ["true", "false"])
+def test_models_of_several_folds_have_no_common_validation_cases(evaluated, data, tmp_path, ensemble):
+    runs = [str(write_run(tmp_path / f"run {fold}", data, **FOLDS[fold])) for fold in range(2)]
+    with pytest.raises(MedsegError, match=r"(?s)Say by split.fold.*run 0.*: fold 0.*run 1.*: fold 1"):
+        evaluated(runs, *VAL, f"ensemble={ensemble}")
+
+
+def test_training_cases_among_those_of_an_ensemble_s_first_member_are_warned_of(evaluated, data, tmp_path, caplog):
+    runs = [str(write_run(tmp_path / f"run {fold}", data, **FOLDS[fold])) for fold in range(2)]
+    evaluated(runs[0], "subset=val")
+    assert "scores are too good" not in caplog.text
+    assert evaluated(runs, "subset=val") == FOLDS[0]["val"]
+    assert "run 1: 2 of 2, such as c0" in caplog.text
+
+
+def test_nnunets_models_are_known_by_their_folder(tmp_path):
+    folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+    files = [folder / f"fold_{fold}" / "checkpoint_final.pth" for fold in ("0", "1", "all")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    for name in ("plans.json", "dataset.json"):
+        (folder / name).write_text("{}")
+    (tmp_path / "splits_final.json").write_text(json.dumps(FOLDS))
+    dataset = Dataset(tuple(Case(name, name, ()) for name in NAMES), split_file=tmp_path / "splits_final.json")
+    for fold in range(2):
+        assert [case.id for case in select(dataset, "val", None, models=[files[fold]])] == FOLDS[fold]["val"]
+    for several in (files[:2], files[2:], []):
+        with pytest.raises(MedsegError, match=r"Say by split.fold"):
+            select(dataset, "val", None, models=several)
