@@ -1,6 +1,5 @@
 """The plots of a report: metrics by class, Dice against volume, the course of training."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from math import inf, isnan
 from pathlib import Path
@@ -25,6 +24,7 @@ from medseg.evaluation.score_names import ScoreNames
 from medseg.evaluation.scored_cases import ScoredCase
 from medseg.evaluation.summary import Summary
 from medseg.evaluation.tables import NONE, number, titled
+from medseg.io.csv_files import read_csv
 
 CLASSES = 30
 """Classes that are shown at once: of more the worst, the others folded away."""
@@ -73,8 +73,7 @@ def learning_curves(path: Path, classes: Sequence[str]) -> list[str]:
 
     ``classes`` are those, or the regions, whose own curves are drawn where the training scored them.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     names = ScoreNames("dice", classes)
     scores = [Curve(names.mean.column, "mean", False), Curve(names.smoothed.column, "mean, smoothed", False)]
     scores += [Curve(name.column, class_name) for class_name, name in names.classes.items()]

@@ -66,7 +66,7 @@ class Case:
         return (*self.images, *(label.path for label in self.labels))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     """The channels of a case on their native grid.
 
@@ -78,7 +78,12 @@ class Scan:
     image: NDArray[np.float32]
     affine: NDArray[np.float64]
     unit: Literal["mm", "px"] = "mm"
-    layout: Any = field(default=None, repr=False, compare=False)
+    layout: Any = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Describe the scan without its voxels."""
+        spacing = tuple(float(f"{step:.6g}") for step in self.spacing)
+        return f"Scan(channels={len(self.image)}, shape={self.shape}, spacing={spacing}, unit={self.unit!r})"
 
     @property
     def shape(self) -> tuple[int, ...]:

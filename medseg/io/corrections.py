@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, LabelFile
+from medseg.io.csv_files import text_of
 from medseg.io.files import find_masks, stem
 from medseg.io.tables import Row, read_table
 
@@ -60,7 +61,9 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
 def read_rows(root: Path) -> dict[str, Row]:
     """Return the rows of the folder's table by case; none where it has no table."""
     path = root / TABLE
-    return {row["id"]: row for row in read_table(path, "dataset.corrections", ("id",))} if path.is_file() else {}
+    table = read_table(path, "dataset.corrections", ("id",)) if path.is_file() else []
+    rows = [{text_of(name): text_of(cell) for name, cell in row.items()} for row in table]
+    return {row["id"]: row for row in rows}
 
 
 def masks_by_case(root: Path) -> dict[str, Path]:

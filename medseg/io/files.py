@@ -183,7 +183,7 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
         MedsegError: the file cannot be written, or the format cannot hold the values.
     """
     writer: Any = _module(path)
-    if writer is dicom or suffix(path) in itk.IN_ONE_FILE:
+    if mask_name(path) != path.name:
         raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
     with replacing(path) as temporary:
         writer.write(temporary, values, like)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.errors import MedsegError
 from medseg.io import metaimage, nrrd
 from medseg.io.case import Scan
 from medseg.io.grids import Grid, as_volume
@@ -110,7 +111,7 @@ def place(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
 def save(image: Any, path: Path) -> None:
     """Write an image, compressed; OSError where that fails."""
     try:
-        simpleitk().WriteImage(image, str(path), useCompression=True)
+        simpleitk().WriteImage(image, in_utf8(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(_reason(error)) from error
 
@@ -122,6 +123,18 @@ def simpleitk() -> Any:
     library: Any = SimpleITK
     library.ProcessObject.SetGlobalWarningDisplay(False)
     return library
+
+
+def in_utf8(path: Path) -> str:
+    """Return a path as ITK takes it, which would abort the process otherwise; MedsegError where that is impossible."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise MedsegError(
+            f"{path}: the name holds bytes that are not UTF-8, which NRRD and MetaImage files cannot have here. Rename "
+            "the file or its folder, as convmv -f latin1 -t utf8 does."
+        ) from error
+    return str(path)
 
 
 def _reason(error: BaseException) -> str:

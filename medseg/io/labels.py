@@ -210,6 +210,11 @@ def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
     wrong = [(name, value) for name, values in listed.items() for value in values if not _is_value(value)]
     yield from (f"{name}: {value!r} is neither a whole number nor a colour '#rrggbb'" for name, value in wrong)
     yield from (f"{name} has no value" for name, values in listed.items() if not values)
+    yield from (
+        f"{name!r} is no text: it cannot be written in UTF-8"
+        for name in labels
+        if re.search("[\ud800-\udfff]", str(name))
+    )
     classes = [name for name in labels if name != IGNORE_NAME]
     if not 2 <= len(classes) <= MOST_CLASSES:
         yield f"{len(classes)} classes; 2 to {MOST_CLASSES} are allowed, background being the first"

@@ -102,7 +102,13 @@ def as_stored(pixels: NDArray[Any], layout: PictureLayout) -> tuple[NDArray[Any]
 
 
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
-    """Write ``values`` (rows, columns) as 8-bit grey, as 16-bit grey if one is above 255, as RGB if one is a colour."""
+    """Write ``values`` (rows, columns) as 8-bit grey, as 16-bit grey if one is above 255, as RGB if one is a colour.
+
+    Raises:
+        MedsegError: they have other axes, or the format cannot hold them.
+    """
+    if values.ndim != 2:
+        raise MedsegError(f"{path}: a picture has two axes, this mask has {values.shape}. Use NIfTI (.nii.gz).")
     highest = values[values < COLOUR].max(initial=0)
     coloured = bool((values >= COLOUR).any())
     most = 255 if coloured or path.suffix.lower() == ".bmp" else 65535

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
@@ -21,6 +20,7 @@ from medseg.evaluation.ranking import rank
 from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import Report, read_report
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> N
     for note in result.paired.notes:
         log.warning("%s", note)
     write_comparison(folder, result, [report.folder for report in reports])
-    print_tables(short_tables(result), Console())
+    print_tables(short_tables(result), Terminal())
     log.info("comparison: %s", folder / "comparison.html")
 
 

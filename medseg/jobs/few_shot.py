@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from medseg.evaluation.learning_curve import Point, Trained, as_json, points_of, table
 from medseg.evaluation.page import page, section
@@ -16,6 +15,7 @@ from medseg.evaluation.plots import Series, figure, linear, lines
 from medseg.evaluation.renderings import as_markdown, print_tables
 from medseg.evaluation.report import read_report
 from medseg.io.atomic import write_json, write_text
+from medseg.jobs.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def learning_curve(folder: Path) -> bool:
     drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
     sections = [section("Learning curve", drawn, html_table(content))]
     write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
-    print_tables([content], Console())
+    print_tables([content], Terminal())
     return True
 
 

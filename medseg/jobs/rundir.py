@@ -16,6 +16,8 @@ import yaml
 
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json, write_text
+from medseg.io.file_names import file_name
+from medseg.printable import PrintableFormatter, printable
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
@@ -35,7 +37,8 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
             return path
-        return make_unique(Path("outputs") / config["command"] / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        return make_unique(Path("outputs") / config["command"] / file_name(str(dataset)) / name)
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
 
@@ -54,8 +57,9 @@ def make_unique(path: Path) -> Path:
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
-    """Write a config as YAML."""
-    write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    """Write a config as YAML, which has escapes of its own for names that are not printable."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    write_text(path, text if printable(text) == text else yaml.safe_dump(config, sort_keys=False))
 
 
 def write_environment(path: Path) -> None:
@@ -115,7 +119,7 @@ def recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
 def logged_to(path: Path) -> Iterator[None]:
     """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("medseg")
     logger.addHandler(handler)
     try:

@@ -1,6 +1,5 @@
 """What happens round a training step: the budget, the log, the content of checkpoints."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from math import isnan
@@ -10,7 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg.evaluation.score_names import ScoreNames
-from medseg.io.atomic import replacing
+from medseg.io.atomic import replacing, write_text
+from medseg.io.csv_files import as_csv, read_csv
 from medseg.training.divergence import check_weights, record_of
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -97,8 +97,7 @@ class EpochLog(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of the run that this one resumes."""
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+            self.rows = [row for row in read_csv(self.path) if int(row["epoch"]) <= trainer.current_epoch]
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Note that this epoch's row has validation scores."""
@@ -129,10 +128,7 @@ class EpochLog(Callback):
 
     def write(self) -> None:
         """Write all rows, whole."""
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_text(self.path, as_csv(self.columns, self.rows))
 
     def tell(self, row: dict[str, Any], rates: Sequence[float]) -> None:
         """Log one epoch in one line, with the lowest and highest of several learning rates."""

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from medseg.printable import on_a_line
 from medseg.training.callbacks import EpochLog, log, written
 from medseg.training.gauges import Gauges
 from medseg.training.progress import Progress
@@ -179,7 +180,7 @@ def is_no_epoch(record: logging.LogRecord) -> bool:
 
 def class_lines(scores: Mapping[str, float], width: int) -> list[list[str]]:
     """Return the Dice of each class on one line, or where there is no room a line of the worst and one of the best."""
-    shown = {name: f"{shortened(name)} {written(score)}" for name, score in scores.items()}
+    shown = {name: f"{shortened(on_a_line(name))} {written(score)}" for name, score in scores.items()}
     if cell_len(DOT.join(shown.values())) <= width:
         return [list(shown.values())] if len(shown) > 1 else []
     ranked = sorted((name for name in scores if not isnan(scores[name])), key=lambda name: scores[name])

@@ -111,7 +111,7 @@ def test_pictures(run_predict, tmp_path, name, mask):
     assert set(np.unique(written)) == {0, 255}
     if not name.endswith("jpg"):  # its ringing crosses the threshold of 0.5 grey levels
         np.testing.assert_array_equal(written == 255, body)
-    assert (tmp_path / "masks" / "overlays" / f"{mask}.png").is_file()
+    assert (tmp_path / "masks" / "overlays" / "a.png").is_file()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

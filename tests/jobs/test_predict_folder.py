@@ -273,6 +273,16 @@ def test_a_folder_on_two_devices(folder, tmp_path):
     assert len(table(tmp_path / "masks")) == 6
 
 
+def test_two_devices_from_python_run_the_given_config_and_not_the_programs_arguments(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 3)
+    folder(output=str(tmp_path / "whole"))
+    monkeypatch.setattr(sys, "argv", ["notebook", "predict", f"output={tmp_path / 'elsewhere'}"])
+    result = folder(trainer={"devices": 2})
+    assert result["status"] == "done"
+    assert masks(tmp_path / "masks") == masks(tmp_path / "whole")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.parametrize("status", [2, -9])
 def test_a_process_that_breaks_down_is_not_hidden_by_older_records(folder, tmp_path, monkeypatch, status):
     write_scans(tmp_path / "scans", 2)
@@ -413,7 +423,8 @@ def test_probabilities_of_pictures(composed, tmp_path):
 def test_records_tell_what_was_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 1)
     folder(save_probabilities=True)
-    record = json.loads((tmp_path / "masks" / ".medseg" / "scan000.json").read_text())
+    (path,) = (tmp_path / "masks" / ".medseg").glob("*.json")
+    record = json.loads(path.read_text())
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip
