@@ -66,7 +66,7 @@ def read_voxels(stored: VoxelFiles) -> NDArray[Any]:
 
     Raises:
         MedsegError: a file is missing, or no regular file, or the voxels are more than ``read.max_gb``.
-        ValueError, EOFError, OSError, zlib.error: a file is damaged.
+        ValueError, EOFError, OSError: a file is damaged.
     """
     check_memory(f"{stored.path}: its header describes an array", stored.shape, stored.dtype.itemsize)
     count, rest = divmod(prod(stored.shape), len(stored.files))
@@ -125,8 +125,7 @@ def inflate(stream: BinaryIO, count: int, surplus: int = 0) -> bytearray:
 
     Raises:
         EOFError: the data end too early.
-        ValueError: they hold more than ``surplus`` bytes more.
-        zlib.error: they are damaged.
+        ValueError: they are damaged, or hold more than ``surplus`` bytes more.
     """
     unpacked = bytearray(count)
     filled = beyond = 0
@@ -134,7 +133,11 @@ def inflate(stream: BinaryIO, count: int, surplus: int = 0) -> bytearray:
     unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
     while True:
         more = packed or stream.read(PACKED_PIECE)
-        piece = unpacker.decompress(more, UNPACKED_PIECE)
+        try:
+            piece = unpacker.decompress(more, UNPACKED_PIECE)
+        except zlib.error as error:
+            checksum = "the checksum (CRC or Adler) is wrong; " if "check" in str(error) else ""
+            raise ValueError(f"{checksum}{error}") from error
         used = min(len(piece), count - filled)
         unpacked[filled : filled + used] = piece if used == len(piece) else piece[:used]
         filled, beyond = filled + used, beyond + len(piece) - used
