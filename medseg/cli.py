@@ -25,6 +25,7 @@ from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
+from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.overrides import (
     Check,
     Sources,
@@ -307,6 +308,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
         refuse(wrong or check_values(config))
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
         quieten_libraries()
+        Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
         with single_job(argv):
             result = dict(job.run(config))
         return EXIT_STATUS[result["status"]], result

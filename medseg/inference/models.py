@@ -11,6 +11,7 @@ from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model, model_of
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx_model import read_onnx
+from medseg.models.parameter_limit import no_more_than
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -67,7 +68,8 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
             f"{path}: it was pre-trained without masks and knows no classes to segment. Fine-tune it on labelled scans:"
             f" medseg train finetune.checkpoint={path} dataset=..."
         )
-    network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
+    with no_more_than(checkpoint.weights, path):
+        network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
     load_weights(network, checkpoint)
     return model_of(checkpoint, network)
 

@@ -287,7 +287,7 @@ def _read_table(path: Path) -> Split:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MedsegError(f"{path} cannot be read as a split: {error}") from error
 
 
