@@ -14,7 +14,9 @@ from medseg.errors import MedsegError
 from medseg.memory import NotEnoughMemoryError, attempted, enough_memory, is_out_of_memory
 
 CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
-MPS = RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 384.00 KB, max allowed: 9 GB)")
+MPS = RuntimeError(
+    "MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 384.00 KB, max allowed: 9 GB)"
+)
 OF_ONNX = type("RuntimeException", (Exception,), {})(
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 4294967296"
 )
@@ -50,7 +52,9 @@ def test_what_an_allocation_raises_is_known(work):
         MPS,
         OF_ONNX,
         RuntimeError("std::bad_alloc"),
-        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\n...DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "Caught RuntimeError in DataLoader worker process 0.\n...DefaultCPUAllocator: can't allocate memory"
+        ),
     ],
     ids=str,
 )
@@ -76,13 +80,9 @@ def test_other_errors_are_not_taken_for_it(error):
 
 
 def test_an_error_that_a_lack_of_memory_was_turned_into_is_known():
-    try:
-        try:
-            raise MemoryError
-        except MemoryError as error:
-            raise MedsegError("scan.nii cannot be read") from error
-    except MedsegError as error:
-        assert is_out_of_memory(error)
+    error = MedsegError("scan.nii cannot be read")
+    error.__cause__ = MemoryError()
+    assert is_out_of_memory(error)
 
 
 def fails_with_large(kept):

@@ -1,4 +1,4 @@
-"""Where memory runs out while a scan is segmented: smaller batches, sums on the CPU, and the same result as with enough."""
+"""Where memory runs out while a scan is segmented: smaller batches, sums on the CPU, and the same result."""
 
 import numpy as np
 import pytest
