@@ -133,3 +133,25 @@ def test_a_warning_is_logged_once(caplog):
         for _ in range(3):
             memory.warn_once("memory is short: of this test")
     assert caplog.messages == ["memory is short: of this test"]
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_called_damaged(monkeypatch, tmp_path):
+    from medseg.models.torch_files import load_safely
+
+    torch.save({}, tmp_path / "a.ckpt")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(1 << 50))
+    with pytest.raises(NotEnoughMemoryError, match=r"to load .*a\.ckpt \(.*DefaultCPUAllocator"):
+        load_safely(tmp_path / "a.ckpt")
+
+
+def test_a_dicom_file_is_not_passed_over_for_lack_of_memory(monkeypatch, tmp_path):
+    from medseg.io import dicom_headers
+
+    (tmp_path / "a.dcm").write_bytes(b"\0" * 128 + b"DICM")
+
+    def short(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(dicom_headers, "described", short)
+    with pytest.raises(MemoryError):
+        dicom_headers.header(tmp_path / "a.dcm")

@@ -17,7 +17,7 @@ from medseg.errors import MedsegError
 from medseg.inference.class_options import inference_over, postprocess_over
 from medseg.inference.model import Model, make_segmenter, scorer_of
 from medseg.inference.models import read_models
-from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk, on_device_or_cpu
+from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
 from medseg.inference.segmenter import Watch
 from medseg.inference.sliding_window import Network
 from medseg.io.arrays import scan_from_array
@@ -216,7 +216,7 @@ class Predictor:
 
     def scores(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``."""
-        return on_device_or_cpu(lambda place: self.scores_on(place, prepared), self.device)
+        return slabs_within_memory(lambda place: self.scores_on(place, prepared), self.device)
 
     def scores_on(self, place: torch.device, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.

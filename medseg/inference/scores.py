@@ -115,10 +115,10 @@ class Scorer:
         def slabs_on(place: torch.device) -> Slabs:
             return self.slabs(self.rows(networks, image.to(place), geometry, image.device), geometry, place)
 
-        return on_device_or_cpu(slabs_on, image.device)
+        return slabs_within_memory(slabs_on, image.device)
 
 
-def on_device_or_cpu(slabs_on: Callable[[torch.device], Slabs], device: torch.device) -> Slabs:
+def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch.device) -> Slabs:
     """Yield a scan's probabilities, made on a device, or on the CPU as soon as the device's memory runs out.
 
     ``slabs_on`` makes the same slabs each time that it is called, whatever the device.

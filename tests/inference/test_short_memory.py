@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medseg import memory
-from medseg.inference.scores import Scorer, on_device_or_cpu
+from medseg.inference.scores import Scorer, slabs_within_memory
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.sliding_window import PassLimit, RowSums, sliding_window
 from medseg.inference.uncertainty import UncertaintyMap
@@ -76,7 +76,7 @@ def test_later_scans_begin_with_the_batch_that_fitted():
 
 
 def slabs_of(failing_slab=None, tried=None):
-    """Return slabs for ``on_device_or_cpu``; on a GPU memory runs out at the slab of this number."""
+    """Return slabs for ``slabs_within_memory``; on a GPU memory runs out at the slab of this number."""
     probs = torch.rand(3, 6, 10, generator=torch.Generator().manual_seed(0)).softmax(0)
 
     def slabs_on(place):
@@ -96,7 +96,7 @@ def test_sums_move_to_the_cpu_and_every_slice_comes_once(failing, caplog):
     slabs_on, probs = slabs_of(failing, tried)
     places, seen = [], []
     labels = Segmenter().decide(
-        on_device_or_cpu(slabs_on, GPU), (6, 10), [lambda place, scores: (places.append(place), seen.append(scores))]
+        slabs_within_memory(slabs_on, GPU), (6, 10), [lambda place, scores: (places.append(place), seen.append(scores))]
     )
     assert [place.start for place in places] == [0, 3, 6, 9]
     torch.testing.assert_close(torch.cat(seen, -1), probs)
@@ -109,7 +109,7 @@ def test_sums_move_to_the_cpu_and_every_slice_comes_once(failing, caplog):
 def test_with_enough_memory_nothing_is_made_twice(caplog):
     tried = []
     slabs_on, _ = slabs_of(tried=tried)
-    assert len(list(on_device_or_cpu(slabs_on, GPU))) == 4
+    assert len(list(slabs_within_memory(slabs_on, GPU))) == 4
     assert tried == [("cuda", n) for n in range(4)]
     assert not caplog.messages
 
@@ -120,7 +120,7 @@ def test_on_the_cpu_there_is_no_further_place():
         yield
 
     with pytest.raises(MemoryError):
-        list(on_device_or_cpu(slabs_on, CPU))
+        list(slabs_within_memory(slabs_on, CPU))
 
 
 def test_windows_are_brought_to_the_networks_and_scores_to_the_sums(monkeypatch):
