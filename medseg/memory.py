@@ -36,6 +36,8 @@ TEXTS = (
 """What lack of memory is called in the messages of PyTorch, CUDA, cuDNN, MPS, ITK and onnxruntime."""
 
 MORE_MEMORY = "Close other programs, use a machine with more memory, or crop or downsample the scan."
+TO_READ = f"{MORE_MEMORY} If it is not that large, the header of a file is damaged."
+"""Advice where memory does not suffice for something, or for reading it."""
 
 QUOTING = (MedsegError, ValueError, TypeError, LookupError, SyntaxError)
 """Errors whose messages quote what the user gave, which may have any name."""

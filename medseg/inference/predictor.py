@@ -27,7 +27,7 @@ from medseg.io.labels import LabelMap
 from medseg.io.notices import told
 from medseg.io.sizes import size_of
 from medseg.io.voxels import check_voxels
-from medseg.memory import MORE_MEMORY, enough_memory
+from medseg.memory import MORE_MEMORY, TO_READ, enough_memory
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 Source = Scan | str | Path | Sequence[str | Path] | NDArray[Any] | Tensor
@@ -192,7 +192,7 @@ class Predictor:
         if not isinstance(scan, Scan):
             files = files_of(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
-            with told(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", MORE_MEMORY):
+            with told(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
                 scan = read_case(case, spatial_dims=self.dims)
         else:
             check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))

@@ -31,6 +31,7 @@ from medseg.jobs.candidates import Segment
 from medseg.jobs.terminal import Terminal, on_terminal
 from medseg.memory import (
     MORE_MEMORY,
+    TO_READ,
     NotEnoughMemoryError,
     drop_frames,
     enough_memory,
@@ -144,7 +145,7 @@ def begun(
 ) -> Future[list[Row]]:
     """Predict a case and begin to measure it; its MedsegError is in the future, too, where that cannot be done."""
     try:
-        with told(), enough_memory(lambda: f"to read {size_of(case)}", MORE_MEMORY):
+        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             scan, truth = read_labelled(case, label_map)
         return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
     except MedsegError as error:

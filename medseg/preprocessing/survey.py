@@ -13,7 +13,7 @@ from medseg.io.files import on_disk
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
-from medseg.memory import MORE_MEMORY, NotEnoughMemoryError, enough_memory
+from medseg.memory import TO_READ, NotEnoughMemoryError, enough_memory
 from medseg.preprocessing.doubtful_masks import doubtful_masks
 from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
@@ -100,7 +100,7 @@ def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerp
         NotEnoughMemoryError: which may not come again when fewer cases are read at once.
     """
     try:
-        with enough_memory(lambda: f"to read {size_of(case)}", MORE_MEMORY):
+        with enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             return noted(case, label_map, folder)
     except NotEnoughMemoryError:
         raise
