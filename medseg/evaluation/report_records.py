@@ -1,27 +1,25 @@
 """What a report tells of the run: its data, split, config and environment, from the files of its run directory."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medseg.evaluation.page import folded, preformatted, table, terms
 from medseg.evaluation.tables import NONE, TextTable
+from medseg.untrusted import read_json_object, read_yaml
 
 PARTS = ("train", "val", "test")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file of a run; one that is not there is empty."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a run's ``config.yaml``; one that is not there is empty."""
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return read_yaml(path) if path.is_file() else {}
 
 
 def data_name(node: Mapping[str, Any]) -> str:

@@ -37,7 +37,12 @@ def start_from(run: Run, module: TrainingModule) -> None:
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
         transfer = take_over(
-            module.network, run.settings["model"], source, label_map.outputs, regions=bool(label_map.regions)
+            module.network,
+            run.settings["model"],
+            source,
+            label_map.outputs,
+            regions=bool(label_map.regions),
+            trust=run.settings["trust"],
         )
         for network in (module.network, module.average):
             if network:

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from medseg.build import own_targets
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.report_records import data_name
@@ -46,8 +47,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
     """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
-    dataset = open_dataset(settings["dataset"])
+    dataset = open_dataset(settings["dataset"], settings["trust"])
     classes = label_map(dataset)
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)

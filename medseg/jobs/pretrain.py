@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 
+from medseg.build import own_targets
 from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
@@ -34,8 +35,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
-    dataset = open_scans(settings["dataset"])
+    dataset = open_scans(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED))[0]}
     if dataset.problems:
