@@ -17,7 +17,7 @@ import yaml
 from medseg.build import named_targets, refuse, strangers
 from medseg.config import is_interpolation, problems
 from medseg.errors import MedsegError, first_line, listing
-from medseg.keys import OBJECTS
+from medseg.keys import KEYS, OBJECTS
 
 Node = dict[str, Any]
 
@@ -283,6 +283,12 @@ def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[
     found = [f"{name}.{key}: missing" for name, keys in needed.items() for key in keys if key not in nodes[name]]
     found += [f"{'.'.join(map(str, keys))}: {text!r}" for keys, text in texts(nodes) if is_interpolation(text)]
     known = {name: node for name, node in nodes.items() if name not in ("model", "pretext", "measured")}
+    found += [
+        f"{name}.{key}: unknown key"
+        for name, node in known.items()
+        for key, value in node.items()
+        if isinstance(value, dict) and f"{name}.{key}" not in KEYS  # which would be taken for a node
+    ]
     if isinstance(nodes.get("model"), dict) and "_target_" in nodes["model"]:
         known["model"] = nodes["model"]
     return found + list(problems(known).values())

@@ -1,25 +1,29 @@
 """What a report tells of the run: its data, split, config and environment, from the files of its run directory."""
 
+import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from medseg.errors import MedsegError
 from medseg.evaluation.page import folded, preformatted, table, terms
 from medseg.evaluation.tables import NONE, TextTable
 from medseg.untrusted import read_json_object, read_yaml
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a run; one that is not there is empty."""
-    return read_json_object(path) if path.is_file() else {}
+    """Read a file of a run; one that is not there is empty, and a damaged one, with a line in the log."""
+    return _read(read_json_object, path)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a run's ``config.yaml``; one that is not there is empty."""
-    return read_yaml(path) if path.is_file() else {}
+    """Read a run's ``config.yaml``; one that is not there is empty, and a damaged one, with a line in the log."""
+    return _read(read_yaml, path)
 
 
 def data_name(node: Mapping[str, Any]) -> str:
@@ -64,7 +68,10 @@ def configs(runs: Mapping[str, Path]) -> list[str]:
     """Return the config of each run as YAML."""
     found = {name: run / "config.yaml" for name, run in runs.items()}
     return [
-        folded(f"config.yaml of the {name}", preformatted(path.read_text(encoding="utf-8"), f"config of the {name}"))
+        folded(
+            f"config.yaml of the {name}",
+            preformatted(path.read_text(encoding="utf-8", errors="replace"), f"config of the {name}"),
+        )
         for name, path in found.items()
         if path.is_file()
     ]
@@ -85,11 +92,20 @@ def written(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
+def _read(reader: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    try:
+        return reader(path) if path.is_file() else {}
+    except MedsegError as error:
+        log.warning("the report goes without it: %s", error)
+        return {}
+
+
 def _environment(name: str, run: Path) -> Iterator[str]:
     found, result = read_json(run / "environment.json"), read_json(run / "result.json")
     if not found:
         return
-    told = {"command": "medseg " + shlex.join(found.pop("arguments", []))}
+    arguments = found.pop("arguments", [])
+    told = {"command": "medseg " + shlex.join(map(str, arguments if isinstance(arguments, list) else [arguments]))}
     told |= {key: written(value) for key, value in found.items() if key != "versions"}
     told |= {"versions": written(found["versions"])} if "versions" in found else {}
     told |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}

@@ -60,7 +60,9 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
 def read_rows(root: Path) -> dict[str, Row]:
     """Return the rows of the folder's table by case; none where it has no table."""
     path = root / TABLE
-    return {row["id"]: row for row in read_table(path, "dataset.corrections", ("id",))} if path.is_file() else {}
+    if not path.is_file() or not path.read_bytes().strip():  # version 0.1 wrote an empty one where all cases failed
+        return {}
+    return {row["id"]: row for row in read_table(path, "dataset.corrections", ("id",))}
 
 
 def masks_by_case(root: Path) -> dict[str, Path]:

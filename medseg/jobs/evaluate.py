@@ -14,6 +14,7 @@ from medseg.inference.checkpoint import locate
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
+from medseg.io.lock import locked
 from medseg.jobs.candidates import Candidate, from_folder, from_predictor, load_predictors, name_of, with_own_names
 from medseg.jobs.compare import compare_reports
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
@@ -52,7 +53,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
     candidates += [from_folder(root, cases, truth_map) for root in listed(settings["predictions"])]
     run_dir = make_run_dir(settings, node["name"])
-    with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
+    with locked(run_dir, f"run_dir={run_dir}"), logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
         write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
         write_environment(run_dir / "environment.json")
         if settings["tune"]:

@@ -8,11 +8,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from medseg.errors import MedsegError, first_line
 from medseg.io.dataset import by_id
 from medseg.jobs.beginning import Run, cache_of, file_to_begin_with, is_first_process
 from medseg.jobs.terminal import on_terminal
 from medseg.models.pretrained import load_published, names_in
 from medseg.models.published import published
+from medseg.models.torch_files import load_safely
 from medseg.models.weights import warn_of_another
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -93,10 +95,21 @@ def carry_out(
         warnings.filterwarnings(
             "ignore", ".*LeafSpec", FutureWarning
         )  # Lightning 2.6 under torch 2.13, in its own code
+        if settings["resume"]:
+            check_last(run.last, module)
         try:
             trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
+        except MedsegError as error:  # of a process that loads data it comes with a traceback before it
+            raise MedsegError(str(error).rpartition("MedsegError: ")[2]) from error
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise MedsegError(
+                f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
+                f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+            ) from error
     chosen = selection.report()
     if chosen and is_first_process():
         announce_choice(chosen, selection)
@@ -106,6 +119,25 @@ def carry_out(
         "selection": chosen,
     }
     return found, trainer.loggers, trainer.global_step
+
+
+def check_last(file: Path, module: TrainingModule) -> None:
+    """Refuse a ``last.ckpt`` that is damaged, or that another network was trained to.
+
+    Raises:
+        MedsegError: what is wrong, and how to go on.
+    """
+    cure = (
+        f" Restore it, or begin a new training with the best weights: finetune.checkpoint={file.parent / 'best.ckpt'}."
+    )
+    content = load_safely(file, advice=cure, mmap=True)
+    needed = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "pytorch-lightning_version", "medseg")
+    if not isinstance(content, dict) or any(name not in content for name in needed):
+        raise MedsegError(f"{file}: not the last state of a training of medseg's.{cure}")
+    theirs, ours = content["state_dict"], module.state_dict()
+    is_ours = isinstance(theirs, dict) and theirs.keys() == ours.keys()
+    if not is_ours or any(getattr(theirs[key], "shape", None) != value.shape for key, value in ours.items()):
+        raise MedsegError(f"{file}: the last state of another network than this run's.{cure}")
 
 
 def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:

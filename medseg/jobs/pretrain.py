@@ -5,7 +5,9 @@ the checkpoint is for ``finetune.checkpoint`` of ``train``.
 """
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
+from medseg.io.lock import locked
 from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
 from medseg.jobs.fitting import carry_out, preprocessed, start_from
 from medseg.jobs.rundir import logged_to, recorded, write_config
@@ -42,9 +45,16 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED))[0]}
     if dataset.problems:
         log.warning("not all of the data set is as it should be:\n%s", listing(dataset.problems))
-    start = reopen if settings["resume"] else begin
-    this = start(config, settings, replace(dataset, problems=()), UNLABELLED)
-    with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
+    dataset = replace(dataset, problems=())
+    with ExitStack() as stack:
+        if settings["resume"]:
+            stack.enter_context(locked(Path(settings["run_dir"]), f"resume={settings['resume']}"))
+            this = reopen(config, settings, dataset, UNLABELLED)
+        else:
+            this = begin(config, settings, dataset, UNLABELLED)
+            stack.enter_context(locked(this.directory, f"run_dir={this.directory}"))
+        stack.enter_context(logged_to(this.directory / "train.log"))
+        result = stack.enter_context(recorded(this.directory))
         announce(this)
         if settings["resume"]:
             write_config(this.directory / "config.yaml", config)

@@ -16,6 +16,8 @@ import yaml
 
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json, write_text
+from medseg.io.lock import is_locked
+from medseg.untrusted import read_json_object, read_yaml
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
@@ -30,7 +32,7 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
         if config["run_dir"]:
             path = Path(config["run_dir"])
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+            if any(path.iterdir()) and not is_broken_off(path, config["command"]):
                 raise MedsegError(
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
@@ -38,6 +40,20 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
         return make_unique(Path("outputs") / config["command"] / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
+
+
+def is_broken_off(run_dir: Path, command: str) -> bool:
+    """Tell whether a directory holds what this command left there when it was killed or stopped, and nothing more.
+
+    Then it may begin anew in it. A training that has come as far as a checkpoint is resumed.
+    """
+    if is_locked(run_dir) or any((run_dir / "checkpoints").glob("*.ckpt")):
+        return False
+    try:
+        result = read_json_object(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
+        return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
+    except MedsegError:
+        return False
 
 
 def make_unique(path: Path) -> Path:

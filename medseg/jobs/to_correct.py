@@ -50,6 +50,9 @@ def write_worst(
             job = by_id[row["case"]]
             mask = write_to_correct(folder, job, output, label_map, reading)
             kept[job.id] = row_of(job, mask, folder, row["uncertainty"])
+    if not kept:
+        log.warning("no case could be segmented, so none is laid out to be corrected")
+        return
     text = StringIO(newline="")
     columns = dict.fromkeys(name for row in kept.values() for name in row)
     writer = csv.DictWriter(text, list(columns))

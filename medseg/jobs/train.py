@@ -1,6 +1,8 @@
 """``medseg train``: check the data, split, plan, preprocess, fit, and test the best checkpoint."""
 
 import logging
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import write_json
 from medseg.io.dataset import by_id, label_map, open_dataset
+from medseg.io.lock import locked
 from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.fitting import carry_out, preprocessed, start_from
@@ -46,9 +49,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes))[0]}
-    start = reopen if settings["resume"] else begin
-    this = start(config, settings, dataset, classes)
-    with logged_to(this.directory / "train.log"), recorded(this.directory) as result:
+    with ExitStack() as stack:
+        if settings["resume"]:
+            stack.enter_context(locked(Path(settings["run_dir"]), f"resume={settings['resume']}"))
+            this = reopen(config, settings, dataset, classes)
+        else:
+            this = begin(config, settings, dataset, classes)
+            stack.enter_context(locked(this.directory, f"run_dir={this.directory}"))
+        stack.enter_context(logged_to(this.directory / "train.log"))
+        result = stack.enter_context(recorded(this.directory))
         announce(this)
         if settings["resume"]:
             write_config(this.directory / "config.yaml", config)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -98,8 +99,14 @@ class EpochLog(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of the run that this one resumes."""
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+            try:
+                with self.path.open(newline="") as file:
+                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+            except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+                raise MedsegError(
+                    f"{self.path}: no table of this run's epochs ({error}). Restore it, or remove it: the rows of the"
+                    " epochs until now are lost then."
+                ) from error
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Note that this epoch's row has validation scores."""
