@@ -26,7 +26,7 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
 from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, syntax_problem, unquoted_sweeps
 from medseg.relaunch import QUIET, single_job
-from medseg.untrusted import run_config
+from medseg.untrusted import RUN_NODES, run_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -200,7 +200,7 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
         *(value_of("trust", settings) or ()),
         *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
     }
-    config = run_config(folder, trust, {name.lstrip("+~") for name in names})
+    config = run_config(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
     if config.get("command") not in RESUMABLE:
         raise MedsegError(
             f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."

@@ -8,7 +8,7 @@ key and calls no resolver. What does not fit is refused, not passed on.
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,6 +26,21 @@ MAX_NODES, MAX_DEPTH = 1_000_000, 64
 
 NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
 """Keys of a run's ``config.yaml`` that are of the command line alone."""
+
+RUN_NODES = {
+    "dataset": ("name", "layout"),
+    "model": ("_target_",),
+    "optimizer": ("_target_",),
+    "scheduler": ("_target_",),
+    "augment": ("spatial", "intensity", "transforms"),
+    "plan": (),
+    "trainer": ("max_epochs", "max_time", "steps_per_epoch", "accelerator", "devices", "precision"),
+    "split": ("val", "test", "file"),
+    "preprocessing": ("spacing", "resize", "crop", "normalize", "denoise", "denoise_strength"),
+}
+"""The nodes of the config of every training, and what each must say."""
+
+NOTHING: Mapping[str, Collection[str]] = {}
 
 REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 """A reference to another key, relative where it begins with dots."""
@@ -115,13 +130,16 @@ def plain(content: Any, source: Path | str) -> Any:
     return content
 
 
-def run_config(run: Path, trust: Collection[str], changed: Collection[str] = ()) -> Node:
+def run_config(
+    run: Path, trust: Collection[str], changed: Collection[str] = (), needed: Mapping[str, Collection[str]] = NOTHING
+) -> Node:
     """Return the unresolved config of a run, from its ``config.yaml``, without what is of the command line alone.
 
     Args:
         run: the run's directory.
         trust: names that the user trusts (see ``medseg.build.build``).
         changed: keys that this command line gives another value, which is the user's own.
+        needed: the nodes that it must have, and what each must say.
 
     Raises:
         MedsegError: there is none, it is damaged, or it asks for what a file may not.
@@ -129,6 +147,10 @@ def run_config(run: Path, trust: Collection[str], changed: Collection[str] = ())
     path = run / "config.yaml"
     cure = "Restore it, or begin a new training with the weights: finetune.checkpoint=RUN/checkpoints/best.ckpt."
     config = {name: value for name, value in read_yaml(path, cure).items() if name not in NOT_TAKEN}
+    lost = [name for name in needed if not isinstance(config.get(name), dict)]
+    lost += [f"{name}.{key}" for name in needed if name not in lost for key in needed[name] if key not in config[name]]
+    if lost:
+        raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
     refuse(((key, name) for key, name in all_strangers(config, trust) if not is_changed(key, changed)), str(path))
     wrong = {**wrong_references(config), **outside_paths(config)}
     if left := [f"{key}: {text}" for key, text in wrong.items() if not is_changed(key, changed)]:

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from small_run import PREDICT, TRAIN
 
 from medseg import cli
 
-TRAIN = (
-    *("train", "dataset.dims=2", "dataset.cases=8", "dataset.size=24", "model.depth=1", "model.base_channels=2"),
-    *("trainer.max_time=null", "trainer.max_epochs=1", "trainer.steps_per_epoch=1", "trainer.accelerator=cpu"),
-    *("logger=none", "plan.batch_size=2"),
-)
 SECRET = "hospital-token-4711"
 
 
@@ -28,16 +24,6 @@ class Mark:
 
     def __reduce__(self):
         return os.mkdir, (self.folder,)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return a work place with a finished run, its data beside it."""
-    place = tmp_path_factory.mktemp("work")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        assert cli.main([*TRAIN, "run_dir=run"]) == 0
-    return place
 
 
 class Attack:
@@ -114,8 +100,6 @@ def put(keys, value):
     return change
 
 
-SCAN = "outputs/phantom/2d-1-channels-8-cases-size-24-seed-0"
-PREDICT = ("predict", "checkpoint=run", f"input={SCAN}/images", "output=masks", "device=cpu")
 FINETUNE = (*TRAIN, "finetune.checkpoint=run", "run_dir=other")
 IN_MODEL = {
     "itself": ("model", "code"),

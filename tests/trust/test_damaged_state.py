@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_code_from_files import PREDICT, TRAIN
+from small_run import PREDICT, TRAIN
 
 from medseg import cli
 from medseg.errors import MedsegError
@@ -19,16 +19,6 @@ from medseg.io.lock import is_locked, locked
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
 EVAL = ("eval", "checkpoint=run", "device=cpu", "run_dir=evaluation")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Return a work place with a finished run, its data beside it."""
-    place = tmp_path_factory.mktemp("work")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        assert cli.main([*TRAIN, "run_dir=run"]) == 0
-    return place
 
 
 @pytest.fixture
@@ -117,13 +107,15 @@ def test_damaged_files_of_the_cache_are_made_again(place, caplog, kind, damage):
         DAMAGES[damage](path)
     with caplog.at_level("WARNING", logger="medseg"):
         assert cli.main([*TRAIN, "run_dir=again"]) == 0
-    assert f"{files[0]}" in caplog.text
+    said = [path.name for path in files if f"{path.name}: " in caplog.text]
+    assert said
     assert "again" in caplog.text
     caplog.clear()
     with caplog.at_level("WARNING", logger="medseg"):
         assert cli.main([*TRAIN, "run_dir=and_again"]) == 0
-    assert str(files[0]) not in caplog.text
-    assert {path.stat().st_size for path in files} == {len(content) for content in before.values()}
+    assert "again" not in caplog.text
+    again = {path.name: path.stat().st_size for path in files if path.name in said}
+    assert again == {path.name: len(content) for path, content in before.items() if path.name in said}
 
 
 def test_a_cached_case_that_vanishes_while_training_is_one_message(place, capsys, monkeypatch):
@@ -204,22 +196,25 @@ def test_one_process_at_a_time_resumes_a_run(place, capsys):
     assert cli.main(list(RESUME)) == 0
 
 
-HOLD = (
-    "import sys, time; from pathlib import Path; from medseg.io.lock import locked\nwith locked(Path(sys.argv[1]), ''):"
-)
-HOLD += " print('held', flush=True); time.sleep(600)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from medseg.io.lock import locked
+with locked(Path(sys.argv[1]), ""):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        assert is_locked(tmp_path)
-        with pytest.raises(MedsegError, match=f"x: process {holder.pid} on "), locked(tmp_path, "x"):
-            pass
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "held\n"
+            assert is_locked(tmp_path)
+            with pytest.raises(MedsegError, match=f"x: process {holder.pid} on "), locked(tmp_path, "x"):
+                pass
+        finally:
+            holder.send_signal(signal.SIGKILL)
     assert (tmp_path / ".lock").is_file()
     with locked(tmp_path, "x"):
         assert json.loads((tmp_path / ".lock").read_text("utf-8"))["process"] == os.getpid()
