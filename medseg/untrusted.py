@@ -131,7 +131,11 @@ def plain(content: Any, source: Path | str) -> Any:
 
 
 def run_config(
-    run: Path, trust: Collection[str], changed: Collection[str] = (), needed: Mapping[str, Collection[str]] = NOTHING
+    run: Path,
+    trust: Collection[str],
+    changed: Collection[str] = (),
+    needed: Mapping[str, Collection[str]] = NOTHING,
+    part: str | None = None,
 ) -> Node:
     """Return the unresolved config of a run, from its ``config.yaml``, without what is of the command line alone.
 
@@ -140,6 +144,7 @@ def run_config(
         trust: names that the user trusts (see ``medseg.build.build``).
         changed: keys that this command line gives another value, which is the user's own.
         needed: the nodes that it must have, and what each must say.
+        part: the only node that is wanted, with the values outside nodes; None: all, for a run that goes on.
 
     Raises:
         MedsegError: there is none, it is damaged, or it asks for what a file may not.
@@ -147,12 +152,15 @@ def run_config(
     path = run / "config.yaml"
     cure = "Restore it, or begin a new training with the weights: finetune.checkpoint=RUN/checkpoints/best.ckpt."
     config = {name: value for name, value in read_yaml(path, cure).items() if name not in NOT_TAKEN}
+    if part:
+        others = {name for name, value in config.items() if isinstance(value, dict | list) or is_interpolation(value)}
+        config = {name: value for name, value in config.items() if name == part or name not in others}
     lost = [name for name in needed if not isinstance(config.get(name), dict)]
     lost += [f"{name}.{key}" for name in needed if name not in lost for key in needed[name] if key not in config[name]]
     if lost:
         raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
     refuse(((key, name) for key, name in all_strangers(config, trust) if not is_changed(key, changed)), str(path))
-    wrong = {**wrong_references(config), **outside_paths(config)}
+    wrong = {**wrong_references(config), **({} if part else outside_paths(config))}
     if left := [f"{key}: {text}" for key, text in wrong.items() if not is_changed(key, changed)]:
         raise MedsegError(
             f"{path} holds what a config may not that is read from a file:\n{listing(left)}\n"

@@ -160,7 +160,7 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collecti
         )
     later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
     given = {key: value for key, value in node.items() if value is not None}
-    saved = run_config(trained_in, trust, {f"dataset.{key}" for key in given})
+    saved = run_config(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
     own = saved.get("dataset")
     if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
         raise MedsegError(

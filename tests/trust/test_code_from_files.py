@@ -356,7 +356,6 @@ IN_DATASET = {
     "dataset.extra": "writer",
     "dataset.labels": {"a": ["code"]},
     "dataset": "code",
-    "model": "code",
 }
 
 
@@ -364,6 +363,13 @@ IN_DATASET = {
 def test_eval_builds_nothing_that_a_run_s_config_hides(attack, keys):
     attack.config(put(keys, filled(attack, IN_DATASET[keys])))
     attack.refused("eval", "checkpoint=run", "device=cpu", saying="names code")
+
+
+@pytest.mark.parametrize("value", ["code", "${oc.env:MEDSEG_TEST_SECRET}"])
+def test_eval_takes_nothing_but_the_data_set_of_a_run_s_config(attack, value):
+    for keys in ("model", "optimizer", "logger.save_dir", "hydra.callbacks"):
+        attack.config(put(keys, filled(attack, value)))
+    assert attack.attempt("eval", "checkpoint=run", "device=cpu")[0] == 0
 
 
 @pytest.mark.parametrize("keys", ["dataset.root", "dataset.name", "dataset.group"])

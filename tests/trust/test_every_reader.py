@@ -30,7 +30,7 @@ NO_CONFIG = {
     "inference.onnx_export.summary": "a graph that was just written",
     "inference.onnx_model.read_onnx": "goes through checkpoint.checked; its network is never built",
     "inference.scores.kept_on_disk": "an array of this process's own, without pickles",
-    "io.dataset_json.read_dataset_json": "names and values of classes and files",
+    "io.dataset_json.read_description": "names and values of classes and files",
     "io.lock.owner": "a number and a name for a message",
     "io.phantom._is_written": "compared with what is expected",
     "io.tables.read_table": "texts",
@@ -112,7 +112,7 @@ def test_only_build_goes_from_names_to_code():
 def test_the_config_of_a_run_is_read_in_one_function():
     """Whoever reads config.yaml otherwise shows its text or takes a number, and hands nothing on."""
     text = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
-    found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in text if "read_yaml(" in text[path]}
+    found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in text if "read_yaml" in text[path]}
     shown = {"evaluation.report_records", "jobs.compare", "jobs.few_shot", "jobs.rundir"}
     own = {"jobs.train", "jobs.evaluate", "training.warm_start"}  # files of conf/
     assert found == {"untrusted", *shown, *own}
