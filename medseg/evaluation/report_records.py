@@ -26,25 +26,35 @@ def read_config(path: Path) -> dict[str, Any]:
     return _read(read_yaml, path)
 
 
+def node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a mapping inside a file's content, empty where there is none."""
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def data_name(node: Mapping[str, Any]) -> str:
     """Return what a config's ``dataset`` node calls the data: its folder, where it has one, tells more than its layout.
 
     >>> data_name({"name": "decathlon", "root": "data/Task04_Hippocampus"}), data_name({"name": "phantom"})
     ('Task04_Hippocampus', 'phantom')
     """
-    return Path(node.get("root") or "").name or node.get("name") or ""
+    return Path(str(node.get("root") or "")).name or str(node.get("name") or "")
 
 
 def training_data(run: Path) -> list[str]:
     """Return what the training scans are like, in the words of ``medseg.inference.unlike``, and the plan made of it."""
     ranges = read_json(run / "training_data.json")
-    rows = [[name, *(f"{value:.4g}" for value in values)] for name, values in ranges.items()]
+    rows = [
+        [name, *(f"{value:.4g}" for value in values)]
+        for name, values in ranges.items()
+        if isinstance(values, list) and all(isinstance(value, int | float) for value in values)
+    ]
     headers = ["of the training cases", "lowest", "highest", "familiar from", "familiar to"]
     plan = read_json(run / "plan.json")
     told = {
         key.replace("_", " "): written(value)
         for part in ("preprocessing", "plan")
-        for key, value in plan.get(part, {}).items()
+        for key, value in node(plan, part).items()
     }
     return [
         *([table(TextTable("Fingerprint", headers, rows))] if rows else []),
@@ -57,9 +67,10 @@ def split(run: Path) -> list[str]:
     found = read_json(run / "splits.json")
     if not found:
         return []
-    rows = [[part, str(len(found.get(part, [])))] for part in PARTS]
+    cases = {part: [str(name) for name in found[part]] if isinstance(found.get(part), list) else [] for part in PARTS}
+    rows = [[part, str(len(cases[part]))] for part in PARTS]
     named = (
-        folded(f"The cases of {part}", preformatted("\n".join(found[part]), part)) for part in PARTS if found.get(part)
+        folded(f"The cases of {part}", preformatted("\n".join(cases[part]), part)) for part in PARTS if cases[part]
     )
     return [table(TextTable(f"Split, seed {found.get('seed', NONE)}", ["part", "cases"], rows)), *named]
 
