@@ -56,8 +56,9 @@ def read(output: Path, case: str) -> Record | None:
         content = read_json_object(path) if path.is_file() else {}
     except MedsegError:
         content = {}
-    kinds = {"made_of": str, "files": dict, "row": dict}
-    is_record = content.keys() == kinds.keys() and all(isinstance(content[name], kinds[name]) for name in kinds)
+    kinds = {"made_of": str, "files": dict, "row": dict, "messages": list}
+    is_record = {"made_of", "files", "row"} <= content.keys() <= kinds.keys()
+    is_record = is_record and all(isinstance(value, kinds[name]) for name, value in content.items())
     if not is_record or "case" not in content["row"] or content["row"].get("status") not in STATUSES:
         return None
     return Record(**content)

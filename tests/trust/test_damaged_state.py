@@ -138,8 +138,11 @@ def test_damaged_records_are_made_again(place, text):
     assert cli.main(list(PREDICT)) == 0
     records = sorted(Path("masks/.medseg").rglob("*.json"))
     table = Path("masks/predictions.csv").read_text("utf-8")
+    before = [path.stat().st_mtime_ns for path in records]
     records[0].write_text(text)
     assert cli.main(list(PREDICT)) == 0
+    again = [path.stat().st_mtime_ns for path in records]
+    assert [new != old for new, old in zip(again, before, strict=True)] == [True] + [False] * (len(records) - 1)
     assert json.loads(records[0].read_text("utf-8"))["row"]["status"] == "done"
     assert len(Path("masks/predictions.csv").read_text("utf-8").splitlines()) == len(table.splitlines())
 
