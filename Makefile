@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Licences that are accepted, and packages that are not judged by their metadata: medseg itself, and the exception that
+# SECURITY.md names.
+LICENCES := Apache;BSD;MIT;MPL;Mozilla;PSF;Python Software Foundation;ISC;Zlib;Unlicense
+EXCEPTIONS := medseg pylibjpeg-libjpeg
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check audit clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -19,6 +24,15 @@ check: $(VENV)/.medseg-dev  ## lint, type-check, and refuse large and binary fil
 	$(VENV)/bin/python scripts/check_files.py
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/lock.py --check
+
+audit: $(VENV)/.medseg-dev  ## known vulnerabilities, licences and a bill of materials of all that medseg needs
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements-audit.txt
+	mkdir -p outputs
+	$(VENV)/audit/bin/cyclonedx-py environment $(VENV)/bin/python --pyproject pyproject.toml --of JSON -o outputs/sbom.cdx.json
+	$(VENV)/audit/bin/pip-licenses --python $(VENV)/bin/python --from mixed --partial-match --allow-only "$(LICENCES)" --ignore-packages $(EXCEPTIONS)
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:  ## remove the environment; outputs/ stays
 	rm -rf $(VENV)
@@ -30,6 +44,12 @@ $(VENV)/.medseg: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e .
 	touch $@
 
+# With HASHED=1, as in CI, only files with known hashes are installed.
 $(VENV)/.medseg-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+ifdef HASHED
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-ci.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+else
 	$(INSTALL) -e '.[dev]'
+endif
 	touch $@ $(VENV)/.medseg

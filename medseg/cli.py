@@ -4,6 +4,7 @@ Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 
 interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
 """
 
+import json
 import logging
 import os
 import shlex
@@ -25,8 +26,9 @@ from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
 from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, syntax_problem, unquoted_sweeps
+from medseg.printable import PrintableFormatter, printable
 from medseg.relaunch import QUIET, single_job
-from medseg.untrusted import RUN_NODES, run_config
+from medseg.untrusted import RUN_NODES, config_of_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,23 +62,42 @@ BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run one command, of the process's own arguments unless others are given, and return its exit status."""
+    if argv is None:
+        return ended(status_of(answer, sys.argv[1:]))
+    return status_of(answer, list(argv))
+
+
+def run_config() -> int:
+    """Run the job of a config, read as JSON from standard input, as a process of its own (see ``relaunch.start``)."""
+
+    def run_job(argv: list[str]) -> int:
+        configure_logging()
+        return attempt(json.load(sys.stdin), argv)[0]
+
+    return ended(status_of(run_job, sys.argv[1:]))
+
+
+def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Return the exit status of some work, or that of what it raises, which is printed."""
     try:
-        return answer(arguments)
+        return work(argv)
     except MedsegError as error:
         return complain(str(error))
     except KeyboardInterrupt:
-        return ended(complain("interrupted", INTERRUPTED))
+        return complain("interrupted", INTERRUPTED)
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:
-        traceback.print_exc()
+        print_traceback()
         return BUG
 
 
 def ended(status: int) -> int:
-    """End the process where threads of ours still compute: they cannot be stopped, and may take long."""
+    """Return the status; end the process with it where threads of ours still compute.
+
+    They cannot be stopped and may take long, and PyTorch aborts a process that ends under them by itself.
+    """
     if any(thread.name.startswith("medseg-") for thread in threading.enumerate()):
         remove_unfinished()
         sys.stdout.flush()
@@ -87,8 +108,13 @@ def ended(status: int) -> int:
 
 def complain(message: str, status: int = 1) -> int:
     """Print what went wrong and return the exit status for it."""
-    print(f"medseg: {message}", file=sys.stderr)
+    print(printable(f"medseg: {message}"), file=sys.stderr)
     return status
+
+
+def print_traceback() -> None:
+    """Print the traceback of the exception that is being handled."""
+    print(printable(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def answer(argv: list[str]) -> int:
@@ -200,7 +226,7 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
         *(value_of("trust", settings) or ()),
         *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
     }
-    config = run_config(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
+    config = config_of_run(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
     if config.get("command") not in RESUMABLE:
         raise MedsegError(
             f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."
@@ -295,7 +321,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
     except MedsegError as error:
         status, reason = complain(str(error)), str(error)
     except Exception as error:
-        traceback.print_exc()
+        print_traceback()
         status, reason = BUG, f"{type(error).__name__}: {error}"
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
@@ -348,20 +374,19 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
 
 def report(folder: Path) -> int:
     """Print a sweep's ranked table and return its exit status."""
-    from rich.console import Console
-
     from medseg import sweeps
+    from medseg.jobs.terminal import Terminal
 
     results = sweeps.read(folder)
-    Console().print(sweeps.table(results))
-    print(f"sweep folder: {folder}")
+    Terminal().print(sweeps.table(results))
+    print(printable(f"sweep folder: {folder}"))
     if sweeps.has_learning_curve(results):
         from medseg.jobs.few_shot import learning_curve
 
         if learning_curve(folder):
-            print(f"learning curve: {folder / 'learning_curve.html'}")
+            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
     if sweeps.is_comparable(folder):
-        print(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}")
+        print(printable(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}"))
     return sweeps.exit_status(results)
 
 
@@ -373,11 +398,12 @@ def configure_logging() -> None:
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)  # which may tell of names, too
     logging.getLogger("medseg").setLevel(logging.INFO)
 
 

@@ -118,6 +118,11 @@ KEYS: dict[str, Key] = {
     ),
     "meshes": Key(BOOL, "also write the surface of each class, an STL file each"),
     "codes": Key(MAPPING, "code of each class for DICOM and 3D Slicer", null="private codes, made of the names"),
+    "privacy": Key(
+        TEXT,
+        "what DICOM masks say of patient and study: what the standard demands, or only the UIDs of the images",
+        ("keep", "strip"),
+    ),
     "overlays": Key(
         BOOL_OR_TEXT, "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
     ),
@@ -152,6 +157,12 @@ KEYS: dict[str, Key] = {
     "dataset.region_order": Key(TEXTS, "the class that each region is painted with", null="what no later one has"),
     "dataset.annotated_file": Key(PATH, "a CSV table with the columns id and annotated (classes)", null="all are"),
     "dataset.corrections": Key(PATHS, "a folder of corrected masks called like their cases, or a list", null="none"),
+    "dataset.other_values": Key(
+        TEXT,
+        "voxels of values that dataset.labels does not name: refused, of the nearest value's class, or unknown",
+        ("error", "nearest", "ignore"),
+    ),
+    "dataset.orientation": Key(TEXT, "turn pictures as their EXIF or TIFF tag wants them shown", ("apply", "ignore")),
     "dataset.geometry": Key(TEXT, "what becomes of channels and masks on other grids", ("error", "warn", "resample")),
     "dataset.reference": Key(INT, "the channel on whose grid the others are read", "[0, inf)"),
     "dataset.group": Key(REGEX, "its first group in a case's id is the patient", null="every case its own"),

@@ -1,11 +1,14 @@
-"""How a running job starts again as a further process of itself, for distributed training."""
+"""How a running job starts further processes of itself, for distributed training and for several devices."""
 
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 CONFIG_DIR = ("--config-dir", "-cd")
 QUIET = (
@@ -15,6 +18,22 @@ QUIET = (
     "hydra.run.dir=.",
 )
 """What conf/base.yaml says, for a config that was saved without it."""
+
+
+def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Start the job of a composed config as a further process, which imports what this one can.
+
+    Nothing is taken from ``sys.argv``, which is a program's own where medseg is used from Python.
+    """
+    places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+    command = [sys.executable, "-P", "-c", "import sys; from medseg.cli import run_config; sys.exit(run_config())"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": places}
+    )
+    assert process.stdin is not None
+    with process.stdin as text:
+        json.dump(config, text)
+    return process
 
 
 def rerun_arguments(run_dir: str | Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
+from medseg.io.file_names import file_name
 from medseg.jobs.rundir import make_unique
 from medseg.untrusted import read_json_object
 
@@ -21,7 +22,8 @@ def make_folder(given: str | None, dataset: str) -> Path:
     """
     try:
         if not given:
-            return make_unique(Path("outputs") / "sweeps" / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+            name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            return make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
         Path(given).mkdir(parents=True)
         return Path(given)
     except FileExistsError as error:
@@ -49,16 +51,17 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]]) -> "Table":
     """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
+    from rich.markup import escape
     from rich.table import Table
 
     common = set.intersection(*(set(result["overrides"]) for result in results)) if len(results) > 1 else set()
     columns = Table("job")
     columns.add_column("overrides", overflow="fold")
     for header in ("score", "status", "seconds", "reason"):
-        columns.add_column(header)
+        columns.add_column(header, overflow="fold")
     for result in results:
-        own = " ".join(setting for setting in result["overrides"] if setting not in common)
-        reason = " ".join((result.get("reason") or "").split())
+        own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
+        reason = escape(" ".join((result.get("reason") or "").split()))
         score, seconds = written(result["score"], 4), written(result["seconds"], 1)
         columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
     return columns

@@ -130,7 +130,7 @@ def plain(content: Any, source: Path | str) -> Any:
     return content
 
 
-def run_config(
+def config_of_run(
     run: Path,
     trust: Collection[str],
     changed: Collection[str] = (),

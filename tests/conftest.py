@@ -1,8 +1,12 @@
-"""Real data for development, where it is present."""
+"""Real data for development, where it is present; property tests that draw the same examples each time."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 REAL = Path(__file__).parents[1] / "../shared/data"
 

@@ -1,7 +1,5 @@
 """The files of a comparison: numbers in full as JSON and CSV, tables as Markdown, a page to look at."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +9,7 @@ from medseg.evaluation.comparison import Comparison
 from medseg.evaluation.comparison_page import comparison_page
 from medseg.evaluation.comparison_tables import RULES, Result, all_tables
 from medseg.evaluation.renderings import as_markdown
+from medseg.io import csv_files
 from medseg.io.atomic import write_json, write_text
 
 FORMAT = 1
@@ -47,12 +46,8 @@ def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
     """Return a row a comparison; what is undefined is an empty cell, and so is the class of the mean over classes."""
-    text = io.StringIO()
     rows = [_flat(_record(one)) for one in comparisons]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_files.as_csv(list(rows[0]), rows)
 
 
 def _record(one: Comparison) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -129,7 +130,7 @@ def thumbnail(picture: Path | None, name: str, row: Row, found: Sequence[str], f
     small.save(buffer, "JPEG", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
     sizes = ", ".join(f"{each} {size_of(row, each)}" for each in found[:MOST]) or "nothing found"
-    link = quote(picture.relative_to(folder).as_posix() if picture.is_relative_to(folder) else picture.as_posix())
+    link = quote(os.fsencode(picture.relative_to(folder) if picture.is_relative_to(folder) else picture))
     return (
         f'<a href="{escape(link)}"><img src="data:image/jpeg;base64,{data}" width="{small.width}" '
         f'height="{small.height}" alt="{escape(f"Overlay of {name}: {sizes}")}"></a>'

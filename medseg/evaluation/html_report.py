@@ -39,9 +39,11 @@ def html_report(folder: Path, runs: Mapping[str, Path]) -> str:
         section("Summary", *_problems(summary), *_tables(summary)),
         section("By class", *report_figures.distributions(cases, summary)),
         section("By size", *report_figures.volumes(cases, summary)),
-        section("Pictures", *report_cases.pictures(cases, folder / "overlays")),
+        section("Pictures", *report_cases.pictures(cases, folder)),
         section("Cases", report_cases.case_table(cases, summary), report_cases.case_data(cases, summary)),
-        section("Training", *(report_figures.learning_curves(curves) if curves.is_file() else [])),
+        section(
+            "Training", *(report_figures.learning_curves(curves, [*summary["classes"]]) if curves.is_file() else [])
+        ),
         section("Data", *report_records.training_data(training), *report_records.split(training)),
         section("Config", *report_records.configs(runs)),
         section("Environment", *report_records.environments(runs)),

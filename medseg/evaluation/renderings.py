@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from medseg.evaluation.tables import TextTable
+from medseg.printable import on_a_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,15 +25,24 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
+PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
+"""What names consist of: words with the signs behind them."""
+
 NAME = 8
 """Width of the first column, in which names stand, from which on these are broken."""
 
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
     """Print tables; those with more columns than there is room for in parts, one below the other."""
-    for table in tables:
+    for table in map(readable, tables):
         for part in in_parts(table, console.width):
             console.print(for_terminal(part, console.width))
+
+
+def readable(table: TextTable) -> TextTable:
+    """Return a table whose names are printable, each on a line, which the widths of columns depend on."""
+    rows = [[on_a_line(cell) for cell in row] for row in table.rows]
+    return replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
 
 
 def for_terminal(table: TextTable, width: int) -> Table:
@@ -53,8 +64,23 @@ def for_terminal(table: TextTable, width: int) -> Table:
         is_mean = row is table.rows[-1] and row[0] == "mean"
         if is_mean:
             shown.add_section()
-        shown.add_row(*map(escape, row), style="bold" if is_mean else None)
+        cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
+        shown.add_row(*map(escape, cells), style="bold" if is_mean else None)
     return shown
+
+
+def broken(name: str, width: int) -> str:
+    """Return a name in lines of at most so many columns, broken behind blanks and signs rather than within words.
+
+    >>> broken("hippocampus_anterior", 14), broken("lung", 14)
+    ('hippocampus_\\nanterior', 'lung')
+    """
+    lines = [""]
+    for part in PARTS.findall(name):
+        if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
@@ -83,11 +109,17 @@ def widths(table: TextTable, width: int) -> list[int]:
 
 
 def least_widths(table: TextTable) -> list[int]:
-    """Return the narrowest that each column can be without a break in a word, or in a cell under a header of one."""
+    """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
     return [
-        max(cell_len(word) for cell in column for word in (cell.split() if " " in column[0] else [cell]) or [""])
+        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""])
         for column in columns(table)
     ]
+
+
+def words_of(cell: str, header: str) -> list[str]:
+    """Return what no line may break in: the words of a cell, or the whole of it."""
+    is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
+    return cell.split() if is_broken else [cell]
 
 
 def columns(table: TextTable) -> list[tuple[str, ...]]:
@@ -102,7 +134,7 @@ def frame(n_columns: int) -> int:
 
 def as_markdown(table: TextTable) -> str:
     """Return a table of Markdown under a heading."""
-    lines = [_line(table.headers), _line(["---", *["---:"] * (len(table.headers) - 1)])]
+    lines = [_line([_plain(header) for header in table.headers]), _line(["---", *["---:"] * (len(table.headers) - 1)])]
     lines += [_line([_plain(cell) for cell in row]) for row in table.rows]
     notes = [f"\n{_plain(note)}" for note in table.notes]
     return "\n".join([f"### {_plain(table.title)}\n", *lines, *notes, ""])
@@ -115,7 +147,7 @@ def as_latex(table: TextTable) -> str:
         rows.insert(-1, r"\midrule")
     head = " & ".join(map(_in_latex, table.headers)) + r" \\"
     columns = "l" + "r" * (len(table.headers) - 1)
-    notes = [f"% {note}" for note in (table.title, *table.notes)]
+    notes = [f"% {on_a_line(note)}" for note in (table.title, *table.notes)]
     lines = [*notes, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
     return "\n".join([*lines, r"\end{tabular}", ""])
 
@@ -126,8 +158,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Text without a meaning in Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in on_a_line(text))
 
 
 def _in_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in on_a_line(text))

@@ -1,7 +1,7 @@
 """The cases of a report: a table of all, pictures of some, and what is shown when a case is opened."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from math import isnan
 from pathlib import Path
@@ -10,6 +10,7 @@ from medseg.evaluation.page import paragraph, picture, table
 from medseg.evaluation.scored_cases import ScoredCase, ranked
 from medseg.evaluation.summary import Summary
 from medseg.evaluation.tables import NONE, TextTable, number, titled
+from medseg.io.file_names import file_names
 
 SCRIPT = Path(__file__).with_name("report_cases.js")
 COLUMNS = 12
@@ -21,18 +22,23 @@ SIDE = 1000
 """Pictures in a report, and the longer side of each in pixels."""
 
 
+def overlay_files(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+    """Return where the overlay of each case of the report in ``folder`` is, by id; all its cases must be given."""
+    return {case: folder / "overlays" / f"{name}.png" for case, name in file_names(cases).items()}
+
+
 def pictures(cases: Sequence[ScoredCase], folder: Path) -> list[str]:
-    """Return the overlays of the cases that have one in a folder, the worst first, with what they show in words."""
-    order = ranked(cases)
+    """Return the overlays that a report's folder has, the worst case first, with what they show in words."""
+    order, files = ranked(cases), overlay_files(folder, (case.id for case in cases))
     places = {case.id: place for place, case in enumerate(cases)}
-    drawn = [case for case in order if _overlay(folder, case).is_file()]
+    drawn = [case for case in order if files[case.id].is_file()]
     shown = (
         drawn
         if len(drawn) <= PICTURES
         else [drawn[place * (len(drawn) - 1) // (PICTURES - 1)] for place in range(PICTURES)]
     )
-    figures = [_figure(case, _rank(order.index(case), len(order)), places[case.id], folder) for case in shown]
-    more = [paragraph(f"{len(drawn) - len(shown)} more pictures are in the folder {folder.name}.", "note")]
+    figures = [_figure(case, _rank(order.index(case), len(order)), places[case.id], files[case.id]) for case in shown]
+    more = [paragraph(f"{len(drawn) - len(shown)} more pictures are in the folder overlays.", "note")]
     return [*figures, *(more if len(drawn) > len(shown) else [])]
 
 
@@ -81,10 +87,6 @@ def case_data(cases: Sequence[ScoredCase], summary: Summary) -> str:
     return f'<script type="application/json" id="case-data">{text}</script>'
 
 
-def _overlay(folder: Path, case: ScoredCase) -> Path:
-    return folder / f"{case.id}.png"
-
-
 def _rank(place: int, number: int) -> str:
     if place == 0:
         return "Worst case"
@@ -93,14 +95,14 @@ def _rank(place: int, number: int) -> str:
     return "Median case" if abs(place - (number - 1) / 2) <= 0.5 else f"Case {place + 1} of {number} from the worst"
 
 
-def _figure(case: ScoredCase, rank: str, place: int, folder: Path) -> str:
+def _figure(case: ScoredCase, rank: str, place: int, file: Path) -> str:
     scores = sorted((case.value(name, "dice"), name) for name in case.classes if not isnan(case.value(name, "dice")))
     told = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
     told += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
     text = f"Overlay of {case.id}: the prediction filled in colours, the truth as a dashed white contour. Dice: {told}"
     link = f'<a href="#case-{place}">{escape(case.id)}</a>'
     caption = f"{rank}: {link}<small>mean Dice {number(case.dice, 'dice')}; {escape(told)}</small>"
-    image = picture(_overlay(folder, case), SIDE, text)
+    image = picture(file, SIDE, text)
     return f'<figure data-case="{place}"><figcaption>{caption}</figcaption>\n{image}</figure>'
 
 

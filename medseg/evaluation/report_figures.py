@@ -1,10 +1,9 @@
 """The plots of a report: metrics by class, Dice against volume, the course of training."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from math import inf, isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medseg.evaluation.metrics import METRICS
 from medseg.evaluation.page import folded, paragraph, side_by_side
@@ -21,9 +20,11 @@ from medseg.evaluation.plots import (
     some,
     strips,
 )
+from medseg.evaluation.score_names import ScoreNames
 from medseg.evaluation.scored_cases import ScoredCase
 from medseg.evaluation.summary import Summary
 from medseg.evaluation.tables import NONE, number, titled
+from medseg.io.csv_files import read_csv
 
 CLASSES = 30
 """Classes that are shown at once: of more the worst, the others folded away."""
@@ -32,6 +33,14 @@ POINTS = 1200
 FEW = 10
 """Points of a plot in all; of more cases some are drawn, evenly from the worst to the best, and of each class at least
 a few."""
+
+
+class Curve(NamedTuple):
+    """A column of ``metrics.csv``, and how its curve is called and drawn."""
+
+    column: str
+    name: str
+    is_minor: bool = True
 
 
 def distributions(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
@@ -59,11 +68,15 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
     return [side_by_side(plots[:PANELS]), *more]
 
 
-def learning_curves(path: Path) -> list[str]:
-    """Return plots of a training's ``metrics.csv``: Dice on the validation cases, the loss, and what else there is."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    scores = [column for column in (rows or [{}])[0] if column.startswith("val_dice")]
+def learning_curves(path: Path, classes: Sequence[str]) -> list[str]:
+    """Return plots of a training's ``metrics.csv``: Dice on the validation cases, the loss, and what else there is.
+
+    ``classes`` are those, or the regions, whose own curves are drawn where the training scored them.
+    """
+    rows = read_csv(path)
+    names = ScoreNames("dice", classes)
+    scores = [Curve(names.mean.column, "mean", False), Curve(names.smoothed.column, "mean, smoothed", False)]
+    scores += [Curve(name.column, class_name) for class_name, name in names.classes.items()]
     others = {
         "train_loss": "training loss",
         "lr": "learning rate",
@@ -71,8 +84,8 @@ def learning_curves(path: Path) -> list[str]:
         "step_seconds": "seconds a step",
         "data_share": "share of time waiting for data",
     }
-    found = [_curves(rows, {column: _score_name(column) for column in scores}, "validation Dice")]
-    found += [_curves(rows, {column: title}, title) for column, title in others.items()]
+    found = [_curves(rows, scores, "validation Dice")]
+    found += [_curves(rows, [Curve(column, title)], title) for column, title in others.items()]
     return [side_by_side([plot for plot in found if plot])]
 
 
@@ -138,16 +151,9 @@ def _volume_plot(name: str, points: Sequence[Point], cases: int, x: Axis, y: Axi
     return figure(name, plot, "; ".join(remarks))
 
 
-def _score_name(column: str) -> str:
-    return {"val_dice": "mean", "val_dice_smoothed": "mean, smoothed"}.get(column, column.removeprefix("val_dice_"))
-
-
-def _curves(rows: Sequence[dict[str, Any]], columns: dict[str, str], title: str) -> str:
+def _curves(rows: Sequence[dict[str, Any]], curves: Sequence[Curve], title: str) -> str:
     """A plot of some columns over the epochs; nothing where none has a value."""
-    series = [
-        Series(name, _course(rows, column), is_minor=not column.startswith("val_dice") or name == column[9:])
-        for column, name in columns.items()
-    ]
+    series = [Series(curve.name, _course(rows, curve.column), is_minor=curve.is_minor) for curve in curves]
     series = [part for part in series if part.points]
     if not series:
         return ""

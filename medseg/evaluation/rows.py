@@ -1,7 +1,6 @@
 """A row for each case and class of a report: its metrics and sizes."""
 
 import csv
-import io
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics import METRICS, Measured, is_distance
+from medseg.io import csv_files
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 
@@ -51,13 +51,9 @@ def as_csv(rows: Sequence[Row]) -> str:
     """
     used = {column: None for row in rows for column in row}
     further = [column for column in used if column not in COLUMNS]
-    text = io.StringIO()
     own = [column for column in COLUMNS if column in used or not rows]
-    writer = csv.DictWriter(text, [*own, *further], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:  # NaN alone differs from itself
-        writer.writerow({column: "" if value != value else value for column, value in row.items()})
-    return text.getvalue()
+    written = ({column: "" if value != value else value for column, value in row.items()} for row in rows)  # NaN
+    return csv_files.as_csv([*own, *further], written)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -67,8 +63,7 @@ def read_rows(path: Path) -> list[Row]:
         MedsegError: the file cannot be read, is no such table, or holds no row.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            cells = list(csv.DictReader(file, strict=True))
+        cells = csv_files.read_csv(path)
         if not cells:
             raise MedsegError(f"{path}: this table of cases has no row.")
         if missing := [column for column in NEEDED if column not in cells[0]]:

@@ -1,12 +1,12 @@
 """The cases of a report as ``cases.csv`` holds them, read back."""
 
-import csv
 from collections.abc import Sequence
 from math import isnan, nan
 from pathlib import Path
 from typing import NamedTuple
 
 from medseg.evaluation.rows import COLUMNS
+from medseg.io.csv_files import read_csv
 
 Cells = dict[str, str]
 
@@ -34,11 +34,10 @@ class ScoredCase(NamedTuple):
 def read_cases(path: Path) -> list[ScoredCase]:
     """Read ``cases.csv``, in its order."""
     cases: dict[str, ScoredCase] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            further = {name: cell for name, cell in row.items() if name not in COLUMNS}
-            case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], further, {}))
-            case.classes[row["class"]] = row
+    for row in read_csv(path):
+        further = {name: cell for name, cell in row.items() if name not in COLUMNS}
+        case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], further, {}))
+        case.classes[row["class"]] = row
     return list(cases.values())
 
 

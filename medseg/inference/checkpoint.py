@@ -16,6 +16,7 @@ from medseg import __version__
 from medseg.errors import MedsegError
 from medseg.io.atomic import replacing
 from medseg.io.labels import LabelMap
+from medseg.models.finite import check_finite
 from medseg.models.published import without_file
 from medseg.models.torch_files import load_safely
 from medseg.untrusted import check_description
@@ -54,6 +55,7 @@ def describe(
         training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
+    dataset["orientation"] = config["dataset"].get("orientation", "apply")  # runs of older versions have none
     kept = (
         "model",
         "pretext",
@@ -105,11 +107,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a medseg checkpoint.
 
     Raises:
-        MedsegError: the file is missing, damaged, no checkpoint, not medseg's, or of a newer format.
+        MedsegError: the file is missing, damaged, no checkpoint, not medseg's, of a newer format, or holds weights that
+            are not finite.
     """
     file = locate(path)
     raw, content = load(file)
-    return Checkpoint(file, content, network_weights(raw.get("state_dict", {})))
+    weights = network_weights(raw.get("state_dict", {}))
+    check_finite(file, weights)
+    return Checkpoint(file, content, weights)
 
 
 def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

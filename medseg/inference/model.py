@@ -52,7 +52,8 @@ class Model:
         label_map: the classes and regions that it knows.
         endings: file-name endings of the channels where each has a file of its own.
         may_lack: whether it was trained to do without some of its channels.
-        reading: ``geometry`` and ``reference``: what becomes of channels on other grids (see ``Case``).
+        reading: ``geometry``, ``reference`` and ``orientation``: how channels on other grids and pictures that are
+            turned by their EXIF are read (see ``Case``).
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
         postprocess: likewise; also ``largest_of`` (see ``Segmenter``), which other programs' models bring.
@@ -72,7 +73,9 @@ class Model:
     label_map: LabelMap
     endings: Sequence[Sequence[str]] | None = None
     may_lack: bool = False
-    reading: dict[str, Any] = field(default_factory=lambda: {"geometry": "error", "reference": 0})
+    reading: dict[str, Any] = field(
+        default_factory=lambda: {"geometry": "error", "reference": 0, "orientation": "apply"}
+    )
     precision: str = "auto"
     inference: dict[str, Any]
     postprocess: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +110,10 @@ def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
         label_map=checkpoint.label_map,
         endings=checkpoint.content["channels"],
         may_lack=drops_channels(config.get("augment") or {}),
-        reading={name: config["dataset"][name] for name in ("geometry", "reference")},
+        reading={
+            **{name: config["dataset"][name] for name in ("geometry", "reference")},
+            "orientation": config["dataset"].get("orientation", "apply"),  # which older checkpoints lack
+        },
         precision=config["trainer"]["precision"],
         inference=config["inference"],
         postprocess=config["postprocess"],

@@ -3,15 +3,18 @@
 import json
 import logging
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.model import Model, model_of
+from medseg.models.finite import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +123,11 @@ def read_onnx(path: Path) -> Model:
     """Read an ONNX file of medseg as a model.
 
     Raises:
-        MedsegError: onnxruntime is not installed, or the file is damaged, not medseg's, or of a newer format.
+        MedsegError: onnxruntime is not installed, or the file is damaged, not medseg's, of a newer format, or holds
+            weights of NaN.
     """
     network = OnnxNetwork(path)
+    check_finite(path, weights_of(path))
     try:
         content = json.loads(network.metadata.get(ENTRY, "null"))
     except ValueError as error:
@@ -135,6 +140,24 @@ def read_onnx(path: Path) -> Model:
             f"where {expected[0]} to {expected[1]} is described."
         )
     return model
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """Return the weights of an ONNX file; none without the package ``onnx``, since onnxruntime does not show them.
+
+    Infinity is replaced: graphs hold it as a bound or a mask. What comes of it is seen in the output.
+    """
+    if find_spec("onnx") is None:
+        return {}
+    import onnx
+
+    initializers = onnx.load(path).graph.initializer
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in initializers}
+    return {
+        name: torch.from_numpy(np.nan_to_num(np.atleast_1d(array), nan=np.nan))
+        for name, array in arrays.items()
+        if array.dtype in (np.float16, np.float32, np.float64)
+    }
 
 
 def graph_shapes(model: Model) -> tuple[list[int], list[int]]:

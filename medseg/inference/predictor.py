@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from medseg.config import resolve
@@ -20,6 +20,7 @@ from medseg.inference.models import read_models
 from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk
 from medseg.inference.segmenter import Watch
 from medseg.inference.sliding_window import Network
+from medseg.io.arrays import scan_from_array
 from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
@@ -27,8 +28,11 @@ from medseg.io.notices import told
 from medseg.io.voxels import check_voxels
 from medseg.preprocessing.geometry import SLAB, Geometry
 
+Source = Scan | str | Path | Sequence[str | Path] | NDArray[Any] | Tensor
+"""What can be segmented (see ``Predictor.__call__``)."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Mask:
     """A predicted mask on the scan's own grid.
 
@@ -38,6 +42,10 @@ class Mask:
     scan: Scan
     indices: NDArray[np.uint8]
     label_map: LabelMap
+
+    def __repr__(self) -> str:
+        """Describe the mask by its shape and the size of each class."""
+        return f"Mask(shape={self.indices.shape}, voxels={self.voxels}, unit={self.scan.unit!r})"
 
     @property
     def values(self) -> NDArray[np.int32]:
@@ -60,7 +68,13 @@ class Mask:
         return {name: count * voxel for name, count in self.voxels.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write the mask with the scan's geometry, whole or not at all."""
+        """Write the mask with the scan's geometry, whole or not at all.
+
+        The suffix names the format: NIfTI, NRRD or MetaImage, or of a picture also PNG, TIFF or BMP.
+
+        Raises:
+            MedsegError: the format cannot hold the mask, or the file cannot be written.
+        """
         write_mask(Path(path), self.label_map.decode(self.indices), self.scan)
 
 
@@ -148,19 +162,31 @@ class Predictor:
         """
         return cls(read_models(path, trust), **options)
 
-    def __call__(self, scan: Scan | str | Path | Sequence[Path]) -> Mask:
-        """Segment one scan, given in memory, as a file, or as one file a channel.
+    def __call__(
+        self, scan: Source, *, spacing: Sequence[float] | None = None, affine: ArrayLike | None = None
+    ) -> Mask:
+        """Segment one scan.
+
+        Args:
+            scan: a file (or a folder of DICOM slices); a list of files, one a channel; a NumPy array or torch tensor
+                (C, *spatial), or (*spatial) where there is one channel; or a ``medseg.io.case.Scan``.
+            spacing: of an array, in mm along each spatial axis; volumes need it or ``affine``.
+            affine: of an array instead, 4x4, voxel indices to mm in RAS+.
 
         Raises:
             MedsegError: the scan cannot be read, or does not fit the network.
         """
+        if hasattr(scan, "ndim"):
+            scan = scan_from_array(scan, self.dims, spacing, affine)
+        elif spacing is not None or affine is not None:
+            raise MedsegError("spacing and affine are for arrays: files and scans have their own.")
         prepared = self.prepare(scan)
         return self.finish(prepared, self.decide(prepared))
 
-    def prepare(self, scan: Scan | str | Path | Sequence[Path], absent: Sequence[int] = ()) -> Prepared:
+    def prepare(self, scan: Scan | str | Path | Sequence[str | Path], absent: Sequence[int] = ()) -> Prepared:
         """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of."""
         if not isinstance(scan, Scan):
-            files = (Path(scan),) if isinstance(scan, str | Path) else tuple(scan)
+            files = files_of(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
             with told():
                 scan = read_case(case, spatial_dims=self.dims)
@@ -213,6 +239,19 @@ class Predictor:
                 f"the scan is {len(scan.shape)}D with {len(scan.image)} channel(s), shape {scan.shape}; "
                 f"the model takes {self.dims}D images with {self.n_channels} channel(s)."
             )
+
+
+def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """Return the files of a scan, one for all channels or one a channel; MedsegError where these are none."""
+    if isinstance(scan, str | Path):
+        return (Path(scan),)
+    if not isinstance(scan, Sequence) or not scan or not all(isinstance(file, str | Path) for file in scan):
+        raise MedsegError(
+            f"a scan is a file, a list of files, one a channel, an array or a Scan; this is {type(scan).__name__}"
+            f"{' of ' + type(next(iter(scan))).__name__ if isinstance(scan, Sequence) and scan else ''}."
+            " Stack arrays of channels into one (channels, *spatial)."
+        )
+    return tuple(map(Path, scan))
 
 
 def grouped(models: Sequence[Model], inference: dict[str, Any]) -> list[Group]:

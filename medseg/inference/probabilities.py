@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medseg.inference.segmenter import Watch
 from medseg.io.case import Scan
-from medseg.io.slices import file_names, shares_file
+from medseg.io.file_names import file_names
+from medseg.io.slices import shares_file
 
 
 @contextmanager
@@ -17,7 +18,8 @@ def probability_files(folder: Path, names: Sequence[str], like: Scan, written: l
 
     They are there when the block ends well, and their paths then added to ``written``.
     """
-    paths = [folder / f"{name}.nii.gz" for name in file_names(names).values()]
+    stems = file_names(names)
+    paths = [folder / f"{stems[name]}.nii.gz" for name in names]
     with ExitStack() as stack:
         files = [stack.enter_context(shares_file(path, like)) for path in paths]
 

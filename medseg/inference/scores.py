@@ -10,14 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medseg.errors import MedsegError
 from medseg.inference.sliding_window import Network, Weighting, gaussian, sigmoid, sliding_window, softmax, unchanged
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 Slabs = Iterator[tuple[slice, Tensor]]
 """Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
 
+
 NEVER = -100.0
 """A logit whose probability is zero in float32."""
+
+
+class NotFiniteError(MedsegError):
+    """A network's output is NaN or infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +53,14 @@ class Scorer:
     weighting: Weighting = gaussian
 
     def rows(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Iterator[Tensor]:
-        """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them."""
+        """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them.
+
+        Raises:
+            NotFiniteError: some are NaN or infinite.
+        """
         way, backwards = geometry.way
         probabilities = sigmoid if self.regions else softmax
-        return sliding_window(
+        for block in sliding_window(
             networks,
             image,
             patch_size=self.patch_size,
@@ -63,7 +73,13 @@ class Scorer:
             context=self.context,
             activation=probabilities if self.averaging == "probabilities" else unchanged,
             weighting=self.weighting,
-        )
+        ):
+            if not block.sum().isfinite():  # of NaN or infinity anywhere: one pass over what hundreds of layers made
+                raise NotFiniteError(
+                    "the network's output for this scan is not finite (NaN or infinity), so no mask is made of it. Try "
+                    "precision=fp32 (numbers above 65504 are infinite in fp16), and look at the scan's intensities."
+                )
+            yield block
 
     def slabs(self, rows: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
         """Yield probabilities on the native grid, at most ``most`` of them at once; outside the crop is background."""

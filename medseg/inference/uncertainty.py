@@ -3,7 +3,6 @@
 Nothing here is the chance of being wrong: networks are sure of mistakes, too. It says where to look first.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from medseg.io.atomic import replacing
+from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Scan
+from medseg.io.csv_files import as_csv
 from medseg.io.slices import shares_file
 
 STEPS = 255
@@ -115,7 +115,4 @@ def ranked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def write_ranking(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the cases of ``predictions.csv`` as a table in the order of their uncertainty, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["rank", "case", "uncertainty"])
-        writer.writeheader()
-        writer.writerows(ranked(rows))
+    write_text(path, as_csv(["rank", "case", "uncertainty"], ranked(rows)))

@@ -109,7 +109,12 @@ def difference(grid: Grid, like: Scan) -> str:
     """Say how a grid differs from that of ``like``."""
     target = grid_of(like)
     if grid.shape != target.shape:
-        return f"its shape {grid.shape} differs from {target.shape} of {name(like)}."
+        tag = getattr(like.layout, "orientation", 1)
+        turned = (
+            f" That is turned as its orientation tag ({tag}) says, as viewers show it: dataset.orientation=ignore reads"
+            " the stored pixels."
+        )
+        return f"its shape {grid.shape} differs from {target.shape} of {name(like)}.{turned if tag != 1 else ''}"
     return (
         f"its affine differs from that of {name(like)} by up to {corner_shift(grid, target):.3g} voxels:\n"
         f"  {np.round(grid.affine[:3], 4).tolist()}\n  {np.round(target.affine[:3], 4).tolist()}\n"

@@ -1,5 +1,7 @@
 """The annotation of a case: one label file or several, painted one over the other."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +9,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.files import read_mask
 from medseg.io.labels import LabelMap, number, numbers
+from medseg.io.mask_values import UNKNOWN, at_least_half, full_or_unknown, nearest_values, whole_or_unknown
 from medseg.io.segment_files import read_segments, reader_of, segment_names
 from medseg.io.segments import class_indices, class_of, fit_indices, paint, unique
 
@@ -32,10 +35,17 @@ def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> 
     if reader_of(file.path):
         return read_named(file, case, label_map, scan)
     background = numbers(label_map.labels[label_map.names[0]])[0]
-    values = read_mask(file.path, scan, case.geometry, 0 if file.value is not None else background)
-    if file.value is not None:
-        values = np.where(values != 0, number(file.value), background).astype(np.int32)
-    return label_map.encode(values, str(file.path))
+    if file.value is None:
+        every = [value for values in label_map.labels.values() for value in numbers(values)]
+        by_policy = {"error": None, "nearest": partial(nearest_values, values=every), "ignore": whole_or_unknown}
+        values_of = by_policy[case.other_values]
+        values = read_mask(file.path, scan, case.geometry, background, case.orientation, values_of)
+        return label_map.encode(values, str(file.path), others_unknown=case.other_values == "ignore")
+    values_of = {"error": None, "nearest": at_least_half, "ignore": full_or_unknown}[case.other_values]
+    values = read_mask(file.path, scan, case.geometry, 0, case.orientation, values_of)
+    values[(values != 0) & (values != UNKNOWN)] = number(file.value)
+    values[values == 0] = background
+    return label_map.encode(values, str(file.path), others_unknown=case.other_values == "ignore")
 
 
 def read_named(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
@@ -63,5 +73,8 @@ def found_values(case: Case) -> set[int]:
     for file in case.labels:
         if file.value is None and reader_of(file.path):
             continue
-        found |= {0, number(file.value)} if file.value is not None else set(np.unique(read_mask(file.path)).tolist())
+        if file.value is not None:
+            found |= {0, number(file.value)}
+        else:
+            found |= set(np.unique(read_mask(file.path, orientation=case.orientation)).tolist())
     return found

@@ -51,15 +51,16 @@ def files_below(place: Path) -> list[Path]:
 
 
 def members(archive: Path) -> list[Path]:
-    """Return the visible files in an archive, sorted; errors as in ``files_below``."""
+    """Return the visible files in an archive, sorted, but those whose names lead out of it; errors as above."""
     try:
         entries = [entry for entry in unzipped(archive).infolist() if not entry.is_dir()]
     except DAMAGE as error:
         raise MedsegError(f"{archive}: no readable zip file; damaged or truncated? {error}") from error
     if any(entry.flag_bits & 1 for entry in entries):
         raise MedsegError(f"{archive}: the zip file is encrypted. Unpack it with its password first.")
-    paths = [archive / entry.filename for entry in entries]
-    return sorted(path for path in paths if is_visible(path, archive) and ".." not in path.parts)
+    names = [entry.filename for entry in entries]
+    paths = [archive / name for name in names if not name.startswith("/") and ".." not in name.split("/")]
+    return sorted(path for path in paths if is_visible(path, archive))
 
 
 def check_size(archive: Path) -> None:

@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
+from medseg.printable import printable
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
 """Names that ``replacing`` gives; a process that is killed leaves such a file behind, and nothing else half-written."""
 
+LONGEST = 255 - len(".01234567-")
+"""Bytes of a temporary name after its prefix."""
 
 UNFINISHED: set[Path] = set()
 """The temporary files that this process is writing."""
@@ -27,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         MedsegError: the folder or the file cannot be written.
     """
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{end_of_name(path)}")
     UNFINISHED.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +47,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def end_of_name(path: Path) -> str:
+    """Return as much of the end of a file's name as its temporary file can have, in UTF-8, which ITK asks for."""
+    name = re.sub("[\ud800-\udfff]", "_", path.name)
+    while len(os.fsencode(name)) > LONGEST:
+        name = name[1:]
+    return name
+
+
 def remove_unfinished() -> None:
     """Remove what this process is writing, before it ends without waiting for its threads."""
     for temporary in tuple(UNFINISHED):
@@ -55,9 +67,9 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole."""
+    """Write a UTF-8 text file whole, without characters that would steer a terminal (see ``medseg.printable``)."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(printable(text), encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -16,6 +16,8 @@ FileValues = FileValue | list[FileValue]
 """The values of a class that was merged from several; masks are written with the first."""
 
 GridPolicy = Literal["error", "warn", "resample"]
+Orientation = Literal["apply", "ignore"]
+OtherValues = Literal["error", "nearest", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Case:
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
     resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
+    ``orientation`` says whether pictures are read as their EXIF wants them shown. ``other_values`` says what becomes of
+    mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
     ``segments`` says which classes the named segments of label files are meant for (see ``medseg.io.segments``).
     ``columns`` are further columns of a table, such as the site. ``absent`` are the places of channels that have no
     file, for networks that can do without: they are read as zeros, and ``images`` holds the others.
@@ -49,6 +53,8 @@ class Case:
     annotated: tuple[str, ...] | None = None
     geometry: GridPolicy = "error"
     reference: int = 0
+    orientation: Orientation = "apply"
+    other_values: OtherValues = "error"
     segments: Mapping[str, str | None] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     absent: tuple[int, ...] = ()
@@ -60,7 +66,7 @@ class Case:
         return (*self.images, *(label.path for label in self.labels))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scan:
     """The channels of a case on their native grid.
 
@@ -72,7 +78,12 @@ class Scan:
     image: NDArray[np.float32]
     affine: NDArray[np.float64]
     unit: Literal["mm", "px"] = "mm"
-    layout: Any = field(default=None, repr=False, compare=False)
+    layout: Any = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Describe the scan without its voxels."""
+        spacing = tuple(float(f"{step:.6g}") for step in self.spacing)
+        return f"Scan(channels={len(self.image)}, shape={self.shape}, spacing={spacing}, unit={self.unit!r})"
 
     @property
     def shape(self) -> tuple[int, ...]:

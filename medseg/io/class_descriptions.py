@@ -1,5 +1,6 @@
 """What files of named segments say of each class: name, value, colour and codes."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,11 @@ class ClassDescription:
     code: Code
     category: Code = TISSUE
 
+    @property
+    def label(self) -> str:
+        """The name as DICOM can hold it."""
+        return dicom_label(self.name)
+
 
 def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> list[ClassDescription]:
     """Describe the foreground classes.
@@ -65,9 +71,18 @@ def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> lis
     return result
 
 
+def dicom_label(name: str) -> str:
+    """Return a name as a long string of DICOM (LO): of 64 characters, without backslashes and control characters.
+
+    >>> dicom_label(r"left\\right")
+    'left_right'
+    """
+    return re.sub(r"[\\\x00-\x1f\x7f-\x9f]", "_", name).strip()[:LONGEST_MEANING]
+
+
 def private_code(name: str) -> Code:
     """Return a code that is the same for the same name wherever it is made."""
-    return Code(f"C{crc32(name.encode()):08X}", PRIVATE, name[:LONGEST_MEANING])
+    return Code(f"C{crc32(name.encode()):08X}", PRIVATE, dicom_label(name))
 
 
 def code_of(given: Any, where: str, further: frozenset[str] | set[str] = frozenset()) -> Code:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, LabelFile
+from medseg.io.csv_files import text_of
 from medseg.io.files import find_masks, stem
 from medseg.io.tables import Row, read_table
 
@@ -62,7 +63,9 @@ def read_rows(root: Path) -> dict[str, Row]:
     path = root / TABLE
     if not path.is_file() or not path.read_bytes().strip():  # version 0.1 wrote an empty one where all cases failed
         return {}
-    return {row["id"]: row for row in read_table(path, "dataset.corrections", ("id",))}
+    table = read_table(path, "dataset.corrections", ("id",))
+    rows = [{text_of(name): text_of(cell) for name, cell in row.items()} for row in table]
+    return {row["id"]: row for row in rows}
 
 
 def masks_by_case(root: Path) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.class_masks import class_values
 from medseg.io.corrections import with_corrections
 from medseg.io.groups import assign_groups
-from medseg.io.labels import GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
 from medseg.io.notices import collected
 from medseg.io.segments import unique
@@ -70,6 +70,7 @@ def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write
     others = tuple(replace(case, added=bool(found.cases)) for case in found.unlabelled)
     cases = assign_groups((*found.cases, *others), pattern=config["group"], file=config["group_file"])
     reading = {"geometry": config["geometry"], "reference": config["reference"]}
+    reading["orientation"] = config.get("orientation") or "apply"
     return Dataset(
         tuple(replace(case, labels=(), annotated=None, **reading) for case in cases),
         channels=found.channels,
@@ -111,27 +112,29 @@ def label_map(dataset: Dataset) -> LabelMap:
     Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
     by class then, which a choice between all of them could not be learned from.
     """
-    labels = dataset.labels or found_labels(dataset.cases)
+    classes = LabelMap(dataset.labels) if dataset.labels else found_labels(dataset.cases)
     regions = dataset.regions
     if regions is None and any(case.annotated is not None for case in dataset.cases):
-        regions = {name: [name] for name in LabelMap(labels).names[1:]}
-    return LabelMap(labels, regions, dataset.region_order if regions else None)
+        regions = {name: [name] for name in classes.names[1:]}
+    return replace(classes, regions=regions, region_order=dataset.region_order if regions else None)
 
 
-def found_labels(cases: tuple[Case, ...]) -> dict[str, FileValues]:
+def found_labels(cases: tuple[Case, ...]) -> LabelMap:
     """Return the classes that masks hold: as their segments are named, with the values 1, 2, ..., or by value.
 
     Raises:
         MedsegError: some masks name their segments and others have values, or there are too few or too many.
     """
     names, values = classes_of(cases), values_of(cases)
+    if values and (policies := {case.other_values for case in cases} - {"error"}):
+        raise MedsegError(f"dataset.other_values={policies.pop()} needs the classes whose values are right. {GIVE}.")
     if not names:
-        return LabelMap.from_values(values).labels
+        return LabelMap.from_values(values)
     if values:
         raise MedsegError(
             f"some masks name their segments {', '.join(names)}, others hold the values {few(values)}. {GIVE}."
         )
-    return class_values([name for name in names if name.casefold() not in ("background", IGNORE_NAME)])
+    return LabelMap(class_values([name for name in names if name.casefold() not in ("background", IGNORE_NAME)]))
 
 
 def classes_of(cases: tuple[Case, ...]) -> list[str]:
@@ -191,8 +194,7 @@ def values_of(cases: tuple[Case, ...]) -> set[int]:
             unread.append(f"{case.id}: {error}")
         if len(found) > MOST_FOUND:
             raise MedsegError(
-                f"{case.id}: over {MOST_FOUND} values in its mask and those before it: {few(found)}. "
-                "Give the classes as dataset.labels='{background: 0, name: value, ...}'."
+                f"{case.id}: over {MOST_FOUND} values in its mask and those before it: {few(found)}. {GIVE}. {BETWEEN}"
             )
     if unread and not found:
         raise MedsegError(f"no mask can be read:\n{listing(unread)}")
@@ -239,6 +241,8 @@ def as_configured(
         geometry=config["geometry"],
         reference=config["reference"],
         segments=config.get("segments") or {},
+        orientation=config.get("orientation") or "apply",
+        other_values=config.get("other_values") or "error",
         annotated=annotated,
     )
 

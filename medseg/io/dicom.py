@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.archives import opened
-from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom
+from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
 from medseg.io.itk import LPS_RAS
@@ -205,7 +205,7 @@ def spacing_of(dataset: Any, number: int) -> tuple[float, ...]:
 def thickness_of(dataset: Any, number: int) -> float:
     """Return how far a slice reaches, in mm: what stands in for the distance to the next where there is no next."""
     keywords = ("SpacingBetweenSlices", "SliceThickness")
-    found = [numbers_of(dataset, number, "PixelMeasuresSequence", keyword) for keyword in keywords]
+    found = [readable_numbers_of(dataset, number, "PixelMeasuresSequence", keyword) for keyword in keywords]
     return next((abs(numbers[0]) for numbers in found if numbers and numbers[0]), 1.0)
 
 

@@ -1,6 +1,7 @@
 """DICOM files one by one: which files are DICOM, and what their headers tell of the image they belong to."""
 
 import logging
+import math
 import re
 import warnings
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def described(path: Path, dataset: Any) -> Header:
         path,
         study=str(dataset.get("StudyInstanceUID", "")),
         series=str(dataset.get("SeriesInstanceUID", "")),
-        number=int(dataset.get("SeriesNumber") or 0),
+        number=int(next(iter(readable_numbers_of(dataset, 0, "", "SeriesNumber")), 0)),
         description=description,
         size=(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)),
         orientation=numbers_of(single, 0, "PlaneOrientationSequence", "ImageOrientationPatient"),
@@ -159,6 +160,14 @@ def of_frame(dataset: Any, number: int, sequence: str, keyword: str) -> Any:
 def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
     """Return the numbers of an attribute as in ``of_frame``, none where it is missing or empty."""
     return tuple(float(value) for value in listed(of_frame(dataset, number, sequence, keyword)))
+
+
+def readable_numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
+    """Return numbers as ``numbers_of``, none where they cannot be read: for attributes that only describe an image."""
+    try:
+        return tuple(filter(math.isfinite, numbers_of(dataset, number, sequence, keyword)))
+    except (ValueError, TypeError, OverflowError):
+        return ()
 
 
 def listed(value: Any) -> list[Any]:

@@ -5,7 +5,7 @@ written by highdicom. Axes are those of DICOM series here: columns, rows, slices
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,27 @@ from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, Code
 from medseg.io.dicom import dataset_of
-from medseg.io.dicom_headers import numbers_of, of_frame, pydicom
+from medseg.io.dicom_headers import numbers_of, of_frame, pydicom, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION
-from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, highdicom, positions_of, source_of
+from medseg.io.dicom_source import (
+    FLIP,
+    Dataset,
+    Privacy,
+    Source,
+    belongs,
+    derived_uid,
+    highdicom,
+    positions_of,
+    reference_to,
+    source_of,
+)
+from medseg.io.dicom_values import text_of
 from medseg.io.grids import TOLERANCE, Grid, as_volume, index_map, same_grid
 from medseg.io.segments import Segment, Segmentation, labelled
 
 KIND = "dicom_seg"
+ROUNDING = 1e-3
+"""Distance in mm from the grid's position by which a slice's own is a rounding of it."""
 HALF = 0.5
 """Share of the maximum from which on a fractional segmentation's voxel belongs to the segment."""
 
@@ -214,7 +228,9 @@ def pixels(dataset: Dataset, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
         yield bits[frame * size - 8 * first :][:size].reshape(dataset.Rows, dataset.Columns)
 
 
-def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
+def write(
+    path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan, privacy: Privacy = "keep"
+) -> None:
     """Write class indices (*spatial) as a binary segmentation, which refers to the images of the scan's series.
 
     All that the object consists of, its UIDs and dates as well, derives from the series and the mask, so that a mask
@@ -224,18 +240,18 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
         MedsegError: the scan is no DICOM series, or not on its grid, or a package is missing.
     """
     library = highdicom()
-    source = source_of(like, KIND)
-    images = [completed(image, source) for image in source.datasets]
+    source = source_of(like, KIND, privacy)
+    source.log_changes(name(like))
     content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
     uids = [derived_uid(part, *content) for part in ("instance", "series", "index")]
     segmentation = library.seg.Segmentation(
-        source_images=images,
-        pixel_array=frames_in_order(indices, source),
+        source_images=stand_ins(source),
+        pixel_array=np.ascontiguousarray(indices.reshape(source.grid.shape).T),  # (slices, rows, columns)
         segmentation_type="BINARY",
         segment_descriptions=[description(each) for each in classes],
         sop_instance_uid=uids[0],
         series_instance_uid=uids[1],
-        series_number=int(source.first.get("SeriesNumber") or 0) % 10000 * 100 + 1,
+        series_number=source.number % 10000 * 100 + 1,
         instance_number=1,
         manufacturer="medseg",
         manufacturer_model_name="medseg",
@@ -251,37 +267,86 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     segmentation.ContributingEquipmentSequence[-1].ContributionDateTime = source.date + source.time  # highdicom's
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
         item.DimensionOrganizationUID = uids[2]
+    for keyword, value in source.patient_and_study.items():
+        setattr(segmentation, keyword, value)
+    refer(segmentation, source)
     segmentation.save_as(path)
 
 
-def completed(image: Dataset, source: Source) -> Dataset:
-    """Give an image the attributes that highdicom takes for granted, and the standard allows to be empty."""
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        if keyword not in image:
-            setattr(image, keyword, "")
-    for keyword in ("StudyDate", "StudyTime"):
-        if not image.get(keyword):
-            setattr(image, keyword, None)
-    if position_known(image):
-        image.FrameOfReferenceUID = source.frame_of_reference
-        if "PixelSpacing" in image and not image.get("SliceThickness"):
-            image.SliceThickness = image.get("SpacingBetweenSlices") or 1
-    return image
+def stand_ins(source: Source) -> list[Dataset]:
+    """Return an image for each slice that has what highdicom reads off its source images, and nothing else.
+
+    The files themselves are not handed over: highdicom copies all they say of the patient, and refuses the unusual ones
+    that medseg reads. These stand-ins are CT slices.
+    """
+    grid, shared = source.grid, pydicom().Dataset()
+    shared.SOPClassUID, shared.Modality = "1.2.840.10008.5.1.4.1.1.2", "CT"
+    shared.StudyInstanceUID, shared.SeriesInstanceUID = source.study, source.series
+    shared.Columns, shared.Rows = grid.shape[:2]
+    for keyword in source.patient_and_study:
+        setattr(shared, keyword, "")  # filled in later: highdicom's warnings print names
+    if text_of(source.first, "LossyImageCompression") == "01":
+        shared.LossyImageCompression = "01"
+    frames = [frame - 1 for frame in source.frames] if source.frames else [0] * grid.shape[2]
+
+    def written(keyword: str, place: int = 0, group: str = "PixelMeasuresSequence") -> tuple[float, ...]:
+        return readable_numbers_of(source.datasets[0 if source.frames else place], frames[place], group, keyword)
+
+    if placed := bool(written("ImagePositionPatient", group="PlanePositionSequence")):
+        left, _, right = np.linalg.svd((grid.affine[:3, :2] / grid.spacing[:2]).T @ FLIP, full_matrices=False)
+        orientation = written("ImageOrientationPatient", group="PlaneOrientationSequence")
+        # the orthogonal unit vectors that are closest to the grid's axes
+        shared.ImageOrientationPatient = decimals(own_digits(orientation, (left @ right).ravel(), 1e-5))
+        shared.FrameOfReferenceUID = source.frame_of_reference
+    else:  # without coordinates highdicom wants no frame of reference, and the standard no image class with one
+        shared.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    if placed or written("PixelSpacing"):
+        shared.PixelSpacing = decimals(own_digits(written("PixelSpacing"), grid.spacing[1::-1], 1e-9))
+        across = np.cross(grid.affine[:3, 0], grid.affine[:3, 1])
+        apart = float(abs(across @ grid.affine[:3, 2]) / np.linalg.norm(across))  # of a single slice its thickness
+        (shared.SpacingBetweenSlices,) = decimals([round(apart, 6)])
+        thickness = next((abs(each) for each in written("SliceThickness") if each), apart)
+        (shared.SliceThickness,) = decimals([round(thickness, 6)])
+    images = []
+    for place in range(grid.shape[2]):
+        image = pydicom().Dataset()
+        image.update(shared)
+        image.SOPInstanceUID = stand_in_uid(place)
+        if placed:
+            position = grid.to_mm(np.array([[0, 0, place]]))[0] @ FLIP
+            own = written("ImagePositionPatient", place, "PlanePositionSequence")
+            image.ImagePositionPatient = decimals(own_digits(own, position, ROUNDING))
+        images.append(image)
+    return images
 
 
-def position_known(image: Dataset) -> bool:
-    """Tell whether an image lies in the patient's coordinates."""
-    return "ImagePositionPatient" in image or "PerFrameFunctionalGroupsSequence" in image
+def stand_in_uid(place: int) -> str:
+    """Return the UID of the stand-in for a slice."""
+    return derived_uid("stand-in", str(place))
 
 
-def frames_in_order(indices: NDArray[np.uint8], source: Source) -> NDArray[np.uint8]:
-    """Return class indices (frames, rows, columns), a frame for each of the source's."""
-    slices = np.moveaxis(indices.reshape(*indices.shape[:2], -1).T, 0, 0)  # (slices, rows, columns)
-    if source.frames is None:
-        return np.ascontiguousarray(slices)
-    frames = np.zeros((int(source.first.NumberOfFrames), *slices.shape[1:]), dtype=np.uint8)
-    frames[np.array(source.frames) - 1] = slices
-    return frames
+def decimals(values: Iterable[float]) -> list[Any]:
+    """Return numbers as decimal strings (DS), with as many of their digits as the 16 characters of one hold."""
+    return [pydicom().valuerep.DSfloat(float(value), auto_format=True) for value in values]
+
+
+def own_digits(written: Sequence[float], computed: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+    """Return numbers of a grid as the image has them, where these are the same but for rounding."""
+    same = len(written) == len(computed) and np.allclose(written, computed, rtol=0, atol=tolerance)
+    return np.array(written) if same else computed
+
+
+def refer(segmentation: Dataset, source: Source) -> None:
+    """Let a segmentation refer to the images of a series in place of their stand-ins."""
+    references = {stand_in_uid(place): source.reference(place) for place in range(source.grid.shape[2])}
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in frame.DerivationImageSequence:
+            for item in derivation.SourceImageSequence:
+                # frames of several segments share items, which may have been changed already
+                if reference := references.get(item.ReferencedSOPInstanceUID):
+                    item.update(reference)
+    segmentation.SourceImageSequence = [reference_to(image) for image in source.datasets]
+    segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence = segmentation.SourceImageSequence
 
 
 def description(each: ClassDescription) -> Any:
@@ -291,7 +356,7 @@ def description(each: ClassDescription) -> Any:
 
     return library.seg.SegmentDescription(
         segment_number=each.index,
-        segment_label=each.name[:64],
+        segment_label=each.label,
         segmented_property_category=concept(each.category),
         segmented_property_type=concept(each.code),
         algorithm_type="AUTOMATIC",

@@ -16,6 +16,7 @@ from pathlib import Path
 from medseg.errors import MedsegError, nearest
 from medseg.io.archives import archive_of, check_size, files_below, is_file, members
 from medseg.io.dicom_headers import SEGMENTATIONS, Header, header, is_dicom
+from medseg.io.file_names import file_name
 
 log = logging.getLogger(__name__)
 
@@ -173,9 +174,9 @@ def with_descriptions(folder: Path, groups: Sequence[list[Header]]) -> list[Seri
     groups = sorted(groups, key=lambda group: (group[0].number, group[0].series, min(one.path for one in group)))
     names = [plain_name(group[0].description) or f"series {group[0].number}" for group in groups]
     for more in ("number", "place"):
-        taken = Counter(names)
+        taken = Counter(map(str.casefold, names))
         names = [
-            f"{name} ({group[0].number if more == 'number' else place})" if taken[name] > 1 else name
+            f"{name} ({group[0].number if more == 'number' else place})" if taken[name.casefold()] > 1 else name
             for place, (name, group) in enumerate(zip(names, groups, strict=True), 1)
         ]
     return [
@@ -185,12 +186,13 @@ def with_descriptions(folder: Path, groups: Sequence[list[Header]]) -> list[Seri
 
 
 def plain_name(text: str) -> str:
-    """Return a description as it may stand in a file name.
+    """Return a description as it may stand in a file name, empty where nothing is left of it.
 
     >>> plain_name("AX T1/T2 *fs* +C "), plain_name("Schädel, 1.5 mm")
     ('AX T1_T2 _fs_ +C', 'Schädel, 1.5 mm')
     """
-    return re.sub(r"[^\w.,()+= -]", "_", text).strip(" .")
+    plain = re.sub(r"[^\w.,()+= -]", "_", text).strip(" .")
+    return file_name(plain) if plain else ""
 
 
 def _below(place: Path) -> list[Series]:

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from medseg.errors import MedsegError, nearest
 from medseg.io import archives, dicom, dicom_headers, dicom_series, itk, nifti, pictures
 from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
-from medseg.io.case import Case, GridPolicy, Scan
+from medseg.io.case import Case, GridPolicy, Orientation, Scan
+from medseg.io.mask_values import ROUNDING
 from medseg.io.voxels import check_intensities, check_numbers
 
 log = logging.getLogger(__name__)
@@ -23,9 +25,6 @@ FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *pictures.SUFFIXES)
 """Suffixes of the formats that are told by it; DICOM is told by content, since its files often have none."""
 
 SUFFIXES = (*FILES, *dicom_headers.SUFFIXES)
-
-ROUNDING = 0.02
-"""How far labels may be from whole: half a step of values up to 2600 in 16 bits with a scale slope."""
 
 
 def suffix(path: Path) -> str:
@@ -79,19 +78,22 @@ def exists(path: Path) -> bool:
     return path.exists() or bool(on_disk(path))
 
 
-def read_scan(paths: Sequence[Path], geometry: GridPolicy = "error", reference: int = 0) -> Scan:
+def read_scan(
+    paths: Sequence[Path], geometry: GridPolicy = "error", reference: int = 0, orientation: Orientation = "apply"
+) -> Scan:
     """Read the channels of one case, from one file that holds all or from one file a channel.
 
     ``geometry`` says what becomes of channels on another grid than file ``reference``, from which the scan has its
     affine and its form: "error"; "resample" brings them onto it in scanner coordinates (see ``medseg.io.regrid``);
-    "warn" takes voxels as they lie where shape and spacing agree, with a warning.
+    "warn" takes voxels as they lie where shape and spacing agree, with a warning. ``orientation`` says whether pictures
+    are read as their EXIF, or a TIFF's tag, wants them shown.
 
     Raises:
         MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
             (see ``medseg.io.voxels``), two files differ in a way that ``geometry`` does not allow or show different
             places, or there is no such reference.
     """
-    return join_channels([_read_image(path) for path in paths], geometry, reference)
+    return join_channels([_read_image(path, orientation) for path in paths], geometry, reference)
 
 
 def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
@@ -100,34 +102,50 @@ def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     An image of the shape (x, y, 1, n) is n channels of a picture, but n slices of a volume where a label file has that
     shape, too, or where ``spatial_dims`` says that volumes are wanted.
     """
-    scans = [_read_image(path) for path in case.images]
+    scans = [_read_image(path, case.orientation) for path in case.images]
     if any(_may_be_stack(scan.layout) for scan in scans) and (spatial_dims == 3 or _has_stack(case)):
         scans = [_as_stack(scan) for scan in scans]
     return with_absent(join_channels(scans, case.geometry, present(case.reference, case.absent)), case.absent)
 
 
 def read_mask(
-    path: Path, like: Scan | None = None, geometry: GridPolicy = "error", background: int = 0
+    path: Path,
+    like: Scan | None = None,
+    geometry: GridPolicy = "error",
+    background: int = 0,
+    orientation: Orientation = "apply",
+    values_of: Callable[[NDArray[Any]], NDArray[np.int32]] | None = None,
 ) -> NDArray[np.int32]:
     """Read the file values (*spatial) of a mask; a colour is ``COLOUR | 0xRRGGBB`` (see ``medseg.io.pictures``).
 
     ``geometry`` says what becomes of a mask on another grid than ``like``, as in ``read_scan``; resampled, it has the
-    value ``background`` outside its own grid. A mask of the shape (x, y, 1, n) is n slices.
+    value ``background`` outside its own grid, as transparent pixels have. A mask of the shape (x, y, 1, n) is n slices.
+    ``values_of`` turns pixels (1 or 3, *spatial) into values where these need not be whole (see
+    ``medseg.io.mask_values``).
 
     Raises:
         MedsegError: the file cannot be read (as in ``read_scan``), has several channels or values that are not whole,
             or lies on another grid than ``like`` in a way that ``geometry`` does not allow, or elsewhere altogether.
     """
-    data, affine, layout = _read(path)
+    data, affine, layout = _read_as(path, orientation)
     if _may_be_stack(layout):
         data, affine, layout = nifti.as_stack(data, affine, layout)
     if len(data) != 1 and not (len(data) == 3 and layout.unit == "px"):
         raise MedsegError(f"{path}: a mask has one channel, this file has {len(data)}. Merge them into one label map.")
-    values = pictures.colour_codes(data) if len(data) == 3 else _whole(data[0], path)
+    if values_of is None:
+        values_of = pictures.colour_codes if len(data) == 3 else partial(_whole, path=path)
+    values = values_of(data)
+    if isinstance(layout, pictures.PictureLayout) and layout.transparent is not None:
+        values = np.where(layout.transparent, background, values).astype(np.int32)
     if like is None:
         return values
     if isinstance(layout, pictures.PictureLayout) and isinstance(like.layout, dicom.DicomLayout) and values.ndim == 2:
         values, affine = values.T, like.affine  # the radiograph as a viewer shows it: (rows, columns)
+    if values.shape != like.shape and getattr(layout, "orientation", 1) != 1:
+        raise MedsegError(
+            f"{path}: its shape {values.shape} differs from {like.shape} of its image. The mask is turned as its"
+            f" orientation tag ({layout.orientation}) says; dataset.orientation=ignore reads the stored pixels."
+        )
     return fit_mask(path, values, affine, layout.unit, like, geometry, background)
 
 
@@ -152,7 +170,7 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
         MedsegError: the file cannot be written, or the format cannot hold the values.
     """
     writer: Any = _module(path)
-    if writer is dicom or suffix(path) in itk.IN_ONE_FILE:
+    if mask_name(path) != path.name:
         raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
     with replacing(path) as temporary:
         writer.write(temporary, values, like)
@@ -208,8 +226,15 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     return data, affine, layout
 
 
-def _read_image(path: Path) -> Scan:
+def _read_as(path: Path, orientation: Orientation) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     data, affine, layout = _read(path)
+    if orientation == "ignore" and isinstance(layout, pictures.PictureLayout):
+        data, layout = pictures.as_stored(data, layout)
+    return data, affine, layout
+
+
+def _read_image(path: Path, orientation: Orientation) -> Scan:
+    data, affine, layout = _read_as(path, orientation)
     image = np.array(data, dtype=np.float32, order="C")
     if data.dtype.itemsize > 1:  # a byte has no room for what is no intensity
         check_intensities(image, str(path))
@@ -217,7 +242,8 @@ def _read_image(path: Path) -> Scan:
 
 
 def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
-    """Round values that are whole but for the error of a scale slope, and refuse others."""
+    """Round values (1, *spatial) that are whole but for the error of a scale slope, and refuse others."""
+    data = data[0]
     if np.can_cast(data.dtype, np.int32):
         return data.astype(np.int32)
     whole = np.rint(data) if data.dtype.kind == "f" else data
@@ -228,6 +254,7 @@ def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
         raise MedsegError(
             f"{path}: {wrong.size} voxels hold no label, for example {wrong[0]:g}."
             " A mask holds whole numbers below 2^31. Is this a probability map, or resampled with interpolation?"
+            " dataset.other_values=nearest, with dataset.labels, gives each voxel the class of the nearest value."
         )
     return whole.astype(np.int32)
 

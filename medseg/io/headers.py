@@ -1,5 +1,7 @@
 """What the header of a scan tells of how it was taken and converted, beside its grid."""
 
+import hashlib
+
 from medseg.io.case import Scan
 from medseg.io.nifti import NiftiLayout
 
@@ -19,13 +21,13 @@ FIELDS = (
 """Fields of a NIfTI header that the scanner or the converter filled in."""
 
 
-def header_of(scan: Scan) -> tuple[str, ...]:
-    """Return what the header of a scan's (reference) file holds in ``FIELDS``, as text; empty for other formats."""
+def header_hash(scan: Scan) -> str:
+    """Return a hash of what the header of a scan's (reference) file holds in ``FIELDS``; "" for other formats.
+
+    The texts themselves may name the patient, and must not reach the cache.
+    """
     if not isinstance(scan.layout, NiftiLayout):
-        return ()
+        return ""
     header = scan.layout.header
-    return tuple(_text(header[name].item()) for name in FIELDS if name in header.keys())  # noqa: SIM118 - no mapping
-
-
-def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    values = [(name, header[name].item()) for name in FIELDS if name in header.keys()]  # noqa: SIM118 - no mapping
+    return hashlib.sha256(repr(values).encode()).hexdigest()

@@ -97,7 +97,7 @@ def place(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
 def save(image: Any, path: Path) -> None:
     """Write an image, compressed; OSError where that fails."""
     try:
-        simpleitk().WriteImage(image, str(path), useCompression=True)
+        simpleitk().WriteImage(image, in_utf8(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(_reason(error)) from error
 
@@ -145,8 +145,20 @@ def reader_of(path: Path) -> Any:
     """Return ITK's reader of a file."""
     reader = simpleitk().ImageFileReader()
     reader.SetImageIO("MetaImageIO" if path.suffix.lower() in (".mha", ".mhd") else "NrrdImageIO")
-    reader.SetFileName(str(path))
+    reader.SetFileName(in_utf8(path))
     return reader
+
+
+def in_utf8(path: Path) -> str:
+    """Return a path as ITK takes it, which would abort the process otherwise; MedsegError where that is impossible."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise MedsegError(
+            f"{path}: the name holds bytes that are not UTF-8, which NRRD and MetaImage files cannot have here. Rename "
+            "the file or its folder, as convmv -f latin1 -t utf8 does."
+        ) from error
+    return str(path)
 
 
 def executed(reader: Any, method: str, path: Path) -> Any:

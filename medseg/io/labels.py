@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +19,7 @@ CHUNK = 1 << 20  # voxels looked up at once: places are 64 bit, which a large CT
 MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
 
+BETWEEN = "If values between the classes come of JPEG, smoothing or resampling, add dataset.other_values=nearest."
 GIVE = "Give the classes as dataset.labels='{background: 0, name: value, ...}'"
 
 
@@ -30,7 +31,8 @@ class LabelMap:
     An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
     they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
     class that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
-    to those that contain it, unless they are not ``nested``.
+    to those that contain it, unless they are not ``nested``. ``is_inferred`` tells of classes that are the values found
+    in masks, which nobody declared.
 
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
@@ -41,6 +43,7 @@ class LabelMap:
     regions: dict[str, list[str]] | None = None
     region_order: list[str] | None = None
     nested: bool = True
+    is_inferred: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self.labels)):
@@ -57,13 +60,17 @@ class LabelMap:
         """
         values = sorted(set(found), key=lambda value: (value != 0, value))
         if len(values) > MOST_FOUND:
-            raise MedsegError(f"the masks hold over {MOST_FOUND} values: {few(values)}. {GIVE}.")
+            raise MedsegError(f"the masks hold over {MOST_FOUND} values: {few(values)}. {GIVE}. {BETWEEN}")
         if len(values) < 2:
-            raise MedsegError(f"the masks hold {few(values) or 'nothing'} only, so no foreground. {GIVE}.")
+            only = few(values) or "nothing"
+            raise MedsegError(
+                f"the masks hold {only} only, so no foreground (what is transparent is background). {GIVE}."
+            )
         background, *classes = map(file_value, values)
         if len(classes) == 1:
-            return cls({"background": background, "foreground": classes[0]})
-        return cls({"background": background, **{f"class_{value}".replace("#", ""): value for value in classes}})
+            return cls({"background": background, "foreground": classes[0]}, is_inferred=True)
+        names = {f"class_{value}".replace("#", ""): value for value in classes}
+        return cls({"background": background, **names}, is_inferred=True)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -95,11 +102,11 @@ class LabelMap:
         order = self.region_order or [min(names, key=self.names.index) for names in own]
         return tuple(map(self.names.index, order))
 
-    def encode(self, values: NDArray[np.int32], where: str) -> NDArray[np.uint8]:
+    def encode(self, values: NDArray[np.int32], where: str, *, others_unknown: bool = False) -> NDArray[np.uint8]:
         """Turn file values into class indices, any shape; ``where`` names the file in errors.
 
         Raises:
-            MedsegError: a value is none of the declared ones.
+            MedsegError: a value is none of the declared ones, and these are not to be IGNORE.
         """
         order = np.argsort(self._known)
         known, indices = np.array(self._known)[order], np.array(self._indices, dtype=np.uint8)[order]
@@ -108,9 +115,10 @@ class LabelMap:
         for start in range(0, flat.size, CHUNK):
             part = flat[start : start + CHUNK]
             places = np.searchsorted(known[1:], part, side="right")  # the last known value that is not above
-            strangers.append(part[known[places] != part])
-            found[start : start + CHUNK] = indices[places]
-        if any(map(len, strangers)):
+            is_strange = known[places] != part
+            found[start : start + CHUNK] = np.where(is_strange, IGNORE, indices[places])
+            strangers.append(part[is_strange])
+        if any(map(len, strangers)) and not others_unknown:
             raise MedsegError(self._complaint(np.concatenate(strangers), where))
         return found.reshape(values.shape)
 
@@ -144,6 +152,7 @@ class LabelMap:
         return (
             f"{where}: {strangers.size} voxels have values that are none of the declared classes:"
             f" {few(np.unique(strangers).tolist())}. Declared are {self.labels}. {GIVE}, or correct the mask."
+            " dataset.other_values=nearest gives such voxels the class of the nearest value, ignore makes them unknown."
         )
 
     def _region_problems(self) -> Iterable[str]:
@@ -201,6 +210,11 @@ def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
     wrong = [(name, value) for name, values in listed.items() for value in values if not _is_value(value)]
     yield from (f"{name}: {value!r} is neither a whole number nor a colour '#rrggbb'" for name, value in wrong)
     yield from (f"{name} has no value" for name, values in listed.items() if not values)
+    yield from (
+        f"{name!r} is no text: it cannot be written in UTF-8"
+        for name in labels
+        if re.search("[\ud800-\udfff]", str(name))
+    )
     classes = [name for name in labels if name != IGNORE_NAME]
     if not 2 <= len(classes) <= MOST_CLASSES:
         yield f"{len(classes)} classes; 2 to {MOST_CLASSES} are allowed, background being the first"

@@ -1,6 +1,6 @@
 """The formats that masks are written in, by the names that ``format`` has in the config."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, first_line
 from medseg.io import dicom_seg, rtstruct, seg_nrrd
 from medseg.io.alignment import name
 from medseg.io.atomic import replacing
 from medseg.io.case import Scan
-from medseg.io.class_descriptions import ClassDescription, describe
+from medseg.io.class_descriptions import describe
+from medseg.io.dicom_source import Privacy
 from medseg.io.files import mask_name, stem, write_mask
 from medseg.io.itk import SEGMENTATION
 from medseg.io.labels import LabelMap
@@ -23,16 +24,20 @@ Indices = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MaskFormat:
-    """A format that names its classes: the suffix of its files, and what writes class indices (*spatial)."""
+    """A format that names its classes: the suffix of its files, and what writes class indices (*spatial).
+
+    ``names_patient`` tells formats that hold data of patient and study, whose ``write`` takes ``privacy`` as well.
+    """
 
     suffix: str
-    write: Callable[[Path, Indices, Sequence[ClassDescription], Scan], None]
+    write: Callable[..., None]
+    names_patient: bool = False
 
 
 NAMED = {
     "seg.nrrd": MaskFormat(SEGMENTATION, seg_nrrd.write),
-    "rtstruct": MaskFormat(".dcm", rtstruct.write),
-    "dicom_seg": MaskFormat(".dcm", dicom_seg.write),
+    "rtstruct": MaskFormat(".dcm", rtstruct.write, names_patient=True),
+    "dicom_seg": MaskFormat(".dcm", dicom_seg.write, names_patient=True),
 }
 FORMATS = ("image", "nifti", *NAMED)
 """``image`` and ``nifti`` hold the training masks' values, in the form of the scan's own file or as NIfTI."""
@@ -50,11 +55,18 @@ def mask_file_name(image: Path, format: str) -> str:
 
 
 def write_classes(
-    path: Path, indices: Indices, label_map: LabelMap, like: Scan, format: str, codes: Mapping[str, Any] | None = None
+    path: Path,
+    indices: Indices,
+    label_map: LabelMap,
+    like: Scan,
+    format: str,
+    codes: Mapping[str, Any] | None = None,
+    privacy: Privacy = "keep",
 ) -> None:
     """Write class indices (*spatial) of a scan in a format, whole or not at all; folders are made as needed.
 
     ``codes`` are codes of classes (see ``class_descriptions.describe``), which formats that name classes hold.
+    ``privacy="strip"`` leaves patient and study empty in formats that hold them.
 
     Raises:
         MedsegError: the scan is not of the kind that the format needs, or the file cannot be written.
@@ -63,6 +75,15 @@ def write_classes(
         return write_mask(path, label_map.decode(indices), like)
     if like.unit != "mm":
         raise MedsegError(f"format={format}: {name(like)} is a picture without a place. Take format=image.")
+    classes, options = describe(label_map, codes), {"privacy": privacy} if NAMED[format].names_patient else {}
     with replacing(path) as temporary:
-        NAMED[format].write(temporary, indices, describe(label_map, codes), like)
+        try:
+            NAMED[format].write(temporary, indices, classes, like, **options)
+        except (MedsegError, OSError):
+            raise
+        except Exception as error:  # libraries refuse with nearly anything what their format cannot hold
+            raise MedsegError(
+                f"{name(like)}: format={format} cannot hold its mask: {type(error).__name__}:"
+                f" {first_line(error).removesuffix('.')}. Take another format, such as seg.nrrd or nifti."
+            ) from error
     return None

@@ -11,6 +11,8 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import name
 from medseg.io.atomic import replacing
 from medseg.io.case import Scan
+from medseg.io.file_names import file_names
+from medseg.printable import on_a_line
 
 TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
 FLIP = np.array([-1.0, -1.0, 1.0])
@@ -28,10 +30,10 @@ def write_meshes(folder: Path, indices: NDArray[np.uint8], names: Sequence[str],
     """
     if like.unit != "mm" or len(like.shape) != 3:
         raise MedsegError(f"meshes=true: {name(like)} is no volume in mm, so its classes have no surface.")
-    written = []
+    written, stems = [], file_names(names)
     for index, each in enumerate(names):
         if index and (indices == index).any():
-            path = folder / f"{file_name(each)}.stl"
+            path = folder / f"{stems[each]}.stl"
             with replacing(path) as temporary:
                 temporary.write_bytes(stl(surface(indices == index, like.affine), each))
             written.append(path)
@@ -58,19 +60,10 @@ def surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.
 
 def stl(triangles: NDArray[np.float64], each: str) -> bytes:
     """Return a binary STL file. Its header says that coordinates are LPS, which 3D Slicer reads from there."""
-    header = f"medseg {medseg.__version__} SPACE=LPS UNIT=mm {each}".encode()[:80].ljust(80)
+    header = f"medseg {medseg.__version__} SPACE=LPS UNIT=mm {on_a_line(each)}".encode()[:80].ljust(80)
     records = np.zeros(len(triangles), dtype=TRIANGLE)
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     lengths = np.linalg.norm(normals, axis=1, keepdims=True)
     records["normal"] = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
     records["corners"] = triangles
     return header + len(triangles).to_bytes(4, "little") + records.tobytes()
-
-
-def file_name(each: str) -> str:
-    """Return a class name as a file name.
-
-    >>> file_name("lesion: new/old")
-    'lesion_ new_old'
-    """
-    return "".join("_" if letter in '\\\\/:*?"<>|' or ord(letter) < 32 else letter for letter in each)

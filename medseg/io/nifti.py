@@ -91,12 +91,19 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     nib.save(image, path)
 
 
+FORMAL = ("magic", "regular")
+"""Texts in a header that say what a file is, and not what is in it."""
+
+
 def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Image:
     header = layout.header.copy()
     header.set_data_dtype(values.dtype)
     header.set_intent("none")  # a vector or statistics file's mask is neither
     header["cal_min"] = header["cal_max"] = 0  # the image's display window would hide the classes
     header.extensions.clear()
+    for field in header.structarr.dtype.names:  # descriptions, which may name the patient
+        if header.structarr.dtype[field].kind == "S" and field not in FORMAL:
+            header[field] = b""
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return kind(values.reshape(layout.shape), header.get_best_affine(), header)  # its own affine keeps both forms
 

@@ -19,7 +19,7 @@ from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.dicom import dataset_of
 from medseg.io.dicom_headers import pydicom
-from medseg.io.dicom_source import FLIP, Dataset, Source, belongs, derived_uid, reference_to, source_of
+from medseg.io.dicom_source import FLIP, Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids import Grid, as_volume
 from medseg.io.notices import warn
 from medseg.io.polygons import Polygon, fill, outlines
@@ -158,7 +158,9 @@ def distinct(polygons: Iterable[Polygon]) -> list[Polygon]:
     return list({polygon.tobytes(): polygon for polygon in polygons}.values())
 
 
-def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan) -> None:
+def write(
+    path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan, privacy: Privacy = "keep"
+) -> None:
     """Write the contours of class indices (*spatial) in the slices of the scan's series, to which they refer.
 
     UIDs and dates derive from the series and the mask, so that a mask that is written again is the same file.
@@ -166,7 +168,8 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     Raises:
         MedsegError: the scan is no DICOM series, or not on its grid, or a package is missing.
     """
-    source = source_of(like, KIND)
+    source = source_of(like, KIND, privacy)
+    source.log_changes(name(like))
     content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
     uids = [derived_uid(part, *content) for part in ("structures", "their series")]
     dataset = header_of(source, *uids)
@@ -192,10 +195,9 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
     dataset.file_meta = library.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian  # explicit ones have no room for contours
     dataset.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID"):
-        setattr(dataset, keyword, source.first.get(keyword, ""))
-    for keyword in ("StudyDate", "StudyTime", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"):
-        setattr(dataset, keyword, source.first.get(keyword, ""))
+    for keyword, value in source.patient_and_study.items():
+        setattr(dataset, keyword, value)
+    dataset.StudyInstanceUID = source.study
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = STORAGE_CLASS, uid, series_uid
     dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = "RTSTRUCT", 1, "Structures by medseg"
     dataset.Manufacturer = dataset.ManufacturerModelName = "medseg"
@@ -211,10 +213,10 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
 def referenced_frame(source: Source) -> Dataset:
     """Return the item that names the series and its images."""
     images = [reference_to(image) for image in source.datasets]
-    series = item_of(SeriesInstanceUID=source.first.SeriesInstanceUID, ContourImageSequence=images)
+    series = item_of(SeriesInstanceUID=source.series, ContourImageSequence=images)
     study = item_of(
         ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",  # as the standard has it for studies
-        ReferencedSOPInstanceUID=source.first.StudyInstanceUID,
+        ReferencedSOPInstanceUID=source.study,
         RTReferencedSeriesSequence=[series],
     )
     return item_of(FrameOfReferenceUID=source.frame_of_reference, RTReferencedStudySequence=[study])
@@ -225,7 +227,7 @@ def structure(each: ClassDescription, source: Source) -> Dataset:
     return item_of(
         ROINumber=each.index,
         ReferencedFrameOfReferenceUID=source.frame_of_reference,
-        ROIName=each.name[:64],
+        ROIName=each.label,
         ROIGenerationAlgorithm="AUTOMATIC",
         ROIGenerationDescription=f"medseg {medseg.__version__}",
     )

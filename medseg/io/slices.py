@@ -1,7 +1,7 @@
 """Volumes written slice by slice, of which no more than a few slices are ever in memory."""
 
 import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -44,15 +44,3 @@ def shares_file(path: Path, like: Scan) -> Iterator[SharesFile]:
         gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=raw, mtime=0) as file,
     ):
         yield SharesFile(cast("IO[bytes]", file), like)
-
-
-def file_names(names: Sequence[str]) -> dict[str, str]:
-    """Return a file name for each class name, without what file systems refuse, and each but once."""
-    found: dict[str, str] = {}
-    for name in names:
-        clean = "".join("_" if letter in '<>:"/\\|?*' or ord(letter) < 32 else letter for letter in name).strip(". ")
-        clean = clean or "class"
-        while clean.lower() in {other.lower() for other in found.values()}:
-            clean += "_"
-        found[name] = clean
-    return found

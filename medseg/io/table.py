@@ -1,11 +1,12 @@
 """``dataset=table``: a CSV table that names each case's files."""
 
 import logging
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from medseg.errors import MedsegError, nearest
 from medseg.io.case import Case, Dataset, LabelFile
@@ -14,10 +15,15 @@ from medseg.io.class_masks import MissingMasks, class_values, with_class_masks
 from medseg.io.files import exists
 from medseg.io.modalities import modalities_of
 from medseg.io.tables import Row, class_names, read_table
+from medseg.printable import on_a_line
 
 log = logging.getLogger(__name__)
 
 OWN = ("id", "group", "annotated")
+LONGEST = 255
+"""Bytes between two slashes of an id, as file systems have it."""
+SHOWN = 60
+"""Characters of an id that cannot be used that its message shows."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +164,27 @@ def scan_of(row: Row, columns: Columns, folders: Sequence[Path]) -> Case:
         raise MedsegError(f"no file in {', '.join(empty)}")
     images = tuple(located(row[name], folders) for name in columns.images)
     name = row.get("id") or common_name(images)
+    check_id(name)
     if not row.get("group", name):
         raise MedsegError(f"{name} has no group, though the table has the column: its patient would be unknown")
     annotated = class_names(row.get("annotated", ""))
     further = {key: cell for key, cell in row.items() if key not in (*OWN, *columns.images, *columns.annotation)}
     return Case(name, row.get("group", name), images, annotated=annotated, columns=further)
+
+
+def check_id(name: str) -> None:
+    """Refuse an id that no case's files can have as their name; MedsegError."""
+    parts = name.split("/")
+    if on_a_line(name) != name:
+        reason = "it holds control characters; is a quotation mark of the table left open?"
+    elif Path(name).is_absolute() or PureWindowsPath(name).drive or not {"", ".", ".."}.isdisjoint(parts):
+        reason = "it is a path that leads elsewhere"
+    elif longest := max((len(os.fsencode(part)) for part in parts if len(os.fsencode(part)) > LONGEST), default=0):
+        reason = f"it has {longest} bytes, {LONGEST} are allowed"
+    else:
+        return
+    shown = on_a_line(name if len(name) <= SHOWN else f"{name[:SHOWN]}…")
+    raise MedsegError(f"id {shown!r} cannot name a case: {reason}. Give a short name such as patient_01.")
 
 
 def located(cell: str, folders: Sequence[Path]) -> Path:

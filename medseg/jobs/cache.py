@@ -11,11 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from medseg.config import resolve
 from medseg.errors import listing
+from medseg.io.file_names import file_name
+from medseg.jobs.terminal import Terminal
 from medseg.preprocessing.cache_folder import LEFT_OVER, CacheFile, cache_files
 
 log = logging.getLogger(__name__)
@@ -27,8 +30,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     settings = resolve(config)
     folder = Path(settings["cache_dir"])
     files = [file for file in cache_files(folder) if is_chosen(file, settings)]
-    Console().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
-    Console().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
+    Terminal().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
+    Terminal().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
     problems = clean(files, folder) if settings["clean"] else []
     reason = f"{len(problems)} file(s) could not be removed:\n{listing(problems)}" if problems else ""
     if problems:
@@ -43,7 +46,7 @@ def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
     if settings["clean"] and file.is_temporary and not file.is_outdated:
         return False
     return (
-        (name is None or file.dataset == name)
+        (name is None or file.dataset in (name, file_name(name)))
         and (days is None or file.days >= days)
         and (file.is_outdated or not settings["outdated"])
     )
@@ -56,7 +59,9 @@ def nothing_asked(settings: dict[str, Any]) -> bool:
 
 def table(files: Sequence[CacheFile]) -> Table:
     """Return a row for each data set and format: cases, size, days since a file was used, and what is out of date."""
-    shown = Table("data set", "format", "cases", "MB", "used, days ago", "")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in ("data set", "format", "cases", "MB", "used, days ago", ""):
+        shown.add_column(header, overflow="fold")
     rows: dict[tuple[str, int, bool], list[CacheFile]] = defaultdict(list)
     for file in files:
         rows[file.dataset, file.format, file.is_temporary].append(file)
@@ -66,7 +71,8 @@ def table(files: Sequence[CacheFile]) -> Table:
         state = state or ("out of date" if found[0].is_outdated else "")
         cases = sum(file.is_case for file in found)
         megabytes, days = sum(file.bytes for file in found) / 1e6, min(file.days for file in found)
-        shown.add_row(dataset or "?", str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}", state)
+        numbers = (str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}")
+        shown.add_row(escape(dataset) or "?", *numbers, state)
     return shown
 
 

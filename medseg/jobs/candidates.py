@@ -13,6 +13,7 @@ from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.annotation import read_labels
 from medseg.io.case import Case, LabelFile, Scan
+from medseg.io.file_names import file_name, unique
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.io.predicted import predicted_masks
 
@@ -70,11 +71,12 @@ def name_of(path: str | Sequence[str]) -> str:
 
 
 def with_own_names(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Number candidates of the same name: they become folders of one report each."""
+    """Number candidates of the same name: their names become those of folders, one report each."""
     times, seen = Counter(candidate.name for candidate in candidates), Counter[str]()
+    taken: set[str] = set()
     named = []
     for candidate in candidates:
         seen[candidate.name] += 1
         number = f"-{seen[candidate.name]}" if times[candidate.name] > 1 else ""
-        named.append(replace(candidate, name=candidate.name + number))
+        named.append(replace(candidate, name=unique(file_name(candidate.name + number), taken)))
     return named

@@ -6,8 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from medseg.config import escape, is_interpolation, resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison import compare_all
@@ -19,6 +17,7 @@ from medseg.evaluation.ranking import rank
 from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import Report, read_report
 from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.terminal import Terminal
 from medseg.untrusted import read_json_object, read_yaml
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> N
     for note in result.paired.notes:
         log.warning("%s", note)
     write_comparison(folder, result, [report.folder for report in reports])
-    print_tables(short_tables(result), Console())
+    print_tables(short_tables(result), Terminal())
     log.info("comparison: %s", folder / "comparison.html")
 
 

@@ -21,7 +21,7 @@ from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, 
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.subsets import checkpoint_files, run_of, select, warn_of_training_cases
 from medseg.jobs.tune import tune, undo
-from medseg.untrusted import read_yaml, run_config
+from medseg.untrusted import config_of_run, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collecti
         )
     later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
     given = {key: value for key, value in node.items() if value is not None}
-    saved = run_config(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
+    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
     own = saved.get("dataset")
     if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
         raise MedsegError(

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from medseg.evaluation.learning_curve import Point, Trained, as_json, points_of, table
 from medseg.evaluation.page import page, section
 from medseg.evaluation.page import table as html_table
@@ -14,6 +12,7 @@ from medseg.evaluation.plots import Series, figure, linear, lines
 from medseg.evaluation.renderings import as_markdown, print_tables
 from medseg.evaluation.report import read_report
 from medseg.io.atomic import write_json, write_text
+from medseg.jobs.terminal import Terminal
 from medseg.untrusted import read_json_object, read_yaml
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ def learning_curve(folder: Path) -> bool:
     drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
     sections = [section("Learning curve", drawn, html_table(content))]
     write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
-    print_tables([content], Console())
+    print_tables([content], Terminal())
     return True
 
 

@@ -10,8 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from medseg.build import own_targets
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
@@ -26,7 +24,7 @@ from medseg.jobs.inspect_page import inspect_page
 from medseg.jobs.inspect_pictures import marks_of, pictures, shown_cases
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import make_run_dir, recorded, write_config
-from medseg.jobs.terminal import on_terminal
+from medseg.jobs.terminal import Terminal, on_terminal
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.classes_by_part import classes_by_part
 from medseg.preprocessing.finding import Finding
@@ -70,7 +68,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
         name, saved = data_name(settings["dataset"]), config_path.read_text(encoding="utf-8")
         write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
-        show(Console(), name, numbers, findings, plan)
+        show(Terminal(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
         log.info("the same with pictures: %s", page_path)
         result |= outcome(findings, usable)

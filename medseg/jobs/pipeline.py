@@ -65,6 +65,8 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
     try:
         while (passage := queues[-1].get()) is not None:
             yield passage
+        for worker in workers:
+            worker.join()  # they have handed on that nothing comes any more
     finally:
         stop.set()
         workers[-1].join(GRACE)

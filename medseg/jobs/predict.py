@@ -14,7 +14,7 @@ from medseg.config import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.models import read_models
 from medseg.inference.uncertainty import SUFFIXES
-from medseg.io.atomic import leftovers, remove_unfinished
+from medseg.io.atomic import end_of_name, leftovers, remove_unfinished
 from medseg.jobs import records
 from medseg.jobs.pipeline import pipeline
 from medseg.jobs.predictions import FAILED, rows_of, write_table, write_views
@@ -23,6 +23,7 @@ from medseg.jobs.scans import Job, find_jobs
 from medseg.jobs.shards import check_devices, of_shard, on_devices, parse_shard
 from medseg.jobs.stages import Folder
 from medseg.jobs.to_correct import write_worst
+from medseg.printable import on_a_line
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     remove_leftovers(output, mine)
     write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:
-        rows = predict_on_devices(settings, mine, output, (place, number))
+        rows = predict_on_devices(config, settings, mine, output, (place, number))
     else:
         rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, classes, jobs, problems))
     write_table(output, classes, jobs, problems)
@@ -85,7 +86,7 @@ def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Pat
 
 
 def predict_on_devices(
-    settings: dict[str, Any], jobs: Sequence[Job], output: Path, shard: tuple[int, int]
+    config: dict[str, Any], settings: dict[str, Any], jobs: Sequence[Job], output: Path, shard: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Let a process for each device do its part of the jobs; return their rows.
 
@@ -95,7 +96,7 @@ def predict_on_devices(
     count = settings["trainer"]["devices"]
     kind = check_devices(settings["device"], count)
     began = time.time()
-    statuses = on_devices(kind, count, *shard)
+    statuses = on_devices(config, kind, count, *shard)
     if broken := [status for status in statuses if status not in ENDED]:  # records of an earlier run must not hide it
         raise MedsegError(
             f"{len(broken)} of {count} processes broke down (exit status {broken[0]}); what is above says why."
@@ -119,7 +120,7 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
                 row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
                 records.write(folder.output, passage.item.id, Record("", {}, row))
             rows.append(row)
-            log.info("%d/%d %s %s", number, len(jobs), row["case"], row["status"])
+            log.info("%d/%d %s %s", number, len(jobs), on_a_line(row["case"]), row["status"])
             if time.monotonic() - written > REWRITTEN:
                 rewrite_table()
                 written = time.monotonic()
@@ -132,8 +133,9 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
 
 def remove_leftovers(output: Path, jobs: Sequence[Job]) -> None:
     """Remove what a killed process left half-written of these jobs, or that nobody has written to for a minute."""
-    own = {path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))}
-    own |= {job.uncertainty.with_name(job.uncertainty.name + suffix) for job in jobs for suffix in SUFFIXES}
+    files = [path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))]
+    files += [job.uncertainty.with_name(job.uncertainty.name + suffix) for job in jobs for suffix in SUFFIXES]
+    own = {path.with_name(end_of_name(path)) for path in files}
     folders = {folder for job in jobs for folder in (job.probabilities, job.meshes)}
     for path in leftovers(output):
         target = path.with_name(path.name.partition("-")[2])

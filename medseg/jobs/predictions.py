@@ -1,8 +1,6 @@
 """The tables and the page of a folder of masks: ``predictions.csv``, a row a scan, and what is made of it."""
 
-import csv
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.sizes import columns, sizes
 from medseg.inference.predictor import Mask
 from medseg.io.atomic import write_text
+from medseg.io.csv_files import as_csv
 from medseg.io.labels import LabelMap
 from medseg.jobs import records
 from medseg.jobs.scans import Job
@@ -48,13 +47,9 @@ def write_table(output: Path, label_map: LabelMap, jobs: Sequence[Job], problems
     absent = [ABSENT] if any(job.absent for job in jobs) else []
     rows = rows_of(output, jobs, problems)
     asked = [name for name in ("uncertainty", "unlike") if any(name in row for row in rows)]
-    text = StringIO(newline="")
     names = ["case", "status", "seconds", *absent, *columns(label_map), *asked, "error"]
-    writer = csv.DictWriter(text, names, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
     try:
-        write_text(output / "predictions.csv", text.getvalue())
+        write_text(output / "predictions.csv", as_csv(names, rows))
     except MedsegError as error:
         raise MedsegError(f"output={output}: {error}") from error
 

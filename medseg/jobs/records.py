@@ -5,6 +5,7 @@ folder need no word with each other.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ def written(output: Path, case: str) -> float:
 
 
 def place(output: Path, case: str) -> Path:
-    """Return the file of a case's record."""
-    return output / FOLDER / f"{case}.json"
+    """Return the file of a case's record, which has a hash for its name, as cases are called like any file."""
+    return output / FOLDER / f"{hashlib.sha256(os.fsencode(case)).hexdigest()[:32]}.json"
 
 
 def is_done(output: Path, record: Record | None, made_of: str) -> bool:

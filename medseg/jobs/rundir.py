@@ -16,7 +16,9 @@ import yaml
 
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json, write_text
+from medseg.io.file_names import file_name
 from medseg.io.lock import is_locked
+from medseg.printable import PrintableFormatter, printable
 from medseg.untrusted import read_json_object, read_yaml
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
@@ -37,7 +39,8 @@ def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
             return path
-        return make_unique(Path("outputs") / config["command"] / dataset / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+        name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        return make_unique(Path("outputs") / config["command"] / file_name(str(dataset)) / name)
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
 
@@ -70,8 +73,9 @@ def make_unique(path: Path) -> Path:
 
 
 def write_config(path: Path, config: dict[str, Any]) -> None:
-    """Write a config as YAML."""
-    write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    """Write a config as YAML, which has escapes of its own for names that are not printable."""
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    write_text(path, text if printable(text) == text else yaml.safe_dump(config, sort_keys=False))
 
 
 def write_environment(path: Path) -> None:
@@ -129,13 +133,16 @@ def recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Copy medseg's log, with times, into a file while the block runs."""
+    """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("medseg")
     logger.addHandler(handler)
     try:
         yield
+    except MedsegError as error:  # the terminal gets it from the command line
+        handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, str(error), (), None))
+        raise
     finally:
         logger.removeHandler(handler)
         handler.close()

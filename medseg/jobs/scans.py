@@ -81,7 +81,7 @@ def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int, fo
         name,
         images,
         output / mask,
-        picture=output / "overlays" / f"{mask}.png",
+        picture=output / "overlays" / f"{name}.png",
         probabilities=output / "probabilities" / name,
         uncertainty=output / "uncertainty" / name,
         meshes=output / "meshes" / name,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.evaluation.html_report import html_report
@@ -18,6 +17,7 @@ from medseg.evaluation.overlap import counts
 from medseg.evaluation.overlays import overlay
 from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import write_report
+from medseg.evaluation.report_cases import overlay_files
 from medseg.evaluation.rows import Row, case_rows
 from medseg.evaluation.strata import check_values
 from medseg.evaluation.summary import Summary, summarise
@@ -27,7 +27,7 @@ from medseg.io.case import Case, Scan
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
 from medseg.jobs.candidates import Segment
-from medseg.jobs.terminal import on_terminal
+from medseg.jobs.terminal import Terminal, on_terminal
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import cores
 
@@ -78,10 +78,11 @@ def evaluate_cases(
         raise MedsegError("no case could be scored.")
     names, subset, strata = list(label_map.reported), wanted.subset, wanted.strata
     summary = summarise(rows, names, wanted.metrics, subset=subset, strata=strata, problems=problems)
-    draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, folder / "overlays")
+    files = overlay_files(folder, (row["case"] for row in rows))
+    draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, files)
     write_report(folder, rows, summary)
     write_text(folder / REPORT, html_report(folder, wanted.runs))
-    print_tables(tables_of(summary), Console())
+    print_tables(tables_of(summary), Terminal())
     return summary, problems
 
 
@@ -167,11 +168,11 @@ def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> li
     return [known[ranked[place]] for place in dict.fromkeys(places.tolist())]
 
 
-def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path) -> None:
-    """Draw prediction and truth over the scans."""
+def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
+    """Draw prediction and truth over the scans, each into the file of its case's id."""
     for case in cases:
         scan, truth = read_labelled(case, label_map)
         annotated = label_map.annotated(case.annotated)
         picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
-        with replacing(folder / f"{case.id}.png") as temporary:
+        with replacing(files[case.id]) as temporary:
             picture.save(temporary)

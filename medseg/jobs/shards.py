@@ -1,17 +1,15 @@
 """A folder of scans divided among machines, and on each among its devices."""
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from medseg.device import pick_device
 from medseg.errors import MedsegError
 from medseg.preprocessing.parallel import cores
+from medseg.relaunch import start
 
 Item = TypeVar("Item")
 SHARD = re.compile(r"(\d+)/(\d+)")
@@ -38,19 +36,19 @@ def of_shard(items: Sequence[Item], place: int, number: int) -> list[Item]:
     return list(items[place - 1 :: number])
 
 
-def on_devices(kind: str, count: int, place: int, number: int) -> list[int]:
-    """Run this command again on several devices, each with its part of the shard; return the exit statuses.
+def on_devices(config: dict[str, Any], kind: str, count: int, place: int, number: int) -> list[int]:
+    """Run the job of a config on several devices, each with its part of the shard; return the exit statuses.
 
     Each device has a process of its own. On the CPU they share the cores.
     """
     threads = max(1, cores() // count)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if kind == "cpu" else None
+    environment = {"OMP_NUM_THREADS": str(threads)} if kind == "cpu" else {}
     processes = []
     for index in range(count):
         device = kind if kind == "cpu" else f"{kind}:{index}"
         shard = f"{place + index * number}/{number * count}"  # every count-th of this shard
-        own = [f"device={device}", "trainer.devices=1", f"predict.shard={shard}"]
-        processes.append(subprocess.Popen([sys.executable, "-m", "medseg", *sys.argv[1:], *own], env=environment))
+        own = {"trainer": config["trainer"] | {"devices": 1}, "predict": config["predict"] | {"shard": shard}}
+        processes.append(start(config | {"device": device} | own, environment))
     try:
         return [process.wait() for process in processes]
     finally:

@@ -20,6 +20,7 @@ from medseg.inference.segmenter import Watch
 from medseg.inference.uncertainty import UncertaintyMap, case_uncertainty, write_uncertainty
 from medseg.inference.unlike import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.io.atomic import replacing
+from medseg.io.dicom_source import Privacy
 from medseg.io.mask_formats import write_classes
 from medseg.io.meshes import write_meshes
 from medseg.io.notices import tell, told
@@ -61,6 +62,7 @@ class Folder:
     uncertainty: bool
     format: str
     codes: dict[str, Any] | None
+    privacy: Privacy
     meshes: bool
     known: Sequence[Ranges]  # what the training data of each model were like
 
@@ -70,7 +72,8 @@ class Folder:
         output = Path(settings["output"])
         options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
         predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
-        wanted = {name: settings[name] for name in ("save_probabilities", "uncertainty", "format", "codes", "meshes")}
+        names = ("save_probabilities", "uncertainty", "format", "codes", "privacy", "meshes")
+        wanted = {name: settings[name] for name in names}
         wanted["overlays"] = bool(settings["overlays"])
         recipe = {**predictor.recipe, **wanted, "version": __version__}
         recipe["models"] = [records.file_hash(model.path) for model in models]
@@ -131,7 +134,7 @@ class Folder:
         assert work.decided is not None
         began = time.monotonic()
         mask = self.predictor.finish(work.prepared, work.decided)
-        write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes)
+        write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes, self.privacy)
         work.files.append(work.job.mask)
         if self.meshes:
             work.files += write_meshes(work.job.meshes, mask.indices, mask.label_map.names, mask.scan)

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
-from rich import get_console
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,14 +15,31 @@ from rich.progress import (
     TransferSpeedColumn,
     track,
 )
+from rich.segment import Segment
+
+from medseg.printable import printable
 
 Result = TypeVar("Result")
 
 
-def watched() -> Console | None:
-    """Return the console that log and displays share, so that they do not run into each other; None in file or pipe."""
-    console = get_console()
-    return console if sys.stdout.isatty() and console.is_interactive else None
+class Terminal(Console):
+    """Standard output, where no name of a case or class steers the terminal: only Rich's own styles do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed, its texts made printable."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+@cache
+def shared() -> Terminal:
+    """Return the console that log and displays share, so that they do not run into each other."""
+    return Terminal()
+
+
+def watched() -> Terminal | None:
+    """Return the shared console where somebody is looking; None in file or pipe."""
+    return shared() if sys.stdout.isatty() and shared().is_interactive else None
 
 
 def on_terminal(results: Iterable[Result], total: int, doing: str) -> Iterable[Result]:

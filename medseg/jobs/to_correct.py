@@ -1,9 +1,8 @@
 """The least certain cases, laid out for someone to correct: masks for 3D Slicer, and which scans they are of."""
 
-import csv
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from medseg.io.annotation import read_labels
 from medseg.io.atomic import write_text
 from medseg.io.case import Case, LabelFile
 from medseg.io.corrections import TABLE, WRITTEN, read_rows, sha256
+from medseg.io.csv_files import as_csv
 from medseg.io.files import read_case
+from medseg.io.itk import SEGMENTATION
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
 from medseg.jobs.scans import Job
@@ -20,6 +21,8 @@ from medseg.jobs.scans import Job
 log = logging.getLogger(__name__)
 
 FOLDER = "to_correct"
+LONGEST = 255
+"""Bytes of a file's name."""
 
 
 def write_worst(
@@ -53,12 +56,8 @@ def write_worst(
     if not kept:
         log.warning("no case could be segmented, so none is laid out to be corrected")
         return
-    text = StringIO(newline="")
     columns = dict.fromkeys(name for row in kept.values() for name in row)
-    writer = csv.DictWriter(text, list(columns))
-    writer.writeheader()
-    writer.writerows(kept.values())
-    write_text(folder / TABLE, text.getvalue())
+    write_text(folder / TABLE, as_csv(list(columns), kept.values()))
     log.info("the %d least certain cases are in %s, to be corrected", len(worst), folder)
 
 
@@ -66,9 +65,8 @@ def write_to_correct(folder: Path, job: Job, output: Path, label_map: LabelMap, 
     """Write the predicted mask of a case in the form that people correct it in; return the file."""
     case = Case(job.id, job.id, job.images, (LabelFile(job.mask),), **reading)
     scan = read_case(case)
-    if scan.unit == "mm":
-        path, form = folder / f"{job.id}.seg.nrrd", "seg.nrrd"
-    else:
+    path, form = folder / f"{job.id}{SEGMENTATION}", "seg.nrrd"
+    if scan.unit != "mm" or len(os.fsencode(path.name)) > LONGEST:
         path, form = folder / job.mask.relative_to(output), "image"
     write_classes(path, read_labels(case, label_map, scan), label_map, scan, form)
     return path

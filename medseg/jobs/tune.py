@@ -7,18 +7,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from medseg.errors import MedsegError, listing
+from medseg.evaluation.renderings import print_tables
+from medseg.evaluation.tables import TextTable
 from medseg.evaluation.tuning import MIN_CASES, Candidate, Scores, Selection, compare, mean_of_known, select
 from medseg.inference.checkpoint import read_checkpoint, rewrite
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
+from medseg.jobs.terminal import Terminal
 from medseg.jobs.trials import Kept, Trials
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ def tune(
         selection = select(partial(trials.scores, kept), space, trials.start)
     report = report_of(selection, space.names)
     write_json(run_dir / "tuning.json", report)
-    Console().print(table(report))
+    print_tables([table(report)], Terminal())
     if report["changed"]:
         rewrite(checkpoint, partial(tuned, options=trials.options(selection.choice), record=report))
         log.info("mean Dice %.4f → %.4f: saved in %s", *report["mean_dice"].values(), checkpoint)
@@ -173,23 +171,23 @@ def decision(candidate: Candidate, names: Sequence[str]) -> str:
     return "within one standard error" if found.gain > 0 else "no gain"
 
 
-def table(report: dict[str, Any]) -> Table:
+def table(report: dict[str, Any]) -> TextTable:
     """Return the candidates as a table: of each option the best value for each class, kept ones first."""
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
     ranked = sorted(report["candidates"], key=lambda row: (row["decision"] != "kept", -row["gain"]))
     for row in ranked:
         best.setdefault((row["step"], row["class"], row["option"]), row)
     rows = list(best.values())
-    shown = Table(
-        title=f"options tried on {report['n_cases']} cases: gain in mean Dice",
-        caption=f"{len(rows) - MOST_ROWS} more rows are in tuning.json" if len(rows) > MOST_ROWS else None,
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for header in ("step", "class", "option", "value", "gain", "std. error", "decision"):
-        shown.add_column(header, justify="right" if header in ("gain", "std. error") else "left", overflow="fold")
-    for row in rows[:MOST_ROWS]:
-        numbers = (f"{row['gain']:+.4f}", f"{row['standard_error']:.4f}")
-        words = (str(row["step"]), escape(row["class"]), row["option"], str(row["value"]).lower())
-        shown.add_row(*words, *numbers, escape(row["decision"]), style="bold" if row["decision"] == "kept" else None)
-    return shown
+    cells = [
+        [
+            f"{row['class']}: {row['option']}={str(row['value']).lower()}",
+            str(row["step"]),
+            f"{row['gain']:+.4f}",
+            f"{row['standard_error']:.4f}",
+            row["decision"],
+        ]
+        for row in rows[:MOST_ROWS]
+    ]
+    headers = ("class: option", "step", "gain", "std. error", "decision made")
+    notes = [f"{len(rows) - MOST_ROWS} more rows are in tuning.json"] if len(rows) > MOST_ROWS else []
+    return TextTable(f"options tried on {report['n_cases']} cases: gain in mean Dice", headers, cells, notes)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
+from medseg.models.finite import check_finite
 from medseg.models.published import Published, published
 from medseg.models.torch_files import load_safely
 
@@ -34,7 +35,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """Return the weights of a PyTorch file by their names without the ``module.`` of several GPUs; runs no code of it.
 
     Raises:
-        MedsegError: the file cannot be read, or not without running code, or holds no weights.
+        MedsegError: the file cannot be read, or not without running code, or holds no weights or some that are not
+            finite.
     """
     state = load_safely(file)
     for nest in NESTS:
@@ -44,6 +46,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     found = {str(name).removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
     if not found:
         raise MedsegError(f"{file}: a PyTorch file, but without weights by name.")
+    check_finite(file, found)
     return found
 
 

@@ -205,7 +205,8 @@ def file_hash(path: Path, size: int, changed: int) -> bytes:
 
 def recipe(case: Case, label_map: LabelMap) -> list[Any]:
     """Return what decides how a case is read, beside the bytes of its files."""
-    reading: list[Any] = [case.geometry, case.reference, [file.value for file in case.labels], case.annotated]
+    reading: list[Any] = [case.geometry, case.reference, case.orientation, case.other_values]
+    reading += [[file.value for file in case.labels], case.annotated]
     reading += [list(case.segments.items())] if case.segments else []
     return [FORMAT, list(label_map.labels.items()), reading]
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMAT = 4
+from medseg.io.file_names import file_name
+
+FORMAT = 5
 LEFT_OVER = 24 * 3600
 """Seconds after which a temporary file is no longer being written."""
 
@@ -46,7 +48,7 @@ class CacheFile:
 
 def dataset_folder(cache_dir: Path, dataset: str) -> Path:
     """Return where the files of a data set lie in this format."""
-    return cache_dir / f"v{FORMAT}" / dataset
+    return cache_dir / f"v{FORMAT}" / file_name(str(dataset))
 
 
 def cache_files(cache_dir: Path) -> Iterator[CacheFile]:

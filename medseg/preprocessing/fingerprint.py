@@ -2,20 +2,24 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.annotation import read_labels
 from medseg.io.case import Case, Scan
-from medseg.io.files import read_case
-from medseg.io.labels import IGNORE, UNLABELLED, LabelMap
+from medseg.io.files import read_case, suffix
+from medseg.io.labels import IGNORE, UNLABELLED, LabelMap, numbers
+from medseg.io.mask_values import rgb
+from medseg.io.pictures import SUFFIXES, read
 from medseg.io.placement import Placement, placement
 from medseg.preprocessing.coarseness import fidelity
 from medseg.preprocessing.components import components
 from medseg.preprocessing.geometry import whole
 from medseg.preprocessing.outside import labels_outside
 from medseg.preprocessing.preprocessor import differs
+from medseg.preprocessing.rims import inside_and_between
 from medseg.preprocessing.same_scan import Acquisition, SameScan, acquisition, same_scans
 from medseg.preprocessing.symmetry import Thumbnail, thumbnail
 
@@ -33,7 +37,11 @@ class CaseFingerprint:
     ``coarseness``); it is empty for scans in mm. ``acquisition`` is how the scan was taken, None where its file does
     not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³. ``components``
     are those of all classes (see the module of this name), ``outside`` counts the voxels of each class outside the
-    body, ``placement`` says how far the headers agree. ``messages`` are what reading the case warns of.
+    body, ``placement`` says how far the headers agree. ``inside`` and ``between`` count the voxels of each class as
+    ``rims`` says. Of pictures ``orientations`` are those that image and mask were turned by (1: as stored), ``lossy``
+    tells of a mask whose format changes values, ``transparent`` counts its pixels that are read as background in spite
+    of their colour, ``mixed`` those of masks of one class that have neither 0 nor the highest value. ``messages`` are
+    what reading the case warns of.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +60,12 @@ class CaseFingerprint:
     components: NDArray[np.int64] = field(default_factory=lambda: np.empty((0, 3), np.int64))
     outside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     placement: Placement = field(default_factory=Placement)
+    inside: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    between: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    orientations: tuple[int, int] = (1, 1)
+    lossy: bool = False
+    transparent: int = 0
+    mixed: int = 0
     messages: tuple[str, ...] = ()
 
 
@@ -98,6 +112,7 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     differs(scan.image)  # or else there is nothing to segment
     geometry = whole(scan.affine, scan.shape)
     marked = truth if label_map is not UNLABELLED else np.zeros_like(truth)
+    inside, between = inside_and_between(marked, label_map)
     return CaseFingerprint(
         shape=tuple(scan.shape[axis] for axis in geometry.order),
         spacing=tuple(scan.spacing[axis] for axis in geometry.order),
@@ -115,7 +130,31 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         components=components(marked, len(label_map.names)),
         outside=labels_outside(scan, marked, len(label_map.names)),
         placement=placement(case, scan),
+        inside=inside,
+        between=between,
+        **of_pictures(case, scan, label_map),
     )
+
+
+def of_pictures(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
+    """Return what the files of pictures tell of a case: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
+    masks = [(file, *read(file.path)) for file in case.labels if suffix(file.path) in SUFFIXES]
+    layouts = [layout for *_, layout in masks]
+    tags = (getattr(scan.layout, "orientation", 1), max((layout.orientation for layout in layouts), default=1))
+    is_exact = case.other_values == "error"  # or else the user has said what becomes of other values
+    background = np.reshape(rgb(np.array(numbers(label_map.labels[label_map.names[0]])[0])), (-1, 1))
+    colours = [
+        (pixels[:, layout.transparent] != background[: len(pixels)]).any(axis=0)
+        for _, pixels, _, layout in masks
+        if layout.transparent is not None
+    ]
+    levels = [pixels.max(axis=0) for file, pixels, *_ in masks if file.value is not None and is_exact]
+    return {
+        "orientations": tags if case.orientation == "apply" else (1, 1),
+        "lossy": is_exact and any(layout.lossy for layout in layouts),
+        "transparent": sum(int(np.count_nonzero(hidden)) for hidden in colours),
+        "mixed": sum(int(((level > 0) & (level < level.max())).sum()) for level in levels),
+    }
 
 
 def class_sizes(truth: NDArray[np.uint8]) -> NDArray[np.int64]:

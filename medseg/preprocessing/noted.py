@@ -33,7 +33,8 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
     """
     if folder is None or not all(exists(path) for path in case.files):
         return told(described(case, label_map))
-    names = [field.name for field in fields(CaseFingerprint)]  # with another field it is another file
+    # with another field it is another file
+    names = [field.name for kind in (CaseFingerprint, Acquisition) for field in fields(kind)]
     path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
     is_damaged = False
     if is_there(path):

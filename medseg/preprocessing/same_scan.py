@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import listing
 from medseg.io.case import Scan
-from medseg.io.headers import header_of
+from medseg.io.headers import header_hash
 from medseg.io.splits import PARTS, Split
 
 log = logging.getLogger(__name__)
@@ -53,12 +53,13 @@ class Acquisition:
     """How a scan was taken.
 
     ``steps`` holds the intensity step of each channel, NaN where there is none, ``affine`` the 12 numbers of the map
-    from voxels to mm, ``header`` texts and codes. ``telling`` says whether another scan is unlikely to have the same.
+    from voxels to mm, ``header_hash`` stands for the header's texts and codes. ``telling`` says whether another scan is
+    unlikely to have the same.
     """
 
     steps: tuple[float, ...]
     affine: tuple[float, ...]
-    header: tuple[str, ...]
+    header_hash: str
     telling: bool
 
 
@@ -78,7 +79,7 @@ def acquisition(scan: Scan) -> Acquisition | None:
     steps = tuple(intensity_step(channel) for channel in levels)
     own = any(is_own(step, channel) for step, channel in zip(steps, levels, strict=True))
     telling = own or is_placed(scan.affine, scan.shape)
-    return Acquisition(steps, tuple(scan.affine[:3].ravel().tolist()), header_of(scan), telling)
+    return Acquisition(steps, tuple(scan.affine[:3].ravel().tolist()), header_hash(scan), telling)
 
 
 def levels_of(channel: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -185,9 +186,9 @@ def alike(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
 
 def by_header(acquisitions: Mapping[str, Acquisition]) -> Iterable[list[str]]:
     """Part cases by what must be equal to the letter: the header and the number of channels."""
-    found: dict[tuple[int, tuple[str, ...]], list[str]] = defaultdict(list)
+    found: dict[tuple[int, str], list[str]] = defaultdict(list)
     for name, taken in acquisitions.items():
-        found[len(taken.steps), taken.header].append(name)
+        found[len(taken.steps), taken.header_hash].append(name)
     return found.values()
 
 

@@ -13,6 +13,7 @@ from medseg.io.files import on_disk
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
+from medseg.preprocessing.doubtful_masks import doubtful_masks
 from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.noted import noted
@@ -66,7 +67,8 @@ def examine(
     What was noted of cases that have not changed is taken from ``folder``, the data set's in the cache.
 
     Errors are the layout's ``problems``, cases that cannot be read or hold NaN, constant images, channels or masks on
-    other grids, undeclared values, cases of other dimensions or channels than most, and masks that are all empty.
+    other grids, undeclared values, cases of other dimensions or channels than most, masks that are all empty, and
+    values that nobody declared and that are no classes (see ``doubtful_masks``).
     Warnings are equal images, empty masks, classes that never occur and odd spacings.
     """
     found: dict[str, CaseFingerprint] = {}
@@ -81,6 +83,7 @@ def examine(
     usable = Fingerprint({name: case for name, case in found.items() if name not in odd})
     errors += [Finding("error", text, (name,)) for name, text in odd.items()]
     errors += foreground_missing(usable)
+    errors += [finding for finding in doubtful_masks(usable.cases, label_map) if finding.level == "error"]
     return usable, errors + warnings_of(usable, label_map)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from medseg.io.grids import TOLERANCE
 from medseg.io.labels import LabelMap
+from medseg.preprocessing.doubtful_masks import doubtful_masks
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.outliers import odd_intensities, odd_sizes
@@ -29,6 +30,7 @@ def suspicions(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
     classes = [*enumerate(label_map.names)][1:]
     found = [finding for index, name in classes for finding in of_class(cases, index, name, most.get(index, 0))]
     found += [finding for channel in range(usable.channels) for finding in intensities(cases, channel)]
+    found += [finding for finding in doubtful_masks(cases, label_map) if finding.level == "warning"]
     return [*found, *placements(cases)]
 
 

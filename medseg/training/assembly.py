@@ -24,6 +24,7 @@ from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.training.callbacks import Budget, Checkpoints, EpochLog
 from medseg.training.data import SegmentationData
 from medseg.training.display import Display
+from medseg.training.divergence import Divergence
 from medseg.training.gauges import Gauges
 from medseg.training.margins import margin_for
 from medseg.training.progress import Progress
@@ -169,6 +170,7 @@ def make_callbacks(
     callbacks: list[Callback] = [
         Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
         gauges,
+        Divergence(),
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
@@ -179,7 +181,7 @@ def make_callbacks(
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             EarlyStopping(
-                f"val/{selection.key}_smoothed",
+                epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
                 patience=wanted["patience"],
                 min_delta=0.0,

@@ -1,8 +1,8 @@
 """What happens round a training step: the budget, the log, the content of checkpoints."""
 
-import csv
 import logging
 from collections.abc import Sequence
+from csv import Error as CsvError
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from medseg.errors import MedsegError
-from medseg.io.atomic import replacing
+from medseg.evaluation.score_names import ScoreNames
+from medseg.io.atomic import replacing, write_text
+from medseg.io.csv_files import as_csv, read_csv
+from medseg.training.divergence import check_weights, record_of
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
 
@@ -88,11 +91,8 @@ class EpochLog(Callback):
 
     def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
         self.path, self.progress, self.selection = path, progress, selection
-        self.score = f"val_{selection.key}"
-        self.classes = {f"{self.score}_{name}": f"val/{selection.key}_{name}" for name in classes}
-        self.scores = {name: name.replace("_", "/", 1) for name in (self.score, f"{self.score}_smoothed")}
-        self.scores |= self.classes
-        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *self.scores]
+        self.names = ScoreNames(selection.key, classes)
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *(name.column for name in self.names)]
         self.rows: list[dict[str, Any]] = []
         self.is_validated = False
 
@@ -100,9 +100,8 @@ class EpochLog(Callback):
         """Take over the rows of the run that this one resumes."""
         if self.path.is_file():
             try:
-                with self.path.open(newline="") as file:
-                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
-            except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+                self.rows = [row for row in read_csv(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+            except (OSError, ValueError, TypeError, KeyError, CsvError) as error:
                 raise MedsegError(
                     f"{self.path}: no table of this run's epochs ({error}). Restore it, or remove it: the rows of the"
                     " epochs until now are lost then."
@@ -117,7 +116,7 @@ class EpochLog(Callback):
         metrics = trainer.callback_metrics  # by all processes: it is now that Lightning takes their mean
         if not trainer.is_global_zero:
             return
-        scores = {column: metrics[tag].item() for column, tag in self.scores.items()} if self.is_validated else {}
+        scores = {name.column: metrics[name.tag].item() for name in self.names} if self.is_validated else {}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -137,19 +136,16 @@ class EpochLog(Callback):
 
     def write(self) -> None:
         """Write all rows, whole."""
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        write_text(self.path, as_csv(self.columns, self.rows))
 
     def tell(self, row: dict[str, Any], rates: Sequence[float]) -> None:
         """Log one epoch in one line, with the lowest and highest of several learning rates."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
-        if self.score in row:
+        if (mean := self.names.mean.column) in row:
             mark = " (best)" if self.selection.is_best else ""
-            each = [f"{name.removeprefix(f'{self.score}_')} {written(row[name])}" for name in self.classes]
-            line += f" · validation {self.selection.name} {row[self.score]:.4f}{mark}"
+            each = [f"{class_name} {written(row[name.column])}" for class_name, name in self.names.classes.items()]
+            line += f" · validation {self.selection.name} {row[mean]:.4f}{mark}"
             line += f": {', '.join(each)}" if each else ""
         log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len({*rates}) > 1 else ""))
 
@@ -183,11 +179,17 @@ class Checkpoints(Callback):
             self.save(trainer, "best.ckpt", weights_only=True)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep the state of the run."""
-        self.save(trainer, "last.ckpt", weights_only=False)
+        """Keep the state of the run, unless its latest loss says that it is a bad one."""
+        if trainer.strategy.reduce_boolean_decision(record_of(module).is_last_loss_finite):
+            self.save(trainer, "last.ckpt", weights_only=False)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        """Write a checkpoint whole; every process takes part, the first one writes."""
+        """Write a checkpoint whole; every process takes part, the first one writes.
+
+        Raises:
+            MedsegError: weights, statistics or the optimizer's state are not finite.
+        """
+        check_weights(trainer, trainer.lightning_module)
         if trainer.is_global_zero:
             with replacing(self.folder / name) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=weights_only)

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from medseg.printable import on_a_line
 from medseg.training.callbacks import EpochLog, log, written
 from medseg.training.gauges import Gauges
 from medseg.training.progress import Progress
@@ -154,15 +155,15 @@ class Display(Callback):
 
     def scores(self) -> list[list[str]]:
         """The score of the latest validation, and the best so far."""
-        score, name = self.epochs.score, self.selection.name
-        rows = [row for row in self.epochs.rows if row.get(score) not in (None, "")]
+        names, mean = self.epochs.names, self.epochs.names.mean.column
+        rows = [row for row in self.epochs.rows if row.get(mean) not in (None, "")]
         if not rows or self.selection.best is None:
             return [["no validation yet"]]
         latest = rows[-1]
-        classes = {name.removeprefix(f"{score}_"): float(latest[name]) for name in self.epochs.classes}
+        classes = {class_name: float(latest[name.column]) for class_name, name in names.classes.items()}
         best = f"best {self.selection.best_score:.4f} (epoch {self.selection.epochs[self.selection.best]})"
-        last = f"validation {name} {float(latest[score]):.4f} (epoch {latest['epoch']})"
-        smoothed = f"smoothed {float(latest[f'{score}_smoothed']):.4f}"
+        last = f"validation {self.selection.name} {float(latest[mean]):.4f} (epoch {latest['epoch']})"
+        smoothed = f"smoothed {float(latest[names.smoothed.column]):.4f}"
         return [[last, best, smoothed], *class_lines(classes, self.console.width)]
 
 
@@ -179,7 +180,7 @@ def is_no_epoch(record: logging.LogRecord) -> bool:
 
 def class_lines(scores: Mapping[str, float], width: int) -> list[list[str]]:
     """Return the Dice of each class on one line, or where there is no room a line of the worst and one of the best."""
-    shown = {name: f"{shortened(name)} {written(score)}" for name, score in scores.items()}
+    shown = {name: f"{shortened(on_a_line(name))} {written(score)}" for name, score in scores.items()}
     if cell_len(DOT.join(shown.values())) <= width:
         return [list(shown.values())] if len(shown) > 1 else []
     ranked = sorted((name for name in scores if not isnan(scores[name])), key=lambda name: scores[name])

@@ -9,9 +9,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medseg.augmentation import Draws
+from medseg.errors import MedsegError
+from medseg.models.finite import not_finite
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.seeding import seeded
 from medseg.training.averaging import average_into, decay, estimate_statistics, has_batch_statistics
+from medseg.training.divergence import StepRecord, leave_out
 from medseg.training.finetuning import FineTuning
 from medseg.training.progress import Progress
 from medseg.training.selection import Selection
@@ -73,6 +76,7 @@ class TrainingModule(LightningModule):
         self.patch_size = patch_in_volume(content["config"]["plan"])
         self.averaged_step = 0
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
+        self.step_record = StepRecord()
 
     @property
     def final_network(self) -> nn.Module:
@@ -83,6 +87,7 @@ class TrainingModule(LightningModule):
         """Return the loss of a batch, and log it."""
         step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         loss = self.loss_of(batch, step)
+        self.step_record.add_loss(loss)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
@@ -131,6 +136,11 @@ class TrainingModule(LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 estimate_statistics(self.average, self.final_logits, self.some_images(), still)
 
+    def renew_statistics(self) -> None:
+        """Take the running statistics of the trained network anew, which a step that was left out has made NaN."""
+        with self.trainer.precision_plugin.forward_context():
+            estimate_statistics(self.network, self.logits, self.some_images(), self.tuning.still)
+
     def some_images(self) -> Iterator[Tensor]:
         """Yield batches as the network is given them in training, the same at every call and in every process."""
         for place, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
@@ -162,8 +172,19 @@ class TrainingModule(LightningModule):
             checkpoint["state_dict"] = {f"network.{name}": value for name, value in weights.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Begin the average with the weights of a run that had none; leave it out where none is wanted any more."""
+        """Begin the average with the weights of a run that had none; leave it out where none is wanted any more.
+
+        Raises:
+            MedsegError: the weights are not finite.
+        """
         state = checkpoint["state_dict"]
+        if wrong := not_finite(state):
+            raise MedsegError(
+                f"resume: {len(wrong)} weights in last.ckpt hold NaN or infinity (such as {wrong[0]}): this training "
+                "has diverged, and cannot be gone on with. Train again with a lower optimizer.lr or "
+                "trainer.precision=fp32; finetune.checkpoint=RUN begins with the weights of its best.ckpt, if these "
+                "are finite."
+            )
         if "tuning" in checkpoint:  # which earlier versions did not keep
             self.tuning.load_state_dict(checkpoint["tuning"])
         if self.average is None:
@@ -184,9 +205,15 @@ class TrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the norm. Lightning's own way refuses fused optimizers, for the sake of fp16, which gets none here."""
+        """Leave out a step whose gradient is not finite, and clip the norm of any other.
+
+        Lightning's own clipping refuses fused optimizers, for the sake of fp16, which gets none here.
+        """
         parameters = list(self.network.parameters())
         self.gradient_norm = nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        self.step_record.add_step(self.gradient_norm)
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # else it leaves such steps out itself
+            leave_out(optimizer, self.gradient_norm)
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 

@@ -22,6 +22,7 @@ from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load
 from medseg.preprocessing.geometry import Geometry
+from medseg.printable import on_a_line
 from medseg.training.module import gather
 from medseg.training.progress import Progress
 
@@ -110,14 +111,16 @@ class Pictures(Callback):
 
     def write(self, trainer: Trainer, pictures: dict[int, Image.Image], worst: Worst | None) -> None:
         """Hand pictures and the worst case's name to TensorBoard."""
-        images = {f"cases/{self.names[index]}": picture for index, picture in sorted(pictures.items())}
+        images = {f"cases/{on_a_line(self.names[index])}": picture for index, picture in sorted(pictures.items())}
         if worst and worst.picture:
             images["worst case"] = worst.picture
         for logger in writers(trainer):
             for tag, image in images.items():
                 logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
             if worst:
-                told = f"{self.names[worst.index]}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
+                told = (
+                    f"{on_a_line(self.names[worst.index])}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
+                )
                 logger.experiment.add_text("worst case", told, trainer.global_step)
 
 
@@ -180,7 +183,7 @@ def upright(geometry: Geometry, spacing: Sequence[float], unit: str) -> NDArray[
 
 def captioned(picture: Image.Image, text: str) -> Image.Image:
     """Write a line, in the letters of Pillow's own font, above a picture."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", on_a_line(text)).encode("ascii", "ignore").decode()
     font: Any = ImageFont.load_default(FONT_SIZE)
     band = FONT_SIZE + 2 * GAP
     canvas = Image.new("RGB", (picture.width, picture.height + band), CANVAS)

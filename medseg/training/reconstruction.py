@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.augmentation import Draws
+from medseg.evaluation.score_names import ScoreNames
 from medseg.models.slices import without_context
+from medseg.training.divergence import diverged
 from medseg.training.module import TrainingModule, draws_of, gather
 
 Pretext = Callable[[Tensor, Draws], tuple[Tensor, Tensor]]
@@ -89,12 +91,19 @@ class ReconstructionModule(TrainingModule):
             self.shown = Shown(image, seen, output, hidden)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean distance."""
+        """Log the mean distance.
+
+        Raises:
+            MedsegError: it is not finite.
+        """
         gathered = gather(self.errors)
         total, count = np.sum([gathered[number] for number in sorted(gathered)], axis=0)
+        if not np.isfinite(total):
+            raise diverged(self.trainer, "the network's output for a validation patch is NaN or infinite")
         self.selection.add(self.current_epoch + 1, float(total / count))
-        self.log("val/loss", self.selection.scores[-1], sync_dist=True)  # equal on all ranks already
-        self.log("val/loss_smoothed", self.selection.smoothed(), sync_dist=True)
+        names = ScoreNames(self.selection.key)
+        self.log(names.mean.tag, self.selection.scores[-1], sync_dist=True)  # equal on all ranks already
+        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
         self.log("best/val_loss", self.selection.best_score, sync_dist=True)
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from medseg.evaluation.overlap import counts, dice
-from medseg.inference.scores import Scorer
+from medseg.evaluation.score_names import ScoreNames
+from medseg.inference.scores import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import without_context
 from medseg.preprocessing.geometry import Geometry
+from medseg.training.divergence import diverged
 from medseg.training.module import TrainingModule, gather
 from medseg.training.targets import region_targets
 
@@ -67,16 +69,23 @@ class SegmentationModule(TrainingModule):
         self.case_counts = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial)."""
+        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial).
+
+        Raises:
+            MedsegError: the network's output is not finite.
+        """
         geometry = Geometry.from_dict(batch["geometry"])
         slabs = self.scorer([self.final_logits], batch["image"], geometry)
-        predicted = self.segmenter(
-            slabs,
-            geometry.native_shape,
-            spacing=batch["spacing"],
-            unit=batch["unit"],
-            voxel_volume=batch["voxel_volume"],
-        )
+        try:
+            predicted = self.segmenter(
+                slabs,
+                geometry.native_shape,
+                spacing=batch["spacing"],
+                unit=batch["unit"],
+                voxel_volume=batch["voxel_volume"],
+            )
+        except NotFiniteError as error:
+            raise diverged(self.trainer, "the network's output for a validation case is NaN or infinite") from error
         found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
         self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
         return {"predicted": predicted}
@@ -88,12 +97,13 @@ class SegmentationModule(TrainingModule):
         means = np.array(
             [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
         )
-        for name, value in zip(self.label_map.reported, means, strict=True):
-            self.log(f"val/dice_{name}", float(value), sync_dist=True)
+        names = ScoreNames(self.selection.key, list(self.label_map.reported))
+        for name, value in zip(names.classes.values(), means, strict=True):
+            self.log(name.tag, float(value), sync_dist=True)
         mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
         self.selection.add(self.current_epoch + 1, mean)
-        self.log("val/dice", mean, sync_dist=True)  # equal on all ranks already
-        self.log("val/dice_smoothed", self.selection.smoothed(), sync_dist=True)
+        self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
+        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
         self.log("best/val_dice", self.selection.best_score, sync_dist=True)
 
 

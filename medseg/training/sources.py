@@ -23,6 +23,7 @@ from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.labels import LabelMap
 from medseg.io.splits import PARTS, Split
+from medseg.models.finite import check_finite
 from medseg.models.torch_files import load_safely
 from medseg.untrusted import check_settings, read_json_object
 
@@ -73,7 +74,7 @@ def read_source(path: str | Path) -> Source:
     """Read a run's directory or checkpoint, nnU-Net's model folder or ``.pth`` file, or a state dict.
 
     Raises:
-        MedsegError: there is nothing that can be read safely, or it holds no weights.
+        MedsegError: there is nothing that can be read safely, or it holds no weights, or some that are not finite.
     """
     path = Path(path)
     if path.is_dir() and is_nnunet(path):
@@ -84,10 +85,13 @@ def read_source(path: str | Path) -> Source:
     file = locate(path, "finetune.checkpoint")
     content = opened(file)
     if isinstance(content, Mapping) and "medseg" in content:
-        return of_medseg(file, content)
-    if isinstance(content, Mapping) and "network_weights" in content:
-        return of_nnunet(file, content)
-    return Source(file, weights_in(content, file))
+        source = of_medseg(file, content)
+    elif isinstance(content, Mapping) and "network_weights" in content:
+        source = of_nnunet(file, content)
+    else:
+        source = Source(file, weights_in(content, file))
+    check_finite(file, source.weights, "finetune.checkpoint")
+    return source
 
 
 def opened(file: Path) -> Any:

@@ -69,3 +69,18 @@ def test_columns_without_room_go_below() -> None:
     assert [text.count(name) for name in names] == [1] * 20
     assert text.count("Bonn") == text.count("by site") == 5  # 8 + 4 · (13 + 3) columns and the edges in a part
     assert text.count("a note") == 1
+
+
+def test_numbers_and_words_of_names_stay_whole_at_80_columns():
+    """A value with its deviation is never parted, and a long name is broken behind a sign of it."""
+    value, names = (
+        "0.812 ± 0.101",
+        ["hippocampus_anterior", "enhancing tumour core", "necrotic", "hippocampus posterior"],
+    )
+    rows = [["university_hospital-of/a/long/name", "12", *[value] * 4, "0.812"], ["mean", "12", *[value] * 4, "0.812"]]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_tables([TextTable("Dice by site", ["site", "cases", *names, "mean"], rows)], console)
+    text = console.export_text()
+    assert text.count(value) == 8
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(line.split("   ")[0].strip()[-1:] in "_-/e" for line in text.splitlines() if " univ" in line)

@@ -355,3 +355,21 @@ def test_a_device_that_onnxruntime_lacks_is_told(single, caplog):
     _, place = open_session(single[2], torch.device("mps"))
     assert place == torch.device("cpu")
     assert "cannot use mps here, so it computes on the CPU" in caplog.text
+
+
+def test_a_file_with_a_weight_of_nan_is_refused_and_one_of_infinity_gives_no_mask(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", "2d")
+    write_onnx(read_models(checkpoint), tmp_path / "a.onnx")
+    for value in (np.nan, np.inf):
+        file = onnx.load(tmp_path / "a.onnx")
+        weight = next(each for each in file.graph.initializer if len(each.dims) == 4)
+        array = onnx.numpy_helper.to_array(weight).copy()
+        array.flat[5] = value
+        weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
+        onnx.save(file, tmp_path / f"{value}.onnx")
+    with pytest.raises(MedsegError, match=r"nan\.onnx: 1 of its"):
+        read_onnx(tmp_path / "nan.onnx")
+    with pytest.raises(MedsegError, match="not finite"):
+        Predictor([read_onnx(tmp_path / "inf.onnx")], device="cpu")(scan_of("2d"))
+    with pytest.raises(MedsegError, match="not finite"):  # nor does an ensemble of which it is a part
+        Predictor.load([tmp_path / "a.onnx", tmp_path / "inf.onnx"], device="cpu")(scan_of("2d"))

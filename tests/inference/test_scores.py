@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit, softmax
 
 from medseg.inference.regions import Regions
-from medseg.inference.scores import Scorer, averaged, kept_on_disk
+from medseg.inference.scores import NotFiniteError, Scorer, averaged, kept_on_disk
 from medseg.inference.segmenter import Segmenter
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
@@ -96,3 +96,25 @@ def test_an_ensemble_on_several_grids_is_the_mean_of_its_members():
     found = torch.cat([scores for _, scores in averaged(ensemble, [2, 1])], -1)
     members = [plainly(scorer, network, *prepared[place]) for network, place in zip(networks, (0, 0, 1), strict=True)]
     torch.testing.assert_close(found, sum(members) / 3, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("averaging", ["probabilities", "logits"])
+@pytest.mark.parametrize("regions", [False, True])
+def test_no_mask_is_made_of_output_that_is_not_finite(regions, averaging, value):
+    if regions and averaging == "probabilities" and value == float("inf"):
+        pytest.skip("the probability of an infinite logit is 1")
+    good = make_network(2, 0)
+
+    def odd(patches):
+        logits = good(patches)[0].clone()
+        logits[:, 0, 3, 4, 5] = value  # one voxel of each window
+        return [logits]
+
+    image, geometry = Preprocessor(normalize=["zscore"])(scan())
+    scorer = Scorer(patch_size=(8, 8, 8), n_outputs=2, regions=regions, averaging=averaging)
+    with torch.inference_mode():
+        assert sum(scores.shape[-1] for _, scores in scorer([good], image, geometry)) == 40
+        for networks in ([odd], [good, odd]):  # an ensemble is no better than its worst
+            with pytest.raises(NotFiniteError, match="precision=fp32"):
+                list(scorer(networks, image, geometry))

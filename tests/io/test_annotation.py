@@ -29,12 +29,12 @@ def save(path, row, dtype=np.uint8, *, slope=None, inter=0.0):
 def read(tmp_path):
     """Return ``read(label_map, *files)``: the class indices along the line of a case with these (row, value) files."""
 
-    def read_files(label_map, *files, **stored):
+    def read_files(label_map, *files, other_values="error", **stored):
         image = save(tmp_path / "image.nii", [1, 2, 3, 4], np.int16)
         labels = [
             LabelFile(save(tmp_path / f"{place}.nii", row, **stored), value) for place, (row, value) in enumerate(files)
         ]
-        case = Case("a", "a", (image,), tuple(labels))
+        case = Case("a", "a", (image,), tuple(labels), other_values=other_values)
         indices = read_labels(case, LabelMap(label_map), read_case(case))
         assert indices.dtype == np.uint8
         assert (indices == indices[:1, :, :1]).all()
@@ -101,3 +101,23 @@ def test_a_case_without_labels_is_refused(tmp_path):
 def test_found_values_are_those_of_all_files(tmp_path):
     files = (LabelFile(save(tmp_path / "1.nii", [0, 3, 3, 5])), LabelFile(save(tmp_path / "2.nii", [0, 255, 0, 0]), 8))
     assert found_values(Case("a", "a", (), files)) == {0, 3, 5, 8}
+
+
+@pytest.mark.parametrize(("other_values", "expected"), [("nearest", [0, 0, 1, 2]), ("ignore", [0, IGNORE, 1, IGNORE])])
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_values_between_the_classes_are_settled(read, other_values, expected, dtype):
+    row = [0, 0.4, 1, 2.9] if dtype == np.float32 else [0, 40, 100, 290]
+    unit = 1 if dtype == np.float32 else 100
+    labels = {"background": 0, "a": unit, "b": 4 * unit}
+    with pytest.raises(MedsegError, match=r"dataset\.other_values=nearest"):
+        read(labels, (row, None), dtype=dtype)
+    assert read(labels, (row, None), dtype=dtype, other_values=other_values) == expected
+
+
+@pytest.mark.parametrize(
+    ("other_values", "expected"),
+    [("error", [0, 1, 1, 1]), ("nearest", [0, 0, 1, 1]), ("ignore", [0, IGNORE, IGNORE, 1])],
+)
+def test_soft_masks_of_one_class_are_settled(read, other_values, expected):
+    found = read({"background": 0, "a": 1}, ([0, 60, 200, 255], 1), other_values=other_values)
+    assert found == expected

@@ -127,7 +127,7 @@ def test_frames_in_any_order_overlapping_on_a_turned_part_of_the_grid(tmp_path, 
 def test_fractional_and_label_maps(tmp_path, made_series):
     series = made_series((9, 7, 5))
     source = source_of(series, "dicom_seg")
-    images = [dicom_seg.completed(image, source) for image in source.datasets]
+    images = dicom_seg.stand_ins(source)
     fractions = np.random.default_rng(0).uniform(size=(5, 7, 9, 1))
     fractions[np.abs(fractions - 0.5) < 0.01] = 0.6
     described = [dicom_seg.description(each) for each in describe(CLASSES)]
@@ -299,3 +299,72 @@ def test_multi_frame_images_are_referred_to_frame_by_frame(tmp_path, made_series
         assert frame.PlanePositionSequence[0].ImagePositionPatient == where, number
     write_classes(tmp_path / "rt.dcm", mask(), CLASSES, scan, "rtstruct")
     np.testing.assert_array_equal(read_labels(case(tmp_path / "rt.dcm"), CLASSES, scan), mask())
+
+
+def test_multi_frame_images_with_all_groups_by_frame_and_a_frame_twice(tmp_path, dicom_file):
+    groups, places = [], (3, 0, 2, 2, 1)
+    for place in places:
+        frame, measures, plane, position = (pydicom.Dataset() for _ in range(4))
+        measures.PixelSpacing, position.ImagePositionPatient = [0.8, 0.6], [0, 0, 2.5 * place]
+        plane.ImageOrientationPatient = [1, 1e-6 * (place % 2), 0, 0, 1, 0]
+        frame.PixelMeasuresSequence, frame.PlaneOrientationSequence = [measures], [plane]
+        frame.PlanePositionSequence = [position]
+        groups.append(frame)
+    image = dicom_file(
+        "multi.dcm",
+        np.zeros((len(places), 7, 9), np.int16),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        PerFrameFunctionalGroupsSequence=groups,
+    )
+    scan = read_scan([image])
+    for form in ("dicom_seg", "rtstruct"):
+        path = tmp_path / f"{form}.dcm"
+        write_classes(path, mask((9, 7, 4)), CLASSES, scan, form)
+        np.testing.assert_array_equal(read_labels(case(path), CLASSES, scan), mask((9, 7, 4)))
+    seg = highdicom.seg.segread(tmp_path / "dicom_seg.dcm")
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        number = frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        position = groups[number - 1].PlanePositionSequence[0].ImagePositionPatient
+        assert frame.PlanePositionSequence[0].ImagePositionPatient == position
+    assert len(seg.SourceImageSequence) == 1
+    assert float(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness) == 2.5
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_radiographs_with_the_spacing_of_the_detector_or_without_a_position(tmp_path, dicom_file, placed):
+    tags = {"ImagePositionPatient": [0, 0, 0], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]} if placed else {}
+    tags[("PixelSpacing", "ImagerPixelSpacing")[placed]] = [0.8, 0.6]
+    scan = read_scan([dicom_file("a.dcm", np.zeros((7, 9), np.int16), SOPClassUID="1.2.840.10008.5.1.4.1.1.1", **tags)])
+    indices = mask()[:, :, 0]
+    path = written(tmp_path / "seg.dcm", scan, indices)
+    np.testing.assert_array_equal(read_labels(case(path), CLASSES, scan), indices)
+    seg = highdicom.seg.segread(path)
+    assert list(seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing) == [0.8, 0.6]
+    assert seg.SourceImageSequence[0].ReferencedSOPClassUID == "1.2.840.10008.5.1.4.1.1.1"
+
+
+@pytest.mark.parametrize("form", ["dicom_seg", "rtstruct"])
+def test_images_without_a_uid_and_whatever_a_library_refuses_are_explained(tmp_path, dicom_file, monkeypatch, form):
+    image = dicom_file("a.dcm", np.zeros((7, 9), np.int16), (0, 0, 0))
+    dataset = pydicom.dcmread(image)
+    del dataset.SOPInstanceUID, dataset.file_meta.MediaStorageSOPInstanceUID
+    dataset.save_as(tmp_path / "b.dcm", enforce_file_format=False)
+    indices = mask()[:, :, 0]
+    with pytest.raises(MedsegError, match=r"b\.dcm: it has no SOPInstanceUID, so that no DICOM object can refer to it"):
+        write_classes(tmp_path / "seg.dcm", indices, CLASSES, read_scan([tmp_path / "b.dcm"]), form)
+
+    def refuse(*_, **__):
+        raise KeyError("Rows")
+
+    monkeypatch.setattr(pydicom.Dataset, "save_as", refuse)
+    with pytest.raises(MedsegError, match=rf"a\.dcm: format={form} cannot hold its mask: KeyError: 'Rows'\. Take"):
+        write_classes(tmp_path / "seg.dcm", indices, CLASSES, read_scan([image]), form)
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_class_names_that_dicom_cannot_hold(tmp_path, made_series):
+    series, name = made_series((9, 7, 5)), "left\\right\n" + "x" * 80
+    for form in ("dicom_seg", "rtstruct"):
+        path = tmp_path / f"{form}.dcm"
+        write_classes(path, (mask() > 0).astype(np.uint8), LabelMap({"background": 0, name: 1}), series, form)
+        assert found_classes(case(path)) == ["left_right_" + "x" * 53]

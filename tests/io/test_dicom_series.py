@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+import warnings
 import zipfile
 
 import nibabel as nib
@@ -14,6 +15,7 @@ from medseg.errors import MedsegError
 from medseg.io import archives
 from medseg.io.case import Case
 from medseg.io.channels import cases_from_files
+from medseg.io.file_names import LONGEST
 from medseg.io.files import (
     exists,
     find_images,
@@ -70,6 +72,23 @@ def test_series_in_one_folder_are_called_by_their_description(tmp_path, dicom_se
         read_scan([tmp_path / "s"])
     with pytest.raises(MedsegError, match=r"FLAIR 4.dicom: there is no such file or folder. Did you mean 'FLAIR \(4\)"):
         find_images(tmp_path / "s" / "FLAIR 4.dicom")
+
+
+def test_descriptions_that_are_no_names_become_names_of_their_own(tmp_path, dicom_series):
+    """Paths, devices of Windows, four hundred letters, and two that differ in case only."""
+    descriptions = ["../../up", "CON", "x" * 400, "t1", "T1", "...", "esc\x1b[31m"]
+    for number, description in enumerate(descriptions, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, of values that the standard does not allow
+            dicom_series(f"s/{number}", VOLUME + number, **tags(number, description))
+    for path in [*(tmp_path / "s").rglob("IM*")]:
+        path.rename(tmp_path / "s" / f"{path.parent.name}{path.name}")
+    found = find_images(tmp_path)
+    assert {int(read_scan([path]).image.min()) for path in found} == {*range(1, 8)}
+    assert {path.parent for path in found} == {tmp_path / "s"}
+    stems = [path.name.removesuffix(".dicom") for path in found]
+    assert len({name.casefold() for name in stems}) == 7
+    assert {"_.._up", "_CON", "T1 (5)", "t1 (4)", "series 6", "x" * LONGEST} < {*stems}
 
 
 def test_channels_by_description_or_by_folder(tmp_path, dicom_series):
@@ -217,6 +236,18 @@ def test_a_zip_file_of_several_series(tmp_path, dicom_series):
     assert [read_scan([image]).image.min() for image in find_images(tmp_path)] == [0, 100]
     with pytest.raises(MedsegError, match=r"s.zip: it holds 2 images: a, b"):
         read_scan([path])
+
+
+def test_members_that_lead_out_of_a_zip_file_are_passed_over(tmp_path, dicom_series):
+    dicom_series("s", VOLUME)
+    slices = sorted((tmp_path / "s").iterdir())
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for number, path in enumerate(slices):
+            for place in ("", "/tmp/abs/", "../up/", "in/../../up/"):
+                archive.writestr(f"{place}IM{number}", path.read_bytes())
+    shutil.rmtree(tmp_path / "s")
+    assert find_images(tmp_path) == [tmp_path / "s.zip"]
+    np.testing.assert_array_equal(read_scan([tmp_path / "s.zip"]).image[0], VOLUME.T)
 
 
 def test_damage_within_a_zip_file_is_told(tmp_path, dicom_series):

@@ -186,3 +186,9 @@ def test_what_is_known_of_a_partly_annotated_case():
     assert some.tolist() == [True, False, True, True]
     assert label_map.is_known(some).tolist() == [False, False, True]
     assert label_map.is_known(label_map.annotated(None)).all()
+
+
+def test_a_class_name_that_cannot_be_written_is_refused():
+    """JSON may hold half of a character, which no file, TensorBoard's among them, takes."""
+    with pytest.raises(MedsegError, match=r"'a\\ud800' is no text"):
+        LabelMap({"background": 0, "a\ud800": 1})

@@ -57,3 +57,17 @@ def test_pictures_have_no_surface(tmp_path):
     scan = Scan(np.zeros((1, 4, 4), np.float32), np.eye(4), unit="px")
     with pytest.raises(MedsegError, match="no volume in mm"):
         write_meshes(tmp_path, np.ones((4, 4), np.uint8), ["background", "a"], scan)
+
+
+def test_classes_whose_names_become_one_keep_their_surfaces(tmp_path):
+    """Slashes and colons are replaced, and no file system is asked to tell A from a."""
+    names = ["background", "a/b", "a:b", "A", "a", "CON", "é" * 200, "é" * 201]
+    indices = np.zeros((40, 6, 6), np.uint8)
+    for index in range(1, len(names)):
+        indices[5 * index : 5 * index + index % 4 + 1, 2:4, 2:4] = index
+    files = write_meshes(tmp_path, indices, names, Scan(np.zeros((1, *indices.shape), np.float32), np.eye(4)))
+    assert len({path.name.casefold() for path in files}) == len(names) - 1
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    for index, path in enumerate(files, 1):
+        corners = read(path)[1]["corners"].reshape(-1, 3)
+        assert corners[:, 0].max() == pytest.approx(0.5 - 5 * index)  # LPS

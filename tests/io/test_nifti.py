@@ -202,6 +202,20 @@ def test_header_of_a_vector_file_does_not_reach_its_mask(tmp_path):
     assert header["cal_max"] == 0
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_no_text_of_a_header_reaches_its_mask(tmp_path, kind):
+    image = kind(noise(2, 3, 4), OBLIQUE)
+    texts = [name for name in image.header.keys() if image.header[name].dtype.kind == "S"]  # noqa: SIM118 - no mapping
+    texts = [name for name in texts if name not in ("magic", "regular")]
+    assert {"descrip", "aux_file", "intent_name"} < set(texts)
+    for name in texts:
+        image.header[name] = b"Quirin"
+    nib.save(image, tmp_path / "x.nii")
+    write_mask(tmp_path / "m.nii", np.zeros((2, 3, 4), int), read_scan([tmp_path / "x.nii"]))
+    assert b"Quirin" in (tmp_path / "x.nii").read_bytes()
+    assert b"Quirin" not in (tmp_path / "m.nii").read_bytes()
+
+
 def test_scan_made_in_memory_can_be_written(tmp_path):
     scan = Scan(noise(1, 2, 3, 4), OBLIQUE)
     write_mask(tmp_path / "m.nii.gz", np.ones((2, 3, 4), int), scan)

@@ -69,12 +69,104 @@ def test_black_and_white_is_0_and_255(tmp_path):
     np.testing.assert_array_equal(read_mask(path), np.where(GREY > 100, 255, 0))
 
 
-def test_exif_orientation_is_not_applied(tmp_path):
-    picture = Image.fromarray(GREY)
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_scan([tmp_path / "a.png"]).image[0], GREY)
+def tagged(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+SHOWN = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: np.swapaxes(stored, 0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.swapaxes(np.rot90(stored, 2), 0, 1),
+    8: np.rot90,
+}
+"""What viewers show of pixels (rows, columns, ...) that are stored with an orientation, as the EXIF standard has it."""
+
+
+@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize(
+    ("name", "pixels", "options"),
+    [
+        ("a.png", GREY, {}),
+        ("a.png", RGB, {}),
+        ("a.png", DEEP, {}),
+        ("a.tif", GREY, {}),
+        ("a.tif", RGB, {"compression": "tiff_deflate"}),
+        ("a.tif", DEEP, {"compression": "tiff_deflate"}),
+        ("a.tif", FLOAT, {}),
+        ("a.jpg", np.repeat(np.repeat(GREY, 8, 0), 8, 1), {"quality": 100}),
+    ],
+)
+def test_images_and_masks_are_read_as_viewers_show_them(tmp_path, name, pixels, options, orientation):
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path, exif=tagged(orientation), **options)
+    plain = tmp_path / f"plain-{name}"
+    Image.fromarray(pixels).save(plain, **options)
+    stored = np.atleast_3d(skimage.io.imread(plain))
+    np.testing.assert_array_equal(np.moveaxis(read_scan([path]).image, 0, -1), SHOWN[orientation](stored))
+    np.testing.assert_array_equal(np.moveaxis(read_scan([path], orientation="ignore").image, 0, -1), stored)
+    if stored.dtype != np.float32 and stored.shape[-1] == 1:
+        np.testing.assert_array_equal(read_mask(path), SHOWN[orientation](stored[..., 0]))
+        np.testing.assert_array_equal(read_mask(path, orientation="ignore"), stored[..., 0])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+@pytest.mark.parametrize("exif", [tagged(0).tobytes(), tagged(9).tobytes(), b"Exif\0\0nonsense"])
+def test_damaged_orientations_count_as_none(tmp_path, name, exif):
+    Image.fromarray(GREY).save(tmp_path / name, exif=exif)
+    assert read_scan([tmp_path / name]).shape == GREY.shape
+
+
+@pytest.mark.parametrize(("image", "mask"), [(6, 1), (1, 6)])
+def test_a_mask_of_the_stored_pixels_is_refused_with_the_setting_that_reads_it(tmp_path, image, mask):
+    Image.fromarray(GREY).save(tmp_path / "a.jpg", exif=tagged(image))
+    Image.fromarray(GREY).save(tmp_path / "m.png", exif=tagged(mask))
+    with pytest.raises(MedsegError, match=r"m\.png: its shape .* turned as .*\(6\).*dataset\.orientation=ignore"):
+        read_mask(tmp_path / "m.png", read_scan([tmp_path / "a.jpg"]))
+    scan = read_scan([tmp_path / "a.jpg"], orientation="ignore")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", scan, orientation="ignore"), GREY)
+
+
+CLASSES = np.array([[0, 1, 2], [2, 1, 0]])
+COLOURS = np.array([[255, 0, 0], [255, 0, 0], [0, 255, 0]], dtype=np.uint8)
+"""Of the classes; the background has the colour of class 1, hidden by transparency."""
+
+
+@pytest.mark.parametrize("strongest", [255, 100])
+def test_transparent_pixels_of_masks_are_background(tmp_path, strongest):
+    alpha = np.array([0, strongest, strongest], dtype=np.uint8)[CLASSES]
+    path = save(tmp_path / "m.png", np.dstack([COLOURS[CLASSES], alpha]))
+    red, green = COLOUR | 0xFF0000, COLOUR | 0x00FF00
+    np.testing.assert_array_equal(read_mask(path), np.array([0, red, green])[CLASSES])
+    np.testing.assert_array_equal(read_mask(path, background=7), np.array([7, red, green])[CLASSES])
+
+
+def test_half_transparent_edges_are_of_the_class_from_half_on(tmp_path):
+    alpha = np.array([[0, 60, 127, 128, 200, 255]], dtype=np.uint8)
+    path = save(tmp_path / "m.png", np.dstack([np.full_like(alpha, 9), alpha]))
+    assert read_mask(path).tolist() == [[0, 0, 0, 9, 9, 9]]
+
+
+def test_a_mask_that_is_transparent_all_over_is_background(tmp_path):
+    path = save(tmp_path / "m.png", np.full((4, 5, 4), (255, 0, 0, 0), dtype=np.uint8))
+    assert not read_mask(path).any()
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "I;16"])
+def test_transparent_values_of_masks_are_background(tmp_path, mode):
+    values = np.array([[3, 1, 2], [2, 1, 3]], dtype=np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.fromarray(values)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    picture.save(tmp_path / "m.png", transparency=3)
+    with Image.open(tmp_path / "m.png") as stored:
+        assert stored.mode == mode
+    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1, 2], [2, 1, 0]]
 
 
 def test_several_pages_are_refused(tmp_path):

@@ -1,11 +1,13 @@
 """Broken data: one clear message that names the case, and nothing written."""
 
 import gzip
+import json
 import os
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.io.phantom import write_phantom
@@ -200,3 +202,19 @@ def test_an_unreadable_mask_is_listed_with_all_others_where_classes_are_read_off
     with pytest.raises(MedsegError, match=r"(?s)2 error.*case_003.*no mask.*case_001.*no readable picture"):
         train.run(config | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
+
+
+def test_noise_of_lossy_masks_is_not_learned_as_classes(train_on, tmp_path):
+    for number in range(CASES):
+        disc = np.hypot(*(np.indices((32, 40)) - np.reshape([14 + number, 20], (2, 1, 1)))) < 9
+        for name, pixels in (("images", disc * 90 + number), ("masks", disc * 255)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / f"c{number}.jpg", quality=100)
+    with pytest.raises(MedsegError, match=r"lossy format.*dataset\.labels=.*dataset\.other_values=nearest"):
+        train_on()
+    assert not (tmp_path / "run").exists()
+    small = ("model.depth=2", "model.base_channels=4", "trainer.steps_per_epoch=1", "logger=none")
+    result = train_on("dataset.labels={background: 0, disc: 255}", "dataset.other_values=nearest", *small)
+    assert result["status"] == "done"
+    classes = json.loads((tmp_path / "run/test/metrics.json").read_text())["classes"]
+    assert list(classes) == ["disc"]

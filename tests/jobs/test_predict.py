@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 from thresholding import TARGET, blob, write_checkpoint
 
@@ -111,7 +111,26 @@ def test_pictures(run_predict, tmp_path, name, mask):
     assert set(np.unique(written)) == {0, 255}
     if not name.endswith("jpg"):  # its ringing crosses the threshold of 0.5 grey levels
         np.testing.assert_array_equal(written == 255, body)
-    assert (tmp_path / "masks" / "overlays" / f"{mask}.png").is_file()
+    assert (tmp_path / "masks" / "overlays" / "a.png").is_file()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("is_applied", [True, False])
+def test_masks_overlay_pictures_as_viewers_show_them(run_predict, tmp_path, name, orientation, is_applied):
+    body = blob((40, 50))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray((body * 255).astype(np.uint8))
+    stored.save(tmp_path / name, exif=exif)
+    reading = {"geometry": None, "reference": None, "orientation": None if is_applied else "ignore"}
+    run_predict(write_checkpoint(tmp_path / "c.ckpt", dims=2, values=(0, 255)), tmp_path / name, dataset=reading)
+    with Image.open(tmp_path / "masks" / name) as written:
+        assert written.getexif().get(0x0112, 1) == 1
+        mask = np.array(written)
+    stored.getexif()[0x0112] = orientation
+    shown = ImageOps.exif_transpose(stored) if is_applied else stored
+    np.testing.assert_array_equal(mask, np.array(shown))
 
 
 def test_a_folder_keeps_its_form_and_one_bad_scan_stops_no_other(run_predict, tmp_path):

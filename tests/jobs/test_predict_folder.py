@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from thresholding import TARGET, blob, write_checkpoint
+from thresholding import TARGET, Threshold, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
@@ -163,6 +163,23 @@ def test_a_bug_in_one_scan_stops_no_other(folder, tmp_path, monkeypatch):
     assert sorted(masks(tmp_path / "masks")) == [Path("scan000.nii.gz"), Path("scan002.nii.gz")]
 
 
+def test_a_scan_whose_probabilities_are_not_finite_fails_and_the_others_go_on(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 3)
+    logits = Threshold.forward
+
+    def overflow(self, x):  # as in fp16; scan001 alone has voxels of exactly 2
+        return logits(self, x) * (float("inf") if (x == 2).any() else 1)
+
+    monkeypatch.setattr(Threshold, "forward", overflow)
+    result = folder(uncertainty=True, save_probabilities=True)
+    assert result["status"] == "some_failed"
+    status = {row["case"]: (row["status"], row["error"]) for row in table(tmp_path / "masks")}
+    assert [status[f"scan00{number}"][0] for number in range(3)] == ["done", "failed", "done"]
+    assert "precision=fp32" in status["scan001"][1]
+    assert {path.name for path in masks(tmp_path / "masks")} >= {"scan000.nii.gz", "scan002.nii.gz"}
+    assert not [path for path in masks(tmp_path / "masks") if "scan001" in str(path)]
+
+
 # ---- again
 
 
@@ -254,6 +271,16 @@ def test_a_folder_on_two_devices(folder, tmp_path):
     assert "5 of 6 masks" in done.stderr
     assert masks(tmp_path / "masks") == masks(tmp_path / "whole")
     assert len(table(tmp_path / "masks")) == 6
+
+
+def test_two_devices_from_python_run_the_given_config_and_not_the_programs_arguments(folder, tmp_path, monkeypatch):
+    write_scans(tmp_path / "scans", 3)
+    folder(output=str(tmp_path / "whole"))
+    monkeypatch.setattr(sys, "argv", ["notebook", "predict", f"output={tmp_path / 'elsewhere'}"])
+    result = folder(trainer={"devices": 2})
+    assert result["status"] == "done"
+    assert masks(tmp_path / "masks") == masks(tmp_path / "whole")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize("status", [2, -9])
@@ -396,7 +423,8 @@ def test_probabilities_of_pictures(composed, tmp_path):
 def test_records_tell_what_was_written(folder, tmp_path):
     write_scans(tmp_path / "scans", 1)
     folder(save_probabilities=True)
-    record = json.loads((tmp_path / "masks" / ".medseg" / "scan000.json").read_text())
+    (path,) = (tmp_path / "masks" / ".medseg").glob("*.json")
+    record = json.loads(path.read_text())
     assert set(record["files"]) == {
         "scan000.nii.gz", "probabilities/scan000/background.nii.gz", "probabilities/scan000/thing.nii.gz",
     }  # fmt: skip

@@ -110,7 +110,7 @@ def test_sizes_are_in_the_table(run_predict, scans, tmp_path):
 @pytest.mark.parametrize("wanted", [True, "png", "html"])
 def test_overlays_and_the_page(run_predict, scans, tmp_path, wanted):
     run_predict(overlays=wanted)
-    with Image.open(tmp_path / "masks/overlays/sure.nii.gz.png") as picture:
+    with Image.open(tmp_path / "masks/overlays/sure.png") as picture:
         assert picture.width > 500
     page = tmp_path / "masks/contact_sheet.html"
     assert page.exists() == (wanted == "html")
@@ -118,15 +118,15 @@ def test_overlays_and_the_page(run_predict, scans, tmp_path, wanted):
         text = page.read_text("utf-8")
         assert text.count("<article") == 4
         assert text.count("data:image/jpeg;base64,") == 3
-        assert 'href="overlays/sure.nii.gz.png"' in text
+        assert 'href="overlays/sure.png"' in text
         assert "4 cases · 1 failed · 1 nothing found" in text
 
 
 def test_the_page_is_made_of_what_is_done_already(run_predict, scans, tmp_path):
     run_predict(overlays="png")
-    before = (tmp_path / "masks/overlays/sure.nii.gz.png").stat().st_mtime_ns
+    before = (tmp_path / "masks/overlays/sure.png").stat().st_mtime_ns
     run_predict(overlays="html")
-    assert (tmp_path / "masks/overlays/sure.nii.gz.png").stat().st_mtime_ns == before
+    assert (tmp_path / "masks/overlays/sure.png").stat().st_mtime_ns == before
     assert (tmp_path / "masks/contact_sheet.html").read_text("utf-8").count("<img") == 3
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from medseg.training.data import TimedLoader
+from medseg.training.divergence import StepRecord
 from medseg.training.gauges import Gauges, mean_and_largest
 from medseg.training.segmentation import SegmentationModule
 
@@ -37,8 +38,10 @@ def network_with_gradients():
 @pytest.mark.parametrize("limit", [None, 0.5, 1e6])
 def test_the_norm_is_that_before_clipping(limit):
     network, twin = network_with_gradients(), network_with_gradients()
-    module = SimpleNamespace(network=network)
-    SegmentationModule.configure_gradient_clipping(module, None, limit)
+    trainer = SimpleNamespace(precision_plugin=None)
+    module = SimpleNamespace(network=network, step_record=StepRecord(), trainer=trainer)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    SegmentationModule.configure_gradient_clipping(module, optimizer, limit)
     flat = np.concatenate([each.grad.numpy().ravel() for each in twin.parameters() if each.grad is not None])
     assert module.gradient_norm.item() == pytest.approx(np.linalg.norm(flat), rel=1e-6)
     if limit:

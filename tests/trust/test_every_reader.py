@@ -9,7 +9,10 @@ import medseg
 from medseg.keys import OBJECTS
 
 PACKAGE = Path(medseg.__file__).parent
-READERS = {"yaml.safe_load", "json.loads", "torch.load", "np.load", "csv.reader", "csv.DictReader", "onnx.load"}
+READERS = {
+    *("yaml.safe_load", "json.load", "json.loads", "torch.load", "np.load", "onnx.load"),
+    *("csv.reader", "csv.DictReader"),
+}
 NEVER = {
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "OmegaConf.load", "hydra.utils.instantiate", "instantiate"),
     *("pickle.load", "pickle.loads", "eval", "exec", "__import__", "np.loadtxt", "joblib.load", "runpy.run_path"),
@@ -23,13 +26,13 @@ CHECKED = {
 
 NO_CONFIG = {
     "build.named_targets": "conf/ and the user's own --config-dir: names alone are taken",
-    "evaluation.report_figures": "a table of numbers",
-    "evaluation.rows.read_rows": "a table of numbers",
-    "evaluation.scored_cases.read_cases": "a table of numbers",
+    "cli.run_config.run_job": "the config of this very command, from the process that started this one",
     "inference.nnunet.plans.read_json": "nnU-Net's classes are compared with known names; the settings are checked",
     "inference.onnx_export.summary": "a graph that was just written",
     "inference.onnx_model.read_onnx": "goes through checkpoint.checked; its network is never built",
+    "inference.onnx_model.weights_of": "arrays of numbers of a graph",
     "inference.scores.kept_on_disk": "an array of this process's own, without pickles",
+    "io.csv_files.read_csv": "texts",
     "io.dataset_json.read_description": "names and values of classes and files",
     "io.lock.owner": "a number and a name for a message",
     "io.phantom._is_written": "compared with what is expected",
@@ -38,7 +41,6 @@ NO_CONFIG = {
     "jobs.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
     "preprocessing.noted.noted": "weights_only: tensors and numbers",
-    "training.callbacks.EpochLog.on_train_start": "a table of numbers",
 }
 """Functions that read files which hold no config, and what they take."""
 

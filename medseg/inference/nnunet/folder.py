@@ -108,7 +108,8 @@ def model_of(fold: Trained, plan: Plan, first: Trained, common: dict[str, Any]) 
         mirror_axes=[axis + beside for axis in first.mirror_axes],
         averaging="logits",
         weighting=weights,
-        reading={"geometry": "warn", "reference": 0},  # as nnU-Net takes channels of other origins
+        # as nnU-Net takes channels of other origins
+        reading={"geometry": "warn", "reference": 0, "orientation": "apply"},
         precision="fp32",
         inference=DEFAULTS,
         **common,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError
+from medseg.models.finite import check_finite
 from medseg.models.torch_files import load_safely
 
 NEEDED = ("network_weights", "trainer_name", "init_args")
@@ -29,12 +30,14 @@ def read_trained(path: Path) -> Trained:
     """Read ``checkpoint_final.pth`` or the like. The optimizer's state, twice as large, stays on disk.
 
     Raises:
-        MedsegError: the file is damaged, holds objects that are not loaded, or is no checkpoint of nnU-Net v2.
+        MedsegError: the file is damaged, holds objects that are not loaded, is no checkpoint of nnU-Net v2, or its
+            weights are not finite.
     """
     with torch.serialization.safe_globals(numbers_of_numpy()):
         content = load_safely(path, mmap=True)
     if not isinstance(content, dict) or any(key not in content for key in NEEDED):
         raise MedsegError(f"{path}: a PyTorch file, but no checkpoint of nnU-Net v2 (it needs {', '.join(NEEDED)}).")
+    check_finite(path, content["network_weights"])
     return Trained(
         path,
         content["trainer_name"],

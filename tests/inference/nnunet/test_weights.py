@@ -58,3 +58,10 @@ def test_other_files(tmp_path):
     (tmp_path / "checkpoint_best.pth").write_bytes(b"no zip")
     with pytest.raises(MedsegError, match="not a checkpoint"):
         read_trained(tmp_path / "checkpoint_best.pth")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    path = saved(tmp_path, CONTENT | {"network_weights": {"a.weight": torch.tensor([1.0, value])}})
+    with pytest.raises(MedsegError, match=r"1 of its 1 weights hold NaN or infinity \(a.weight\)"):
+        read_trained(path)
