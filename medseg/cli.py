@@ -25,7 +25,20 @@ from medseg.build import CONF, named_targets
 from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
-from medseg.overrides import Check, Sources, absent_paths, check, quote, quoted, syntax_problem, unquoted_sweeps
+from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.overrides import (
+    RESUMED,
+    Check,
+    Sources,
+    absent_paths,
+    check,
+    explicit_keys,
+    lies_below,
+    quote,
+    quoted,
+    syntax_problem,
+    unquoted_sweeps,
+)
 from medseg.printable import PrintableFormatter, printable
 from medseg.relaunch import QUIET, single_job
 from medseg.untrusted import RUN_NODES, config_of_run
@@ -50,12 +63,12 @@ WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-
 
 RESUMABLE = ("train", "pretrain")
 
-RESUMED = "medseg_run_to_resume"
-"""The name under which Hydra finds the checked config of a resumed run."""
-
-FIXED = ("seed", "dataset.", "split.", "preprocessing.", "plan.", "model.")
+FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
+
+INTERNAL = ("help", "common=", "command=")
+"""What Hydra completes for folders and keys of ``conf`` that nobody chooses from."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
@@ -210,14 +223,15 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
     folder = Path(resolve({"resume": value})["resume"])
     if not (folder / "config.yaml").is_file():
         raise MedsegError(f"resume={folder}: no config.yaml in it. Give the directory of a run.")
-    names = {setting.partition("=")[0] for setting in settings}
+    names = {setting.partition("=")[0].lstrip("+~") for setting in settings}
     if options.multirun or "run_dir" in names:
         raise MedsegError("resume goes on with one run in its own directory: leave out -m and run_dir.")
-    if chosen := sorted(names & {path.name for path in CONF.iterdir() if path.is_dir()}):
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    if chosen := sorted(name for name in names if name in groups or name.endswith("._target_")):
         raise MedsegError(
             f"resume goes on with the run's own {', '.join(chosen)}: leave the choice out, or start anew."
         )
-    if fixed := sorted(name for name in names if name.startswith(FIXED) and name not in MOVABLE):
+    if fixed := sorted(name for name in names if lies_below(name, FIXED) and name not in MOVABLE):
         raise MedsegError(
             f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
             "are settled. Leave it out, or start anew."
@@ -262,9 +276,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(absent_paths(checked))
     configure_logging()
     if options.multirun:
-        return sweep(argv, [*flags, *settings], checked, config_dir)
+        return sweep(argv, [*flags, *settings], checked, sources)
     statuses: list[int] = []
-    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, config_dir), argv)[0]))
+    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
 
 
@@ -295,16 +309,21 @@ def command_line(arguments: list[str]) -> Iterator[None]:
         sys.argv[:] = saved
 
 
-def plain(composed: "DictConfig", config_dir: Path | None) -> dict[str, Any]:
+def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
     """Return a composed config as plain containers, unresolved: the job resolves it with its plan.
 
-    What the user's own ``--config-dir`` names may be built from a checkpoint.
+    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
+    from what is default.
     """
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     config: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
-    if config_dir and "trust" in config:
-        config["trust"] = [*config["trust"], *sorted(named_targets(config_dir))]
+    if sources.config_dir and "trust" in config:
+        config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
+    if isinstance(config.get("explicit_keys"), list):
+        keys = explicit_keys(sources, config["command"], list(HydraConfig.get().overrides.task))
+        config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
     return config
 
 
@@ -315,6 +334,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
         refuse(wrong or check_values(config))
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
         quieten_libraries()
+        Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
         with single_job(argv):
             result = dict(job.run(config))
         return EXIT_STATUS[result["status"]], result
@@ -326,7 +346,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
 
-def sweep(argv: list[str], arguments: list[str], checked: Check, config_dir: Path | None) -> int:
+def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep one after the other into one folder, and print them ranked.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
@@ -341,7 +361,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, config_dir: Pat
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
-        config, run_dir = plain(composed, config_dir), folder / str(hydra.job.num)
+        config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
         if "run_dir" in config:
             config["run_dir"] = escape(str(run_dir))
         wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
@@ -428,5 +448,5 @@ def complete(argv: list[str]) -> int:
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
     with redirect_stdout(StringIO()) as answers:
         hand_over([*argv, "--config-name", command])
-    print(*(word for word in answers.getvalue().split() if word != "help"))  # conf/help holds no options
+    print(*(word for word in answers.getvalue().split() if word not in INTERNAL))
     return 0

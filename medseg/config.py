@@ -234,6 +234,12 @@ def escape(value: Any) -> Any:
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
+def is_explicit(config: dict[str, Any], key: str) -> bool:
+    """Tell whether the user chose the value of a key, or of one above or below it, be it the default or not."""
+    names = config.get("explicit_keys", ())  # runs of older versions have none
+    return any(f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for name in names)
+
+
 def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
     r"""Fill a config's nulls from an overlay, resolve its interpolations, and return plain containers.
 

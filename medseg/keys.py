@@ -58,6 +58,9 @@ KEYS: dict[str, Key] = {
     "seed": Key(INT, "fixes every random draw", "[0, inf)"),
     "run_dir": Key(PATH, "where the run's files go", null="a new folder under outputs/"),
     "resume": Key(PATH, "a run directory to go on with", null="start anew"),
+    "explicit_keys": Key(
+        TEXTS, "keys whose values win over those of finetune.checkpoint; those on the command line are added"
+    ),
     "finetune.checkpoint": Key(
         PATH, "weights to begin with: a run or .ckpt, nnU-Net's folder or .pth, or a state dict", null="begin anew"
     ),
@@ -111,6 +114,12 @@ KEYS: dict[str, Key] = {
     "trust": Key(TEXTS, "classes, or trainers of nnU-Net, beyond the known ones that a checkpoint or a run may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
+    "read.max_gb": Key(
+        NUMBER,
+        "largest scan that is read, and largest grid that one is resampled to, in GB (10^9 bytes) of float32 voxels; "
+        "what describes itself as larger is damaged, or made to fill the memory",
+        "(0, inf)",
+    ),
     "format": Key(
         TEXT,
         "form of the masks: as the image, NIfTI, or with named classes",
@@ -304,8 +313,8 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "channels": Key(INTS, "channels of each level", "[1, inf)", null="base_channels, doubled per level to the cap"),
         "strides": KEYS["plan.strides"],
         "kernel_sizes": KEYS["plan.kernel_sizes"],
-        "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of each encoder stage", "[1, inf)"),
-        "decoder_blocks": Key(INT_OR_INTS, "convolutions of each decoder stage", "[1, inf)"),
+        "blocks": Key(INT_OR_INTS, "convolutions, or residual blocks, of each encoder stage", "[1, 64]"),
+        "decoder_blocks": Key(INT_OR_INTS, "convolutions of each decoder stage", "[1, 64]"),
         "norm": Key(TEXT, "normalisation", ("instance", "batch", "group", "none")),
         "activation": Key(TEXT, "activation", ("leaky_relu", "relu", "gelu", "silu")),
         "dropout": Key(NUMBER, "share of the feature maps dropped", "[0, 1)"),
@@ -327,7 +336,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "depth": _HALVINGS,
         "base_channels": _BASE,
         "input_size": _INPUT,
-        "blocks": Key(INT_OR_INTS, "residual blocks of each encoder level", "[1, inf)"),
+        "blocks": Key(INT_OR_INTS, "residual blocks of each encoder level", "[1, 64]"),
         "pretrained": Key(
             TEXT,
             "published weights to begin with",
@@ -362,7 +371,7 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
         "base_channels": _BASE,
         "input_size": _INPUT,
         "kernel_size": Key(INT, "size of the depthwise convolutions", (3, 5, 7)),
-        "blocks": Key(INT_OR_INTS, "blocks of each level above the bottom", "[1, inf)"),
+        "blocks": Key(INT_OR_INTS, "blocks of each level above the bottom", "[1, 64]"),
         "expansion": Key(INT_OR_INTS, "how much wider the blocks of each level are inside", "[1, inf)"),
         "deep_supervision": _DEEP,
     },

@@ -30,7 +30,13 @@ SOURCES = (
 MADE_UP = "medseg.io.layouts.phantom"
 """The layout that writes its data itself."""
 
-QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*")"""
+REPLACED = {"model", "plan", "preprocessing"}
+"""Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
+
+RESUMED = "medseg_run_to_resume"
+"""The name under which Hydra finds the checked config of a resumed run."""
+
+QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null)"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
 
 
@@ -122,7 +128,7 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     """
     loader, found = sources.loader(), Check()
     overrides = parse(settings, loader, found, multirun=multirun)
-    groups = {name for name in loader.list_groups("") if loader.get_group_options(name)} - {"hydra"}
+    groups = groups_of(loader)
     chosen = [override for override in overrides if override.key_or_group in groups]
     others = [override for override in overrides if override.key_or_group not in groups]
     found.swept = {override.key_or_group for override in others if override.is_sweep_override()}
@@ -132,6 +138,11 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     if not values_needed:
         found.problems = {key: text for key, text in found.problems.items() if f"{key}: missing" not in text}
     return found
+
+
+def groups_of(loader: "ConfigLoaderImpl") -> set[str]:
+    """Return the names of the groups that have options."""
+    return {name for name in loader.list_groups("") if loader.get_group_options(name)} - {"hydra"}
 
 
 def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, multirun: bool) -> "list[Override]":
@@ -234,6 +245,45 @@ def check_composed(
     found.composed.append(composed)
     ignored = found.unknown | found.swept
     found.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
+
+
+def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[str]:
+    """Return the dotted keys whose values the user chose, be they the defaults or not.
+
+    These are the keys of the settings and, in the nodes of ``REPLACED``, the keys with a value in the files that they
+    choose for a group, or that a primary config of the user's own brings.
+    """
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    loader = sources.loader()
+    overrides, groups = parse(settings, loader, Check(), multirun=False), groups_of(loader)
+    keys = [override.key_or_group for override in overrides if override.key_or_group not in groups]
+    choices = [override for override in overrides if override.key_or_group in groups]
+    files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
+    is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
+    usual = loader.compute_defaults_list(command if is_shipped else sources.config_name, [], RunMode.RUN).defaults
+    composed = loader.compute_defaults_list(sources.config_name, settings, RunMode.RUN).defaults
+    packages = {each.config_path: each.package for each in composed if each.config_path}
+    files |= packages.keys() - {each.config_path for each in usual}
+    loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in packages}
+    for path in files & loaded.keys():  # an experiment may choose options of groups
+        overridden = [item for item in loaded[path].defaults_list if item.is_override()]
+        files |= {f"{item.group.lstrip('/')}/{item.value}" for item in overridden}
+    for path in sorted(files & loaded.keys()):
+        node = OmegaConf.to_container(loaded[path].config, resolve=False)
+        found = values(node, f"{packages[path]}." if packages[path] else "")
+        keys += [key for key in found if lies_below(key, REPLACED)]
+    return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]
+
+
+def values(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted path of every value of a config but nulls and references to other keys."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from values(value, f"{prefix}{name}.")
+        elif value is not None and not is_interpolation(value):
+            yield f"{prefix}{name}"
 
 
 def absent_paths(checked: Check) -> list[str]:

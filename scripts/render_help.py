@@ -82,7 +82,8 @@ def groups_of(command: str) -> dict[str, str]:
 
     config = Sources(CONF, command).loader().load_configuration(command, [], RunMode.RUN)
     choices = config.hydra.runtime.choices
-    return {name: option or "null" for name, option in choices.items() if not name.startswith("hydra/")}
+    chosen = {name: option for name, option in choices.items() if not name.startswith("hydra/")}
+    return {name: option or "null" for name, option in chosen.items() if "@" not in name}  # else a part of a file
 
 
 def group_line(name: str, default: str) -> str:

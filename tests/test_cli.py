@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -306,9 +308,10 @@ def test_resume_takes_the_saved_config(jobs, run_dir):
     first, second = jobs.configs
     assert second["resume"] == second["run_dir"] == str(run_dir)
     assert second["trainer"]["max_epochs"] == 9
-    same = [key for key in first if key not in ("resume", "run_dir", "trainer", "logger")]
+    same = [key for key in first if key not in ("resume", "run_dir", "trainer", "logger", "explicit_keys")]
     assert {key: second[key] for key in same} == {key: first[key] for key in same}
     assert second["trainer"]["max_time"] == "12:00:00:00"
+    assert second["explicit_keys"] == [*first["explicit_keys"], "trainer.max_epochs"]
 
 
 @pytest.mark.parametrize(
@@ -372,6 +375,7 @@ def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
         ("medseg ", {"train", "eval", "predict"}, set()),
         ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
         ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
+        ("medseg train ", {"model=", "seed="}, {"common=", "command="}),
     ],
 )
 def test_completion(line, expected, unexpected, monkeypatch, capsys):
@@ -429,3 +433,98 @@ def test_as_a_module(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("medseg: seed='x': must be")
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ([], []),
+        (["model.norm=instance", "preprocessing.crop=true"], ["model.norm", "preprocessing.crop"]),
+        (["model.depth=null"], ["model.depth"]),
+        (["model=resenc_m"], ["model._target_", "model.norm", "model.residual", "plan.budget"]),
+        (["model=unet"], ["model._target_", "model.norm"]),
+        (["experiment=nnunet"], ["model._target_", "model.base_channels", "model.norm", "plan.mirror"]),
+    ],
+)
+def test_what_the_command_line_chooses_is_told_apart_from_defaults(jobs, settings, keys):
+    assert cli.main(["train", *settings]) == 0
+    [config] = jobs.configs
+    chosen = config["explicit_keys"]
+    assert chosen == [] if not settings else set(keys) <= set(chosen)
+    assert "model.depth" not in chosen or "model.depth=null" in settings
+
+
+def test_each_job_of_a_sweep_knows_its_own_choices(jobs):
+    assert cli.main(["train", "-m", "model=unet,resenc_m", "model.depth=3"]) == 0
+    first, second = (set(config["explicit_keys"]) for config in jobs.configs)
+    assert {"model._target_", "model.depth"} <= first & second
+    assert "plan.budget" in second - first
+
+
+def test_a_resumed_run_still_knows_what_was_chosen_when_it_began(jobs, tmp_path):
+    assert cli.main(["train", "model.norm=instance", "experiment=nnunet"]) == 0
+    [config] = jobs.configs
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert cli.main(["train", "resume=run", "trainer.max_epochs=1000"]) == 0
+    chosen = config["explicit_keys"]
+    assert jobs.configs[1]["explicit_keys"][: len(chosen)] == chosen
+    assert jobs.configs[1]["explicit_keys"][len(chosen) :] == ["trainer.max_epochs"]
+    assert cli.main(["train", "resume=run", "explicit_keys=[]"]) == 1
+
+
+@pytest.mark.parametrize("setting", ["++model.depth=3", "split={val: 0.3}", "~plan.context", "++loss._target_=a.B"])
+def test_what_a_run_has_settled_cannot_be_changed_by_another_spelling(jobs, tmp_path, setting, capsys):
+    assert cli.main(["train"]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(jobs.configs[0]))
+    assert cli.main(["train", "resume=run", setting]) == 1
+    assert "resume" in capsys.readouterr().err
+    assert len(jobs.configs) == 1
+
+
+def test_help_lists_only_groups_that_a_user_chooses_from():
+    for command in cli.JOBS:
+        text = cli.help_text(command)
+        assert "@" not in text.partition("Settings with their defaults")[0], command
+
+
+def written_commands():
+    """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
+    found = []
+    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
+        text = page.read_text("utf-8")
+        lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
+            r"`(medseg [a-z][^`]*)`", text
+        )
+        for line in lines:
+            words = shlex.split(line.replace("\\|", "|"), comments=True)[1:]
+            words = [word for word in words if word not in ("…", "...") and not word.endswith("=…")]
+            needs_files = any(part in line for part in ("my_conf", "resume=", "NAME"))
+            is_example = "model.dept=" not in line and "|" not in line
+            if len(words) > 1 and words[0] in cli.JOBS and is_example and not needs_files:
+                found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
+    return found
+
+
+@pytest.mark.parametrize("words", written_commands())
+def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
+    """Its keys, values and groups are accepted; paths stand for the reader's own."""
+    for name in ("checkpoint", "input", "output", "runs", "dataset.root"):
+        needed = {
+            "predict": ("checkpoint", "input", "output"),
+            "compare": ("runs",),
+            "export": ("checkpoint", "output"),
+        }
+        if name in needed.get(words[0], ()) and not any(word.startswith(f"{name}=") for word in words):
+            words = [*words, f"{name}=x"]
+    choice = next((word for word in words if word.startswith("dataset=")), "dataset=phantom")
+    if choice != "dataset=phantom" and not any(word.startswith("dataset.root=") for word in words):
+        words = [*words, "dataset.root=x"]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert bool(jobs.configs) != bool({"--cfg", "--help"} & {*words})
+
+
+def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
+    assert cli.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
+    assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]

@@ -11,6 +11,7 @@ from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model, model_of
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx_model import read_onnx
+from medseg.models.parameter_limit import no_more_than
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -69,7 +70,8 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
         )
     spec = checkpoint.content["config"]["model"]
     refuse_strangers(spec, "model", trust, f"The checkpoint {path}")
-    network = build(spec, "model", trust)
+    with no_more_than(checkpoint.weights, path):
+        network = build(spec, "model", trust)
     load_weights(network, checkpoint)
     return model_of(checkpoint, network)
 

@@ -38,6 +38,14 @@ def is_file(path: Path) -> bool:
     return path.is_file() if archive is None else path == archive or path in members(archive)
 
 
+def file_length(path: Path) -> int:
+    """Return how many bytes a file has, on the disk or unpacked from its archive."""
+    archive = archive_of(path)
+    if archive is None or archive == path:
+        return path.stat().st_size
+    return unzipped(archive).getinfo(path.relative_to(archive).as_posix()).file_size
+
+
 def files_below(place: Path) -> list[Path]:
     """Return the visible files below a folder, in an archive, or below a folder in one, sorted; none if it is neither.
 

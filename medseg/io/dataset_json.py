@@ -25,7 +25,7 @@ def read_description(root: Path, layout: str) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MedsegError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise MedsegError(f"{path} holds no mapping, but {type(content).__name__}.")

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
-from medseg.io.archives import opened
-from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, readable_numbers_of
+from medseg.io.archives import file_length
+from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, read_dataset, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
 from medseg.io.itk import LPS_RAS
+from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.nifti import check_affine
 from medseg.io.notices import warn
 from medseg.io.suv import acquired, refused, suv_factor
@@ -48,6 +50,9 @@ MARKS = {
 """Attributes that tell slices at one place apart, the most telling first, and where a multi-frame object has them."""
 
 TILTED = 0.5  # degrees from which slices count as sheared
+
+ITEM, HARMLESS = 8, 1 << 18
+"""Bytes that a packed frame takes at least; packed bytes that any file may lack for what it unpacks to."""
 
 DAMAGE = (
     OSError,
@@ -158,7 +163,9 @@ def grid(path: Path) -> tuple[Grid, int]:
 def stack(path: Path) -> list[Slice]:
     """Return the slices of an image in the order of their places; errors as in ``read``."""
     slices = [one for file in files_of(path) for one in slices_of(file)]
+    check_memory(f"{path}: its header describes an array", (*slices[0].size, len(slices)) if slices else ())
     if len(slices) == 1:
+        check_affine(affine_of(slices), path, axes=2)
         return slices
     check_alike(slices, path)
     slices = without_copies(sorted(slices, key=lambda one: one.distance), path)
@@ -173,6 +180,7 @@ def slices_of(file: Path) -> Iterator[Slice]:
     if "Rows" not in dataset or "Columns" not in dataset:
         raise MedsegError(f"{file}: no DICOM image; damaged, truncated or something else?")
     try:
+        check_frames(file, dataset)
         for number in range(int(dataset.get("NumberOfFrames") or 1)):
             rows_apart, columns_apart, *_ = [*spacing_of(dataset, number), 0, 0]
             yield Slice(
@@ -187,6 +195,32 @@ def slices_of(file: Path) -> Iterator[Slice]:
             )
     except DAMAGE as error:
         raise MedsegError(f"{file}: no readable DICOM image; damaged? {error}") from error
+
+
+def check_frames(file: Path, dataset: Any) -> None:
+    """Refuse sizes that the file is too short for.
+
+    Raises:
+        EOFError: pixels that are stored as they are take more bytes than it has, or packed ones are fewer than a
+            thousandth, or there are more frames than it has bytes for the beginning of each.
+        MedsegError: the image is larger than ``read.max_gb``.
+    """
+    frames, present = int(dataset.get("NumberOfFrames") or 1), file_length(file)
+    shape = (int(dataset.Columns), int(dataset.Rows), frames, colours_of(dataset))
+    if min(shape) < 1:
+        raise ValueError(f"columns, rows, frames and colours are {shape}; each must be 1 or more")
+    check_memory(f"{file}: its header describes an array", shape)
+    bits = prod(shape[:3]) * int(dataset.get("SamplesPerPixel") or 1) * int(dataset.get("BitsAllocated") or 8)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed or syntax.is_deflated:
+        check_length(shape, max(ITEM * frames, bits // 8 // DEFLATE_RATIO - HARMLESS), present)
+    else:
+        check_length(shape, bits // 8 // (2 if subsampled(dataset) else 1), present)
+
+
+def subsampled(dataset: Any) -> bool:
+    """Tell whether two pixels share their colour, and so take the bytes of less than two."""
+    return str(dataset.get("PhotometricInterpretation")).endswith(("_422", "_420"))
 
 
 def marks_of(dataset: Any, number: int) -> dict[str, str]:
@@ -428,8 +462,7 @@ def dataset_of(file: Path, *, pixels: bool = True) -> Any:
     """Read a file's data set, with or without its pixels; MedsegError where it is damaged."""
     library = pydicom()
     try:
-        with opened(file) as stream:
-            dataset = library.dcmread(stream, stop_before_pixels=not pixels, force=True)
+        dataset = read_dataset(file, stop_before_pixels=not pixels)
         if "TransferSyntaxUID" not in dataset.file_meta:  # of files without preamble, whose pixels are plain
             implicit, little = dataset.original_encoding
             plain = library.uid.ExplicitVRLittleEndian if little else library.uid.ExplicitVRBigEndian

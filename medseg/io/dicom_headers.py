@@ -4,13 +4,14 @@ import logging
 import math
 import re
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medseg.errors import MedsegError
-from medseg.io.archives import beginning, on_disk, opened
+from medseg.io.archives import HARMLESS, MOST_RATIO, beginning, file_length, on_disk, opened
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,14 @@ TAGS = [
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 ]
+
+FIRST_GROUPS = (b"\x08\0", b"\0\x08", b"\x02\0", b"\0\x02")
+"""Group numbers that a file without preamble begins with, in either byte order."""
+
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+"""The transfer syntax of files whose whole data set is packed."""
+
+BEGINNING, PIECE = 2048, 1 << 18  # bytes
 
 Vector = tuple[float, ...]
 
@@ -105,14 +114,44 @@ def header(path: Path) -> Header:
 
 @lru_cache(maxsize=200_000)
 def _header(path: Path, size: int, changed: int) -> Header:
-    library = pydicom()
+    pydicom()  # an error where it is not installed
     try:
-        with opened(path) as file:
-            dataset = library.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
-        return described(path, dataset)
+        return described(path, read_dataset(path, stop_before_pixels=True, specific_tags=TAGS))
     except Exception as error:  # pydicom raises nearly anything on damaged files
         log.debug("%s: %s", path, error)
         return Header(path)
+
+
+def read_dataset(path: Path, **options: Any) -> Any:
+    """Read the data set of a file on the disk or in an archive, with pydicom's ``options``.
+
+    Raises:
+        ValueError: it is no DICOM file, or a deflated one that unpacks to more than scans do.
+        Exception: whatever pydicom raises on damaged files.
+    """
+    library = pydicom()
+    with opened(path) as file:
+        start = file.read(BEGINNING)
+        if start[128:132] != b"DICM" and start[:2] not in FIRST_GROUPS:  # pydicom would read anything
+            raise ValueError(f"it begins with {start[:8].hex(' ')}, and not as DICOM does")
+        if DEFLATED in start:
+            _check_deflated(file, file_length(path))
+        file.seek(0)
+        return library.dcmread(file, force=True, **options)
+
+
+def _check_deflated(file: BinaryIO, size: int) -> None:
+    """Refuse a deflated file that unpacks to more than ``archives`` lets zip files unpack to; ValueError."""
+    reader = pydicom().filereader
+    file.seek(0)
+    reader.read_preamble(file, force=False)
+    reader._read_file_meta_info(file)
+    unpacker, unpacked, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
+    while not unpacker.eof and (packed or (packed := file.read(PIECE))):
+        unpacked += len(unpacker.decompress(packed, PIECE))
+        packed = unpacker.unconsumed_tail
+        if unpacked > max(MOST_RATIO * size, HARMLESS):
+            raise ValueError(f"{size} deflated bytes unpack to more than {unpacked}")
 
 
 def described(path: Path, dataset: Any) -> Header:
@@ -158,14 +197,21 @@ def of_frame(dataset: Any, number: int, sequence: str, keyword: str) -> Any:
 
 
 def numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
-    """Return the numbers of an attribute as in ``of_frame``, none where it is missing or empty."""
-    return tuple(float(value) for value in listed(of_frame(dataset, number, sequence, keyword)))
+    """Return the numbers of an attribute as in ``of_frame``, none where it is missing or empty.
+
+    Raises:
+        ValueError: one is no finite number.
+    """
+    numbers = tuple(float(value) for value in listed(of_frame(dataset, number, sequence, keyword)))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{keyword} is {numbers}")
+    return numbers
 
 
 def readable_numbers_of(dataset: Any, number: int, sequence: str, keyword: str) -> Vector:
     """Return numbers as ``numbers_of``, none where they cannot be read: for attributes that only describe an image."""
     try:
-        return tuple(filter(math.isfinite, numbers_of(dataset, number, sequence, keyword)))
+        return numbers_of(dataset, number, sequence, keyword)
     except (ValueError, TypeError, OverflowError):
         return ()
 

@@ -35,6 +35,7 @@ from medseg.io.dicom_source import (
 )
 from medseg.io.dicom_values import text_of
 from medseg.io.grids import TOLERANCE, Grid, as_volume, index_map, same_grid
+from medseg.io.limits import check_memory
 from medseg.io.segments import Segment, Segmentation, labelled
 
 KIND = "dicom_seg"
@@ -90,6 +91,9 @@ def check(path: Path, dataset: Dataset, like: Scan) -> None:
         )
     if "PerFrameFunctionalGroupsSequence" not in dataset or not labels_of(dataset):
         raise MedsegError(f"{path}: it describes no frames or no segments. Export it again from its source.")
+    described, frames = len(dataset.PerFrameFunctionalGroupsSequence), int(dataset.get("NumberOfFrames") or 1)
+    if described != frames:
+        raise MedsegError(f"{path}: it describes {described} of {frames} frames. Export it again from its source.")
     series = {str(item.SeriesInstanceUID) for item in dataset.get("ReferencedSeriesSequence") or []}
     frame = dataset.get("FrameOfReferenceUID")
     if not belongs(like, {frame} if frame else set(), series):
@@ -122,6 +126,7 @@ def planes_of(path: Path, dataset: Dataset, like: Scan) -> Planes:
         slices = np.rint(heights / (step @ plane[:, 2])).astype(int)
         if np.linalg.norm(origins - np.outer(slices, step), axis=1).max() <= TOLERANCE * smallest:
             shape = (*columns_rows, int(slices.max()) + 1)
+            check_memory(f"{path}: its frames lie in an array", shape)
             return Planes(grid_at(plane, lowest.affine[:3, 3], step, shape), slices)
     gaps = np.diff(np.unique(heights.round(3)))
     raise MedsegError(f"{path}: its frames lie unevenly, {gaps.min():g} to {gaps.max():g} mm apart. {ASK}")

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from medseg.io import archives, dicom, dicom_headers, dicom_series, itk, nifti, 
 from medseg.io.alignment import fit_mask, join_channels, present, with_absent
 from medseg.io.atomic import replacing
 from medseg.io.case import Case, GridPolicy, Orientation, Scan
+from medseg.io.damage import reading
 from medseg.io.mask_values import ROUNDING
 from medseg.io.voxels import check_intensities, check_numbers
 
@@ -26,13 +28,17 @@ FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *pictures.SUFFIXES)
 
 SUFFIXES = (*FILES, *dicom_headers.SUFFIXES)
 
+LARGE = 1 << 20
+"""Voxels from which on a volume is beyond the processor's caches."""
+
 
 def suffix(path: Path) -> str:
     """Return the lower-case suffix that tells the format, such as ``.nii.gz``; "" if it is none of ours.
 
     Files of DICOM may have any name, and so may the folders that stand for their series.
     """
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+    name = path.name.lower()
+    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), "")
 
 
 def stem(path: Path) -> str:
@@ -64,18 +70,25 @@ def on_disk(path: Path) -> tuple[Path, ...]:
     Raises:
         MedsegError: the path is of a folder that holds several series.
     """
-    if suffix(path) in (".mhd", ".nhdr") and path.is_file():
-        return (path, *(file for file in itk.data_files(path) if file.is_file()))
-    if path.is_file() or suffix(path) in FILES:
-        return (path,) if path.is_file() else ()
-    if archive := archives.archive_of(path):
-        return (archive,)
-    return dicom_series.files_of(path)
+    try:
+        if suffix(path) in (".mhd", ".nhdr") and path.is_file():
+            with suppress(ValueError):  # of a damaged header, of which reading tells
+                return (path, *(file for file in itk.data_files(path) if file.is_file()))
+        if path.is_file() or suffix(path) in FILES:
+            return (path,) if path.is_file() else ()
+        if archive := archives.archive_of(path):
+            return (archive,)
+        return dicom_series.files_of(path)
+    except OSError:  # a name that is too long, or what may not be looked at
+        return ()
 
 
 def exists(path: Path) -> bool:
     """Tell whether there is an image of this path, whatever its state."""
-    return path.exists() or bool(on_disk(path))
+    try:
+        return path.exists() or bool(on_disk(path))
+    except OSError:  # a name that is too long, for example
+        return False
 
 
 def read_scan(
@@ -181,6 +194,8 @@ def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str
         raise MedsegError(f"{root}: there is no such file or folder.{_nearest(root)}")
     if not root.exists():
         return [root]  # one of several series in a folder, or in an archive
+    if not (root.is_dir() or root.is_file()):
+        raise MedsegError(f"{root}: this is a pipe or device, and no file or folder. Save it as a file first.")
     files = archives.files_below(root) if root.is_dir() else [root]
     found = [path for path in files if suffix(path) in FILES and suffix(path) != but]
     try:
@@ -204,24 +219,77 @@ def _nearest(path: Path) -> str:
     return nearest(path.name, names) or dicom_series.nearest_series(path)
 
 
+MODULES: dict[str, Any] = {
+    **dict.fromkeys(nifti.SUFFIXES, nifti),
+    **dict.fromkeys(itk.SUFFIXES, itk),
+    **dict.fromkeys(pictures.SUFFIXES, pictures),
+}
+"""What reads and writes files of each suffix; all others may be DICOM."""
+
+
 def _module(path: Path) -> Any:
-    """Return what reads and writes the format of a path."""
-    formats: dict[Any, Sequence[str]] = {nifti: nifti.SUFFIXES, itk: itk.SUFFIXES, pictures: pictures.SUFFIXES}
-    return next((module for module, suffixes in formats.items() if suffix(path) in suffixes), dicom)
+    """Return what reads and writes the format that a path is named after."""
+    return MODULES.get(suffix(path), dicom)
+
+
+def format_of(path: Path) -> Any:
+    """Return what reads a file or series: told by the first bytes, or where these tell nothing by the name.
+
+    Raises:
+        MedsegError: a picture has the name of another format, or the other way round, so that its mask could not be
+            written in its own form.
+    """
+    named = _module(path)
+    if not path.is_file():
+        if named is not dicom and path.exists():
+            raise MedsegError(f"{path}: this is a pipe, device or folder, and no file. Save it as a file first.")
+        return named
+    with path.open("rb", buffering=0) as file:
+        start = file.read(352)
+    if any(fits(start) for module, fits in SIGNATURES if module is named):  # DICOM can be a TIFF as well
+        return named
+    actual = next((module for module, fits in SIGNATURES if fits(start)), named)
+    if (actual is pictures) != (named is pictures):
+        raise MedsegError(f"{path}: by its content this is a {_kind(actual, path)}. Give it the right suffix.")
+    return actual
+
+
+SIGNATURES: tuple[tuple[Any, Callable[[bytes], bool]], ...] = (
+    (itk, lambda start: start.startswith(b"NRRD000")),
+    (nifti, lambda start: start.startswith(b"\x1f\x8b") or start[344:348] in (b"n+1\0", b"ni1\0")),
+    (nifti, lambda start: start[4:8] in (b"n+2\0", b"ni2\0")),
+    (dicom, lambda start: start[128:132] == b"DICM"),
+    (pictures, lambda start: start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM"))),
+    (itk, lambda start: start.lstrip().startswith((b"ObjectType", b"NDims", b"Comment"))),
+)
+"""Tells the formats by the first bytes of a file."""
+
+
+def _kind(reader: Any, path: Path) -> str:
+    """Name a format, for messages."""
+    if reader is itk:
+        return "MetaImage file" if path.suffix.lower() in (".mha", ".mhd") else "NRRD file"
+    return {nifti: "NIfTI file", pictures: "picture"}.get(reader, "DICOM image")
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
-    reader = _module(path)
-    parts = on_disk(path)
-    if not parts and path.is_dir():
-        raise MedsegError(f"{path}: this folder holds no DICOM image.")
-    if not parts:
-        raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
-    if empty := [part for part in parts if part.stat().st_size == 0]:
-        raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")
-    if reader is dicom and path.is_file() and not dicom_headers.is_dicom(path):
-        raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(FILES)}, or DICOM.")
-    data, affine, layout = reader.read(path)  # (C, *spatial)
+    with reading(path, "image"):
+        parts = on_disk(path)
+        if not parts and path.is_dir():
+            raise MedsegError(f"{path}: this folder holds no DICOM image.")
+        if not parts and exists(path):
+            raise MedsegError(f"{path}: this is a pipe or device, and no file. Save it as a file first.")
+        if not parts:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()  # tells why, where there is another reason
+            raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
+        if empty := [part for part in parts if part.stat().st_size == 0]:
+            raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")
+        reader = format_of(path)
+        if reader is dicom and path.is_file() and not dicom_headers.is_dicom(path):
+            raise MedsegError(f"{path}: unknown kind of file. Convert it to one of {', '.join(FILES)}, or DICOM.")
+    with reading(path, _kind(reader, path)):
+        data, affine, layout = reader.read(path)  # (C, *spatial)
     check_numbers(data, str(path))
     return data, affine, layout
 
@@ -235,7 +303,12 @@ def _read_as(path: Path, orientation: Orientation) -> tuple[NDArray[Any], NDArra
 
 def _read_image(path: Path, orientation: Orientation) -> Scan:
     data, affine, layout = _read_as(path, orientation)
-    image = np.array(data, dtype=np.float32, order="C")
+    image = np.empty(data.shape, dtype=np.float32)
+    if data.ndim == 4 and data.size > LARGE:  # plane by plane, since all at once it takes half as long again
+        for j in range(data.shape[2]):
+            image[:, :, j] = data[:, :, j]
+    else:
+        image[...] = data
     if data.dtype.itemsize > 1:  # a byte has no room for what is no intensity
         check_intensities(image, str(path))
     return Scan(image, affine, unit=layout.unit, layout=layout)

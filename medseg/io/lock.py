@@ -20,10 +20,11 @@ NAME = ".lock"
 def locked(folder: Path, what: str) -> Iterator[None]:
     """Keep other processes of medseg out of a folder while the block runs; ``what`` names the folder in the message.
 
-    The operating system frees the lock of a process that has died, however it did; its file stays and is taken over.
+    The operating system frees the lock of a process that has died, however it did and whatever processes it has left;
+    its file stays, and is taken over.
 
     Raises:
-        MedsegError: another process works in the folder; the message says which, and since when.
+        MedsegError: another process works in the folder, with its number and since when, or it cannot be written.
     """
     try:
         import fcntl
@@ -32,10 +33,14 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         return
     path = folder / NAME
     while True:
-        with path.open("a+", encoding="utf-8") as file:
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except OSError as error:
+            raise MedsegError(f"{what}: {path} cannot be written ({error.strerror}).") from error
+        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
                 raise MedsegError(
                     f"{what}: {owner(path)} works in it. Wait until that has ended, or end it first."
                 ) from error
@@ -51,17 +56,6 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
-
-
-def is_locked(folder: Path) -> bool:
-    """Tell whether a process works in a folder."""
-    if not (folder / NAME).is_file():
-        return False
-    try:
-        with locked(folder, str(folder)):
-            return False
-    except MedsegError:
-        return True
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:

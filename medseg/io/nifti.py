@@ -1,39 +1,32 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
-import gzip
+import math
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.notices import warn
+from medseg.io.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
 
 SUFFIXES = (".nii.gz", ".nii")
 
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    ArithmeticError,
-    MemoryError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-)
-"""What nibabel and gzip raise on files that are truncated, damaged or something else."""
+MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+"""Length of the header's unit (unknown, metre, mm, micrometre) in mm; ITK reads it the same way."""
 
-MM = {"unknown": 1.0, "mm": 1.0, "meter": 1e3, "micron": 1e-3}
-"""Length of the header's spatial unit; ITK reads it the same way."""
+SIZES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
+"""Size of the header, which is its first number, and how such files are read."""
+
+FARTHEST, SURPLUS = 1 << 26, 1 << 20
+"""Bytes that may lie before the voxels (extensions), and after them in packed files."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +51,8 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
     A third axis of length 1 is no axis: (h, w), (h, w, 1) and (h, w, 1, C) are pictures with two spatial axes.
 
     Raises:
-        MedsegError: the file is damaged or no NIfTI, its array has no clear channel axis or is complex, or its affine
-            is singular.
+        MedsegError: its array is too large, has no clear channel axis or is complex, or its affine is singular.
+        Exception: it is damaged; see ``medseg.io.damage``.
     """
     header, data = _load(path)
     layout = NiftiLayout(path, header, data.shape[:3])
@@ -108,27 +101,66 @@ def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Imag
     return kind(values.reshape(layout.shape), header.get_best_affine(), header)  # its own affine keeps both forms
 
 
+def read_header(path: Path) -> nib.Nifti1Header:
+    """Read the header of a file alone; errors as in ``read``."""
+    with path.open("rb") as file:
+        packed = file.read(4096)
+        start = zlib.decompressobj(ZLIB_OR_GZIP).decompress(packed, 4096) if packed.startswith(GZIP) else packed
+    size = next((size for size in SIZES for order in ("<i4", ">i4") if start[:4] == np.array(size, order).tobytes()), 0)
+    if not size:
+        raise ValueError(f"it begins with {start[:4].hex(' ') or 'nothing'}, and not with 348 or 540")
+    if len(start) < size:
+        raise EOFError(f"it ends within the header, after {len(start)} of {size} bytes")
+    header: nib.Nifti1Header = SIZES[size].header_class(start[:size], check=False)  # without extensions
+    if header["sform_code"] == 0 and ((header["pixdim"][1:4] == 0) & (header["dim"][1:4] > 1)).any():
+        raise ValueError(f"pixdim is {header['pixdim'][1:4].tolist()}: voxels have no size")  # nibabel makes it 1
+    header.check_fix()
+    if not header["magic"].item().startswith(b"n+"):
+        raise ValueError("its voxels should be in another file (.hdr and .img). Save it as one .nii.gz file")
+    shape, start_of_voxels = header.get_data_shape(), float(header["vox_offset"])
+    if min(shape, default=0) < 1:
+        raise ValueError(f"an array of shape {shape} is no scan: every axis must be at least 1 long")
+    if not size <= start_of_voxels <= FARTHEST:
+        raise ValueError(f"voxels begin at byte {start_of_voxels:g}, allowed are {size} to {FARTHEST}")
+    return header
+
+
 def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
-    compressed = path.name.lower().endswith(".gz")
-    try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            image: Any = kind_of(cast(BinaryIO, stream)).from_stream(stream)
-            scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-            data = np.asanyarray(
-                image.dataobj, dtype=np.float32 if scaled else None
-            )  # scaling in float64 takes twice the memory
-            if compressed:
-                stream.read()  # nibabel stops before the checksum
-    except DAMAGE as error:
-        raise MedsegError(f"{path}: no readable NIfTI file; damaged, truncated or something else? {error}") from error
-    return image.header, data
+    """Return the header as nibabel has it of images, and the voxels (*shape), scaled."""
+    header = read_header(path)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    check_memory(
+        f"{path}: its header describes an array",
+        (*shape, len(dtype.names or "1")),
+        1 if dtype.names else dtype.itemsize,
+    )
+    count = math.prod(shape)
+    needed, present = offset + count * dtype.itemsize, path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            file.seek(0)
+            check_length(shape, needed, present * DEFLATE_RATIO)
+            raw = np.frombuffer(inflate(file, needed, SURPLUS), dtype, count, offset)
+        else:
+            check_length(shape, needed, present)
+            file.seek(offset)
+            raw = np.fromfile(file, dtype, count)
+            check_length(shape, needed, offset + raw.nbytes)
+    raw = raw.reshape(shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    image = SIZES[int(header["sizeof_hdr"])](raw, None, header)  # whose header tells nothing of the scaling
+    return image.header, raw if slope is None else apply_read_scaling(raw, slope, intercept)
 
 
-def kind_of(stream: BinaryIO) -> type[nib.Nifti1Image]:
-    """Tell NIfTI-2 from NIfTI-1 by the first four bytes, which stay to be read."""
-    size = stream.read(4)
-    stream.seek(0)
-    return nib.Nifti2Image if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else nib.Nifti1Image
+def millimetres(header: nib.Nifti1Header) -> float:
+    """Return the length in mm of a header's unit; ValueError for a unit that there is not."""
+    code = int(header["xyzt_units"]) & 7  # the bits above tell the unit of time
+    if code not in MM:
+        raise ValueError(
+            f"its unit of length has the code {code}; there are 0 (unknown), 1 (m), 2 (mm) and 3 (µm)."
+            " Set it with nibabel: header.set_xyzt_units('mm')"
+        )
+    return MM[code]
 
 
 def _planes(data: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -155,7 +187,7 @@ def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.fl
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
     affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= MM[header.get_xyzt_units()[0]]
+    affine[:3] *= millimetres(header)
     check_affine(affine, path, axes=axes)
     return affine
 

@@ -1,9 +1,6 @@
 """How far the headers of one case's files agree on where its voxels lie."""
 
-import gzip
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +9,7 @@ from numpy.typing import NDArray
 from medseg.io import nifti
 from medseg.io.alignment import grid_of
 from medseg.io.case import Case, Scan
-from medseg.io.files import suffix
+from medseg.io.files import format_of
 from medseg.io.grids import Grid, corner_shift
 
 
@@ -29,18 +26,12 @@ class Placement:
 
 def placement(case: Case, scan: Scan) -> Placement:
     """Compare the headers of a case's NIfTI files with the scan that was read of it; others tell of one place only."""
-    headers = [header_at(path) for path in case.files if suffix(path) in nifti.SUFFIXES and path.is_file()]
+    headers = [nifti.read_header(path) for path in case.files if path.is_file() and format_of(path) is nifti]
     like = grid_of(scan)
     return Placement(
         max((shift_of(header, like) for header in headers), default=0.0),
         max((form_shift(header, like) for header in headers), default=0.0),
     )
-
-
-def header_at(path: Path) -> nib.Nifti1Header:
-    """Read the header of a NIfTI file."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        return nifti.kind_of(cast(BinaryIO, stream)).header_class.from_fileobj(stream)
 
 
 def shift_of(header: nib.Nifti1Header, like: Grid) -> float:
@@ -63,5 +54,5 @@ def form_shift(header: nib.Nifti1Header, like: Grid) -> float:
 def in_mm(affine: NDArray[np.float64], header: nib.Nifti1Header) -> NDArray[np.float64]:
     """Return an affine of a header in mm, whatever unit the header has."""
     found = np.array(affine, dtype=np.float64)
-    found[:3] *= nifti.MM[header.get_xyzt_units()[0]]
+    found[:3] *= nifti.millimetres(header)
     return found

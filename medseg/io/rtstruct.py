@@ -55,6 +55,8 @@ def structures(dataset: Dataset) -> dict[str, list[NDArray[np.float64]]]:
         contours = by_number[str(item.ROINumber)].get("ContourSequence") if str(item.ROINumber) in by_number else None
         closed = [contour for contour in contours or [] if contour.get("ContourGeometricType") in CLOSED]
         points = [np.array(contour.ContourData, dtype=float).reshape(-1, 3) @ FLIP for contour in closed]
+        if not all(np.isfinite(each).all() for each in points):
+            raise ValueError(f"{item.ROIName} has corners that are no finite numbers")
         found.setdefault(str(item.ROIName), []).extend(points)
     return found
 

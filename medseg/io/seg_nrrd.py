@@ -5,7 +5,7 @@ the segments that do not overlap, each with its own value; Slicer before 4.11 ga
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
-from medseg.io import itk
+from medseg.io import itk, nrrd
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription
 from medseg.io.grids import Grid, as_volume
 from medseg.io.segments import Segmentation, labelled
+from medseg.io.voxel_files import read_voxels
 from medseg.printable import on_a_line
 
 LARGEST = 65535  # the layer is uint16 at most
@@ -29,9 +30,7 @@ def names(path: Path) -> list[str]:
     Raises:
         MedsegError: the file cannot be read, or names no segments.
     """
-    reader = itk.reader_of(path)
-    itk.executed(reader, "ReadImageInformation", path)
-    return [segment["Name"] for segment in described(reader, path)]
+    return [segment["Name"] for segment in described(nrrd.read_header(path).pairs, path)]
 
 
 def read(path: Path, like: Scan) -> Segmentation:
@@ -40,26 +39,27 @@ def read(path: Path, like: Scan) -> Segmentation:
     Raises:
         MedsegError: the file is damaged, names no segments, or names a layer that there is not.
     """
-    image = itk.executed(itk.reader_of(path), "Execute", path)
-    segments = described(image, path)
-    array = itk.simpleitk().GetArrayFromImage(image)  # (k, j, i) or (k, j, i, layers)
-    layers = np.moveaxis(array[..., None] if array.ndim == image.GetDimension() else array, -1, 0)
-    layers = layers.transpose(0, *range(layers.ndim - 1, 0, -1))  # (layers, i, j, k)
+    header = nrrd.read_header(path)
+    segments = described(header.pairs, path)
+    stored = nrrd.voxel_files(path, header)
+    layers = np.moveaxis(read_voxels(stored), -1, 0)  # (layers, i, j, k)
     if layers.ndim != 4 or layers.dtype.kind not in "iu":
         form = f"{layers.ndim - 1} spatial axes of {layers.dtype}"
         raise MedsegError(f"{path}: {form}; a segmentation has 3 of whole numbers. Export it again from 3D Slicer.")
     if missing := [segment["Name"] for segment in segments if not 0 <= segment["Layer"] < len(layers)]:
         raise MedsegError(f"{path}: the segments {', '.join(missing)} are in layers that it lacks ({len(layers)}).")
+    if large := [segment["Name"] for segment in segments if not 0 <= segment["LabelValue"] <= LARGEST]:
+        raise MedsegError(f"{path}: the segments {', '.join(large[:10])} have values outside of 0 to {LARGEST}.")
     wanted = [(each["Name"], each["Layer"], each["LabelValue"]) for each in segments]
-    return Segmentation(Grid(layers.shape[1:], itk.affine_of(image, path, axes=3)), labelled(list(layers), wanted))
+    return Segmentation(Grid(layers.shape[1:], itk.affine_of(stored, axes=3)), labelled(list(layers), wanted))
 
 
-def described(header: Any, path: Path) -> list[dict[str, Any]]:
+def described(pairs: Mapping[str, str], path: Path) -> list[dict[str, Any]]:
     """Return Name, LabelValue and Layer of each segment that a header describes."""
     fields: dict[int, dict[str, str]] = {}
-    for key in header.GetMetaDataKeys():
-        if found := re.fullmatch(r"Segment(\d+)_(ID|Name|LabelValue|Layer)", key):
-            fields.setdefault(int(found[1]), {})[found[2]] = header.GetMetaData(key)
+    for key, value in pairs.items():
+        if match := re.fullmatch(r"Segment(\d{1,9})_(ID|Name|LabelValue|Layer)", key):
+            fields.setdefault(int(match[1]), {})[match[2]] = value
     if not fields:
         raise MedsegError(f"{path}: its header names no segments. A label map of plain values is called {path.stem}.")
     try:

@@ -1,29 +1,37 @@
 """Files of named segments: told from others, their names and their masks, whatever the format."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.errors import MedsegError
 from medseg.io import dicom_seg, rtstruct, seg_nrrd
 from medseg.io.case import Scan
+from medseg.io.damage import reading
 from medseg.io.dicom_headers import header, is_dicom
 from medseg.io.files import FILES, suffix
 from medseg.io.itk import SEGMENTATION
-from medseg.io.segments import Segmentation
+from medseg.io.segments import Segment, Segmentation
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How a format is read: the names of all segments of a file, and their masks near the grid of a scan."""
+    """How a format is read: the names of all segments of a file, and their masks near the grid of a scan.
 
+    ``kind`` names it in messages.
+    """
+
+    kind: str
     names: Callable[[Path], list[str]]
     read: Callable[[Path, Scan], Segmentation]
 
 
-SEG_NRRD = Reader(seg_nrrd.names, seg_nrrd.read)
+SEG_NRRD = Reader("NRRD file", seg_nrrd.names, seg_nrrd.read)
 
-BY_MODALITY = {"SEG": Reader(dicom_seg.names, dicom_seg.read), "RTSTRUCT": Reader(rtstruct.names, rtstruct.read)}
+BY_MODALITY = {
+    "SEG": Reader("DICOM segmentation", dicom_seg.names, dicom_seg.read),
+    "RTSTRUCT": Reader("DICOM structure set", rtstruct.names, rtstruct.read),
+}
 """DICOM files are told by their content, since their names tell nothing."""
 
 
@@ -43,7 +51,10 @@ def segment_names(path: Path) -> list[str]:
         MedsegError: it cannot be read.
     """
     reader = reader_of(path)
-    return [] if reader is None else reader.names(path)
+    if reader is None:
+        return []
+    with reading(path, reader.kind):
+        return reader.names(path)
 
 
 def read_segments(path: Path, like: Scan) -> Segmentation:
@@ -55,4 +66,12 @@ def read_segments(path: Path, like: Scan) -> Segmentation:
     reader = reader_of(path)
     if reader is None:
         raise MedsegError(f"{path}: no file of named segments.")
-    return reader.read(path, like)
+    with reading(path, reader.kind):
+        segmentation = reader.read(path, like)
+    return replace(segmentation, segments=_each(path, reader, segmentation.segments))
+
+
+def _each(path: Path, reader: Reader, segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Yield segments, which are read only now; errors as in ``read_segments``."""
+    with reading(path, reader.kind):
+        yield from segments

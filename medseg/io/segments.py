@@ -44,7 +44,9 @@ class Segmentation:
 
 def labelled(layers: Sequence[NDArray[np.integer]], wanted: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
     """Yield the segments of label maps of three axes, given by name, layer and value, unless empty."""
-    boxes = [find_objects(layer) for layer in layers]
+    wanted = list(wanted)
+    highest = max((value for _, _, value in wanted), default=1)  # of all values of a layer, boxes could fill the memory
+    boxes = [find_objects(layer, max(1, highest)) for layer in layers]
     for segment, layer, value in wanted:
         box = boxes[layer][value - 1] if 0 < value <= len(boxes[layer]) else None
         if box is not None:

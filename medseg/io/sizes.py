@@ -1,18 +1,17 @@
 """How large a case is, told by the headers of its files alone."""
 
-import gzip
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.io import dicom, itk, nifti, pictures
+from medseg.io import nifti, pictures
 from medseg.io.case import Case
-from medseg.io.files import suffix
+from medseg.io.damage import reading
+from medseg.io.files import format_of
 
 
 @dataclass(frozen=True)
@@ -30,25 +29,26 @@ UNKNOWN = Size(0, 0, 1.0)
 def size_of(case: Case) -> Size:
     """Return the size of a case, ``UNKNOWN`` where a header cannot be read: reading it all will tell why."""
     try:
-        found = [file_size(path) for path in case.images]
-    except (MedsegError, *nifti.DAMAGE, *pictures.DAMAGE):
+        with reading(case.images[0], "image"):
+            found = [file_size(path) for path in case.images]
+    except MedsegError:
         return UNKNOWN
     return Size(found[0].voxels, sum(size.channels for size in found), found[0].voxel_volume)
 
 
 def file_size(path: Path) -> Size:
     """Return the size of one image."""
-    if suffix(path) not in (*nifti.SUFFIXES, *pictures.SUFFIXES):
-        grid, channels = (itk if suffix(path) in itk.SUFFIXES else dicom).grid(path)
+    reader = format_of(path)
+    if reader not in (nifti, pictures):
+        grid, channels = reader.grid(path)
         axes = grid.affine[:3, : len(grid.shape)]
         return Size(prod(grid.shape), channels, float(np.sqrt(np.linalg.det(axes.T @ axes))))
-    if suffix(path) in pictures.SUFFIXES:
+    if reader is pictures:
         with Image.open(path) as image:
             return Size(prod(image.size), 1 if len(image.getbands()) < 3 else 3, 1.0)
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        header = nifti.kind_of(cast(BinaryIO, stream)).header_class.from_fileobj(stream)
+    header = nifti.read_header(path)
     shape = header.get_data_shape()
     channels = 3 if header.get_data_dtype().names else prod(shape[3:])
     axes = 2 if shape[2:3] == (1,) else len(shape[:3])
     spacing = header.get_zooms()[:axes]
-    return Size(prod(shape[:3]), channels, float(np.prod(spacing)) * nifti.MM[header.get_xyzt_units()[0]] ** axes)
+    return Size(prod(shape[:3]), channels, float(np.prod(spacing)) * nifti.millimetres(header) ** axes)

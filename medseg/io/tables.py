@@ -20,6 +20,8 @@ def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
         MedsegError: it cannot be read, lacks a needed column, has one twice, or a row of another length.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise MedsegError(f"{key}={path} is no file. Give a CSV table.")
         text = path.read_text(encoding="utf-8-sig")
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter)]

@@ -10,16 +10,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from medseg.build import build
-from medseg.config import escape, planned, resolve
+from medseg.config import is_explicit, planned, resolve
 from medseg.device import pick_device
 from medseg.errors import MedsegError, listing
 from medseg.inference.unlike import training_ranges
-from medseg.io.atomic import leftovers, write_json
+from medseg.io.atomic import write_json
 from medseg.io.case import Dataset
 from medseg.io.dataset import by_id
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.splits import Split, continued_split, limited, split_as_set
-from medseg.jobs.rundir import make_run_dir, write_config, write_environment
+from medseg.jobs.rundir import write_config, write_environment
 from medseg.jobs.scoring import check_strata
 from medseg.jobs.terminal import download_on_terminal, on_terminal
 from medseg.models.pretrained import load_published
@@ -48,10 +48,12 @@ TRAINING_DATA = "training_data.json"
 class Run:
     """A training about to begin or to go on: its directory, its settings with the plan filled in, its cases.
 
-    ``training_data`` is what the scans are like (see ``medseg.inference.unlike``).
+    ``config`` is what its ``config.yaml`` holds, or is to hold once it goes on. ``training_data`` is what the scans are
+    like (see ``medseg.inference.unlike``).
     """
 
     directory: Path
+    config: dict[str, Any]
     settings: dict[str, Any]
     dataset: Dataset
     label_map: LabelMap
@@ -65,7 +67,7 @@ class Run:
 
 
 def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
-    """Split, read every case once, plan; then make the run directory and write down what was decided."""
+    """Split, read every case once, plan; then write down in the run directory what was decided."""
     start = start_of(settings)
     source = read_source(start) if start else None
     file = file_to_begin_with(settings)  # what cannot be had is said before the data are read
@@ -89,8 +91,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
     try_network(filled, classes, source, file)  # wrong arguments show before anything is written
-    run_dir = make_run_dir(settings, settings["dataset"]["name"])
-    config = config | {"run_dir": escape(str(run_dir))}
+    run_dir = Path(settings["run_dir"])
     write_config(run_dir / "config.yaml", config)
     write_json(run_dir / "plan.json", plan)
     write_environment(run_dir / "environment.json")
@@ -98,7 +99,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     trained_on = Fingerprint({name: fingerprint.cases[name] for name in split.train})
     ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
     write_json(run_dir / TRAINING_DATA, ranges)
-    return Run(run_dir, filled, dataset, classes, split, ranges)
+    return Run(run_dir, config, filled, dataset, classes, split, ranges)
 
 
 def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
@@ -114,11 +115,9 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     plan = plan_from(read_json(directory / "plan.json"), directory / "plan.json")
     noted = directory / TRAINING_DATA  # runs of older versions have none
     ranges = read_json_object(noted) if noted.is_file() else {}
-    run = Run(directory, planned(config, plan), dataset, classes, split, ranges)
+    run = Run(directory, config, planned(config, plan), dataset, classes, split, ranges)
     if settings["resume"] and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
-    for path in leftovers(directory) if settings["resume"] and is_first_process() else ():
-        path.unlink()  # the run was killed while it wrote this
     return run
 
 
@@ -193,11 +192,16 @@ def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerpr
     given = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
     if given["normalize"] and len(given["normalize"]) == 1:  # one for all channels
         given["normalize"] = given["normalize"] * learned.channels
+    chosen = {key for key in settings["preprocessing"] if is_explicit(settings, f"preprocessing.{key}")}
+    given |= {key: settings["preprocessing"][key] for key in chosen - {*given, "window"}}
     wrong += [
         f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {value}"
         for key, value in given.items()
         if value not in (None, plan["preprocessing"].get(key))
     ]
+    window, windows = settings["preprocessing"]["window"], plan["preprocessing"].get("window") or []
+    if window and any(each[:2] != window for each in windows):
+        wrong.append(f"preprocessing.window is {[each[:2] for each in windows]}, the config gives {window}")
     if wrong:
         raise MedsegError(f"plan.file={settings['plan']['file']} does not fit:\n{listing(wrong)}")
 

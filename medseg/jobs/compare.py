@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medseg.config import escape, is_interpolation, resolve
+from medseg.config import is_interpolation, resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison import compare_all
 from medseg.evaluation.comparison_files import write_comparison
@@ -16,7 +16,7 @@ from medseg.evaluation.pairing import pair
 from medseg.evaluation.ranking import rank
 from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import Report, read_report
-from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.jobs.terminal import Terminal
 from medseg.untrusted import read_json_object, read_yaml
 
@@ -36,13 +36,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     given = settings["runs"]
     reports = read_reports([Path(path) for path in ([given] if isinstance(given, str) else given)])
     result = compared(reports, settings["metrics"]["names"])
-    run_dir = make_run_dir(settings, dataset_of([report.folder for report in reports]))
-    with logged_to(run_dir / "compare.log"), recorded(run_dir) as outcome:
-        write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
-        write_environment(run_dir / "environment.json")
-        show_and_write(result, reports, run_dir)
-        outcome |= {"status": "done", "score": result.ranking.runs[0].mean}
-        log.info("run directory: %s", run_dir)
+    with run_directory(config, dataset_of([report.folder for report in reports])) as named:
+        run_dir = Path(resolve(named)["run_dir"])
+        with logged_to(run_dir / "compare.log"), recorded(run_dir) as outcome:
+            write_config(run_dir / "config.yaml", named)
+            write_environment(run_dir / "environment.json")
+            show_and_write(result, reports, run_dir)
+            outcome |= {"status": "done", "score": result.ranking.runs[0].mean}
+            log.info("run directory: %s", run_dir)
     return outcome
 
 

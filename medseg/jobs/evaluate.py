@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from medseg.build import CONF, own_targets
-from medseg.config import escape, problems, resolve
+from medseg.config import problems, resolve
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import settings_of
 from medseg.inference.checkpoint import locate
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
-from medseg.io.lock import locked
 from medseg.jobs.candidates import Candidate, from_folder, from_predictor, load_predictors, name_of, with_own_names
 from medseg.jobs.compare import compare_reports
-from medseg.jobs.rundir import logged_to, make_run_dir, recorded, write_config, write_environment
+from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.subsets import checkpoint_files, run_of, select, warn_of_training_cases
 from medseg.jobs.tune import tune, undo
@@ -52,19 +51,21 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     truth_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
     candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
     candidates += [from_folder(root, cases, truth_map) for root in listed(settings["predictions"])]
-    run_dir = make_run_dir(settings, node["name"])
-    with locked(run_dir, f"run_dir={run_dir}"), logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
-        write_config(run_dir / "config.yaml", config | {"run_dir": escape(str(run_dir))})
-        write_environment(run_dir / "environment.json")
-        if settings["tune"]:
-            result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
-        else:
-            metrics = settings_of(settings["metrics"])
-            runs = {"evaluation": run_dir}
-            wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
-            lost = dataset.problems if subset == "all" else ()
-            result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
-        tell_places(run_dir)
+    with run_directory(config, node["name"]) as named:
+        settings = resolve(named)
+        run_dir = Path(settings["run_dir"])
+        with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
+            write_config(run_dir / "config.yaml", named)
+            write_environment(run_dir / "environment.json")
+            if settings["tune"]:
+                result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])
+            else:
+                metrics = settings_of(settings["metrics"])
+                runs = {"evaluation": run_dir}
+                wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
+                lost = dataset.problems if subset == "all" else ()
+                result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
+            tell_places(run_dir)
     return result
 
 

@@ -1,16 +1,22 @@
 """What trainings of every kind do once they are set up: weights to begin with, the cache, and Lightning's loop."""
 
 import logging
+import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
+from medseg.build import build
 from medseg.errors import MedsegError, first_line
 from medseg.io.dataset import by_id
 from medseg.jobs.beginning import Run, cache_of, file_to_begin_with, is_first_process
+from medseg.jobs.rundir import write_config
 from medseg.jobs.terminal import on_terminal
 from medseg.models.pretrained import load_published, names_in
 from medseg.models.published import published
@@ -19,6 +25,8 @@ from medseg.models.weights import warn_of_another
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.relaunch import rerunnable
+from medseg.training.assembly import epochs_of, make_progress
+from medseg.training.callbacks import Budget, Checkpoints, FirstStep
 from medseg.training.data import SegmentationData
 from medseg.training.finetuning import FineTuning
 from medseg.training.hparams import begin_session
@@ -75,69 +83,111 @@ def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
+def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger], int] | None:
+    """Return what ``carry_out`` does for a resumed run that its settings leave nothing to train; None for any other.
+
+    Raises:
+        MedsegError: its last checkpoint cannot be read.
+    """
+    wanted = run.settings["trainer"]
+    if not run.settings["resume"]:
+        return None
+    state, progress = read_last(run.last), make_progress(wanted)
+    for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        if kept := state["callbacks"].get(callback.state_key):
+            callback.load_state_dict(kept)
+    progress.step, epoch = state["global_step"], state["epoch"] + 1
+    stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
+    is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
+    if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
+        return None
+    progress.current = float(progress.is_over)
+    reason = stop_reason(epoch, wanted, progress)
+    log.info(
+        "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
+        *(epoch, progress.seconds, reason),
+    )
+    loggers = [build(run.settings["logger"], "logger", run.settings["trust"])] if run.settings["logger"] else []
+    return outcome(reason, selection), loggers, progress.step
+
+
 def carry_out(
-    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData
+    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
 ) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train.
+    """Train, and call ``begin`` once when the first step is done.
 
     Returns:
         Why training ended and the best validation's score, of which more is better; who has logged it; steps.
+
+    Raises:
+        MedsegError: the state of a resumed run does not fit its settings.
     """
     settings, progress, selection = run.settings, module.progress, module.selection
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
-        begin_session(trainer.loggers, settings)
         log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
-    with warnings.catch_warnings(), rerunnable(run.directory):
+
+    def begin_with_loggers() -> None:
+        begin()
+        if is_first_process():
+            begin_session(trainer.loggers, settings)
+
+    first_step = FirstStep(begin_with_loggers)
+    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
+        write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
         warnings.filterwarnings(
             "ignore", ".*does not have many workers"
         )  # cutting patches out of the cache takes no time
         warnings.filterwarnings(
             "ignore", ".*LeafSpec", FutureWarning
         )  # Lightning 2.6 under torch 2.13, in its own code
-        if settings["resume"]:
-            check_last(run.last, module)
         try:
             trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
         except MedsegError as error:  # of a process that loads data it comes with a traceback before it
             raise MedsegError(str(error).rpartition("MedsegError: ")[2]) from error
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+        except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
+            if str(error).startswith("DataLoader worker"):
+                raise MedsegError(
+                    f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
+                    f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+                ) from error
+            if first_step.step is not None or not settings["resume"]:
                 raise
             raise MedsegError(
-                f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
-                f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+                f"resume={run.directory}: {run.last.name} does not fit these settings, with which the run cannot go on."
+                f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
             ) from error
-    chosen = selection.report()
-    if chosen and is_first_process():
+    reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
+    if (chosen := selection.report()) and is_first_process():
         announce_choice(chosen, selection)
-    found = {
-        "reason": stop_reason(trainer, progress),
-        "score": selection.sign * chosen["best"][selection.key] if chosen else None,
-        "selection": chosen,
-    }
-    return found, trainer.loggers, trainer.global_step
+    return outcome(reason, selection), trainer.loggers, trainer.global_step
 
 
-def check_last(file: Path, module: TrainingModule) -> None:
-    """Refuse a ``last.ckpt`` that is damaged, or that another network was trained to.
+def outcome(reason: str, selection: Selection) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+    chosen = selection.report()
+    score = selection.sign * chosen["best"][selection.key] if chosen else None
+    return {"reason": reason, "score": score, "selection": chosen}
+
+
+def read_last(file: Path) -> dict[str, Any]:
+    """Return the last state of a run, its tensors left on disk.
 
     Raises:
-        MedsegError: what is wrong, and how to go on.
+        MedsegError: it is damaged, or a file of another kind.
     """
     cure = (
         f" Restore it, or begin a new training with the best weights: finetune.checkpoint={file.parent / 'best.ckpt'}."
     )
     content = load_safely(file, advice=cure, mmap=True)
-    needed = ("state_dict", "optimizer_states", "loops", "epoch", "global_step", "pytorch-lightning_version", "medseg")
-    if not isinstance(content, dict) or any(name not in content for name in needed):
+    kinds: dict[str, type] = {"state_dict": dict, "optimizer_states": list, "loops": dict, "callbacks": dict}
+    kinds |= {"medseg": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kinds[name]) for name in kinds):
         raise MedsegError(f"{file}: not the last state of a training of medseg's.{cure}")
-    theirs, ours = content["state_dict"], module.state_dict()
-    is_ours = isinstance(theirs, dict) and theirs.keys() == ours.keys()
-    if not is_ours or any(getattr(theirs[key], "shape", None) != value.shape for key, value in ours.items()):
-        raise MedsegError(f"{file}: the last state of another network than this run's.{cure}")
+    return content
 
 
 def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
@@ -151,8 +201,8 @@ def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
     )
 
 
-def stop_reason(trainer: Trainer, progress: Progress) -> str:
-    """Say why training ended."""
-    if progress.step >= progress.max_steps:
+def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
+    """Say why training ended after so many epochs."""
+    if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
         return "max_epochs reached"
     return "max_time reached" if progress.current >= 1 else "no further gain"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.build import own_targets
-from medseg.config import escape, resolve
+from medseg.config import resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.report_records import data_name
 from medseg.io.atomic import write_json, write_text
@@ -23,7 +23,7 @@ from medseg.jobs.beginning import plan_run
 from medseg.jobs.inspect_page import inspect_page
 from medseg.jobs.inspect_pictures import marks_of, pictures, shown_cases
 from medseg.jobs.inspect_tables import show
-from medseg.jobs.rundir import make_run_dir, recorded, write_config
+from medseg.jobs.rundir import recorded, run_directory, write_config
 from medseg.jobs.terminal import Terminal, on_terminal
 from medseg.preprocessing.cache_folder import dataset_folder
 from medseg.preprocessing.classes_by_part import classes_by_part
@@ -46,6 +46,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
     """
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
+    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+        return inspect(named)
+
+
+def inspect(config: dict[str, Any]) -> dict[str, Any]:
+    """Inspect into a run directory that has been made."""
     settings = resolve(config)
     dataset = open_dataset(settings["dataset"], settings["trust"])
     classes = label_map(dataset)
@@ -59,10 +65,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     shown = draw(dataset, classes, usable, findings, cache)
-    run_dir = make_run_dir(settings, settings["dataset"]["name"])
+    run_dir = Path(settings["run_dir"])
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
-        write_config(config_path, config | {"run_dir": escape(str(run_dir))})
+        write_config(config_path, config)
         write_json(run_dir / "plan.json", plan)
         listed = [asdict(finding) for finding in findings]
         write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})

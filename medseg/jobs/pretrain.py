@@ -5,9 +5,8 @@ the checkpoint is for ``finetune.checkpoint`` of ``train``.
 """
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +17,10 @@ from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
-from medseg.io.lock import locked
 from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
-from medseg.jobs.fitting import carry_out, preprocessed, start_from
-from medseg.jobs.rundir import logged_to, recorded, write_config
+from medseg.jobs.fitting import carry_out, end_of, preprocessed, start_from
+from medseg.jobs.rundir import run_directory
+from medseg.jobs.session import session
 from medseg.jobs.terminal import watched
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.hparams import end_session
@@ -40,25 +39,28 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
+    if not is_first_process():
+        return pretrain(config)
+    with run_directory(config, settings["dataset"]["name"]) as named:
+        return pretrain(named)
+
+
+def pretrain(config: dict[str, Any]) -> dict[str, Any]:
+    """Pre-train into a run directory that has been made."""
+    settings = resolve(config)
     dataset = open_scans(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED))[0]}
+        return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED), lambda: None)[0]}
     if dataset.problems:
         log.warning("not all of the data set is as it should be:\n%s", listing(dataset.problems))
-    dataset = replace(dataset, problems=())
-    with ExitStack() as stack:
-        if settings["resume"]:
-            stack.enter_context(locked(Path(settings["run_dir"]), f"resume={settings['resume']}"))
-            this = reopen(config, settings, dataset, UNLABELLED)
-        else:
-            this = begin(config, settings, dataset, UNLABELLED)
-            stack.enter_context(locked(this.directory, f"run_dir={this.directory}"))
-        stack.enter_context(logged_to(this.directory / "train.log"))
-        result = stack.enter_context(recorded(this.directory))
+    start = reopen if settings["resume"] else begin
+    this = start(config, settings, replace(dataset, problems=()), UNLABELLED)
+    with session(this) as kept:
         announce(this)
-        if settings["resume"]:
-            write_config(this.directory / "config.yaml", config)
-        fitted, loggers, step = fit(this)
+        if ended := end_of(this, Selection(name="loss", lowest=True)):
+            kept.open()
+        fitted, loggers, step = ended or fit(this, kept.begin)
+        result = kept.result
         result |= {"status": "done", **fitted}
         end_session(loggers, {}, step)
         log.info("run directory: %s", this.directory)
@@ -66,8 +68,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train until the budget is used up.
+def fit(run: Run, begin: Callable[[], None]) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train until the budget is used up, and call ``begin`` when the first step is done.
 
     Returns:
         Why training ended and minus the best validation loss, who has logged it, and the number of steps.
@@ -83,4 +85,4 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run), kind=ReconstructionData)
-    return carry_out(run, trainer, module, data)
+    return carry_out(run, trainer, module, data, begin)

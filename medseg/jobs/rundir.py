@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,35 +14,58 @@ from typing import Any
 
 import yaml
 
+from medseg.config import escape, resolve
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json, write_text
 from medseg.io.file_names import file_name
-from medseg.io.lock import is_locked
+from medseg.io.lock import NAME as LOCK
+from medseg.io.lock import locked
 from medseg.printable import PrintableFormatter, printable
 from medseg.untrusted import read_json_object, read_yaml
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
 
-def make_run_dir(config: dict[str, Any], dataset: str) -> Path:
-    """Make and return the run directory: ``run_dir`` where given, else ``outputs/<command>/<dataset>/<timestamp>``.
+@contextmanager
+def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, Any]]:
+    """Make the directory of a run and yield the config that names it, so that every ``${run_dir}`` leads there.
+
+    It is ``run_dir`` where the config gives one, else ``outputs/<command>/<dataset>/<timestamp>``. No other process
+    can write into it while the block runs. If the block fails before anything is written into it, it is removed.
+    A resumed run has its directory, which is locked alone.
 
     Raises:
-        MedsegError: it cannot be made, or ``run_dir`` holds something already.
+        MedsegError: it cannot be made, ``run_dir`` is not empty, or another process works in it.
     """
+    given = resolve(config)["run_dir"]
+    if config.get("resume"):
+        with locked(Path(given), f"resume={given}"):
+            yield config
+        return
+    name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    path = Path(given) if given else Path("outputs") / config["command"] / file_name(str(dataset)) / name
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        if config["run_dir"]:
-            path = Path(config["run_dir"])
+        if given:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()) and not is_broken_off(path, config["command"]):
+        else:
+            path = make_unique(path)
+    except OSError as error:
+        raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
+    try:
+        with locked(path, f"run_dir={path}"):
+            if any(entry.name != LOCK for entry in path.iterdir()) and not is_broken_off(path, config["command"]):
                 raise MedsegError(
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
-            return path
-        name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        return make_unique(Path("outputs") / config["command"] / file_name(str(dataset)) / name)
-    except OSError as error:
-        raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
+            yield config | {"run_dir": escape(str(path))}
+    except BaseException:
+        with suppress(OSError):  # it holds something by now
+            for folder in dict.fromkeys([*([path] if not given else []), *absent]):
+                folder.rmdir()
+        raise
 
 
 def is_broken_off(run_dir: Path, command: str) -> bool:
@@ -50,7 +73,7 @@ def is_broken_off(run_dir: Path, command: str) -> bool:
 
     Then it may begin anew in it. A training that has come as far as a checkpoint is resumed.
     """
-    if is_locked(run_dir) or any((run_dir / "checkpoints").glob("*.ckpt")):
+    if any((run_dir / "checkpoints").glob("*.ckpt")):
         return False
     try:
         result = read_json_object(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
@@ -60,12 +83,11 @@ def is_broken_off(run_dir: Path, command: str) -> bool:
 
 
 def make_unique(path: Path) -> Path:
-    """Make ``path``, or ``path-2``, ``path-3``, … where others were quicker."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Make ``path``, or ``path-2``, ``path-3``, … where other processes were quicker."""
     candidate, number = path, 1
     while True:
         try:
-            candidate.mkdir()
+            candidate.mkdir(parents=True)
             return candidate
         except FileExistsError:
             number += 1
@@ -117,29 +139,50 @@ def git_revision() -> str | None:
 
 
 @contextmanager
-def recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
-    """Yield a job's result and write it into ``result.json`` when the block ends, however it ends."""
-    started = time.monotonic()
+def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, Any]]:
+    """Yield a job's result and write it into ``result.json`` when the block ends, however it ends.
+
+    Of a resumed run the seconds of earlier sessions count, too, and what a sweep has noted in it stays. ``started``, by
+    the monotonic clock, is when the job began, if not now.
+    """
+    started = time.monotonic() if started is None else started
+    path = run_dir / "result.json"
+    before = earlier_result(path)
     result: dict[str, Any] = {"status": "failed", "reason": "", "score": None, "seconds": None}
+    result |= {"overrides": before["overrides"]} if "overrides" in before else {}
     try:
         yield result
     except BaseException as error:
         result["reason"] = str(error) or type(error).__name__
         raise
     finally:
-        result["seconds"] = round(time.monotonic() - started, 1)
-        write_json(run_dir / "result.json", result)
+        result["seconds"] = round((before.get("seconds") or 0.0) + time.monotonic() - started, 1)
+        write_json(path, result)
+
+
+def earlier_result(path: Path) -> dict[str, Any]:
+    """Return what an earlier session of a run has left as its result; nothing, with a line in the log, if damaged."""
+    try:
+        before = read_json_object(path) if path.is_file() else {}
+    except MedsegError as error:
+        log.warning("what earlier sessions of the run took is not known: %s", error)
+        return {}
+    is_time = isinstance(before.get("seconds"), int | float)
+    return before if is_time else {**before, "seconds": None}
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
-    """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does."""
+def logged_to(path: Path) -> Iterator[logging.Handler]:
+    """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does.
+
+    Yield what writes the file.
+    """
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("medseg")
     logger.addHandler(handler)
     try:
-        yield
+        yield handler
     except MedsegError as error:  # the terminal gets it from the command line
         handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, str(error), (), None))
         raise

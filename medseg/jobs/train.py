@@ -1,8 +1,7 @@
 """``medseg train``: check the data, split, plan, preprocess, fit, and test the best checkpoint."""
 
 import logging
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,12 +15,12 @@ from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import write_json
 from medseg.io.dataset import by_id, label_map, open_dataset
-from medseg.io.lock import locked
 from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
 from medseg.jobs.candidates import from_predictor
-from medseg.jobs.fitting import carry_out, preprocessed, start_from
-from medseg.jobs.rundir import logged_to, recorded, write_config
+from medseg.jobs.fitting import carry_out, end_of, preprocessed, start_from
+from medseg.jobs.rundir import run_directory
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
+from medseg.jobs.session import session
 from medseg.jobs.terminal import watched
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.finetuning import check as check_tuning
@@ -43,25 +42,29 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
+    if not is_first_process():
+        return train(config)
+    with run_directory(config, settings["dataset"]["name"]) as named:
+        return train(named)
+
+
+def train(config: dict[str, Any]) -> dict[str, Any]:
+    """Train into a run directory that has been made."""
+    settings = resolve(config)
     check_tuning(settings)
     dataset = open_dataset(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     classes = label_map(dataset)
     make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
     if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, classes))[0]}
-    with ExitStack() as stack:
-        if settings["resume"]:
-            stack.enter_context(locked(Path(settings["run_dir"]), f"resume={settings['resume']}"))
-            this = reopen(config, settings, dataset, classes)
-        else:
-            this = begin(config, settings, dataset, classes)
-            stack.enter_context(locked(this.directory, f"run_dir={this.directory}"))
-        stack.enter_context(logged_to(this.directory / "train.log"))
-        result = stack.enter_context(recorded(this.directory))
+        return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
+    start = reopen if settings["resume"] else begin
+    this = start(config, settings, dataset, classes)
+    with session(this) as kept:
         announce(this)
-        if settings["resume"]:
-            write_config(this.directory / "config.yaml", config)
-        fitted, loggers, step = fit(this)
+        if ended := end_of(this, Selection()):
+            kept.open()
+        fitted, loggers, step = ended or fit(this, kept.begin)
+        result = kept.result
         result |= fitted
         write_json(this.directory / "result.json", result)  # the report tells why training ended
         result |= test(this, result["score"])
@@ -71,8 +74,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train until the budget is used up.
+def fit(run: Run, begin: Callable[[], None]) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train until the budget is used up, and call ``begin`` when the first step is done.
 
     Returns:
         Why training ended and the best validation Dice, who has logged it, and the number of steps.
@@ -91,7 +94,7 @@ def fit(run: Run) -> tuple[dict[str, Any], list[Logger], int]:
     callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, watched())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run))
-    return carry_out(run, trainer, module, data)
+    return carry_out(run, trainer, module, data, begin)
 
 
 def test(run: Run, score: float | None) -> dict[str, Any]:

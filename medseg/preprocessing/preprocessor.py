@@ -12,11 +12,15 @@ from torch import Tensor
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.labels import IGNORE
+from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, bounding_box, whole
 from medseg.preprocessing.intensity import check_methods, denoise, normalise
 
 ANISOTROPY = 3
 """An axis this many times coarser than the finest other is resampled apart, by nearest neighbour (nnU-Net's rule)."""
+
+MOST_FACTOR = 100
+"""How far a scan's spacing may be from the network's: units are 1000 times apart, scans within a factor of 20."""
 
 MARGIN = 1
 """Voxels of background kept around the foreground, so that its edge, or all of a uniform object, does not vanish."""
@@ -125,6 +129,13 @@ class Preprocessor:
             max(1, round(length * old / new))
             for length, old, new in zip(geometry.cut_shape, spacing, target, strict=True)
         )
+        if any(not 1 / MOST_FACTOR <= old / new <= MOST_FACTOR for old, new in zip(spacing, target, strict=True)):
+            raise MedsegError(
+                f"Voxels of {' x '.join(f'{old:g}' for old in spacing)} {scan.unit}, where the network works on"
+                f" {' x '.join(f'{new:g}' for new in target)}: more than {MOST_FACTOR} times apart. Is the header in"
+                " another unit? Correct it with the tool that wrote it."
+            )
+        check_memory("the network's grid is an array", (len(scan.image), *shape))
         return replace(geometry, shape=shape, coarse=coarse_axes(spacing, target))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from rich.console import Console
 from torch import nn
 
@@ -21,7 +20,7 @@ from medseg.inference.checkpoint import describe
 from medseg.inference.model import make_scorer, make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
-from medseg.training.callbacks import Budget, Checkpoints, EpochLog
+from medseg.training.callbacks import Budget, Checkpoints, EpochLog, Patience
 from medseg.training.data import SegmentationData
 from medseg.training.display import Display
 from medseg.training.divergence import Divergence
@@ -180,7 +179,7 @@ def make_callbacks(
     if wanted["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
-            EarlyStopping(
+            Patience(
                 epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
                 patience=wanted["patience"],

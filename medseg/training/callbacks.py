@@ -1,13 +1,14 @@
 """What happens round a training step: the budget, the log, the content of checkpoints."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from csv import Error as CsvError
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from medseg.errors import MedsegError
 from medseg.evaluation.score_names import ScoreNames
@@ -84,6 +85,40 @@ class Budget(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where the resumed run stopped."""
         self.progress.load_state_dict(state_dict)
+
+
+class FirstStep(Callback):
+    """Calls ``begin`` once, after the first step of a training, new or resumed: its settings have been found good."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+        self.step: int | None = None  # at which training starts; None before it does
+        self.is_done = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember how many steps a resumed run has made before."""
+        self.step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Call ``begin`` once weights have changed, which takes several batches where gradients are accumulated."""
+        if not self.is_done and trainer.global_step != self.step:
+            self.is_done = True
+            self.begin()
+
+
+class Patience(EarlyStopping):
+    """Ends training after ``patience`` validations without a gain; a resumed run goes by its own patience."""
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of the state in checkpoints, also in those of versions without this class."""
+        return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode}!r}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the count of validations, not the patience, which Lightning would."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
 
 
 class EpochLog(Callback):

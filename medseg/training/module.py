@@ -118,8 +118,10 @@ class TrainingModule(LightningModule):
         return [(given - size) // 2 for given, size in zip(image.shape[2:], seen, strict=True)]
 
     def on_train_start(self) -> None:
-        """Go on from the step that a resumed run had averaged."""
+        """Go on from the step that a resumed run had averaged, with the options that its optimizer is to have now."""
         self.averaged_step = self.trainer.global_step
+        for group, options in zip(self.trainer.optimizers[0].param_groups, self.options, strict=True):
+            group.update(options)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the average towards the weights of this step."""
@@ -194,9 +196,11 @@ class TrainingModule(LightningModule):
             state.setdefault(f"average.{name}", state[f"network.{name}"].clone())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer and remember its full learning rates: a resumed one brings those of its last step."""
+        """Build the optimizer; remember its options and full learning rates: a resumed one brings its former ones."""
         optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused, trust=self.trust)
         self.rates = [group["lr"] for group in optimizer.param_groups]
+        kept = ("params", "lr", "name")
+        self.options = [{key: group[key] for key in group if key not in kept} for group in optimizer.param_groups]
         return optimizer
 
     def configure_gradient_clipping(

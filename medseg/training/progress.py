@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 
 class Progress:
@@ -22,6 +23,7 @@ class Progress:
         self.started: float | None = None
         self.validation_seconds = 0.0
         self.validated_at = 0.0
+        self.time_is_up_within: float | None = None  # the time limit that ended the run that this one resumes
 
     def start(self) -> None:
         """Begin to count time."""
@@ -39,6 +41,15 @@ class Progress:
         if self.max_seconds is not None:
             used = self.seconds / max(self.max_seconds - self.validation_seconds, 1e-3)
         return min(1.0, max(self.step / self.max_steps, used))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the budget is left.
+
+        A run that its time limit has ended is over as long as that is the limit, even if its last validation was so
+        quick that there would be time for a few steps more.
+        """
+        return self.fraction >= 1 or (self.max_seconds is not None and self.max_seconds == self.time_is_up_within)
 
     @property
     def seconds_left(self) -> float | None:
@@ -64,15 +75,18 @@ class Progress:
         """Tell whether enough time has passed for another validation to stay below its share of the time."""
         return (self.seconds - self.validated_at) * share >= self.validation_seconds * (1 - share)
 
-    def state_dict(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, float | None]:
         """Return what a resumed run must know."""
+        is_time_up = self.current >= 1 and self.step < self.max_steps
         return {
+            "time_is_up_within": self.max_seconds if is_time_up else None,
             "seconds": self.seconds,
             "validation_seconds": self.validation_seconds,
             "validated_at": self.validated_at,
         }
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
+        self.time_is_up_within = state.get("time_is_up_within")  # which earlier versions did not keep
         self.seconds_before = state["seconds"]
         self.validation_seconds, self.validated_at = state["validation_seconds"], state["validated_at"]

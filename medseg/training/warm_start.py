@@ -1,17 +1,18 @@
 """A training that begins where another ended: what of the other's config, plan and split it takes.
 
-Of what a config leaves at its default the network is the source's, so that the weights fit, and so are spacing and
-normalisation, unless ``finetune.preprocessing=own``; patch and batch are planned for the data. A training on the same
-cases, classes and channels, as in the correction loop, takes the whole plan.
+What the user chose stays, be it the default or not (``explicit_keys``). Of the rest the network is the source's, so
+that the weights fit, and so are spacing and normalisation, unless ``finetune.preprocessing=own``; patch and batch are
+planned for the data. A training on the same cases, classes and channels, as in the correction loop, takes the whole
+plan.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
 from medseg.build import CONF
-from medseg.config import escape, is_interpolation
+from medseg.config import escape, is_explicit, is_interpolation
 from medseg.errors import MedsegError, listing
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import Fingerprint
@@ -59,14 +60,27 @@ def begun_from(config: Config, settings: Config, source: Source, learned: Finger
             f"finetune.checkpoint={source.path}: its network is {dims}D, the images are {learned.spatial_dims}D."
         )
     has_plan = bool(settings["plan"]["file"])
-    config = {**config, "model": model_of(config["model"], network, nulls=not has_plan)}
+    chosen = {key for key in config["model"] if is_explicit(config, f"model.{key}")}
+    config = {**config, "model": model_of(config["model"], network, nulls=not has_plan, chosen=chosen)}
     if has_plan:
         return config
-    if is_same and source.plan_file and not is_own and config["model"].get("depth") == network.get("depth"):
+    is_whole = is_same and not is_own and config["model"].get("depth") == network.get("depth")
+    if is_whole and source.plan_file and not is_plan_changed(config):
         return {**config, "plan": {**config["plan"], "file": escape(str(source.plan_file))}}
     if network.get("spatial_dims", dims) == dims:
         config = {**config, **layout_of(config, network, plan, learned)}
-    return config if is_own else {**config, "preprocessing": preprocessing_of(config["preprocessing"], source, learned)}
+    if is_own:
+        return config
+    chosen = {key for key in config["preprocessing"] if is_explicit(config, f"preprocessing.{key}")}
+    return {**config, "preprocessing": preprocessing_of(config["preprocessing"], source, learned, chosen)}
+
+
+def is_plan_changed(config: Config) -> bool:
+    """Tell whether the user chose another preprocessing than a source's plan has, or a null in its place."""
+    nulls = {
+        f"{name}.{key}" for name in ("model", "plan", "trainer") for key, value in config[name].items() if value is None
+    }
+    return any(is_explicit(config, key) for key in ("preprocessing", *nulls))
 
 
 def is_planned_anew(settings: Config) -> bool:
@@ -82,22 +96,26 @@ def shipped(target: str) -> Node:
     return next((node for node in nodes if node.get("_target_") == target), {})
 
 
-def model_of(given: Node, theirs: Node, *, nulls: bool) -> Node:
+def model_of(given: Node, theirs: Node, *, nulls: bool, chosen: Collection[str] = ()) -> Node:
     """Return the ``model`` node with the source's value for what is at its default; nulls only if ``nulls``.
 
-    Another network is taken if the node as a whole is the default, and then only one that medseg ships: a checkpoint
-    may not choose which code runs.
+    ``chosen`` keys stay, be they at their defaults or not. Another network is taken if the node as a whole is the
+    default and the network has the chosen keys, and then only one that medseg ships: a checkpoint may not choose which
+    code runs.
     """
     if given["_target_"] != theirs["_target_"]:
-        if given != shipped(DEFAULT_MODEL) or not shipped(theirs["_target_"]):
+        other = shipped(theirs["_target_"])
+        is_default = given == shipped(DEFAULT_MODEL) and "_target_" not in chosen
+        if not is_default or not other or not {*chosen} <= other.keys():
             return given
-        given = shipped(theirs["_target_"])
+        given = {**other, **{key: given[key] for key in chosen}}
     default, result = shipped(given["_target_"]), dict(given)
-    if given.get("base_channels") and "channels" in theirs:
+    if (given.get("base_channels") or {"base_channels", "max_channels"} & {*chosen}) and "channels" in theirs:
         theirs = {**theirs, "channels": None}  # which would go before them
     for key, value in theirs.items():
         own = given.get(key)
-        if own == default.get(key) and not is_interpolation(own) and (nulls or own is not None):
+        is_open = key not in chosen and own == default.get(key) and not is_interpolation(own)
+        if is_open and (nulls or own is not None):
             result[key] = escape(value)
     return result
 
@@ -107,6 +125,9 @@ def layout_of(config: Config, network: Node, plan: Node, learned: Fingerprint) -
     model, depth = dict(config["model"]), config["model"].get("depth")
     own, axes = dict(config["plan"]), learned.spatial_dims
     strides, kernels = plan.get("strides"), plan.get("kernel_sizes")
+    if depth is None and is_explicit(config, "model.depth"):  # planned for the data, and so are the levels
+        model |= {} if is_explicit(config, "model.channels") else {"channels": None}
+        return {"model": model, "plan": own}
     if depth is not None and strides and depth < len(strides):
         strides, kernels = strides[:depth], kernels[: depth + 1] if kernels else None
     if depth is None or not strides or depth == len(strides):
@@ -117,16 +138,20 @@ def layout_of(config: Config, network: Node, plan: Node, learned: Fingerprint) -
     if network.get("spatial_dims", axes) < axes:
         own["slice_axis"] = plan.get("slice_axis") if own["slice_axis"] is None else own["slice_axis"]
         own["context"] = own["context"] or plan.get("context", 0)
-    return {"model": model, "plan": own}
+    stays = {key: value for key, value in config["plan"].items() if is_explicit(config, f"plan.{key}")}
+    return {"model": model, "plan": own | stays}
 
 
-def preprocessing_of(given: Node, source: Source, learned: Fingerprint) -> Node:
-    """Return the ``preprocessing`` node with the source's grid, filters and normalisation for what is not given."""
+def preprocessing_of(given: Node, source: Source, learned: Fingerprint, chosen: Collection[str] = ()) -> Node:
+    """Return the ``preprocessing`` node with the source's grid, filters and normalisation for what is not given.
+
+    ``chosen`` keys stay, be they at their defaults or not; spacing and size are one choice.
+    """
     theirs, result = source.settings["preprocessing"], dict(given)
     grid = {key: theirs.get(key) for key in ("spacing", "resize")}
     if learned.unit == "px" and not any(grid.values()):
         grid["spacing"] = [1.0] * learned.spatial_dims  # as it is, where a plan might make it coarser
-    if not given["spacing"] and not given["resize"]:
+    if not given["spacing"] and not given["resize"] and not {"spacing", "resize"} & {*chosen}:
         fits = all(len(values) == learned.spatial_dims for values in grid.values() if values)
         result |= grid if fits else {}
     result["normalize"] = given["normalize"] or per_channel(theirs.get("normalize"), learned.channels)
@@ -137,7 +162,8 @@ def preprocessing_of(given: Node, source: Source, learned: Fingerprint) -> Node:
         )
     if given["denoise"] is None and theirs.get("denoise"):
         result |= {key: theirs[key] for key in ("denoise", "denoise_strength")}
-    return {**result, "crop": theirs.get("crop", given["crop"])}
+    result |= {"crop": theirs.get("crop", given["crop"])} if given["crop"] else {}
+    return result | {key: given[key] for key in chosen}
 
 
 def per_channel(values: list[Any] | None, channels: int) -> list[Any] | None:
@@ -150,7 +176,7 @@ def per_channel(values: list[Any] | None, channels: int) -> list[Any] | None:
 def with_windows(plan: Config, settings: Config, source: Source) -> Config:
     """Return a plan with the source's CT windows, which a config has no place for, unless the config gives its own."""
     theirs, ours = source.settings.get("preprocessing", {}), plan["preprocessing"]
-    is_own = is_planned_anew(settings) or settings["plan"]["file"]
+    is_own = is_planned_anew(settings) or settings["plan"]["file"] or is_explicit(settings, "preprocessing.window")
     windows = per_channel(theirs.get("window"), len(ours["normalize"]))
     is_theirs = per_channel(theirs.get("normalize"), len(ours["normalize"])) == ours["normalize"]
     if is_own or not windows or not is_theirs or settings["preprocessing"]["window"] or not ours["window"]:

@@ -184,6 +184,24 @@ def test_uneven_frames_are_refused(tmp_path, made_series):
         read_labels(case(tmp_path / "b.dcm"), CLASSES, series)
 
 
+def test_frames_that_no_item_describes_are_refused(tmp_path, made_series):
+    series = made_series((9, 7, 5))
+    seg = pydicom.dcmread(written(tmp_path / "a.dcm", series))
+    seg.NumberOfFrames = 2**31 - 1
+    seg.save_as(tmp_path / "b.dcm")
+    with pytest.raises(MedsegError, match=r"b\.dcm: it describes \d+ of 2147483647 frames"):
+        read_labels(case(tmp_path / "b.dcm"), CLASSES, series)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.999])
+def test_a_cut_segmentation_is_refused(tmp_path, made_series, share):
+    series = made_series((9, 7, 5))
+    content = written(tmp_path / "a.dcm", series).read_bytes()
+    (tmp_path / "b.dcm").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(MedsegError, match=r"b\.dcm"):
+        read_labels(case(tmp_path / "b.dcm"), CLASSES, series)
+
+
 def test_without_the_packages_the_extra_is_named(tmp_path, made_series, monkeypatch):
     series = made_series((9, 7, 5))
     path = written(tmp_path / "a.dcm", series)

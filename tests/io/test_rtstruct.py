@@ -126,6 +126,20 @@ def test_points_are_passed_over_and_contours_beyond_the_scan_left_out(tmp_path, 
     assert "1 of 2 contours lie beyond the slices" in caplog.text
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "two"])
+def test_corners_that_are_nowhere_are_refused(tmp_path, made_series, number):
+    series = made_series(SHAPE)
+    path = written(tmp_path / "a.dcm", series)
+    content, dataset = path.read_bytes(), pydicom.dcmread(path)
+    first = str(dataset.ROIContourSequence[0].ContourSequence[0].ContourData[0]).encode()
+    padded = number.encode().ljust(len(first))
+    assert len(padded) == len(first)
+    place = content.index(first + b"\\")
+    (tmp_path / "b.dcm").write_bytes(content[:place] + padded + content[place + len(first) :])
+    with pytest.raises(MedsegError, match=r"b\.dcm"):
+        read_labels(case(tmp_path / "b.dcm"), CLASSES, series)
+
+
 @pytest.mark.parametrize(
     ("move", "message"),
     [

@@ -5,11 +5,11 @@ import pytest
 import SimpleITK as sitk
 
 from medseg.errors import MedsegError
-from medseg.io import seg_nrrd
 from medseg.io.annotation import found_classes, read_labels
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.labels import LabelMap
 from medseg.io.mask_formats import write_classes
+from medseg.io.segment_files import read_segments, segment_names
 
 nrrd = pytest.importorskip("nrrd")
 
@@ -162,17 +162,17 @@ def test_one_class_for_all_segments_of_a_file(tmp_path):
 def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "x.seg.nrrd").write_bytes(b"NRRD0004\nnonsense")
     with pytest.raises(MedsegError, match=r"no readable NRRD"):
-        seg_nrrd.names(tmp_path / "x.seg.nrrd")
+        segment_names(tmp_path / "x.seg.nrrd")
     path = slicer(tmp_path / "y.seg.nrrd", mask(), [])
     with pytest.raises(MedsegError, match=r"names no segments"):
-        seg_nrrd.names(path)
+        segment_names(path)
     path = slicer(tmp_path / "z.seg.nrrd", mask(), [{"Name": "a", "LabelValue": 1, "Layer": 3}])
     with pytest.raises(MedsegError, match=r"a are in layers that it lacks \(1\)"):
-        seg_nrrd.read(path, scan())
+        read_segments(path, scan())
     path = slicer(tmp_path / "w.seg.nrrd", mask(), [{"Name": "a", "LabelValue": "one", "Layer": 0}])
     with pytest.raises(MedsegError, match=r"no number"):
-        seg_nrrd.names(path)
+        segment_names(path)
     whole = slicer(tmp_path / "t.seg.nrrd", mask(), [{"Name": "a", "LabelValue": 1, "Layer": 0}])
     whole.write_bytes(whole.read_bytes()[:-40])
     with pytest.raises(MedsegError, match=r"damaged, truncated"):
-        seg_nrrd.read(whole, scan())
+        read_segments(whole, scan())

@@ -9,6 +9,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medseg import cli
 from medseg.errors import MedsegError
 from medseg.jobs import train
 from medseg.training.callbacks import Checkpoints
@@ -200,3 +201,27 @@ def test_options_of_fine_tuning_need_weights_to_begin_with(small, tmp_path):
     with pytest.raises(MedsegError, match=r"finetune\.freeze_levels=1 .* Give finetune\.checkpoint"):
         train.run(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_the_command_line_gives_wins_though_it_is_the_default_also_when_resumed(workplace, tmp_path, monkeypatch):
+    """On the same data, where all that is left open is taken from the plan of the weights' run."""
+    monkeypatch.chdir(tmp_path)
+    data = [f"dataset.root={workplace / 'phantom'}", "dataset.dims=2", "dataset.cases=10", "dataset.size=64"]
+    short = ["trainer.max_time=null", "trainer.max_epochs=1", "trainer.steps_per_epoch=1", "logger=none"]
+    command = ["train", *data, f"cache_dir={workplace / 'cache'}", *short, "plan.batch_size=2"]
+    own = ["model.depth=2", "model.base_channels=4", "model.norm=batch", "model.blocks=1", "preprocessing.crop=false"]
+    assert cli.main([*command, *own, "run_dir=first"]) == 0
+    given = ["model.norm=instance", "preprocessing.crop=true"]
+    assert cli.main([*command, "finetune.checkpoint=first", *given, "run_dir=run"]) == 0
+    assert cli.main(["train", "resume=run", "trainer.max_epochs=2"]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert {key: config["model"][key] for key in ("norm", "blocks", "depth", "base_channels")} == {
+        "norm": "instance",
+        "blocks": 1,
+        "depth": 2,
+        "base_channels": 4,
+    }
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["preprocessing"]["crop"] is True
+    assert {"model.norm", "preprocessing.crop", "finetune.checkpoint"} <= set(config["explicit_keys"])
+    names = {name for name in weights_of(tmp_path / "run") if "running_mean" in name}
+    assert not names  # of batch norms

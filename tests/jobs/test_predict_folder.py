@@ -108,7 +108,7 @@ BROKEN = {
     "truncated": (altered(lambda raw: raw[: len(raw) // 2]), "damaged"),
     "few bytes": (altered(lambda raw: raw[:20]), "damaged"),
     "checksum": (altered(lambda raw: raw[:-8] + bytes(4) + raw[-4:]), "CRC"),
-    "no gzip": (altered(gzip.decompress), "damaged"),
+    "packed twice": (altered(gzip.compress), "damaged"),
     "text": (lambda path: path.write_text("the scan is on the other disk"), "damaged"),
     "short data": (altered(lambda raw: gzip.compress(gzip.decompress(raw)[:-1000])), "damaged"),
     "short header": (altered(lambda raw: gzip.compress(gzip.decompress(raw)[:100])), "damaged"),

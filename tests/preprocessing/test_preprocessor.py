@@ -251,3 +251,15 @@ def test_the_scan_stays_as_it_is(crop: bool) -> None:
     given = Scan(image.copy(), np.eye(4))  # already as the network wants it: nothing to turn, crop or resample
     Preprocessor(normalize=["zscore"], crop=crop)(given)
     np.testing.assert_array_equal(given.image, image)
+
+
+@pytest.mark.parametrize("size", [1000.0, 1e-6, 0.001])
+def test_spacing_in_another_unit_is_refused(size):
+    """Resampled, such scans would fill the memory, or become a single voxel."""
+    with pytest.raises(MedsegError, match=r"Voxels of .* where the network works on 1 x 1 x 1.*another unit"):
+        Preprocessor(spacing=[1, 1, 1], normalize=["none"])(scan(1, 20, 20, 20, spacing=(size, size, size)))
+
+
+def test_a_network_grid_beyond_the_limit_is_refused():
+    with pytest.raises(MedsegError, match=r"the network's grid .*\(1, 2000, 2000, 2000\), 32 GB.*read.max_gb=8"):
+        Preprocessor(spacing=[1, 1, 1], normalize=["none"])(scan(1, 20, 20, 20, spacing=(100, 100, 100)))

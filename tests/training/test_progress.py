@@ -89,3 +89,20 @@ def test_with_a_limit_alone_the_time_left_is_known_from_the_start():
     progress = Progress(max_steps=float("inf"), max_seconds=60, clock=Clock())
     progress.start()
     assert progress.seconds_left == 60
+
+
+def test_a_run_that_its_time_has_ended_is_over_though_a_quick_last_validation_leaves_time():
+    clock = Clock()
+    progress = Progress(max_steps=100, max_seconds=10, clock=clock)
+    progress.start()
+    progress.validated(4.0)
+    clock.now += 6
+    progress.step, progress.current = 50, progress.fraction
+    assert progress.current == 1
+    progress.validated(0.1)
+    resumed, longer, unlimited = (Progress(max_steps=100, max_seconds=limit, clock=clock) for limit in (10, 20, None))
+    for other in (resumed, longer, unlimited):
+        other.load_state_dict(progress.state_dict())
+        other.step = 50
+    assert resumed.fraction < 1
+    assert (resumed.is_over, longer.is_over, unlimited.is_over) == (True, False, False)

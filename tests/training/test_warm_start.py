@@ -1,5 +1,6 @@
 """What a config takes of the run that it begins with: the network at its defaults, the grid, the normalisation."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -165,3 +166,59 @@ def test_windows_of_ct_are_the_sources():
     assert with_windows(plan, own, theirs) == plan
     given = config(preprocessing={"window": [0, 100]})
     assert with_windows(plan, given, theirs) == plan
+
+
+def test_a_value_that_the_user_chose_wins_though_it_is_the_default():
+    theirs = resolved(UNET, depth=5, base_channels=24, norm="batch", blocks=3, channels=[8] * 6)
+    chosen = {"norm", "base_channels"}
+    merged = model_of(UNET, theirs, nulls=True, chosen=chosen)
+    assert (merged["norm"], merged["base_channels"], merged["channels"]) == ("instance", None, None)
+    assert (merged["blocks"], merged["depth"]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"_target_"}, UNET["_target_"]),
+        ({"residual"}, UNET["_target_"]),  # which the other network does not have
+        ({"depth"}, SEGRESNET["_target_"]),
+    ],
+)
+def test_a_chosen_network_stays_and_a_chosen_value_goes_into_another(chosen, expected):
+    theirs = resolved(SEGRESNET, depth=4, base_channels=16)
+    merged = model_of(UNET, theirs, nulls=True, chosen=chosen)
+    assert merged["_target_"] == expected
+    assert merged["depth"] is None
+
+
+def test_chosen_preprocessing_and_plan_stay():
+    theirs = source({"spatial_dims": 2}, {"crop": False, "denoise": "median"}, slice_axis=1, context=2, divisor=8)
+    given = config() | {
+        "explicit_keys": ["preprocessing.crop", "preprocessing.denoise", "preprocessing.spacing", "plan.context"]
+    }
+    result = begun(given, theirs)
+    assert result["preprocessing"]["crop"] is True
+    assert result["preprocessing"]["denoise"] is None
+    assert result["preprocessing"]["spacing"] is None
+    assert result["preprocessing"]["normalize"] == ["zscore"]
+    assert (result["plan"]["context"], result["plan"]["slice_axis"], result["plan"]["divisor"]) == (0, 1, 8)
+
+
+def test_a_depth_that_is_to_be_planned_takes_no_levels_of_the_source():
+    given = config() | {"explicit_keys": ["model.depth"]}
+    result = begun(given, source({"channels": [4, 7, 8, 9]}))
+    assert (result["model"]["depth"], result["model"]["channels"], result["plan"]["strides"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_taken"),
+    [("trainer.max_epochs", True), ("model.norm", True), ("preprocessing.crop", False), ("plan.patch_size", False)],
+)
+def test_the_whole_plan_of_a_source_is_taken_only_where_the_user_chose_nothing_of_it(key, is_taken):
+    theirs = source()
+    theirs = replace(theirs, plan_file=Path("plan.json"))
+    given = config() | {"explicit_keys": [key], "trainer": {"max_epochs": 3, "compile": None}}
+    given["plan"] |= {"patch_size": None}
+    settings = {**given, "model": {**given["model"], "in_channels": None}}
+    result = begun_from(given, settings, theirs, data(), is_same=True)
+    assert (result["plan"]["file"] == "plan.json") == is_taken

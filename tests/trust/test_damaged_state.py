@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from small_run import PREDICT, TRAIN
 
 from medseg import cli
 from medseg.errors import MedsegError
-from medseg.io.lock import is_locked, locked
+from medseg.io.lock import locked
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
 EVAL = ("eval", "checkpoint=run", "device=cpu", "run_dir=evaluation")
@@ -69,7 +70,7 @@ def test_eval_and_predict_name_a_damaged_file(place, capsys, name, command, dama
 def test_the_last_state_of_another_network_is_refused(place, capsys):
     assert cli.main([*TRAIN, "model.base_channels=4", "run_dir=other"]) == 0
     shutil.copy("other/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
-    refused(capsys, *RESUME, saying=["another network", "finetune.checkpoint"])
+    refused(capsys, *RESUME, saying=["last.ckpt does not fit"])
 
 
 def test_a_best_checkpoint_has_no_last_state(place, capsys):
@@ -193,12 +194,6 @@ def test_a_report_goes_without_a_damaged_record_of_the_run(place, name, damage):
     assert cli.main(list(EVAL)) == 0
 
 
-def test_one_process_at_a_time_resumes_a_run(place, capsys):
-    with locked(place / "run", "run"):
-        refused(capsys, *RESUME, saying=["resume=run", f"process {os.getpid()}", "minutes ago"])
-    assert cli.main(list(RESUME)) == 0
-
-
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -209,16 +204,38 @@ with locked(Path(sys.argv[1]), ""):
 """
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+@contextmanager
+def held(folder):
+    """Let another process hold the lock of a folder, and kill it at the end of the block."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            assert is_locked(tmp_path)
-            with pytest.raises(MedsegError, match=f"x: process {holder.pid} on "), locked(tmp_path, "x"):
-                pass
+            yield holder.pid
         finally:
             holder.send_signal(signal.SIGKILL)
-    assert (tmp_path / ".lock").is_file()
+
+
+def test_one_process_at_a_time_resumes_a_run(place, capsys):
+    with held(place / "run") as process:
+        refused(capsys, *RESUME, saying=["resume=run", f"process {process} on ", "minutes ago"])
+    assert (place / "run" / ".lock").is_file(), "as a killed process leaves it"
+    assert cli.main(list(RESUME)) == 0
+    assert not (place / "run" / ".lock").exists()
+
+
+def test_a_directory_that_another_process_begins_is_not_taken(place, capsys):
+    Path("other").mkdir()
+    with held(place / "other") as process:
+        refused(capsys, *TRAIN, "run_dir=other", saying=["run_dir=other", f"process {process} on "])
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    with (
+        held(tmp_path) as process,
+        pytest.raises(MedsegError, match=f"x: process {process} on "),
+        locked(tmp_path, "x"),
+    ):
+        pass
     with locked(tmp_path, "x"):
         assert json.loads((tmp_path / ".lock").read_text("utf-8"))["process"] == os.getpid()
     assert not any(tmp_path.iterdir())

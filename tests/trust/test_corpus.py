@@ -1,0 +1,59 @@
+"""Every odd or damaged input is read right, or refused in medseg's own words with file and cause, in little memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trust.corpus import FAMILIES
+
+HERE = Path(__file__).parent
+LONGEST = 200  # seconds for a family: a guard against what never ends, not a measure of speed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_input_is_read_right_or_refused_with_its_cause(tmp_path, family):
+    samples = list(FAMILIES[family](tmp_path / "files"))
+    listed = [(str(sample.path), sample.kind, str(tmp_path / f"{n}.npy")) for n, sample in enumerate(samples)]
+    answer = subprocess.run(
+        [sys.executable, "-X", "utf8", str(HERE / "read_all.py")],
+        input=json.dumps(listed),
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    outcomes = json.loads(answer.stdout.splitlines()[-1])
+    assert len(outcomes) == len(samples)
+    wrong = [
+        f"{sample.name}: {problem}"
+        for sample, outcome, (*_, result) in zip(samples, outcomes, listed, strict=True)
+        if (problem := problem_of(sample, outcome, result))
+    ]
+    assert wrong == []
+
+
+def problem_of(sample, outcome, result):
+    """Say what is wrong with the outcome of a sample, "" if nothing is."""
+    if outcome.startswith("crashed") or "not enough memory" in outcome:
+        return outcome
+    refused = outcome.startswith("refused")
+    if isinstance(sample.expected, str):
+        if not refused:
+            return "" if sample.expected == "either" else "it was read"
+        named = sample.path.name[:40] in outcome or str(sample.path) in outcome
+        return "" if named and sample.cause in outcome else f"file or cause is not named: {outcome}"
+    if refused:
+        return outcome
+    return "" if np.array_equal(np.load(result), sample.expected) else "other voxels"
+
+
+def test_the_corpus_is_the_same_each_time(tmp_path):
+    for family in ("nifti_forms", "cuts"):
+        first, second = ([*FAMILIES[family](tmp_path / name)] for name in ("a", "b"))
+        assert [sample.path.read_bytes() for sample in first] == [sample.path.read_bytes() for sample in second]
