@@ -17,8 +17,8 @@ help:  ## list the targets
 demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
 	$(VENV)/bin/medseg train
 
-test: $(VENV)/.medseg-dev  ## run every test
-	$(VENV)/bin/python -m pytest
+test: $(VENV)/.medseg-dev  ## run every test, a process for each core
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.medseg-dev  ## lint, type-check, and refuse large and binary files
 	$(VENV)/bin/python scripts/check_files.py

@@ -26,6 +26,7 @@ from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.memory import MORE_MEMORY, enough_memory
 from medseg.overrides import (
     RESUMED,
     Check,
@@ -335,7 +336,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
         quieten_libraries()
         Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
-        with single_job(argv):
+        with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
             result = dict(job.run(config))
         return EXIT_STATUS[result["status"]], result
     except MedsegError as error:

@@ -9,7 +9,7 @@ key and calls no resolver. What does not fit is refused, not passed on.
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -160,7 +160,7 @@ def config_of_run(
     if lost:
         raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
     refuse(((key, name) for key, name in all_strangers(config, trust) if not is_changed(key, changed)), str(path))
-    wrong = {**wrong_references(config), **({} if part else outside_paths(config))}
+    wrong = {**wrong_references(config), **({} if part else outside_paths(config, run))}
     if left := [f"{key}: {text}" for key, text in wrong.items() if not is_changed(key, changed)]:
         raise MedsegError(
             f"{path} holds what a config may not that is read from a file:\n{listing(left)}\n"
@@ -237,15 +237,16 @@ def texts(node: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ..
         yield from texts(child, (*keys, name))
 
 
-def outside_paths(config: Node) -> dict[str, str]:
+def outside_paths(config: Node, run: Path) -> dict[str, str]:
     """Return the places outside a run that its config would have medseg write to, by key."""
     found = {}
     logger = config.get("logger")
     if isinstance(logger, dict) and logger.get("_target_") in named_targets():
         for keys, text in texts({name: value for name, value in logger.items() if name != "_target_"}):
-            inside = PurePath(text.removeprefix("${run_dir}/"))
-            is_folder = keys == ("save_dir",) and not text.startswith("${run_dir}/")
-            if is_folder or inside.is_absolute() or ".." in inside.parts:
+            path = run / text.removeprefix("${run_dir}/")
+            if keys == ("save_dir",) and not text.startswith("${run_dir}/"):
+                path = Path(text)
+            if not path.resolve().is_relative_to(run.resolve()):
                 found[".".join(map(str, ("logger", *keys)))] = f"{text!r} lies outside the run"
     cache = config.get("cache_dir")
     leaves = isinstance(cache, str) and (Path(cache).is_absolute() or ".." in Path(cache).parts)

@@ -18,6 +18,7 @@ from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import FORMAT
 from medseg.inference.model import Model
 from medseg.inference.onnx_model import ENTRY, INPUT, OUTPUT, OnnxNetwork, graph_shapes, require
+from medseg.memory import NotEnoughMemoryError, enough_memory
 from medseg.models.outputs import as_list
 
 OPSET = 20
@@ -82,7 +83,7 @@ def traced(models: Sequence[Model], trust: Collection[str]) -> Any:
     networks = [without_extra_heads(model, trust) for model in models]
     network = Ensemble(networks, regions=bool(models[0].label_map.regions)).eval()
     try:
-        with quiet_exporter():
+        with enough_memory("to export the network", "Use a machine with more memory."), quiet_exporter():
             return torch.onnx.export(
                 network,
                 (torch.zeros(2, *graph_shapes(models[0])[0]),),  # of a batch of one it would make a constant
@@ -94,6 +95,8 @@ def traced(models: Sequence[Model], trust: Collection[str]) -> Any:
                 external_data=False,
                 verbose=False,
             )
+    except NotEnoughMemoryError:
+        raise
     except Exception as error:  # whatever a network's own code raises under the exporter
         names = sorted({described(model)["config"]["model"]["_target_"] for model in models})
         reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)

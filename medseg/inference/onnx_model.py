@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.model import Model, model_of
+from medseg.memory import NotEnoughMemoryError, enough_memory
 from medseg.models.finite import check_finite
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,10 @@ def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
     there = [name for name in {wanted: None, PROVIDERS["cpu"]: None} if name in onnxruntime.get_available_providers()]
     providers = [(name, {"device_id": device.index or 0} if name == PROVIDERS["cuda"] else {}) for name in there]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        with enough_memory(f"on {device} to load {path}", "Try device=cpu, or a machine with more memory."):
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except NotEnoughMemoryError:
+        raise
     except Exception as error:  # onnxruntime's errors have no common class
         raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
     if session.get_providers()[0] == wanted:

@@ -17,7 +17,7 @@ from medseg.errors import MedsegError
 from medseg.inference.class_options import inference_over, postprocess_over
 from medseg.inference.model import Model, make_segmenter, scorer_of
 from medseg.inference.models import read_models
-from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk
+from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
 from medseg.inference.segmenter import Watch
 from medseg.inference.sliding_window import Network
 from medseg.io.arrays import scan_from_array
@@ -25,7 +25,9 @@ from medseg.io.case import Case, Scan
 from medseg.io.files import read_case, write_mask
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
+from medseg.io.sizes import size_of
 from medseg.io.voxels import check_voxels
+from medseg.memory import MORE_MEMORY, TO_READ, enough_memory
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 Source = Scan | str | Path | Sequence[str | Path] | NDArray[Any] | Tensor
@@ -134,8 +136,10 @@ class Predictor:
         self.segmenter = make_segmenter(wanted[0], cleaning, self.label_map)
         self.groups = grouped(models, inference or {})
         self.scratch = scratch
-        for model in models:
-            model.network.to(self.device).eval()
+        advice = "Use device=cpu, or close what else uses the device." if self.device.type != "cpu" else MORE_MEMORY
+        with enough_memory(f"on {self.device} for the networks' weights", advice):
+            for model in models:
+                model.network.to(self.device).eval()
         self.recipe = {
             "inference": wanted,
             "postprocess": cleaning,
@@ -188,12 +192,13 @@ class Predictor:
         if not isinstance(scan, Scan):
             files = files_of(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
-            with told():
+            with told(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
                 scan = read_case(case, spatial_dims=self.dims)
         else:
             check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
         self.check_channels(scan)
-        return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
+        with enough_memory(f"to preprocess a scan of {scan.image.shape}", MORE_MEMORY):
+            return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 
     def decide(self, prepared: Prepared, watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
         """Run the networks: what their probabilities say, not yet post-processed (see ``Segmenter.decide``)."""
@@ -203,34 +208,44 @@ class Predictor:
     def finish(self, prepared: Prepared, decided: NDArray[np.uint8]) -> Mask:
         """Post-process what ``decide`` returned."""
         scan = prepared.scan
-        indices = self.segmenter.clean(decided, spacing=scan.spacing, unit=scan.unit, voxel_volume=scan.voxel_volume)
+        with enough_memory(f"to post-process the mask of a scan of {scan.shape}", MORE_MEMORY):
+            indices = self.segmenter.clean(
+                decided, spacing=scan.spacing, unit=scan.unit, voxel_volume=scan.voxel_volume
+            )
         return Mask(scan, indices, self.label_map)
 
     def scores(self, prepared: Prepared) -> Slabs:
-        """Yield probabilities on the native grid; to be used within ``computing``.
+        """Yield probabilities on the native grid; to be used within ``computing``."""
+        return slabs_within_memory(lambda place: self.scores_on(place, prepared), self.device)
+
+    def scores_on(self, place: torch.device, prepared: Prepared) -> Slabs:
+        """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.
 
         Of groups of models on different grids all but the last leave theirs in a temporary file first. Their slabs are
         thinner, since one of each grid and their mean are in memory together.
         """
         slabs = []
-        for place, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
-            rows = group.scorer.rows(group.networks, image.to(self.device), geometry)
-            rows = rows if place == len(self.groups) else kept_on_disk(rows, self.scratch)
-            slabs.append(group.scorer.slabs(rows, geometry, self.device, SLAB // (2 * len(self.groups) - 1)))
+        for number, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
+            rows = group.scorer.rows(group.networks, image.to(place), geometry, self.device)
+            rows = rows if number == len(self.groups) else kept_on_disk(rows, self.scratch)
+            slabs.append(group.scorer.slabs(rows, geometry, place, SLAB // (2 * len(self.groups) - 1)))
         return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
 
     @contextmanager
     def computing(self, prepared: Prepared) -> Iterator[None]:
         """Compute without gradients and in the predictor's precision; say what to do where memory runs out."""
-        try:
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                yield
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            grids = " and ".join(str(tuple(image.shape)) for image, _ in prepared.inputs)
-            raise MedsegError(
-                f"out of memory on {self.device}: a scan of {prepared.scan.shape}, {grids} on the network grid. "
-                "Try inference.batch_size=1 or device=cpu."
-            ) from error
+        grids = " and ".join(str(tuple(image.shape)) for image, _ in prepared.inputs)
+        elsewhere = "" if self.device.type == "cpu" else "Try device=cpu. "
+        with (
+            enough_memory(
+                f"on {self.device} for a scan of {prepared.scan.shape}, {grids} on the network grid, even with one "
+                "window at a time",
+                elsewhere + MORE_MEMORY,
+            ),
+            torch.inference_mode(),
+            autocast(self.device, self.precision),
+        ):
+            yield
 
     def check_channels(self, scan: Scan) -> None:
         """Refuse a scan of other dimensions or channels than the network was trained on."""

@@ -1,7 +1,7 @@
 """Scores of a scan on its native grid, slab by slab: of one network, of folds, or of models of different grids."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.inference.sliding_window import Network, Weighting, gaussian, sigmoid, sliding_window, softmax, unchanged
+from medseg.inference.sliding_window import (
+    Network,
+    PassLimit,
+    Weighting,
+    gaussian,
+    sigmoid,
+    sliding_window,
+    softmax,
+    unchanged,
+)
+from medseg.memory import drop_frames, free_caches, is_out_of_memory, warn_once
 from medseg.preprocessing.geometry import SLAB, Geometry
 
 Slabs = Iterator[tuple[slice, Tensor]]
@@ -40,6 +50,7 @@ class Scorer:
         context: voxels along each axis that the network sees beside a window.
         averaging: what windows, flips, networks and neighbouring voxels are averaged as; nnU-Net takes logits.
         weighting: gives the weights of a window's voxels.
+        limit: lowers ``batch_size`` for all scans that follow one for which memory ran out.
     """
 
     patch_size: Sequence[int]
@@ -51,9 +62,14 @@ class Scorer:
     context: Sequence[int] | None = None
     averaging: Literal["probabilities", "logits"] = "probabilities"
     weighting: Weighting = gaussian
+    limit: PassLimit = field(default_factory=PassLimit, compare=False)
 
-    def rows(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Iterator[Tensor]:
+    def rows(
+        self, networks: Sequence[Network], image: Tensor, geometry: Geometry, device: torch.device | None = None
+    ) -> Iterator[Tensor]:
         """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them.
+
+        They are added up where the image lies; ``device`` is the networks', None where that is the same.
 
         Raises:
             NotFiniteError: some are NaN or infinite.
@@ -73,6 +89,8 @@ class Scorer:
             context=self.context,
             activation=probabilities if self.averaging == "probabilities" else unchanged,
             weighting=self.weighting,
+            device=device,
+            limit=self.limit,
         ):
             if not block.sum().isfinite():  # of NaN or infinity anywhere: one pass over what hundreds of layers made
                 raise NotFiniteError(
@@ -93,7 +111,35 @@ class Scorer:
 
     def __call__(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Slabs:
         """Yield the probabilities of an image (C, *network grid) that lies on the networks' device."""
-        return self.slabs(self.rows(networks, image, geometry), geometry, image.device)
+
+        def slabs_on(place: torch.device) -> Slabs:
+            return self.slabs(self.rows(networks, image.to(place), geometry, image.device), geometry, place)
+
+        return slabs_within_memory(slabs_on, image.device)
+
+
+def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch.device) -> Slabs:
+    """Yield a scan's probabilities, made on a device, or on the CPU as soon as the device's memory runs out.
+
+    ``slabs_on`` makes the same slabs each time that it is called, whatever the device.
+    """
+    done = 0  # slices that have been yielded
+    if device.type != "cpu":
+        try:
+            for place, scores in slabs_on(device):
+                yield place, scores
+                done = place.stop
+                del scores
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            drop_frames(error)
+        free_caches()  # after the error is gone
+        warn_once(f"memory of {device} is short: probabilities are added up in the memory of the CPU, which is slower")
+    for place, scores in slabs_on(torch.device("cpu")):
+        if place.start >= done:
+            yield place, scores
 
 
 def averaged(ensemble: Sequence[Slabs], weights: Sequence[int]) -> Slabs:

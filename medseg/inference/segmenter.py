@@ -12,6 +12,7 @@ from torch import Tensor
 from medseg.inference.postprocess import largest_together, postprocess
 from medseg.inference.regions import Regions
 from medseg.inference.scores import Slabs
+from medseg.memory import on_device_or_cpu
 
 EVEN = 0.5
 """Probability from which a region is as likely to be there as not."""
@@ -63,7 +64,7 @@ class Segmenter:
         for place, scores in slabs:
             for watch in watches:
                 watch(place, scores)
-            found = self.above(scores).to(torch.uint8) if kinds else self.classes(scores)
+            found = on_device_or_cpu(self.above if kinds else self.classes, scores)
             labels[..., place] = found.cpu().numpy()
         return labels
 

@@ -4,13 +4,17 @@ Windows run along one axis, called the way. Scores are summed in a buffer that s
 rows that no later window touches are handed on. So memory grows with the cross-section, not with the image's length.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import combinations, product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from medseg.memory import attempted, warn_once
 
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]
@@ -22,6 +26,13 @@ PIECE = 1 << 27
 
 PASS = 1 << 27
 """Scores that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
+
+
+@dataclass
+class PassLimit:
+    """The most windows that one pass of the network takes, as memory has turned out to allow."""
+
+    windows: int = sys.maxsize
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -63,6 +74,8 @@ def sliding_window(
     context: Sequence[int] | None = None,
     activation: Activation = softmax,
     weighting: Weighting = gaussian,
+    device: torch.device | None = None,
+    limit: PassLimit | None = None,
 ) -> Iterator[Tensor]:
     """Yield class scores of a whole image, averaged over windows and networks, in rows along one axis.
 
@@ -72,17 +85,20 @@ def sliding_window(
     Args:
         networks: each takes patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context,
             what it is given is larger than its output by that much on either side.
-        image: (C, *spatial) on the networks' device.
+        image: (C, *spatial), on the device that adds up the scores.
         patch_size: the window's size; a smaller image is padded with zeros.
         n_outputs: K.
         way: the spatial axis along which rows are finished.
         backwards: begin at the far end of the way.
         overlap: share of a window that its neighbour covers, 0 to below 1.
-        batch_size: windows to one pass; fewer where their scores would be many.
+        batch_size: windows to one pass; fewer where their scores would be many, or where memory runs out.
         mirror_axes: spatial axes that test-time augmentation flips, in every combination.
         context: voxels along each axis that the network sees beside its output; None: none.
         activation: what is averaged, made of logits (B, K, *).
         weighting: gives the weights of a window's voxels.
+        device: the networks', which each batch of windows is brought to; None: the image's.
+        limit: further bounds the batch, and is lowered where memory runs out, so that later scans begin with what was
+            enough for this one.
 
     Yields:
         (K, *spatial) float32 with some rows of the way only, all of them in turn; backwards, the last ones first and in
@@ -91,19 +107,33 @@ def sliding_window(
     margin = list(context or [0] * len(patch_size))
     padded, inner = pad(image, patch_size)
     grid = padded.shape[1:]
-    corners = window_corners(grid, patch_size, overlap, way, backwards=backwards)
+    all_corners = window_corners(grid, patch_size, overlap, way, backwards=backwards)
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = weighting(tuple(patch_size)).to(image.device)
-    chunks = list(batches(corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
+    chunks = list(batches(all_corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
     sums = RowSums(n_outputs, grid, way, longest(chunks, way) + patch_size[way], image.device)
     begins = [chunk[0][way] for chunk in chunks[1:]]
-    for chunk, finished in zip(chunks, [*begins, grid[way]], strict=True):
-        windows = [on_image(corner, grid, patch_size, way, backwards=backwards) for corner in chunk]
+    limit = limit or PassLimit()
+
+    def scores_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
+        windows = [on_image(corner, grid, patch_size, way, backwards=backwards) for corner in corners]
         patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
-        for corner, scores in zip(chunk, mirrored(networks, patches, mirror_axes, activation), strict=True):
-            sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
-        del patches, scores  # not needed while others work on the rows
+        return mirrored(networks, patches.to(device or image.device), mirror_axes, activation).to(image.device)
+
+    for chunk, finished in zip(chunks, [*begins, grid[way]], strict=True):
+        rest = chunk
+        while rest:
+            corners = rest[: limit.windows]
+            batch = attempted(partial(scores_of, corners)) if len(corners) > 1 else scores_of(corners)
+            if batch is None:
+                limit.windows = len(corners) // 2
+                warn_once("memory is short: fewer windows than inference.batch_size go through the network at once")
+                continue
+            for corner, scores in zip(corners, batch, strict=True):
+                sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
+            del batch, scores  # not needed while others work on the rows
+            rest = rest[len(corners) :]
         yield from sums.take(finished, turned(inner, grid, way) if backwards else inner)
 
 

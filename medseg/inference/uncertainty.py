@@ -4,6 +4,7 @@ Nothing here is the chance of being wrong: networks are sure of mistakes, too. I
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Scan
 from medseg.io.csv_files import as_csv
 from medseg.io.slices import shares_file
+from medseg.memory import on_device_or_cpu
 
 STEPS = 255
 """An entropy of 1 in the map, which is uint8."""
@@ -59,7 +61,7 @@ class UncertaintyMap:
 
     def __call__(self, place: slice, scores: Tensor) -> None:
         """Take up the probabilities (K, *slab) of a slice along the last axis."""
-        found = entropy(scores, regions=self.regions)
+        found = on_device_or_cpu(partial(entropy, regions=self.regions), scores)
         self.values[..., place] = (found * STEPS).round().clamp(0, STEPS).to(torch.uint8).cpu().numpy()
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medseg.errors import MedsegError, first_line
+from medseg.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,13 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         yield
     except MedsegError:
         raise
-    except MemoryError as error:
-        raise MedsegError(f"{path}: there is not enough memory to read this {kind}.") from error
     except OSError as error:
         if error.errno is None:
             raise damaged(path, kind, error) from error
         raise MedsegError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:
+        if is_out_of_memory(error):
+            raise MedsegError(f"{path}: there is not enough memory to read this {kind}.") from error
         log.debug("%s", path, exc_info=True)
         raise damaged(path, kind, error) from error
 

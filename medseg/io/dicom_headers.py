@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from medseg.errors import MedsegError
 from medseg.io.archives import HARMLESS, MOST_RATIO, beginning, file_length, on_disk, opened
+from medseg.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ def _header(path: Path, size: int, changed: int) -> Header:
     try:
         return described(path, read_dataset(path, stop_before_pixels=True, specific_tags=TAGS))
     except Exception as error:  # pydicom raises nearly anything on damaged files
+        if is_out_of_memory(error):
+            raise
         log.debug("%s: %s", path, error)
         return Header(path)
 

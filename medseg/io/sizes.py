@@ -22,6 +22,10 @@ class Size:
     channels: int
     voxel_volume: float
 
+    def __str__(self) -> str:
+        """Say how large it is."""
+        return f"{self.channels} channel(s) of {self.voxels:,} voxels" if self.voxels else "of unknown size"
+
 
 UNKNOWN = Size(0, 0, 1.0)
 

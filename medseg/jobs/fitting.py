@@ -18,6 +18,7 @@ from medseg.io.dataset import by_id
 from medseg.jobs.beginning import Run, cache_of, file_to_begin_with, is_first_process
 from medseg.jobs.rundir import write_config
 from medseg.jobs.terminal import on_terminal
+from medseg.memory import enough_memory
 from medseg.models.pretrained import load_published, names_in
 from medseg.models.published import published
 from medseg.models.torch_files import load_safely
@@ -143,11 +144,14 @@ def carry_out(
             "ignore", ".*LeafSpec", FutureWarning
         )  # Lightning 2.6 under torch 2.13, in its own code
         try:
-            trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
+            with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
+                trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
-        except MedsegError as error:  # of a process that loads data it comes with a traceback before it
-            raise MedsegError(str(error).rpartition("MedsegError: ")[2]) from error
+        except MedsegError as error:
+            if not str(error).startswith("Caught MedsegError in DataLoader worker"):
+                raise  # what follows has the traceback of another process before it
+            raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
         except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
             if str(error).startswith("DataLoader worker"):
                 raise MedsegError(
@@ -188,6 +192,18 @@ def read_last(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(content.get(name), kinds[name]) for name in kinds):
         raise MedsegError(f"{file}: not the last state of a training of medseg's.{cure}")
     return content
+
+
+def less_memory(run: Run) -> str:
+    """Say which settings make a training take less memory, with the run's own values, and how to go on."""
+    plan, model = run.settings["plan"], run.settings["model"]
+    width = f" or model.base_channels (now {model['base_channels']})" if "base_channels" in model else ""
+    saved = f" {run.last} is kept: resume={run.directory} goes on from it where more memory is free."
+    return (
+        "Train anew with a lower trainer.memory_gb, to which the plan is fitted, or with a lower plan.batch_size (now "
+        f"{plan['batch_size']}), plan.patch_size (now {list(plan['patch_size'])}){width}."
+        f"{saved if run.last.is_file() else ''}"
+    )
 
 
 def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:

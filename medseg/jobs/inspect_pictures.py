@@ -15,6 +15,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.overlays import miniature
 from medseg.io.case import Case, Scan
 from medseg.io.labels import LabelMap
+from medseg.memory import is_out_of_memory
 from medseg.preprocessing.cache import hash_of, is_there, recipe, save
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint, read_labelled
@@ -49,7 +50,7 @@ def pictures(
 ) -> dict[str, bytes]:
     """Return a small picture (WebP) of each case, several drawn at once; of none that can no longer be read."""
     draw = partial(noted_picture, label_map=label_map, marks=marks, folder=folder)
-    drawn = in_parallel(draw, cases, working_bytes(cases))
+    drawn = in_parallel(draw, cases, working_bytes(cases), too_large=lambda case, error: b"")
     found = zip(cases, watch(drawn, len(cases), "drawing"), strict=True)
     return {case.id: picture for case, picture in found if picture}
 
@@ -65,7 +66,9 @@ def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], f
             except Exception:  # a damaged file makes torch raise almost anything
                 log.warning("%s: this picture is damaged; it is drawn again", path)
         found = drawn(*read_labelled(case, label_map), marked, len(label_map.names))
-    except MedsegError:
+    except MedsegError as error:
+        if is_out_of_memory(error):
+            raise  # it may be drawn when fewer are drawn at once
         return b""
     save({"picture": torch.frombuffer(bytearray(found), dtype=torch.uint8)}, path)
     return found

@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,8 +26,19 @@ from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Case, Scan
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
+from medseg.io.sizes import size_of
 from medseg.jobs.candidates import Segment
 from medseg.jobs.terminal import Terminal, on_terminal
+from medseg.memory import (
+    MORE_MEMORY,
+    TO_READ,
+    NotEnoughMemoryError,
+    drop_frames,
+    enough_memory,
+    free_caches,
+    is_out_of_memory,
+    warn_once,
+)
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import cores
 
@@ -98,34 +109,49 @@ def scored(
 ) -> Iterator[tuple[Case, list[Row] | str]]:
     """Yield each case with its rows, or with what is wrong with it, in order.
 
-    One case is predicted while those before it are measured in threads; no more wait than there are threads.
+    One case is predicted while those before it are measured in threads; no more wait than there are threads. Where
+    memory runs out, a case is tried again when nothing else is at work, and half as many at once from then on.
     """
-    waiting: deque[tuple[Case, Future[list[Row]] | str]] = deque()
+    waiting: deque[tuple[Case, Future[list[Row]]]] = deque()
+    most = cores()
     with ThreadPoolExecutor(cores()) as pool:
+
+        def taken() -> tuple[Case, list[Row] | str]:
+            nonlocal most
+            case, future = waiting.popleft()
+            if (error := future.exception()) and is_out_of_memory(error):
+                warn_once("memory is short: fewer cases are predicted and measured at once")
+                most = max(1, most // 2)
+                wait([other for _, other in waiting])
+                drop_frames(error)
+                free_caches()
+                future = begun(pool.submit, segment, case, label_map, metrics)
+            try:
+                return case, future.result()
+            except MedsegError as error:
+                return case, str(error)
+
         for number, case in enumerate(cases, 1):
-            if len(waiting) == cores():
-                yield ended(*waiting.popleft())
+            while len(waiting) >= most:
+                yield taken()
             waiting.append((case, begun(pool.submit, segment, case, label_map, metrics)))
             log.debug("%d of %d: %s", number, len(cases), case.id)
         while waiting:
-            yield ended(*waiting.popleft())
+            yield taken()
 
 
 def begun(
     submit: Callable[..., Future[list[Row]]], segment: Segment, case: Case, label_map: LabelMap, metrics: Settings
-) -> Future[list[Row]] | str:
-    """Predict a case and begin to measure it; say what is wrong with it where that cannot be done."""
+) -> Future[list[Row]]:
+    """Predict a case and begin to measure it; its MedsegError is in the future, too, where that cannot be done."""
     try:
-        with told():
+        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             scan, truth = read_labelled(case, label_map)
         return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
     except MedsegError as error:
-        return str(error)
-
-
-def ended(case: Case, outcome: Future[list[Row]] | str) -> tuple[Case, list[Row] | str]:
-    """Wait for a case to be measured."""
-    return case, outcome if isinstance(outcome, str) else outcome.result()
+        failed: Future[list[Row]] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def measured_rows(
@@ -138,9 +164,10 @@ def measured_rows(
 ) -> list[Row]:
     """Return the report's rows of one case."""
     reported = list(label_map.reported.values())
-    found = counts(indices, truth, len(label_map.names), reported)
     voxel_size = scan.voxel_volume / 1000 if scan.unit == "mm" else 1.0
-    measured = measure_case(indices, truth, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics)
+    with enough_memory(f"to measure the masks of a scan of {scan.shape}", MORE_MEMORY):
+        found = counts(indices, truth, len(label_map.names), reported)
+        measured = measure_case(indices, truth, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics)
     return case_rows(case, found, measured, label_map, scan.voxel_volume, scan.unit)
 
 
@@ -171,8 +198,13 @@ def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> li
 def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
     """Draw prediction and truth over the scans, each into the file of its case's id."""
     for case in cases:
-        scan, truth = read_labelled(case, label_map)
-        annotated = label_map.annotated(case.annotated)
-        picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
+        try:
+            with enough_memory(lambda: f"to draw {size_of(case)}", MORE_MEMORY):  # noqa: B023 - called within the loop
+                scan, truth = read_labelled(case, label_map)
+                annotated = label_map.annotated(case.annotated)
+                picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
+        except NotEnoughMemoryError as error:
+            log.warning("%s: no overlay: %s", case.id, error)
+            continue
         with replacing(files[case.id]) as temporary:
             picture.save(temporary)

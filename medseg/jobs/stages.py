@@ -29,6 +29,7 @@ from medseg.jobs.pipeline import Stage
 from medseg.jobs.predictions import row_of
 from medseg.jobs.records import Record
 from medseg.jobs.scans import Job
+from medseg.memory import MORE_MEMORY, enough_memory
 
 log = logging.getLogger(__name__)
 
@@ -132,8 +133,13 @@ class Folder:
             return dict(work.kept.row)
         assert work.prepared is not None
         assert work.decided is not None
+        with enough_memory(f"to write the mask of a scan of {work.prepared.scan.shape}", MORE_MEMORY):
+            return self.written(work, work.prepared, work.decided)
+
+    def written(self, work: Work, prepared: Prepared, decided: NDArray[np.uint8]) -> dict[str, Any]:
+        """Do what ``write`` does for a scan that was segmented now."""
         began = time.monotonic()
-        mask = self.predictor.finish(work.prepared, work.decided)
+        mask = self.predictor.finish(prepared, decided)
         write_classes(work.job.mask, mask.indices, mask.label_map, mask.scan, self.format, self.codes, self.privacy)
         work.files.append(work.job.mask)
         if self.meshes:

@@ -20,6 +20,8 @@ from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
+from medseg.io.sizes import size_of
+from medseg.memory import TO_READ, enough_memory
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import in_parallel
 
@@ -108,7 +110,7 @@ class Trials:
 
     def keep(self, predictor: Predictor, case: Case, file: Path) -> Kept:
         """Predict a case and write down what scoring needs of it."""
-        with told():
+        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             scan, truth = read_labelled(case, self.label_map)
         prepared = predictor.prepare(scan)
         if self.regions is None:

@@ -8,6 +8,7 @@ from zipfile import is_zipfile
 import torch
 
 from medseg.errors import MedsegError, first_line
+from medseg.memory import NotEnoughMemoryError, enough_memory
 
 ZIP, PICKLE = b"PK", b"\x80"
 """What files begin with that ``torch.save`` wrote since PyTorch 1.6, and before."""
@@ -26,7 +27,12 @@ def load_safely(file: Path, *, name: str = "", advice: str = "", mmap: bool = Fa
         MedsegError: it is no such file, is damaged, or holds objects that are not loaded.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        with enough_memory(
+            f"to load {name or file}", f"Close other programs, or use a machine with more memory.{advice}"
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+    except NotEnoughMemoryError:
+        raise
     except Exception as error:  # a file that is something else makes torch raise almost anything
         raise MedsegError(
             f"{name or file}: not a checkpoint that can be loaded safely ({reason(file, error)}).{advice}"

@@ -32,6 +32,7 @@ from medseg.io.case import Case
 from medseg.io.files import on_disk
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.io.sizes import Size, size_of
+from medseg.memory import MORE_MEMORY, enough_memory
 from medseg.preprocessing.cache_folder import FORMAT
 from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
@@ -75,7 +76,8 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
     """Return the preprocessed file of a labelled case, made now if it is not there yet."""
     path = path_of(case, preprocessor, label_map, folder)
     if not is_usable(path):
-        save(prepare(case, preprocessor, label_map), path)
+        with enough_memory(lambda: f"to preprocess {case.id}, {size_of(case)}", MORE_MEMORY):
+            save(prepare(case, preprocessor, label_map), path)
     return path
 
 

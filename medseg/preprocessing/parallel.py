@@ -8,7 +8,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from threading import local
 from typing import Generic, Protocol, TypeVar, cast
 
 import torch
+
+from medseg.memory import drop_frames, free_caches, is_out_of_memory, warn_once
 
 HELD = local()
 """Of each thread at work the ``records`` that it has logged, which are shown with its result."""
@@ -37,23 +39,48 @@ def unwatched(results: Iterable[Result], total: int, doing: str) -> Iterable[Res
     return results
 
 
-def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], bytes_each: float = 0) -> Iterator[Result]:
+def in_parallel(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    bytes_each: float = 0,
+    too_large: Callable[[Item, Exception], Result] | None = None,
+) -> Iterator[Result]:
     """Yield ``function(item)`` of each item, in order; raise what it raises.
 
     There is a thread for each core, but no more than fit half the free memory with ``bytes_each`` for an item at work
     and as much for one that waits to be taken. While several work, PyTorch computes each of them on one core. Ended
     early, by an error or Ctrl-C, it finishes what is being worked on and begins nothing new.
+
+    An item for which memory runs out is worked on again when nothing else is, and half as many at once from then on.
+    Where it is too large even so, ``too_large`` makes its result of the error.
     """
     workers = max(1, min(len(items), cores(), MOST_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
-    waiting: deque[Future[Outcome[Result]]] = deque()
+    waiting: deque[tuple[Item, Future[Outcome[Result]]]] = deque()
+    most = 2 * workers  # at work and waiting to be taken
+
+    def taken() -> Result:
+        nonlocal most
+        item, future = waiting.popleft()
+        outcome = future.result()
+        if outcome.error and is_out_of_memory(outcome.error):
+            warn_once("memory is short: fewer cases are worked on at once")
+            most = max(1, most // 2)
+            wait([other for _, other in waiting])
+            drop_frames(outcome.error)
+            free_caches()
+            outcome = attempt(function, item)
+        if too_large and outcome.error and is_out_of_memory(outcome.error):
+            return too_large(item, outcome.error)
+        return shown(outcome)
+
     with held_back(), torch_threads(1 if workers > 1 else torch.get_num_threads()), ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
-                if len(waiting) == 2 * workers:
-                    yield shown(waiting.popleft().result())
-                waiting.append(pool.submit(attempt, function, item))
+                while len(waiting) >= most:
+                    yield taken()
+                waiting.append((item, pool.submit(attempt, function, item)))
             while waiting:
-                yield shown(waiting.popleft().result())
+                yield taken()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

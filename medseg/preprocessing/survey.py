@@ -13,6 +13,7 @@ from medseg.io.files import on_disk
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
+from medseg.memory import TO_READ, NotEnoughMemoryError, enough_memory
 from medseg.preprocessing.doubtful_masks import doubtful_masks
 from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
@@ -73,7 +74,12 @@ def examine(
     """
     found: dict[str, CaseFingerprint] = {}
     errors = [Finding("error", problem) for problem in problems]
-    read = in_parallel(partial(attempt, label_map=label_map, folder=folder), cases, working_bytes(cases))
+    read = in_parallel(
+        partial(attempt, label_map=label_map, folder=folder),
+        cases,
+        working_bytes(cases),
+        too_large=lambda case, error: str(error),
+    )
     for case, outcome in zip(cases, watch(read, len(cases), "reading"), strict=True):
         if isinstance(outcome, str):
             errors.append(Finding("error", named(case.id, outcome), (case.id,)))
@@ -88,9 +94,16 @@ def examine(
 
 
 def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint | str:
-    """Return what is noted of a case, or what is wrong with it."""
+    """Return what is noted of a case, or what is wrong with it.
+
+    Raises:
+        NotEnoughMemoryError: which may not come again when fewer cases are read at once.
+    """
     try:
-        return noted(case, label_map, folder)
+        with enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
+            return noted(case, label_map, folder)
+    except NotEnoughMemoryError:
+        raise
     except MedsegError as error:
         return str(error)
 

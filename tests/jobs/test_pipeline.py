@@ -87,3 +87,69 @@ def test_each_stage_has_its_number_of_threads():
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_items(count):
     assert len(list(pipeline(range(count), [Stage(lambda x: x, 1)]))) == count
+
+
+class Memory:
+    """Items that are on their way through two stages, and what happens to one that needs the memory for itself."""
+
+    def __init__(self, large, tries_that_fail, at_stage=2):
+        self.large, self.tries_that_fail, self.at_stage = large, tries_that_fail, at_stage
+        self.on_their_way, self.beside, self.tries = set(), [], 0
+
+    @property
+    def stages(self):
+        return [Stage(self.first, 1), Stage(self.second, 1)]
+
+    def first(self, item):
+        self.on_their_way.add(item)
+        return self.work(item, 1)
+
+    def second(self, item):
+        made = self.work(item, 2)
+        self.on_their_way.discard(item)
+        return made * 10
+
+    def work(self, item, stage):
+        if item == self.large and stage == self.at_stage:
+            self.tries += 1
+            self.beside.append(self.on_their_way - {item})
+            if self.tries <= self.tries_that_fail:
+                self.on_their_way.discard(item)
+                raise MemoryError("no room")
+        return item
+
+
+@pytest.mark.parametrize("at_stage", [1, 2])
+def test_an_item_that_memory_was_short_for_is_worked_on_again_by_itself_and_in_order(at_stage):
+    memory = Memory(large=3, tries_that_fail=1, at_stage=at_stage)
+    assert [(p.item, p.made) for p in pipeline(range(12), memory.stages)] == [(n, n * 10) for n in range(12)]
+    assert memory.tries == 2
+    assert memory.beside[1] == set()
+
+
+def test_an_item_that_is_too_large_even_alone_fails_alone(caplog):
+    memory = Memory(large=3, tries_that_fail=100)
+    found = list(pipeline(range(7), memory.stages))
+    assert [(p.item, p.made) for p in found if p.error is None] == [(n, n * 10) for n in range(7) if n != 3]
+    assert found[3].error == "not enough memory (no room)"
+    assert memory.tries == 2
+    assert "Traceback" not in caplog.text
+
+
+def test_where_no_two_items_fit_all_are_done_one_at_a_time():
+    on_their_way, tries = set(), []
+
+    def first(item):
+        tries.append(item)
+        if on_their_way:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        on_their_way.add(item)
+        return item
+
+    def second(item):
+        on_their_way.discard(item)
+        return item
+
+    found = list(pipeline(range(30), [Stage(first, 1), Stage(second, 1)]))
+    assert [p.made for p in found] == list(range(30))
+    assert [tries.count(item) for item in range(15, 30)] == [1] * 15

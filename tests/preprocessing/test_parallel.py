@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from medseg.memory import warn_once
 from medseg.preprocessing.parallel import in_parallel
 
 log = logging.getLogger("medseg.test")
@@ -70,3 +71,64 @@ def test_large_items_are_worked_on_one_at_a_time():
 
     list(in_parallel(work, range(6), bytes_each=1e18))
     assert max(most) == 1
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr("medseg.preprocessing.parallel.cores", lambda: 4)
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_an_item_that_memory_was_short_for_is_worked_on_again_by_itself(caplog):
+    at_work, beside, tries = set(), [], []
+
+    def work(number):
+        at_work.add(number)
+        try:
+            if number == 5:
+                tries.append(number)
+                beside.append(at_work - {number})
+                if len(tries) == 1:
+                    log.warning("half done")
+                    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return number**2
+        finally:
+            at_work.discard(number)
+
+    warn_once.cache_clear()
+    assert list(in_parallel(work, range(20))) == [number**2 for number in range(20)]
+    assert len(tries) == 2
+    assert beside[1] == set()
+    assert caplog.messages == ["memory is short: fewer cases are worked on at once"]
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_fewer_are_worked_on_at_once_after_memory_was_short():
+    ahead, taken, failed = [], [], []
+
+    def work(number):
+        ahead.append(number - len(taken))  # how far the work is ahead of what has been taken
+        if number < 3 and number not in failed:
+            failed.append(number)
+            raise MemoryError
+        return number
+
+    for result in in_parallel(work, range(40)):
+        taken.append(result)
+    assert taken == list(range(40))
+    assert max(ahead[-20:]) <= 1
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_an_item_that_is_too_large_even_alone_is_an_error_or_what_takes_its_place():
+    def work(number):
+        if number == 2:
+            raise MemoryError("no room")
+        return number
+
+    with pytest.raises(MemoryError, match="no room"):
+        list(in_parallel(work, range(5)))
+    found = list(in_parallel(work, range(5), too_large=lambda number, error: f"{number}: {error}"))
+    assert found == [0, 1, "2: no room", 3, 4]
+    [alone] = in_parallel(work, [2], too_large=lambda number, error: str(error))
+    assert alone == "no room"
