@@ -1,7 +1,9 @@
-"""Building the objects that a config describes by ``_target_``, from an exact list of names where it must be safe.
+"""Building the objects that a config describes by ``_target_``: at each place only what may stand there.
 
-Hydra's own ``instantiate`` blocks known dangers; this allows known names, compared exactly, since an alias such as
-``torch.nn.modules.module.torch.load`` defeats any comparison by prefix.
+A config may come from a file that a stranger wrote, and building an object runs its code. So ``build`` takes the place
+in the config that the object stands at, and builds only names that ``conf/`` has for the group of this place, or that
+the user trusts. Names are compared exactly, since an alias such as ``torch.nn.modules.module.torch.load`` defeats any
+comparison by prefix, on which Hydra's own ``instantiate`` relies.
 """
 
 import functools
@@ -13,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError, listing, nearest
+from medseg.keys import OBJECTS, WITH_OBJECTS
 
 HERE = Path(__file__).parent
 CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
@@ -40,48 +43,106 @@ def targets(node: Any) -> Iterator[str]:
 def named_targets(folder: Path = CONF) -> frozenset[str]:
     """Return every ``_target_`` that the YAML files of a folder name; by default medseg's own ``conf/``."""
     files = folder.rglob("*.yaml")
-    return frozenset(name for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
+    return frozenset(str(name) for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
 
 
-def build(spec: dict[str, Any], *args: Any, trusted: Collection[str] | None = None, **kwargs: Any) -> Any:
+@functools.cache
+def shipped(place: str) -> frozenset[str]:
+    """Return the targets that ``conf/`` has for the group of a place: networks for ``model``, none for other places."""
+    group = place.split(".")[0]
+    return named_targets(CONF / group) if place in OBJECTS else frozenset()
+
+
+def own_targets(config: Any) -> list[str]:
+    """Return the targets that a config names and medseg does not ship: the user trusts what the user composes."""
+    return sorted({str(name) for name in targets(config)} - named_targets())
+
+
+def build(spec: dict[str, Any], place: str, trust: Collection[str], /, *args: Any, **kwargs: Any) -> Any:
     """Build the object that ``spec`` describes, and those nested in its arguments first.
 
     Args:
         spec: a mapping with ``_target_``, the dotted name of a class or function, and its arguments.
+        place: the key of the config that holds it, one of ``medseg.keys.OBJECTS``.
+        trust: names that the user trusts, beside those that ``conf/`` has for this place.
         args: positional arguments of the outermost object.
-        trusted: the names that may be built, compared exactly; None, for a config of the user's own, allows all.
-        kwargs: further arguments, which replace those of ``spec``.
+        kwargs: further arguments, which replace those of ``spec`` and are passed as they are.
 
     Raises:
-        MedsegError: a name that is not trusted or not found, or arguments that do not fit.
+        MedsegError: a name that may not stand there or is not found, or arguments that do not fit.
     """
-    if trusted is not None:
-        refuse_strangers(spec, trusted)
-    name = spec["_target_"]
-    arguments = {key: build_nested(value) for key, value in spec.items() if key != "_target_"} | kwargs
+    refuse_strangers(spec, place, trust)
+    return _build(spec, *args, **kwargs)
+
+
+def construct(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the class or function of a dotted name, with a message of the user's where its arguments do not fit.
+
+    Raises:
+        MedsegError: there is no such name, or the arguments do not fit.
+    """
     factory = locate(name)
-    check_arguments(name, factory, args, arguments)
+    check_arguments(name, factory, args, kwargs)
     try:
-        return factory(*args, **arguments)
+        return factory(*args, **kwargs)
     except REFUSALS[name.startswith("medseg.")] as error:
-        raise MedsegError(f"{name} cannot be built from {arguments}: {error}") from error
+        raise MedsegError(f"{name} cannot be built from {kwargs}: {error}") from error
 
 
-def build_nested(value: Any) -> Any:
-    """Build the objects inside an argument."""
+def _build(spec: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    arguments = {key: _build_nested(value) for key, value in spec.items() if key != "_target_"}
+    return construct(spec["_target_"], *args, **arguments | kwargs)
+
+
+def _build_nested(value: Any) -> Any:
     if isinstance(value, dict):
-        return build(value) if "_target_" in value else {key: build_nested(child) for key, child in value.items()}
-    return [build_nested(child) for child in value] if isinstance(value, list | tuple) else value
+        return _build(value) if "_target_" in value else {key: _build_nested(child) for key, child in value.items()}
+    return [_build_nested(child) for child in value] if isinstance(value, list | tuple) else value
 
 
-def refuse_strangers(spec: dict[str, Any], trusted: Collection[str]) -> None:
-    """Raise unless every target is trusted by exactly this name."""
-    strangers = sorted({str(name) for name in targets(spec)} - set(trusted))
-    if strangers:
-        raise MedsegError(
-            f"The checkpoint names code that medseg does not ship: {', '.join(strangers)}. Building it runs that code. "
-            f"If you trust it, say so: trust=[{','.join(strangers)}], or name its folder: --config-dir FOLDER"
+def strangers(node: Any, place: str, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the name of every target in the description of an object that may not be built there.
+
+    A name of medseg's own counts where ``conf/`` has it and nowhere else, whoever trusts it: as the outermost object,
+    in an object that takes others of its kind, and in one of the user's own.
+    """
+    own, allowed = set(trust) - named_targets(), shipped(place)
+
+    def walk(node: Any, path: str, takes: bool) -> Iterator[tuple[str, str]]:
+        if isinstance(node, dict) and "_target_" in node:
+            name = node["_target_"]
+            if not (isinstance(name, str) and (name in own or (takes and name in allowed))):
+                yield path, str(name)
+            takes = name in WITH_OBJECTS or (isinstance(name, str) and name in own)
+        items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
+        for key, child in items:
+            yield from walk(child, f"{path}.{key}", takes)
+
+    yield from walk(node, path or place, place in OBJECTS)
+
+
+def refuse_strangers(spec: Any, place: str, trust: Collection[str], source: str = "") -> None:
+    """Raise unless every target in the description of an object may be built; ``source`` is the file it comes from."""
+    refuse(strangers(spec, place, trust), source)
+
+
+def refuse(found: Iterable[tuple[str, str]], source: str = "") -> None:
+    """Raise where there is any target, given by its path and name, that may not be built."""
+    named = list(found)
+    if not named:
+        return
+    lines = listing(f"{path}: {name}" for path, name in named)
+    misplaced = sorted({name for _, name in named} & named_targets())
+    unknown = sorted({name for _, name in named} - named_targets())
+    text = f"{source or 'The config'} names code that medseg does not ship, or that does not belong there:\n{lines}\n"
+    if misplaced:
+        text += f"{', '.join(misplaced)} may stand only where conf/ has it: correct the config. "
+    if unknown:
+        text += (
+            f"Building it runs that code. If you trust it, say so: trust=[{','.join(unknown)}], or name its folder:"
+            " --config-dir FOLDER"
         )
+    raise MedsegError(text.rstrip())
 
 
 def locate(name: str) -> Callable[..., Any]:

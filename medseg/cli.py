@@ -28,6 +28,7 @@ from medseg.io.atomic import remove_unfinished
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.memory import MORE_MEMORY, enough_memory
 from medseg.overrides import (
+    RESUMED,
     Check,
     Sources,
     absent_paths,
@@ -36,10 +37,12 @@ from medseg.overrides import (
     lies_below,
     quote,
     quoted,
+    syntax_problem,
     unquoted_sweeps,
 )
 from medseg.printable import PrintableFormatter, printable
 from medseg.relaunch import QUIET, single_job
+from medseg.untrusted import RUN_NODES, config_of_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -208,13 +211,14 @@ def parse_flags(flags: list[str]) -> Namespace:
 def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[list[str], list[str]]:
     """For ``resume=RUN`` take RUN's saved config in place of medseg's own, to be written into RUN again.
 
-    Raises:
-        MedsegError: RUN has no config, or the line asks for what a resumed run cannot do.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    Hydra never reads the file, in which a ``hydra`` node or a list of defaults would act: it gets what was checked.
 
-    given = [setting for setting in settings if setting.startswith("resume=")]
-    value = OverridesParser.create().parse_override(given[-1]).value() if given else None
+    Raises:
+        MedsegError: RUN has no config that can be taken, or the line asks for what a resumed run cannot do.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    value = value_of("resume", settings)
     if not value:
         return settings, flags
     folder = Path(resolve({"resume": value})["resume"])
@@ -233,9 +237,31 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
             f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
             "are settled. Leave it out, or start anew."
         )
-    options.config_path, options.config_name = str(folder.resolve()), "config"
-    where = ["--config-path", options.config_path, "--config-name", "config"]
-    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]  # of two flags the last counts
+    trust = {
+        *(value_of("trust", settings) or ()),
+        *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
+    }
+    config = config_of_run(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
+    if config.get("command") not in RESUMABLE:
+        raise MedsegError(
+            f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."
+        )
+    ConfigStore.instance().store(name=RESUMED, node=config)
+    options.config_path, options.config_name = None, RESUMED
+    where = ["--config-name", RESUMED]  # of two flags the last counts
+    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]
+
+
+def value_of(key: str, settings: Sequence[str]) -> Any:
+    """Return the value that a command line gives a key, None where it gives none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    given = [setting for setting in settings if setting.startswith(f"{key}=")]
+    try:
+        return OverridesParser.create().parse_override(given[-1]).value() if given else None
+    except HydraException as error:
+        raise MedsegError(syntax_problem(given[-1])) from error
 
 
 def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:

@@ -111,7 +111,7 @@ KEYS: dict[str, Key] = {
     ),
     "predictions": Key(PATHS, "a folder of masks made elsewhere to evaluate, or a list", null="only the checkpoint"),
     "ensemble": Key(BOOL, "average several checkpoints; false: evaluate and compare each by itself"),
-    "trust": Key(TEXTS, "targets, or trainers of nnU-Net, beyond the known ones that the checkpoint may name"),
+    "trust": Key(TEXTS, "classes, or trainers of nnU-Net, beyond the known ones that a checkpoint or a run may name"),
     "device": Key(TEXT, "where to compute: auto, cpu, gpu, cuda:1, mps"),
     "precision": Key(TEXT, "arithmetic of the network", PRECISIONS, null="as the checkpoint was trained"),
     "read.max_gb": Key(
@@ -505,6 +505,15 @@ ARGUMENTS: dict[str, dict[str, Key]] = {
     "medseg.io.brats.brats": {"root": KEYS["dataset.root"], "generation": KEYS["dataset.generation"]},
     "medseg.io.layouts.decathlon": {"root": KEYS["dataset.root"]},
 }
+
+OBJECTS = (
+    *("model", "pretext", "loss", "optimizer", "scheduler", "logger", "dataset.layout"),
+    *("augment.spatial", "augment.intensity", "augment.transforms"),
+)
+"""The keys that hold an object, or a list of them. Nowhere else may a config from a file have a ``_target_``."""
+
+WITH_OBJECTS = ("medseg.training.losses.WeightedSum", "medseg.training.losses.OnProbabilities")
+"""medseg's own targets that take objects of their own kind as arguments."""
 
 OPEN = ("medseg.models.monai.",)
 """Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""

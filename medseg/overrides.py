@@ -33,6 +33,9 @@ MADE_UP = "medseg.io.layouts.phantom"
 REPLACED = {"model", "plan", "preprocessing"}
 """Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
 
+RESUMED = "medseg_run_to_resume"
+"""The name under which Hydra finds the checked config of a resumed run."""
+
 QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null)"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
 
@@ -258,7 +261,7 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     keys = [override.key_or_group for override in overrides if override.key_or_group not in groups]
     choices = [override for override in overrides if override.key_or_group in groups]
     files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
-    is_shipped = (sources.config_path / f"{command}.yaml").is_file()  # else it is the saved config of a run
+    is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
     usual = loader.compute_defaults_list(command if is_shipped else sources.config_name, [], RunMode.RUN).defaults
     composed = loader.compute_defaults_list(sources.config_name, settings, RunMode.RUN).defaults
     packages = {each.config_path: each.package for each in composed if each.config_path}

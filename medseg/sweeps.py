@@ -1,6 +1,5 @@
 """A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
 
-import json
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
 from medseg.io.file_names import file_name
 from medseg.jobs.rundir import make_unique
+from medseg.untrusted import read_json_object
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +35,7 @@ def make_folder(given: str | None, dataset: str) -> Path:
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     """Write a job's result.json, or add the overrides to the one that the job wrote itself."""
     path = folder / "result.json"
-    own = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    own = read_json_object(path) if path.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
     plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
@@ -45,7 +45,7 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results of a sweep's jobs, the best first, those without a score last."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
-    results = [{"job": int(path.parent.name), **json.loads(path.read_text("utf-8"))} for path in paths]
+    results = [{"job": int(path.parent.name), **read_json_object(path)} for path in paths]
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
 
 

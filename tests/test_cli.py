@@ -462,7 +462,7 @@ def test_each_job_of_a_sweep_knows_its_own_choices(jobs):
 
 
 def test_a_resumed_run_still_knows_what_was_chosen_when_it_began(jobs, tmp_path):
-    assert cli.main(["train", "model.norm=instance", "experiment=nnunet"]) == 0
+    assert cli.main(["train", "model.norm=instance", "experiment=nnunet", "run_dir=run"]) == 0
     [config] = jobs.configs
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))

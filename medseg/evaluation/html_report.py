@@ -85,7 +85,7 @@ def _problems(summary: Summary) -> list[str]:
 
 def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
     """The data set, by its folder where it has one, and the part of it."""
-    nodes = [report_records.read_config(run / "config.yaml").get("dataset") or {} for run in runs.values()]
+    nodes = [report_records.node(report_records.read_config(run / "config.yaml"), "dataset") for run in runs.values()]
     named = [node for node in nodes if node.get("root")] or nodes
     names = [name for name in map(report_records.data_name, named) if name]
     return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
@@ -104,7 +104,8 @@ def _lead(summary: Summary, runs: Mapping[str, Path], written: float) -> str:
 
 def _models(runs: Mapping[str, Path]) -> list[str]:
     configs: list[dict[str, Any]] = [report_records.read_config(run / "config.yaml") for run in runs.values()]
-    found = [f"model {config['model']['_target_'].rpartition('.')[2]}" for config in configs if config.get("model")]
+    targets = [report_records.node(config, "model").get("_target_") for config in configs]
+    found = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
     for key in ("checkpoint", "predictions"):
         found += [f"{key} {report_records.written(config[key])}" for config in configs if config.get(key)]
     found += [f"{name} in {run}" for name, run in runs.items() if name == "training"]

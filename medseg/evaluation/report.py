@@ -1,6 +1,5 @@
 """The files of a report, written and read back."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from medseg.evaluation.rows import Row, as_csv, read_rows
 from medseg.evaluation.summary import Summary
 from medseg.evaluation.tables import overview, statistics_table, tables_of
 from medseg.io.atomic import write_json, write_text
+from medseg.untrusted import read_json_object
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,10 @@ def read_report(folder: Path, name: str) -> Report:
     Raises:
         MedsegError: its files are not there, or not what ``write_report`` writes.
     """
-    try:
-        summary = json.loads((folder / "metrics.json").read_text("utf-8"))
-        settings = summary.get("settings", {})  # reports of format 1 have only metrics without any
-    except (OSError, ValueError, AttributeError) as error:
-        raise MedsegError(f"{folder / 'metrics.json'}: cannot be read as a report: {error}.") from error
+    cure = "medseg eval checkpoint=RUN writes the report anew."
+    settings = read_json_object(folder / "metrics.json", cure).get("settings", {})  # format 1 has metrics without any
+    if not isinstance(settings, dict):
+        raise MedsegError(f"{folder / 'metrics.json'}: settings must be a mapping. {cure}")
     return Report(name, folder, read_rows(folder / "cases.csv"), settings)
 
 

@@ -1,27 +1,35 @@
 """What a report tells of the run: its data, split, config and environment, from the files of its run directory."""
 
-import json
+import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from medseg.errors import MedsegError
 from medseg.evaluation.page import folded, preformatted, table, terms
 from medseg.evaluation.tables import NONE, TextTable
+from medseg.untrusted import read_json_object, read_yaml
+
+log = logging.getLogger(__name__)
 
 PARTS = ("train", "val", "test")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file of a run; one that is not there is empty."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Read a file of a run; one that is not there is empty, and a damaged one, with a line in the log."""
+    return _read(read_json_object, path)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a run's ``config.yaml``; one that is not there is empty."""
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Read a run's ``config.yaml``; one that is not there is empty, and a damaged one, with a line in the log."""
+    return _read(read_yaml, path)
+
+
+def node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a mapping inside a file's content, empty where there is none."""
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def data_name(node: Mapping[str, Any]) -> str:
@@ -30,19 +38,23 @@ def data_name(node: Mapping[str, Any]) -> str:
     >>> data_name({"name": "decathlon", "root": "data/Task04_Hippocampus"}), data_name({"name": "phantom"})
     ('Task04_Hippocampus', 'phantom')
     """
-    return Path(node.get("root") or "").name or node.get("name") or ""
+    return Path(str(node.get("root") or "")).name or str(node.get("name") or "")
 
 
 def training_data(run: Path) -> list[str]:
     """Return what the training scans are like, in the words of ``medseg.inference.unlike``, and the plan made of it."""
     ranges = read_json(run / "training_data.json")
-    rows = [[name, *(f"{value:.4g}" for value in values)] for name, values in ranges.items()]
+    rows = [
+        [name, *(f"{value:.4g}" for value in values)]
+        for name, values in ranges.items()
+        if isinstance(values, list) and all(isinstance(value, int | float) for value in values)
+    ]
     headers = ["of the training cases", "lowest", "highest", "familiar from", "familiar to"]
     plan = read_json(run / "plan.json")
     told = {
         key.replace("_", " "): written(value)
         for part in ("preprocessing", "plan")
-        for key, value in plan.get(part, {}).items()
+        for key, value in node(plan, part).items()
     }
     return [
         *([table(TextTable("Fingerprint", headers, rows))] if rows else []),
@@ -55,9 +67,10 @@ def split(run: Path) -> list[str]:
     found = read_json(run / "splits.json")
     if not found:
         return []
-    rows = [[part, str(len(found.get(part, [])))] for part in PARTS]
+    cases = {part: [str(name) for name in found[part]] if isinstance(found.get(part), list) else [] for part in PARTS}
+    rows = [[part, str(len(cases[part]))] for part in PARTS]
     named = (
-        folded(f"The cases of {part}", preformatted("\n".join(found[part]), part)) for part in PARTS if found.get(part)
+        folded(f"The cases of {part}", preformatted("\n".join(cases[part]), part)) for part in PARTS if cases[part]
     )
     return [table(TextTable(f"Split, seed {found.get('seed', NONE)}", ["part", "cases"], rows)), *named]
 
@@ -66,7 +79,10 @@ def configs(runs: Mapping[str, Path]) -> list[str]:
     """Return the config of each run as YAML."""
     found = {name: run / "config.yaml" for name, run in runs.items()}
     return [
-        folded(f"config.yaml of the {name}", preformatted(path.read_text(encoding="utf-8"), f"config of the {name}"))
+        folded(
+            f"config.yaml of the {name}",
+            preformatted(path.read_text(encoding="utf-8", errors="replace"), f"config of the {name}"),
+        )
         for name, path in found.items()
         if path.is_file()
     ]
@@ -87,11 +103,20 @@ def written(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
+def _read(reader: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
+    try:
+        return reader(path) if path.is_file() else {}
+    except MedsegError as error:
+        log.warning("the report goes without it: %s", error)
+        return {}
+
+
 def _environment(name: str, run: Path) -> Iterator[str]:
     found, result = read_json(run / "environment.json"), read_json(run / "result.json")
     if not found:
         return
-    told = {"command": "medseg " + shlex.join(found.pop("arguments", []))}
+    arguments = found.pop("arguments", [])
+    told = {"command": "medseg " + shlex.join(map(str, arguments if isinstance(arguments, list) else [arguments]))}
     told |= {key: written(value) for key, value in found.items() if key != "versions"}
     told |= {"versions": written(found["versions"])} if "versions" in found else {}
     told |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}

@@ -19,6 +19,7 @@ from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite
 from medseg.models.published import without_file
 from medseg.models.torch_files import load_safely
+from medseg.untrusted import check_description
 
 FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
@@ -150,12 +151,19 @@ def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
     """
     if not isinstance(content, dict) or not {"format", "version", "config", "classes", "channels"} <= content.keys():
         raise MedsegError(f"{file}: {kind}, but not a medseg checkpoint (it has no 'medseg' entry).")
+    if not isinstance(content["format"], int) or content["format"] < 1:
+        raise MedsegError(f"{file}: format {content['format']!r} is none of a medseg checkpoint. The file is damaged.")
     if content["format"] > FORMAT:
         raise MedsegError(
             f"{file}: checkpoint format {content['format']}, written by medseg {content['version']}; "
             f"this is medseg {__version__}, which reads formats up to {FORMAT}. Update medseg."
         )
-    return upgraded(content)
+    try:
+        content = upgraded(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise MedsegError(f"{file}: its description as format {content['format']} is damaged ({error!r}).") from error
+    check_description(content, file)
+    return content
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:

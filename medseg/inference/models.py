@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from medseg.build import build, named_targets
+from medseg.build import build, refuse_strangers
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model, model_of
@@ -36,7 +36,7 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
     if not models:
         raise MedsegError("checkpoint=[]: name at least one run directory or .ckpt file.")
     for model in models[1:]:
-        refuse_strangers(models[0], model)
+        refuse_others(models[0], model)
     return models
 
 
@@ -68,8 +68,10 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
             f"{path}: it was pre-trained without masks and knows no classes to segment. Fine-tune it on labelled scans:"
             f" medseg train finetune.checkpoint={path} dataset=..."
         )
+    spec = checkpoint.content["config"]["model"]
+    refuse_strangers(spec, "model", trust, f"The checkpoint {path}")
     with no_more_than(checkpoint.weights, path):
-        network = build(checkpoint.content["config"]["model"], trusted=named_targets() | set(trust))
+        network = build(spec, "model", trust)
     load_weights(network, checkpoint)
     return model_of(checkpoint, network)
 
@@ -82,7 +84,7 @@ def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
         raise MedsegError(f"{checkpoint.path}: its weights do not fit its own description.\n{error}") from error
 
 
-def refuse_strangers(first: Model, other: Model) -> None:
+def refuse_others(first: Model, other: Model) -> None:
     """Refuse models that cannot vote on the same scans and classes."""
     for what, ours, theirs in (
         ("classes", first.label_map, other.label_map),

@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,10 @@ class Ensemble(nn.Module):
         return (-F.softplus(-each)).logsumexp(0) - (-F.softplus(each)).logsumexp(0)  # log p - log (1 - p)
 
 
-def write_onnx(models: Sequence[Model], path: Path) -> None:
+def write_onnx(models: Sequence[Model], path: Path, trust: Collection[str] = ()) -> None:
     """Write the networks' graph in fp32, their weights, and the description, into one file.
+
+    ``trust`` names networks that may be built beside medseg's own.
 
     Raises:
         MedsegError: models that one file cannot hold, a network that cannot be exported, or packages that are missing.
@@ -63,7 +65,7 @@ def write_onnx(models: Sequence[Model], path: Path) -> None:
     refuse_others(models)
     refuse_different(models)
     refuse_large(models)
-    program = traced(models)
+    program = traced(models, trust)
     ClearMetadataAndDocStringPass()(program.model)  # it names source files of this machine
     file = program.model_proto
     file.producer_name, file.producer_version = "medseg", __version__
@@ -72,15 +74,14 @@ def write_onnx(models: Sequence[Model], path: Path) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def traced(models: Sequence[Model]) -> Any:
+def traced(models: Sequence[Model], trust: Collection[str]) -> Any:
     """Return the networks as a ``torch.onnx.ONNXProgram``, for batches of any size.
 
     Raises:
         MedsegError: the exporter cannot follow a network's code.
     """
-    network = Ensemble(
-        [without_extra_heads(model) for model in models], regions=bool(models[0].label_map.regions)
-    ).eval()
+    networks = [without_extra_heads(model, trust) for model in models]
+    network = Ensemble(networks, regions=bool(models[0].label_map.regions)).eval()
     try:
         with enough_memory("to export the network", "Use a machine with more memory."), quiet_exporter():
             return torch.onnx.export(
@@ -102,12 +103,12 @@ def traced(models: Sequence[Model]) -> Any:
         raise MedsegError(f"{' or '.join(names)} cannot be exported to ONNX: {reason}") from error
 
 
-def without_extra_heads(model: Model) -> nn.Module:
+def without_extra_heads(model: Model, trust: Collection[str]) -> nn.Module:
     """Return a model's network without the heads of deep supervision, which MONAI's DynUNet runs in prediction too."""
     spec = described(model)["config"]["model"]
     if not spec.get("deep_supervision"):
         return model.network
-    network: nn.Module = build({**spec, "deep_supervision": False})
+    network: nn.Module = build({**spec, "deep_supervision": False}, "model", trust)
     weights = model.network.state_dict()
     if not network.state_dict().keys() <= weights.keys():
         return model.network  # a network of the user's own, whose word means another thing

@@ -61,7 +61,9 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
 def read_rows(root: Path) -> dict[str, Row]:
     """Return the rows of the folder's table by case; none where it has no table."""
     path = root / TABLE
-    table = read_table(path, "dataset.corrections", ("id",)) if path.is_file() else []
+    if not path.is_file() or not path.read_bytes().strip():  # version 0.1 wrote an empty one where all cases failed
+        return {}
+    table = read_table(path, "dataset.corrections", ("id",))
     rows = [{text_of(name): text_of(cell) for name, cell in row.items()} for row in table]
     return {row["id"]: row for row in rows}
 

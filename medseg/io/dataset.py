@@ -1,6 +1,6 @@
 """From the ``dataset`` node of a config to cases and classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
@@ -15,18 +15,24 @@ from medseg.io.class_masks import class_values
 from medseg.io.corrections import with_corrections
 from medseg.io.groups import assign_groups
 from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.layouts import SYNTHETIC, phantom_is_there
 from medseg.io.notices import collected
 from medseg.io.segments import unique
 from medseg.io.tables import read_annotated
 
 
-def open_dataset(config: dict[str, Any]) -> Dataset:
+def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
     """Find the cases of a data set and their groups; what the config says of it goes before what the files say.
+
+    Args:
+        config: the ``dataset`` node, resolved.
+        trust: names of layouts that may be built beside medseg's own.
+        may_write: whether a synthetic data set is made where it is not there, as no file may ask for.
 
     Raises:
         MedsegError: nothing is found, or groups or classes are not right.
     """
-    found: Dataset = build(config["layout"])
+    found = laid_out(config, trust, may_write=may_write)
     if not found.cases:
         raise MedsegError(nothing(found, config))
     cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
@@ -49,16 +55,16 @@ def open_dataset(config: dict[str, Any]) -> Dataset:
     )
 
 
-def open_scans(config: dict[str, Any]) -> Dataset:
+def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
     """Find the scans of a data set, of labelled cases and of those without a mask; no mask is looked at.
 
     Labelled cases are what a split is drawn from, as in training, so that the same ones are left for the test; the
-    others only train (``Case.added``), unless there are no labelled ones.
+    others only train (``Case.added``), unless there are no labelled ones. Arguments are those of ``open_dataset``.
 
     Raises:
         MedsegError: nothing is found, or groups are not right.
     """
-    found: Dataset = build(config["layout"])
+    found = laid_out(config, trust, may_write=may_write)
     if not found.cases and not found.unlabelled:
         raise MedsegError(nothing(found, config))
     others = tuple(replace(case, added=bool(found.cases)) for case in found.unlabelled)
@@ -73,6 +79,18 @@ def open_scans(config: dict[str, Any]) -> Dataset:
         split_file=found.split_file,
         problems=found.problems,
     )
+
+
+def laid_out(config: Mapping[str, Any], trust: Collection[str], *, may_write: bool) -> Dataset:
+    """Return what a layout finds, as ``open_dataset`` says."""
+    layout = config["layout"]
+    if not may_write and layout.get("_target_") == SYNTHETIC and not phantom_is_there(layout):
+        raise MedsegError(
+            f"dataset.root={layout.get('root')}: the synthetic data set of this run is not there, and no file has it"
+            " written. Make it again where it was: medseg inspect dataset=phantom, with the run's dataset.* keys."
+        )
+    found: Dataset = build(layout, "dataset.layout", trust)
+    return found
 
 
 def nothing(found: Dataset, config: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """Splits: which cases train, which choose the best checkpoint, which are tested; no group in two parts."""
 
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
 from medseg.io.tables import read_table
+from medseg.untrusted import read_json
 
 log = logging.getLogger(__name__)
 
@@ -285,10 +285,7 @@ def _read_table(path: Path) -> Split:
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MedsegError(f"{path} cannot be read as a split: {error}") from error
+    return read_json(path, "Give a splits.json, nnU-Net's splits_final.json or a table, or restore the run's own.")
 
 
 def _parts(content: Any, path: Path) -> dict[str, tuple[str, ...]]:

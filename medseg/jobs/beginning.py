@@ -1,6 +1,5 @@
 """A training about to begin, or to go on: data checked, split, plan, and the run directory that says so."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from medseg.training.probe import Probe
 from medseg.training.sources import Source, read_source
 from medseg.training.transfer import take_over
 from medseg.training.warm_start import begun_from, is_same_data, parts_seen, start_of, warn_of_seen, with_windows
+from medseg.untrusted import plan_from, read_json, read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     split = Split.load(directory / "splits.json")
     if missing := sorted({*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}):
         raise MedsegError(f"{directory}: {len(missing)} of its cases are no longer in the data:\n{listing(missing)}")
-    plan = json.loads((directory / "plan.json").read_text(encoding="utf-8"))
+    plan = plan_from(read_json(directory / "plan.json"), directory / "plan.json")
     noted = directory / TRAINING_DATA  # runs of older versions have none
-    ranges = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    ranges = read_json_object(noted) if noted.is_file() else {}
     run = Run(directory, config, planned(config, plan), dataset, classes, split, ranges)
     if settings["resume"] and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
@@ -123,9 +123,12 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
 
 def try_network(settings: dict[str, Any], classes: LabelMap, source: Source | None, file: Path | None) -> None:
     """Build the network, take weights over and freeze as the settings say, only to see whether that works."""
-    network: nn.Module = build(settings["model"])
+    network: nn.Module = build(settings["model"], "model", settings["trust"])
     regions = bool(classes.regions)
-    transfer = take_over(network, settings["model"], source, classes.outputs, regions=regions) if source else None
+    trust = settings["trust"]
+    transfer = (
+        take_over(network, settings["model"], source, classes.outputs, regions=regions, trust=trust) if source else None
+    )
     if file:
         load_published([network], settings["model"], file)
     FineTuning(network, settings.get("finetune", {}), transfer.whole if transfer else None)
@@ -174,15 +177,7 @@ def read_plan(path: str | None) -> dict[str, Any] | None:
     Raises:
         MedsegError: it cannot be read, or is something else.
     """
-    if path is None:
-        return None
-    try:
-        plan = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MedsegError(f"plan.file={path}: cannot be read ({error}).") from error
-    if not isinstance(plan, dict) or not {"model", "preprocessing", "plan", "trainer"} <= plan.keys():
-        raise MedsegError(f"plan.file={path}: no plan. Give the plan.json of a run.")
-    return plan
+    return None if path is None else plan_from(read_json(Path(path)), f"plan.file={path}")
 
 
 def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:

@@ -1,15 +1,12 @@
 """``medseg compare``: runs that were tested on the same cases, side by side."""
 
-import json
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from medseg.config import resolve
+from medseg.config import is_interpolation, resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison import compare_all
 from medseg.evaluation.comparison_files import write_comparison
@@ -21,6 +18,7 @@ from medseg.evaluation.renderings import print_tables
 from medseg.evaluation.report import Report, read_report
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.jobs.terminal import Terminal
+from medseg.untrusted import read_json_object, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -144,16 +142,18 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def overrides_of(run: Path) -> list[str]:
     """Return the settings that a job of a sweep was given."""
-    with suppress(OSError, ValueError, AttributeError):
-        return list(json.loads((run / "result.json").read_text("utf-8")).get("overrides", ()))
+    with suppress(MedsegError):
+        overrides = read_json_object(run / "result.json").get("overrides", [])
+        return [str(setting) for setting in overrides] if isinstance(overrides, list) else []
     return []
 
 
 def dataset_of(folders: Sequence[Path]) -> str:
     """Return the name of the data set that the runs' configs name, or "runs" where they do not tell."""
     for folder in folders:
-        with suppress(OSError, ValueError, TypeError, KeyError, MedsegError, yaml.YAMLError):
-            saved = yaml.safe_load((run_of(folder) / "config.yaml").read_text("utf-8"))
-            if name := resolve(saved)["dataset"]["name"]:
-                return str(name)
+        with suppress(MedsegError):
+            node = read_yaml(run_of(folder) / "config.yaml").get("dataset")
+            name = node.get("name") if isinstance(node, dict) else None
+            if isinstance(name, str) and name and not is_interpolation(name):
+                return name
     return "runs"

@@ -1,16 +1,14 @@
 """``medseg eval``: the report of models, or of masks made elsewhere, on a data set or a part of it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from medseg.build import CONF
-from medseg.config import resolve
-from medseg.errors import MedsegError
+from medseg.build import CONF, own_targets
+from medseg.config import problems, resolve
+from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import settings_of
 from medseg.inference.checkpoint import locate
 from medseg.io.case import Case, Dataset
@@ -22,6 +20,7 @@ from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config,
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.subsets import checkpoint_files, run_of, select, warn_of_training_cases
 from medseg.jobs.tune import tune, undo
+from medseg.untrusted import config_of_run, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     predictors = load_predictors(settings)
     trained_in = training_run(settings["checkpoint"])
     is_own = "layout" not in settings["dataset"]
-    node = saved_dataset(settings["dataset"], trained_in) if is_own else settings["dataset"]
-    dataset = open_dataset(node)
+    own = own_targets(config)
+    node = saved_dataset(settings["dataset"], trained_in, settings["trust"]) if is_own else settings["dataset"]
+    dataset = open_dataset(node, [*settings["trust"], *own], may_write=not is_own)
     subset, models = part_to_use(settings, is_own), checkpoint_files(settings["checkpoint"])
     split_file = settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
     cases = select(dataset, subset, split_file, settings["split"]["fold"], models)
@@ -148,17 +148,29 @@ def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
     return run_of(files[0]) if files else None
 
 
-def saved_dataset(node: dict[str, Any], trained_in: Path | None) -> dict[str, Any]:
-    """Return the ``dataset`` node of the training run, with what this command line gives put over it."""
+def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collection[str] = ()) -> dict[str, Any]:
+    """Return the ``dataset`` node of the training run, with what this command line gives put over it.
+
+    Raises:
+        MedsegError: the run is not known, or its config is damaged, or one that a file may not hold.
+    """
     if trained_in is None:
         raise MedsegError(
             "the checkpoint does not lie in its run directory, so its data set is unknown: name one, "
             "as in dataset=folder dataset.root=DIR."
         )
-    saved = yaml.safe_load((trained_in / "config.yaml").read_text(encoding="utf-8"))
-    later = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8"))  # than an older run
+    later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
     given = {key: value for key, value in node.items() if value is not None}
-    return resolve({**saved, "dataset": {**later, **saved["dataset"], **given}})["dataset"]
+    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
+    own = saved.get("dataset")
+    if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
+        raise MedsegError(
+            f"{trained_in / 'config.yaml'}: it names no data set. Give one, as dataset=… dataset.root=DIR."
+        )
+    saved["dataset"] = {**later, **own, **given}
+    if wrong := list(problems({"dataset": saved["dataset"]}).values()):
+        raise MedsegError(f"{trained_in / 'config.yaml'}: its data set has wrong values:\n{listing(wrong)}")
+    return resolve(saved)["dataset"]
 
 
 def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:

@@ -47,7 +47,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         raise MedsegError(f"output={output}: give the name of a file that ends in {SUFFIX}.")
     models = read_models(settings["checkpoint"], settings["trust"])
     with replacing(output) as temporary:
-        write_onnx(models, temporary)
+        write_onnx(models, temporary, settings["trust"])
         name, files = case_to_check(settings, models[0])
         found = check(models, temporary, files, settings["device"])
         if not found:
@@ -87,7 +87,8 @@ def own_case(settings: dict[str, Any]) -> tuple[str, Sequence[Path]]:
         MedsegError: the checkpoint does not lie in its run directory, or the data are not where they were.
     """
     trained_in = training_run(settings["checkpoint"])
-    dataset = open_dataset(saved_dataset(settings["dataset"], trained_in))
+    node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
+    dataset = open_dataset(node, settings["trust"], may_write=False)
     assert trained_in is not None  # or its data set would be unknown
     file = trained_in / "splits.json"
     split = read_split(file)

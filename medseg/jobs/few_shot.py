@@ -1,11 +1,8 @@
 """The end of a sweep over ``split.labelled``: a learning curve, as a plot and a table."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from medseg.evaluation.learning_curve import Point, Trained, as_json, points_of, table
 from medseg.evaluation.page import page, section
@@ -16,6 +13,7 @@ from medseg.evaluation.renderings import as_markdown, print_tables
 from medseg.evaluation.report import read_report
 from medseg.io.atomic import write_json, write_text
 from medseg.jobs.terminal import Terminal
+from medseg.untrusted import read_json_object, read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +44,11 @@ def trained_runs(folder: Path) -> list[Trained]:
     """Read the runs of a sweep that have a test report and a number of labelled groups."""
     jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
     jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
-    results = {job: json.loads((job / "result.json").read_text("utf-8")) for job in jobs}
+    results = {job: read_json_object(job / "result.json") for job in jobs}
     own = {job: arm_of(result["overrides"]) for job, result in results.items()}
     common = set.intersection(*map(set, own.values())) if own else set()
     arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
-    configs = {job: yaml.safe_load((job / "config.yaml").read_text("utf-8")) for job in jobs}
+    configs = {job: read_yaml(job / "config.yaml") for job in jobs}
     return [
         Trained(
             arms[job],

@@ -48,7 +48,12 @@ def start_from(run: Run, module: TrainingModule) -> None:
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
         transfer = take_over(
-            module.network, run.settings["model"], source, label_map.outputs, regions=bool(label_map.regions)
+            module.network,
+            run.settings["model"],
+            source,
+            label_map.outputs,
+            regions=bool(label_map.regions),
+            trust=run.settings["trust"],
         )
         for network in (module.network, module.average):
             if network:
@@ -88,7 +93,7 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
     wanted = run.settings["trainer"]
     if not run.settings["resume"]:
         return None
-    state, progress = load_safely(run.last, mmap=True), make_progress(wanted)
+    state, progress = read_last(run.last), make_progress(wanted)
     for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
         if kept := state["callbacks"].get(callback.state_key):
             callback.load_state_dict(kept)
@@ -103,7 +108,7 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    loggers = [build(run.settings["logger"])] if run.settings["logger"] else []
+    loggers = [build(run.settings["logger"], "logger", run.settings["trust"])] if run.settings["logger"] else []
     return outcome(reason, selection), loggers, progress.step
 
 
@@ -143,7 +148,16 @@ def carry_out(
                 trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
+        except MedsegError as error:
+            if not str(error).startswith("Caught MedsegError in DataLoader worker"):
+                raise  # what follows has the traceback of another process before it
+            raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
         except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
+            if str(error).startswith("DataLoader worker"):
+                raise MedsegError(
+                    f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
+                    f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+                ) from error
             if first_step.step is not None or not settings["resume"]:
                 raise
             raise MedsegError(
@@ -161,6 +175,23 @@ def outcome(reason: str, selection: Selection) -> dict[str, Any]:
     chosen = selection.report()
     score = selection.sign * chosen["best"][selection.key] if chosen else None
     return {"reason": reason, "score": score, "selection": chosen}
+
+
+def read_last(file: Path) -> dict[str, Any]:
+    """Return the last state of a run, its tensors left on disk.
+
+    Raises:
+        MedsegError: it is damaged, or a file of another kind.
+    """
+    cure = (
+        f" Restore it, or begin a new training with the best weights: finetune.checkpoint={file.parent / 'best.ckpt'}."
+    )
+    content = load_safely(file, advice=cure, mmap=True)
+    kinds: dict[str, type] = {"state_dict": dict, "optimizer_states": list, "loops": dict, "callbacks": dict}
+    kinds |= {"medseg": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kinds[name]) for name in kinds):
+        raise MedsegError(f"{file}: not the last state of a training of medseg's.{cure}")
+    return content
 
 
 def less_memory(run: Run) -> str:

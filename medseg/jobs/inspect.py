@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medseg.build import own_targets
 from medseg.config import resolve
 from medseg.errors import MedsegError
 from medseg.evaluation.report_records import data_name
@@ -44,6 +45,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
     """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     with run_directory(config, resolve(config)["dataset"]["name"]) as named:
         return inspect(named)
 
@@ -51,7 +53,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def inspect(config: dict[str, Any]) -> dict[str, Any]:
     """Inspect into a run directory that has been made."""
     settings = resolve(config)
-    dataset = open_dataset(settings["dataset"])
+    dataset = open_dataset(settings["dataset"], settings["trust"])
     classes = label_map(dataset)
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)

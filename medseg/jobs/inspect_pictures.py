@@ -1,6 +1,7 @@
 """Small pictures of cases for the page of ``medseg inspect``, kept in the cache: scans are not read a third time."""
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from medseg.preprocessing.parallel import Watch, in_parallel
 from medseg.preprocessing.same_scan import SameScan
 from medseg.preprocessing.specks import speck_sizes, where_specks
 from medseg.preprocessing.survey import working_bytes
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 SAMPLE = 60
@@ -58,7 +61,10 @@ def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], f
     try:
         path = folder / f"{hash_of(['picture', FORMAT, repr(marked), *recipe(case, label_map)], case)}.fingerprint.pt"
         if is_there(path):
-            return bytes(torch.load(path, weights_only=True)["picture"].numpy())
+            try:
+                return bytes(torch.load(path, weights_only=True)["picture"].numpy())
+            except Exception:  # a damaged file makes torch raise almost anything
+                log.warning("%s: this picture is damaged; it is drawn again", path)
         found = drawn(*read_labelled(case, label_map), marked, len(label_map.names))
     except MedsegError as error:
         if is_out_of_memory(error):

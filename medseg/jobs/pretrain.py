@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 
+from medseg.build import own_targets
 from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
@@ -36,8 +37,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
-    if settings["resume"] or not is_first_process():
+    if not is_first_process():
         return pretrain(config)
     with run_directory(config, settings["dataset"]["name"]) as named:
         return pretrain(named)
@@ -46,7 +48,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def pretrain(config: dict[str, Any]) -> dict[str, Any]:
     """Pre-train into a run directory that has been made."""
     settings = resolve(config)
-    dataset = open_scans(settings["dataset"])
+    dataset = open_scans(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED), lambda: None)[0]}
     if dataset.problems:

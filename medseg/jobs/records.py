@@ -5,18 +5,21 @@ folder need no word with each other.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
 from medseg.preprocessing.cache import hash_of
+from medseg.untrusted import read_json_object
 
 FOLDER = ".medseg"
+STATUSES = ("done", "failed")
+"""What a case's row may say of it."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,17 @@ def write(output: Path, case: str, record: Record) -> None:
 
 def read(output: Path, case: str) -> Record | None:
     """Return what is kept of a case; None where there is nothing, or nothing that can be read."""
+    path = place(output, case)
     try:
-        return Record(**json.loads(place(output, case).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+        content = read_json_object(path) if path.is_file() else {}
+    except MedsegError:
+        content = {}
+    kinds = {"made_of": str, "files": dict, "row": dict, "messages": list}
+    is_record = {"made_of", "files", "row"} <= content.keys() <= kinds.keys()
+    is_record = is_record and all(isinstance(value, kinds[name]) for name, value in content.items())
+    if not is_record or "case" not in content["row"] or content["row"].get("status") not in STATUSES:
         return None
+    return Record(**content)
 
 
 def written(output: Path, case: str) -> float:

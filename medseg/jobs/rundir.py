@@ -1,6 +1,5 @@
 """Run directories: where a job's files go, and what made them."""
 
-import json
 import logging
 import platform
 import subprocess
@@ -19,7 +18,12 @@ from medseg.config import escape, resolve
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json, write_text
 from medseg.io.file_names import file_name
+from medseg.io.lock import NAME as LOCK
+from medseg.io.lock import locked
 from medseg.printable import PrintableFormatter, printable
+from medseg.untrusted import read_json_object, read_yaml
+
+log = logging.getLogger(__name__)
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
@@ -28,13 +32,18 @@ PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", 
 def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, Any]]:
     """Make the directory of a run and yield the config that names it, so that every ``${run_dir}`` leads there.
 
-    It is ``run_dir`` where the config gives one, else ``outputs/<command>/<dataset>/<timestamp>``. If the block fails
-    before anything is written into it, it is removed.
+    It is ``run_dir`` where the config gives one, else ``outputs/<command>/<dataset>/<timestamp>``. No other process
+    can write into it while the block runs. If the block fails before anything is written into it, it is removed.
+    A resumed run has its directory, which is locked alone.
 
     Raises:
-        MedsegError: it cannot be made, or ``run_dir`` is not empty.
+        MedsegError: it cannot be made, ``run_dir`` is not empty, or another process works in it.
     """
     given = resolve(config)["run_dir"]
+    if config.get("resume"):
+        with locked(Path(given), f"resume={given}"):
+            yield config
+        return
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     path = Path(given) if given else Path("outputs") / config["command"] / file_name(str(dataset)) / name
     absent = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -43,20 +52,34 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
             path.mkdir(parents=True, exist_ok=True)
         else:
             path = make_unique(path)
-        is_full = any(path.iterdir())
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
-    if is_full:
-        raise MedsegError(
-            f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
-        )
     try:
-        yield config | {"run_dir": escape(str(path))}
+        with locked(path, f"run_dir={path}"):
+            if any(entry.name != LOCK for entry in path.iterdir()) and not is_broken_off(path, config["command"]):
+                raise MedsegError(
+                    f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
+                )
+            yield config | {"run_dir": escape(str(path))}
     except BaseException:
         with suppress(OSError):  # it holds something by now
             for folder in dict.fromkeys([*([path] if not given else []), *absent]):
                 folder.rmdir()
         raise
+
+
+def is_broken_off(run_dir: Path, command: str) -> bool:
+    """Tell whether a directory holds what this command left there when it was killed or stopped, and nothing more.
+
+    Then it may begin anew in it. A training that has come as far as a checkpoint is resumed.
+    """
+    if any((run_dir / "checkpoints").glob("*.ckpt")):
+        return False
+    try:
+        result = read_json_object(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
+        return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
+    except MedsegError:
+        return False
 
 
 def make_unique(path: Path) -> Path:
@@ -124,7 +147,7 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     """
     started = time.monotonic() if started is None else started
     path = run_dir / "result.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = earlier_result(path)
     result: dict[str, Any] = {"status": "failed", "reason": "", "score": None, "seconds": None}
     result |= {"overrides": before["overrides"]} if "overrides" in before else {}
     try:
@@ -135,6 +158,17 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     finally:
         result["seconds"] = round((before.get("seconds") or 0.0) + time.monotonic() - started, 1)
         write_json(path, result)
+
+
+def earlier_result(path: Path) -> dict[str, Any]:
+    """Return what an earlier session of a run has left as its result; nothing, with a line in the log, if damaged."""
+    try:
+        before = read_json_object(path) if path.is_file() else {}
+    except MedsegError as error:
+        log.warning("what earlier sessions of the run took is not known: %s", error)
+        return {}
+    is_time = isinstance(before.get("seconds"), int | float)
+    return before if is_time else {**before, "seconds": None}
 
 
 @contextmanager

@@ -53,6 +53,9 @@ def write_worst(
             job = by_id[row["case"]]
             mask = write_to_correct(folder, job, output, label_map, reading)
             kept[job.id] = row_of(job, mask, folder, row["uncertainty"])
+    if not kept:
+        log.warning("no case could be segmented, so none is laid out to be corrected")
+        return
     columns = dict.fromkeys(name for row in kept.values() for name in row)
     write_text(folder / TABLE, as_csv(list(columns), kept.values()))
     log.info("the %d least certain cases are in %s, to be corrected", len(worst), folder)

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.loggers import Logger
 
-from medseg.build import CONF, targets
+from medseg.build import CONF, own_targets
 from medseg.config import resolve
 from medseg.device import pick_device
 from medseg.evaluation.metrics import settings_of
@@ -28,6 +27,7 @@ from medseg.training.finetuning import check as check_tuning
 from medseg.training.hparams import end_session
 from medseg.training.pictures import Pictures
 from medseg.training.selection import Selection
+from medseg.untrusted import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     settings = resolve(config)
-    if settings["resume"] or not is_first_process():
+    if not is_first_process():
         return train(config)
     with run_directory(config, settings["dataset"]["name"]) as named:
         return train(named)
@@ -51,7 +52,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     """Train into a run directory that has been made."""
     settings = resolve(config)
     check_tuning(settings)
-    dataset = open_dataset(settings["dataset"])
+    dataset = open_dataset(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     classes = label_map(dataset)
     make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
     if not is_first_process():  # one of several, started by the first
@@ -103,9 +104,9 @@ def test(run: Run, score: float | None) -> dict[str, Any]:
         log.info("no test report: the split has no test part")
         return {"status": "done", "score": score}
     device = str(pick_device(run.settings["trainer"]["accelerator"]))
-    predictor = Predictor.load(run.directory, device=device, trust=[*targets(run.settings["model"])])
+    predictor = Predictor.load(run.directory, device=device, trust=run.settings["trust"])
     folder = run.directory / "test"
-    node = run.settings.get("metrics") or yaml.safe_load(METRICS.read_text("utf-8"))  # of a run older than the key
+    node = run.settings.get("metrics") or read_yaml(METRICS)  # of a run older than the key
     wanted = Wanted(settings_of(node), "test", node["strata"], runs={"training": run.directory})
     candidate = from_predictor(run.directory.name, predictor)
     summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, wanted)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from medseg.build import build
+from medseg.build import construct
 from medseg.errors import MedsegError
 from medseg.models.input_scale import factors, scale_input
 from medseg.models.published import published
@@ -274,7 +274,7 @@ def vnet(
 def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, arguments: dict[str, Any]) -> nn.Module:
     """Build a class of MONAI, or of medseg by its full name, so that wrong arguments are told of as everywhere."""
     given = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
-    network: nn.Module = build({"_target_": name if "." in name else NETS + name}, **given)
+    network: nn.Module = construct(name if "." in name else NETS + name, **given)
     return network
 
 

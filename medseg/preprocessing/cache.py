@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, first_line
 from medseg.io.atomic import replacing
 from medseg.io.case import Case
 from medseg.io.files import on_disk
@@ -41,6 +41,10 @@ from medseg.preprocessing.preprocessor import Preprocessor
 log = logging.getLogger(__name__)
 
 LOCATIONS = 10_000  # foreground voxels remembered per class, enough to draw patches from
+CONTENT = frozenset(
+    ("image", "label", "locations", "known", "annotated", "truth", "geometry", "spacing", "voxel_volume", "unit")
+)
+"""What a preprocessed case holds."""
 LEFT_BY_CROP = 0.2
 """Share of the voxels that cropping surely leaves: a disk without space for these is refused at once."""
 COPIES = 6
@@ -56,7 +60,7 @@ def cached_cases(
         MedsegError: a case cannot be read, or the disk clearly has no space for those to be made.
     """
     paths = list(in_parallel(partial(path_of, preprocessor=preprocessor, label_map=label_map, folder=folder), cases))
-    missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_there(path)}
+    missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_usable(path)}
     if missing:
         sizes = [size_of(case) for case in missing.values()]
         announce(sizes, preprocessor, folder)
@@ -71,7 +75,7 @@ def cached_cases(
 def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
     """Return the preprocessed file of a labelled case, made now if it is not there yet."""
     path = path_of(case, preprocessor, label_map, folder)
-    if not is_there(path):
+    if not is_usable(path):
         with enough_memory(lambda: f"to preprocess {case.id}, {size_of(case)}", MORE_MEMORY):
             save(prepare(case, preprocessor, label_map), path)
     return path
@@ -87,6 +91,19 @@ def is_there(path: Path) -> bool:
     with suppress(OSError):  # somebody else's cache may be read all the same
         os.utime(path)
     return path.is_file()
+
+
+def is_usable(path: Path) -> bool:
+    """Tell whether a preprocessed case is there and whole; a damaged one, to be made again, is logged."""
+    if not is_there(path):
+        return False
+    try:
+        if load(path).keys() >= CONTENT:
+            return True
+    except (MedsegError, AttributeError):  # what it says leads to the same
+        pass
+    log.warning("%s: this preprocessed case is damaged; it is made again", path)
+    return False
 
 
 def save(content: dict[str, Any], path: Path) -> None:
@@ -146,8 +163,17 @@ def load(path: Path) -> dict[str, Any]:
         voxels per foreground class, ``annotated`` bool (K,) of each class, ``truth`` uint8 (*native grid),
         ``known`` int32 (n, d) voxels of known class where there are others, ``geometry``, ``spacing``,
         ``voxel_volume`` and ``unit``.
+
+    Raises:
+        MedsegError: it is gone or damaged.
     """
-    content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise almost anything
+        raise MedsegError(
+            f"{path}: this preprocessed case is gone or damaged ({first_line(error)}). It is made again when the job is"
+            " started again; a training goes on with resume=RUN."
+        ) from error
     return content
 
 

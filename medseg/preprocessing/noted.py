@@ -1,5 +1,6 @@
 """What the survey noted of a case, kept in the cache: the next run of the same data does not read the scans again."""
 
+import logging
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
 from medseg.preprocessing.parallel import has_logged
 from medseg.preprocessing.same_scan import Acquisition
 
+log = logging.getLogger(__name__)
+
 
 def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
     """Return the fingerprint of a labelled case, from ``folder`` where it is there, else read now and put there.
@@ -33,11 +36,17 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
     # with another field it is another file
     names = [field.name for kind in (CaseFingerprint, Acquisition) for field in fields(kind)]
     path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
+    is_damaged = False
     if is_there(path):
-        return told(replace(restored(torch.load(path, weights_only=True)), group=case.group))
+        try:
+            return told(replace(restored(torch.load(path, weights_only=True)), group=case.group))
+        except Exception:  # a damaged file makes torch raise almost anything
+            is_damaged = True
     found = described(case, label_map)
     if not has_logged():
         save(plain(found), path)
+    if is_damaged:
+        log.warning("%s: what was noted of a case is damaged; it was read again", path)
     return told(found)
 
 

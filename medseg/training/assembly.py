@@ -65,7 +65,7 @@ def make_module(
     """Build what learns to segment; ``training_data`` goes into the checkpoint."""
     return SegmentationModule(
         make_network(settings),
-        loss=build(settings["loss"]),
+        loss=build(settings["loss"], "loss", settings["trust"]),
         scorer=make_scorer(settings["plan"], settings["inference"], label_map),
         segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
         label_map=label_map,
@@ -82,7 +82,7 @@ def make_reconstruction(
     """Build what learns to reconstruct hidden parts of scans."""
     return ReconstructionModule(
         make_network(settings),
-        pretext=build(settings["pretext"]),
+        pretext=build(settings["pretext"], "pretext", settings["trust"]),
         distance=settings["reconstruction"],
         content=describe(settings, None, endings),
         progress=progress,
@@ -93,13 +93,14 @@ def make_reconstruction(
 
 def in_common(settings: Settings) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
-    augment, wanted = settings["augment"], settings["trainer"]
+    augment, wanted, trust = settings["augment"], settings["trainer"], settings["trust"]
     device = pick_device(wanted["accelerator"])
-    spatial = [augment["spatial"]] if augment["spatial"] else []
+    spatial = [build(augment["spatial"], "augment.spatial", trust)] if augment["spatial"] else []
     return {
         "optimizer": settings["optimizer"],
-        "schedule": build(settings["scheduler"]),
-        "augmentations": [build(spec) for spec in spatial + augment["intensity"]],
+        "trust": trust,
+        "schedule": build(settings["scheduler"], "scheduler", trust),
+        "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment["intensity"]],
         "averaging": wanted["averaging"],
         "fused": can_fuse(device, pick_precision(wanted["precision"], device)),
         "memory_format": memory_format(settings),
@@ -109,7 +110,7 @@ def in_common(settings: Settings) -> dict[str, Any]:
 
 def make_network(settings: Settings) -> nn.Module:
     """Build the network in the layout and with the compiler that the ``trainer`` node wants."""
-    network: nn.Module = build(settings["model"])
+    network: nn.Module = build(settings["model"], "model", settings["trust"])
     network = network.to(memory_format=memory_format(settings))  # type: ignore[call-overload]
     if settings["trainer"]["compile"]:
         network.compile()  # in place: its weights keep their names
@@ -133,8 +134,8 @@ def make_data(
     settings: Settings, train: Sequence[Path], val: Sequence[Path], kind: type[SegmentationData] = SegmentationData
 ) -> SegmentationData:
     """Serve preprocessed files, in patches with the margin that the spatial augmentation can use."""
-    spatial = settings["augment"]["spatial"]
-    margin = margin_for(build(spatial) if spatial else None, train, settings["plan"])
+    spatial, trust = settings["augment"]["spatial"], settings["trust"]
+    margin = margin_for(build(spatial, "augment.spatial", trust) if spatial else None, train, settings["plan"])
     context = context_in_volume(settings["plan"])
     return kind(
         train,
@@ -146,7 +147,7 @@ def make_data(
         foreground=settings["trainer"]["foreground"],
         workers=settings["trainer"]["workers"],
         seed=settings["seed"],
-        transforms=[build(spec) for spec in settings["augment"]["transforms"]],
+        transforms=[build(spec, "augment.transforms", trust) for spec in settings["augment"]["transforms"]],
     )
 
 
@@ -210,7 +211,7 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
             deterministic=wanted["deterministic"],
             benchmark=device.type == "cuda" and not wanted["deterministic"],  # patches are all of one size
             callbacks=callbacks,
-            logger=build(settings["logger"]) if settings["logger"] else False,
+            logger=build(settings["logger"], "logger", settings["trust"]) if settings["logger"] else False,
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from csv import Error as CsvError
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from medseg.errors import MedsegError
 from medseg.evaluation.score_names import ScoreNames
 from medseg.io.atomic import replacing, write_text
 from medseg.io.csv_files import as_csv, read_csv
@@ -132,7 +134,13 @@ class EpochLog(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of the run that this one resumes."""
         if self.path.is_file():
-            self.rows = [row for row in read_csv(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+            try:
+                self.rows = [row for row in read_csv(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+            except (OSError, ValueError, TypeError, KeyError, CsvError) as error:
+                raise MedsegError(
+                    f"{self.path}: no table of this run's epochs ({error}). Restore it, or remove it: the rows of the"
+                    " epochs until now are lost then."
+                ) from error
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Note that this epoch's row has validation scores."""

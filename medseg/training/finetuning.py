@@ -129,11 +129,13 @@ class FineTuning:
         """The groups that learn now, in the optimizer's order."""
         return self.groups + (self.later if self.is_unfrozen else [])
 
-    def make_optimizer(self, spec: dict[str, Any], *, fused: bool) -> torch.optim.Optimizer:
+    def make_optimizer(
+        self, spec: dict[str, Any], *, fused: bool, trust: Collection[str] = ()
+    ) -> torch.optim.Optimizer:
         """Build the optimizer of all that learns now; see ``medseg.training.optimizers.make_optimizer``."""
         if self.wanted == DEFAULTS:
-            return make_optimizer(spec, self.network.parameters(), fused=fused)
-        optimizer = make_optimizer(spec, [self._for_torch(group) for group in self.groups], fused=fused)
+            return make_optimizer(spec, self.network.parameters(), fused=fused, trust=trust)
+        optimizer = make_optimizer(spec, [self._for_torch(group) for group in self.groups], fused=fused, trust=trust)
         for group, made in zip(self.groups, optimizer.param_groups, strict=True):
             adjust(made, group)
         for group in self.later if self.is_unfrozen else ():

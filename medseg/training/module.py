@@ -1,7 +1,7 @@
 """What every training has in common, as a LightningModule: steps, their optimizer, averaging, what checkpoints hold."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -30,6 +30,7 @@ class TrainingModule(LightningModule):
     Args:
         network: patches (B, C, *patch) to outputs, a tensor or a list of them with the finest first.
         optimizer: a ``_target_`` specification, called with the network's parameters.
+        trust: names that it may have beside those of ``conf/optimizer``.
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.margins``), the first is called with it and cuts it off.
@@ -48,6 +49,7 @@ class TrainingModule(LightningModule):
         network: nn.Module,
         *,
         optimizer: dict[str, Any],
+        trust: Collection[str],
         schedule: Callable[[float], float],
         augmentations: Sequence[Augmentation],
         progress: Progress,
@@ -61,6 +63,7 @@ class TrainingModule(LightningModule):
     ) -> None:
         super().__init__()
         self.network, self.optimizer_spec, self.schedule = network, optimizer, schedule
+        self.trust = trust
         self.augmentations, self.progress = list(augmentations), progress
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
@@ -194,7 +197,7 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer; remember its options and full learning rates: a resumed one brings its former ones."""
-        optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused)
+        optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused, trust=self.trust)
         self.rates = [group["lr"] for group in optimizer.param_groups]
         kept = ("params", "lr", "name")
         self.options = [{key: group[key] for key in group if key not in kept} for group in optimizer.param_groups]

@@ -44,7 +44,7 @@ class Probe:
         """
         settings = planned(self.config, plan)
         try:
-            network = build(settings["model"]).to("meta").train()
+            network = build(settings["model"], "model", settings["trust"]).to("meta").train()
             saved = saved_bytes(network, settings["plan"], patches(settings["plan"], torch.device("meta")))
         except (NotImplementedError, RuntimeError):
             return None  # an operation without a meta kernel
@@ -65,7 +65,7 @@ class Probe:
     def _timed(self, settings: Settings) -> float:
         precision = pick_precision(settings["trainer"]["precision"], self.device)
         layout = memory_format(settings)
-        network = build(settings["model"]).to(self.device, memory_format=layout).train()
+        network = build(settings["model"], "model", settings["trust"]).to(self.device, memory_format=layout).train()
         images = patches(settings["plan"], self.device, most=CPU_BATCH if self.device.type == "cpu" else None)
         images = images.contiguous(memory_format=layout)
         logits = logits_of(network, settings["plan"])

@@ -3,7 +3,6 @@
 Files are read with ``weights_only=True``, which runs no code of theirs.
 """
 
-import json
 import logging
 import re
 import warnings
@@ -23,9 +22,10 @@ from medseg.inference.nnunet.normalisation import Scheme, schemes_of
 from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.labels import LabelMap
-from medseg.io.splits import Split
+from medseg.io.splits import PARTS, Split
 from medseg.models.finite import check_finite
 from medseg.models.torch_files import load_safely
+from medseg.untrusted import check_settings, read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ SCHEMES = {"ZScoreNormalization": "zscore", "CTNormalization": "ct", "NoNormaliz
 
 USUAL_AXES = (2, 1, 0)
 """Axes of nnU-Net's 3D networks in our order, unless a plan says otherwise."""
+
+SPLIT_CURE = "Restore it, or take the weights without their run: copy the .ckpt file to another folder and give that."
 
 REPORT = "finetune.json"
 """What a run that began with other weights says of them, in its directory (see ``medseg.training.transfer``)."""
@@ -141,7 +143,9 @@ def split_of(run: Path) -> dict[str, str] | None:
     path = run / "splits.json"
     if not path.is_file():
         return None
-    hashes = json.loads(path.read_text(encoding="utf-8")).get("hashes", {})
+    hashes = read_json_object(path, SPLIT_CURE).get("hashes") or {}
+    if not (isinstance(hashes, dict) and all(isinstance(code, str) for code in hashes.values())):
+        raise MedsegError(f"{path}: hashes must be a mapping of cases to texts. {SPLIT_CURE}")
     parts = reversed(asdict(Split.load(path)).items())  # a scan that is there twice, once in training, was trained on
     return {hashes[name]: part for part, names in parts for name in names if name in hashes} or None
 
@@ -149,7 +153,9 @@ def split_of(run: Path) -> dict[str, str] | None:
 def seen_before(run: Path) -> dict[str, str]:
     """Return the parts of the scans that the weights had seen with which a run began."""
     path = run / REPORT
-    seen: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["seen"] if path.is_file() else {}
+    seen = read_json_object(path, SPLIT_CURE).get("seen") if path.is_file() else {}
+    if not (isinstance(seen, dict) and all(part in PARTS for part in seen.values())):
+        raise MedsegError(f"{path}: seen must be a mapping of scans to {', '.join(PARTS)}. {SPLIT_CURE}")
     return seen
 
 
@@ -165,12 +171,14 @@ def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
     if plan is None:
         return Source(file, mapped)
     label_map = label_map_of(given["dataset_json"], file.parent) if "dataset_json" in given else None
+    settings = settings_of(plan, axes)
+    check_settings(settings, file)
     return Source(
         path=file,
         weights=mapped,
         outputs=label_map.outputs if label_map else None,
         regions=bool(label_map and label_map.regions),
-        settings=settings_of(plan, axes),
+        settings=settings,
     )
 
 

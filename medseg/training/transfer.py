@@ -6,9 +6,8 @@ weights on grey images in timm). Of a head the rows of classes with the same nam
 were drawn. U-Nets number their levels from the finest, so that of two depths the finest levels are taken.
 """
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from medseg.build import build
 from medseg.errors import MedsegError, listing
 from medseg.io.atomic import write_json
 from medseg.training.sources import REPORT, Source
+from medseg.untrusted import read_json_object
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,13 @@ class Transfer:
 
 
 def take_over(
-    network: nn.Module, spec: Mapping[str, Any], source: Source, outputs: Sequence[str], *, regions: bool
+    network: nn.Module,
+    spec: Mapping[str, Any],
+    source: Source,
+    outputs: Sequence[str],
+    *,
+    regions: bool,
+    trust: Collection[str] = (),
 ) -> Transfer:
     """Return what of a source's weights a network can take; the network is left as it is.
 
@@ -92,13 +98,14 @@ def take_over(
         source: holds the weights.
         outputs: the classes or regions that the network's outputs stand for.
         regions: whether these are regions.
+        trust: names of networks that may be built beside medseg's own.
 
     Raises:
         MedsegError: nothing fits.
     """
     ours = network.state_dict()
     theirs = called_as(source.weights, ours)
-    inputs, heads = axes_along(spec, "in_channels", ours), axes_along(spec, "out_channels", ours)
+    inputs, heads = (axes_along(spec, argument, ours, trust) for argument in ("in_channels", "out_channels"))
     rows = shared_rows(outputs, source, regions=regions)
     fits = {
         key: fitted(own, theirs[key], inputs.get(key), heads.get(key), rows)
@@ -140,7 +147,7 @@ def stripped(name: str) -> Iterator[str]:
             yield from stripped(name.removeprefix(prefix))
 
 
-def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor]) -> Axes:
+def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor], trust: Collection[str] = ()) -> Axes:
     """Return which weights grow with an argument of the network, and along which of their axes.
 
     Found out by building it with another number; empty where it has no such argument, or takes no other number.
@@ -148,7 +155,7 @@ def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor
     number = spec.get(argument)
     others = (number + 1, 2 * number, number // 2) if isinstance(number, int) else ()
     for other in others:
-        if shapes := shapes_of({**spec, argument: other}):
+        if shapes := shapes_of({**spec, argument: other}, trust):
             return {
                 key: tuple(axis for axis, size in enumerate(own.shape) if size != shapes[key][axis])
                 for key, own in ours.items()
@@ -157,11 +164,11 @@ def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor
     return {}
 
 
-def shapes_of(spec: Mapping[str, Any]) -> dict[str, Shape]:
+def shapes_of(spec: Mapping[str, Any], trust: Collection[str]) -> dict[str, Shape]:
     """Return the shapes of a network's weights, empty where it cannot be built."""
     with torch.random.fork_rng(devices=[]):
         try:
-            network: nn.Module = build(dict(spec))
+            network: nn.Module = build(dict(spec), "model", trust)
         except MedsegError:
             return {}
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}
@@ -290,5 +297,7 @@ def write_report(path: Path, transfer: Transfer, source: Source) -> None:
 
 def read_whole(path: Path) -> list[str]:
     """Return the weights that a run took over whole, by its ``finetune.json``."""
-    whole: list[str] = json.loads(path.read_text(encoding="utf-8"))["whole"]
+    whole = read_json_object(path, "Restore it, or begin anew.").get("whole")
+    if not isinstance(whole, list) or not all(isinstance(name, str) for name in whole):
+        raise MedsegError(f"{path}: whole must be a list of the names of weights. Restore the file, or begin anew.")
     return whole

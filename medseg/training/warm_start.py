@@ -11,14 +11,13 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
 from medseg.build import CONF
 from medseg.config import escape, is_explicit, is_interpolation
 from medseg.errors import MedsegError, listing
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import Fingerprint
 from medseg.training.sources import Source
+from medseg.untrusted import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def is_planned_anew(settings: Config) -> bool:
 @cache
 def shipped(target: str) -> Node:
     """Return the ``model`` node of a network that medseg ships, empty for others; the plain one before presets."""
-    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CONF / "model").glob("*.yaml"))]
+    files = [read_yaml(path) for path in sorted((CONF / "model").glob("*.yaml"))]
     nodes: list[Node] = [*files, *(file.get("model", {}) for file in files)]
     return next((node for node in nodes if node.get("_target_") == target), {})
 

@@ -226,7 +226,7 @@ def test_a_network_of_monai(tmp_path):
         "base_channels": 4, "strides": [2, 2], "kernel_sizes": [3, 3, 3], "deep_supervision": True,
     }  # fmt: skip
     write_checkpoint(tmp_path / "a.ckpt", "2d", model=model)
-    network = build(model)
+    network = build(model, "model", ())
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     raw = torch.load(tmp_path / "a.ckpt", weights_only=True)
     torch.save(raw | {"state_dict": state}, tmp_path / "a.ckpt")

@@ -132,7 +132,7 @@ def test_weights_fit_a_segmentation_network_of_the_same_plan_but_for_its_head(pr
     checkpoint = read_checkpoint(pretrained)
     model = checkpoint.content["config"]["model"]
     assert model["out_channels"] == 1
-    ours = build({**model, "out_channels": 4}).state_dict()
+    ours = build({**model, "out_channels": 4}, "model", ()).state_dict()
     assert ours.keys() == checkpoint.weights.keys()
     misfits = {name for name, value in checkpoint.weights.items() if ours[name].shape != value.shape}
     assert misfits == {"heads.0.weight", "heads.0.bias"}

@@ -20,7 +20,7 @@ def dims(request):
 
 def seeded_network(model: dict[str, Any], seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return build(model)
+    return build(model, "model", ())
 
 
 def patches(config: dict[str, Any]) -> Tensor:
@@ -36,7 +36,7 @@ def test_network_trains(planned, name, dims):
     before = {key: value.clone() for key, value in network.named_parameters()}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     label = torch.randint(3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
-    loss_of = build(config["loss"])
+    loss_of = build(config["loss"], "loss", ())
     for _ in range(2):  # residual blocks that start as their shortcuts learn from the second step on
         optimizer.zero_grad()
         outputs = as_list(network(image), image)

@@ -55,7 +55,7 @@ def test_the_network_sees_the_scaled_image_and_so_does_its_copy():
 
 def swin(**given):
     size = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "base_channels": 12, "input_size": [32] * 3}
-    return build({"_target_": "medseg.models.monai.swin_unetr", **size, **given})
+    return build({"_target_": "medseg.models.monai.swin_unetr", **size, **given}, "model", ())
 
 
 def test_the_scale_follows_from_the_config_and_is_no_weight():

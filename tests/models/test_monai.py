@@ -153,5 +153,5 @@ def test_mistakes_on_the_command_line(setting, words, capsys):
 )
 def test_what_does_not_fit_is_refused_with_the_way_out(name, arguments, words):
     with pytest.raises(MedsegError) as refused:
-        build({"_target_": f"medseg.models.monai.{name}"} | SHARED | arguments)
+        build({"_target_": f"medseg.models.monai.{name}"} | SHARED | arguments, "model", ())
     assert [word for word in words if word not in str(refused.value)] == []

@@ -40,7 +40,7 @@ def test_example_is_composed_and_trains_a_step(folder, capsys):
     config = composed(capsys, "model=dilated", "model.width=32")
     assert config["plan"]["divisor"] is None
     model = resolve(config, {"model": {"spatial_dims": 2}, "plan": PLAN})["model"]
-    network = build(model)
+    network = build(model, "model", [model["_target_"]])
     assert type(network).__module__ == "my_networks"
     assert network.head.in_channels == 32
     patches = torch.randn(2, 2, 16, 8)

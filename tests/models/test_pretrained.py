@@ -38,13 +38,13 @@ def saved(tmp_path, content) -> Any:
 
 def loaded(node: dict[str, Any], file) -> tuple[nn.Module, list[str]]:
     torch.manual_seed(0)
-    network = build(node)
+    network = build(node, "model", ())
     return network, load_published([network], node, file)
 
 
 def begun(node: dict[str, Any]) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return {name: value.clone() for name, value in build(node).state_dict().items()}
+    return {name: value.clone() for name, value in build(node, "model", ()).state_dict().items()}
 
 
 # Against MONAI's own loaders
@@ -225,13 +225,13 @@ def test_every_weight_of_swinvit_has_a_place():
     own = SwinTransformer(1, depths=(2,) * 4, num_heads=(3, 6, 12, 24), **size).state_dict()
     state = {name.replace("linear", "fc"): value for name, value in own.items()}
     node = model("swin_unetr", 3, pretrained="swinvit", base_channels=48)
-    taken = fitted(build(node), published(node), state, "test")
+    taken = fitted(build(node, "model", ()), published(node), state, "test")
     assert {published(node).theirs(name) for name in taken} == state.keys()
 
 
 def fitted_on_meta(node: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     with torch.device("meta"):
-        network, state = build(node), {name: torch.empty(shape) for name, shape in shapes.items()}
+        network, state = build(node, "model", ()), {name: torch.empty(shape) for name, shape in shapes.items()}
     return fitted(network, published(node), state, "test")
 
 
@@ -348,4 +348,4 @@ def test_a_file_that_is_no_pytorch_file_is_refused(tmp_path):
 )
 def test_weights_that_the_network_cannot_have_are_refused(node, says):
     with pytest.raises(MedsegError, match=says):
-        build(node)
+        build(node, "model", ())

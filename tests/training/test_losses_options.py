@@ -40,7 +40,7 @@ both_dimensions = pytest.mark.parametrize("spatial", [(9, 8), (6, 7, 5)], ids=["
 def loss_of(option: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI's own imports are not under test
-        return build(yaml.safe_load(Path(FILES[0].parent, f"{option}.yaml").read_text("utf-8")))
+        return build(yaml.safe_load(Path(FILES[0].parent, f"{option}.yaml").read_text("utf-8")), "loss", ())
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -31,6 +31,7 @@ CONFIG = {
     },
     "plan": {"in_channels": None, "out_channels": None, "strides": None, "context": 0},
     "trainer": {"precision": "fp32", "channels_last": None, "compile": None},
+    "trust": [],
 }
 
 

@@ -24,14 +24,14 @@ def source_of(spec, outputs=CLASSES, *, regions=False, prefix=""):
     torch.manual_seed(1)
     weights = {
         prefix + name: torch.randn_like(value) if value.is_floating_point() else value + 7
-        for name, value in build(spec).state_dict().items()
+        for name, value in build(spec, "model", ()).state_dict().items()
     }
     return Source(Path("there.ckpt"), weights, outputs, regions)
 
 
 def taken(spec, source, outputs=CLASSES, *, regions=False):
     torch.manual_seed(2)
-    network = build(spec)
+    network = build(spec, "model", ())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     transfer = take_over(network, spec, source, outputs, regions=regions)
     transfer.put_into(network)
@@ -142,11 +142,11 @@ def test_what_does_not_fit_is_written_down(tmp_path):
 def test_nothing_taken_is_an_error_that_says_what_there_is():
     source = Source(Path("other.pth"), {"fc.weight": torch.zeros(3, 3)})
     with pytest.raises(MedsegError, match=r"(?s)other\.pth: none of its 1 weights fits .*UNet.*fc\.weight"):
-        take_over(build(spec_of()), spec_of(), source, CLASSES, regions=False)
+        take_over(build(spec_of(), "model", ()), spec_of(), source, CLASSES, regions=False)
 
 
 def test_looking_at_other_networks_draws_no_random_numbers():
-    network, source = build(spec_of()), source_of(spec_of())
+    network, source = build(spec_of(), "model", ()), source_of(spec_of())
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -161,4 +161,4 @@ def test_running_statistics_are_taken_and_half_precision_is_widened():
     _, after, _ = taken(spec, Source(source.path, halved, CLASSES))
     key = "encoder.0.0.1.running_mean"
     assert torch.equal(after[key], source.weights[key].half().float())
-    assert isinstance(build(spec).get_submodule("encoder.0.0.1"), nn.BatchNorm3d)
+    assert isinstance(build(spec, "model", ()).get_submodule("encoder.0.0.1"), nn.BatchNorm3d)

@@ -23,7 +23,7 @@ def as_ours(source):
         "out_channels": len(source.outputs),
         **{key: plan[key] for key in ("strides", "kernel_sizes")},
     }
-    network = build(spec)
+    network = build(spec, "model", ())
     transfer = take_over(network, spec, source, source.outputs, regions=source.regions)
     assert transfer.share == 1
     assert not transfer.left

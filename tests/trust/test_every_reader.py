@@ -1,0 +1,120 @@
+"""Every function of medseg that turns a file into objects is known here, with the reason why no code can come of it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import medseg
+from medseg.keys import OBJECTS
+
+PACKAGE = Path(medseg.__file__).parent
+READERS = {
+    *("yaml.safe_load", "json.load", "json.loads", "torch.load", "np.load", "onnx.load"),
+    *("csv.reader", "csv.DictReader"),
+}
+NEVER = {
+    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "OmegaConf.load", "hydra.utils.instantiate", "instantiate"),
+    *("pickle.load", "pickle.loads", "eval", "exec", "__import__", "np.loadtxt", "joblib.load", "runpy.run_path"),
+}
+CHECKED = {
+    "untrusted.read_json": "the only way from JSON to a config",
+    "untrusted.read_yaml": "the only way from YAML to a config",
+    "models.torch_files.load_safely": "weights_only; what is a description goes through checkpoint.checked",
+}
+"""The functions through which a file becomes a config."""
+
+NO_CONFIG = {
+    "build.named_targets": "conf/ and the user's own --config-dir: names alone are taken",
+    "cli.run_config.run_job": "the config of this very command, from the process that started this one",
+    "inference.nnunet.plans.read_json": "nnU-Net's classes are compared with known names; the settings are checked",
+    "inference.onnx_export.summary": "a graph that was just written",
+    "inference.onnx_model.read_onnx": "goes through checkpoint.checked; its network is never built",
+    "inference.onnx_model.weights_of": "arrays of numbers of a graph",
+    "inference.scores.kept_on_disk": "an array of this process's own, without pickles",
+    "io.csv_files.read_csv": "texts",
+    "io.dataset_json.read_description": "names and values of classes and files",
+    "io.lock.owner": "a number and a name for a message",
+    "io.phantom._is_written": "compared with what is expected",
+    "io.tables.read_table": "texts",
+    "jobs.inspect_pictures.noted_picture": "weights_only: the bytes of a picture",
+    "jobs.trials.Trials.score": "arrays of this process's own",
+    "preprocessing.cache.load": "weights_only: tensors and numbers",
+    "preprocessing.noted.noted": "weights_only: tensors and numbers",
+}
+"""Functions that read files which hold no config, and what they take."""
+
+
+def calls(tree):
+    """Yield each call's dotted name, with the functions and classes round it."""
+
+    def walk(node, inside):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inside = (*inside, node.name)
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), inside, node
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inside)
+
+    yield from walk(tree, ())
+
+
+def all_calls():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for name, inside, node in calls(ast.parse(path.read_text("utf-8"))):
+            yield module, name, inside, node
+
+
+def test_every_function_that_reads_a_file_is_known():
+    found = {".".join((module, *inside)) for module, name, inside, _ in all_calls() if name in READERS}
+    known = {*CHECKED, *NO_CONFIG}
+    new = {name for name in found if not any(name == one or name.startswith(f"{one}.") for one in known)}
+    assert not new, "these turn files into objects: read configs by medseg.untrusted, or say here why none comes of it"
+    gone = {one for one in known if not any(name == one or name.startswith(f"{one}.") for name in found)}
+    assert not gone
+
+
+def test_nothing_is_loaded_that_can_run_code():
+    assert not {(module, name) for module, name, _, _ in all_calls() if name in NEVER}
+
+
+@pytest.mark.parametrize("name", ["torch.load", "trainer.fit"])
+def test_pytorch_s_files_are_loaded_as_weights_only(name):
+    found = [node for _, called, _, node in all_calls() if called == name]
+    assert found
+    for node in found:
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        assert given.get("weights_only") == "True"
+
+
+def test_arrays_are_loaded_without_pickles():
+    for _, name, _, node in all_calls():
+        if name == "np.load":
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("allow_pickle", "False") == "False"
+
+
+def test_every_object_is_built_for_a_place_and_with_a_trust():
+    found = [node for _, name, _, node in all_calls() if name == "build"]
+    assert len(found) > 10
+    for node in found:
+        assert len(node.args) >= 3, ast.unparse(node)
+        assert isinstance(node.args[1], ast.Constant), ast.unparse(node)
+        assert node.args[1].value in OBJECTS
+        assert "trust" in ast.unparse(node.args[2]), ast.unparse(node)
+
+
+def test_only_build_goes_from_names_to_code():
+    found = {module for module, name, _, _ in all_calls() if name in ("import_module", "importlib.import_module")}
+    assert found == {"build", "cli", "inference.onnx_model"}, "jobs and extras by constant names, else by build"
+    assert {module for module, name, _, _ in all_calls() if name == "construct"} <= {"build", "models.monai"}
+
+
+def test_the_config_of_a_run_is_read_in_one_function():
+    """Whoever reads config.yaml otherwise shows its text or takes a number, and hands nothing on."""
+    text = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in text if "read_yaml" in text[path]}
+    shown = {"evaluation.report_records", "jobs.compare", "jobs.few_shot", "jobs.rundir"}
+    own = {"jobs.train", "jobs.evaluate", "training.warm_start"}  # files of conf/
+    assert found == {"untrusted", *shown, *own}
