@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from math import floor
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_there_and_back_is_the_identity_within_the_crop_and_the_fill_outside(sca
     expected = torch.where(torch.from_numpy(crop_mask(geometry)), values, fill.view(2, *[1] * (values.dim() - 1)))
     assert torch.equal(back, expected)
     ends = [0, *(span.stop for span, _ in slabs)]
-    assert [(span.start, span.stop) for span, _ in slabs] == list(zip(ends, ends[1:], strict=False))
+    assert [(span.start, span.stop) for span, _ in slabs] == list(pairwise(ends))
     assert ends[-1] == geometry.native_shape[-1]
 
 
@@ -113,7 +114,7 @@ def test_slabs_and_blocks_of_any_thickness_give_the_whole(scan, most, data):
     axis, _ = geometry.way
     rows = next(geometry.in_rows(scores))
     edges = sorted({0, rows.shape[1 + axis], *data.draw(st.lists(st.integers(0, rows.shape[1 + axis]), max_size=3))})
-    blocks = [rows.narrow(1 + axis, low, high - low) for low, high in zip(edges, edges[1:], strict=False)]
+    blocks = [rows.narrow(1 + axis, low, high - low) for low, high in pairwise(edges)]
     (_, at_once), *further = geometry.slabs(iter([rows]), fill)
     piecewise = torch.cat([slab for _, slab in geometry.slabs(iter(blocks), fill, most)], dim=-1)
     assert not further

@@ -45,7 +45,8 @@ def assert_divides(cases, split):
     """Each case is in one part, and each group."""
     assert Counter(name for ids in asdict(split).values() for name in ids) == Counter(case.id for case in cases)
     train, val, test = groups_of(cases, split).values()
-    assert not (train & val or train & test or val & test)
+    assert train.isdisjoint(val)
+    assert test.isdisjoint(train | val)
 
 
 def is_share(count, share, total):
