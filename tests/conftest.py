@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", settings.get_profile("repeatable"), max_examples=2000)  # --hypothesis-profile=
 settings.load_profile("repeatable")
 
 REAL = Path(__file__).parents[1] / "../shared/data"

@@ -109,8 +109,9 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     """
     if values.ndim != 2:
         raise MedsegError(f"{path}: a picture has two axes, this mask has {values.shape}. Use NIfTI (.nii.gz).")
-    highest = values[values < COLOUR].max(initial=0)
-    coloured = bool((values >= COLOUR).any())
+    in_colour = is_colour(values)
+    highest = values[~in_colour].max(initial=0)
+    coloured = bool(in_colour.any())
     most = 255 if coloured or path.suffix.lower() == ".bmp" else 65535
     if values.min() < 0 or highest > most:
         raise MedsegError(
@@ -118,6 +119,12 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             f" {values.min()} to {highest}. Change the values of dataset.labels, or use NIfTI."
         )
     Image.fromarray(_rgb(values) if coloured else values.astype(np.min_scalar_type(highest))).save(path)
+
+
+def is_colour(values: Any) -> Any:
+    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
+    codes = np.asarray(values, dtype=np.int64)
+    return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -128,7 +135,7 @@ def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def _rgb(values: NDArray[np.integer]) -> NDArray[np.uint8]:
-    codes = np.where(values >= COLOUR, values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
+    codes = np.where(is_colour(values), values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)  # (h, w, 3)
 
 
