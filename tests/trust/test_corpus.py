@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trust import corpus, corpus_pictures
+from trust import corpus, corpus_dicom, corpus_pictures
 
 HERE = Path(__file__).parent
 FAMILIES = {
     family.__name__: family
-    for module in (corpus, corpus_pictures)
+    for module in (corpus, corpus_pictures, corpus_dicom)
     for family in module.FAMILIES
 }
 LONGEST = 200  # seconds for a family: a guard against what never ends, not a measure of speed
