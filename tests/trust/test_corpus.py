@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trust import corpus, corpus_dicom, corpus_pictures
+from trust import corpus, corpus_dicom, corpus_masks, corpus_pictures
 
 HERE = Path(__file__).parent
 FAMILIES = {
     family.__name__: family
-    for module in (corpus, corpus_pictures, corpus_dicom)
+    for module in (corpus, corpus_pictures, corpus_dicom, corpus_masks)
     for family in module.FAMILIES
 }
 LONGEST = 200  # seconds for a family: a guard against what never ends, not a measure of speed
@@ -52,6 +52,8 @@ def problem_of(sample, outcome, result):
         if not refused:
             return "" if sample.expected == "either" else "it was read"
         named = sample.path.name[:40] in outcome or str(sample.path) in outcome
+        if sample.kind == "mask":  # may be known by the name of its case, or be told together with all others
+            named = named or f"case(s): {sample.path.stem}" in outcome or "the masks hold" in outcome
         return "" if named and sample.cause in outcome else f"file or cause is not named: {outcome}"
     if refused:
         return outcome
