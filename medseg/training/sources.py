@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.build import build, named_targets, targets
+from medseg.build import build, strangers
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
@@ -128,9 +128,9 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     classes = content["classes"] or None  # none: pre-trained without
     label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
     run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
-    if set(targets(model)) <= named_targets():  # of others a config takes no more than what the user names, too
+    if not any(strangers(model, "model", ())):  # of others a config takes no more than what the user names, too
         with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
-            build(model)
+            build(model, "model", ())
     return Source(
         path=file,
         weights=weights,
