@@ -8,8 +8,10 @@ INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 LICENCES := Apache;BSD;MIT;MPL;Mozilla;PSF;Python Software Foundation;ISC;Zlib;Unlicense
 EXCEPTIONS := medseg pylibjpeg-libjpeg
 
+MINUTES := 10
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit clean
+.PHONY: help demo test check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -33,6 +35,10 @@ audit: $(VENV)/.medseg-dev  ## known vulnerabilities, licences and a bill of mat
 	$(VENV)/audit/bin/cyclonedx-py environment $(VENV)/bin/python --pyproject pyproject.toml --of JSON -o outputs/sbom.cdx.json
 	$(VENV)/audit/bin/pip-licenses --python $(VENV)/bin/python --from mixed --partial-match --allow-only "$(LICENCES)" --ignore-packages $(EXCEPTIONS)
 	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+fuzz: $(VENV)/.medseg-dev  ## feed every reader damaged files, guided by coverage, for MINUTES in all (10)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/fuzz --upgrade -r scripts/requirements-fuzz.txt
+	PYTHONPATH=$(VENV)/fuzz OMP_NUM_THREADS=1 $(VENV)/bin/python scripts/fuzz_readers.py --minutes $(MINUTES)
 
 clean:  ## remove the environment; outputs/ stays
 	rm -rf $(VENV)

@@ -20,15 +20,19 @@ QUIET = (
 """What conf/base.yaml says, for a config that was saved without it."""
 
 
+def import_path() -> str:
+    """Return the PYTHONPATH with which a further process imports what this one can."""
+    return os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+
+
 def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     """Start the job of a composed config as a further process, which imports what this one can.
 
     Nothing is taken from ``sys.argv``, which is a program's own where medseg is used from Python.
     """
-    places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     command = [sys.executable, "-P", "-c", "import sys; from medseg.cli import run_config; sys.exit(run_config())"]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": places}
+        command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": import_path()}
     )
     assert process.stdin is not None
     with process.stdin as text:

@@ -11,6 +11,7 @@ from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.model import Model, model_of
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx_model import read_onnx
+from medseg.io.damage import reading
 from medseg.models.parameter_limit import no_more_than
 
 BEST = Path("checkpoints", "best.ckpt")
@@ -43,8 +44,13 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
 def models_of(path: Path, trust: Collection[str]) -> list[Model]:
     """Read what one path means."""
     if is_nnunet(path):
-        return read_nnunet(path, trust)
-    return [read_model(file, trust) for file in files_of(path)]
+        with reading(path, "model of nnU-Net"):
+            return read_nnunet(path, trust)
+    models = []
+    for file in files_of(path):
+        with reading(file, "model"):  # whose description of itself may be anything
+            models.append(read_model(file, trust))
+    return models
 
 
 def files_of(path: Path) -> list[Path]:

@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from io import BytesIO
+from io import BufferedReader, BytesIO
+from os import fstat
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile, ZipFile
@@ -17,6 +18,9 @@ from medseg.errors import MedsegError
 MOST_BYTES, MOST_RATIO, HARMLESS = 32 << 30, 200, 256 << 20
 """What an archive may unpack to: bytes in all, and times its size where that is not harmless. Scans are packed to a
 half, empty ones to a 100th."""
+
+HARMLESS_READ = 1 << 20
+"""Bytes that may be asked for without a look at a file's length."""
 
 DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, KeyError, ValueError, zlib.error)
 """What ``zipfile`` raises on archives that are damaged, encrypted or packed in a way that Python does not know."""
@@ -81,12 +85,22 @@ def check_size(archive: Path) -> None:
         )
 
 
+class BoundedReader(BufferedReader):
+    """Reads from a file, and allocates no more than it holds: Python's own allocates first what a damaged file asks."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return so many bytes, or as many as there are."""
+        if size is not None and size > HARMLESS_READ:
+            size = max(0, min(size, fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file on the disk or in an archive, for reading bytes; OSError where it is damaged, too."""
     archive = archive_of(path)
     if archive is None or archive == path:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as raw, BoundedReader(raw) as file:
             yield file
         return
     try:

@@ -37,6 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except MedsegError as error:  # of a writer, which knows the temporary name only
+        raise MedsegError(str(error).replace(str(temporary), str(path))) from error
     except OSError as error:
         raise MedsegError(
             f"cannot write {path}: {error.strerror or error}. Check the folder's rights and space."

@@ -193,8 +193,10 @@ def values_of(cases: tuple[Case, ...]) -> set[int]:
         except MedsegError as error:  # named again with all others where every case is checked
             unread.append(f"{case.id}: {error}")
         if len(found) > MOST_FOUND:
+            files = ", ".join(str(label.path) for label in case.labels)
             raise MedsegError(
-                f"{case.id}: over {MOST_FOUND} values in its mask and those before it: {few(found)}. {GIVE}. {BETWEEN}"
+                f"{case.id}: over {MOST_FOUND} values in its mask {files} and those before it: {few(found)}. {GIVE}."
+                f" {BETWEEN}"
             )
     if unread and not found:
         raise MedsegError(f"no mask can be read:\n{listing(unread)}")

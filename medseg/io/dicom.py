@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.io.archives import file_length
+from medseg.io.decoder_process import decode
 from medseg.io.dicom_headers import listed, numbers_of, of_frame, pydicom, read_dataset, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.grids import TOLERANCE, Grid
@@ -417,17 +418,27 @@ def rescaled(dataset: Any, one: Slice, path: Path) -> NDArray[np.float32]:
 
 def stored(dataset: Any, one: Slice) -> NDArray[Any]:
     """Return the pixels (rows, columns[, 3]) of a slice as they are stored, colours as RGB."""
+    return frame_pixels(one.path, dataset, one.number)
+
+
+def frame_pixels(path: Path, dataset: Any, number: int, *, raw: bool = False) -> NDArray[Any]:
+    """Return the pixels (rows, columns[, colours]) of frame ``number`` (from 0); colours as RGB, unless ``raw``.
+
+    Raises:
+        MedsegError: they cannot be decoded.
+    """
     library = pydicom()
     try:
-        pixels = library.pixels.pixel_array(dataset, index=one.number)
-        if str(dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
+        packed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
+        pixels = (decode if packed else library.pixels.pixel_array)(dataset, index=number, raw=raw)
+        if not raw and str(dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
             pixels = library.pixels.apply_color_lut(pixels, dataset)
             pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
         return np.asarray(pixels)
     except DAMAGE as error:
         syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
         raise MedsegError(
-            f"{one.path}: its pixels cannot be decoded ({getattr(syntax, 'name', 'unknown transfer syntax')}): {error}."
+            f"{path}: its pixels cannot be decoded ({getattr(syntax, 'name', 'unknown transfer syntax')}): {error}."
             " The file is damaged or truncated, or a decoder is missing: pip install 'medseg[dicom]'."
         ) from error
 

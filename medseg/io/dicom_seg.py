@@ -18,7 +18,7 @@ from medseg.errors import MedsegError
 from medseg.io.alignment import grid_of, name
 from medseg.io.case import Scan
 from medseg.io.class_descriptions import ClassDescription, Code
-from medseg.io.dicom import dataset_of
+from medseg.io.dicom import dataset_of, frame_pixels
 from medseg.io.dicom_headers import numbers_of, of_frame, pydicom, readable_numbers_of
 from medseg.io.dicom_series import SAME_DIRECTION
 from medseg.io.dicom_source import (
@@ -79,7 +79,7 @@ def read(path: Path, like: Scan) -> Segmentation:
     planes = planes_of(path, dataset, like)
     if dataset.SegmentationType == "LABELMAP":
         wanted = [(label, 0, number) for number, label in labels_of(dataset).items()]
-        return Segmentation(planes.grid, labelled([label_map_of(dataset, planes)], wanted))
+        return Segmentation(planes.grid, labelled([label_map_of(path, dataset, planes)], wanted))
     return Segmentation(planes.grid, segments_of(path, dataset, planes))
 
 
@@ -193,10 +193,10 @@ def scan_step(lowest: Grid, target: Grid) -> NDArray[np.float64] | None:
     return step if step @ lowest.affine[:3, 2] > 0 else -step
 
 
-def label_map_of(dataset: Dataset, planes: Planes) -> NDArray[np.integer]:
+def label_map_of(path: Path, dataset: Dataset, planes: Planes) -> NDArray[np.integer]:
     """Return the label map (*grid) of a segmentation that is one: pixels are segment numbers."""
     array = np.zeros(planes.grid.shape, dtype=np.uint16)
-    for place, picture in zip(planes.slices, pixels(dataset, range(len(planes.slices))), strict=True):
+    for place, picture in zip(planes.slices, pixels(path, dataset, range(len(planes.slices))), strict=True):
         array[:, :, place] = picture.T
     return array
 
@@ -216,21 +216,21 @@ def segments_of(path: Path, dataset: Dataset, planes: Planes) -> Iterator[Segmen
             continue
         first, last = planes.slices[its].min(), planes.slices[its].max()
         mask = np.zeros((*planes.grid.shape[:2], last - first + 1), dtype=bool)
-        for place, picture in zip(planes.slices[its], pixels(dataset, its), strict=True):
+        for place, picture in zip(planes.slices[its], pixels(path, dataset, its), strict=True):
             mask[:, :, place - first] |= least <= picture.T
         yield Segment(label, (0, 0, int(first)), mask)
 
 
-def pixels(dataset: Dataset, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
+def pixels(path: Path, dataset: Dataset, frames: Sequence[int]) -> Iterator[NDArray[Any]]:
     """Yield frames (rows, columns) as they are stored."""
     if dataset.BitsAllocated > 1 or dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from pydicom().pixels.iter_pixels(dataset, indices=frames, raw=True)
+        yield from (frame_pixels(path, dataset, number, raw=True) for number in frames)
         return
     size = dataset.Rows * dataset.Columns  # bits, the lowest of a byte first; frames begin within bytes (PS3.5, 8.1.1)
-    for frame in frames:
-        first, last = frame * size // 8, -(-(frame + 1) * size // 8)
+    for number in frames:
+        first, last = number * size // 8, -(-(number + 1) * size // 8)
         bits = np.unpackbits(np.frombuffer(dataset.PixelData[first:last], np.uint8), bitorder="little")
-        yield bits[frame * size - 8 * first :][:size].reshape(dataset.Rows, dataset.Columns)
+        yield bits[number * size - 8 * first :][:size].reshape(dataset.Rows, dataset.Columns)
 
 
 def write(

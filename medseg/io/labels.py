@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import FileValue, FileValues
-from medseg.io.pictures import COLOUR
+from medseg.io.pictures import COLOUR, is_colour
 
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
@@ -195,8 +195,14 @@ def numbers(values: FileValues) -> list[int]:
 
 
 def file_value(value: int) -> FileValue:
-    """Return the file value for a number of ``read_mask``: the inverse of ``number``."""
-    return f"#{value - COLOUR:06x}" if value >= COLOUR else value
+    """Return the file value for a number of ``read_mask``: the inverse of ``number``.
+
+    Volumes may hold whole numbers that are too large for a colour's.
+
+    >>> file_value(255), file_value(COLOUR | 255), file_value(2 * COLOUR)
+    (255, '#0000ff', 33554432)
+    """
+    return f"#{value - COLOUR:06x}" if is_colour(value) else value
 
 
 def few(values: Iterable[int], most: int = 10) -> str:

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.picture_files import ORIENTATION, as_tagged, check_png, check_rows, check_size, check_tiff, unread_kind
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -38,9 +39,6 @@ DAMAGE = (
 
 MODES = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 """Modes that are read as another one: palettes by their colours, alpha dropped."""
-
-ORIENTATION = 0x0112
-"""The tag of EXIF and of TIFF: 1 as stored, 2 to 8 mirrored, turned, or both."""
 
 LOSSY = {"jpeg", "tiff_jpeg", "jpeg2000", "webp"}
 """Compressions of TIFF that change values, by Pillow's names."""
@@ -65,22 +63,37 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
     """Read one picture as pixels (1 or 3, rows, columns) of their own type, the identity affine and its layout.
 
     Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout tells
-    where they are transparent. Grey of 8, 16 or 32 bits or float is one channel, colour is three. Pillow reads 16-bit
-    colour as 8-bit.
+    where they are transparent. Grey of 8, 16 or 32 bits or float is one channel, colour of 8 bits is three.
 
     Raises:
-        MedsegError: the file is damaged, no picture, of several pages or of a kind that is neither grey nor colour.
+        MedsegError: the file is damaged, no picture, larger than ``read.max_gb``, of several pages, or of a kind that
+            would not be read as it is.
     """
     try:
         # From a stream, not a path: Pillow maps raw TIFFs into memory before it turns them, which scrambles them.
         with path.open("rb") as stream, Image.open(stream, formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
-            _refuse_pages(image, path)
+            check_size(image, path)
+            if image.format == "PNG":
+                with path.open("rb") as chunks:
+                    check_png(chunks, path)
+            if image.format == "TIFF":
+                check_tiff(image, path)
             before = _orientation(image)
             image.load()  # after which TIFFs are turned and have lost their tag, and a PNG's EXIF is known
             after = _orientation(image)
             transparent = _transparent(image)
             pixels = np.asarray(image.convert(MODES[image.mode]) if image.mode in MODES else image)
+            if image.format == "PNG" and not pixels[-1].any():
+                with path.open("rb") as rows:
+                    check_rows(rows, image.size[::-1])
+            pixels = as_tagged(pixels, image) if image.format == "TIFF" else pixels
             lossy = image.format in ("JPEG", "MPO") or image.info.get("compression") in LOSSY
+    except UnidentifiedImageError as error:
+        with path.open("rb") as stream:
+            kind = unread_kind(stream) or "it begins as none of PNG, JPEG, TIFF and BMP, or its header is damaged"
+        raise MedsegError(
+            f"{path}: no readable picture; damaged, truncated or something else? This is {kind}."
+        ) from error
     except DAMAGE as error:
         raise MedsegError(f"{path}: no readable picture; damaged, truncated or something else? {error}") from error
     if pixels.ndim == 3 and image.mode not in {"RGB", *MODES}:
@@ -109,8 +122,9 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     """
     if values.ndim != 2:
         raise MedsegError(f"{path}: a picture has two axes, this mask has {values.shape}. Use NIfTI (.nii.gz).")
-    highest = values[values < COLOUR].max(initial=0)
-    coloured = bool((values >= COLOUR).any())
+    in_colour = is_colour(values)
+    highest = values[~in_colour].max(initial=0)
+    coloured = bool(in_colour.any())
     most = 255 if coloured or path.suffix.lower() == ".bmp" else 65535
     if values.min() < 0 or highest > most:
         raise MedsegError(
@@ -118,6 +132,12 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             f" {values.min()} to {highest}. Change the values of dataset.labels, or use NIfTI."
         )
     Image.fromarray(_rgb(values) if coloured else values.astype(np.min_scalar_type(highest))).save(path)
+
+
+def is_colour(values: Any) -> Any:
+    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
+    codes = np.asarray(values, dtype=np.int64)
+    return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -128,7 +148,7 @@ def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def _rgb(values: NDArray[np.integer]) -> NDArray[np.uint8]:
-    codes = np.where(values >= COLOUR, values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
+    codes = np.where(is_colour(values), values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
     return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)  # (h, w, 3)
 
 
@@ -158,12 +178,3 @@ def _transparent(image: Image.Image) -> NDArray[np.bool_] | None:
     else:
         return None
     return found if found.any() else None
-
-
-def _refuse_pages(image: Image.Image, path: Path) -> None:
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
-    if pages > 1:
-        raise MedsegError(
-            f"{path}: a TIFF of {pages} pages; whether they are slices, channels or times is unknown."
-            " Save one file a page, or a volume as NIfTI."
-        )

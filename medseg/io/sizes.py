@@ -49,7 +49,8 @@ def file_size(path: Path) -> Size:
         return Size(prod(grid.shape), channels, float(np.sqrt(np.linalg.det(axes.T @ axes))))
     if reader is pictures:
         with Image.open(path) as image:
-            return Size(prod(image.size), 1 if len(image.getbands()) < 3 else 3, 1.0)
+            mode = pictures.MODES.get(image.mode, image.mode)
+            return Size(prod(image.size), Image.getmodebands(mode), 1.0)
     header = nifti.read_header(path)
     shape = header.get_data_shape()
     channels = 3 if header.get_data_dtype().names else prod(shape[3:])

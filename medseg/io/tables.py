@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -13,7 +13,7 @@ from medseg.io.case import Case
 Row = dict[str, str]
 
 
-def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
+def read_table(path: Path, key: str, needed: Collection[str] = ()) -> list[Row]:
     """Read a CSV table with a header, in UTF-8; commas, semicolons and tabs part columns. ``key`` names it in errors.
 
     Raises:
@@ -23,8 +23,10 @@ def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise MedsegError(f"{key}={path} is no file. Give a CSV table.")
         text = path.read_text(encoding="utf-8-sig")
-        delimiter = max(",;\t", key=text.partition("\n")[0].count)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter)]
+        # the header has the needed columns, or else the most, by what separates them; names may hold the others
+        headers = {delimiter: next(_rows(text, delimiter), []) for delimiter in ",;\t"}
+        delimiter = max(headers, key=lambda each: (len({*needed} & {*headers[each]}), len(headers[each])))
+        rows = list(_rows(text, delimiter))
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise MedsegError(f'{key}={path}: line {line} is not UTF-8. Save the table as "CSV UTF-8".') from error
@@ -44,6 +46,10 @@ def read_table(path: Path, key: str, needed: Iterable[str] = ()) -> list[Row]:
     if wrong:
         raise MedsegError(f"{key}={path}: line {wrong[0]} has not {len(columns)} cells as the header. Quote commas.")
     return [dict(zip(columns, row, strict=True)) for row in body if any(row)]
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    return ([cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter))
 
 
 def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:

@@ -15,7 +15,7 @@ from medseg.io.sizes import UNKNOWN, size_of
 from medseg.io.splits import Split
 from medseg.memory import TO_READ, NotEnoughMemoryError, enough_memory
 from medseg.preprocessing.doubtful_masks import doubtful_masks
-from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full
+from medseg.preprocessing.finding import MOST, Finding, in_brief, in_full, is_named
 from medseg.preprocessing.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.noted import noted
 from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
@@ -44,7 +44,8 @@ def survey(
         MedsegError: listing these and all that ``examine`` calls an error.
     """
     usable, findings = examine(cases, label_map, problems, watch, folder)
-    if errors := [finding.text for finding in findings if finding.level == "error"]:
+    wrong = [finding for finding in findings if finding.level == "error"]
+    if errors := [finding.text if is_named(finding) else in_brief(finding) for finding in wrong]:
         raise MedsegError(
             f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
             "Mend or remove these cases. medseg inspect lists everything, with warnings."

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medseg.build import build, strangers
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
@@ -24,6 +25,7 @@ from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.labels import LabelMap
 from medseg.io.splits import PARTS, Split
 from medseg.models.finite import check_finite
+from medseg.models.parameter_limit import no_more_than
 from medseg.models.torch_files import load_safely
 from medseg.untrusted import check_settings, read_json_object
 
@@ -125,10 +127,13 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     content = checked(raw["medseg"], file, "a PyTorch file")
     classes = content["classes"] or None  # none: pre-trained without
     label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
-    run = file.parent.parent
+    run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
+    if not any(strangers(model, "model", ())):  # of others a config takes no more than what the user names, too
+        with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
+            build(model, "model", ())
     return Source(
         path=file,
-        weights=network_weights(raw.get("state_dict", {})),
+        weights=weights,
         outputs=label_map.outputs if label_map else (),
         regions=bool(content["regions"]),
         settings={node: content["config"][node] for node in ("model", "plan", "preprocessing")},

@@ -1,13 +1,18 @@
 """Checkpoints of every format that there has been are read for ever."""
 
+from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medseg import Predictor
+from medseg.errors import MedsegError
 from medseg.inference.checkpoint import FORMAT, read_checkpoint
+from medseg.inference.models import read_models
 from medseg.io.case import Scan
 
 FOLDER = Path(__file__).parent / "checkpoints"
@@ -36,3 +41,27 @@ def test_an_older_description_is_brought_up_to_date():
     assert checkpoint.label_map.regions is None
     assert checkpoint.content["config"]["plan"]["slice_axis"] is None
     assert checkpoint.content["config"]["dataset"] == {"name": "phantom", "geometry": "error", "reference": 0}
+
+
+def places(node, before=()):
+    """The path of every value of nested containers, the containers' own among them."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        yield (*before, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*before, key))
+
+
+@pytest.mark.parametrize("number", range(1, FORMAT + 1))
+def test_a_description_of_which_any_part_is_damaged_is_read_or_refused(tmp_path, number):
+    raw = torch.load(FOLDER / f"format_{number}.ckpt", weights_only=True)
+    path = tmp_path / "damaged.ckpt"
+    for *parents, last in places(raw["medseg"]):
+        for value in ({}, None) if number == FORMAT else ({},):
+            description = deepcopy(raw["medseg"])
+            node = description
+            for key in parents:
+                node = node[key]
+            node[last] = value
+            torch.save({**raw, "medseg": description}, path)
+            with suppress(MedsegError):
+                read_models(path)

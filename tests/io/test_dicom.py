@@ -1,6 +1,7 @@
 """DICOM images against SimpleITK, where it reads them, and against values worked out by hand."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -320,3 +321,20 @@ def test_slices_that_make_no_volume_are_refused(tmp_path, dicom_series, dicom_fi
     dicom_series("t", volume(3), PixelSpacing=None)
     with pytest.raises(MedsegError, match="PixelSpacing is missing"):
         read(tmp_path / "t")
+
+
+@pytest.mark.parametrize("before", ["StudyInstanceUID", "PixelData"])
+def test_an_element_that_claims_gigabytes_allocates_what_the_file_holds(dicom_file, before):
+    path = dicom_file("a.dcm", np.zeros((3, 4), np.int16), position=(0, 0, 0))
+    content = path.read_bytes()
+    tag = {"StudyInstanceUID": b"\x20\x00\x0d\x00", "PixelData": b"\xe0\x7f\x10\x00"}[before]
+    place = content.index(tag)
+    claim = b"\x19\x00\x10\x10OB\0\0" + (0xF0000000).to_bytes(4, "little")
+    path.write_bytes(content[:place] + claim + content[place:])
+    tracemalloc.start()
+    try:
+        with pytest.raises(MedsegError, match=r"a\.dcm"):
+            read_scan([path])
+        assert tracemalloc.get_traced_memory()[1] < 10**8
+    finally:
+        tracemalloc.stop()

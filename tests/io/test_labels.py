@@ -1,5 +1,6 @@
 """File values, class names and class indices."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,7 +55,7 @@ def test_a_forgotten_background_is_named():
 def test_undeclared_values_are_named_and_counted(stranger):
     values = np.zeros((4, 5), np.int32)
     values[1, :3] = stranger
-    with pytest.raises(MedsegError, match=r"case.nii: 3 voxels .*: (-1|3|9|#[0-9a-f]+)\. Declared are .*'necrosis': 4"):
+    with pytest.raises(MedsegError, match=r"case.nii: 3 voxels .*: (-1|3|9|1073741824)\. Declared are .*'necrosis': 4"):
         BRATS.encode(values, "case.nii")
 
 
@@ -69,9 +70,20 @@ def test_colours_are_file_values(tmp_path):
 
 
 def test_number_and_file_value_are_inverse():
-    for value in (0, 7, 300, "#010203", "#00ff00"):
+    for value in (0, 7, 300, "#010203", "#00ff00", 2**24, 2**24 + 0x070707, 2**25, 2**31 - 1):
         assert file_value(number(value)) == value
     assert number("#070707") == 7
+
+
+@pytest.mark.parametrize("value", [2**24, 2**24 + 0x070707, 2**25 + 1, 2**31 - 1])
+def test_large_numbers_in_volumes_become_classes(tmp_path, value):
+    volume = np.zeros((3, 4, 5), np.int32)
+    volume[1] = value
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "m.nii.gz")
+    values = read_mask(tmp_path / "m.nii.gz")
+    label_map = LabelMap.from_values(np.unique(values).tolist())
+    assert label_map.labels == {"background": 0, "foreground": value}
+    assert (label_map.encode(values, "m.nii.gz") == (volume > 0)).all()
 
 
 @pytest.mark.parametrize(

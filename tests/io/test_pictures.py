@@ -1,5 +1,7 @@
 """Pictures, compared with scikit-image and with the arrays that were written."""
 
+import re
+
 import numpy as np
 import pytest
 import skimage.io
@@ -231,11 +233,19 @@ def test_colours_go_round(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("m.bmp", [0, 256]), ("m.png", [0, 65536]), ("m.png", [-1, 0]), ("m.png", [256, COLOUR | 255])]
+    ("name", "values"),
+    [
+        ("m.bmp", [0, 256]),
+        ("m.png", [0, 65536]),
+        ("m.png", [-1, 0]),
+        ("m.png", [256, COLOUR | 255]),
+        ("m.png", [0, COLOUR | 0x070707]),
+        ("m.png", [0, 2 * COLOUR | 255]),
+    ],
 )
 def test_values_that_a_picture_cannot_hold_are_refused(tmp_path, name, values):
     scan = read_scan([save(tmp_path / "a.png", GREY)])
-    with pytest.raises(MedsegError, match=f"{name}: a .*mask holds values from 0 to "):
+    with pytest.raises(MedsegError, match=f"^{re.escape(str(tmp_path / name))}: a .*mask holds values from 0 to "):
         write_mask(tmp_path / name, np.resize(values, (6, 7)), scan)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 

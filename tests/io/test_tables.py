@@ -38,6 +38,17 @@ def test_cells_may_hold_commas_in_quotes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "header",
+    ['id;group;"volume, surface, and mean"', "id;group;size (x,y,z)", 'id,group,"a;b;c;d"', 'id\tgroup\t"a,b;c,d;e"'],
+)
+def test_what_separates_columns_may_be_in_their_names(tmp_path, header):
+    separator = next(each for each in ";,\t" if header.startswith(f"id{each}"))
+    (tmp_path / "a.csv").write_text(f"{header}\n{separator.join(('case', 'patient', '1.5'))}\n")
+    (row,) = read_table(tmp_path / "a.csv", "dataset.table", ("id", "group"))
+    assert (row["id"], row["group"], len(row)) == ("case", "patient", 3)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("id,site\na,Ulm\n", "key=.*t.csv needs the column group, it has id, site"),

@@ -9,7 +9,7 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,14 +28,16 @@ class Sample:
 
     ``expected`` holds the voxels (C, *spatial) that must be read; "refused": a ``MedsegError`` with the file's name;
     "either": one of these, where a good reader may do the one or the other, such as with a flipped byte in a comment.
-    ``cause`` is a part of the message.
+    ``cause`` is a part of the message. ``tolerance`` is how far voxels may be from those expected, where lossy packing
+    leaves it to the reader.
     """
 
     name: str
     path: Path
     expected: NDArray[Any] | Literal["refused", "either"] = "refused"
     cause: str = ""
-    kind: Literal["scan", "table"] = "scan"
+    kind: Literal["scan", "table", "mask"] = "scan"
+    tolerance: float = 0
 
 
 def voxels(dtype: str = "<i2") -> NDArray[Any]:
@@ -122,37 +124,37 @@ TAKEN: dict[str, dict[str, Any]] = {
 def nifti_headers(folder: Path) -> Iterator[Sample]:
     """Fields of the header that are wrong, and odd ones that must not matter; each plain and compressed."""
     for name, (fields, cause) in HEADERS.items():
-        yield _written(folder, f"{name}.nii", with_fields(nifti_bytes(), **fields), cause=cause)
-        yield _written(folder, f"{name}.nii.gz", gzip.compress(with_fields(nifti_bytes(), **fields)), cause=cause)
+        yield written(folder, f"{name}.nii", with_fields(nifti_bytes(), **fields), cause=cause)
+        yield written(folder, f"{name}.nii.gz", gzip.compress(with_fields(nifti_bytes(), **fields)), cause=cause)
     for name, fields in TAKEN.items():
-        yield _written(folder, f"{name}.nii", with_fields(nifti_bytes(), **fields), voxels()[None])
+        yield written(folder, f"{name}.nii", with_fields(nifti_bytes(), **fields), voxels()[None])
 
 
 def nifti_forms(folder: Path) -> Iterator[Sample]:
     """Byte orders, NIfTI-2, colours, extensions, and a suffix that tells of another compression."""
     good, image = nifti_bytes(), voxels()[None]
     swapped = nib.Nifti1Image(voxels(">i2"), np.eye(4), nib.Nifti1Header(endianness=">"))
-    yield _written(folder, "big.nii", swapped.to_bytes(), image)
-    yield _written(folder, "two.nii.gz", gzip.compress(nifti_bytes(kind=nib.Nifti2Image)), image)
-    yield _written(folder, "packed.nii", gzip.compress(good), image)
-    yield _written(folder, "plain.nii.gz", good, image)
-    yield _written(folder, "members.nii.gz", gzip.compress(good[:400]) + gzip.compress(good[400:]), image)
-    yield _written(folder, "behind.nii", good + b"\0" * 1000, image)
-    yield _written(folder, "behind.nii.gz", gzip.compress(good + b"\0" * 1000), image)
+    yield written(folder, "big.nii", swapped.to_bytes(), image)
+    yield written(folder, "two.nii.gz", gzip.compress(nifti_bytes(kind=nib.Nifti2Image)), image)
+    yield written(folder, "packed.nii", gzip.compress(good), image)
+    yield written(folder, "plain.nii.gz", good, image)
+    yield written(folder, "members.nii.gz", gzip.compress(good[:400]) + gzip.compress(good[400:]), image)
+    yield written(folder, "behind.nii", good + b"\0" * 1000, image)
+    yield written(folder, "behind.nii.gz", gzip.compress(good + b"\0" * 1000), image)
     colours = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     colours["R"], colours["B"] = voxels("u1"), 3
     planes = np.stack([voxels("u1"), np.zeros(SHAPE), np.full(SHAPE, 3)])
-    yield _written(folder, "colours.nii", nib.Nifti1Image(colours, np.eye(4)).to_bytes(), planes)
+    yield written(folder, "colours.nii", nib.Nifti1Image(colours, np.eye(4)).to_bytes(), planes)
     extended = nib.Nifti1Image(voxels(), np.eye(4))
     extended.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 500))
     content = extended.to_bytes()
-    yield _written(folder, "extended.nii", content, image)
+    yield written(folder, "extended.nii", content, image)
     for size in (0, 3, 2**31 - 1, -1):
-        yield _written(folder, f"extension_{size}.nii", content[:352] + struct.pack("<i", size) + content[356:], image)
+        yield written(folder, f"extension_{size}.nii", content[:352] + struct.pack("<i", size) + content[356:], image)
     large = with_fields(nifti_bytes(kind=nib.Nifti2Image), nib.Nifti2Header, dim=[3, 2**40, 2**40, 5, 1, 1, 1, 1])
-    yield _written(folder, "two_large.nii", large, cause="read.max_gb")
+    yield written(folder, "two_large.nii", large, cause="read.max_gb")
     far = with_fields(nifti_bytes(kind=nib.Nifti2Image), nib.Nifti2Header, vox_offset=2**62)
-    yield _written(folder, "two_far.nii.gz", gzip.compress(far), cause="voxels begin")
+    yield written(folder, "two_far.nii.gz", gzip.compress(far), cause="voxels begin")
 
 
 def cuts(folder: Path) -> Iterator[Sample]:
@@ -162,8 +164,8 @@ def cuts(folder: Path) -> Iterator[Sample]:
         tail = 0 if name.endswith((".nii", ".gz", ".mha")) else 5  # bytes that may be padding, or digits of a number
         for length in sorted(length for length in lengths if length < len(content)):
             expected: Any = "either" if length > len(content) - tail else "refused"
-            yield _written(folder, f"{length}_{name}", content[:length], expected)
-        yield _written(folder, f"0_{name}", b"", cause="empty")
+            yield written(folder, f"{length}_{name}", content[:length], expected)
+        yield written(folder, f"0_{name}", b"", cause="empty")
 
 
 def flips(folder: Path) -> Iterator[Sample]:
@@ -173,7 +175,7 @@ def flips(folder: Path) -> Iterator[Sample]:
             continue
         for place in np.linspace(start, len(content) - 1, 8).astype(int):
             flipped = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
-            yield _written(folder, f"flip{place}_{name}", flipped)
+            yield written(folder, f"flip{place}_{name}", flipped)
 
 
 def good_files() -> dict[str, tuple[bytes, int | None]]:
@@ -324,26 +326,26 @@ def itk_headers(folder: Path) -> Iterator[Sample]:
     os.mkfifo(folder / "pipe")
     (folder / "voxels.raw").write_bytes(raw)
     for name, fields in WRONG_METAIMAGE.items():
-        yield _written(folder, f"{name}.mha", metaimage(**fields) + raw)
-        yield _written(folder, f"{name}.mhd", metaimage(**({"ElementDataFile": "voxels.raw"} | fields)))
+        yield written(folder, f"{name}.mha", metaimage(**fields) + raw)
+        yield written(folder, f"{name}.mhd", metaimage(**({"ElementDataFile": "voxels.raw"} | fields)))
     for name, fields in WRONG_NRRD.items():
-        yield _written(folder, f"{name}.nrrd", nrrd(**fields) + raw)
-        yield _written(folder, f"{name}.nhdr", nrrd(**({"data_file": "voxels.raw"} | fields)))
-    yield _written(folder, "endless.mha", b"Comment = " + b"x" * (1 << 25))
-    yield _written(folder, "endless.nrrd", b"NRRD0004\n" + b"# x\n" * (1 << 23))
+        yield written(folder, f"{name}.nrrd", nrrd(**fields) + raw)
+        yield written(folder, f"{name}.nhdr", nrrd(**({"data_file": "voxels.raw"} | fields)))
+    yield written(folder, "endless.mha", b"Comment = " + b"x" * (1 << 25))
+    yield written(folder, "endless.nrrd", b"NRRD0004\n" + b"# x\n" * (1 << 23))
 
 
 def bombs(folder: Path) -> Iterator[Sample]:
     """Small files that unpack to a lot."""
     zeros = gzip.compress(b"\0" * (1 << 28), mtime=0)
     many = zeros * 8  # members of 256 MB each
-    yield _written(folder, "behind.nii.gz", gzip.compress(nifti_bytes(), mtime=0) + many, cause="more than")
-    yield _written(folder, "behind.nrrd", nrrd(encoding="gzip") + many, cause="more than")
+    yield written(folder, "behind.nii.gz", gzip.compress(nifti_bytes(), mtime=0) + many, cause="more than")
+    yield written(folder, "behind.nrrd", nrrd(encoding="gzip") + many, cause="more than")
     sizes = {"dim": [3, 32767, 32767, 1, 1, 1, 1, 1], "datatype": 2, "bitpix": 8}
-    yield _written(folder, "claims.nii.gz", gzip.compress(with_fields(nifti_bytes(), **sizes)), cause="at most")
-    yield _written(folder, "claims.nrrd", nrrd(encoding="gzip", sizes="999 999 999") + b"\x1f\x8b", cause="at most")
-    yield _written(folder, "claims.mha", metaimage(CompressedData="True", DimSize="999 999 999"), cause="at most")
-    yield _written(folder, "zeros.nii.gz", many)
+    yield written(folder, "claims.nii.gz", gzip.compress(with_fields(nifti_bytes(), **sizes)), cause="at most")
+    yield written(folder, "claims.nrrd", nrrd(encoding="gzip", sizes="999 999 999") + b"\x1f\x8b", cause="at most")
+    yield written(folder, "claims.mha", metaimage(CompressedData="True", DimSize="999 999 999"), cause="at most")
+    yield written(folder, "zeros.nii.gz", many)
 
 
 # ---- names, kinds of files, tables
@@ -358,13 +360,13 @@ def names(folder: Path) -> Iterator[Sample]:
         for suffix in suffixes:
             medical = suffix not in ("png", "tif")
             named = f"{own.replace('.', '_')}.{suffix}"
-            yield _written(folder, named, contents[own][0], data if medical else "refused")
+            yield written(folder, named, contents[own][0], data if medical else "refused")
     for kind in ("png", "jpg", "tif", "bmp"):
         for suffix in ("nii", "nii.gz", "mha", "nrrd"):
-            yield _written(folder, f"{kind}_a.{suffix}", contents[f"a.{kind}"][0], cause="picture")
+            yield written(folder, f"{kind}_a.{suffix}", contents[f"a.{kind}"][0], cause="picture")
     for suffix in ("nii", "nii.gz", "mha", "mhd", "nrrd", "nhdr", "seg.nrrd", "png", "jpg", "tif", "bmp", "dcm", "zip"):
-        yield _written(folder, f"text.{suffix}", b"hello world\n" * 100)
-        yield _written(folder, f"zeros.{suffix}", b"\0" * 10_000)
+        yield written(folder, f"text.{suffix}", b"hello world\n" * 100)
+        yield written(folder, f"zeros.{suffix}", b"\0" * 10_000)
         os.mkfifo(folder / f"pipe.{suffix}")
         yield Sample(f"pipe.{suffix}", folder / f"pipe.{suffix}", cause="pipe")
         (folder / f"folder.{suffix}").mkdir()
@@ -392,7 +394,7 @@ def tables(folder: Path) -> Iterator[Sample]:
         "absent": b"image,label\nnot_there.nii,b.nii\n",
     }
     for name, content in contents.items():
-        yield replace_kind(_written(folder, f"{name}.csv", content))
+        yield replace_kind(written(folder, f"{name}.csv", content))
     os.mkfifo(folder / "pipe.csv")
     yield replace_kind(Sample("pipe.csv", folder / "pipe.csv"))
     (folder / "folder.csv").mkdir()
@@ -445,7 +447,7 @@ def dicom_files(folder: Path) -> Iterator[Sample]:
     yield Sample("good.dcm", good, pixels)
     content = good.read_bytes()
     for length in np.linspace(140, len(content) - 2, 10).astype(int):
-        yield _written(folder, f"cut{length}.dcm", content[:length])
+        yield written(folder, f"cut{length}.dcm", content[:length])
 
 
 def dicom_file(path: Path, **values: Any) -> None:
@@ -493,7 +495,7 @@ def dicom_file(path: Path, **values: Any) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
-def _written(
+def written(
     folder: Path,
     name: str,
     content: bytes,
@@ -505,7 +507,4 @@ def _written(
     return Sample(name, folder / name, expected, cause)
 
 
-FAMILIES: dict[str, Callable[[Path], Iterator[Sample]]] = {
-    family.__name__: family
-    for family in (nifti_headers, nifti_forms, cuts, flips, itk_headers, bombs, names, tables, dicom_files)
-}
+FAMILIES = (nifti_headers, nifti_forms, cuts, flips, itk_headers, bombs, names, tables, dicom_files)

@@ -12,10 +12,14 @@ import pydicom.pixels  # noqa: F401 - what is imported later would count as memo
 import SimpleITK  # noqa: F401
 
 from medseg.errors import MedsegError
+from medseg.io.annotation import read_labels
 from medseg.io.case import Case
-from medseg.io.files import exists, find_images, find_masks, on_disk, read_mask, read_scan
+from medseg.io.dataset import label_map
+from medseg.io.files import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
+from medseg.io.folder import folder
 from medseg.io.sizes import size_of
 from medseg.io.table import table
+from medseg.preprocessing.survey import survey
 
 
 def outcome(path, kind, result):
@@ -25,6 +29,15 @@ def outcome(path, kind, result):
             dataset = table(path.parent, path.name)
             problems = [*dataset.problems, *(f"{path.name}: no case" for _ in range(not dataset.cases))]
             return f"refused: {problems}" if problems else "read"
+        if kind == "mask":  # of the data set two folders above
+            dataset = folder(path.parents[1])
+            if not dataset.cases:
+                return f"refused: {dataset.problems}"
+            classes = label_map(dataset)
+            survey(dataset.cases, classes, dataset.problems)
+            case = dataset.cases[0]
+            np.save(result, read_labels(case, classes, read_case(case)))
+            return "read"
         size_of(Case("a", "a", (path,)))
         exists(path), on_disk(path)
         for search in (find_images, find_masks, read_mask):  # which may refuse what is no mask, and not crash

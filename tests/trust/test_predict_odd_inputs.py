@@ -16,6 +16,7 @@ from medseg.errors import MedsegError
 from medseg.inference.models import read_models
 from medseg.io.files import read_scan
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.training.sources import read_source
 
 BAD = {
     "dims.mha": metaimage(NDims="99") + b"\0" * 500,
@@ -95,11 +96,12 @@ def test_a_pipe_is_not_waited_for(tmp_path, run, scan):
 
 
 @pytest.mark.parametrize("change", [{"blocks": 1_000_000}, {"base_channels": 100_000}, {"decoder_blocks": 10**9}])
-def test_a_checkpoint_builds_no_more_than_its_weights(tmp_path, change):
+@pytest.mark.parametrize("read", [read_models, read_source], ids=["predict", "finetune"])
+def test_a_checkpoint_builds_no_more_than_its_weights(tmp_path, change, read):
     path = write_checkpoint(tmp_path / "c.ckpt", dims=3)
     content = torch.load(path, weights_only=True)
     model = {"_target_": "medseg.models.UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2, "depth": 2}
     content["medseg"]["config"]["model"] = {**model, "base_channels": 8, **change}
     torch.save(content, path)
     with pytest.raises(MedsegError, match=r"c.ckpt.*(more than 0 weights|blocks)"):
-        read_models(path)
+        read(path)
