@@ -291,8 +291,9 @@ def check_description(content: Any, source: Path | str) -> None:
     """
     plain(content, source)
     config = mapping(content["config"], f"{source}: its config")
-    nodes = {name: config[name] for name in DESCRIPTION_NODES if name in config}
-    found = unfit(nodes, DESCRIPTION_NODES)
+    unused = () if content.get("classes") else ("inference", "postprocess")  # pre-trained: it predicts nothing
+    needed = {name: keys for name, keys in DESCRIPTION_NODES.items() if name not in unused}
+    found = unfit({name: config[name] for name in needed if name in config}, needed)
     kinds = {"classes": dict, "regions": dict, "region_order": list, "channels": list, "training_data": dict}
     for name, kind in kinds.items():
         value = content.get(name)

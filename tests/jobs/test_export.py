@@ -77,12 +77,12 @@ def test_a_run_is_exported_checked_on_its_own_case_and_predicts_the_same(
 def test_a_file_that_differs_is_not_written(trained, run_export, tmp_path, monkeypatch):
     write = export.write_onnx
 
-    def write_other(models, path):
+    def write_other(models, path, trust):
         models = copy.deepcopy(models)
         with torch.no_grad():
             for parameter in models[0].network.parameters():
                 parameter.add_(0.05)
-        write(models, path)
+        write(models, path, trust)
 
     monkeypatch.setattr(export, "write_onnx", write_other)
     message = r"does not do what the checkpoint does: scores differ by at most .* \(allowed: 0.001\), labels in \d+ of"
