@@ -128,9 +128,10 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     classes = content["classes"] or None  # none: pre-trained without
     label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
     run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
-    if not any(strangers(model, "model", ())):  # of others a config takes no more than what the user names, too
+    trust = ()  # of a network that medseg does not ship a config takes no more than what the user names, too
+    if not any(strangers(model, "model", trust)):
         with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
-            build(model, "model", ())
+            build(model, "model", trust)
     return Source(
         path=file,
         weights=weights,
