@@ -11,7 +11,7 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 MINUTES := 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check audit fuzz clean
+.PHONY: help demo test trust check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -21,6 +21,10 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 
 test: $(VENV)/.medseg-dev  ## run every test, a process for each core
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
+		--hypothesis-profile=thorough --reliability=docs/reliability.md
 
 check: $(VENV)/.medseg-dev  ## lint, type-check, and refuse large and binary files
 	$(VENV)/bin/python scripts/check_files.py

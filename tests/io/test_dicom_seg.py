@@ -157,6 +157,14 @@ def test_fractional_and_label_maps(tmp_path, made_series):
     )
     seg.save_as(tmp_path / "labels.dcm")
     np.testing.assert_array_equal(read_labels(case(tmp_path / "labels.dcm"), CLASSES, series), mask())
+    packed = pydicom.dcmread(tmp_path / "labels.dcm")
+    packed.compress(pydicom.uid.RLELossless)
+    packed.save_as(tmp_path / "packed.dcm")
+    np.testing.assert_array_equal(read_labels(case(tmp_path / "packed.dcm"), CLASSES, series), mask())
+    packed.PixelData = pydicom.encaps.encapsulate([b"damaged"] * int(packed.NumberOfFrames))
+    packed.save_as(tmp_path / "packed.dcm")
+    with pytest.raises(MedsegError, match=r"packed.dcm: its pixels cannot be decoded \(RLE Lossless\)"):
+        read_labels(case(tmp_path / "packed.dcm"), CLASSES, series)
 
 
 def test_a_segmentation_of_another_series_or_none_is_refused(tmp_path, made_series):

@@ -1,9 +1,12 @@
-"""A finished run of seconds, with its data beside it."""
+"""A finished run of seconds, with its data beside it; the table of docs/reliability.md."""
 
 import pytest
 from small_run import TRAIN
+from trust.reliability import pytest_addoption, pytest_configure
 
 from medseg import cli
+
+__all__ = ["pytest_addoption", "pytest_configure"]  # hooks, which pytest looks for here
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ LONGEST = 200  # seconds for a family: a guard against what never ends, not a me
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_input_is_read_right_or_refused_with_its_cause(tmp_path, family):
+def test_each_input_is_read_right_or_refused_with_its_cause(tmp_path, family, record_property):
     samples = list(FAMILIES[family](tmp_path / "files"))
     listed = [(str(sample.path), sample.kind, str(tmp_path / f"{n}.npy")) for n, sample in enumerate(samples)]
     answer = subprocess.run(
@@ -35,11 +36,17 @@ def test_each_input_is_read_right_or_refused_with_its_cause(tmp_path, family):
     assert answer.returncode == 0, answer.stderr[-3000:]
     outcomes = json.loads(answer.stdout.splitlines()[-1])
     assert len(outcomes) == len(samples)
-    wrong = [
-        f"{sample.name}: {problem}"
-        for sample, outcome, (*_, result) in zip(samples, outcomes, listed, strict=True)
-        if (problem := problem_of(sample, outcome, result))
-    ]
+    problems = [problem_of(*each) for each in zip(samples, outcomes, (result for *_, result in listed), strict=True)]
+    counts = Counter(
+        "failed" if problem else "clear error" if outcome.startswith("refused") else "right"
+        for problem, outcome in zip(problems, outcomes, strict=True)
+    )
+    record_property("family", family.replace("_", " "))
+    record_property("subject", FAMILIES[family].__doc__.partition("\n")[0].removesuffix("."))
+    record_property("tried", len(samples))
+    for count in ("right", "clear error", "failed"):
+        record_property(count, counts[count])
+    wrong = [f"{sample.name}: {problem}" for sample, problem in zip(samples, problems, strict=True) if problem]
     assert not wrong, "\n".join(wrong)
 
 

@@ -6,14 +6,17 @@ import os
 
 import nibabel as nib
 import numpy as np
+import pydicom.pixels  # noqa: F401 - with the real decoders, before there is another
 import pytest
 import torch
+from pydicom.uid import RLELossless
 from thresholding import TARGET, blob, write_checkpoint
-from trust.corpus import metaimage, nifti_bytes, nrrd, with_fields
+from trust.corpus import dicom_file, metaimage, nifti_bytes, nrrd, with_fields
 
 from medseg import cli
 from medseg.errors import MedsegError
 from medseg.inference.models import read_models
+from medseg.io.decoder_process import DECODERS
 from medseg.io.files import read_scan
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.training.sources import read_source
@@ -73,6 +76,27 @@ def test_each_bad_scan_is_its_own_error(tmp_path, run):
     assert "another unit" in errors["metres"]
     assert "read.max_gb" in errors["large"]
     np.testing.assert_array_equal(nib.load(tmp_path / "masks" / "good.nii").get_fdata(), body)
+
+
+def test_a_decoder_that_crashes_is_one_scans_error(tmp_path, run, monkeypatch):
+    packages, scans = tmp_path / "packages" / "rle", tmp_path / "scans"
+    for folder in (packages, scans):
+        folder.mkdir(parents=True)
+    body = blob((20, 18, 16))
+    dicom_file(scans / "a.dcm", syntax=RLELossless, PixelData=b"frame")
+    nib.save(nib.Nifti1Image(body.astype(np.float32), np.eye(4)), scans / "b.nii.gz")
+    (packages / "__init__.py").write_text(
+        "import os\n__version__ = '2.2.0'\ndef decode_pixel_data(*args, **options): os.abort()\n"
+        "encode_pixel_data = pack_bits = unpack_bits = None"
+    )
+    monkeypatch.syspath_prepend(packages.parent)
+    DECODERS.stop()  # what another test began has the real decoders
+    status, errors, shown = run()
+    DECODERS.stop()
+    assert (status, errors["b"]) == (3, "")
+    assert "a.dcm: its pixels cannot be decoded (RLE Lossless): the decoder crashed (SIGABRT)" in errors["a"]
+    assert "Traceback" not in shown
+    np.testing.assert_array_equal(nib.load(tmp_path / "masks" / "b.nii.gz").get_fdata(), body)
 
 
 def test_the_limit_is_a_setting(tmp_path, run):
