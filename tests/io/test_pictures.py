@@ -235,7 +235,7 @@ def test_colours_go_round(tmp_path, name):
 )
 def test_values_that_a_picture_cannot_hold_are_refused(tmp_path, name, values):
     scan = read_scan([save(tmp_path / "a.png", GREY)])
-    with pytest.raises(MedsegError, match=f"{name}: a .*mask holds values from 0 to "):
+    with pytest.raises(MedsegError, match=f"^{tmp_path / name}: a .*mask holds values from 0 to "):
         write_mask(tmp_path / name, np.resize(values, (6, 7)), scan)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
