@@ -26,6 +26,7 @@ from medseg.config import check_values, escape, resolve
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.atomic import remove_unfinished
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.keys import SAVED
 from medseg.memory import MORE_MEMORY, enough_memory
 from medseg.overrides import (
     RESUMED,
@@ -68,8 +69,8 @@ FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 
-INTERNAL = ("help", "common=", "command=")
-"""What Hydra completes for folders and keys of ``conf`` that nobody chooses from."""
+INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
+"""What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130

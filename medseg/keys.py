@@ -25,6 +25,9 @@ NUMBERS_BY_NAME = "a mapping of names to numbers"
 NODE = "one object (a mapping with _target_)"
 NODES = "a list of objects (mappings with _target_)"
 
+SAVED = "saved"
+"""The option of a group that stands for what a checkpoint holds: a default of eval and predict, never chosen."""
+
 Allowed = str | tuple[str | int, ...]
 
 

@@ -157,6 +157,9 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, mult
         except HydraException:
             found.problems[setting] = syntax_problem(setting)
             continue
+        if not override.key_or_group:  # key = value, in three words
+            found.problems[setting] = syntax_problem(setting)
+            continue
         override.config_loader = loader  # a sweep over glob(*) asks it for the options
         if override.is_sweep_override() and not multirun:
             found.problems[setting] = f"{setting}: several values make a sweep, which needs -m."
@@ -168,8 +171,8 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, mult
 def syntax_problem(setting: str) -> str:
     """Say what is wrong with a setting that Hydra cannot parse."""
     key, equals, value = setting.partition("=")
-    if not equals:
-        return f"{setting!r}: settings are written key=value."
+    if not equals or not key.strip():
+        return f"{setting!r}: settings are written key=value, without spaces around the =."
     return f"{setting!r}: cannot be read. Quote a value with special characters, for the shell too: \"{key}='{value}'\""
 
 
@@ -206,7 +209,8 @@ def options_of(override: "Override") -> list[str]:
 def note_unknown_option(override: "Override", option: str, allowed: list[str], found: Check) -> None:
     """Note an option that a group does not have: it stops a run, or its own job of a sweep."""
     group = override.key_or_group
-    text = f"{group}={option}: no such option.{nearest(option, allowed)} Options: {', '.join(allowed)}."
+    offered = [name for name in allowed if name != keys.SAVED]
+    text = f"{group}={option}: no such option.{nearest(option, offered)} Options: {', '.join(offered)}."
     if override.is_sweep_override():
         found.doomed[group, option] = text
     else:

@@ -113,6 +113,8 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "split=0.2"], "split is no single value but holds split.val, split.test"),
         (["train", "split={vall:0.2}"], "vall"),
         (["train", "seed"], "'seed': settings are written key=value"),
+        (["train", "seed", "=", "1"], "'=': settings are written key=value, without spaces around the ="),
+        (["train", "seed", "=1"], "'=1': settings are written key=value, without spaces around the ="),
         (["train", "seed=(1"], "cannot be read"),
         (["train", "seed=1,2"], "needs -m"),
         (["train", "+model.width=3"], "model.width: unknown key"),
@@ -361,6 +363,13 @@ def test_a_job_sees_the_user_s_command_line_and_leaves_no_trace(monkeypatch):
     assert "LOCAL_RANK" not in os.environ
 
 
+def test_what_stands_for_a_checkpoint_is_not_offered(jobs, capsys):
+    assert cli.main(["train", "dataset=deathlon"]) == 1
+    shown = capsys.readouterr().err
+    assert "Did you mean 'decathlon'?" in shown
+    assert "saved" not in shown
+
+
 def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
     assert cli.main(["train", "dataset=folder", "model.depth=3", "--cfg", "job"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
@@ -374,6 +383,7 @@ def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
         ("medseg tr", {"train"}, {"eval"}),
         ("medseg ", {"train", "eval", "predict"}, set()),
         ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
+        ("medseg train dataset=", {"dataset=folder", "dataset=brats"}, {"dataset=saved"}),
         ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
         ("medseg train ", {"model=", "seed="}, {"common=", "command="}),
     ],

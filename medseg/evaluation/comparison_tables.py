@@ -113,7 +113,8 @@ def sentences(result: Result) -> Iterator[str]:
         fewer = (
             ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
         )
-        yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
+        if n_tested > 1:
+            yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
     yield from too_few(result.ranking.n_patients, n_tested)
     yield from (f"{note}." for note in result.paired.notes)
 

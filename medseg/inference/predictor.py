@@ -110,7 +110,7 @@ class Prepared:
 class Predictor:
     """Segments scans with a trained network, or with the mean of several.
 
-    >>> predictor = Predictor.load("outputs/train/hippocampus/2026-11-22_10-00-00")
+    >>> predictor = Predictor.load("outputs/train/decathlon/2026-11-22_10-00-00")
     >>> predictor("scan.nii.gz").save("mask.nii.gz")
     """
 

@@ -186,7 +186,10 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     if mask_name(path) != path.name:
         raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
     with replacing(path) as temporary:
-        writer.write(temporary, values, like)
+        try:
+            writer.write(temporary, values, like)
+        except MedsegError as error:  # the user knows the file by its own name
+            raise MedsegError(str(error).replace(str(temporary), str(path))) from error
 
 
 def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:

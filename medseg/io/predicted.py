@@ -9,19 +9,26 @@ from medseg.io.case import Case
 from medseg.io.files import find_masks, stem
 from medseg.io.folder import masks_by_id
 
+RECORDS = ".medseg"
+"""The hidden folder where ``medseg predict`` keeps what it did; it tells that the masks beside it are predicted."""
+
+BESIDE_MASKS = ("overlays", "uncertainty", "probabilities", "meshes", "to_correct")
+"""What ``medseg predict`` writes into folders beside the masks, under the names of the same cases."""
+
 
 def predicted_masks(root: Path, cases: Sequence[Case]) -> dict[str, Path]:
     """Return the mask below ``root`` of each case that has one there, by the case's id.
 
     A mask has the case's relative name, with a usual ending of masks or without; or else only the name, of the case or
-    of its image, in whatever folder, where no other case has it.
+    of its image, in whatever folder, where no other case has it. Of a folder that ``medseg predict`` wrote, pictures,
+    uncertainty maps and the like are passed over.
 
     Raises:
         MedsegError: no such folder, two masks for one case, or none for any case.
     """
     if not root.is_dir():
         raise MedsegError(f"predictions={root}: there is no such folder.")
-    files = find_masks(root)
+    files = [path for path in find_masks(root) if not is_beside_masks(path)]
     found = masks_by_id(files, root, {case.id for case in cases})
     strangers = found.pop(None, [])
     by_name = masks_by_id((root / path.name for path in strangers), root, set(unique_names(cases)))
@@ -39,6 +46,11 @@ def predicted_masks(root: Path, cases: Sequence[Case]) -> dict[str, Path]:
             f"{cases[0].id if cases else 'no case'} in the data set."
         )
     return {str(name): paths[0] for name, paths in found.items()}
+
+
+def is_beside_masks(path: Path) -> bool:
+    """Tell whether a file is no mask, but something else that ``medseg predict`` wrote of the same case."""
+    return any(folder.name in BESIDE_MASKS and (folder.parent / RECORDS).is_dir() for folder in path.parents)
 
 
 def unique_names(cases: Iterable[Case]) -> dict[str, str]:

@@ -149,7 +149,10 @@ def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, sour
             log.info("%d of %d cases were in the split of %s", len(seen), len(dataset.cases), source.path)
             if split:
                 return limited(split, dataset.cases, wanted["labelled"], seed) if wanted["labelled"] else split
-            log.warning("no split comes of the parts that they were in: all cases are divided anew")
+            log.warning(
+                "no split keeps these cases in the parts that they were in: it would part a patient, or leave training"
+                " or validation empty. All cases are divided anew"
+            )
     return split_as_set(dataset.cases, settings, dataset.split_file)
 
 

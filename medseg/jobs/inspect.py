@@ -134,6 +134,7 @@ def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding
         where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
         certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
         if leaks or same.reason != EQUAL:
-            text = f"{certainty}{where if leaks else ''}; {same.reason}"
+            cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""
+            text = f"{certainty}{where if leaks else ''}; {same.reason}{cure}"
             found.append(Finding("warning", text, same.cases, "same scan"))
     return found

@@ -14,10 +14,10 @@ from typing import Any
 from medseg.errors import MedsegError
 from medseg.io.atomic import write_json
 from medseg.io.case import Case
+from medseg.io.predicted import RECORDS
 from medseg.preprocessing.cache import hash_of
 from medseg.untrusted import read_json_object
 
-FOLDER = ".medseg"
 STATUSES = ("done", "failed")
 """What a case's row may say of it."""
 
@@ -73,7 +73,7 @@ def written(output: Path, case: str) -> float:
 
 def place(output: Path, case: str) -> Path:
     """Return the file of a case's record, which has a hash for its name, as cases are called like any file."""
-    return output / FOLDER / f"{hashlib.sha256(os.fsencode(case)).hexdigest()[:32]}.json"
+    return output / RECORDS / f"{hashlib.sha256(os.fsencode(case)).hexdigest()[:32]}.json"
 
 
 def is_done(output: Path, record: Record | None, made_of: str) -> bool:

@@ -153,7 +153,8 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     try:
         yield result
     except BaseException as error:
-        result["reason"] = str(error) or type(error).__name__
+        is_stopped = isinstance(error, KeyboardInterrupt)
+        result["reason"] = "interrupted" if is_stopped else str(error) or type(error).__name__
         raise
     finally:
         result["seconds"] = round((before.get("seconds") or 0.0) + time.monotonic() - started, 1)

@@ -11,6 +11,8 @@ from medseg.io.atomic import leftovers
 from medseg.jobs.beginning import Run
 from medseg.jobs.rundir import logged_to, recorded, write_config
 
+log = logging.getLogger(__name__)
+
 CAPACITY = 10**6  # log lines
 
 
@@ -58,7 +60,9 @@ def session(run: Run) -> Iterator[Session]:
         stack.callback(logger.removeHandler, this.lines)
         try:
             yield this
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and this.is_open and run.last.is_file():
+                log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()

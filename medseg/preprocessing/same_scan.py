@@ -198,7 +198,7 @@ def numbered_alike(sets: list[list[str]], others: list[str]) -> list[SameScan]:
         fitting = sum(len(names) == 2 and follows(names[0], names[1], parity) for names in sets)
         if len(sets) >= LEAST_NUMBERED and fitting >= SHARE_NUMBERED * len(sets):
             pairs = pairwise(sorted(others, key=numbered))
-            reason = f"numbered as {fitting} pairs of equal acquisition are"
+            reason = f"numbered like {fitting} pairs that have equal intensity step, affine and header"
             return [SameScan(pair, reason) for pair in pairs if follows(*pair, parity)]
     return []
 

@@ -199,7 +199,7 @@ def parts_seen(source: Source, fingerprint: Fingerprint) -> dict[str, str]:
 
 
 def warn_of_seen(source: Source, seen: Mapping[str, str], tested: tuple[str, ...]) -> None:
-    """Name the cases of the test part that the source has learned from: their test tells too much good."""
+    """Name the cases of the test part that the source has learned from: their test is no test."""
     if source.split is None:
         log.warning(
             "%s: which scans it was trained on is not known, for no splits.json of medseg's lies in its directory. See"
@@ -209,6 +209,6 @@ def warn_of_seen(source: Source, seen: Mapping[str, str], tested: tuple[str, ...
     if learned := [f"{name} ({seen[name]})" for name in tested if seen.get(name) in ("train", "val")]:
         log.warning(
             "%d cases of the test part were trained on, or chose the checkpoint, when %s was made:\n%s\nTheir test"
-            " tells too much good. Give a split.file without them.",
+            " is better than that of new cases would be. Give a split.file without them.",
             *(len(learned), source.path, listing(learned)),
         )

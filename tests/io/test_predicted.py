@@ -56,3 +56,16 @@ def test_what_cannot_be_told_is_refused(folder, tmp_path):
     folder("1.png", "1_mask.png")
     with pytest.raises(MedsegError, match="several masks for 1: "):
         predicted_masks(root, [case("1")])
+
+
+def test_of_a_folder_that_predict_wrote_only_masks_are_taken(folder):
+    beside = ("overlays", "uncertainty", "probabilities", "meshes", "to_correct")
+    root = folder("set/1.png", *(f"set/{name}/1.png" for name in beside))
+    (root / "set" / ".medseg").mkdir()
+    assert predicted_masks(root, [case("1")]) == {"1": root / "set" / "1.png"}
+    assert predicted_masks(root / "set", [case("1")]) == {"1": root / "set" / "1.png"}
+
+
+def test_elsewhere_a_folder_of_such_a_name_may_hold_masks(folder):
+    root = folder("meshes/1.png")
+    assert predicted_masks(root, [case("1")]) == {"1": root / "meshes" / "1.png"}

@@ -270,6 +270,7 @@ def test_cuts_of_one_scan_are_marked_where_the_split_parts_them(inspected, data)
     parted, within = [finding for finding in findings if finding["kind"] == "same scan"]
     assert parted["cases"] == ["c0", "c2"]
     assert "probably the same scan, in two parts of the split (train, test)" in parted["text"]
+    assert "dataset.group" in parted["text"]
     assert within["cases"] == ["c3", "c4"]
     assert "two parts" not in within["text"]
 

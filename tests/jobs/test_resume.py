@@ -183,3 +183,13 @@ def test_a_pretraining_at_its_end_is_left_as_it_is(composed, workplace, tmp_path
     again = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (again["status"], again["score"], again["reason"]) == ("done", first["score"], "max_epochs reached")
     assert epochs(tmp_path / "run") == [1, 2]
+
+
+def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medseg.jobs.train.test", interrupt)
+    assert cli.main(["train", "resume=run"]) == 130
+    assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
+    assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
