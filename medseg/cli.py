@@ -352,28 +352,33 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     """Run the jobs of a sweep one after the other into one folder, and print them ranked.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
-    name lets Hydra compose it.
+    name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
+    training that has a checkpoint goes on from there.
     """
     from medseg import sweeps
 
-    folder = sweeps.make_folder(*sweep_place(checked.composed))
     stand_in(checked, arguments)
+    with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
 
-    def task(composed: "DictConfig") -> float:
-        from hydra.core.hydra_config import HydraConfig
+        def task(composed: "DictConfig") -> float:
+            from hydra.core.hydra_config import HydraConfig
 
-        hydra = HydraConfig.get()
-        config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
-        if "run_dir" in config:
-            config["run_dir"] = escape(str(run_dir))
-        wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
-        _, result = attempt(config, argv, wrong)
-        sweeps.record(run_dir, result, list(hydra.overrides.task))
-        return float("nan") if result.get("score") is None else float(result["score"])
+            hydra = HydraConfig.get()
+            config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
+            result = sweeps.result_of(run_dir)
+            if result is None:
+                if "run_dir" in config:
+                    config["run_dir"] = escape(str(run_dir))
+                if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+                    config["resume"] = config["run_dir"]
+                wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
+                _, result = attempt(config, argv, wrong)
+            sweeps.record(run_dir, result, list(hydra.overrides.task))
+            return float("nan") if result.get("score") is None else float(result["score"])
 
-    where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-    hand_over([*arguments, *where], task)
-    return report(folder)
+        where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
+        hand_over([*arguments, *where], task)
+        return report(folder)
 
 
 def sweep_place(composed: list[dict[str, Any]]) -> tuple[str | None, str]:

@@ -1,35 +1,67 @@
 """A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import MedsegError
-from medseg.io.atomic import write_json
+from medseg.io.atomic import TEMPORARY, remove_leftovers, write_json
 from medseg.io.file_names import file_name
+from medseg.io.lock import NAME as LOCK
+from medseg.io.lock import locked
 from medseg.jobs.rundir import make_unique
 from medseg.untrusted import read_json_object
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+SETTINGS = "sweep.json"
+"""The settings that a sweep was begun with, in its folder."""
 
-def make_folder(given: str | None, dataset: str) -> Path:
-    """Make and return the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+
+@contextmanager
+def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+    """Yield the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+
+    A sweep that was stopped goes on in the folder ``given``, with the settings that it was begun with.
 
     Raises:
-        MedsegError: ``given`` exists, or the folder cannot be made.
+        MedsegError: ``given`` holds anything else, another process works in it, or it cannot be made.
     """
     try:
-        if not given:
+        if given:
+            folder = Path(given)
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
             name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            return make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
-        Path(given).mkdir(parents=True)
-        return Path(given)
-    except FileExistsError as error:
-        raise MedsegError(f"run_dir={given}: it exists already. Give a folder that does not.") from error
+            folder = make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
     except OSError as error:
-        raise MedsegError(f"the sweep's folder {error.filename} cannot be made: {error.strerror}.") from error
+        raise MedsegError(f"the sweep's folder {error.filename or given} cannot be made: {error.strerror}.") from error
+    asked = [setting for setting in settings if not setting.startswith("run_dir=")]
+    names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
+    if names and SETTINGS not in names:
+        raise MedsegError(f"run_dir={given}: it exists already, and holds no sweep. Give a folder that does not.")
+    with locked(folder, f"run_dir={folder}"):
+        if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
+            raise MedsegError(
+                f"run_dir={given}: it exists already, and was begun with other settings ({begun}). Give these to go on "
+                "with that sweep, or another folder."
+            )
+        remove_leftovers(folder)
+        write_json(folder / SETTINGS, {"settings": asked})
+        yield folder
+
+
+def result_of(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a job of a sweep that was stopped; None where the job is to be done, or to be done again."""
+    path = folder / "result.json"
+    result = read_json_object(path) if path.is_file() else {}
+    if result.get("status") in ("done", "some_failed"):
+        return result
+    path.unlink(missing_ok=True)
+    return None
 
 
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:

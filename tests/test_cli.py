@@ -270,7 +270,34 @@ def test_a_sweep_keeps_the_job_s_own_result(jobs):
     assert cli.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 3
     result = json.loads(Path("sweep/1/result.json").read_text())
     assert (result["reason"], result["more"], result["overrides"]) == ("own", 1, ["seed=2", "run_dir='sweep'"])
+
+
+def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
+    def outcome(config):
+        folder = Path(config["run_dir"])
+        if config["seed"] == 2 and not config["resume"]:  # killed with a checkpoint, before the third job
+            (folder / "checkpoints").mkdir(parents=True)
+            (folder / "checkpoints" / "last.ckpt").touch()
+            raise KeyboardInterrupt
+        return {"status": "done", "reason": "", "score": config["seed"] / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
+    assert cli.main(line) == 130
+    assert cli.main(line) == 0
+    assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
+    assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
+    assert cli.main(line) == 0
+    assert len(jobs.configs) == 4
     assert cli.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
+    assert "begun with other settings" in capsys.readouterr().err
+
+
+def test_a_sweep_begins_in_no_other_folder(jobs):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert cli.main(["train", "-m", "seed=1,2", "run_dir=mine"]) == 1
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
 
 
 def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from medseg import __version__
 from medseg.errors import MedsegError
-from medseg.io.atomic import replacing
+from medseg.io.atomic import remove_leftovers_of, write_torch
 from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite
 from medseg.models.published import without_file
@@ -128,8 +127,8 @@ def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]
     file = locate(path).resolve()  # a link stays one
     raw, content = load(file)
     raw["medseg"] = {**change(content), "format": FORMAT}
-    with replacing(file) as temporary, temporary.open("wb") as stream:
-        torch.save(raw, stream)
+    remove_leftovers_of(file)
+    write_torch(file, raw)
 
 
 def load(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:

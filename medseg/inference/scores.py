@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import Literal
 
 import numpy as np
@@ -156,12 +156,18 @@ def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator
 
     So models of different grids go over a scan one after the other, with one's scores in memory at a time.
     """
-    file = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the iterator
     device, count = torch.device("cpu"), 0
-    for block in rows:
-        np.save(file, block.cpu().numpy(), allow_pickle=False)
-        device, count = block.device, count + 1
-    file.seek(0)
+    try:
+        file = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the iterator
+        for block in rows:
+            np.save(file, block.cpu().numpy(), allow_pickle=False)
+            device, count = block.device, count + 1
+        file.seek(0)
+    except OSError as error:
+        raise MedsegError(
+            f"{folder or gettempdir()}: the probabilities of one model cannot be kept there while the next one computes"
+            f" ({error.strerror or error}). Make space."
+        ) from error
 
     def again() -> Iterator[Tensor]:
         with file:

@@ -3,6 +3,9 @@
 They are read here, since ITK takes damaged files for good ones, and some bring it down. They are written by SimpleITK.
 """
 
+import gzip
+import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,6 +117,19 @@ def save(image: Any, path: Path) -> None:
         simpleitk().WriteImage(image, in_utf8(path), useCompression=True)
     except RuntimeError as error:
         raise OSError(_reason(error)) from error
+    if path.suffix == ".nrrd" and not is_whole(path):  # of which ITK says nothing
+        raise OSError("it was written in part, as happens on a full disk")
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether the compressed voxels of an NRRD file are all there."""
+    with path.open("rb") as file:
+        content = file.read(os.fstat(file.fileno()).st_size)
+    _, _, voxels = content.partition(b"\n\n")
+    try:
+        return bool(gzip.decompress(voxels))
+    except (EOFError, OSError, zlib.error):
+        return False
 
 
 def simpleitk() -> Any:

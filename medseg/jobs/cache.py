@@ -1,6 +1,7 @@
 """``medseg cache``: where the cache of preprocessed scans is, what it holds, and its cleaning.
 
-Exit status: 0, or 3 where files could not be removed, which are listed. Only files of the cache are ever removed.
+Exit status: 0, or 3 where files could not be removed, which are listed. Only files of the cache are ever removed, and
+none of a data set that a job is using.
 """
 
 import logging
@@ -8,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.file_names import file_name
 from medseg.jobs.terminal import Terminal
-from medseg.preprocessing.cache_folder import LEFT_OVER, CacheFile, cache_files
+from medseg.preprocessing.cache_folder import CacheFile, cache_files, out_of_use
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Terminal().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
     Terminal().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
     problems = clean(files, folder) if settings["clean"] else []
-    reason = f"{len(problems)} file(s) could not be removed:\n{listing(problems)}" if problems else ""
+    reason = f"not all could be removed:\n{listing(problems)}" if problems else ""
     if problems:
         log.error("%s", reason)
     status = "some_failed" if problems else "done"
@@ -66,9 +68,8 @@ def table(files: Sequence[CacheFile]) -> Table:
     for file in files:
         rows[file.dataset, file.format, file.is_temporary].append(file)
     for (dataset, version, is_temporary), found in sorted(rows.items()):
-        hours = LEFT_OVER // 3600
-        state = f"being written, or after {hours} hours left by killed runs" if is_temporary else ""
-        state = state or ("out of date" if found[0].is_outdated else "")
+        state = "out of date" if any(file.is_outdated for file in found) else ""
+        state = ("left by killed runs" if state else "being written") if is_temporary else state
         cases = sum(file.is_case for file in found)
         megabytes, days = sum(file.bytes for file in found) / 1e6, min(file.days for file in found)
         numbers = (str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}")
@@ -79,12 +80,16 @@ def table(files: Sequence[CacheFile]) -> Table:
 def clean(files: Sequence[CacheFile], cache_dir: Path) -> list[str]:
     """Remove files, and folders of the cache that they leave empty; return what could not be removed, and why."""
     problems, removed = [], []
-    for file in files:
-        try:
-            file.path.unlink(missing_ok=True)
-            removed.append(file)
-        except OSError as error:
-            problems.append(f"{file.path}: {error.strerror}")
+    for folder, inside in groupby(files, lambda file: file.path.parent):
+        with out_of_use(folder) as is_free:
+            if not is_free:
+                problems.append(f"{folder}: a job uses it")
+            for file in inside if is_free else ():
+                try:
+                    file.path.unlink(missing_ok=True)
+                    removed.append(file)
+                except OSError as error:
+                    problems.append(f"{file.path}: {error.strerror}")
     for folder in {parent for file in removed for parent in file.path.parents if cache_dir in parent.parents}:
         remove_empty(folder, cache_dir)
     size = sum(file.bytes for file in removed) / 1e6

@@ -54,8 +54,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     with run_directory(config, node["name"]) as named:
         settings = resolve(named)
         run_dir = Path(settings["run_dir"])
+        write_config(run_dir / "config.yaml", named)
         with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
-            write_config(run_dir / "config.yaml", named)
             write_environment(run_dir / "environment.json")
             if settings["tune"]:
                 result |= tune(predictors[0][1], cases, truth_map, run_dir, checkpoint=settings["checkpoint"])

@@ -16,7 +16,7 @@ from medseg.inference.models import read_models
 from medseg.inference.onnx_export import summary, write_onnx
 from medseg.inference.onnx_model import read_onnx
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import replacing
+from medseg.io.atomic import remove_leftovers_of, replacing
 from medseg.io.case import Scan
 from medseg.io.dataset import open_dataset
 from medseg.io.splits import read_split
@@ -46,6 +46,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     if output.suffix != SUFFIX or output.is_dir():
         raise MedsegError(f"output={output}: give the name of a file that ends in {SUFFIX}.")
     models = read_models(settings["checkpoint"], settings["trust"])
+    remove_leftovers_of(output)
     with replacing(output) as temporary:
         write_onnx(models, temporary, settings["trust"])
         name, files = case_to_check(settings, models[0])

@@ -221,4 +221,4 @@ def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
     """Say why training ended after so many epochs."""
     if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
         return "max_epochs reached"
-    return "max_time reached" if progress.current >= 1 else "no further gain"
+    return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

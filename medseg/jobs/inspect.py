@@ -25,7 +25,7 @@ from medseg.jobs.inspect_pictures import marks_of, pictures, shown_cases
 from medseg.jobs.inspect_tables import show
 from medseg.jobs.rundir import recorded, run_directory, write_config
 from medseg.jobs.terminal import Terminal, on_terminal
-from medseg.preprocessing.cache_folder import dataset_folder
+from medseg.preprocessing.cache_folder import dataset_folder, in_use
 from medseg.preprocessing.classes_by_part import classes_by_part
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint
@@ -56,7 +56,8 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings["dataset"], settings["trust"])
     classes = label_map(dataset)
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
-    usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
+    with in_use(cache):
+        usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
     split, wrong = try_split(settings, dataset)
     findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
     findings += classes_by_part(usable, classes, split)
@@ -64,7 +65,8 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
-    shown = draw(dataset, classes, usable, findings, cache)
+    with in_use(cache):
+        shown = draw(dataset, classes, usable, findings, cache)
     run_dir = Path(settings["run_dir"])
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"

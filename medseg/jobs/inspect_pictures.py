@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.evaluation.overlays import miniature
+from medseg.io.atomic import write_torch
 from medseg.io.case import Case, Scan
 from medseg.io.labels import LabelMap
 from medseg.memory import is_out_of_memory
-from medseg.preprocessing.cache import hash_of, is_there, recipe, save
+from medseg.preprocessing.cache import hash_of, is_there, recipe
 from medseg.preprocessing.finding import Finding
 from medseg.preprocessing.fingerprint import Fingerprint, read_labelled
 from medseg.preprocessing.outside import where_outside
@@ -70,7 +71,7 @@ def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], f
         if is_out_of_memory(error):
             raise  # it may be drawn when fewer are drawn at once
         return b""
-    save({"picture": torch.frombuffer(bytearray(found), dtype=torch.uint8)}, path)
+    write_torch(path, {"picture": torch.frombuffer(bytearray(found), dtype=torch.uint8)})
     return found
 
 

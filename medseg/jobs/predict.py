@@ -7,14 +7,14 @@ what it was made of, so that a run that was stopped goes on where it ended.
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medseg.config import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.models import read_models
-from medseg.inference.uncertainty import SUFFIXES
-from medseg.io.atomic import end_of_name, leftovers, remove_unfinished
+from medseg.io.atomic import remove_leftovers, remove_unfinished
 from medseg.jobs import records
 from medseg.jobs.pipeline import pipeline
 from medseg.jobs.predictions import FAILED, rows_of, write_table, write_views
@@ -26,9 +26,6 @@ from medseg.jobs.to_correct import write_worst
 from medseg.printable import on_a_line
 
 log = logging.getLogger(__name__)
-
-IDLE = 60.0
-"""Seconds after which a temporary file that another process may be writing is taken for abandoned."""
 
 ENDED = (0, 1, 3)
 """Exit statuses of processes that did what they could: all, nothing or some of their scans."""
@@ -54,7 +51,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     source, form = Path(settings["input"]), settings["format"]
     jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
     mine, classes = of_shard(jobs, place, number), models[0].label_map
-    remove_leftovers(output, mine)
+    remove_leftovers(output)
     write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:
         rows = predict_on_devices(config, settings, mine, output, (place, number))
@@ -118,26 +115,17 @@ def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list
             row = passage.made
             if passage.error is not None:
                 row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
-                records.write(folder.output, passage.item.id, Record("", {}, row))
+                with suppress(MedsegError):  # on a full disk other scans may still have room
+                    records.write(folder.output, passage.item.id, Record("", {}, row))
             rows.append(row)
             log.info("%d/%d %s %s", number, len(jobs), on_a_line(row["case"]), row["status"])
             if time.monotonic() - written > REWRITTEN:
-                rewrite_table()
+                with suppress(MedsegError):  # at the end it must be written
+                    rewrite_table()
                 written = time.monotonic()
     except BaseException:
         remove_unfinished()
-        rewrite_table()
+        with suppress(MedsegError):  # the first error is what counts
+            rewrite_table()
         raise
     return rows
-
-
-def remove_leftovers(output: Path, jobs: Sequence[Job]) -> None:
-    """Remove what a killed process left half-written of these jobs, or that nobody has written to for a minute."""
-    files = [path for job in jobs for path in (job.mask, job.picture, records.place(output, job.id))]
-    files += [job.uncertainty.with_name(job.uncertainty.name + suffix) for job in jobs for suffix in SUFFIXES]
-    own = {path.with_name(end_of_name(path)) for path in files}
-    folders = {folder for job in jobs for folder in (job.probabilities, job.meshes)}
-    for path in leftovers(output):
-        target = path.with_name(path.name.partition("-")[2])
-        if target in own or target.parent in folders or time.time() - path.stat().st_mtime > IDLE:
-            path.unlink(missing_ok=True)

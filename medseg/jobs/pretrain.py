@@ -6,6 +6,7 @@ the checkpoint is for ``finetune.checkpoint`` of ``train``.
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +18,12 @@ from medseg.config import resolve
 from medseg.errors import listing
 from medseg.io.dataset import open_scans
 from medseg.io.labels import UNLABELLED
-from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
+from medseg.jobs.beginning import Run, announce, begin, cache_of, is_first_process, reopen
 from medseg.jobs.fitting import carry_out, end_of, preprocessed, start_from
 from medseg.jobs.rundir import run_directory
 from medseg.jobs.session import session
 from medseg.jobs.terminal import watched
+from medseg.preprocessing.cache_folder import in_use
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.hparams import end_session
 from medseg.training.reconstruction_data import ReconstructionData
@@ -53,9 +55,11 @@ def pretrain(config: dict[str, Any]) -> dict[str, Any]:
         return {"status": "done", **fit(reopen(config, settings, dataset, UNLABELLED), lambda: None)[0]}
     if dataset.problems:
         log.warning("not all of the data set is as it should be:\n%s", listing(dataset.problems))
-    start = reopen if settings["resume"] else begin
-    this = start(config, settings, replace(dataset, problems=()), UNLABELLED)
-    with session(this) as kept:
+    with ExitStack() as stack:
+        stack.enter_context(in_use(cache_of(settings)))
+        start = reopen if settings["resume"] else begin
+        this = start(config, settings, replace(dataset, problems=()), UNLABELLED)
+        kept = stack.enter_context(session(this))
         announce(this)
         if ended := end_of(this, Selection(name="loss", lowest=True)):
             kept.open()

@@ -16,7 +16,7 @@ import yaml
 
 from medseg.config import escape, resolve
 from medseg.errors import MedsegError
-from medseg.io.atomic import write_json, write_text
+from medseg.io.atomic import TEMPORARY, remove_leftovers, write_json, write_text
 from medseg.io.file_names import file_name
 from medseg.io.lock import NAME as LOCK
 from medseg.io.lock import locked
@@ -56,10 +56,11 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
     try:
         with locked(path, f"run_dir={path}"):
-            if any(entry.name != LOCK for entry in path.iterdir()) and not is_broken_off(path, config["command"]):
+            if not is_broken_off(path, config["command"]):
                 raise MedsegError(
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
+            remove_leftovers(path)
             yield config | {"run_dir": escape(str(path))}
     except BaseException:
         with suppress(OSError):  # it holds something by now
@@ -69,17 +70,25 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
 
 
 def is_broken_off(run_dir: Path, command: str) -> bool:
-    """Tell whether a directory holds what this command left there when it was killed or stopped, and nothing more.
+    """Tell whether a directory is empty, or holds what this command left there when it was killed, and nothing more.
 
-    Then it may begin anew in it. A training that has come as far as a checkpoint is resumed.
+    Then it may begin anew in it. A training that has come as far as the end of an epoch is resumed.
     """
-    if any((run_dir / "checkpoints").glob("*.ckpt")):
+    names = {path.name for path in run_dir.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
+    if "config.yaml" not in names:
+        return not names
+    if (run_dir / "checkpoints" / "last.ckpt").exists() or epochs_in(run_dir / "metrics.csv") > 1:
         return False
     try:
-        result = read_json_object(run_dir / "result.json") if (run_dir / "result.json").is_file() else {}
+        result = read_json_object(run_dir / "result.json") if "result.json" in names else {}
         return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
     except MedsegError:
         return False
+
+
+def epochs_in(table: Path) -> int:
+    """Return how many epochs a training has noted. The last of them may lack a checkpoint to resume from."""
+    return len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
 
 
 def make_unique(path: Path) -> Path:
@@ -148,6 +157,7 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     started = time.monotonic() if started is None else started
     path = run_dir / "result.json"
     before = earlier_result(path)
+    earlier = before.get("seconds") or 0.0
     result: dict[str, Any] = {"status": "failed", "reason": "", "score": None, "seconds": None}
     result |= {"overrides": before["overrides"]} if "overrides" in before else {}
     try:
@@ -155,10 +165,12 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     except BaseException as error:
         is_stopped = isinstance(error, KeyboardInterrupt)
         result["reason"] = "interrupted" if is_stopped else str(error) or type(error).__name__
+        result["seconds"] = round(earlier + time.monotonic() - started, 1)
+        with suppress(MedsegError):  # on a full disk the first error is what counts
+            write_json(path, result)
         raise
-    finally:
-        result["seconds"] = round((before.get("seconds") or 0.0) + time.monotonic() - started, 1)
-        write_json(path, result)
+    result["seconds"] = round(earlier + time.monotonic() - started, 1)
+    write_json(path, result)
 
 
 def earlier_result(path: Path) -> dict[str, Any]:
@@ -172,13 +184,28 @@ def earlier_result(path: Path) -> dict[str, Any]:
     return before if is_time else {**before, "seconds": None}
 
 
+class LogFile(logging.FileHandler):
+    """A log in a file, of which lines are missing where the disk is full; what must be written says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on; logging would print a traceback for each line."""
+
+    def close(self) -> None:
+        """Close the file, though its last line may not fit."""
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logged_to(path: Path) -> Iterator[logging.Handler]:
     """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does.
 
     Yield what writes the file.
     """
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        handler = LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise MedsegError(f"cannot write {path}: {error.strerror}. Check the folder's rights and space.") from error
     handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("medseg")
     logger.addHandler(handler)

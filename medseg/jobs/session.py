@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from logging.handlers import MemoryHandler
 from typing import Any
 
-from medseg.io.atomic import leftovers
+from medseg.io.atomic import remove_leftovers
 from medseg.jobs.beginning import Run
 from medseg.jobs.rundir import logged_to, recorded, write_config
 
@@ -36,8 +36,7 @@ class Session:
         if self.is_open:
             return
         self.is_open = True
-        for path in leftovers(self.run.directory):  # the run was killed while it wrote this
-            path.unlink()
+        remove_leftovers(self.run.directory)
         file = self.stack.enter_context(logged_to(self.run.directory / "train.log"))
         for record in self.lines.buffer:
             file.handle(record)

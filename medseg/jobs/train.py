@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from medseg.inference.model import make_segmenter
 from medseg.inference.predictor import Predictor
 from medseg.io.atomic import write_json
 from medseg.io.dataset import by_id, label_map, open_dataset
-from medseg.jobs.beginning import Run, announce, begin, is_first_process, reopen
+from medseg.jobs.beginning import Run, announce, begin, cache_of, is_first_process, reopen
 from medseg.jobs.candidates import from_predictor
 from medseg.jobs.fitting import carry_out, end_of, preprocessed, start_from
 from medseg.jobs.rundir import run_directory
 from medseg.jobs.scoring import Wanted, evaluate_cases, tell_places
 from medseg.jobs.session import session
 from medseg.jobs.terminal import watched
+from medseg.preprocessing.cache_folder import in_use
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.finetuning import check as check_tuning
 from medseg.training.hparams import end_session
@@ -57,9 +59,11 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
-    start = reopen if settings["resume"] else begin
-    this = start(config, settings, dataset, classes)
-    with session(this) as kept:
+    with ExitStack() as stack:
+        stack.enter_context(in_use(cache_of(settings)))
+        start = reopen if settings["resume"] else begin
+        this = start(config, settings, dataset, classes)
+        kept = stack.enter_context(session(this))
         announce(this)
         if ended := end_of(this, Selection()):
             kept.open()

@@ -17,6 +17,7 @@ from medseg.inference.predictor import Predictor
 from medseg.inference.regions import Regions
 from medseg.inference.rungs import decided, rungs_of
 from medseg.inference.segmenter import EVEN, Segmenter
+from medseg.io.atomic import replacing
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 from medseg.io.notices import told
@@ -121,7 +122,8 @@ class Trials:
         if not self.postprocess["smooth_mm"]:  # a blur would feel where the arrays end
             box = filled_box([*found.reshape(-1, *scan.shape), truth])
             found, truth = found[(slice(None),) * (found.ndim - truth.ndim) + box], truth[box]
-        np.savez_compressed(file, found=found, truth=truth)
+        with replacing(file) as temporary:
+            np.savez_compressed(temporary, found=found, truth=truth)
         known = self.label_map.is_known(self.label_map.annotated(case.annotated))
         return Kept(file, scan.spacing, scan.unit, scan.voxel_volume, known, found.nbytes + truth.nbytes)
 

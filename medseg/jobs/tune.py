@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 Content = dict[str, Any]
 
 MOST_ROWS = 40
+PREDICTIONS = ".predictions-"
 
 
 def tune(
@@ -43,7 +45,9 @@ def tune(
     trials = Trials(truth_map, config["inference"], config["postprocess"])
     if len(cases) < MIN_CASES:
         return too_few(len(cases), run_dir)
-    with TemporaryDirectory(dir=run_dir, prefix=".predictions-") as folder:
+    for abandoned in run_dir.glob(f"{PREDICTIONS}*"):  # by an evaluation in this directory that was killed
+        rmtree(abandoned)
+    with TemporaryDirectory(dir=run_dir, prefix=PREDICTIONS) as folder:
         kept, problems = predict_all(trials, predictor, cases, Path(folder))
         if len(kept) < MIN_CASES:
             return too_few(len(kept), run_dir, problems)

@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
-from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError, first_line
-from medseg.io.atomic import replacing
+from medseg.io.atomic import write_torch
 from medseg.io.case import Case
 from medseg.io.files import on_disk
 from medseg.io.labels import IGNORE, LabelMap
@@ -77,7 +76,7 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
     path = path_of(case, preprocessor, label_map, folder)
     if not is_usable(path):
         with enough_memory(lambda: f"to preprocess {case.id}, {size_of(case)}", MORE_MEMORY):
-            save(prepare(case, preprocessor, label_map), path)
+            write_torch(path, prepare(case, preprocessor, label_map))
     return path
 
 
@@ -104,14 +103,6 @@ def is_usable(path: Path) -> bool:
         pass
     log.warning("%s: this preprocessed case is damaged; it is made again", path)
     return False
-
-
-def save(content: dict[str, Any], path: Path) -> None:
-    """Write plain containers and tensors, whole."""
-    buffer = BytesIO()  # writing to the disk itself, torch would take a full one for an error of its own
-    torch.save(content, buffer)
-    with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
 
 
 def announce(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) -> None:

@@ -10,14 +10,18 @@ cache: files of formats before 4, ``<cache_dir>/<key>.pt``, and what killed runs
 import re
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from medseg.io.atomic import is_left_over, remove_leftovers
+from medseg.io.file_locks import open_locked
 from medseg.io.file_names import file_name
 
 FORMAT = 5
-LEFT_OVER = 24 * 3600
-"""Seconds after which a temporary file is no longer being written."""
+IN_USE = ".lock"
+"""The file in a data set's folder that jobs share a lock of while they use what is in it."""
 
 NAME = re.compile(r"(?P<temporary>\.[0-9a-f]{8}-)?[0-9a-f]{32}(\.(?P<kind>case|fingerprint))?\.pt")
 
@@ -42,13 +46,48 @@ class CacheFile:
     @property
     def is_outdated(self) -> bool:
         """Whether no run will use it again: of another format, or left by a run that was killed."""
-        left_over = self.is_temporary and time.time() - self.used > LEFT_OVER
-        return left_over if self.is_temporary else self.format != FORMAT
+        return is_left_over(self.path) if self.is_temporary else self.format != FORMAT
 
 
 def dataset_folder(cache_dir: Path, dataset: str) -> Path:
     """Return where the files of a data set lie in this format."""
     return cache_dir / f"v{FORMAT}" / file_name(str(dataset))
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep ``medseg cache`` from removing files in a data set's folder while the block runs; any number of jobs may.
+
+    What killed jobs left half-written in the folder is removed first.
+    """
+    lock: AbstractContextManager[Any] = nullcontext()
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = open_locked(folder / IN_USE, shared=True)
+        except FileNotFoundError:  # the folder has just been removed, since it was empty
+            continue
+        except OSError:  # no locks, or somebody else's folder; what writes to it says what is wrong
+            pass
+        break
+    with lock:
+        remove_leftovers(folder)
+        yield
+
+
+@contextmanager
+def out_of_use(folder: Path) -> Iterator[bool]:
+    """Tell whether no job uses a folder of the cache, and make jobs wait that begin to while the block runs."""
+    try:
+        file = open_locked(folder / IN_USE, wait=False)
+    except BlockingIOError:
+        yield False
+    except OSError:  # no locks, or a folder that cannot be written
+        yield True
+    else:
+        with file:
+            yield True
+            (folder / IN_USE).unlink(missing_ok=True)
 
 
 def cache_files(cache_dir: Path) -> Iterator[CacheFile]:

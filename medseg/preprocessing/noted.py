@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from medseg.errors import MedsegError
+from medseg.io.atomic import write_torch
 from medseg.io.case import Case
 from medseg.io.files import exists
 from medseg.io.labels import LabelMap
 from medseg.io.notices import collected, tell
 from medseg.io.placement import Placement
-from medseg.preprocessing.cache import hash_of, is_there, recipe, save
+from medseg.preprocessing.cache import hash_of, is_there, recipe
 from medseg.preprocessing.fingerprint import CaseFingerprint, fingerprint
 from medseg.preprocessing.parallel import has_logged
 from medseg.preprocessing.same_scan import Acquisition
@@ -44,7 +45,7 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
             is_damaged = True
     found = described(case, label_map)
     if not has_logged():
-        save(plain(found), path)
+        write_torch(path, plain(found))
     if is_damaged:
         log.warning("%s: what was noted of a case is damaged; it was read again", path)
     return told(found)

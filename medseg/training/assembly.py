@@ -20,7 +20,7 @@ from medseg.inference.checkpoint import describe
 from medseg.inference.model import make_scorer, make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
-from medseg.training.callbacks import Budget, Checkpoints, EpochLog, Patience
+from medseg.training.callbacks import Budget, CheckpointFiles, Checkpoints, EpochLog, Patience
 from medseg.training.data import SegmentationData
 from medseg.training.display import Display
 from medseg.training.divergence import Divergence
@@ -211,6 +211,7 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
             deterministic=wanted["deterministic"],
             benchmark=device.type == "cuda" and not wanted["deterministic"],  # patches are all of one size
             callbacks=callbacks,
+            plugins=CheckpointFiles(),
             logger=build(settings["logger"], "logger", settings["trust"]) if settings["logger"] else False,
             log_every_n_steps=1,
             num_sanity_val_steps=0,

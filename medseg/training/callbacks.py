@@ -9,10 +9,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from medseg.errors import MedsegError
 from medseg.evaluation.score_names import ScoreNames
-from medseg.io.atomic import replacing, write_text
+from medseg.io.atomic import write_text, write_torch
 from medseg.io.csv_files import as_csv, read_csv
 from medseg.training.divergence import check_weights, record_of
 from medseg.training.progress import Progress
@@ -198,6 +199,14 @@ def written(score: float) -> str:
     return "–" if isnan(score) else f"{score:.4f}"
 
 
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints whole, beside where they belong; Lightning would write them into the system's /tmp first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        write_torch(Path(path), checkpoint)
+
+
 class Checkpoints(Callback):
     """Keeps the weights that the selection calls best in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
 
@@ -225,11 +234,7 @@ class Checkpoints(Callback):
             MedsegError: weights, statistics or the optimizer's state are not finite.
         """
         check_weights(trainer, trainer.lightning_module)
-        if trainer.is_global_zero:
-            with replacing(self.folder / name) as temporary:
-                trainer.save_checkpoint(temporary, weights_only=weights_only)
-        else:
-            trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
+        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the validation scores in the checkpoint."""

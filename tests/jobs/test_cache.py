@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from medseg.io.file_locks import held
 from medseg.jobs import cache
-from medseg.preprocessing.cache_folder import FORMAT, dataset_folder
+from medseg.preprocessing.cache_folder import FORMAT, dataset_folder, in_use
 
 KEY = "0123456789abcdef" * 2
 DAY = 24 * 3600
@@ -36,7 +37,8 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
         os.utime(path, (time.time() - days * DAY,) * 2)
-    return root
+    with held(root / WRITTEN_NOW):
+        yield root
 
 
 STRANGERS = {f"v{FORMAT}/heart/notes.pt", f"v{FORMAT}/heart/{KEY}.txt", f"vault/heart/{KEY}.case.pt", "best.pt"}
@@ -92,6 +94,27 @@ def test_it_removes_what_was_chosen_and_no_strangers(folder, composed, chosen, k
     result = cache.run(composed("cache") | {"cache_dir": str(folder), "clean": True} | chosen)
     assert result["status"] == "done"
     assert left(folder) == kept | STRANGERS
+
+
+def test_a_data_set_in_use_is_left_alone(folder, composed):
+    config = composed("cache") | {"cache_dir": str(folder), "clean": True}
+    with in_use(dataset_folder(folder, "heart")), in_use(dataset_folder(folder, "heart")):
+        result = cache.run(config)
+    assert result["status"] == "some_failed"
+    assert f"{dataset_folder(folder, 'heart')}: a job uses it" in result["reason"]
+    in_heart = {f"v{FORMAT}/heart/{KEY}.case.pt", f"v{FORMAT}/heart/{KEY}.fingerprint.pt", f"v{FORMAT}/heart/.lock"}
+    assert left(folder) == {WRITTEN_NOW} | STRANGERS | in_heart
+    assert cache.run(config)["status"] == "done"
+    assert left(folder) == {WRITTEN_NOW} | STRANGERS
+
+
+def test_a_cache_of_somebody_else_can_be_used(tmp_path, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError
+
+    monkeypatch.setattr("medseg.preprocessing.cache_folder.open_locked", refused)
+    with in_use(tmp_path / "cache"):
+        pass
 
 
 def test_an_absent_cache_is_no_mistake(tmp_path, composed, capsys):

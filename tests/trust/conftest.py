@@ -1,6 +1,10 @@
-"""A finished run of seconds, with its data beside it; the table of docs/reliability.md."""
+"""Finished runs of seconds, with their data beside them; the table of docs/reliability.md."""
+
+import shutil
 
 import pytest
+import small_jobs
+from processes import run, said
 from small_run import TRAIN
 from trust.reliability import pytest_addoption, pytest_configure
 
@@ -17,3 +21,37 @@ def trained(tmp_path_factory):
         patch.chdir(place)
         assert cli.main([*TRAIN, "run_dir=run"]) == 0
     return place
+
+
+@pytest.fixture(scope="session")
+def data_alone(tmp_path_factory):
+    """Return a folder with nothing in it but the data set."""
+    place = tmp_path_factory.mktemp("empty")
+    assert run(("inspect", *small_jobs.DATA, "run_dir=inspected"), place) == 0, said(place)
+    shutil.rmtree(place / "inspected")
+    shutil.rmtree(place / "outputs/cache")
+    return place
+
+
+@pytest.fixture(scope="session")
+def finished(data_alone, tmp_path_factory):
+    """Return a folder with the data set, its cache, and a finished training."""
+    place = tmp_path_factory.mktemp("trained") / "place"
+    shutil.copytree(data_alone, place)
+    assert run(small_jobs.TRAIN, place) == 0, said(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished, tmp_path_factory):
+    """Return ``undisturbed(command, output)``: the folder that an undisturbed command has written."""
+    done = {small_jobs.TRAIN: finished}
+
+    def whole(command, output):
+        if command not in done:
+            done[command] = tmp_path_factory.mktemp("undisturbed") / "place"
+            shutil.copytree(finished, done[command])
+            assert run(command, done[command]) == 0, said(done[command])
+        return done[command] / output
+
+    return whole
