@@ -38,6 +38,9 @@ LENGTH = struct.Struct("<I")
 MOST_TEXT = 1 << 16
 """Bytes of JSON in an answer."""
 
+HAS_TIMER = hasattr(signal, "setitimer")
+"""Whether the system ends a process after a time, which Windows does not: there, a decoder that hangs is waited for."""
+
 
 def decode(dataset: Any, index: int, *, raw: bool = False) -> NDArray[Any]:
     """Return the pixels (rows, columns[, samples]) of frame ``index`` (from 0) of a data set that holds packed ones.
@@ -112,7 +115,7 @@ class Decoders:
                 return pixels
         except (EOFError, OSError) as error:
             status = self.stop()
-            if status == -signal.SIGALRM:  # once more would take as long again
+            if HAS_TIMER and status == -signal.SIGALRM:  # once more would take as long again
                 raise RuntimeError("the decoder took too long and was stopped") from error
             raise _Crash(f"the decoder crashed ({_reason(status)})") from error
         except Exception as error:
@@ -151,7 +154,7 @@ def started() -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         bufsize=0,  # so that a fork never holds bytes that are still to be written
         env={**os.environ, "PYTHONPATH": import_path(), "OPENBLAS_NUM_THREADS": "1", **KEPT},
-        process_group=0,  # Ctrl-C in a terminal is for this process, which may go on for a while
+        process_group=0 if os.name == "posix" else None,  # Ctrl-C in a terminal is for medseg, which may go on a while
     )
 
 
@@ -183,7 +186,8 @@ def _close(process: "subprocess.Popen[bytes]") -> None:
 
 
 DECODERS = Decoders()
-os.register_at_fork(after_in_child=DECODERS.leave)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=DECODERS.leave)
 atexit.register(DECODERS.stop)
 
 
@@ -192,13 +196,15 @@ atexit.register(DECODERS.stop)
 
 def serve() -> None:
     """Decode the frames that come through stdin until it ends."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, also within native code
+    if HAS_TIMER:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, also within native code
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
     while head := requests.read(LENGTH.size):
         request = json.loads(requests.read(LENGTH.unpack(head)[0]))
         packed = requests.read(request["length"])
-        signal.setitimer(signal.ITIMER_REAL, request["seconds"])
+        if HAS_TIMER:
+            signal.setitimer(signal.ITIMER_REAL, request["seconds"])
         try:
             library = pydicom()
             _limit_memory(request["memory"])
@@ -209,7 +215,8 @@ def serve() -> None:
             answer: dict[str, Any] = {"shape": content.shape, "type": content.dtype.str}
         except Exception as error:
             content, answer = np.empty(0, np.uint8), {"error": (str(error) or type(error).__name__)[:2000]}
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if HAS_TIMER:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         text = json.dumps(answer).encode()
         for part in (LENGTH.pack(len(text)), text, content.data):
             answers.write(part)
