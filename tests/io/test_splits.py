@@ -185,7 +185,7 @@ def test_unused_cases_are_said(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as a split"),
+        ("{", r"cannot be read as JSON .* Give a splits\.json"),
         ({"format": 2}, "is no splits.json of format 1"),
         ({"format": 1, "train": ["a"]}, "'train' and 'val' are missing"),
         ({"format": 1, "train": "abc", "val": [1]}, "train, val must be lists of case ids"),
@@ -195,7 +195,7 @@ def test_unused_cases_are_said(tmp_path, caplog):
 def test_other_files_are_refused(tmp_path, content, message):
     with pytest.raises(MedsegError, match=message):
         make_split(cases(3), val=0.1, test=0.2, file=write(tmp_path / "s.json", content))
-    with pytest.raises(MedsegError, match=r"absent.json cannot be read"):
+    with pytest.raises(MedsegError, match=r"absent.json: cannot be read"):
         Split.load(tmp_path / "absent.json")
 
 
