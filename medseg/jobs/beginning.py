@@ -180,7 +180,9 @@ def read_plan(path: str | None) -> dict[str, Any] | None:
     Raises:
         MedsegError: it cannot be read, or is something else.
     """
-    return None if path is None else plan_from(read_json(Path(path)), f"plan.file={path}")
+    if path is None:
+        return None
+    return plan_from(read_json(Path(path), "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
 
 
 def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:

@@ -150,8 +150,9 @@ def test_a_file_that_is_no_plan_is_refused(small, tmp_path, text, says):
     config["plan"]["file"] = str(tmp_path / "plan.json")
     if text is not None:
         (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(MedsegError, match=rf"plan\.file=.*{says}"):
+    with pytest.raises(MedsegError, match=rf"plan\.json: .*{says}") as caught:
         train.run(config | {"run_dir": str(tmp_path / "run")})
+    assert "plan.file=" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

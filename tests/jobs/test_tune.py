@@ -157,7 +157,7 @@ def content(**changes):
         "regions": None, "region_order": None,
         "config": {
             "model": {"_target_": TARGET, "value": 0.5},
-            "preprocessing": {"normalize": ["none"]},
+            "preprocessing": {"spacing": None, "resize": None, "crop": False, "normalize": ["none"]},
             "inference": INFERENCE, "postprocess": OFF, "trainer": {"precision": "fp32"},
             "plan": {"patch_size": [16] * 3, "mirror_axes": [], "slice_axis": None, "context": 0},
             "dataset": {"name": "test", "geometry": "error", "reference": 0},
@@ -210,7 +210,9 @@ def write_run(folder, names, description, **dataset):
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": {}, "medseg": description}, folder / "checkpoints" / "best.ckpt")
     write_split(folder, names)
-    node = yaml.safe_load((HERE.parents[1] / "conf" / "dataset" / "folder.yaml").read_text())
+    paths = ("dataset/folder.yaml", "common/dataset.yaml")
+    own, common = (yaml.safe_load((HERE.parents[1] / "conf" / path).read_text()) for path in paths)
+    node = common | {name: value for name, value in own.items() if name != "defaults"}
     node |= {"name": "test", "root": str(folder.parent / "data"), **dataset}
     (folder / "config.yaml").write_text(yaml.safe_dump({"dataset": node}))
     return folder
@@ -293,7 +295,7 @@ def test_regions_are_tuned_from_their_probabilities(work):
         write_image(work / "data" / "masks" / f"{name}.nii.gz", truth)
     description = content(classes=CLASSES.labels, regions=NESTED.regions, channels=[["_a"], ["_b"]])
     description["config"]["model"] = {"_target_": "thresholding.Probabilities"}
-    description["config"]["preprocessing"] = {"normalize": ["none"] * 2}
+    description["config"]["preprocessing"]["normalize"] = ["none"] * 2
     node = {"labels": CLASSES.labels, "regions": NESTED.regions, "channels": ["_a", "_b"]}
     run_dir = write_run(work / "run", names, description, **node)
     status, report = tune(run_dir)
