@@ -54,7 +54,7 @@ $(VENV)/.medseg: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(INSTALL) -e .
 	touch $@
 
-# With HASHED=1, as in CI, only files with known hashes are installed.
+# With HASHED=1 only files with known hashes are installed.
 $(VENV)/.medseg-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 ifdef HASHED
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-ci.txt

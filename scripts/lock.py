@@ -26,8 +26,11 @@ def locked() -> str:
     options = ["--no-deps", "--generate-hashes", "--no-annotate", "--no-header", "--universal"]
     command = ["uv", "pip", "compile", "-q", *options, "--python-version", "3.11", "constraints.txt"]
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    torch = f"torch=={pins(ROOT / 'constraints.txt')['torch']} \\\n"
-    return f"{HEADER} {'requirements-ci.txt'}\n" + text.replace(torch, f"{torch}    --hash=sha256:{CPU_TORCH} \\\n")
+    # Of torch only the build for CPUs: pip would prefer one of PyPI's, for CUDA, whose packages are not listed here.
+    torch = r"(^torch==\S+) \\\n(    --hash=\S+( \\)?\n)+"
+    return f"{HEADER} requirements-ci.txt\n" + re.sub(
+        torch, rf"\1 \\\n    --hash=sha256:{CPU_TORCH}\n", text, flags=re.MULTILINE
+    )
 
 
 if __name__ == "__main__":
