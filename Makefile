@@ -19,7 +19,7 @@ help:  ## list the targets
 demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
 	$(VENV)/bin/medseg train
 
-test: $(VENV)/.medseg-dev  ## run every test, a process for each core
+test: $(VENV)/.medseg-dev  ## run every test but the long ones of make trust, a process for each core
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
