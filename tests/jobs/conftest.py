@@ -81,5 +81,6 @@ def trained(request: pytest.FixtureRequest, small: Compose, workplace: Path) -> 
     from medseg.jobs import train
 
     run_dir = workplace / f"run {request.param}d"
-    train.run(small(request.param) | {"run_dir": str(run_dir)})
+    if not run_dir.exists():  # pytest makes a fixture anew where its parameters alternate
+        train.run(small(request.param) | {"run_dir": str(run_dir)})
     return run_dir

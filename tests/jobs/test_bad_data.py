@@ -118,7 +118,7 @@ def test_a_class_that_only_the_test_part_has_is_warned_of(data, train_on, caplog
     parts = {"c0": "test", "c1": "val", "c2": "train", "c3": "train", "c4": "train", "c5": "train"}
     (data / "split.csv").write_text("id,part\n" + "".join(f"{name},{part}\n" for name, part in parts.items()))
     (data / "images/c5.nii.gz").write_bytes((data / "images/c4.nii.gz").read_bytes())
-    with pytest.raises(MedsegError, match=r"plan\.file=nowhere"):  # stopped before it trains
+    with pytest.raises(MedsegError, match=r"nowhere\.json"):  # stopped before it trains
         train_on(
             "dataset.labels={background: 0, lesion: 1, rare: 2, single: 3}",
             f"split.file='{data / 'split.csv'}'",

@@ -90,7 +90,7 @@ def test_written_values_are_right_region_by_region(generation, composed, tmp_pat
         "version": "0",
         "config": {
             "model": {"_target_": "copying.Copies"},
-            "preprocessing": {"normalize": ["none"] * 4},
+            "preprocessing": {"spacing": None, "resize": None, "crop": False, "normalize": ["none"] * 4},
             "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2},
             "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
             "trainer": {"precision": "fp32"},
