@@ -39,9 +39,13 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(child)
 
 
-@functools.cache
 def named_targets(folder: Path = CONF) -> frozenset[str]:
     """Return every ``_target_`` that the YAML files of a folder name; by default medseg's own ``conf/``."""
+    return _named_targets(folder.resolve())  # a relative path means another folder in another directory
+
+
+@functools.cache
+def _named_targets(folder: Path) -> frozenset[str]:
     files = folder.rglob("*.yaml")
     return frozenset(str(name) for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
 
