@@ -25,7 +25,7 @@ CHECKED = {
 """The functions through which a file becomes a config."""
 
 NO_CONFIG = {
-    "build.named_targets": "conf/ and the user's own --config-dir: names alone are taken",
+    "build._named_targets": "conf/ and the user's own --config-dir: names alone are taken",
     "cli.run_config.run_job": "the config of this very command, from the process that started this one",
     "inference.nnunet.plans.read_json": "nnU-Net's classes are compared with known names; the settings are checked",
     "inference.onnx_export.summary": "a graph that was just written",
