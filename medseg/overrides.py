@@ -7,6 +7,7 @@ anything heavy is imported.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +85,34 @@ def quote(text: str) -> str:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a command's configs are looked for."""
+    """Where the configs of one command line are looked for."""
 
     config_path: Path
     config_name: str
     config_dir: Path | None = None
+
+    @cached_property
+    def groups(self) -> set[str]:
+        """The names of the groups that have options."""
+        from hydra.core.object_type import ObjectType
+
+        files = self.loader().repository  # which the loader would copy for every question
+        names = files.get_group_options("", ObjectType.GROUP)
+        return {name for name in names if files.get_group_options(name)} - {"hydra"}
+
+    @cached_property
+    def packages(self) -> "dict[tuple[str, ...], dict[str, str | None]]":
+        """For a config's name and choices of groups, the files that compose it, each with its place; filled in use."""
+        return {}
+
+    def composing(self, name: str, *choices: str) -> "dict[str, str | None]":
+        """Return the files that compose a config, and the package of each."""
+        from hydra.types import RunMode
+
+        if (name, *choices) not in self.packages:
+            found = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
+            self.packages[name, *choices] = {each.config_path: each.package for each in found if each.config_path}
+        return self.packages[name, *choices]
 
     def loader(self) -> "ConfigLoaderImpl":
         """Return Hydra's loader for these places, in Hydra's own order of search."""
@@ -128,9 +152,8 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     """
     loader, found = sources.loader(), Check()
     overrides = parse(settings, loader, found, multirun=multirun)
-    groups = groups_of(loader)
-    chosen = [override for override in overrides if override.key_or_group in groups]
-    others = [override for override in overrides if override.key_or_group not in groups]
+    chosen = [override for override in overrides if override.key_or_group in sources.groups]
+    others = [override for override in overrides if override.key_or_group not in sources.groups]
     found.swept = {override.key_or_group for override in others if override.is_sweep_override()}
     options = check_groups(chosen, loader, found)
     for choice in variants(options):
@@ -138,11 +161,6 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     if not values_needed:
         found.problems = {key: text for key, text in found.problems.items() if f"{key}: missing" not in text}
     return found
-
-
-def groups_of(loader: "ConfigLoaderImpl") -> set[str]:
-    """Return the names of the groups that have options."""
-    return {name for name in loader.list_groups("") if loader.get_group_options(name)} - {"hydra"}
 
 
 def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, multirun: bool) -> "list[Override]":
@@ -242,7 +260,7 @@ def check_composed(
         elif not override.is_sweep_override() and not lies_below(override.key_or_group, found.unknown):
             good.append(override.input_line or "")
     try:
-        composed = compose(sources, loader, good)
+        composed = compose(sources, loader, good) if good != choice else skeleton
     except MedsegError as error:
         found.problems.setdefault("composition", str(error))
         return
@@ -257,27 +275,35 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     These are the keys of the settings and, in the nodes of ``REPLACED``, the keys with a value in the files that they
     choose for a group, or that a primary config of the user's own brings.
     """
-    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     loader = sources.loader()
-    overrides, groups = parse(settings, loader, Check(), multirun=False), groups_of(loader)
-    keys = [override.key_or_group for override in overrides if override.key_or_group not in groups]
-    choices = [override for override in overrides if override.key_or_group in groups]
+    overrides = parse(settings, loader, Check(), multirun=False)
+    keys = [override.key_or_group for override in overrides if override.key_or_group not in sources.groups]
+    choices = [override for override in overrides if override.key_or_group in sources.groups]
     files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
     is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
-    usual = loader.compute_defaults_list(command if is_shipped else sources.config_name, [], RunMode.RUN).defaults
-    composed = loader.compute_defaults_list(sources.config_name, settings, RunMode.RUN).defaults
-    packages = {each.config_path: each.package for each in composed if each.config_path}
-    files |= packages.keys() - {each.config_path for each in usual}
-    loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in packages}
-    for path in files & loaded.keys():  # an experiment may choose options of groups
+    usual = command if is_shipped else sources.config_name
+    # All that decides which files compose the config: groups, those below others, packages, and Hydra's search path
+    deciding = [each for each in overrides if each in choices or re.search(r"[/@]|^hydra", each.key_or_group)]
+    if not deciding and usual == sources.config_name:
+        return chosen_keys(keys)
+    packages = sources.composing(sources.config_name, *(each.input_line or "" for each in deciding))
+    files |= packages.keys() - sources.composing(usual).keys()
+    loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in files & packages.keys()}
+    for path in list(loaded):  # an experiment may choose options of groups
         overridden = [item for item in loaded[path].defaults_list if item.is_override()]
-        files |= {f"{item.group.lstrip('/')}/{item.value}" for item in overridden}
-    for path in sorted(files & loaded.keys()):
+        named = {f"{item.group.lstrip('/')}/{item.value}" for item in overridden} & packages.keys()
+        loaded |= {other: loader.repository.load_config(other) for other in named - loaded.keys()}
+    for path in sorted(loaded):
         node = OmegaConf.to_container(loaded[path].config, resolve=False)
         found = values(node, f"{packages[path]}." if packages[path] else "")
         keys += [key for key in found if lies_below(key, REPLACED)]
+    return chosen_keys(keys)
+
+
+def chosen_keys(keys: list[str]) -> list[str]:
+    """Return each key once, without those of which every run has its own."""
     return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]
 
 

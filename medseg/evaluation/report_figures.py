@@ -115,13 +115,14 @@ def _distribution(cases: Sequence[ScoredCase], summary: Summary, metric: str, mo
 
 def _strip(cases: Sequence[ScoredCase], summary: Summary, name: str, metric: str, most: int) -> Strip:
     points = [
-        Point(value, 0.0, f"{case.id}: {number(value, metric)}", f"#case-{place}")
+        Point(value, 0.0, case.id, f"#case-{place}")
         for place, case in enumerate(cases)
         if not isnan(value := case.value(name, metric))
     ]
+    drawn = [point._replace(name=f"{point.name}: {number(point.x, metric)}") for point in some(points, most)]
     of = summary["classes"][name][metric]
     note = f"median {number(of['median'], metric)}" if of["n"] else NONE
-    return Strip(name, note, [point.x for point in points], some(points, most))
+    return Strip(name, note, [point.x for point in points], drawn)
 
 
 def _worst_first(summary: Summary, metric: str) -> list[str]:

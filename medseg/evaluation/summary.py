@@ -44,20 +44,22 @@ def summarise(
 
 
 def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> Summary:
-    classes = {name: _of_class([row for row in rows if row["class"] == name], settings) for name in names}
+    own: dict[str, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        own.get(row["class"], []).append(row)
+    classes = {name: _of_class(its, settings) for name, its in own.items()}
     found = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
     means = {metric: [value for value in values if value is not None] for metric, values in found.items()}
     return {
         "n_cases": len({row["case"] for row in rows}),
         "classes": classes,
         "mean": {metric: float(np.mean(values)) if values else None for metric, values in means.items()},
-        "mean_ci95": interval_of_class_means([_dice(rows, name) for name in names]),
+        "mean_ci95": interval_of_class_means([_dice(own[name]) for name in names]),
     }
 
 
-def _dice(rows: Sequence[Row], name: str) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    own = [row for row in rows if row["class"] == name]
-    return np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])
+def _dice(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    return np.array([row["dice"] for row in rows], float), np.array([row["group"] for row in rows])
 
 
 def _by_value(rows: Sequence[Row], column: str, names: Sequence[str], settings: Settings) -> dict[str, Summary]:

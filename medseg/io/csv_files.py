@@ -36,10 +36,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     Raises OSError, ValueError or csv.Error where it cannot be read.
     """
     with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {text_of(name): text_of(cell) for name, cell in row.items() if name is not None}
-            for row in csv.DictReader(file, restval="", strict=True)
-        ]
+        rows = csv.DictReader(file, restval="", strict=True)
+        names = {name: text_of(name) for name in rows.fieldnames or ()}
+        return [{names[name]: text_of(cell) for name, cell in row.items() if name is not None} for row in rows]
 
 
 def cell_of(value: Any) -> Any:
@@ -60,5 +59,5 @@ def text_of(cell: str) -> str:
     >>> text_of("'=1+1"), text_of("'a")
     ('=1+1', "'a")
     """
-    text = ESCAPE.sub(lambda match: chr(int(match[1], 16)), cell)
+    text = ESCAPE.sub(lambda match: chr(int(match[1], 16)), cell) if "\\" in cell else cell
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text

@@ -2,6 +2,8 @@
 
 import itertools
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ Compose = Callable[..., dict[str, Any]]
 def composed() -> Compose:
     """Return ``composed(command, *overrides)``: the unresolved plain config that a job takes."""
 
-    def compose_config(command: str, *overrides: str) -> dict[str, Any]:
+    @cache
+    def compose_once(command: str, *overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = OmegaConf.to_container(compose(command, list(overrides)))
         assert isinstance(config, dict)
         return {str(key): value for key, value in config.items()}
 
-    return compose_config
+    return lambda *arguments: deepcopy(compose_once(*arguments))
 
 
 SMALL = (
