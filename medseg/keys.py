@@ -205,7 +205,7 @@ KEYS: dict[str, Key] = {
     "preprocessing.normalize": Key(TEXTS, "normalisation, one or one a channel", NORMALISATIONS, null=PLANNED),
     "preprocessing.window": Key(NUMBERS, "[low, high] of the CT window, in HU", null=PLANNED),
     "preprocessing.denoise": Key(TEXT, "denoising filter", ("gaussian", "median"), null="none"),
-    "preprocessing.denoise_strength": Key(NUMBER, "its width, in voxels", "(0, inf)"),
+    "preprocessing.denoise_strength": Key(NUMBER, "its width, in voxels", "(0, 32]"),
     # plan
     "plan.file": Key(PATH, "a plan.json to use instead of planning", null="plan from the data"),
     "plan.device": Key(TEXT, "plan as for this kind of device", ("cpu", "cuda"), null="the one that trains"),

@@ -11,6 +11,7 @@ from medseg.io.atomic import TEMPORARY, remove_leftovers, write_json
 from medseg.io.file_names import file_name
 from medseg.io.lock import NAME as LOCK
 from medseg.io.lock import locked
+from medseg.io.own_files import refuse_links
 from medseg.jobs.rundir import make_unique
 from medseg.untrusted import read_json_object
 
@@ -43,6 +44,7 @@ def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> It
     names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
     if names and SETTINGS not in names:
         raise MedsegError(f"run_dir={given}: it exists already, and holds no sweep. Give a folder that does not.")
+    refuse_links(folder, f"run_dir={folder}")
     with locked(folder, f"run_dir={folder}"):
         if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
             raise MedsegError(

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from medseg.build import named_targets, refuse, strangers
-from medseg.config import is_interpolation, problems
+from medseg.config import is_interpolation, is_number, problems
 from medseg.errors import MedsegError, first_line, listing
 from medseg.keys import KEYS, OBJECTS
 
@@ -299,11 +299,38 @@ def check_description(content: Any, source: Path | str) -> None:
         value = content.get(name)
         if not isinstance(value, kind) and (value is not None or name == "classes"):
             found.append(f"{name}: must be {'a mapping' if kind is dict else 'a list'}, not {value!r}")
+    found = found or [*wrong_channels(content), *wrong_ranges(content), *wrong_tuning(content)]
     if found:
         raise MedsegError(
             f"{source}: a checkpoint of medseg's whose description cannot be used:\n{listing(found)}\n"
             "Give another copy of the file, or another checkpoint."
         )
+
+
+def wrong_channels(content: Node) -> Iterator[str]:
+    """Yield what is wrong with the endings of a checkpoint's channels: each has one or more."""
+    for place, endings in enumerate(content.get("channels") or ()):
+        if not (isinstance(endings, list) and endings and all(isinstance(text, str) for text in endings)):
+            yield f"channels.{place}: must be a list of texts, not {endings!r}"
+
+
+def wrong_ranges(content: Node) -> Iterator[str]:
+    """Yield what is wrong with what a checkpoint says of its training data: four numbers by the name of a quantity."""
+    for name, numbers in (content.get("training_data") or {}).items():
+        if not (isinstance(numbers, list) and len(numbers) == 4 and all(map(is_number, numbers))):
+            yield f"training_data.{name}: must be a list of four numbers, not {numbers!r}"
+
+
+def wrong_tuning(content: Node) -> Iterator[str]:
+    """Yield what is wrong with the options that a checkpoint had before any were chosen for it."""
+    if "tuned" not in content:
+        return
+    before = content["tuned"].get("before") if isinstance(content["tuned"], dict) else None
+    if not isinstance(before, dict):
+        yield f"tuned: must have the mapping 'before', not {content['tuned']!r}"
+    else:
+        needed = {name: DESCRIPTION_NODES[name] for name in ("inference", "postprocess")}
+        yield from (f"tuned.before.{text}" for text in unfit(before, needed))
 
 
 def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[str] = ()) -> list[str]:

@@ -102,6 +102,21 @@ def locate(path: str | Path, key: str = "checkpoint") -> Path:
     return best
 
 
+def locate_to_write(path: str | Path) -> Path:
+    """Return the checkpoint file to be written anew, which a link that the user names may lead to.
+
+    Raises:
+        MedsegError: there is none, or a link in a run's directory leads to it, which a stranger may have put there.
+    """
+    file = locate(path).resolve()
+    if Path(path).is_dir() and not file.is_relative_to(Path(path).resolve()):
+        raise MedsegError(
+            f"checkpoint={path}: a link in this directory leads to {file}, and nothing outside it is written to. Give"
+            " that file itself, if it is meant."
+        )
+    return file
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a medseg checkpoint.
 
@@ -124,7 +139,7 @@ def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]
     Raises:
         MedsegError: as ``read_checkpoint``, or the file cannot be written.
     """
-    file = locate(path).resolve()  # a link stays one
+    file = locate_to_write(path)  # a link stays one
     raw, content = load(file)
     raw["medseg"] = {**change(content), "format": FORMAT}
     remove_leftovers_of(file)

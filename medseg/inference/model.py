@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint
 from medseg.inference.class_options import by_number, cuts
 from medseg.inference.regions import Regions
@@ -15,6 +16,7 @@ from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.inference.sliding_window import Weighting, gaussian
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
+from medseg.io.limits import check_memory
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -81,6 +83,18 @@ class Model:
     postprocess: dict[str, Any] = field(default_factory=dict)
     description: dict[str, Any] | None = None
     training_data: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a window that no memory holds, and flips of which there is no end.
+
+        Raises:
+            MedsegError: as said.
+        """
+        count = max(self.preprocessor.n_channels, len(self.label_map.outputs))
+        check_memory(f"{self.path}: a window of its network is an array", (count, *self.patch_size))
+        axes = list(self.mirror_axes)
+        if not {*axes} <= {*range(len(self.patch_size))} or len({*axes}) < len(axes):
+            raise MedsegError(f"{self.path}: mirrored along the axes {axes}: there may be each axis of a window once.")
 
     @property
     def grid(self) -> tuple[Any, ...]:

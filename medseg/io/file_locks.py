@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from medseg.io.lock import is_same_file
+from medseg.io.own_files import open_to_append
 
 try:
     import fcntl
@@ -27,7 +28,7 @@ def held(path: Path) -> Iterator[None]:
     try:
         file: IO[str] = open_locked(path)
     except NotLockableError:
-        file = path.open("a+", encoding="utf-8")
+        file = open_to_append(path)
     with file:
         yield
 
@@ -65,7 +66,7 @@ def open_locked(path: Path, *, shared: bool = False, wait: bool = True) -> IO[st
         raise NotLockableError("no locks")
     operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = open_to_append(path)
         try:
             fcntl.flock(file, operation)
         except BlockingIOError:

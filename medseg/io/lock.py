@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medseg.errors import MedsegError
+from medseg.io.own_files import open_to_append
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     path = folder / NAME
     while True:
         try:
-            file = path.open("a+", encoding="utf-8")
+            file = open_to_append(path)
         except OSError as error:
             raise MedsegError(f"{what}: {path} cannot be written ({error.strerror}).") from error
         with file:

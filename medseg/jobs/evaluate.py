@@ -10,7 +10,7 @@ from medseg.build import CONF, own_targets
 from medseg.config import problems, resolve
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics import settings_of
-from medseg.inference.checkpoint import locate
+from medseg.inference.checkpoint import locate_to_write
 from medseg.io.case import Case, Dataset
 from medseg.io.dataset import label_map, open_dataset
 from medseg.io.labels import IGNORE_NAME, LabelMap
@@ -122,7 +122,7 @@ def check_tuning(settings: dict[str, Any]) -> None:
     """Refuse what tuning cannot save to, and options that it chooses itself."""
     if not isinstance(settings["checkpoint"], str):
         raise MedsegError(f"tune={settings['tune']} takes one checkpoint, not a list: its choice is saved in it.")
-    locate(settings["checkpoint"])
+    locate_to_write(settings["checkpoint"])
     own = {f"postprocess.{name}": value for name, value in settings["postprocess"].items()}
     own |= {f"inference.{name}": settings["inference"][name] for name in ("threshold", "thresholds")}
     if given := [name for name, value in own.items() if value is not None]:

@@ -15,6 +15,7 @@ from medseg.config import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.models import read_models
 from medseg.io.atomic import remove_leftovers, remove_unfinished
+from medseg.io.own_files import refuse_links
 from medseg.jobs import records
 from medseg.jobs.pipeline import pipeline
 from medseg.jobs.predictions import FAILED, rows_of, write_table, write_views
@@ -51,6 +52,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     source, form = Path(settings["input"]), settings["format"]
     jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
     mine, classes = of_shard(jobs, place, number), models[0].label_map
+    refuse_links(output, f"output={output}")
     remove_leftovers(output)
     write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:

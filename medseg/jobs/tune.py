@@ -46,7 +46,7 @@ def tune(
     if len(cases) < MIN_CASES:
         return too_few(len(cases), run_dir)
     for abandoned in run_dir.glob(f"{PREDICTIONS}*"):  # by an evaluation in this directory that was killed
-        rmtree(abandoned)
+        rmtree(abandoned, ignore_errors=True)  # of a link or a file nothing is removed
     with TemporaryDirectory(dir=run_dir, prefix=PREDICTIONS) as folder:
         kept, problems = predict_all(trials, predictor, cases, Path(folder))
         if len(kept) < MIN_CASES:

@@ -122,6 +122,7 @@ class Preprocessor:
         if self.crop:
             geometry = replace(geometry, crop=bounding_box(geometry.cut(foreground)[0], MARGIN))
         if self.resize:
+            check_memory("preprocessing.resize makes an array", (len(scan.image), *self.resize))
             return replace(geometry, shape=tuple(self.resize))
         spacing = [scan.spacing[native] for native in geometry.order]
         target = self.spacing or spacing

@@ -18,7 +18,7 @@ from medseg.build import build, strangers
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
-from medseg.inference.nnunet.network import our_name, unet_arguments
+from medseg.inference.nnunet.network import our_name, unet_arguments, without_weights
 from medseg.inference.nnunet.normalisation import Scheme, schemes_of
 from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.weights import numbers_of_numpy
@@ -107,14 +107,14 @@ def opened(file: Path) -> Any:
         return load_safely(file, name=f"finetune.checkpoint={file}", advice=advice)
 
 
-def weights_in(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, which may lie in a nest."""
+def weights_in(content: Any, file: Path, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, which may lie in a nest, and in that in another."""
     if isinstance(content, Mapping):
         if found := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
             return found
-        for nest in NESTS:
+        for nest in nests:
             if isinstance(content.get(nest), Mapping):
-                return weights_in(content[nest], file)
+                return weights_in(content[nest], file, [name for name in nests if name != nest])
     names = f"the keys {', '.join(map(str, content))[:200]}" if isinstance(content, Mapping) else type(content).__name__
     raise MedsegError(
         f"finetune.checkpoint={file}: no weights in it, but {names or 'nothing'}. They are looked for at the top"
@@ -179,6 +179,8 @@ def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
     label_map = label_map_of(given["dataset_json"], file.parent) if "dataset_json" in given else None
     settings = settings_of(plan, axes)
     check_settings(settings, file)
+    count = len(label_map.outputs) if label_map else 1
+    without_weights(unet_arguments(plan), file, settings["plan"]["in_channels"], count, weights)
     return Source(
         path=file,
         weights=mapped,

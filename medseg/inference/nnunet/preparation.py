@@ -14,6 +14,7 @@ from medseg.inference.nnunet.normalisation import Scheme, normalised, schemes_of
 from medseg.inference.nnunet.plans import Plan
 from medseg.inference.nnunet.resampling import Resampling, resampling_of
 from medseg.io.case import Scan
+from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, bounding_box, orient
 from medseg.preprocessing.preprocessor import differs
 
@@ -76,6 +77,7 @@ class NNUNetPreparation:
         old = self._spacing(scan, geometry)
         new = (*old[: 3 - len(self.spacing)], *self.spacing)
         shape = self._shape(cut.shape[1:], old, new)
+        check_memory("the network's grid is an array", (len(cut), *shape))
         resampled = self.images(normalised(cut, region, self.schemes), shape, old, new)
         dims = len(scan.shape)
         way_back = self.outputs.kernels(new, old)[-dims:]
