@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from medseg import __version__
+from medseg.config.untrusted import check_description
 from medseg.errors import MedsegError
-from medseg.io.atomic import remove_leftovers_of, write_torch
 from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite
-from medseg.models.published import without_file
-from medseg.models.torch_files import load_safely
-from medseg.untrusted import check_description
+from medseg.models.pretrained.catalogue import without_file
+from medseg.system.files import remove_leftovers_of, write_torch
+from medseg.system.torch_files import load_safely
 
 FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
@@ -51,7 +51,8 @@ def describe(
         config: the run's config with the plan filled in; what only concerns its machine stays behind.
         label_map: the classes with their values in mask files, and the regions; None: it was trained without any.
         endings: file-name endings of the channels where each has a file of its own.
-        training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
+        training_data: what scans were like that the model was trained on (see
+            ``medseg.inference.out_of_distribution``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     dataset["orientation"] = config["dataset"].get("orientation", "apply")  # runs of older versions have none

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import FileValue, FileValues
-from medseg.io.pictures import COLOUR, is_colour
+from medseg.io.formats.images_2d import COLOUR, is_colour
 
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
@@ -257,7 +257,7 @@ def _is_value(value: FileValue) -> bool:
 
 
 UNLABELLED = LabelMap({"background": 0, "foreground": 1})
-"""Where no mask is looked at: foreground is then what an image shows (see ``medseg.preprocessing.fingerprint``).
+"""Where no mask is looked at: foreground is then what an image shows.
 
 It is told from the classes of a data set, which may be called the same, by ``is``.
 """

@@ -1,7 +1,7 @@
 """Files and folders that medseg writes to in place: none leads elsewhere by a link that a stranger has put there.
 
 A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What is written
-whole (see ``medseg.io.atomic``) takes a link's place; what is appended to, and every folder, would be followed.
+whole (see ``medseg.system.files``) takes a link's place; what is appended to, and every folder, would be followed.
 """
 
 import errno

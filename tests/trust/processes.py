@@ -21,15 +21,15 @@ import torch
 import yaml
 from PIL import Image
 
-import medseg.io.atomic
 import medseg.jobs.cache
-import medseg.jobs.evaluate
-import medseg.jobs.predict
-import medseg.jobs.train
-import medseg.jobs.trials
-from medseg import cli
+import medseg.jobs.evaluate.evaluate
+import medseg.jobs.evaluate.trials
+import medseg.jobs.predict.predict
+import medseg.jobs.train.train
+import medseg.system.files
+from medseg.cli import command_line
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import TEMPORARY
+from medseg.system.files import TEMPORARY
 from medseg.training.segmentation import SegmentationModule
 
 TIME_LIMIT = 300.0
@@ -88,7 +88,9 @@ class Kill:
             case "remove":
                 os.unlink = partial(before, os.unlink)
             case "trial":
-                medseg.jobs.trials.np.savez_compressed = partial(before, medseg.jobs.trials.np.savez_compressed)
+                medseg.jobs.evaluate.trials.np.savez_compressed = partial(
+                    before, medseg.jobs.evaluate.trials.np.savez_compressed
+                )
             case "step":
                 step = SegmentationModule.training_step
                 SegmentationModule.training_step = lambda *arguments: before(step, *arguments, path=None)
@@ -107,7 +109,7 @@ class FullDisk:
 
     def arm(self) -> None:
         """Let temporary files lead to /dev/full, where the system refuses every byte."""
-        held, seen = medseg.io.atomic.held, []
+        held, seen = medseg.system.files.held, []
 
         @contextmanager
         def held_or_full(temporary):
@@ -120,7 +122,7 @@ class FullDisk:
                 with held(temporary):
                     yield
 
-        medseg.io.atomic.held = held_or_full
+        medseg.system.files.held = held_or_full
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def main(arguments, folder, event):
     torch.set_num_threads(1)
     if event:
         event.arm()
-    status = cli.main(list(arguments))
+    status = command_line.main(list(arguments))
     sys.stdout.flush()
     os._exit(status)
 

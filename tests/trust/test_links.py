@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_run import PREDICT, TRAIN
 
-from medseg import cli
+from medseg.cli import command_line
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
 EVAL = ("eval", "checkpoint=run", "device=cpu", "run_dir=evaluation")
@@ -30,7 +30,7 @@ def refused(place, capsys, *arguments, saying):
     outside = place.parent / "outside"
     before = {path: path.read_bytes() for path in outside.rglob("*") if path.is_file()}
     capsys.readouterr()
-    assert cli.main(list(arguments)) == 1
+    assert command_line.main(list(arguments)) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert said.count("medseg: ") == 1
@@ -66,7 +66,7 @@ def test_a_run_is_not_resumed_into_other_folders(place, capsys, name):
 def test_a_link_within_a_run_is_followed(place):
     (place / "run" / "test").rename(place / "run" / "report")
     (place / "run" / "test").symlink_to("report")
-    assert cli.main(list(RESUME)) == 0
+    assert command_line.main(list(RESUME)) == 0
 
 
 @pytest.mark.parametrize("name", ["overlays", ".predictions-1"])

@@ -11,7 +11,7 @@ import torch
 from inference.nnunet.conftest import Reference, architecture, plans_of, write_model
 from small_run import PREDICT, TRAIN
 
-from medseg import cli
+from medseg.cli import command_line
 
 COMMAND = ("predict", "checkpoint=theirs", *PREDICT[2:])
 FINETUNE = (*TRAIN[:4], *TRAIN[6:], "finetune.checkpoint=theirs", "run_dir=other")
@@ -48,7 +48,7 @@ def refused(capsys, *arguments, saying):
     """Run a command line that must end with one message, soon."""
     capsys.readouterr()
     began = time.monotonic()
-    assert cli.main(list(arguments)) == 1
+    assert command_line.main(list(arguments)) == 1
     said = capsys.readouterr().err
     assert time.monotonic() - began < 5
     assert "Traceback" not in said
@@ -58,7 +58,7 @@ def refused(capsys, *arguments, saying):
 
 def test_a_whole_model_predicts(place):
     put_model(place)
-    assert cli.main(list(COMMAND)) == 0
+    assert command_line.main(list(COMMAND)) == 0
 
 
 STAGES = [1] * 3
@@ -113,7 +113,7 @@ def test_pickles_in_a_model_are_not_loaded(place, capsys):
 def test_names_of_classes_are_no_paths(place):
     labels = {"background": 0, "../../outside/a": 1, "\x1b[2J<script>alert(1)</script>": 2, "=cmd|' /C calc'!A0": 3}
     put_model(place, lambda settings, plans, dataset: dataset.update(labels=labels))
-    assert cli.main([*COMMAND, "save_probabilities=true", "overlays=html"]) == 0
+    assert command_line.main([*COMMAND, "save_probabilities=true", "overlays=html"]) == 0
     assert not (place.parent / "outside").exists()
     assert "<script>alert" not in (place / "masks" / "contact_sheet.html").read_text("utf-8")
     table = (place / "masks" / "predictions.csv").read_text("utf-8")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.ndimage import label
 
-from medseg.evaluation.metrics import METRICS, Settings, measure, measure_case
-from medseg.evaluation.overlap import counts, dice, iou
+from medseg.evaluation.metrics.overlap import counts, dice, iou
+from medseg.evaluation.metrics.registry import METRICS, Settings, measure, measure_case
 from medseg.io.labels import IGNORE
 
 TABLES = pytest.importorskip("surface_distance.lookup_tables")

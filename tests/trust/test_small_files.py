@@ -12,12 +12,12 @@ import pytest
 import torch
 from small_run import PREDICT, TRAIN
 
-from medseg import cli
+from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.labels import LabelMap
-from medseg.models.torch_files import load_safely
-from medseg.training.sources import read_source
+from medseg.system.torch_files import load_safely
+from medseg.training.transfer.sources import read_source
 
 GB = 1 << 20  # of what the operating system counts in
 HUGE = 10**12
@@ -162,7 +162,7 @@ def test_weights_that_hold_themselves_are_no_weights(tmp_path):
 def refused(capsys, *arguments, saying):
     """Run a command line that must end with one message."""
     capsys.readouterr()
-    assert cli.main(list(arguments)) == 1
+    assert command_line.main(list(arguments)) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert said.count("medseg: ") == 1

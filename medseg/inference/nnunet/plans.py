@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.untrusted import read_json_object
 
 ARCHITECTURES = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
 """The networks that are read, and what each calls its blocks of a stage."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.models.finite import check_finite
-from medseg.models.torch_files import load_safely
+from medseg.system.torch_files import load_safely
 
 NUMBERS = ("f2", "f4", "f8", "i4", "i8", "b1")
 """Types of numbers in nnU-Net's log, as pickles name them."""
