@@ -35,7 +35,7 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.config.check import check_values, escape, resolve
-from medseg.config.instantiate import CONF, named_targets
+from medseg.config.instantiate import CONF, named_targets, with_current_names
 from medseg.config.schema import SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
 from medseg.errors import MedsegError, listing, nearest
@@ -320,7 +320,7 @@ def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    config: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+    config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
     if sources.config_dir and "trust" in config:
         config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
     if isinstance(config.get("explicit_keys"), list):

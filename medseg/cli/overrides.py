@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.config import schema
 from medseg.config.check import escape, is_interpolation, nearest_key, problems, resolve
+from medseg.config.instantiate import with_current_names
 from medseg.config.schema import KEYS
 from medseg.errors import MedsegError, nearest
 
@@ -304,7 +305,7 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
 
 def chosen_keys(keys: list[str]) -> list[str]:
     """Return each key once, without those of which every run has its own."""
-    return [key for key in dict.fromkeys(schema) if key not in ("resume", "run_dir")]
+    return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]
 
 
 def values(node: Any, prefix: str = "") -> Iterator[str]:
@@ -352,8 +353,8 @@ def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -
     except (HydraException, OmegaConfBaseException) as error:
         reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         raise MedsegError(str(reason).strip()) from error
-    plain = OmegaConf.to_container(config, resolve=False)
-    return {name: value for name, value in plain.items() if name != "hydra"}  # type: ignore[union-attr, misc]
+    plain: dict[str, Any] = with_current_names(OmegaConf.to_container(config, resolve=False))
+    return {name: value for name, value in plain.items() if name != "hydra"}
 
 
 def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str]) -> str | None:

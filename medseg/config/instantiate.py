@@ -29,6 +29,27 @@ REFUSALS: dict[bool, tuple[type[Exception], ...]] = {
 """How classes refuse arguments, by whether they are medseg's own: there, any other exception is a bug and stays one."""
 
 
+MOVED = {
+    "medseg.io.brats.brats": "medseg.io.layouts.brats",
+    "medseg.training.schedules.Constant": "medseg.training.optim.schedules.Constant",
+    "medseg.training.schedules.Cosine": "medseg.training.optim.schedules.Cosine",
+    "medseg.training.schedules.Polynomial": "medseg.training.optim.schedules.Polynomial",
+}
+"""Earlier names of what ``conf/`` names. Older checkpoints, runs and configs of users have them."""
+
+
+def with_current_names(node: Any) -> Any:
+    """Return a config in which every ``_target_`` has its present name: trust is checked by these alone."""
+    if isinstance(node, list):
+        return [with_current_names(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: with_current_names(child) for key, child in node.items()}
+    if isinstance(name := node.get("_target_"), str):
+        found["_target_"] = MOVED.get(name, name)
+    return found
+
+
 def targets(node: Any) -> Iterator[str]:
     """Yield every ``_target_`` named anywhere inside a config."""
     if isinstance(node, dict):
@@ -47,7 +68,8 @@ def named_targets(folder: Path = CONF) -> frozenset[str]:
 @functools.cache
 def _named_targets(folder: Path) -> frozenset[str]:
     files = folder.rglob("*.yaml")
-    return frozenset(str(name) for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
+    names = (str(name) for file in files for name in targets(yaml.safe_load(file.read_text("utf-8"))))
+    return frozenset(MOVED.get(name, name) for name in names)
 
 
 @functools.cache
@@ -110,7 +132,7 @@ def strangers(node: Any, place: str, trust: Collection[str], path: str = "") -> 
     A name of medseg's own counts where ``conf/`` has it and nowhere else, whoever trusts it: as the outermost object,
     in an object that takes others of its kind, and in one of the user's own.
     """
-    own, allowed = set(trust) - named_targets(), shipped(place)
+    own, allowed = {MOVED.get(name, name) for name in trust} - named_targets(), shipped(place)
 
     def walk(node: Any, path: str, takes: bool) -> Iterator[tuple[str, str]]:
         if isinstance(node, dict) and "_target_" in node:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from medseg.config.check import is_interpolation, is_number, problems
-from medseg.config.instantiate import named_targets, refuse, strangers
+from medseg.config.instantiate import named_targets, refuse, strangers, with_current_names
 from medseg.config.schema import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
 
@@ -112,7 +112,10 @@ def mapping(content: Any, source: Path | str, cure: str = "") -> Node:
 
 
 def plain(content: Any, source: Path | str) -> Any:
-    """Return content of a file that is plain: containers, texts and numbers, of a size that can be gone through."""
+    """Return content of a file that is plain: containers, texts and numbers, of a size that can be gone through.
+
+    Objects that it names have their present names.
+    """
     left, count = [(content, 0)], 0
     while left:
         node, depth = left.pop()
@@ -127,7 +130,7 @@ def plain(content: Any, source: Path | str) -> Any:
             raise MedsegError(
                 f"{source}: it holds {type(node).__name__}, which is neither text nor a number: {node!r}."
             )
-    return content
+    return with_current_names(content)
 
 
 def config_of_run(
@@ -281,15 +284,15 @@ def check_settings(settings: Node, source: Path | str) -> None:
         raise MedsegError(f"{source}: its description holds what cannot be used:\n{listing(found)}")
 
 
-def check_description(content: Any, source: Path | str) -> None:
-    """Refuse the description in a checkpoint, of the present format, where a key or a value is none of medseg's.
+def checked_description(content: Any, source: Path | str) -> Node:
+    """Return the description in a checkpoint, of the present format, if every key and value is one of medseg's.
 
     Which class the network is of is left to ``build``: files can be looked at that cannot be trusted.
 
     Raises:
         MedsegError: with the keys and what they may hold.
     """
-    plain(content, source)
+    content = plain(content, source)
     config = mapping(content["config"], f"{source}: its config")
     unused = () if content.get("classes") else ("inference", "postprocess")  # pre-trained: it predicts nothing
     needed = {name: keys for name, keys in DESCRIPTION_NODES.items() if name not in unused}
@@ -305,6 +308,7 @@ def check_description(content: Any, source: Path | str) -> None:
             f"{source}: a checkpoint of medseg's whose description cannot be used:\n{listing(found)}\n"
             "Give another copy of the file, or another checkpoint."
         )
+    return content
 
 
 def wrong_channels(content: Node) -> Iterator[str]:

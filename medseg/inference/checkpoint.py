@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from medseg import __version__
-from medseg.config.untrusted import check_description
+from medseg.config.untrusted import checked_description
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite
@@ -177,8 +177,7 @@ def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
         content = upgraded(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise MedsegError(f"{file}: its description as format {content['format']} is damaged ({error!r}).") from error
-    check_description(content, file)
-    return content
+    return checked_description(content, file)
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
