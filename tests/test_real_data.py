@@ -12,11 +12,11 @@ from skimage.registration import phase_cross_correlation
 
 from medseg.config.instantiate import CONF
 from medseg.errors import MedsegError
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.io.datasets.splits import make_split
 from medseg.io.files.read import read_case, read_mask, read_scan
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.fingerprint.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import survey
 from medseg.preprocessing.quality.warnings import suspicions

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.errors import MedsegError
+
 FileValue = int | str
 """A class's value in a mask file: a number, or ``"#rrggbb"`` where the masks are coloured."""
 
@@ -127,3 +129,17 @@ class Dataset:
     split_file: Path | None = None
     problems: tuple[str, ...] = ()
     unlabelled: tuple[Case, ...] = ()
+
+
+def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where any channel of (C, *spatial) differs from that channel's minimum.
+
+    Raises:
+        MedsegError: nowhere.
+    """
+    lowest = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    found: NDArray[np.bool_] = (image != lowest).any(axis=0)
+    if not found.any():
+        values = ", ".join(f"{value:g}" for value in lowest.ravel())
+        raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
+    return found

@@ -6,13 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import FileValue, FileValues
-from medseg.io.formats.images_2d import COLOUR, is_colour
+
+COLOUR = 1 << 24
+"""Bit that marks a mask's value as a colour: ``COLOUR | 0xRRGGBB``. Grey pixels have their plain grey value."""
 
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
@@ -261,3 +264,9 @@ UNLABELLED = LabelMap({"background": 0, "foreground": 1})
 
 It is told from the classes of a data set, which may be called the same, by ``is``.
 """
+
+
+def is_colour(values: Any) -> Any:
+    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
+    codes = np.asarray(values, dtype=np.int64)
+    return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)

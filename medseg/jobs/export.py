@@ -19,8 +19,7 @@ from medseg.inference.trained_model import Model
 from medseg.io.case import Scan
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.datasets.splits import read_split
-from medseg.jobs.evaluate.evaluate import saved_dataset, training_run
-from medseg.jobs.evaluate.subsets import select
+from medseg.jobs.training_run import saved_dataset, select, training_run
 from medseg.system.files import remove_leftovers_of, replacing
 
 log = logging.getLogger(__name__)

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from medseg.errors import MedsegError, first_line
 from medseg.io.case import Case
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.preprocessing.cache_files import FORMAT
-from medseg.preprocessing.fingerprint.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.system.files import write_torch
 from medseg.system.memory import MORE_MEMORY, enough_memory

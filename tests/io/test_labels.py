@@ -10,8 +10,7 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.annotations import found_values
 from medseg.io.datasets.dataset import values_of
 from medseg.io.files.read import read_mask
-from medseg.io.formats.images_2d import COLOUR
-from medseg.io.labels import IGNORE, LabelMap, file_value, number
+from medseg.io.labels import COLOUR, IGNORE, LabelMap, file_value, number
 
 BRATS = LabelMap({"background": 0, "necrosis": 4, "edema": 1, "enhancing": 2})
 

@@ -11,7 +11,7 @@ from thresholding import TARGET, blob, write_checkpoint
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset
 from medseg.jobs.evaluate import evaluate
-from medseg.jobs.evaluate.subsets import select
+from medseg.jobs.training_run import select
 
 NAMES = [f"c{number}" for number in range(6)]
 FOLDS = [

@@ -13,10 +13,9 @@ from medseg.errors import MedsegError
 from medseg.inference.nnunet.normalization import Scheme, normalised, schemes_of
 from medseg.inference.nnunet.plans import Plan
 from medseg.inference.nnunet.resampling import Resampling, resampling_of
-from medseg.io.case import Scan
+from medseg.io.case import Scan, foreground_of
 from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, bounding_box, orient
-from medseg.preprocessing.preprocessor import differs
 
 READERS = {
     "SimpleITKIO": False,
@@ -70,7 +69,7 @@ class NNUNetPreparation:
             MedsegError: the scan has one value throughout, or values that the model's normalisation does not take.
         """
         image = np.require(scan.image, np.float32, ["C", "W"])
-        differs(image)
+        foreground_of(image)
         geometry = self._cropped(scan, (image != 0).any(0))
         cut = as_volume(geometry.cut(torch.from_numpy(image)).numpy())  # (C, z, y, x)
         region = self._region(cut)

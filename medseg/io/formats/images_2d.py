@@ -25,11 +25,10 @@ from medseg.io.formats.image_files_2d import (
     check_tiff,
     unread_kind,
 )
+from medseg.io.labels import COLOUR, is_colour
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
-COLOUR = 1 << 24
-"""Bit that marks a mask's value as a colour: ``COLOUR | 0xRRGGBB``. Grey pixels have their plain grey value."""
 
 DAMAGE = (
     OSError,
@@ -140,12 +139,6 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             f" {values.min()} to {highest}. Change the values of dataset.labels, or use NIfTI."
         )
     Image.fromarray(_rgb(values) if coloured else values.astype(np.min_scalar_type(highest))).save(path)
-
-
-def is_colour(values: Any) -> Any:
-    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
-    codes = np.asarray(values, dtype=np.int64)
-    return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.io.formats.images_2d import COLOUR, colour_codes
+from medseg.io.formats.images_2d import colour_codes
+from medseg.io.labels import COLOUR
 
 UNKNOWN = -(2**31)
 """Stands for a voxel of unknown class; no class can have this value."""

@@ -538,8 +538,8 @@ def _write_pictures(folder: Path, name: str, suffix: str, array: Floats | Labels
 
     array = array.astype(np.uint8)
     if len(array) == 3:
-        images_2d = {"": np.moveaxis(array, 0, -1)}  # (row, column, RGB)
+        pictures = {"": np.moveaxis(array, 0, -1)}  # (row, column, RGB)
     else:
-        images_2d = {f"_c{i}" if len(array) > 1 else "": channel for i, channel in enumerate(array)}
-    for ending, pixels in images_2d.items():
+        pictures = {f"_c{i}" if len(array) > 1 else "": channel for i, channel in enumerate(array)}
+    for ending, pixels in pictures.items():
         Image.fromarray(pixels).save(folder / f"{name}{ending}{suffix}")

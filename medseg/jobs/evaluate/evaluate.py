@@ -1,15 +1,14 @@
 """``medseg eval``: the report of models, or of masks made elsewhere, on a data set or a part of it."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import problems, resolve
-from medseg.config.instantiate import CONF, own_targets
-from medseg.config.untrusted import config_of_run, read_yaml
-from medseg.errors import MedsegError, listing
+from medseg.config.check import resolve
+from medseg.config.instantiate import own_targets
+from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.checkpoint import locate_to_write
 from medseg.io.case import Case, Dataset
@@ -25,9 +24,9 @@ from medseg.jobs.evaluate.candidates import (
 )
 from medseg.jobs.evaluate.compare import compare_reports
 from medseg.jobs.evaluate.scoring import Wanted, evaluate_cases, tell_places
-from medseg.jobs.evaluate.subsets import checkpoint_files, run_of, select, warn_of_training_cases
 from medseg.jobs.evaluate.tune import tune, undo
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
+from medseg.jobs.training_run import checkpoint_files, saved_dataset, select, training_run, warn_of_training_cases
 
 log = logging.getLogger(__name__)
 
@@ -147,37 +146,6 @@ def part_to_use(settings: dict[str, Any], is_own: bool) -> str:
             f"tune={tuning} subset={subset}: options are chosen on the validation cases; leave subset out."
         )
     return subset or (("val" if tuning else "test") if is_own else "all")
-
-
-def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
-    """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
-    files = checkpoint_files(checkpoint)
-    return run_of(files[0]) if files else None
-
-
-def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collection[str] = ()) -> dict[str, Any]:
-    """Return the ``dataset`` node of the training run, with what this command line gives put over it.
-
-    Raises:
-        MedsegError: the run is not known, or its config is damaged, or one that a file may not hold.
-    """
-    if trained_in is None:
-        raise MedsegError(
-            "the checkpoint does not lie in its run directory, so its data set is unknown: name one, "
-            "as in dataset=folder dataset.root=DIR."
-        )
-    later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
-    given = {key: value for key, value in node.items() if value is not None}
-    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
-    own = saved.get("dataset")
-    if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
-        raise MedsegError(
-            f"{trained_in / 'config.yaml'}: it names no data set. Give one, as dataset=… dataset.root=DIR."
-        )
-    saved["dataset"] = {**later, **own, **given}
-    if wrong := list(problems({"dataset": saved["dataset"]}).values()):
-        raise MedsegError(f"{trained_in / 'config.yaml'}: its data set has wrong values:\n{listing(wrong)}")
-    return resolve(saved)["dataset"]
 
 
 def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:

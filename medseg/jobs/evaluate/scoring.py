@@ -23,11 +23,11 @@ from medseg.evaluation.statistics.case_rows import Row, case_rows
 from medseg.evaluation.statistics.strata import check_values
 from medseg.evaluation.statistics.summary import Summary, summarise
 from medseg.io.case import Case, Scan
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import told
 from medseg.jobs.evaluate.candidates import Segment
-from medseg.preprocessing.fingerprint.fingerprint import read_labelled
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
     MORE_MEMORY,

@@ -17,11 +17,11 @@ from medseg.inference.regions import Regions
 from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.inference.trained_model import make_segmenter
 from medseg.io.case import Case
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import told
 from medseg.jobs.evaluate.quantised import decided, rungs_of
-from medseg.preprocessing.fingerprint.fingerprint import read_labelled
 from medseg.system.files import replacing
 from medseg.system.memory import TO_READ, enough_memory
 from medseg.system.parallel import in_parallel

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError
 from medseg.evaluation.images.overlays import miniature
 from medseg.io.case import Case, Scan
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import hash_of, is_there, recipe
 from medseg.preprocessing.fingerprint.duplicates import SameScan
-from medseg.preprocessing.fingerprint.fingerprint import Fingerprint, read_labelled
+from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.outside_body import where_outside
 from medseg.preprocessing.quality.check_dataset import working_bytes
 from medseg.preprocessing.quality.issues import Finding

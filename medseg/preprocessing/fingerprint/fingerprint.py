@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.io.case import Case, Scan
-from medseg.io.datasets.annotations import read_labels
+from medseg.io.case import Case, Scan, foreground_of
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.header_check import Placement, placement
-from medseg.io.files.read import read_case, suffix
+from medseg.io.files.read import suffix
 from medseg.io.formats.images_2d import SUFFIXES, read
 from medseg.io.formats.mask_values import rgb
 from medseg.io.labels import IGNORE, UNLABELLED, LabelMap, numbers
@@ -21,7 +21,6 @@ from medseg.preprocessing.fingerprint.pixel_size import fidelity
 from medseg.preprocessing.fingerprint.rims import inside_and_between
 from medseg.preprocessing.fingerprint.symmetry import Thumbnail, thumbnail
 from medseg.preprocessing.geometry import whole
-from medseg.preprocessing.preprocessor import differs
 
 INTENSITY_SAMPLES = 10_000
 PART = 1 << 22  # voxels counted at once
@@ -109,7 +108,7 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
         MedsegError: it cannot be read, its image is constant, or its mask does not fit it or has undeclared values.
     """
     scan, truth = read_labelled(case, label_map)
-    differs(scan.image)  # or else there is nothing to segment
+    foreground_of(scan.image)  # or else there is nothing to segment
     geometry = whole(scan.affine, scan.shape)
     marked = truth if label_map is not UNLABELLED else np.zeros_like(truth)
     inside, between = inside_and_between(marked, label_map)
@@ -161,17 +160,6 @@ def class_sizes(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Count the voxels of each index (256,), in parts: bincount takes eight bytes for each voxel that it is given."""
     parts = np.array_split(truth.ravel(), 1 + truth.size // PART)
     return np.sum([np.bincount(part, minlength=IGNORE + 1) for part in parts], axis=0)
-
-
-def read_labelled(case: Case, label_map: LabelMap) -> tuple[Scan, NDArray[np.uint8]]:
-    """Read a case's scan and its annotation as class indices (*spatial) on the native grid, IGNORE where unknown.
-
-    Where masks are not looked at (UNLABELLED), foreground is what differs from a channel's minimum.
-    """
-    scan = read_case(case)
-    if label_map is UNLABELLED:
-        return scan, differs(scan.image).astype(np.uint8)
-    return scan, read_labels(case, label_map, scan)
 
 
 def voxel_hash(scan: Scan) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.io.files.read import read_mask, read_scan, write_mask
-from medseg.io.formats.images_2d import COLOUR
+from medseg.io.labels import COLOUR
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 7), dtype=np.uint8)

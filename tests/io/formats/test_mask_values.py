@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from medseg.io.formats.images_2d import COLOUR
 from medseg.io.formats.mask_values import UNKNOWN, at_least_half, full_or_unknown, nearest_values, rgb, whole_or_unknown
+from medseg.io.labels import COLOUR
 
 RED, BLUE = COLOUR | 0xFF0000, COLOUR | 0x0000FF
 

@@ -1,10 +1,14 @@
-"""Which cases an evaluation takes: a subset of the split that its models were trained with."""
+"""The run that a checkpoint was trained in: its directory, its data set, and the subsets of its split."""
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+from medseg.config.check import problems, resolve
+from medseg.config.instantiate import CONF
+from medseg.config.untrusted import config_of_run, read_yaml
 from medseg.errors import MedsegError, listing
 from medseg.inference.loading import files_of
 from medseg.inference.nnunet.folder import is_nnunet
@@ -102,6 +106,37 @@ def run_of(file: Path) -> Path | None:
     """Return the run directory that a checkpoint file lies in, if it still lies in one."""
     folder = file.resolve().parent.parent
     return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
+
+
+def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
+    """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
+    files = checkpoint_files(checkpoint)
+    return run_of(files[0]) if files else None
+
+
+def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collection[str] = ()) -> dict[str, Any]:
+    """Return the ``dataset`` node of the training run, with what this command line gives put over it.
+
+    Raises:
+        MedsegError: the run is not known, or its config is damaged, or one that a file may not hold.
+    """
+    if trained_in is None:
+        raise MedsegError(
+            "the checkpoint does not lie in its run directory, so its data set is unknown: name one, "
+            "as in dataset=folder dataset.root=DIR."
+        )
+    later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
+    given = {key: value for key, value in node.items() if value is not None}
+    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
+    own = saved.get("dataset")
+    if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
+        raise MedsegError(
+            f"{trained_in / 'config.yaml'}: it names no data set. Give one, as dataset=… dataset.root=DIR."
+        )
+    saved["dataset"] = {**later, **own, **given}
+    if wrong := list(problems({"dataset": saved["dataset"]}).values()):
+        raise MedsegError(f"{trained_in / 'config.yaml'}: its data set has wrong values:\n{listing(wrong)}")
+    return resolve(saved)["dataset"]
 
 
 def warn_of_training_cases(cases: Sequence[Case], subset: str, models: Sequence[Path]) -> None:
