@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from medseg.io.own_files import open_to_append
 from medseg.system.directory_lock import is_same_file
+from medseg.system.own_files import open_to_append
 
 try:
     import fcntl

@@ -14,7 +14,6 @@ from typing import Any
 from medseg.config.check import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.loading import read_models
-from medseg.io.own_files import refuse_links
 from medseg.jobs.predict import manifest
 from medseg.jobs.predict.manifest import Record
 from medseg.jobs.predict.pipeline import pipeline
@@ -24,6 +23,7 @@ from medseg.jobs.predict.steps import Folder
 from medseg.jobs.predict.table import FAILED, rows_of, write_table, write_views
 from medseg.jobs.predict.to_correct import write_worst
 from medseg.system.files import remove_leftovers, remove_unfinished
+from medseg.system.own_files import refuse_links
 from medseg.system.printable import on_a_line
 
 log = logging.getLogger(__name__)
