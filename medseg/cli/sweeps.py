@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import make_unique
-from medseg.system.directory_lock import NAME as LOCK
-from medseg.system.directory_lock import locked
 from medseg.system.file_names import file_name
-from medseg.system.files import TEMPORARY, remove_leftovers, write_json
-from medseg.system.own_files import refuse_links
+from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json
+from medseg.system.locks import NAME as LOCK
+from medseg.system.locks import locked
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,11 +17,10 @@ import yaml
 from medseg.config.check import escape, resolve
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
-from medseg.system.directory_lock import NAME as LOCK
-from medseg.system.directory_lock import locked
 from medseg.system.file_names import file_name
-from medseg.system.files import TEMPORARY, remove_leftovers, write_json, write_text
-from medseg.system.own_files import open_to_append, refuse_links
+from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
+from medseg.system.locks import NAME as LOCK
+from medseg.system.locks import locked, open_to_append
 from medseg.system.printable import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)

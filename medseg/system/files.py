@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are written whole or not at all, and folders to write into that hold no link to anywhere else."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import MedsegError
-from medseg.system.file_locks import NotLockableError, held, is_held
+from medseg.errors import MedsegError, listing
+from medseg.system.locks import NotLockableError, held, is_held
 from medseg.system.printable import printable
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
@@ -122,3 +122,28 @@ def write_torch(path: Path, content: Any) -> None:
     torch.save(content, buffer)
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def refuse_links(folder: Path, what: str) -> None:
+    """Refuse a folder to write to in which a link leads to a folder outside it; ``what`` names it in the message.
+
+    A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What
+    ``replacing`` writes takes a link's place; a folder would be followed.
+
+    Raises:
+        MedsegError: with the links and where they lead.
+    """
+    if found := [f"{path} leads to {path.resolve()}" for path in links_out_of(folder)]:
+        raise MedsegError(
+            f"{what}: files would be written outside this folder, since it holds links to others:\n{listing(found)}\n"
+            "Put what is meant in the place of each link, or remove it."
+        )
+
+
+def links_out_of(folder: Path) -> Iterator[Path]:
+    """Yield the links in and below a folder to folders outside it."""
+    inside = folder.resolve()
+    for place, folders, _ in os.walk(folder):
+        for path in (Path(place, name) for name in folders):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                yield path

@@ -9,7 +9,7 @@ import pytest
 
 from medseg.jobs import cache
 from medseg.preprocessing.cache_files import FORMAT, dataset_folder, in_use
-from medseg.system.file_locks import held
+from medseg.system.locks import held
 
 KEY = "0123456789abcdef" * 2
 DAY = 24 * 3600

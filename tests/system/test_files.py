@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from medseg.errors import MedsegError
-from medseg.system import file_locks, files
+from medseg.system import files, locks
 from medseg.system.files import leftovers, remove_leftovers, remove_leftovers_of, replacing, write_text, write_torch
 
 KILLED = """
@@ -52,7 +52,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
 
 
 def test_without_locks_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_locks, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     write_text(tmp_path / "a.txt", "whole")
     young, old = tmp_path / ".01234567-a.txt", tmp_path / ".89abcdef-a.txt"
     young.touch()

@@ -36,7 +36,7 @@ NO_CONFIG = {
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.dataset_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
-    "system.directory_lock.owner": "a number and a name for a message",
+    "system.locks.owner": "a number and a name for a message",
     "io.layouts.synthetic._is_written": "compared with what is expected",
     "io.tables._rows": "texts",
     "jobs.inspect.images.noted_picture": "weights_only: the bytes of a picture",

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
@@ -21,7 +23,6 @@ from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import told
-from medseg.jobs.evaluate.quantised import decided, rungs_of
 from medseg.system.files import replacing
 from medseg.system.memory import TO_READ, enough_memory
 from medseg.system.parallel import in_parallel
@@ -159,3 +160,34 @@ def filled_box(arrays: Sequence[NDArray[np.uint8]]) -> tuple[slice, ...]:
         places = np.flatnonzero(anything.any(tuple(other for other in range(anything.ndim) if other != axis)))
         spans.append(slice(places[0], places[-1] + 1) if places.size else slice(0, 1))
     return tuple(spans)
+
+
+def rungs_of(scores: Tensor, ladder: Sequence[float], regions: Regions) -> Tensor:
+    """Return uint8 (R, *) of probabilities (R, *): how many of the rising thresholds in ``ladder`` each exceeds.
+
+    Of regions that exclude each other, all but the likeliest are 0.
+    """
+    rungs = torch.zeros(scores.shape, dtype=torch.uint8, device=scores.device)
+    for threshold in ladder:
+        rungs += scores > threshold
+    if regions.are_disjoint:
+        likeliest = torch.zeros_like(rungs).scatter_(0, scores.max(0).indices[None], 1)
+        rungs *= likeliest
+    return rungs
+
+
+def decided(
+    rungs: NDArray[np.uint8], ladder: Sequence[float], thresholds: Sequence[float], regions: Regions
+) -> NDArray[np.uint8]:
+    """Return what ``Segmenter.decide`` would at these thresholds, one a region and each in the ladder.
+
+    ``rungs`` is (R, *spatial). Returns a mask of each region (R, *spatial), or class indices (*spatial) of regions that
+    exclude each other; uint8.
+    """
+    masks = np.stack([(of_region > ladder.index(cut)) for of_region, cut in zip(rungs, thresholds, strict=True)]).view(
+        np.uint8
+    )
+    if not regions.are_disjoint:
+        return masks
+    painted = np.array(regions.painted, np.uint8).reshape(-1, *[1] * (rungs.ndim - 1))
+    return (masks * painted).max(0)  # only one of them is there

@@ -9,7 +9,7 @@ import torch
 from medseg.inference.regions import Regions
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
-from medseg.jobs.evaluate.quantised import decided, rungs_of
+from medseg.jobs.evaluate.trials import decided, rungs_of
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 NESTED = LabelMap(LABELS, {"both": ["a", "b"], "b": ["b"]})
