@@ -7,14 +7,13 @@ interrupted. Nothing heavy is imported before the job is known, and help imports
 import json
 import logging
 import os
-import shlex
 import sys
 import threading
 import time
 import traceback
 from argparse import ArgumentError, Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -28,13 +27,12 @@ from medseg.cli.overrides import (
     absent_paths,
     check,
     explicit_keys,
-    lies_below,
     quote,
     quoted,
     syntax_problem,
     unquoted_sweeps,
 )
-from medseg.config.check import check_values, escape, resolve
+from medseg.config.check import check_values, escape, lies_below, resolve
 from medseg.config.instantiate import CONF, named_targets, with_current_names
 from medseg.config.schema import SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
@@ -158,7 +156,7 @@ def answer(argv: list[str]) -> int:
 
 
 def split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
-    """Part a command line into the command, the flags with their values, and the ``key=value`` settings.
+    """Split a command line into the command, the flags with their values, and the ``key=value`` settings.
 
     Raises:
         MedsegError: there is no such command.
@@ -254,15 +252,17 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
 
 
 def value_of(key: str, settings: Sequence[str]) -> Any:
-    """Return the value that a command line gives a key, None where it gives none."""
+    """Return the value that a command line sets a key to, None where it does not set it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    given = [setting for setting in settings if setting.startswith(f"{key}=")]
+    setting = next((setting for setting in reversed(settings) if setting.startswith(f"{key}=")), None)
+    if setting is None:
+        return None
     try:
-        return OverridesParser.create().parse_override(given[-1]).value() if given else None
+        return OverridesParser.create().parse_override(setting).value()
     except HydraException as error:
-        raise MedsegError(syntax_problem(given[-1])) from error
+        raise MedsegError(syntax_problem(setting)) from error
 
 
 def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:
@@ -295,20 +295,13 @@ def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" =
     """Let Hydra compose, and call the task with each config."""
     import hydra
 
-    with command_line(arguments):
-        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
-    return 0
-
-
-@contextmanager
-def command_line(arguments: list[str]) -> Iterator[None]:
-    """Set ``sys.argv``, which is where Hydra looks, for the length of the block."""
     saved = sys.argv[:]
-    sys.argv[1:] = arguments
+    sys.argv[1:] = arguments  # which is where Hydra looks
     try:
-        yield
+        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
     finally:
         sys.argv[:] = saved
+    return 0
 
 
 def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
@@ -349,7 +342,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
 
 
 def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
-    """Run the jobs of a sweep one after the other into one folder, and print them ranked.
+    """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
@@ -358,7 +351,9 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     from medseg.cli import sweeps
 
     stand_in(checked, arguments)
-    with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
+    run_dir = resolve({"run_dir": checked.composed[0].get("run_dir")})["run_dir"]
+    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
+    with sweeps.sweep_folder(run_dir, "+".join(dict.fromkeys(names)), arguments) as folder:
 
         def task(composed: "DictConfig") -> float:
             from hydra.core.hydra_config import HydraConfig
@@ -378,18 +373,11 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
 
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
         hand_over([*arguments, *where], task)
-        return report(folder)
-
-
-def sweep_place(composed: list[dict[str, Any]]) -> tuple[str | None, str]:
-    """Return a sweep's ``run_dir``, and the names of its data sets, or of its command where it names none."""
-    run_dir = resolve({"run_dir": composed[0].get("run_dir")})["run_dir"]
-    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in composed]
-    return run_dir, "+".join(dict.fromkeys(names))
+        return sweeps.report(folder)
 
 
 def stand_in(checked: Check, arguments: list[str]) -> None:
-    """Give Hydra an option of each unknown name, with the keys that the command line sets in its group."""
+    """Register with Hydra an option of each unknown name, with the keys that the command line sets in its group."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -397,24 +385,6 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
         names = [argument.partition("=")[0] for argument in arguments if argument.startswith(f"{group}.")]
         node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
         ConfigStore.instance().store(name=option, group=group, node=node)
-
-
-def report(folder: Path) -> int:
-    """Print a sweep's ranked table and return its exit status."""
-    from medseg.cli import sweeps
-    from medseg.system.terminal import Terminal
-
-    results = sweeps.read(folder)
-    Terminal().print(sweeps.table(results))
-    print(printable(f"sweep folder: {folder}"))
-    if sweeps.has_learning_curve(results):
-        from medseg.jobs.evaluate.few_shot import learning_curve
-
-        if learning_curve(folder):
-            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if sweeps.is_comparable(folder):
-        print(printable(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}"))
-    return sweeps.exit_status(results)
 
 
 def configure_logging() -> None:

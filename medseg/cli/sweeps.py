@@ -1,5 +1,6 @@
 """A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +14,7 @@ from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import locked
+from medseg.system.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,33 +24,35 @@ SETTINGS = "sweep.json"
 
 
 @contextmanager
-def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
-    """Yield the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+    """Yield the sweep's folder: ``run_dir``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
 
-    A sweep that was stopped goes on in the folder ``given``, with the settings that it was begun with.
+    A sweep that was stopped goes on in the folder ``run_dir``, with the settings that it was begun with.
 
     Raises:
-        MedsegError: ``given`` holds anything else, another process works in it, or it cannot be made.
+        MedsegError: ``run_dir`` holds anything else, another process works in it, or it cannot be made.
     """
     try:
-        if given:
-            folder = Path(given)
+        if run_dir:
+            folder = Path(run_dir)
             folder.mkdir(parents=True, exist_ok=True)
         else:
             name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             folder = make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
     except OSError as error:
-        raise MedsegError(f"the sweep's folder {error.filename or given} cannot be made: {error.strerror}.") from error
+        raise MedsegError(
+            f"the sweep's folder {error.filename or run_dir} cannot be made: {error.strerror}."
+        ) from error
     asked = [setting for setting in settings if not setting.startswith("run_dir=")]
     names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
     if names and SETTINGS not in names:
-        raise MedsegError(f"run_dir={given}: it exists already, and holds no sweep. Give a folder that does not.")
+        raise MedsegError(f"run_dir={run_dir}: it exists already, and holds no sweep. Give a folder that does not.")
     refuse_links(folder, f"run_dir={folder}")
     with locked(folder, f"run_dir={folder}"):
         if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
             raise MedsegError(
-                f"run_dir={given}: it exists already, and was begun with other settings ({begun}). Give these to go on "
-                "with that sweep, or another folder."
+                f"run_dir={run_dir}: it exists already, and was begun with other settings ({begun}). Give these to go "
+                "on with that sweep, or another folder."
             )
         remove_leftovers(folder)
         write_json(folder / SETTINGS, {"settings": asked})
@@ -82,6 +86,25 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
 
 
+def report(folder: Path) -> int:
+    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    from medseg.system.terminal import Terminal
+
+    results = read(folder)
+    Terminal().print(table(results))
+    print(printable(f"sweep folder: {folder}"))
+    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
+        from medseg.jobs.evaluate.few_shot import learning_curve
+
+        if learning_curve(folder):
+            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
+    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1
+
+
 def table(results: list[dict[str, Any]]) -> "Table":
     """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
     from rich.markup import escape
@@ -95,29 +118,7 @@ def table(results: list[dict[str, Any]]) -> "Table":
     for result in results:
         own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
         reason = escape(" ".join((result.get("reason") or "").split()))
-        score, seconds = written(result["score"], 4), written(result["seconds"], 1)
+        score = "-" if result["score"] is None else f"{result['score']:.4f}"
+        seconds = "-" if result["seconds"] is None else f"{result['seconds']:.1f}"
         columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
     return columns
-
-
-def has_learning_curve(results: list[dict[str, Any]]) -> bool:
-    """Tell whether jobs differ in how many groups were labelled."""
-    found = {item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}
-    return len(found) > 1
-
-
-def is_comparable(folder: Path) -> bool:
-    """Tell whether two jobs or more have a report of cases."""
-    return len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1
-
-
-def written(value: float | None, digits: int) -> str:
-    """Write a number, or a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def exit_status(results: list[dict[str, Any]]) -> int:
-    """Return 0 when all jobs are done, 1 when none is, 3 in between."""
-    if results and all(result["status"] == "done" for result in results):
-        return 0
-    return 3 if any(result["status"] != "failed" for result in results) else 1

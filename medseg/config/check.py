@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -47,18 +47,12 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
     for name, value in node.items() if isinstance(node, dict) else enumerate(node):
         child = f"{path}.{name}" if path else str(name)
         key = table.get(child) if table is not None else None
-        branch = is_branch(key, value) or (is_open and key is None and isinstance(value, list))
+        branch = isinstance(value, dict) and (key is None or key.kind == schema.NODE)
+        branch |= isinstance(value, list) and (is_open if key is None else key.kind == schema.NODES)
         if key or value == MISSING or (not is_open and not branch and name != "_target_"):
             yield child, key, value
         if branch:
             yield from leaves(value, child, None if is_open else table)
-
-
-def is_branch(key: Key | None, value: Any) -> bool:
-    """Tell whether a value holds further keys, rather than being one value."""
-    if isinstance(value, dict):
-        return key is None or key.kind == schema.NODE
-    return isinstance(value, list) and key is not None and key.kind == schema.NODES
 
 
 def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
@@ -155,6 +149,39 @@ def is_regex(value: Any) -> bool:
     return True
 
 
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Return the texts of a key that takes none, one, or a list of them."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def lies_below(key: str, parents: Iterable[str]) -> bool:
+    """Return whether a dotted key is one of ``parents`` or lies below one."""
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def look_up(config: Any, names: Iterable[str | int]) -> tuple[bool, Any, str | None]:
+    """Return whether a config has a path, its value, and the target of the innermost object that it belongs to."""
+    node, owner = config, None
+    for name in names:
+        if isinstance(node, dict):
+            owner = node.get("_target_", owner)
+        if isinstance(node, list) and str(name).isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
+        else:
+            return False, None, owner
+    return True, node, owner
+
+
+def dotted(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of all that nested mappings hold, a mapping before what is in it."""
+    for name, value in node.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+
+
 def flat(value: list[Any]) -> Iterator[Any]:
     """Yield the items of nested lists."""
     for item in value:
@@ -237,7 +264,7 @@ def escape(value: Any) -> Any:
 def is_explicit(config: dict[str, Any], key: str) -> bool:
     """Tell whether the user chose the value of a key, or of one above or below it, be it the default or not."""
     names = config.get("explicit_keys", ())  # runs of older versions have none
-    return any(f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for name in names)
+    return lies_below(key, names) or any(lies_below(name, [key]) for name in names)
 
 
 def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
