@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and folders to write into that hold no link to anywhere else."""
 
+import hashlib
 import json
 import os
 import re
@@ -147,3 +148,13 @@ def links_out_of(folder: Path) -> Iterator[Path]:
         for path in (Path(place, name) for name in folders):
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 yield path
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's bytes in hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
