@@ -23,7 +23,7 @@ from medseg.jobs.evaluate.candidates import (
     with_own_names,
 )
 from medseg.jobs.evaluate.compare import compare_reports
-from medseg.jobs.evaluate.scoring import Wanted, evaluate_cases, tell_places
+from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
 from medseg.jobs.evaluate.tune import tune, undo
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.jobs.training_run import checkpoint_files, saved_dataset, select, training_run, warn_of_training_cases
@@ -68,10 +68,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             else:
                 metrics = settings_of(settings["metrics"])
                 runs = {"evaluation": run_dir}
-                wanted = Wanted(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
+                wanted = ReportOptions(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
                 lost = dataset.problems if subset == "all" else ()
                 result |= report_on(candidates, cases, truth_map, run_dir, wanted, lost)
-            tell_places(run_dir)
+            log_output_paths(run_dir)
     return result
 
 
@@ -80,7 +80,7 @@ def report_on(
     cases: Sequence[Case],
     label_map: LabelMap,
     run_dir: Path,
-    wanted: Wanted,
+    wanted: ReportOptions,
     lost: Sequence[str],
 ) -> dict[str, Any]:
     """Write the report of each candidate; return status, reason and the best score.

@@ -48,7 +48,7 @@ REPORT = "report.html"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportOptions:
     """What a report is to hold.
 
     ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn,
@@ -63,7 +63,12 @@ class Wanted:
 
 
 def evaluate_cases(
-    segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path, wanted: Wanted, lost: Sequence[str] = ()
+    segment: Segment,
+    cases: Sequence[Case],
+    label_map: LabelMap,
+    folder: Path,
+    wanted: ReportOptions,
+    lost: Sequence[str] = (),
 ) -> tuple[Summary, list[str]]:
     """Predict and measure cases, write the report's files and overlays, and show its tables.
 
@@ -97,7 +102,7 @@ def evaluate_cases(
     return summary, problems
 
 
-def tell_places(run_dir: Path) -> None:
+def log_output_paths(run_dir: Path) -> None:
     """Log where a run's files are, its reports last."""
     log.info("run directory: %s", run_dir)
     for path in sorted(run_dir.rglob(REPORT)):

@@ -60,7 +60,7 @@ def tune(
         rewrite(checkpoint, partial(tuned, options=trials.options(selection.choice), record=report))
         log.info("mean Dice %.4f → %.4f: saved in %s", *report["mean_dice"].values(), checkpoint)
     else:
-        log.info("nothing was worth it: %s stays as it is", checkpoint)
+        log.info("no tested post-processing improved the mean validation Dice; %s unchanged", checkpoint)
     return ended(problems) | {"score": report["mean_dice"]["after"]}
 
 

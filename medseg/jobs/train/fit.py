@@ -16,7 +16,7 @@ from medseg.config.instantiate import build
 from medseg.errors import MedsegError, first_line
 from medseg.io.datasets.dataset import by_id
 from medseg.jobs.rundir import write_config
-from medseg.jobs.train.setup import Run, cache_of, file_to_begin_with, is_first_process
+from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file
 from medseg.models.pretrained.catalogue import published
 from medseg.models.pretrained.download import warn_of_another
 from medseg.models.pretrained.load import load_published, names_in
@@ -41,9 +41,15 @@ from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
 
+Fitted = tuple[dict[str, Any], list[Logger], int]
+"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its loggers; its steps.
 
-def start_from(run: Run, module: TrainingModule) -> None:
-    """Give the networks the weights of ``finetune.checkpoint`` or ``model.pretrained``, and settle what learns."""
+The score is that of the best validation, of which more is better: Dice, or minus the loss.
+"""
+
+
+def load_initial_weights(run: Run, module: TrainingModule) -> None:
+    """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained."""
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
@@ -66,7 +72,7 @@ def start_from(run: Run, module: TrainingModule) -> None:
         whole = read_whole(report)
     elif weights := published(run.settings["model"]):
         whole = names_in(module.network, weights)
-        if file := file_to_begin_with(run.settings):
+        if file := published_weights_file(run.settings):
             networks = [network for network in (module.network, module.average) if network]
             lines = load_published(networks, run.settings["model"], file)
             if is_first_process():
@@ -84,26 +90,26 @@ def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
-def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger], int] | None:
-    """Return what ``carry_out`` does for a resumed run that its settings leave nothing to train; None for any other.
+def result_of_finished(run: Run, selection: Selection) -> Fitted | None:
+    """Return what ``run_trainer`` would of a resumed run that has nothing left to train; None of any other run.
 
     Raises:
         MedsegError: its last checkpoint cannot be read.
     """
-    wanted = run.settings["trainer"]
+    limits = run.settings["trainer"]
     if not run.settings["resume"]:
         return None
-    state, progress = read_last(run.last), make_progress(wanted)
+    state, progress = read_last(run.last), make_progress(limits)
     for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
-        if kept := state["callbacks"].get(callback.state_key):
-            callback.load_state_dict(kept)
+        if saved := state["callbacks"].get(callback.state_key):
+            callback.load_state_dict(saved)
     progress.step, epoch = state["global_step"], state["epoch"] + 1
     stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
-    is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
-    if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
+    is_without_gain = stopper is not None and limits["patience"] and stopper["wait_count"] >= limits["patience"]
+    if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
         return None
     progress.current = float(progress.is_over)
-    reason = stop_reason(epoch, wanted, progress)
+    reason = stop_reason(epoch, limits, progress)
     log.info(
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
@@ -112,13 +118,10 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
     return outcome(reason, selection), loggers, progress.step
 
 
-def carry_out(
+def run_trainer(
     run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
-) -> tuple[dict[str, Any], list[Logger], int]:
+) -> Fitted:
     """Train, and call ``begin`` once when the first step is done.
-
-    Returns:
-        Why training ended and the best validation's score, of which more is better; who has logged it; steps.
 
     Raises:
         MedsegError: the state of a resumed run does not fit its settings.
@@ -137,12 +140,8 @@ def carry_out(
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
         write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
-        warnings.filterwarnings(
-            "ignore", ".*does not have many workers"
-        )  # cutting patches out of the cache takes no time
-        warnings.filterwarnings(
-            "ignore", ".*LeafSpec", FutureWarning
-        )  # Lightning 2.6 under torch 2.13, in its own code
+        warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
             with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
                 trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
@@ -166,7 +165,13 @@ def carry_out(
             ) from error
     reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
     if (chosen := selection.report()) and is_first_process():
-        announce_choice(chosen, selection)
+        best, last, key = chosen["best"], chosen["last"], selection.key
+        noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
+        log.info(
+            "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
+            *(best["epoch"], selection.name, best[key], best["smoothed"]),
+            *(last["epoch"], last[key], last["smoothed"], noise),
+        )
     return outcome(reason, selection), trainer.loggers, trainer.global_step
 
 
@@ -206,19 +211,8 @@ def less_memory(run: Run) -> str:
     )
 
 
-def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
-    """Log which weights are kept, and how far the choice can be trusted."""
-    best, last, key = chosen["best"], chosen["last"], selection.key
-    noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
-    log.info(
-        "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
-        *(best["epoch"], selection.name, best[key], best["smoothed"]),
-        *(last["epoch"], last[key], last["smoothed"], noise),
-    )
-
-
-def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
+def stop_reason(epoch: int, limits: dict[str, Any], progress: Progress) -> str:
     """Say why training ended after so many epochs."""
-    if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
+    if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
         return "max_epochs reached"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

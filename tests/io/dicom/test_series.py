@@ -141,10 +141,10 @@ def test_localizers_and_objects_that_are_no_images_are_passed_over(tmp_path, dic
     assert report.is_file()
     assert names(tmp_path) == ["s"]
     for words in (
-        "5 DICOM files of the kind localizer",
-        "1 DICOM files of the kind SEG",
-        "kind RTSTRUCT",
-        "1 DICOM files of the kind picture beside slices",
+        "skipped 5 DICOM files (localizer), such as",
+        "skipped 1 DICOM files (SEG), such as",
+        "(RTSTRUCT), such as",
+        "skipped 1 DICOM files (picture beside slices), such as",
     ):
         assert words in caplog.text
 
