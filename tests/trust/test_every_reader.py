@@ -39,7 +39,7 @@ NO_CONFIG = {
     "system.locks.owner": "a number and a name for a message",
     "io.layouts.synthetic._is_written": "compared with what is expected",
     "io.tables._rows": "texts",
-    "jobs.inspect.images.noted_picture": "weights_only: the bytes of a picture",
+    "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
     "preprocessing.fingerprint.cached.noted": "weights_only: tensors and numbers",

@@ -5,7 +5,6 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,15 +57,23 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     with in_use(cache):
         usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
-    split, wrong = try_split(settings, dataset)
-    findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+    for name, case in usable.cases.items():
+        findings += [Finding("warning", message, (name,), "file") for message in case.messages]
+    findings += suspicions(usable, classes)
+    split: Split | None = None
+    try:
+        split = split_as_set(dataset.cases, settings, dataset.split_file)
+    except MedsegError as error:
+        findings.append(Finding("error", str(error)))
+    findings += same_scan_findings(usable, split)
     findings += classes_by_part(usable, classes, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     with in_use(cache):
-        shown = draw(dataset, classes, usable, findings, cache)
+        cases = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
+        shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, on_terminal)
     run_dir = Path(settings["run_dir"])
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
@@ -79,31 +86,10 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
         show(Terminal(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
         log.info("the same with pictures: %s", page_path)
-        result |= outcome(findings, usable)
+        errors = sum(finding.level == "error" for finding in findings)
+        status = ("some_failed" if usable.cases else "failed") if errors else "done"
+        result |= {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
     return result
-
-
-def draw(
-    dataset: Dataset, classes: LabelMap, usable: Fingerprint, findings: Sequence[Finding], folder: Path
-) -> dict[str, bytes]:
-    """Return small pictures of some cases that can be used, and of those with findings."""
-    chosen = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
-    return pictures(chosen, classes, marks_of(findings, usable, classes), folder, on_terminal)
-
-
-def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
-    """Return status and reason of an inspection."""
-    errors = sum(finding.level == "error" for finding in findings)
-    status = ("some_failed" if usable.cases else "failed") if errors else "done"
-    return {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
-
-
-def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
-    """Return the split that ``train`` would draw, or why it cannot."""
-    try:
-        return split_as_set(dataset.cases, settings, dataset.split_file), []
-    except MedsegError as error:
-        return None, [Finding("error", str(error))]
 
 
 def try_plan(
@@ -120,17 +106,10 @@ def try_plan(
         return None, [Finding("error", str(error))]
 
 
-def reading_findings(usable: Fingerprint) -> list[Finding]:
-    """Return what reading the cases warns of, a warning for each case, as it is logged."""
-    return [
-        Finding("warning", message, (name,), "file") for name, case in usable.cases.items() for message in case.messages
-    ]
-
-
 def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:
-    """Name scans in two parts of the split, then probable cuts of one scan; equal images are among the survey's."""
+    """Return scans in two subsets of the split, then probable copies of one; ``examine`` has named equal images."""
     part_of = parts_of(split)
-    found = []
+    findings = []
     for same in sorted(usable.same_scans, key=lambda same: not parted(same, part_of)):
         leaks = parted(same, part_of)
         where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
@@ -138,5 +117,5 @@ def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding
         if leaks or same.reason != EQUAL:
             cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""
             text = f"{certainty}{where if leaks else ''}; {same.reason}{cure}"
-            found.append(Finding("warning", text, same.cases, "same scan"))
-    return found
+            findings.append(Finding("warning", text, same.cases, "same scan"))
+    return findings
