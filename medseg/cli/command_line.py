@@ -389,9 +389,9 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
 
 def configure_logging() -> None:
     """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
-    from medseg.system.terminal import watched
+    from medseg.system.terminal import interactive_terminal
 
-    if console := watched():
+    if console := interactive_terminal():
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)

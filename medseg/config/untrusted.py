@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from medseg.config.check import is_interpolation, is_number, lies_below, look_up, problems
-from medseg.config.instantiate import named_targets, refuse, strangers, with_current_names
+from medseg.config.instantiate import named_targets, raise_unknown_targets, unknown_targets, with_current_names
 from medseg.config.schema import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
 
@@ -162,7 +162,8 @@ def config_of_run(
     lost += [f"{name}.{key}" for name in needed if name not in lost for key in needed[name] if key not in config[name]]
     if lost:
         raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
-    refuse(((key, name) for key, name in all_strangers(config, trust) if not lies_below(key, changed)), str(path))
+    unknown = [(key, name) for key, name in all_unknown_targets(config, trust) if not lies_below(key, changed)]
+    raise_unknown_targets(unknown, str(path))
     wrong = {**wrong_references(config), **({} if part else outside_paths(config, run))}
     if left := [f"{key}: {text}" for key, text in wrong.items() if not lies_below(key, changed)]:
         raise MedsegError(
@@ -172,16 +173,16 @@ def config_of_run(
     return {**config, "trust": [], "resume": None, "run_dir": None}
 
 
-def all_strangers(node: Any, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
+def all_unknown_targets(node: Any, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path and the name of every target in a config that may not be built there."""
     if path in OBJECTS:
-        yield from strangers(node, path, trust)
+        yield from unknown_targets(node, path, trust)
         return
     if isinstance(node, dict) and "_target_" in node:
         yield path, str(node["_target_"])
     items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list) else ())
     for name, child in items:
-        yield from all_strangers(child, trust, f"{path}.{name}" if path else str(name))
+        yield from all_unknown_targets(child, trust, f"{path}.{name}" if path else str(name))
 
 
 def wrong_references(config: Node) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError, listing
-from medseg.system.locks import NotLockableError, held, is_held
+from medseg.system.locks import NotLockableError, is_locked, locked_file
 from medseg.system.printable import printable
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
     UNFINISHED.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with held(temporary):
+        with locked_file(temporary):
             yield temporary
             temporary.replace(path)
     except MedsegError as error:  # of a writer, which knows the temporary name only
@@ -94,7 +94,7 @@ def remove_leftovers_of(path: Path) -> None:
 def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
     """Tell whether nobody writes to a temporary file any more; it can be removed then, without a race."""
     try:
-        return temporary.is_file() and not is_held(temporary, remove=remove)
+        return temporary.is_file() and not is_locked(temporary, remove=remove)
     except NotLockableError:
         is_old = time.time() - temporary.stat().st_mtime > LEFT_OVER
         if is_old and remove:
@@ -134,20 +134,15 @@ def refuse_links(folder: Path, what: str) -> None:
     Raises:
         MedsegError: with the links and where they lead.
     """
-    if found := [f"{path} leads to {path.resolve()}" for path in links_out_of(folder)]:
+    inside = folder.resolve()
+    paths = [Path(parent, name) for parent, folders, _ in os.walk(folder) for name in folders]
+    links = [path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(inside)]
+    if links:
+        lines = listing(f"{path} leads to {path.resolve()}" for path in links)
         raise MedsegError(
-            f"{what}: files would be written outside this folder, since it holds links to others:\n{listing(found)}\n"
+            f"{what}: files would be written outside this folder, since it holds links to others:\n{lines}\n"
             "Put what is meant in the place of each link, or remove it."
         )
-
-
-def links_out_of(folder: Path) -> Iterator[Path]:
-    """Yield the links in and below a folder to folders outside it."""
-    inside = folder.resolve()
-    for place, folders, _ in os.walk(folder):
-        for path in (Path(place, name) for name in folders):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                yield path
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:

@@ -114,8 +114,8 @@ def owner(path: Path) -> str:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Make a file, empty, and keep it from being taken for a leftover while the block runs."""
+def locked_file(path: Path) -> Iterator[None]:
+    """Create an empty file, locked while the block runs, so that it is not mistaken for a leftover."""
     try:
         file: IO[str] = open_locked(path)
     except NotLockableError:
@@ -124,7 +124,7 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-def is_held(path: Path, *, remove: bool = False) -> bool:
+def is_locked(path: Path, *, remove: bool = False) -> bool:
     """Tell whether a process holds a file's lock; where none does, the file can be removed without a race.
 
     Raises:

@@ -69,7 +69,7 @@ def test_pytorch_s_files_tell_of_a_full_disk(tmp_path, monkeypatch):
         temporary.symlink_to("/dev/full")
         return open(os.devnull)  # noqa: PTH123
 
-    monkeypatch.setattr(files, "held", full)
+    monkeypatch.setattr(files, "locked_file", full)
     with pytest.raises(MedsegError, match=f"a.pt: {os.strerror(errno.ENOSPC)}"):
         write_torch(tmp_path / "a.pt", {"a": 1})
     assert list(tmp_path.iterdir()) == []

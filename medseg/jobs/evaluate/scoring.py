@@ -40,7 +40,7 @@ from medseg.system.memory import (
     warn_once,
 )
 from medseg.system.parallel import cores
-from medseg.system.terminal import Terminal, on_terminal
+from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,9 @@ def evaluate_cases(
     check_strata(cases, options.strata)
     rows: list[Row] = []
     problems = list(unreadable)
-    for case, outcome in on_terminal(scored(segment, cases, label_map, options.metrics), len(cases), "evaluating"):
+    for case, outcome in with_progress_bar(
+        scored(segment, cases, label_map, options.metrics), len(cases), "evaluating"
+    ):
         if isinstance(outcome, str):
             problems.append(f"{case.id}: {outcome}")
         else:

@@ -31,7 +31,7 @@ from medseg.preprocessing.quality.issues import Finding
 from medseg.preprocessing.quality.overview import case_rows, overview
 from medseg.preprocessing.quality.warnings import suspicions
 from medseg.system.files import write_json, write_text
-from medseg.system.terminal import Terminal, on_terminal
+from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     classes = label_map(dataset)
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     with in_use(cache):
-        usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
+        usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
     for name, case in usable.cases.items():
         findings += [Finding("warning", message, (name,), "file") for message in case.messages]
     findings += suspicions(usable, classes)
@@ -73,7 +73,7 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     with in_use(cache):
         cases = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
-        shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, on_terminal)
+        shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, with_progress_bar)
     run_dir = Path(settings["run_dir"])
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"

@@ -24,7 +24,7 @@ from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.system.memory import enough_memory
 from medseg.system.relaunch import rerunnable
-from medseg.system.terminal import on_terminal
+from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.callbacks import Budget, Checkpoints, FirstStep
@@ -86,7 +86,7 @@ def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
     """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
     preprocessor = Preprocessor(**run.settings["preprocessing"])
     cases = by_id(run.dataset.cases, run.split.train + run.split.val)
-    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 

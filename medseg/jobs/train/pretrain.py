@@ -20,7 +20,7 @@ from medseg.jobs.rundir import run_directory
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, is_first_process
-from medseg.system.terminal import watched
+from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.callbacks.selection import Selection
 from medseg.training.pretraining.data import ReconstructionData
@@ -71,7 +71,7 @@ def fit(run: Run, begin: Callable[[], None]) -> Fitted:
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     picture = run.directory / "reconstruction.png"
     pictures = ReconstructionPictures(picture, settings["plan"]["slice_axis"], progress)
-    callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, watched())
+    callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, interactive_terminal())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run), kind=ReconstructionData)
     return run_trainer(run, trainer, module, data, begin)

@@ -31,7 +31,7 @@ from medseg.preprocessing.quality.classes_by_subset import classes_by_part
 from medseg.preprocessing.quality.issues import in_brief
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
-from medseg.system.terminal import download_on_terminal, on_terminal
+from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.probe import Probe
 from medseg.training.transfer.sources import Source, read_source
@@ -79,12 +79,12 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     source = read_source(start) if start else None
     file = published_weights_file(settings)  # a failing download shows before the data are read
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
-        survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
+        survey(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     if "metrics" in settings:  # pre-training measures nothing in the end
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
-    fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
+    fingerprint = survey(used, classes, watch=with_progress_bar, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     for finding in classes_by_part(fingerprint, classes, split):
         log.warning("%s", in_brief(finding))
@@ -144,7 +144,7 @@ def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, sour
     options, seed = settings["split"], settings["seed"]
     if source and source.seen and not options["file"] and not options["folds"]:
         # Problems of the cases are logged later, of those that are used
-        fingerprint, _ = examine(dataset.cases, classes, watch=on_terminal, folder=cache_of(settings))
+        fingerprint, _ = examine(dataset.cases, classes, watch=with_progress_bar, folder=cache_of(settings))
         if seen := parts_seen(source, fingerprint):
             own = seed if options["seed"] is None else options["seed"]
             split = continued_split(dataset.cases, seen, val=options["val"], test=options["test"], seed=own)
@@ -225,7 +225,7 @@ def published_weights_file(settings: dict[str, Any]) -> Path | None:
     """
     fixed_values(settings["model"])
     has_weights = settings["resume"] or start_of(settings)
-    return None if has_weights else weights_file(settings, download_on_terminal)
+    return None if has_weights else weights_file(settings, with_download_bar)
 
 
 def cache_of(settings: dict[str, Any]) -> Path:

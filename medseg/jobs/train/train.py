@@ -21,7 +21,7 @@ from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, is_first_process
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
-from medseg.system.terminal import watched
+from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.callbacks.selection import Selection
 from medseg.training.images import Pictures
@@ -76,7 +76,7 @@ def fit(run: Run, begin: Callable[[], None]) -> Fitted:
         log.info("%s", line)
     pictures = Pictures(run.split.val, run.label_map, progress) if settings["logger"] else None
     classes = list(run.label_map.reported)
-    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, watched())
+    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, interactive_terminal())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run))
     return run_trainer(run, trainer, module, data, begin)
