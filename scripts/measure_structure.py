@@ -15,7 +15,7 @@ from statistics import median
 
 WORDS = (
     *("truth", "place", "places", "found", "given", "wanted", "kept", "told", "tells", "pictures", "rows", "specks"),
-    *("pieces", "parts", "draws", "suspicions", "noted", "rungs", "gauges", "taken", "passed over", "painted", "made-up"),
+    *("pieces", "parts", "draws", "suspicions", "noted", "rungs", "gauges", "taken", "passed over", "painted"),
 )
 """Home-made words that the field has terms for."""
 SHORT = 2  # statements of a helper that may say no more than its name
@@ -67,7 +67,7 @@ def main() -> None:
     largest = ", ".join(f"{folder.relative_to(options.package)} {count}" for folder, count in folders.most_common(3))
     print(f"files: {len(texts)}, folders: {len(folders)}, the largest: {largest}")
     print(f"lines: {sum(text.count(chr(10)) for text in texts.values())}")
-    print(f"functions: {len(defined)}; with one caller: {len(once)}, {len(short)} of them of at most {SHORT} statements")
+    print(f"functions: {len(defined)}, with one caller: {len(once)}, of these short: {len(short)}")
     print(f"lines of a function: median {median(lengths):g}, p90 {lengths[len(lengths) * 9 // 10]}, most {lengths[-1]}")
     print(f"words: {', '.join(f'{word} {count}' for word, count in words.items() if count)}")
     if options.list:
