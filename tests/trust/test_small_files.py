@@ -226,7 +226,7 @@ def test_what_never_ends_is_not_read(place, capsys, name, kind):
 
 
 def test_a_search_that_would_not_end_is_ended(monkeypatch):
-    monkeypatch.setattr(groups, "LONGEST_SEARCH", 1.0)
+    monkeypatch.setattr(groups, "LONGEST_SEARCH", 1)
     cases = [Case(f"case_{number:03d}", "", ()) for number in range(8)]
     with pytest.raises(MedsegError, match=r"not found in 8 case ids within 1 s"):
         groups.assign_groups(cases, pattern="^(.*.*.*.*.*)*x$")

@@ -165,7 +165,7 @@ def check_graph(path: Path) -> None:
         file = onnx.load(path, load_external_data=False)
         inferred = onnx.shape_inference.infer_shapes(file, data_prop=True)
     except Exception as error:  # onnx's errors have no common class
-        raise MedsegError(f"{path}: not an ONNX file that can be read ({first_line(error)}).") from error
+        raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
     graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     found = [node.op_type for node in file.graph.node if any(each.type in graphs for each in node.attribute)]
     found += [function.name for function in file.functions]

@@ -12,11 +12,16 @@ from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
 from medseg.io.tables import read_table
 
-LONGEST_SEARCH = 4.0
-"""Seconds that a regular expression, which a file may give, is searched for."""
+LONGEST_SEARCH, LONGEST_WAIT = 4, 60.0
+"""Seconds of a processor, and of all, that a regular expression, which a file may give, is searched for."""
 
 SEARCH = """
 import json, re, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1])))
+except ImportError:  # on Windows; then the wait is limited alone
+    pass
 pattern, names = json.load(sys.stdin)
 expression = re.compile(pattern)
 matches = map(expression.search, names)
@@ -55,16 +60,16 @@ def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
     names = [case.id for case in cases]
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", SEARCH],
+            [sys.executable, "-I", "-S", "-c", SEARCH, str(LONGEST_SEARCH)],
             input=json.dumps([pattern, names]),
             capture_output=True,
             text=True,
             check=True,
-            timeout=LONGEST_SEARCH,
+            timeout=LONGEST_WAIT,
         )
-    except subprocess.TimeoutExpired as error:
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
         raise MedsegError(
-            f"dataset.group={pattern}: not found in {len(names)} case ids within {LONGEST_SEARCH:g} s, as its repeats"
+            f"dataset.group={pattern}: not found in {len(names)} case ids within {LONGEST_SEARCH} s, as its repeats"
             " can be matched in too many ways. Give a simpler one, without repeats inside repeats."
         ) from error
     found = dict(zip(names, json.loads(done.stdout), strict=True))
