@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.jobs.rundir import make_unique
+from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json
 from medseg.system.locks import NAME as LOCK
@@ -62,7 +62,7 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> 
 def result_of(folder: Path) -> dict[str, Any] | None:
     """Return the result of a job of a sweep that was stopped; None where the job is to be done, or to be done again."""
     path = folder / "result.json"
-    result = read_json_object(path) if path.is_file() else {}
+    result = read_result(path) if path.is_file() else {}
     if result.get("status") in ("done", "some_failed"):
         return result
     path.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def result_of(folder: Path) -> dict[str, Any] | None:
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     """Write a job's result.json, or add the overrides to the one that the job wrote itself."""
     path = folder / "result.json"
-    own = read_json_object(path) if path.is_file() else {}
+    own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
     plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
@@ -82,7 +82,7 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results of a sweep's jobs, the best first, those without a score last."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
-    results = [{"job": int(path.parent.name), **read_json_object(path)} for path in paths]
+    results = [{**read_result(path), "job": int(path.parent.name)} for path in paths]
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
 
 

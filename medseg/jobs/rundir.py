@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from medseg.config.check import escape, resolve
+from medseg.config.check import escape, is_number, resolve
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.system.file_names import file_name
@@ -24,6 +24,8 @@ from medseg.system.locks import locked, open_to_append
 from medseg.system.printable import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)
+
+RESULT_CURE = "Remove it, to have the job done again."
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
@@ -166,6 +168,26 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
         raise
     result["seconds"] = round(earlier + time.monotonic() - started, 1)
     write_json(path, result)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a job has left as its ``result.json``.
+
+    Raises:
+        MedsegError: it cannot be read, or holds other kinds of values.
+    """
+    result = read_json_object(path, RESULT_CURE)
+    overrides = result.get("overrides", [])
+    is_fit = {
+        "status": isinstance(result.get("status"), str),
+        "reason": isinstance(result.get("reason"), str | None),
+        "score": result.get("score") is None or is_number(result["score"]),
+        "seconds": result.get("seconds") is None or is_number(result["seconds"]),
+        "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
+    }
+    if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
+        raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
+    return {"score": None, "seconds": None, **result, "overrides": overrides}
 
 
 def earlier_result(path: Path) -> dict[str, Any]:

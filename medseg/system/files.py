@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and folders to write into that hold no link to anywhere else."""
 
+import errno
 import hashlib
 import json
 import os
@@ -102,6 +103,18 @@ def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
         return is_old
     except OSError:  # it has just taken its place, or is another user's
         return False
+
+
+def read_text(path: Path) -> str:
+    """Return what a text file in UTF-8 holds; a pipe or a device, which may never end, is not read.
+
+    Raises:
+        OSError: it is no plain file, or cannot be opened.
+        ValueError: it is not in UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no plain file", str(path))
+    return path.read_text(encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
