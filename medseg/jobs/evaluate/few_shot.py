@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg.cli.sweeps import read_result
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
@@ -14,6 +13,7 @@ from medseg.evaluation.report.page import table as html_table
 from medseg.evaluation.report.plots import Point as Dot
 from medseg.evaluation.report.plots import Series, figure, linear, lines
 from medseg.evaluation.report.text import as_markdown, print_tables
+from medseg.jobs.sweeps import read_result
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal
 
