@@ -7,6 +7,7 @@ interrupted. Nothing heavy is imported before the job is known, and help imports
 import json
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -348,7 +349,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
     training that has a checkpoint goes on from there.
     """
-    from medseg.cli import sweeps
+    from medseg.jobs import sweeps
 
     stand_in(checked, arguments)
     run_dir = resolve({"run_dir": checked.composed[0].get("run_dir")})["run_dir"]
@@ -373,7 +374,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
 
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
         hand_over([*arguments, *where], task)
-        return sweeps.report(folder)
+        return report(folder)
 
 
 def stand_in(checked: Check, arguments: list[str]) -> None:
@@ -385,6 +386,26 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
         names = [argument.partition("=")[0] for argument in arguments if argument.startswith(f"{group}.")]
         node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
         ConfigStore.instance().store(name=option, group=group, node=node)
+
+
+def report(folder: Path) -> int:
+    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    from medseg.jobs import sweeps
+    from medseg.system.terminal import Terminal
+
+    results = sweeps.read(folder)
+    Terminal().print(sweeps.table(results))
+    print(printable(f"sweep folder: {folder}"))
+    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
+        from medseg.jobs.evaluate.few_shot import learning_curve
+
+        if learning_curve(folder):
+            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
+    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1
 
 
 def configure_logging() -> None:

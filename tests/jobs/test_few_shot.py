@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medseg.cli import sweeps
+from medseg.cli import command_line
+from medseg.jobs import sweeps
 from medseg.jobs.evaluate import few_shot
 from medseg.jobs.evaluate.few_shot import learning_curve
 
@@ -74,7 +75,7 @@ def test_a_sweep_over_labelled_groups_is_known_by_its_settings(tmp_path: Path, m
         for number, own in enumerate(overrides):
             sweeps.record(folder / str(number), {"status": "done", "score": 0.5, "seconds": 1.0}, own)
         folders.clear()
-        sweeps.report(folder)
+        command_line.report(folder)
         return folders == [folder]
 
     folders: list[Path] = []

@@ -1,6 +1,5 @@
 """A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,7 +13,6 @@ from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import locked
-from medseg.system.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,25 +82,6 @@ def read(folder: Path) -> list[dict[str, Any]]:
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
     results = [{**read_result(path), "job": int(path.parent.name)} for path in paths]
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
-
-
-def report(folder: Path) -> int:
-    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
-    from medseg.system.terminal import Terminal
-
-    results = read(folder)
-    Terminal().print(table(results))
-    print(printable(f"sweep folder: {folder}"))
-    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
-        from medseg.jobs.evaluate.few_shot import learning_curve
-
-        if learning_curve(folder):
-            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
-        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
-    if results and all(result["status"] == "done" for result in results):
-        return 0
-    return 3 if any(result["status"] != "failed" for result in results) else 1
 
 
 def table(results: list[dict[str, Any]]) -> "Table":
