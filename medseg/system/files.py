@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that takes its place when the block ends well and vanishes otherwise.
 
     The temporary name keeps the suffix, since readers and writers choose the format by it. The file is there, empty
-    and locked while the block runs, so that ``leftovers`` tells it from those of killed processes.
+    and locked while the block runs, so that ``remove_leftovers`` can distinguish it from those of killed processes.
 
     Raises:
         MedsegError: the folder or the file cannot be written.
@@ -71,11 +71,6 @@ def remove_unfinished() -> None:
     """Remove what this process is writing, before it ends without waiting for its threads."""
     for temporary in tuple(UNFINISHED):
         temporary.unlink(missing_ok=True)
-
-
-def leftovers(folder: Path) -> list[Path]:
-    """Return the files in and below a folder that a killed process was writing, and nobody writes to now."""
-    return [path for path in sorted(folder.rglob(".*")) if TEMPORARY.fullmatch(path.name) and is_left_over(path)]
 
 
 def remove_leftovers(folder: Path) -> None:

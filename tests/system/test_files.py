@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from leftovers import leftovers
 
 from medseg.errors import MedsegError
 from medseg.system import files, locks
-from medseg.system.files import leftovers, remove_leftovers, remove_leftovers_of, replacing, write_text, write_torch
+from medseg.system.files import remove_leftovers, remove_leftovers_of, replacing, write_text, write_torch
 
 KILLED = """
 import os, signal, sys

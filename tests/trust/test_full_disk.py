@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leftovers import leftovers
 from processes import FILLER, FilledDisk, FullDisk, check_whole, run, said
 from small_jobs import EVAL, PREDICT, RESUME, SMALL, TRAIN, again, check_same, content
 
@@ -14,7 +15,6 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
-from medseg.system.files import leftovers
 
 FULL = "No space left on device"
 UNRANKED = tuple(setting for setting in PREDICT if setting != "worst=1")
