@@ -178,7 +178,7 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, mu
 
 
 def syntax_problem(setting: str) -> str:
-    """Say what is wrong with a setting that Hydra cannot parse."""
+    """Return what is wrong with a setting that Hydra cannot parse."""
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         return f"{setting!r}: settings are written key=value, without spaces around the =."

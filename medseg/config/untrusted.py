@@ -70,7 +70,7 @@ class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML without merges (``<<``), each of which copies a mapping: a few lines of them fill the memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse a mapping that takes in others."""
+        """Raise for a mapping that merges others."""
         if any(name.tag == "tag:yaml.org,2002:merge" for name, _ in node.value):
             raise yaml.constructor.ConstructorError(None, None, "merges (<<) are not read", node.start_mark)
         super().flatten_mapping(node)
@@ -108,7 +108,7 @@ def read_yaml(path: Path, cure: str = "") -> Node:
 
 
 def reason(error: Exception) -> str:
-    """Say in a line why a file cannot be read."""
+    """Return in a line why a file cannot be read."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or first_line(error)
@@ -214,7 +214,7 @@ def wrong_references(config: Node) -> dict[str, str]:
 
 
 def ends(config: Node, keys: tuple[Any, ...], match: re.Match[str] | None) -> bool:
-    """Tell whether a reference leads to a value without one, past others or not."""
+    """Return whether a reference leads to a value without one, past others or not."""
     for _ in range(MAX_DEPTH):
         if match is None:
             return True
@@ -274,7 +274,7 @@ def plan_from(content: Any, source: Path | str) -> Node:
 
 
 def check_settings(settings: Node, source: Path | str) -> None:
-    """Refuse the nodes of a config that a file holds where a key or a value is none of medseg's.
+    """Raise where the nodes of a config from a file have a key or a value that is none of medseg's.
 
     Raises:
         MedsegError: with the keys and what they may hold.
@@ -344,5 +344,5 @@ def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[
 
 
 def is_flat(value: Any) -> bool:
-    """Tell whether a value is a number or a text, or a list of these."""
+    """Return whether a value is a number or a text, or a list of these."""
     return all(map(is_flat, value)) if isinstance(value, list) else not isinstance(value, dict)

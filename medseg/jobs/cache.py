@@ -44,7 +44,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
-    """Tell whether a file is among those that the settings ask for; one that is being written is left alone."""
+    """Return whether a file is among those that the settings ask for; one that is being written is left alone."""
     name, days = settings["dataset_name"], settings["older_than_days"]
     if settings["clean"] and file.is_temporary and not file.is_outdated:
         return False

@@ -88,7 +88,7 @@ def remove_leftovers_of(path: Path) -> None:
 
 
 def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
-    """Tell whether nobody writes to a temporary file any more; it can be removed then, without a race."""
+    """Return whether nobody writes to a temporary file any more; it can be removed then, without a race."""
     try:
         return temporary.is_file() and not is_locked(temporary, remove=remove)
     except NotLockableError:
@@ -134,7 +134,7 @@ def write_torch(path: Path, content: Any) -> None:
 
 
 def refuse_links(folder: Path, what: str) -> None:
-    """Refuse a folder to write to in which a link leads to a folder outside it; ``what`` names it in the message.
+    """Raise for a folder to write to that holds a link to a folder outside it; ``what`` names it in the message.
 
     A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What
     ``replacing`` writes takes a link's place; a folder would be followed.

@@ -98,14 +98,14 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Tell whether an open file is the one that lies at a path."""
+    """Return whether an open file is the one that lies at a path."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
 
 
 def owner(path: Path) -> str:
-    """Say who holds a lock, and for how long."""
+    """Return who holds a lock, and for how long."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads(path.read_text(encoding="utf-8"))
         minutes = (time.time() - content["since"]) / 60
@@ -125,7 +125,7 @@ def locked_file(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path, *, remove: bool = False) -> bool:
-    """Tell whether a process holds a file's lock; where none does, the file can be removed without a race.
+    """Return whether a process holds a file's lock; where none does, the file can be removed without a race.
 
     Raises:
         NotLockableError: nobody can tell.

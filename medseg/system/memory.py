@@ -109,7 +109,7 @@ def on_device_or_cpu(work: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor
 
 @contextmanager
 def enough_memory(what: str | Callable[[], str], advice: str | Callable[[], str]) -> Iterator[None]:
-    """Say what there was not enough memory for, and what to do, where the block runs out of it.
+    """Raise an error with what memory was needed for, and what to do, where the block runs out of it.
 
     Args:
         what: completes the sentence "not enough memory ..."; or a function that returns such a text, where that takes

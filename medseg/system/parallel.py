@@ -121,7 +121,7 @@ def logged(outcome: Outcome[Result]) -> Result:
 
 @contextmanager
 def withheld_records() -> Iterator[None]:
-    """Keep what threads at work log, rather than show it as it comes."""
+    """Store the log records of threads at work instead of showing them at once."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         records = getattr(HELD, "records", None)
@@ -140,7 +140,7 @@ def withheld_records() -> Iterator[None]:
 
 
 def has_logged() -> bool:
-    """Tell whether the item that this thread works on has logged anything."""
+    """Return whether the item that this thread works on has logged anything."""
     return bool(getattr(HELD, "records", ()))
 
 

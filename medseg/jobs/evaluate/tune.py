@@ -85,7 +85,7 @@ def predict_all(
 
 
 def too_few(number: int, run_dir: Path, problems: Sequence[str] = ()) -> dict[str, Any]:
-    """Say that there are too few cases, and leave everything as it is."""
+    """Return the result, and write the report, of a tuning for which there are too few cases."""
     reason = f"{number} cases to choose on, {MIN_CASES} are needed: everything stays as it is"
     log.warning(reason)
     write_json(run_dir / "tuning.json", {"n_cases": number, "needed": MIN_CASES, "changed": False, "candidates": []})
@@ -161,7 +161,7 @@ def mean_dice(scores: Scores) -> float:
 
 
 def decision(candidate: Candidate, names: Sequence[str]) -> str:
-    """Say in a few words whether a candidate was kept, or why not."""
+    """Return in a few words whether a candidate was kept, or why not."""
     comparison = candidate.comparison
     if candidate.kept:
         return "kept"

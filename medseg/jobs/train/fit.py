@@ -202,7 +202,7 @@ def read_last(file: Path) -> dict[str, Any]:
 
 
 def less_memory(run: Run) -> str:
-    """Say which settings make a training take less memory, with the run's own values, and how to go on."""
+    """Return advice: the settings that make a training take less memory, with the run's values, and how to go on."""
     plan, model = run.settings["plan"], run.settings["model"]
     width = f" or model.base_channels (now {model['base_channels']})" if "base_channels" in model else ""
     saved = f" {run.last} is kept: resume={run.directory} goes on from it where more memory is free."
@@ -214,7 +214,7 @@ def less_memory(run: Run) -> str:
 
 
 def stop_reason(epoch: int, limits: dict[str, Any], progress: Progress) -> str:
-    """Say why training ended after so many epochs."""
+    """Return why training ended after so many epochs."""
     if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
         return "max_epochs reached"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

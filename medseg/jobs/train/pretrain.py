@@ -54,7 +54,7 @@ def pretrain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish(run: Run, result: dict[str, Any]) -> dict[str, float]:
-    """Say where the checkpoint is: nothing is tested."""
+    """Log where the checkpoint is: nothing is tested."""
     result["status"] = "done"
     log.info("run directory: %s", run.directory)
     log.info("to go on with labelled scans: medseg train finetune.checkpoint=%s dataset=...", run.directory)

@@ -38,7 +38,7 @@ class Session:
         self.open()
 
     def open(self) -> None:
-        """Keep log and result from now on, and the log lines so far."""
+        """Write log and result into the directory from now on, beginning with the log lines so far."""
         if self.is_open:
             return
         self.is_open = True
@@ -51,7 +51,7 @@ class Session:
 
 @contextmanager
 def session(run: Run) -> Iterator[Session]:
-    """Keep the log and the result of a training in its directory while the block runs.
+    """Write the log and the result of a training into its directory while the block runs.
 
     Where a resumed training fails before it opens the session, its directory is left as it was, byte for byte.
     """

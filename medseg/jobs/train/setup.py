@@ -234,5 +234,5 @@ def cache_of(settings: dict[str, Any]) -> Path:
 
 
 def is_first_process() -> bool:
-    """Tell the process that writes files from the others of distributed training."""
+    """Return whether this is the process of distributed training that writes files, or the only one."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
