@@ -57,21 +57,17 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
 
 def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
     """Return what is wrong with the value of one key, or None."""
+    meaning = f"{limits(key)}: {key.meaning}" if key else "required by its class"
     if isinstance(value, str) and value == MISSING:
-        return f"{path}: missing. Give {path}=... ({describe(key) if key else 'required by its class'})."
+        return f"{path}: missing. Give {path}=... ({meaning})."
     if key is None:
         return f"{path}: unknown key.{nearest_key(path, KEYS)}"
     if (null_allowed and value is None) or is_interpolation(value):
         return None
     if not fits(key, value):
         null = f" Or null: {key.null or 'taken from the checkpoint'}." if null_allowed else ""
-        return f"{path}={value!r}: must be {describe(key)}.{hint(key, value)}{null}"
+        return f"{path}={value!r}: must be {meaning}.{hint(key, value)}{null}"
     return None
-
-
-def describe(key: Key) -> str:
-    """Return in words what a key may hold, and what it means."""
-    return f"{limits(key)}: {key.meaning}"
 
 
 def limits(key: Key) -> str:

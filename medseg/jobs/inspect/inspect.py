@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import own_targets
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name
 from medseg.io.case import Dataset
@@ -20,8 +19,8 @@ from medseg.io.labels import LabelMap
 from medseg.jobs.inspect.images import marks_of, pictures, shown_cases
 from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
-from medseg.jobs.rundir import recorded, run_directory, write_config
-from medseg.jobs.train.setup import plan_run
+from medseg.jobs.rundir import recorded, write_config
+from medseg.jobs.train.setup import in_run_directory, plan_run
 from medseg.preprocessing.cache_files import dataset_folder, in_use
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, parted, parts_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
@@ -44,9 +43,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
     """
-    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
-        return inspect(named)
+    return in_run_directory(config, inspect)
 
 
 def inspect(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,12 @@ from typing import Any
 import torch
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import own_targets
 from medseg.errors import listing
 from medseg.io.datasets.dataset import open_scans
 from medseg.io.labels import UNLABELLED
-from medseg.jobs.rundir import run_directory
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
-from medseg.jobs.train.setup import Run, is_first_process
+from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.callbacks.selection import Selection
@@ -35,12 +33,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    settings = resolve(config)
-    if not is_first_process():
-        return pretrain(config)
-    with run_directory(config, settings["dataset"]["name"]) as named:
-        return pretrain(named)
+    return in_run_directory(config, pretrain)
 
 
 def pretrain(config: dict[str, Any]) -> dict[str, Any]:

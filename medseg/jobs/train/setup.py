@@ -1,7 +1,7 @@
 """Setup of a training, or of going on with one: check the data, split, plan, and write these into the run directory."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from medseg.config.check import is_explicit, planned, resolve
-from medseg.config.instantiate import build
+from medseg.config.instantiate import build, own_targets
 from medseg.config.untrusted import plan_from, read_json, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.inference.out_of_distribution import training_ranges
@@ -19,7 +19,7 @@ from medseg.io.datasets.dataset import by_id
 from medseg.io.datasets.splits import Split, continued_split, limited, split_as_set
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.jobs.evaluate.scoring import check_strata
-from medseg.jobs.rundir import write_config, write_environment
+from medseg.jobs.rundir import run_directory, write_config, write_environment
 from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
@@ -71,6 +71,18 @@ class Run:
     def last(self) -> Path:
         """The checkpoint to resume from."""
         return self.directory / "checkpoints" / "last.ckpt"
+
+
+def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose.
+
+    Further processes of distributed training get the config of the first, whose directory is there.
+    """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
+    if not is_first_process():
+        return job(config)
+    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+        return job(named)
 
 
 def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF, own_targets
+from medseg.config.instantiate import CONF
 from medseg.config.untrusted import read_yaml
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.predictor import Predictor
@@ -15,10 +15,9 @@ from medseg.inference.trained_model import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import from_predictor
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
-from medseg.jobs.rundir import run_directory
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
-from medseg.jobs.train.setup import Run, is_first_process
+from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
@@ -38,12 +37,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    settings = resolve(config)
-    if not is_first_process():
-        return train(config)
-    with run_directory(config, settings["dataset"]["name"]) as named:
-        return train(named)
+    return in_run_directory(config, train)
 
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
