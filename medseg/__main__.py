@@ -2,6 +2,6 @@
 
 import sys
 
-from medseg.cli import main
+from medseg.cli.command_line import main
 
 sys.exit(main())

@@ -31,7 +31,7 @@ from benchmark_report import ROOT, add_results, circumstances, peers_at
 from rich.console import Console
 from rich.table import Table
 
-from medseg.io.dataset import label_map
+from medseg.io.datasets.dataset import label_map
 
 KEY = ("data", "method", "minutes", "seed")
 Scores = dict[str, dict[str, float]]

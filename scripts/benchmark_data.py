@@ -8,11 +8,11 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.build import CONF
-from medseg.config import resolve
+from medseg.config.check import resolve
+from medseg.config.instantiate import CONF
 from medseg.io.case import Dataset
-from medseg.io.dataset import open_dataset
-from medseg.io.splits import Split, make_split
+from medseg.io.datasets.dataset import open_dataset
+from medseg.io.datasets.splits import Split, make_split
 
 
 @dataclass(frozen=True)

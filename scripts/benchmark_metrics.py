@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from medseg.evaluation.metrics import PRESETS, Settings, measure, measure_case
-from medseg.preprocessing.parallel import cores, in_parallel
+from medseg.evaluation.metrics.registry import PRESETS, Settings, measure, measure_case
+from medseg.system.parallel import cores, in_parallel
 
 Mask = NDArray[np.bool_]
 Pair = tuple[Mask, Mask]

@@ -34,8 +34,8 @@ from benchmark_report import ROOT, add_results, circumstances, peers_at
 from rich.console import Console
 from rich.table import Table
 
-from medseg.build import CONF, build
-from medseg.config import resolve
+from medseg.config.check import resolve
+from medseg.config.instantiate import CONF, build
 from medseg.inference.checkpoint import FORMAT
 
 KEY = ("what", "method", "slices", "classes")

@@ -28,13 +28,13 @@ from pathlib import Path
 import torch
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon
-from medseg.overrides import Sources, compose
-from medseg.build import CONF
-from medseg.config import resolve
+from medseg.cli.overrides import Sources, compose
+from medseg.config.instantiate import CONF
+from medseg.config.check import resolve
 from medseg.preprocessing.cache import cached_cases
-from medseg.preprocessing.plan import make_plan
+from medseg.preprocessing.planning.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.survey import survey
+from medseg.preprocessing.quality.check_dataset import survey
 data, folder = decathlon(root=sys.argv[1]), Path(sys.argv[2])
 classes = LabelMap(data.labels)
 sources = Sources(CONF, "train")

@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 from step_meter import MARK
 
-from medseg.io.dataset import by_id, label_map
+from medseg.io.datasets.dataset import by_id, label_map
 
 SCRIPTS = Path(__file__).resolve().parent
 METHODS = ("medseg", "monai", "monai_augmented", "nnunet", "medseg_nnunet")

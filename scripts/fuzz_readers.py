@@ -29,18 +29,19 @@ import numpy as np
 
 with atheris.instrument_imports(include=["medseg", "nibabel", "PIL", "pydicom"], enable_loader_override=False):
     from medseg.errors import MedsegError
-    from medseg.inference.models import read_models
-    from medseg.io import dicom_seg, rtstruct, seg_nrrd
+    from medseg.inference.loading import read_models
     from medseg.io.case import Case, Scan
-    from medseg.io.class_descriptions import describe
-    from medseg.io.decathlon import decathlon
-    from medseg.io.files import exists, find_images, find_masks, on_disk, read_mask, read_scan
+    from medseg.io.datasets.splits import read_folds
+    from medseg.io.dicom import rtstruct, seg
+    from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_mask, read_scan
+    from medseg.io.files.read_segments import read_segments, segment_names
+    from medseg.io.files.sizes import UNKNOWN, size_of
     from medseg.io.labels import LabelMap
-    from medseg.io.nnunet import nnunet
-    from medseg.io.segment_files import read_segments, segment_names
-    from medseg.io.sizes import UNKNOWN, size_of
-    from medseg.io.splits import read_folds
-    from medseg.io.table import table
+    from medseg.io.layouts.csv_table import table
+    from medseg.io.layouts.decathlon_json import decathlon
+    from medseg.io.layouts.nnunet_raw import nnunet
+    from medseg.io.segments import seg_nrrd
+    from medseg.io.segments.terminology import describe
     from medseg.io.tables import class_names, read_table
 
 ROOT = Path(__file__).parents[1]
@@ -256,7 +257,7 @@ def segment_files(seeds: Path, beside: Path) -> None:
     indices = np.random.default_rng(3).integers(0, 3, SHAPE).astype(np.uint8)
     scan = read_scan([beside / "series"])
     seg_nrrd.write(seeds / "a.seg.nrrd", indices, classes, scan)
-    dicom_seg.write(seeds / "seg.dcm", indices, classes, scan)
+    seg.write(seeds / "seg.dcm", indices, classes, scan)
     rtstruct.write(seeds / "rt.dcm", indices, classes, scan)
 
 

@@ -21,9 +21,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from step_meter import StepMeter
 from torch import Tensor, nn
 
-from medseg.config import resolve
-from medseg.io.dataset import label_map, open_dataset
-from medseg.jobs import train
+from medseg.config.check import resolve
+from medseg.io.datasets.dataset import label_map, open_dataset
+from medseg.jobs.train import train
 
 ENDLESS = {"max_time": None, "max_epochs": 10**6, "validation_interval": 10**6, "patience": None}
 

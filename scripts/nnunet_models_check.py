@@ -20,8 +20,8 @@ import torch
 
 from medseg import Predictor
 from medseg.inference.nnunet.weights import numbers_of_numpy
-from medseg.io.channels import cases_from_files
-from medseg.io.files import find_images, read_mask
+from medseg.io.files.read import find_images, read_mask
+from medseg.io.layouts.channels import cases_from_files
 
 PLANNERS = {"ExperimentPlanner": "nnUNetPlans", "nnUNetPlannerResEncM": "nnUNetResEncUNetMPlans"}
 """nnU-Net's planners, and what each calls its plans."""

@@ -21,8 +21,8 @@ from benchmark_data import BenchmarkData
 from PIL import Image
 
 from medseg.io.case import Case, Dataset
-from medseg.io.dataset import by_id, label_map
-from medseg.io.splits import Split
+from medseg.io.datasets.dataset import by_id, label_map
+from medseg.io.datasets.splits import Split
 
 RUNNER = Path(__file__).with_name("nnunet_runner.py")
 EPOCHS = 10

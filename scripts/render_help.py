@@ -1,14 +1,14 @@
-"""Render the help texts under ``conf/help``: to be run after a change of ``conf/`` or ``medseg/keys.py``."""
+"""Render the help texts under ``conf/help``: to be run after a change of ``conf/`` or ``medseg/config/schema.py``."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from medseg.build import CONF
-from medseg.config import leaves, limits
-from medseg.keys import FROM_CHECKPOINT, KEYS, Key
-from medseg.overrides import Sources, compose
+from medseg.cli.overrides import Sources, compose
+from medseg.config.check import leaves, limits
+from medseg.config.instantiate import CONF
+from medseg.config.schema import FROM_CHECKPOINT, KEYS, Key
 
 HEADER = """\
 medseg: from a folder of scans and masks to a trained, tested and usable segmentation model.

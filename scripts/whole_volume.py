@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from medseg.device import autocast
 from medseg.inference.predictor import Mask, Predictor
 from medseg.io.case import Scan
+from medseg.system.device import autocast
 
 
 def plain(predictor: Predictor, path: Path) -> Mask:
@@ -57,7 +57,7 @@ def monai(predictor: Predictor, path: Path) -> Mask:
 
 def predictor_scan(path: Path) -> Scan:
     """Read the scan again, for the form of its mask."""
-    from medseg.io.files import read_scan
+    from medseg.io.files.read import read_scan
 
     return read_scan([path])
 

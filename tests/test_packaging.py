@@ -47,7 +47,8 @@ def test_wheel_works_from_any_folder(wheel, tmp_path):
         str(wheel),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    code = "import sys, medseg; print(medseg.__file__, file=sys.stderr); from medseg.cli import main; sys.exit(main())"
+    start = "from medseg.cli.command_line import main; sys.exit(main())"
+    code = f"import sys, medseg; print(medseg.__file__, file=sys.stderr); {start}"
     environment = os.environ | {"PYTHONPATH": str(site)}
     arguments = ["train", "model.depth=3", "--cfg", "job"]
     done = subprocess.run(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
-from medseg import cli
+from medseg.cli import command_line
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
@@ -198,7 +198,7 @@ def test_no_command_writes_or_sends_what_files_say_of_patients(kind, scans, tmp_
         lines += [["predict", *dicom, f"output={form}", f"format={form}"] for form in ("dicom_seg", "rtstruct")]
         lines.append(["predict", *dicom[:3], "output=kept", "format=dicom_seg"])
     for line in lines:
-        assert cli.main(line) == 0, line
+        assert command_line.main(line) == 0, line
     if kind == "volumes":
         kept = tmp_path / "kept" / "case3.dcm"
         assert PERSONAL["PatientName"].encode() in kept.read_bytes()
@@ -209,9 +209,9 @@ def test_no_command_writes_or_sends_what_files_say_of_patients(kind, scans, tmp_
 
 @pytest.mark.parametrize("form", ["dicom_seg", "rtstruct"])
 def test_dicom_masks_hold_what_the_standard_demands_and_no_more(form, scans, tmp_path):
-    from medseg.io.files import read_scan
+    from medseg.io.files.read import read_scan
+    from medseg.io.files.write_masks import write_classes
     from medseg.io.labels import LabelMap
-    from medseg.io.mask_formats import write_classes
 
     scan = read_scan([scans / "volumes" / "images" / "case3"])
     demanded = ("PatientName", "PatientID", "PatientBirthDate", "StudyID", "AccessionNumber", "ReferringPhysicianName")

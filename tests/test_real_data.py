@@ -10,16 +10,16 @@ import yaml
 from scipy.spatial.transform import Rotation
 from skimage.registration import phase_cross_correlation
 
-from medseg.build import CONF
+from medseg.config.instantiate import CONF
 from medseg.errors import MedsegError
-from medseg.io.dataset import label_map, open_dataset
-from medseg.io.files import read_case, read_mask, read_scan
+from medseg.io.datasets.annotations import read_labelled
+from medseg.io.datasets.dataset import label_map, open_dataset
+from medseg.io.datasets.splits import make_split
+from medseg.io.files.read import read_case, read_mask, read_scan
 from medseg.io.labels import LabelMap
-from medseg.io.splits import make_split
-from medseg.preprocessing.fingerprint import read_labelled
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.survey import survey
-from medseg.preprocessing.suspicions import suspicions
+from medseg.preprocessing.quality.check_dataset import survey
+from medseg.preprocessing.quality.warnings import suspicions
 
 
 def open_at(root, layout, **node):

@@ -8,10 +8,10 @@ so that a GPU never waits and a sample comes out the same whatever batch it is i
 voxels, bool (B, 1, *spatial), have to be reconstructed.
 """
 
-from medseg.augmentation.draws import Draws
 from medseg.augmentation.genesis import Genesis
 from medseg.augmentation.intensity import Blur, Brightness, ChannelDropout, Contrast, Gamma, LowResolution, Noise
 from medseg.augmentation.masking import BlockMasking
+from medseg.augmentation.random import Draws
 from medseg.augmentation.spatial import Spatial
 
 __all__ = [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.checks import check_probabilities
-from medseg.augmentation.draws import Draws
+from medseg.augmentation.random import Draws
 
 KNOTS = 1000
 """Points of a curve between which intensities are interpolated."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.checks import check, check_probabilities, check_range
-from medseg.augmentation.draws import Draws
-from medseg.augmentation.separable import along_axes, coarsened, gaussian
+from medseg.augmentation.filters import along_axes, coarsened, gaussian
+from medseg.augmentation.random import Draws
 from medseg.augmentation.spatial import in_plane
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.checks import check
-from medseg.augmentation.draws import Draws
+from medseg.augmentation.random import Draws
 
 
 @dataclass(frozen=True, kw_only=True)

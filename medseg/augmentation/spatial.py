@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.augmentation.checks import check, check_probabilities, check_range
-from medseg.augmentation.draws import Draws
-from medseg.augmentation.separable import along_axes, bspline
+from medseg.augmentation.filters import along_axes, bspline
+from medseg.augmentation.random import Draws
 
 _THIN = 3
 """A 3D patch more than this many times thinner along its shortest axis than its longest is a stack of slices."""

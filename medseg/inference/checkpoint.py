@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from medseg import __version__
+from medseg.config.untrusted import checked_description
 from medseg.errors import MedsegError
-from medseg.io.atomic import remove_leftovers_of, write_torch
 from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite
-from medseg.models.published import without_file
-from medseg.models.torch_files import load_safely
-from medseg.untrusted import check_description
+from medseg.models.pretrained.catalogue import without_file
+from medseg.system.files import remove_leftovers_of, write_torch
+from medseg.system.torch_files import load_safely
 
 FORMAT = 3
 PREFIX = "network."  # where the LightningModule keeps the network
@@ -51,7 +51,8 @@ def describe(
         config: the run's config with the plan filled in; what only concerns its machine stays behind.
         label_map: the classes with their values in mask files, and the regions; None: it was trained without any.
         endings: file-name endings of the channels where each has a file of its own.
-        training_data: what scans were like that the model was trained on (see ``medseg.inference.unlike``).
+        training_data: what scans were like that the model was trained on (see
+            ``medseg.inference.out_of_distribution``).
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     dataset["orientation"] = config["dataset"].get("orientation", "apply")  # runs of older versions have none
@@ -102,6 +103,21 @@ def locate(path: str | Path, key: str = "checkpoint") -> Path:
     return best
 
 
+def locate_to_write(path: str | Path) -> Path:
+    """Return the checkpoint file to be written anew, which a link that the user names may lead to.
+
+    Raises:
+        MedsegError: there is none, or a link in a run's directory leads to it, which a stranger may have put there.
+    """
+    file = locate(path).resolve()
+    if Path(path).is_dir() and not file.is_relative_to(Path(path).resolve()):
+        raise MedsegError(
+            f"checkpoint={path}: a link in this directory leads to {file}, and nothing outside it is written to. Give"
+            " that file itself, if it is meant."
+        )
+    return file
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a medseg checkpoint.
 
@@ -124,7 +140,7 @@ def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]
     Raises:
         MedsegError: as ``read_checkpoint``, or the file cannot be written.
     """
-    file = locate(path).resolve()  # a link stays one
+    file = locate_to_write(path)  # a link stays one
     raw, content = load(file)
     raw["medseg"] = {**change(content), "format": FORMAT}
     remove_leftovers_of(file)
@@ -161,8 +177,7 @@ def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
         content = upgraded(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise MedsegError(f"{file}: its description as format {content['format']} is damaged ({error!r}).") from error
-    check_description(content, file)
-    return content
+    return checked_description(content, file)
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:

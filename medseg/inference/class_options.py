@@ -7,11 +7,11 @@ By class there are ``postprocess.classes``, such as ``{liver: {largest: true}}``
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medseg.config import wrong
+from medseg.config.check import wrong
+from medseg.config.schema import KEYS
 from medseg.errors import MedsegError, listing, nearest
 from medseg.inference.regions import Regions
 from medseg.io.labels import LabelMap
-from medseg.keys import KEYS
 
 Options = Mapping[str, Any]
 

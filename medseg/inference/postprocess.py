@@ -74,6 +74,11 @@ def postprocess(
     own = {index: rule({**of_all, **options}) for index, options in (classes or {}).items()}
     every, rules = [common, *own.values()], defaultdict(lambda: common, own)
     if smooth_mm > 0:
+        if max(smooth_mm / step for step in spacing) > max(indices.shape):
+            raise MedsegError(
+                f"postprocess.smooth_mm={smooth_mm:g}: wider than the mask of shape {indices.shape}, of which nothing"
+                " would be left. Give less."
+            )
         indices = smoothed(indices, tuple(smooth_mm / step for step in spacing))
     if any(one.fill_holes for one in every):
         indices = filled(indices, rules)

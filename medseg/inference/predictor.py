@@ -11,24 +11,24 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from medseg.config import resolve
-from medseg.device import autocast, pick_device, pick_precision
+from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.class_options import inference_over, postprocess_over
-from medseg.inference.model import Model, make_segmenter, scorer_of
-from medseg.inference.models import read_models
-from medseg.inference.scores import Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
+from medseg.inference.loading import read_models
+from medseg.inference.probabilities import Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
 from medseg.inference.segmenter import Watch
 from medseg.inference.sliding_window import Network
+from medseg.inference.trained_model import Model, make_segmenter, scorer_of
 from medseg.io.arrays import scan_from_array
 from medseg.io.case import Case, Scan
-from medseg.io.files import read_case, write_mask
+from medseg.io.files.read import read_case, write_mask
+from medseg.io.files.sizes import size_of
+from medseg.io.files.voxel_check import check_voxels
 from medseg.io.labels import LabelMap
-from medseg.io.notices import told
-from medseg.io.sizes import size_of
-from medseg.io.voxels import check_voxels
-from medseg.memory import MORE_MEMORY, TO_READ, enough_memory
+from medseg.io.warnings import told
 from medseg.preprocessing.geometry import SLAB, Geometry
+from medseg.system.device import autocast, pick_device, pick_precision
+from medseg.system.memory import MORE_MEMORY, TO_READ, enough_memory
 
 Source = Scan | str | Path | Sequence[str | Path] | NDArray[Any] | Tensor
 """What can be segmented (see ``Predictor.__call__``)."""

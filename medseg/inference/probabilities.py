@@ -1,31 +1,177 @@
-"""Probabilities kept in files: one a class, a byte a voxel, written as they are made."""
+"""Scores of a scan on its native grid, slab by slab: of one network, of folds, or of models of different grids."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
+from typing import Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from medseg.inference.segmenter import Watch
-from medseg.io.case import Scan
-from medseg.io.file_names import file_names
-from medseg.io.slices import shares_file
+from medseg.errors import MedsegError
+from medseg.inference.sliding_window import (
+    Network,
+    PassLimit,
+    Weighting,
+    gaussian,
+    sigmoid,
+    sliding_window,
+    softmax,
+    unchanged,
+)
+from medseg.preprocessing.geometry import SLAB, Geometry
+from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
+
+Slabs = Iterator[tuple[slice, Tensor]]
+"""Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
 
 
-@contextmanager
-def probability_files(folder: Path, names: Sequence[str], like: Scan, written: list[Path]) -> Iterator[Watch]:
-    """Yield what writes the probabilities (K, *) of each class or region into ``folder/NAME.nii.gz``.
+NEVER = -100.0
+"""A logit whose probability is zero in float32."""
 
-    They are there when the block ends well, and their paths then added to ``written``.
+
+class NotFiniteError(MedsegError):
+    """A network's output is NaN or infinite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """How a prepared image becomes probabilities.
+
+    Args:
+        patch_size: the window's size on the network grid.
+        n_outputs: K, the classes with the background, or the regions.
+        regions: whether outputs are regions, each with its own probability, and no classes that exclude each other.
+        overlap: share of a window that its neighbour covers.
+        batch_size: windows to one pass of the network.
+        mirror_axes: axes flipped for test-time augmentation; none without it.
+        context: voxels along each axis that the network sees beside a window.
+        averaging: what windows, flips, networks and neighbouring voxels are averaged as; nnU-Net takes logits.
+        weighting: gives the weights of a window's voxels.
+        limit: lowers ``batch_size`` for all scans that follow one for which memory ran out.
     """
-    stems = file_names(names)
-    paths = [folder / f"{stems[name]}.nii.gz" for name in names]
-    with ExitStack() as stack:
-        files = [stack.enter_context(shares_file(path, like)) for path in paths]
 
-        def write(place: slice, scores: Tensor) -> None:
-            for file, shares in zip(files, scores.float().cpu().numpy(), strict=True):
-                file.write(shares)
+    patch_size: Sequence[int]
+    n_outputs: int
+    regions: bool = False
+    overlap: float = 0.5
+    batch_size: int = 1
+    mirror_axes: Sequence[int] = ()
+    context: Sequence[int] | None = None
+    averaging: Literal["probabilities", "logits"] = "probabilities"
+    weighting: Weighting = gaussian
+    limit: PassLimit = field(default_factory=PassLimit, compare=False)
 
-        yield write
-    written += paths
+    def rows(
+        self, networks: Sequence[Network], image: Tensor, geometry: Geometry, device: torch.device | None = None
+    ) -> Iterator[Tensor]:
+        """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them.
+
+        They are added up where the image lies; ``device`` is the networks', None where that is the same.
+
+        Raises:
+            NotFiniteError: some are NaN or infinite.
+        """
+        way, backwards = geometry.way
+        probabilities = sigmoid if self.regions else softmax
+        for block in sliding_window(
+            networks,
+            image,
+            patch_size=self.patch_size,
+            n_outputs=self.n_outputs,
+            way=way,
+            backwards=backwards,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
+            mirror_axes=self.mirror_axes,
+            context=self.context,
+            activation=probabilities if self.averaging == "probabilities" else unchanged,
+            weighting=self.weighting,
+            device=device,
+            limit=self.limit,
+        ):
+            if not block.sum().isfinite():  # of NaN or infinity anywhere: one pass over what hundreds of layers made
+                raise NotFiniteError(
+                    "the network's output for this scan is not finite (NaN or infinity), so no mask is made of it. Try "
+                    "precision=fp32 (numbers above 65504 are infinite in fp16), and look at the scan's intensities."
+                )
+            yield block
+
+    def slabs(self, rows: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
+        """Yield probabilities on the native grid, at most ``most`` of them at once; outside the crop is background."""
+        outside = torch.full((self.n_outputs,), NEVER if self.averaging == "logits" else 0.0, device=device)
+        if not self.regions:
+            outside[0] = 1.0 if self.averaging == "probabilities" else 0.0
+        for place, scores in geometry.slabs(rows, outside, most):
+            if self.averaging == "logits":
+                scores = scores.sigmoid() if self.regions else scores.softmax(0)
+            yield place, scores
+
+    def __call__(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Slabs:
+        """Yield the probabilities of an image (C, *network grid) that lies on the networks' device."""
+
+        def slabs_on(place: torch.device) -> Slabs:
+            return self.slabs(self.rows(networks, image.to(place), geometry, image.device), geometry, place)
+
+        return slabs_within_memory(slabs_on, image.device)
+
+
+def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch.device) -> Slabs:
+    """Yield a scan's probabilities, made on a device, or on the CPU as soon as the device's memory runs out.
+
+    ``slabs_on`` makes the same slabs each time that it is called, whatever the device.
+    """
+    done = 0  # slices that have been yielded
+    if device.type != "cpu":
+        try:
+            for place, scores in slabs_on(device):
+                yield place, scores
+                done = place.stop
+                del scores
+            return
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            drop_frames(error)
+        free_caches()  # after the error is gone
+        warn_once(f"memory of {device} is short: probabilities are added up in the memory of the CPU, which is slower")
+    for place, scores in slabs_on(torch.device("cpu")):
+        if place.start >= done:
+            yield place, scores
+
+
+def averaged(ensemble: Sequence[Slabs], weights: Sequence[int]) -> Slabs:
+    """Average the slabs of several groups of models, weighted by how many models each has."""
+    for slabs in zip(*ensemble, strict=True):
+        place, total = slabs[0][0], slabs[0][1] * (weights[0] / sum(weights))
+        for (_, scores), weight in zip(slabs[1:], weights[1:], strict=True):
+            total.add_(scores, alpha=weight / sum(weights))
+        yield place, total
+
+
+def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator[Tensor]:
+    """Take all rows now, and yield them again from a temporary file in ``folder``; None: where the system has them.
+
+    So models of different grids go over a scan one after the other, with one's scores in memory at a time.
+    """
+    device, count = torch.device("cpu"), 0
+    try:
+        file = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the iterator
+        for block in rows:
+            np.save(file, block.cpu().numpy(), allow_pickle=False)
+            device, count = block.device, count + 1
+        file.seek(0)
+    except OSError as error:
+        raise MedsegError(
+            f"{folder or gettempdir()}: the probabilities of one model cannot be kept there while the next one computes"
+            f" ({error.strerror or error}). Make space."
+        ) from error
+
+    def again() -> Iterator[Tensor]:
+        with file:
+            for _ in range(count):
+                yield torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
+
+    return again()

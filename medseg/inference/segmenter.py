@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.inference.postprocess import largest_together, postprocess
+from medseg.inference.probabilities import Slabs
 from medseg.inference.regions import Regions
-from medseg.inference.scores import Slabs
-from medseg.memory import on_device_or_cpu
+from medseg.system.memory import on_device_or_cpu
 
 EVEN = 0.5
 """Probability from which a region is as likely to be there as not."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.memory import attempted, warn_once
+from medseg.system.memory import attempted, warn_once
 
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]

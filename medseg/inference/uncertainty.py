@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from medseg.io.atomic import replacing, write_text
 from medseg.io.case import Scan
 from medseg.io.csv_files import as_csv
-from medseg.io.slices import shares_file
-from medseg.memory import on_device_or_cpu
+from medseg.io.formats.slab_writer import shares_file
+from medseg.system.files import replacing, write_text
+from medseg.system.memory import on_device_or_cpu
 
 STEPS = 255
 """An entropy of 1 in the map, which is uint8."""

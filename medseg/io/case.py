@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.errors import MedsegError
+
 FileValue = int | str
 """A class's value in a mask file: a number, or ``"#rrggbb"`` where the masks are coloured."""
 
@@ -40,10 +42,11 @@ class Case:
     resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
     ``orientation`` says whether pictures are read as their EXIF wants them shown. ``other_values`` says what becomes of
     mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
-    ``segments`` says which classes the named segments of label files are meant for (see ``medseg.io.segments``).
-    ``columns`` are further columns of a table, such as the site. ``absent`` are the places of channels that have no
-    file, for networks that can do without: they are read as zeros, and ``images`` holds the others.
-    ``added`` marks a case that came with corrections (see ``medseg.io.corrections``), which only trains.
+    ``segments`` says which classes the named segments of label files are meant for (see
+    ``medseg.io.segments.segmentation``). ``columns`` are further columns of a table, such as the site. ``absent`` are
+    the places of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
+    holds the others. ``added`` marks a case that came with corrections (see ``medseg.io.datasets.corrections``), which
+    only trains.
     """
 
     id: str
@@ -72,7 +75,8 @@ class Scan:
 
     ``image`` is float32 (C, *spatial) with two or three spatial axes, in nibabel's order (i, j, k) for medical formats
     and (row, column) for pictures. ``affine`` is 4x4, voxel indices to RAS+ mm; the identity for pictures, whose
-    ``unit`` is "px". ``layout`` is what the writer needs to give a mask the input's own form (see ``medseg.io.files``).
+    ``unit`` is "px". ``layout`` is what the writer needs to give a mask the input's own form (see
+    ``medseg.io.files.read``).
     """
 
     image: NDArray[np.float32]
@@ -125,3 +129,17 @@ class Dataset:
     split_file: Path | None = None
     problems: tuple[str, ...] = ()
     unlabelled: tuple[Case, ...] = ()
+
+
+def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where any channel of (C, *spatial) differs from that channel's minimum.
+
+    Raises:
+        MedsegError: nowhere.
+    """
+    lowest = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
+    found: NDArray[np.bool_] = (image != lowest).any(axis=0)
+    if not found.any():
+        values = ", ".join(f"{value:g}" for value in lowest.ravel())
+        raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
+    return found

@@ -12,7 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from medseg.printable import STEERING, escaped
+from medseg.system.printable import STEERING, escaped
 
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How texts begin that spreadsheets compute; full-width signs count."""

@@ -1,22 +1,28 @@
 """Classes by name, by file value and by index, and regions, which are unions of classes: translated here alone."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import FileValue, FileValues
-from medseg.io.pictures import COLOUR, is_colour
+
+COLOUR = 1 << 24
+"""Bit that marks a mask's value as a colour: ``COLOUR | 0xRRGGBB``. Grey pixels have their plain grey value."""
 
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
 IGNORE_NAME = "ignore"
 CHUNK = 1 << 20  # voxels looked up at once: places are 64 bit, which a large CT would feel
 MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
+MOST_TOLD = 32  # problems, each with a search for the nearest name
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
 
 BETWEEN = "If values between the classes come of JPEG, smoothing or resampling, add dataset.other_values=nearest."
@@ -47,9 +53,11 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self.labels)):
-            raise MedsegError(f"dataset.labels={self.labels} is no list of classes:\n{listing(problems)}\n{GIVE}.")
-        if problems := list(self._region_problems()):
-            raise MedsegError(f"dataset.regions={self.regions} cannot be used:\n{listing(problems)}")
+            raise MedsegError(
+                f"dataset.labels={in_brief(self.labels)} is no list of classes:\n{listing(problems)}\n{GIVE}."
+            )
+        if problems := list(islice(self._region_problems(), MOST_TOLD)):
+            raise MedsegError(f"dataset.regions={in_brief(self.regions)} cannot be used:\n{listing(problems)}")
 
     @classmethod
     def from_values(cls, found: Iterable[int]) -> "LabelMap":
@@ -157,6 +165,8 @@ class LabelMap:
 
     def _region_problems(self) -> Iterable[str]:
         regions = self.regions or {}
+        if len(regions) > MOST_CLASSES:
+            yield f"{len(regions)} regions; {MOST_CLASSES} are allowed at most"
         for region, members in regions.items():
             for name in members:
                 if name not in self.names[1:]:
@@ -205,6 +215,12 @@ def file_value(value: int) -> FileValue:
     return f"#{value - COLOUR:06x}" if is_colour(value) else value
 
 
+def in_brief(named: object, most: int = 1000) -> str:
+    """Write down classes or regions, of many only the beginning."""
+    text = str(named)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def few(values: Iterable[int], most: int = 10) -> str:
     """Write down some file values."""
     names = [str(file_value(value)) for value in sorted(values)]
@@ -233,7 +249,7 @@ def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
     if next(iter(labels), "") == IGNORE_NAME:
         yield f"{IGNORE_NAME} is no class and cannot be the first"
     found = [number(value) for values in listed.values() for value in values if _is_value(value)]
-    for value in sorted({value for value in found if found.count(value) > 1}):
+    for value in sorted(value for value, count in Counter(found).items() if count > 1):
         yield f"{file_value(value)} is the value of more than one class"
 
 
@@ -244,7 +260,13 @@ def _is_value(value: FileValue) -> bool:
 
 
 UNLABELLED = LabelMap({"background": 0, "foreground": 1})
-"""Where no mask is looked at: foreground is then what an image shows (see ``medseg.preprocessing.fingerprint``).
+"""Where no mask is looked at: foreground is then what an image shows.
 
 It is told from the classes of a data set, which may be called the same, by ``is``.
 """
+
+
+def is_colour(values: Any) -> Any:
+    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
+    codes = np.asarray(values, dtype=np.int64)
+    return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)

@@ -17,11 +17,11 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from medseg.config import resolve
+from medseg.config.check import resolve
 from medseg.errors import listing
-from medseg.io.file_names import file_name
-from medseg.jobs.terminal import Terminal
-from medseg.preprocessing.cache_folder import CacheFile, cache_files, out_of_use
+from medseg.preprocessing.cache_files import CacheFile, cache_files, out_of_use
+from medseg.system.file_names import file_name
+from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
 

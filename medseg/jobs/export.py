@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from medseg.config import resolve
+from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.agreement import Agreement, agreement
-from medseg.inference.model import Model
-from medseg.inference.models import read_models
-from medseg.inference.onnx_export import summary, write_onnx
-from medseg.inference.onnx_model import read_onnx
+from medseg.inference.loading import read_models
+from medseg.inference.onnx.export import summary, write_onnx
+from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import remove_leftovers_of, replacing
+from medseg.inference.trained_model import Model
 from medseg.io.case import Scan
-from medseg.io.dataset import open_dataset
-from medseg.io.splits import read_split
-from medseg.jobs.evaluate import saved_dataset, training_run
-from medseg.jobs.subsets import select
+from medseg.io.datasets.dataset import open_dataset
+from medseg.io.datasets.splits import read_split
+from medseg.jobs.training_run import saved_dataset, select, training_run
+from medseg.system.files import remove_leftovers_of, replacing
 
 log = logging.getLogger(__name__)
 

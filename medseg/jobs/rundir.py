@@ -14,14 +14,15 @@ from typing import Any
 
 import yaml
 
-from medseg.config import escape, resolve
+from medseg.config.check import escape, resolve
+from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
-from medseg.io.atomic import TEMPORARY, remove_leftovers, write_json, write_text
-from medseg.io.file_names import file_name
-from medseg.io.lock import NAME as LOCK
-from medseg.io.lock import locked
-from medseg.printable import PrintableFormatter, printable
-from medseg.untrusted import read_json_object, read_yaml
+from medseg.system.directory_lock import NAME as LOCK
+from medseg.system.directory_lock import locked
+from medseg.system.file_names import file_name
+from medseg.system.files import TEMPORARY, remove_leftovers, write_json, write_text
+from medseg.system.own_files import open_to_append, refuse_links
+from medseg.system.printable import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
     """
     given = resolve(config)["run_dir"]
     if config.get("resume"):
+        refuse_links(Path(given), f"resume={given}")
         with locked(Path(given), f"resume={given}"):
             yield config
         return
@@ -55,6 +57,7 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
     except OSError as error:
         raise MedsegError(f"the run directory {error.filename} cannot be made: {error.strerror}.") from error
     try:
+        refuse_links(path, f"run_dir={path}")
         with locked(path, f"run_dir={path}"):
             if not is_broken_off(path, config["command"]):
                 raise MedsegError(
@@ -186,6 +189,10 @@ def earlier_result(path: Path) -> dict[str, Any]:
 
 class LogFile(logging.FileHandler):
     """A log in a file, of which lines are missing where the disk is full; what must be written says so."""
+
+    def _open(self) -> Any:
+        """Open the file, which is never a link to another."""
+        return open_to_append(Path(self.baseFilename))
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Go on; logging would print a traceback for each line."""

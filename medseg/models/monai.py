@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from medseg.build import construct
+from medseg.config.instantiate import construct
 from medseg.errors import MedsegError
-from medseg.models.input_scale import factors, scale_input
-from medseg.models.published import published
+from medseg.models.pretrained.catalogue import published
+from medseg.models.pretrained.input_scale import factors, scale_input
 from medseg.models.unet import per_level, widths
 
 NETS = "monai.networks.nets."
@@ -280,9 +280,9 @@ def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, 
 
 def _torchvision_form(backbone: str) -> str:
     """Return MONAI's name of an encoder in the form of its ImageNet weights."""
-    from medseg.models import resnet_encoder
+    from medseg.models.pretrained import resnet
 
-    return backbone + resnet_encoder.SUFFIX if backbone in resnet_encoder.DEPTHS else backbone
+    return backbone + resnet.SUFFIX if backbone in resnet.DEPTHS else backbone
 
 
 def _for_weights(

@@ -26,16 +26,16 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError, first_line
-from medseg.io.atomic import write_torch
 from medseg.io.case import Case
-from medseg.io.files import on_disk
+from medseg.io.datasets.annotations import read_labelled
+from medseg.io.files.read import on_disk
+from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import IGNORE, LabelMap
-from medseg.io.sizes import Size, size_of
-from medseg.memory import MORE_MEMORY, enough_memory
-from medseg.preprocessing.cache_folder import FORMAT
-from medseg.preprocessing.fingerprint import read_labelled
-from medseg.preprocessing.parallel import Watch, in_parallel, unwatched
+from medseg.preprocessing.cache_files import FORMAT
 from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.system.files import write_torch
+from medseg.system.memory import MORE_MEMORY, enough_memory
+from medseg.system.parallel import Watch, in_parallel, unwatched
 
 log = logging.getLogger(__name__)
 

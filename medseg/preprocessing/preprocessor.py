@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.io.case import Scan
+from medseg.io.case import Scan, foreground_of
 from medseg.io.labels import IGNORE
 from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, bounding_box, whole
@@ -73,7 +73,7 @@ class Preprocessor:
         """
         self._check(scan)
         image = np.require(scan.image, np.float32, ["C", "W"])  # torch takes neither read-only nor reversed arrays
-        foreground = torch.from_numpy(differs(image))[None]  # of the image as read: filters leave rounding errors
+        foreground = torch.from_numpy(foreground_of(image))[None]  # of the image as read: filters leave rounding errors
         geometry = self._geometry(scan, foreground)
         if self.denoise:
             image = denoise(image, self.denoise, self.denoise_strength)
@@ -122,6 +122,7 @@ class Preprocessor:
         if self.crop:
             geometry = replace(geometry, crop=bounding_box(geometry.cut(foreground)[0], MARGIN))
         if self.resize:
+            check_memory("preprocessing.resize makes an array", (len(scan.image), *self.resize))
             return replace(geometry, shape=tuple(self.resize))
         spacing = [scan.spacing[native] for native in geometry.order]
         target = self.spacing or spacing
@@ -137,20 +138,6 @@ class Preprocessor:
             )
         check_memory("the network's grid is an array", (len(scan.image), *shape))
         return replace(geometry, shape=shape, coarse=coarse_axes(spacing, target))
-
-
-def differs(image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return where any channel of (C, *spatial) differs from that channel's minimum.
-
-    Raises:
-        MedsegError: nowhere.
-    """
-    lowest = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    found: NDArray[np.bool_] = (image != lowest).any(axis=0)
-    if not found.any():
-        values = ", ".join(f"{value:g}" for value in lowest.ravel())
-        raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
-    return found
 
 
 def coarse_axes(spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:

@@ -12,24 +12,24 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from torch import nn
 
-from medseg.build import build
-from medseg.config import parse_duration
-from medseg.device import pick_device, pick_precision
+from medseg.config.check import parse_duration
+from medseg.config.instantiate import build
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import describe
-from medseg.inference.model import make_scorer, make_segmenter
+from medseg.inference.trained_model import make_scorer, make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
-from medseg.training.callbacks import Budget, CheckpointFiles, Checkpoints, EpochLog, Patience
-from medseg.training.data import SegmentationData
-from medseg.training.display import Display
-from medseg.training.divergence import Divergence
-from medseg.training.gauges import Gauges
-from medseg.training.margins import margin_for
-from medseg.training.progress import Progress
-from medseg.training.reconstruction import ReconstructionModule
+from medseg.system.device import pick_device, pick_precision
+from medseg.training.callbacks.callbacks import Budget, CheckpointFiles, Checkpoints, EpochLog, Patience
+from medseg.training.callbacks.display import Display
+from medseg.training.callbacks.divergence import Divergence
+from medseg.training.callbacks.progress import Progress
+from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.step_metrics import Gauges
+from medseg.training.data.datamodule import SegmentationData
+from medseg.training.data.margins import margin_for
+from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
-from medseg.training.selection import Selection
 
 Settings = dict[str, Any]
 

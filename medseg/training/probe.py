@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medseg.build import build
-from medseg.config import planned
-from medseg.device import autocast, pick_precision
+from medseg.config.check import planned
+from medseg.config.instantiate import build
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
+from medseg.system.device import autocast, pick_precision
 from medseg.training.assembly import memory_format
 
 Settings = dict[str, Any]

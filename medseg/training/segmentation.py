@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg.evaluation.overlap import counts, dice
-from medseg.evaluation.score_names import ScoreNames
-from medseg.inference.scores import NotFiniteError, Scorer
+from medseg.evaluation.metrics.overlap import counts, dice
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import without_context
 from medseg.preprocessing.geometry import Geometry
-from medseg.training.divergence import diverged
+from medseg.training.callbacks.divergence import diverged
 from medseg.training.module import TrainingModule, gather
 from medseg.training.targets import region_targets
 

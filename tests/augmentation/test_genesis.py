@@ -11,7 +11,7 @@ from scipy.special import comb
 from medseg.augmentation import Draws, Genesis
 from medseg.augmentation.genesis import bezier, inside, interpolated, shuffled_within, window_numbers
 from medseg.errors import MedsegError
-from medseg.seeding import seeded
+from medseg.system.random_seeds import seeded
 
 NOTHING = {"nonlinear_probability": 0, "shuffling_probability": 0, "painting_probability": 0}
 

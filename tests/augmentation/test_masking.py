@@ -5,7 +5,7 @@ import torch
 
 from medseg.augmentation import BlockMasking, Draws
 from medseg.errors import MedsegError
-from medseg.seeding import seeded
+from medseg.system.random_seeds import seeded
 
 
 def draws(batch, seed=0):

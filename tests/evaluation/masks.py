@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from medseg.evaluation.surfaces import Mask, Spacing
+from medseg.evaluation.metrics.surfaces import Mask, Spacing
 
 
 def random_pairs(axes: int, number: int, longest: int = 16) -> Iterator[tuple[Mask, Mask, Spacing]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from medseg import Predictor
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import FORMAT, read_checkpoint
-from medseg.inference.models import read_models
+from medseg.inference.loading import read_models
 from medseg.io.case import Scan
 
 FOLDER = Path(__file__).parent / "checkpoints"

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import medseg
-from medseg.build import build
+from medseg.config.instantiate import build
 from medseg.errors import MedsegError
-from medseg.inference import onnx_export
 from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.checkpoint import read_checkpoint
-from medseg.inference.models import read_models
-from medseg.inference.onnx_export import write_onnx
-from medseg.inference.onnx_model import open_session, read_onnx
+from medseg.inference.loading import read_models
+from medseg.inference.onnx import export
+from medseg.inference.onnx.export import write_onnx
+from medseg.inference.onnx.runtime import open_session, read_onnx
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
@@ -271,7 +271,7 @@ def test_other_grids_are_refused(tmp_path):
 
 
 def test_more_weights_than_a_file_holds_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, "MOST_BYTES", 1000)
+    monkeypatch.setattr(export, "MOST_BYTES", 1000)
     with pytest.raises(MedsegError, match="fewer models"):
         write_onnx(read_models(write_checkpoint(tmp_path / "a.ckpt", "2d")), tmp_path / "x.onnx")
 

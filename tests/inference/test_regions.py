@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.inference.probabilities import Scorer
 from medseg.inference.regions import Regions
-from medseg.inference.scores import Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import whole

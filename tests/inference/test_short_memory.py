@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from medseg import memory
-from medseg.inference.scores import Scorer, slabs_within_memory
+from medseg.inference.probabilities import Scorer, slabs_within_memory
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.sliding_window import PassLimit, RowSums, sliding_window
 from medseg.inference.uncertainty import UncertaintyMap
 from medseg.io.case import Scan
 from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.system import memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

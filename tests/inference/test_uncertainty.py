@@ -21,7 +21,7 @@ from medseg.inference.uncertainty import (
     write_uncertainty,
 )
 from medseg.io.case import Scan
-from medseg.io.files import read_scan
+from medseg.io.files.read import read_scan
 
 
 @pytest.mark.parametrize("classes", [2, 3, 117])

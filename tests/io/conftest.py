@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.build import CONF
-from medseg.config import resolve
+from medseg.config.check import resolve
+from medseg.config.instantiate import CONF
 from medseg.io.case import Dataset
-from medseg.io.dataset import open_dataset
-from medseg.io.files import read_scan
+from medseg.io.datasets.dataset import open_dataset
+from medseg.io.files.read import read_scan
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.io.atomic import write_text
 from medseg.io.csv_files import as_csv, read_csv
+from medseg.system.files import write_text
 
 CELLS = st.text(st.characters()) | st.from_regex(r"['=+\-@\t\r\n\\u001b0-9a-f,\"]{0,9}", fullmatch=True)
 FORMULAS = ["=1+1", "=cmd|' /C calc'!A0", "+SUM(A1)", "-1+1", "@SUM(1)", "\t=1", "\r=1", "＝1+1", "-", "+a", "-lesion"]

@@ -6,12 +6,11 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.io.annotation import found_values
 from medseg.io.case import Case, LabelFile
-from medseg.io.dataset import values_of
-from medseg.io.files import read_mask
-from medseg.io.labels import IGNORE, LabelMap, file_value, number
-from medseg.io.pictures import COLOUR
+from medseg.io.datasets.annotations import found_values
+from medseg.io.datasets.dataset import values_of
+from medseg.io.files.read import read_mask
+from medseg.io.labels import COLOUR, IGNORE, LabelMap, file_value, number
 
 BRATS = LabelMap({"background": 0, "necrosis": 4, "edema": 1, "enhancing": 2})
 

@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from medseg.io.annotation import read_labels
-from medseg.io.dataset import label_map
-from medseg.io.files import read_case
-from medseg.io.groups import assign_groups
+from medseg.io.datasets.annotations import read_labels
+from medseg.io.datasets.dataset import label_map
+from medseg.io.datasets.splits import make_split
+from medseg.io.files.read import read_case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon, folder, phantom
-from medseg.io.splits import make_split
-from medseg.preprocessing.fingerprint import voxel_hash
+from medseg.io.layouts.groups import assign_groups
+from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
 
 CASES = 20
 

@@ -5,9 +5,9 @@ import pytest
 import SimpleITK as sitk
 
 from medseg.errors import MedsegError
-from medseg.io.dicom_series import files_of
-from medseg.io.files import find_images, read_scan, suffix
-from medseg.io.grids import Grid
+from medseg.io.dicom.series import files_of
+from medseg.io.files.read import find_images, read_scan, suffix
+from medseg.io.grids.grid import Grid
 
 REFUSED = {
     "sm_image.dcm": "no place in the patient",

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.build import CONF
+from medseg.config.instantiate import CONF
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -71,7 +71,7 @@ def small(composed: Compose, workplace: Path) -> Compose:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the time that ``trainer.max_time`` limits pass by looking at it, a hundredth of a second each time."""
-    from medseg.training.progress import Progress
+    from medseg.training.callbacks.progress import Progress
 
     looks = itertools.count()
     assert Progress.__init__.__kwdefaults__ is not None
@@ -81,7 +81,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", params=[2, 3])
 def trained(request: pytest.FixtureRequest, small: Compose, workplace: Path) -> Path:
     """Return the directory of a finished training run, in 2D and in 3D."""
-    from medseg.jobs import train
+    from medseg.jobs.train import train
 
     run_dir = workplace / f"run {request.param}d"
     if not run_dir.exists():  # pytest makes a fixture anew where its parameters alternate

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.io.phantom import write_phantom
-from medseg.jobs import train
+from medseg.io.layouts.synthetic import write_phantom
+from medseg.jobs.train import train
 
 CASES = 6
 BAD = "c3"

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from medseg.io.file_locks import held
 from medseg.jobs import cache
-from medseg.preprocessing.cache_folder import FORMAT, dataset_folder, in_use
+from medseg.preprocessing.cache_files import FORMAT, dataset_folder, in_use
+from medseg.system.file_locks import held
 
 KEY = "0123456789abcdef" * 2
 DAY = 24 * 3600
@@ -112,7 +112,7 @@ def test_a_cache_of_somebody_else_can_be_used(tmp_path, monkeypatch):
     def refused(*arguments, **options):
         raise PermissionError
 
-    monkeypatch.setattr("medseg.preprocessing.cache_folder.open_locked", refused)
+    monkeypatch.setattr("medseg.preprocessing.cache_files.open_locked", refused)
     with in_use(tmp_path / "cache"):
         pass
 

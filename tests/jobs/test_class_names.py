@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medseg.jobs import train
+from medseg.jobs.train import train
 
 NAMES = ["smoothed", "smoothed_2", "mean", "loss", "epoch", "a/b", "a b", "a_b"]
 

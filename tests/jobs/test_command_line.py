@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medseg import cli
-from medseg.build import CONF
+from medseg.cli import command_line
+from medseg.config.instantiate import CONF
 
 NETWORK = '''
 from torch import nn
@@ -54,12 +54,12 @@ def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "tiny_network.py").write_text(NETWORK)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text(CONFIG)
-    assert cli.main(["train", "--config-dir", "mine", "model=tiny", "run_dir=run", *small_run]) == 0
+    assert command_line.main(["train", "--config-dir", "mine", "model=tiny", "run_dir=run", *small_run]) == 0
     use = ["predict", "checkpoint=run", f"input={scan_of(workplace)}", "device=cpu"]
-    assert cli.main([*use, "output=masks", "--config-dir", "mine"]) == 0
-    assert cli.main([*use, "output=masks2", "trust=[tiny_network.Tiny]"]) == 0
+    assert command_line.main([*use, "output=masks", "--config-dir", "mine"]) == 0
+    assert command_line.main([*use, "output=masks2", "trust=[tiny_network.Tiny]"]) == 0
     capsys.readouterr()
-    assert cli.main([*use, "output=masks3"]) == 1
+    assert command_line.main([*use, "output=masks3"]) == 1
     error = capsys.readouterr().err
     assert "tiny_network.Tiny" in error
     assert "trust=" in error
@@ -68,7 +68,7 @@ def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
 
 def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
     sweep = ["-m", "model.depth=2,99", "loss=dice_ce,ce", "model.base_channels=4", "run_dir=sweep"]
-    assert cli.main(["train", *sweep, *small_run]) == 3
+    assert command_line.main(["train", *sweep, *small_run]) == 3
     results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(4)]
     assert [result["status"] for result in results] == ["done", "done", "failed", "failed"]
     assert "model.depth=99" in results[2]["reason"]
@@ -94,15 +94,15 @@ def test_two_processes_share_a_training(small_run, tmp_path):
 
 
 def test_resume_from_the_command_line(small_run, tmp_path, capsys):
-    assert cli.main(["train", "run_dir=run (1)", "model.depth=2", "model.base_channels=4", *small_run]) == 0
-    assert cli.main(["train", "resume=run (1)", "trainer.max_epochs=2"]) == 0
+    assert command_line.main(["train", "run_dir=run (1)", "model.depth=2", "model.base_channels=4", *small_run]) == 0
+    assert command_line.main(["train", "resume=run (1)", "trainer.max_epochs=2"]) == 0
     assert len((tmp_path / "run (1)" / "metrics.csv").read_text().splitlines()) == 3
-    assert cli.main(["eval", "checkpoint=run (1)", "subset=val", "device=cpu"]) == 0
+    assert command_line.main(["eval", "checkpoint=run (1)", "subset=val", "device=cpu"]) == 0
 
 
 def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
     arguments = ["train", "run_dir=run", "optimizer=sgd", "optimizer.momentum=0", "model.base_channels=4", *small_run]
-    assert cli.main(arguments) == 1
+    assert command_line.main(arguments) == 1
     error = capsys.readouterr().err
     assert "torch.optim.SGD" in error
     assert "Traceback" not in error
@@ -112,7 +112,7 @@ def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
 def test_every_network_in_one_sweep(small_run, workplace, capsys):
     slim = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"]  # smaller checkpoints
     sweep = ["train", "-m", "model=glob(*)", "trainer.steps_per_epoch=1", "run_dir=sweep", *small_run, *slim]
-    assert cli.main([setting for setting in sweep if setting != "trainer.steps_per_epoch=2"]) == 0
+    assert command_line.main([setting for setting in sweep if setting != "trainer.steps_per_epoch=2"]) == 0
     names = [path.stem for path in (CONF / "model").glob("*.yaml")]
     results = {
         Path(path).parent.name: json.loads(Path(path).read_text()) for path in Path("sweep").glob("*/result.json")
@@ -124,4 +124,4 @@ def test_every_network_in_one_sweep(small_run, workplace, capsys):
     configs = {path.parent: path.read_text() for path in Path("sweep").glob("*/config.yaml")}
     [segresnet] = [job for job, config in configs.items() if "medseg.models.monai.segresnet" in config]
     use = ["predict", f"checkpoint={segresnet}", f"input={scan_of(workplace)}", "output=masks", "device=cpu"]
-    assert cli.main(use) == 0  # medseg ships its name, so nothing has to be trusted
+    assert command_line.main(use) == 0  # medseg ships its name, so nothing has to be trusted

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from browser import needs_browser, visit
 
-from medseg import cli, sweeps
+from medseg.cli import command_line, sweeps
 from medseg.errors import MedsegError
-from medseg.evaluation.metrics import Settings
-from medseg.evaluation.report import read_report, write_report
-from medseg.evaluation.rows import as_csv, read_rows
-from medseg.evaluation.summary import summarise
-from medseg.io.atomic import write_json
-from medseg.jobs import compare
+from medseg.evaluation.metrics.registry import Settings
+from medseg.evaluation.report.files import read_report, write_report
+from medseg.evaluation.statistics.case_rows import as_csv, read_rows
+from medseg.evaluation.statistics.summary import summarise
+from medseg.jobs.evaluate import compare
+from medseg.system.files import write_json
 
 CLASSES = ("core [T1]", "œdème & <b>")
 SETTINGS = Settings(("dice", "iou", "hd95"))
@@ -260,10 +260,10 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     training(tmp_path / "a (1)", rows_of(0.7))
     training(tmp_path / "b", rows_of(0.8, 1))
-    assert cli.main(["compare", "runs=[a (1),b]", "run_dir=out", "metrics.names=dice"]) == 0
+    assert command_line.main(["compare", "runs=[a (1),b]", "run_dir=out", "metrics.names=dice"]) == 0
     assert (tmp_path / "out" / "comparison.html").is_file()
     assert "ranking by Dice" in capsys.readouterr().out
-    assert cli.main(["compare", "runs=[a (1),c]"]) == 1
+    assert command_line.main(["compare", "runs=[a (1),c]"]) == 1
     assert "c: no such file or folder" in capsys.readouterr().err
-    assert cli.main(["compare"]) == 1
+    assert command_line.main(["compare"]) == 1
     assert "runs: missing" in capsys.readouterr().err

@@ -10,9 +10,10 @@ import SimpleITK as sitk
 import torch
 
 from medseg.errors import MedsegError
-from medseg.jobs import predict, train
-from medseg.training.sources import read_source
-from medseg.training.transfer import take_over
+from medseg.jobs.predict import predict
+from medseg.jobs.train import train
+from medseg.training.transfer.sources import read_source
+from medseg.training.transfer.transfer import take_over
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def run_dir(small, workplace):
 @pytest.fixture(scope="module")
 def laid_out(run_dir, composed, workplace, tmp_path_factory):
     """Scans that are new to the run, and what predict lays out of them."""
-    from medseg.io.phantom import write_phantom
+    from medseg.io.layouts.synthetic import write_phantom
 
     new = tmp_path_factory.mktemp("new")
     write_phantom(new, layout="decathlon", dims=3, channels=1, cases=3, size=32, seed=77)
@@ -79,7 +80,7 @@ def test_corrected_masks_train_further_from_the_runs_weights(laid_out, run_dir, 
 
 def test_weights_are_those_of_the_run(run_dir):
     from medseg.inference.checkpoint import read_checkpoint
-    from medseg.inference.models import read_models
+    from medseg.inference.loading import read_models
 
     model = read_models(run_dir)[0]
     expected = {name: value.clone() for name, value in model.network.state_dict().items()}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
 
-from medseg import cli
+from medseg.cli import command_line
 
 README = Path(__file__).parents[2] / "README.md"
 FAST = [
@@ -34,7 +34,7 @@ class Place:
         before, there = files_below(self.folder), Path.cwd()
         os.chdir(self.folder)
         try:
-            assert cli.main([*arguments]) == 0, arguments
+            assert command_line.main([*arguments]) == 0, arguments
         finally:
             os.chdir(there)
         self.added[name] = files_below(self.folder) - before
@@ -137,7 +137,7 @@ def test_every_reference_to_the_run_directory_leads_there(tmp_path, monkeypatch)
     )
     (tmp_path / "mine" / "experiment").mkdir()
     (tmp_path / "mine" / "experiment" / "own.yaml").write_text("# @package _global_\ncache_dir: ${run_dir}/cache\n")
-    assert cli.main(["train", "--config-dir", "mine", "logger=table", "experiment=own", *FAST]) == 0
+    assert command_line.main(["train", "--config-dir", "mine", "logger=table", "experiment=own", *FAST]) == 0
     [run] = (tmp_path / "outputs/train/phantom").iterdir()
     assert (run / "tables" / "metrics.csv").is_file()
     assert any((run / "cache").rglob("*"))
@@ -148,5 +148,5 @@ def test_every_reference_to_the_run_directory_leads_there(tmp_path, monkeypatch)
 def test_a_training_that_cannot_begin_leaves_no_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans" / "images").mkdir(parents=True)
-    assert cli.main(["train", "dataset=folder", "dataset.root=scans"]) == 1
+    assert command_line.main(["train", "dataset=folder", "dataset.root=scans"]) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"scans"}

@@ -9,10 +9,13 @@ import torch
 from lightning.pytorch.plugins import MixedPrecision
 
 from medseg.errors import MedsegError
-from medseg.jobs import evaluate, export, predict, pretrain, train
+from medseg.jobs import export
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.predict import predict
+from medseg.jobs.train import pretrain, train
 from medseg.training import assembly
 from medseg.training.module import TrainingModule
-from medseg.training.reconstruction import ReconstructionModule
+from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
 
 NAN = float("nan")

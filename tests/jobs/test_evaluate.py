@@ -9,11 +9,13 @@ import pytest
 import torch
 from monai.metrics import DiceMetric, MeanIoU
 
-from medseg.config import resolve
+from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
-from medseg.io.dataset import open_dataset
-from medseg.jobs import evaluate, predict, train
+from medseg.io.datasets.dataset import open_dataset
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.predict import predict
+from medseg.jobs.train import train
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_masks_of_predict_give_the_report_and_monai_agrees(trained, composed, wo
     result = predict.run(config | {"checkpoint": str(moved), "input": str(scans), "output": str(tmp_path / "masks")})
     assert result["status"] == "done"
 
-    from medseg.io.files import read_mask
+    from medseg.io.files.read import read_mask
 
     dice = DiceMetric(include_background=False, reduction="none", num_classes=4)
     iou = MeanIoU(include_background=False, reduction="none")

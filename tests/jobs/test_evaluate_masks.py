@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
-from medseg.config import resolve
+from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
-from medseg.io.dataset import by_id, open_dataset
+from medseg.io.datasets.dataset import by_id, open_dataset
+from medseg.io.datasets.splits import read_split
 from medseg.io.labels import LabelMap
-from medseg.io.splits import read_split
-from medseg.jobs import evaluate
-from medseg.jobs.candidates import Candidate, with_own_names
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.evaluate.candidates import Candidate, with_own_names
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_candidates_of_one_name_are_numbered():
 
 def test_unknown_voxels_cannot_be_predicted(tmp_path):
     from medseg.io.case import Case, Scan
-    from medseg.jobs.candidates import from_folder
+    from medseg.jobs.evaluate.candidates import from_folder
 
     (tmp_path / "m").mkdir()
     nib.save(nib.Nifti1Image(np.full((3, 4, 5), 9, np.uint8), np.eye(4)), tmp_path / "m" / "a.nii.gz")

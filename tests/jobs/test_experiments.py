@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from medseg.build import CONF
-from medseg.jobs import train
+from medseg.config.instantiate import CONF
+from medseg.jobs.train import train
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 RECIPES = [name for name in EXPERIMENTS if name != "few_shot"]

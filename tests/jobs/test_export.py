@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from medseg import cli
-from medseg.config import resolve
+from medseg.cli import command_line
+from medseg.config.check import resolve
 from medseg.errors import MedsegError
-from medseg.inference.models import read_models
-from medseg.io.dataset import open_dataset
-from medseg.io.files import read_mask
-from medseg.jobs import export, predict
+from medseg.inference.loading import read_models
+from medseg.io.datasets.dataset import open_dataset
+from medseg.io.files.read import read_mask
+from medseg.jobs import export
+from medseg.jobs.predict import predict
 
 
 @pytest.fixture
@@ -138,6 +139,6 @@ def test_the_command_line(tmp_path, capsys):
         ([f"output={tmp_path / 'model.onnx'}"], "not a checkpoint that can be loaded safely"),
         ([], "output: missing"),
     ):
-        assert cli.main([*line, *arguments]) == 1
+        assert command_line.main([*line, *arguments]) == 1
         assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]

@@ -9,10 +9,10 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medseg import cli
+from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.jobs import train
-from medseg.training.callbacks import Checkpoints
+from medseg.jobs.train import train
+from medseg.training.callbacks.callbacks import Checkpoints
 
 SHORT = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2")
 
@@ -210,10 +210,10 @@ def test_what_the_command_line_gives_wins_though_it_is_the_default_also_when_res
     short = ["trainer.max_time=null", "trainer.max_epochs=1", "trainer.steps_per_epoch=1", "logger=none"]
     command = ["train", *data, f"cache_dir={workplace / 'cache'}", *short, "plan.batch_size=2"]
     own = ["model.depth=2", "model.base_channels=4", "model.norm=batch", "model.blocks=1", "preprocessing.crop=false"]
-    assert cli.main([*command, *own, "run_dir=first"]) == 0
+    assert command_line.main([*command, *own, "run_dir=first"]) == 0
     given = ["model.norm=instance", "preprocessing.crop=true"]
-    assert cli.main([*command, "finetune.checkpoint=first", *given, "run_dir=run"]) == 0
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=2"]) == 0
+    assert command_line.main([*command, "finetune.checkpoint=first", *given, "run_dir=run"]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=2"]) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert {key: config["model"][key] for key in ("norm", "blocks", "depth", "base_channels")} == {
         "norm": "instance",

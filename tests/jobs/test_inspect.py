@@ -13,11 +13,11 @@ import yaml
 from browser import needs_browser, visit
 from rich.console import Console
 
-from medseg import cli
+from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.jobs import inspect
-from medseg.jobs.inspect_tables import show, value_text
-from medseg.preprocessing.survey import Finding
+from medseg.jobs.inspect import inspect
+from medseg.jobs.inspect.tables import show, value_text
+from medseg.preprocessing.quality.check_dataset import Finding
 
 CASES = 6
 SHAPE, SPACING = (16, 18, 20), (1.0, 1.0, 2.0)
@@ -97,7 +97,7 @@ def test_classes_count_in_the_cases_that_were_annotated_for_them(inspected, data
 
 
 def test_the_plan_is_that_of_train(inspected, data, composed, tmp_path):
-    from medseg.jobs import train
+    from medseg.jobs.train import train
 
     inspected("model.depth=2", "model.base_channels=4")
     overrides = ("trainer.max_epochs=1", "trainer.steps_per_epoch=1", "trainer.accelerator=cpu")
@@ -231,12 +231,12 @@ def test_each_case_is_in_the_file(inspected):
 
 
 def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
-    from medseg.jobs import inspect_pictures
+    from medseg.jobs.inspect import images
 
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     first = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "run")
-    monkeypatch.setattr(inspect_pictures, "drawn", None)
+    monkeypatch.setattr(images, "drawn", None)
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
 
@@ -301,7 +301,10 @@ def test_exit_status(data, tmp_path, monkeypatch, damage, status, capsys):
             path.write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     labels = "dataset.labels={background: 0, organ: 1, lesion: 2}"
-    assert cli.main(["inspect", "dataset=folder", "dataset.root=data", labels, "trainer.accelerator=cpu"]) == status
+    assert (
+        command_line.main(["inspect", "dataset=folder", "dataset.root=data", labels, "trainer.accelerator=cpu"])
+        == status
+    )
     assert len(list((tmp_path / "outputs/inspect/folder").iterdir())) == 1
     assert f"{ {0: 0, 3: 1, 1: CASES}[status] } error" in capsys.readouterr().out
 

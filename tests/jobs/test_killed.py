@@ -9,14 +9,14 @@ import sys
 import torch
 import yaml
 
-from medseg.io.atomic import leftovers
-from medseg.jobs import train
+from medseg.jobs.train import train
+from medseg.system.files import leftovers
 
 EPOCHS, EPOCH_STEPS, KILLED_AT = 6, 5, 17
 
 KILLED = f"""
 import os, signal
-from medseg.cli import main
+from medseg.cli.command_line import main
 from medseg.training.segmentation import SegmentationModule
 
 training_step = SegmentationModule.training_step

@@ -16,9 +16,11 @@ from thresholding import TARGET, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.io.csv_files import read_csv
-from medseg.io.files import stem
-from medseg.jobs import evaluate, predict, train
-from medseg.jobs.scans import find_jobs
+from medseg.io.files.read import stem
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.predict import predict
+from medseg.jobs.predict.scans import find_jobs
+from medseg.jobs.train import train
 
 HERE = Path(__file__).parent
 NAMES = [

@@ -13,7 +13,9 @@ import pytest
 import torch
 from nibabel.orientations import inv_ornt_aff
 
-from medseg.jobs import evaluate, predict, train
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.predict import predict
+from medseg.jobs.train import train
 
 SHAPE = (16, 18, 20)
 SPACING = np.diag([1.0, 1.2, 0.9])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.jobs.pipeline import NAME, Stage, pipeline
+from medseg.jobs.predict.pipeline import NAME, Stage, pipeline
 
 HANGS = 300.0
 """Seconds after which a test is taken to hang; nothing that works waits so long, however busy the machine is."""

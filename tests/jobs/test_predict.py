@@ -14,7 +14,7 @@ from thresholding import TARGET, blob, write_checkpoint
 
 import medseg
 from medseg.errors import MedsegError
-from medseg.jobs import predict
+from medseg.jobs.predict import predict
 
 
 @pytest.fixture

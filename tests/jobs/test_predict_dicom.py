@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from thresholding import TARGET, write_checkpoint
 
-from medseg import cli
-from medseg.io.annotation import read_labels
+from medseg.cli import command_line
 from medseg.io.case import Case, LabelFile
-from medseg.io.files import read_scan
+from medseg.io.datasets.annotations import read_labels
+from medseg.io.files.read import read_scan
 from medseg.io.labels import LabelMap
 
 pydicom = pytest.importorskip("pydicom")
@@ -171,7 +171,7 @@ def masks(tmp_path_factory):
     write_checkpoint(root / "c.ckpt", dims=3)
     for form in ("nifti", "dicom_seg", "rtstruct"):
         use = [f"checkpoint={root / 'c.ckpt'}", f"input={root / 'scans'}", f"trust=[{TARGET}]", "device=cpu"]
-        status = cli.main(["predict", *use, f"output={root / form}", f"format={form}"])
+        status = command_line.main(["predict", *use, f"output={root / form}", f"format={form}"])
         with (root / form / "predictions.csv").open(encoding="utf-8") as file:
             assert {row["case"]: row["error"] for row in csv.DictReader(file)} == dict.fromkeys(VARIANTS, "")
         assert status == 0
@@ -259,7 +259,7 @@ def test_changes_are_said_once_without_the_values(tmp_path, caplog, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with caplog.at_level("INFO"):
         line = ["predict", "checkpoint=c.ckpt", "input=scans", "output=masks", f"trust=[{TARGET}]", "device=cpu"]
-        assert cli.main([*line, "format=dicom_seg"]) == 0
+        assert command_line.main([*line, "format=dicom_seg"]) == 0
     said = [record.getMessage() for record in caplog.records if "PatientBirthDate" in record.getMessage()]
     assert said == [
         f"scans{os.sep}p1: left empty, since what the images say is not certain: PatientBirthDate (not a full date that"

@@ -21,9 +21,9 @@ from thresholding import TARGET, Threshold, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import leftovers
 from medseg.io.case import Scan
-from medseg.jobs import predict
+from medseg.jobs.predict import predict
+from medseg.system.files import leftovers
 
 HERE = str(Path(__file__).parent)
 KILLS = 2
@@ -287,7 +287,7 @@ def test_two_devices_from_python_run_the_given_config_and_not_the_programs_argum
 def test_a_process_that_breaks_down_is_not_hidden_by_older_records(folder, tmp_path, monkeypatch, status):
     write_scans(tmp_path / "scans", 2)
     folder()
-    monkeypatch.setattr("medseg.jobs.predict.on_devices", lambda *arguments: [0, status])
+    monkeypatch.setattr("medseg.jobs.predict.predict.on_devices", lambda *arguments: [0, status])
     with pytest.raises(MedsegError, match=f"1 of 2 processes broke down .exit status {status}"):
         folder(trainer={"devices": 2})
 
@@ -295,7 +295,7 @@ def test_a_process_that_breaks_down_is_not_hidden_by_older_records(folder, tmp_p
 def test_a_process_that_did_not_begin_is_not_hidden_by_older_records(folder, tmp_path, monkeypatch):
     write_scans(tmp_path / "scans", 2)
     folder()
-    monkeypatch.setattr("medseg.jobs.predict.on_devices", lambda *arguments: [0, 1])
+    monkeypatch.setattr("medseg.jobs.predict.predict.on_devices", lambda *arguments: [0, 1])
     with pytest.raises(MedsegError, match=r"1 scan\(s\) were not reached"):
         folder(trainer={"devices": 2})
 
@@ -323,7 +323,7 @@ def test_killed_and_resumed_the_masks_are_those_of_an_undisturbed_run(folder, tm
 
 INTERRUPTED_AT_THE_FIFTH_SCAN = """
 import itertools, os, signal
-from medseg.cli import main
+from medseg.cli.command_line import main
 from medseg.inference.predictor import Predictor
 
 decide, calls = Predictor.decide, itertools.count()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medseg.jobs import predict
+from medseg.jobs.predict import predict
 
 HERE = str(Path(__file__).parent)
 TARGET = "thresholding.Threshold"

@@ -12,13 +12,13 @@ import yaml
 from PIL import Image
 
 from medseg import Predictor
-from medseg.build import build
-from medseg.config import resolve
+from medseg.config.check import resolve
+from medseg.config.instantiate import build
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import read_checkpoint
-from medseg.io.dataset import open_dataset
-from medseg.io.splits import Split, split_as_set
-from medseg.jobs import pretrain, train
+from medseg.io.datasets.dataset import open_dataset
+from medseg.io.datasets.splits import Split, split_as_set
+from medseg.jobs.train import pretrain, train
 
 SMALL = (
     "model.depth=2",

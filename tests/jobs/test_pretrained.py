@@ -10,7 +10,10 @@ from file_server import serving
 from published_files import drawn, torchvision_shapes
 
 from medseg.errors import MedsegError
-from medseg.jobs import inspect, predict, pretrain, terminal, train
+from medseg.jobs.inspect import inspect
+from medseg.jobs.predict import predict
+from medseg.jobs.train import pretrain, train
+from medseg.system import terminal
 
 SETTINGS = (
     *("model=flexible_unet", "model.backbone=resnet18", "model.base_channels=4", "model.pretrained=imagenet"),

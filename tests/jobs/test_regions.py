@@ -9,7 +9,8 @@ import pytest
 import torch
 from monai.metrics import compute_dice
 
-from medseg.jobs import predict, train
+from medseg.jobs.predict import predict
+from medseg.jobs.train import train
 
 REGIONS = {"WT": ["edema", "core", "enhancing"], "TC": ["core", "enhancing"], "ET": ["enhancing"]}
 VALUES = {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
@@ -67,7 +68,7 @@ def test_unknown_voxels_are_neither_learned_nor_scored(small, tmp_path):
 
 
 def test_what_was_not_annotated_has_no_score(small, workplace, tmp_path):
-    from medseg.io.dataset import open_dataset
+    from medseg.io.datasets.dataset import open_dataset
 
     config = small(3)
     plain = json.loads(json.dumps(config["dataset"]))

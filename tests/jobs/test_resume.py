@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from medseg import cli
-from medseg.jobs import pretrain
+from medseg.cli import command_line
+from medseg.jobs.train import pretrain
 
 FAST = [
     *("dataset.dims=2", "dataset.cases=10", "dataset.size=48", "trainer.max_time=null", "trainer.max_epochs=2"),
@@ -23,7 +23,7 @@ def finished(tmp_path_factory):
     """A run of two epochs that has come to its end."""
     folder = tmp_path_factory.mktemp("finished")
     data = [f"dataset.root={folder / 'phantom'}", f"cache_dir={folder / 'cache'}"]
-    assert cli.main(["train", f"run_dir={folder / 'run'}", *FAST, *data]) == 0
+    assert command_line.main(["train", f"run_dir={folder / 'run'}", *FAST, *data]) == 0
     return folder / "run"
 
 
@@ -66,19 +66,19 @@ def change_last_checkpoint(run, change):
 def test_settings_that_are_refused_change_nothing_of_the_run(run, settings, says, capsys):
     before = contents(run)
     more = [] if "trainer.max_epochs=0" in settings else ["trainer.max_epochs=3"]
-    assert cli.main(["train", "resume=run", *more, *settings]) == 1
+    assert command_line.main(["train", "resume=run", *more, *settings]) == 1
     error = capsys.readouterr().err
     assert says in error
     assert "Traceback" not in error
     assert contents(run) == before
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
     assert epochs(run) == [1, 2, 3]
 
 
 def test_weights_that_do_not_fit_are_one_message_and_change_nothing(run, capsys):
     change_last_checkpoint(run, lambda state: state["state_dict"].pop("network.encoder.0.0.0.weight"))
     before = contents(run)
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3"]) == 1
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == 1
     error = capsys.readouterr().err
     assert "last.ckpt does not fit these settings" in error
     assert "Traceback" not in error
@@ -94,7 +94,7 @@ def test_a_failure_in_the_first_step_changes_nothing(run, monkeypatch):
     before = contents(run)
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationModule, "loss_of", fail)
-        assert cli.main(["train", "resume=run", "trainer.max_epochs=3"]) == cli.BUG
+        assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == command_line.BUG
     assert contents(run) == before
 
 
@@ -104,7 +104,7 @@ def test_a_run_at_its_end_goes_straight_to_its_test(run, settings, monkeypatch):
     (run / "result.json").unlink()
     kept = {name: (run / name).read_bytes() for name in ("config.yaml", "metrics.csv", "checkpoints/last.ckpt")}
     monkeypatch.setattr("lightning.pytorch.Trainer.fit", None)
-    assert cli.main(["train", "resume=run", *settings]) == 0
+    assert command_line.main(["train", "resume=run", *settings]) == 0
     assert {name: (run / name).read_bytes() for name in kept} == kept
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["reason"]) == ("done", "max_epochs reached")
@@ -122,7 +122,7 @@ def test_a_run_at_its_end_goes_straight_to_its_test(run, settings, monkeypatch):
 )
 def test_a_time_limit_that_is_used_up_leaves_nothing_to_train(run, setting, ended, reason):
     change_last_checkpoint(run, lambda state: state["callbacks"]["Budget"].update(ended))
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3", setting]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3", setting]) == 0
     assert epochs(run) == ([1, 2] if reason else [1, 2, 3])
     assert json.loads((run / "result.json").read_text())["reason"] == (reason or "max_epochs reached")
 
@@ -139,14 +139,14 @@ def test_patience_that_has_run_out_leaves_nothing_to_train_unless_it_is_raised(r
         }
 
     change_last_checkpoint(run, stopped)
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3", f"trainer.patience={patience}"]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3", f"trainer.patience={patience}"]) == 0
     assert epochs(run) == [1, 2, 3][:last]
     reason = json.loads((run / "result.json").read_text())["reason"]
     assert reason == ("no further gain" if last == 2 else "max_epochs reached")
 
 
 def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3", "optimizer.weight_decay=0.5"]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3", "optimizer.weight_decay=0.5"]) == 0
     [optimizer] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5]
 
@@ -154,7 +154,7 @@ def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
 def test_what_a_sweep_noted_in_a_result_stays_and_seconds_add_up(run):
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"overrides": ["loss=ce"], "seconds": 1000.0}))
-    assert cli.main(["train", "resume=run"]) == 0
+    assert command_line.main(["train", "resume=run"]) == 0
     resumed = json.loads((run / "result.json").read_text())
     assert resumed["overrides"] == ["loss=ce"]
     assert resumed["seconds"] > 1000
@@ -162,7 +162,7 @@ def test_what_a_sweep_noted_in_a_result_stays_and_seconds_add_up(run):
 
 def test_the_log_of_a_resumed_run_begins_with_what_was_said_before_its_first_step(run):
     before = (run / "train.log").read_text()
-    assert cli.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
     added = (run / "train.log").read_text().removeprefix(before)
     assert added.index("10 cases") < added.index("training on") < added.index("epoch 3")
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
@@ -176,9 +176,9 @@ def test_a_pretraining_at_its_end_is_left_as_it_is(composed, workplace, tmp_path
     first = pretrain.run(config)
     saved = (tmp_path / "run" / "config.yaml").read_bytes()
     before = contents(tmp_path / "run")
-    assert cli.main(["pretrain", "resume=run", "trainer.max_epochs=3", "+optimizer.foo=1"]) == 1
+    assert command_line.main(["pretrain", "resume=run", "trainer.max_epochs=3", "+optimizer.foo=1"]) == 1
     assert contents(tmp_path / "run") == before
-    assert cli.main(["pretrain", "resume=run", "trainer.max_epochs=1"]) == 0
+    assert command_line.main(["pretrain", "resume=run", "trainer.max_epochs=1"]) == 0
     assert (tmp_path / "run" / "config.yaml").read_bytes() == saved
     again = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (again["status"], again["score"], again["reason"]) == ("done", first["score"], "max_epochs reached")
@@ -189,7 +189,7 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medseg.jobs.train.test", interrupt)
-    assert cli.main(["train", "resume=run"]) == 130
+    monkeypatch.setattr("medseg.jobs.train.train.test", interrupt)
+    assert command_line.main(["train", "resume=run"]) == 130
     assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
     assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"

@@ -14,16 +14,19 @@ import pytest
 import torch
 from thresholding import TARGET, blob, write_checkpoint
 
-from medseg import cli, memory
+from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.evaluation.metrics import Settings
+from medseg.evaluation.metrics.registry import Settings
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Case, LabelFile
 from medseg.io.labels import LabelMap
-from medseg.jobs import predict, scoring, train
+from medseg.jobs.evaluate import scoring
+from medseg.jobs.predict import predict
+from medseg.jobs.train import train
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.survey import examine
+from medseg.preprocessing.quality.check_dataset import examine
+from medseg.system import memory
 
 HERE = Path(__file__).parent
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -107,7 +110,7 @@ def test_a_scan_that_no_shrinking_helps_fails_alone_with_cause_size_and_cure(fol
     assert "more memory" in message
 
 
-@pytest.mark.parametrize("where", ["medseg.inference.predictor.read_case", "medseg.jobs.stages.write_classes"])
+@pytest.mark.parametrize("where", ["medseg.inference.predictor.read_case", "medseg.jobs.predict.steps.write_classes"])
 def test_reading_and_writing_are_tried_again_by_themselves(folder, tmp_path, monkeypatch, where):
     assert folder("plain")["status"] == "done"
     module, name = where.rsplit(".", 1)
@@ -130,12 +133,12 @@ LIMITED = """
     import os, resource, sys
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    import torch, medseg.cli, medseg.jobs.predict, thresholding, scipy.ndimage
+    import torch, medseg.cli.command_line, medseg.jobs.predict.predict, thresholding, scipy.ndimage
     torch.set_num_threads(1)
     torch.nn.functional.conv3d(torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 1, 3, 3, 3))
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (mapped + 700_000_000,) * 2)
-    sys.exit(medseg.cli.main(sys.argv[1:]))
+    sys.exit(medseg.cli.command_line.main(sys.argv[1:]))
 """
 
 
@@ -202,7 +205,7 @@ def score(cases):
     return {case.id: found for case, found in scoring.scored(segment, cases, CLASSES, Settings(("dice",)))}
 
 
-READ, MEASURE = "medseg.jobs.scoring.read_labelled", "medseg.jobs.scoring.measure_case"
+READ, MEASURE = "medseg.jobs.evaluate.scoring.read_labelled", "medseg.jobs.evaluate.scoring.measure_case"
 
 
 @pytest.mark.parametrize("where", [READ, MEASURE])
@@ -222,7 +225,12 @@ def test_eval_reports_a_case_that_is_too_large_and_scores_the_others(cases, monk
 
 
 def test_the_survey_reports_a_case_that_is_too_large_and_reads_the_others(cases, monkeypatch):
-    short_for(monkeypatch, "medseg.preprocessing.survey.noted", lambda case, *rest: case.id == "case1", times=99)
+    short_for(
+        monkeypatch,
+        "medseg.preprocessing.quality.check_dataset.noted",
+        lambda case, *rest: case.id == "case1",
+        times=99,
+    )
     usable, findings = examine(cases, CLASSES)
     assert list(usable.cases) == ["case0", "case2"]
     [error] = [finding.text for finding in findings if finding.level == "error"]
@@ -280,14 +288,14 @@ def test_any_job_that_runs_out_of_memory_ends_with_one_message(monkeypatch, caps
 
     monkeypatch.setattr(job, "run", run)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["cache"]) == 1
+    assert command_line.main(["cache"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("medseg: not enough memory for this cache ([enforce fail at alloc_cpu.cpp:127]")
     assert "Traceback" not in told
 
 
 def test_a_case_that_is_too_large_to_draw_is_left_out_of_the_pictures_alone(cases, monkeypatch, tmp_path, caplog):
-    short_for(monkeypatch, "medseg.jobs.scoring.overlay", lambda scan, *rest: True, times=1)
+    short_for(monkeypatch, "medseg.jobs.evaluate.scoring.overlay", lambda scan, *rest: True, times=1)
     files = {case.id: tmp_path / "overlays" / f"{case.id}.png" for case in cases}
     segment = lambda case, scan: (scan.image[0] > 0.5).astype(np.uint8)  # noqa: E731
     scoring.draw_overlays(segment, cases, CLASSES, files)

@@ -10,8 +10,8 @@ from thresholding import TARGET, blob, write_checkpoint
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset
-from medseg.jobs import evaluate
-from medseg.jobs.subsets import select
+from medseg.jobs.evaluate import evaluate
+from medseg.jobs.training_run import select
 
 NAMES = [f"c{number}" for number in range(6)]
 FOLDS = [

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from medseg.errors import MedsegError
-from medseg.jobs import train
+from medseg.jobs.train import train
 
 FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
 REPORT = ("test/metrics.json", "test/cases.csv", "test/report.html", "checkpoints/best.ckpt", "checkpoints/last.ckpt")

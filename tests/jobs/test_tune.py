@@ -12,14 +12,14 @@ import torch
 import yaml
 from scipy.stats import sem
 
-from medseg.cli import main
+from medseg.cli.command_line import main
 from medseg.errors import MedsegError
 from medseg.evaluation.tuning import select
 from medseg.inference.checkpoint import FORMAT, read_checkpoint, rewrite
 from medseg.io.labels import LabelMap
-from medseg.jobs import train
-from medseg.jobs.trials import Kept, Trials, filled_box
-from medseg.jobs.tune import tuned, untuned
+from medseg.jobs.evaluate.trials import Kept, Trials, filled_box
+from medseg.jobs.evaluate.tune import tuned, untuned
+from medseg.jobs.train import train
 
 CLASSES = LabelMap({"background": 0, "organ": 1, "parts": 2})
 NESTED = LabelMap(CLASSES.labels, {"whole": ["organ", "parts"], "parts": ["parts"]})

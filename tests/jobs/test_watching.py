@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.logging import RichHandler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medseg.jobs import train
-from medseg.training import display
-from medseg.training.callbacks import log
-from medseg.training.pictures import SIDE
+from medseg.jobs.train import train
+from medseg.training.callbacks import display
+from medseg.training.callbacks.callbacks import log
+from medseg.training.images import SIDE
 
 
 def events_of(run):

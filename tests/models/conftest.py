@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from medseg.build import CONF
-from medseg.config import problems, resolve
-from medseg.overrides import Sources, compose
+from medseg.cli.overrides import Sources, compose
+from medseg.config.check import problems, resolve
+from medseg.config.instantiate import CONF
 
 Planned = Callable[..., dict[str, Any]]
 

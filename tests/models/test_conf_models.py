@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medseg.build import CONF, build
+from medseg.config.instantiate import CONF, build
 from medseg.models.outputs import as_list
 from medseg.training.segmentation import deep_loss
 

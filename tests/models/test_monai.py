@@ -11,8 +11,8 @@ from monai.networks import nets
 from monai.networks.nets.mednext import create_mednext
 from torch import nn
 
-from medseg import cli
-from medseg.build import build
+from medseg.cli import command_line
+from medseg.config.instantiate import build
 from medseg.errors import MedsegError
 from medseg.models import monai
 
@@ -100,7 +100,7 @@ def test_further_arguments_go_to_monai():
 def printed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict:
     monkeypatch.setattr(sys, "path", list(sys.path))
     with redirect_stdout(io.StringIO()) as out:
-        assert cli.main(["train", *arguments, "--cfg", "job"]) == 0
+        assert command_line.main(["train", *arguments, "--cfg", "job"]) == 0
     return yaml.safe_load(out.getvalue())
 
 
@@ -124,7 +124,7 @@ def test_further_arguments_on_the_command_line(monkeypatch):
     ],
 )
 def test_mistakes_on_the_command_line(setting, words, capsys):
-    assert cli.main(["train", "model=segresnet", setting, "--cfg", "job"]) == 1
+    assert command_line.main(["train", "model=segresnet", setting, "--cfg", "job"]) == 1
     error = capsys.readouterr().err
     assert [word for word in words if word not in error] == []
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from medseg import cli
-from medseg.build import build
-from medseg.config import resolve
+from medseg.cli import command_line
+from medseg.config.check import resolve
+from medseg.config.instantiate import build
 from medseg.models.outputs import as_list
 
 DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def composed(capsys, *arguments):
-    assert cli.main(["train", "--config-dir", "my_conf", *arguments, "--cfg", "job"]) == 0
+    assert command_line.main(["train", "--config-dir", "my_conf", *arguments, "--cfg", "job"]) == 0
     return yaml.safe_load(capsys.readouterr().out)
 
 
@@ -60,5 +60,7 @@ def test_example_with_a_divisor_sets_the_plan(folder, capsys):
 
 
 def test_wrong_argument_of_the_example_is_explained(folder, capsys):
-    assert cli.main(["train", "--config-dir", "my_conf", "model=dilated", "model.widht=3", "--cfg", "job"]) == 1
+    assert (
+        command_line.main(["train", "--config-dir", "my_conf", "model=dilated", "model.widht=3", "--cfg", "job"]) == 1
+    )
     assert "Did you mean 'model.width'?" in capsys.readouterr().err

@@ -11,8 +11,8 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
+from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import LabelMap
-from medseg.io.sizes import Size, size_of
 from medseg.preprocessing.cache import amount, announce, cached, cached_cases, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor

@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from medseg.build import build
+from medseg.config.instantiate import build
 from medseg.io.labels import IGNORE
 
 FILES = sorted((Path(__file__).parents[2] / "conf/loss").glob("*.yaml"))

@@ -8,7 +8,7 @@ from processes import run, said
 from small_run import TRAIN
 from trust.reliability import pytest_addoption, pytest_configure
 
-from medseg import cli
+from medseg.cli import command_line
 
 __all__ = ["pytest_addoption", "pytest_configure"]  # hooks, which pytest looks for here
 
@@ -19,7 +19,7 @@ def trained(tmp_path_factory):
     place = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        assert cli.main([*TRAIN, "run_dir=run"]) == 0
+        assert command_line.main([*TRAIN, "run_dir=run"]) == 0
     return place
 
 

@@ -21,21 +21,21 @@ import torch
 import yaml
 from PIL import Image
 
-import medseg.evaluation.contact_sheet
-import medseg.io.atomic
-import medseg.io.phantom
+import medseg.evaluation.images.contact_sheet
+import medseg.io.layouts.synthetic
 import medseg.jobs.cache
-import medseg.jobs.evaluate
-import medseg.jobs.predict
-import medseg.jobs.train
-import medseg.jobs.trials
+import medseg.jobs.evaluate.evaluate
+import medseg.jobs.evaluate.trials
+import medseg.jobs.predict.predict
+import medseg.jobs.train.train
+import medseg.system.files
 import medseg.training.losses
-import medseg.training.schedules
-from medseg import cli
-from medseg.build import CONF
+import medseg.training.optim.schedules
+from medseg.cli import command_line
+from medseg.cli.overrides import Sources, check
+from medseg.config.instantiate import CONF
 from medseg.inference.predictor import Predictor
-from medseg.io.atomic import TEMPORARY
-from medseg.overrides import Sources, check
+from medseg.system.files import TEMPORARY
 from medseg.training.segmentation import SegmentationModule
 
 check(Sources(CONF, "train"), ["seed=0"])  # imports Hydra, whose parsers learn in use
@@ -97,7 +97,9 @@ class Kill:
             case "remove":
                 os.unlink = partial(before, os.unlink)
             case "trial":
-                medseg.jobs.trials.np.savez_compressed = partial(before, medseg.jobs.trials.np.savez_compressed)
+                medseg.jobs.evaluate.trials.np.savez_compressed = partial(
+                    before, medseg.jobs.evaluate.trials.np.savez_compressed
+                )
             case "step":
                 step = SegmentationModule.training_step
                 SegmentationModule.training_step = lambda *arguments: before(step, *arguments, path=None)
@@ -116,7 +118,7 @@ class FullDisk:
 
     def arm(self) -> None:
         """Let temporary files lead to /dev/full, where the system refuses every byte."""
-        held, seen = medseg.io.atomic.held, []
+        held, seen = medseg.system.files.held, []
 
         @contextmanager
         def held_or_full(temporary):
@@ -129,7 +131,7 @@ class FullDisk:
                 with held(temporary):
                     yield
 
-        medseg.io.atomic.held = held_or_full
+        medseg.system.files.held = held_or_full
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def main(arguments, folder, event):
     torch.set_num_threads(1)
     if event:
         event.arm()
-    status = cli.main(list(arguments))
+    status = command_line.main(list(arguments))
     sys.stdout.flush()
     os._exit(status)
 

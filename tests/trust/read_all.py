@@ -12,14 +12,14 @@ import pydicom.pixels  # noqa: F401 - what is imported later would count as memo
 import SimpleITK  # noqa: F401
 
 from medseg.errors import MedsegError
-from medseg.io.annotation import read_labels
 from medseg.io.case import Case
-from medseg.io.dataset import label_map
-from medseg.io.files import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
-from medseg.io.folder import folder
-from medseg.io.sizes import size_of
-from medseg.io.table import table
-from medseg.preprocessing.survey import survey
+from medseg.io.datasets.annotations import read_labels
+from medseg.io.datasets.dataset import label_map
+from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
+from medseg.io.files.sizes import size_of
+from medseg.io.layouts.csv_table import table
+from medseg.io.layouts.image_folder import folder
+from medseg.preprocessing.quality.check_dataset import survey
 
 
 def outcome(path, kind, result):

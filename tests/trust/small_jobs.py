@@ -5,7 +5,7 @@ import json
 
 from processes import check_whole, names_in, run, said
 
-from medseg.io.atomic import leftovers
+from medseg.system.files import leftovers
 
 DATA = ("dataset.dims=2", "dataset.cases=8", "dataset.size=32")
 SMALL = (

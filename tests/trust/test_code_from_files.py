@@ -11,7 +11,7 @@ import torch
 import yaml
 from small_run import PREDICT, TRAIN
 
-from medseg import cli
+from medseg.cli import command_line
 
 SECRET = "hospital-token-4711"
 
@@ -57,7 +57,7 @@ class Attack:
     def attempt(self, *arguments):
         """Run a command line; return its exit status and what it said, after looking for the mark."""
         self.capsys.readouterr()
-        status = cli.main(list(arguments))
+        status = command_line.main(list(arguments))
         said = self.capsys.readouterr()
         text = said.out + said.err
         assert not self.mark.exists(), "the file's code ran, or it had a folder made"

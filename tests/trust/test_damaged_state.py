@@ -14,9 +14,9 @@ import pytest
 import torch
 from small_run import PREDICT, TRAIN
 
-from medseg import cli
+from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.io.lock import locked
+from medseg.system.directory_lock import locked
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
 EVAL = ("eval", "checkpoint=run", "device=cpu", "run_dir=evaluation")
@@ -32,7 +32,7 @@ def place(trained, tmp_path, monkeypatch):
 def refused(capsys, *arguments, saying):
     """Run a command line that must end with one message."""
     capsys.readouterr()
-    assert cli.main(list(arguments)) == 1
+    assert command_line.main(list(arguments)) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert said.count("medseg: ") == 1
@@ -68,7 +68,7 @@ def test_eval_and_predict_name_a_damaged_file(place, capsys, name, command, dama
 
 
 def test_the_last_state_of_another_network_is_refused(place, capsys):
-    assert cli.main([*TRAIN, "model.base_channels=4", "run_dir=other"]) == 0
+    assert command_line.main([*TRAIN, "model.base_channels=4", "run_dir=other"]) == 0
     shutil.copy("other/checkpoints/last.ckpt", "run/checkpoints/last.ckpt")
     refused(capsys, *RESUME, saying=["last.ckpt does not fit"])
 
@@ -107,20 +107,20 @@ def test_damaged_files_of_the_cache_are_made_again(place, caplog, kind, damage):
     for path in files:
         DAMAGES[damage](path)
     with caplog.at_level("WARNING", logger="medseg"):
-        assert cli.main([*TRAIN, "run_dir=again"]) == 0
+        assert command_line.main([*TRAIN, "run_dir=again"]) == 0
     said = [path.name for path in files if f"{path.name}: " in caplog.text]
     assert said
     assert "again" in caplog.text
     caplog.clear()
     with caplog.at_level("WARNING", logger="medseg"):
-        assert cli.main([*TRAIN, "run_dir=and_again"]) == 0
+        assert command_line.main([*TRAIN, "run_dir=and_again"]) == 0
     assert "again" not in caplog.text
     again = {path.name: path.stat().st_size for path in files if path.name in said}
     assert again == {path.name: len(content) for path, content in before.items() if path.name in said}
 
 
 def test_a_cached_case_that_vanishes_while_training_is_one_message(place, capsys, monkeypatch):
-    from medseg.jobs import train
+    from medseg.jobs.train import train
 
     preprocessed = train.preprocessed
 
@@ -136,12 +136,12 @@ def test_a_cached_case_that_vanishes_while_training_is_one_message(place, capsys
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"made_of": 1, "files": [], "row": 3}', "[" * 100_000])
 def test_damaged_records_are_made_again(place, text):
-    assert cli.main(list(PREDICT)) == 0
+    assert command_line.main(list(PREDICT)) == 0
     records = sorted(Path("masks/.medseg").rglob("*.json"))
     table = Path("masks/predictions.csv").read_text("utf-8")
     before = [path.stat().st_mtime_ns for path in records]
     records[0].write_text(text)
-    assert cli.main(list(PREDICT)) == 0
+    assert command_line.main(list(PREDICT)) == 0
     again = [path.stat().st_mtime_ns for path in records]
     assert [new != old for new, old in zip(again, before, strict=True)] == [True] + [False] * (len(records) - 1)
     assert json.loads(records[0].read_text("utf-8"))["row"]["status"] == "done"
@@ -155,30 +155,30 @@ def test_worst_of_nothing_leaves_no_table_that_stops_the_next_start(place, capsy
     for _ in range(2):
         refused(capsys, *command, saying=["no scan of 1"])
     shutil.copy(next(Path("outputs/phantom").rglob("images/*.*")), "scans")
-    assert cli.main(list(command)) == 3
+    assert command_line.main(list(command)) == 3
 
 
 def test_an_empty_table_of_an_older_version_does_no_harm(place):
     Path("masks/to_correct").mkdir(parents=True)
     Path("masks/to_correct/cases.csv").write_text("\r\n")
-    assert cli.main([*PREDICT, "worst=1"]) == 0
+    assert command_line.main([*PREDICT, "worst=1"]) == 0
 
 
 def test_a_stopped_evaluation_is_repeated_in_its_directory(place, monkeypatch):
-    from medseg.jobs import evaluate
+    from medseg.jobs.evaluate import evaluate
 
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "report_on", killed)
-        assert cli.main(list(EVAL)) == 130
+        assert command_line.main(list(EVAL)) == 130
     Path("evaluation/result.json").unlink()  # as a kill leaves it
-    assert cli.main(list(EVAL)) == 0
+    assert command_line.main(list(EVAL)) == 0
 
 
 def test_a_finished_evaluation_is_not_written_over(place, capsys):
-    assert cli.main(list(EVAL)) == 0
+    assert command_line.main(list(EVAL)) == 0
     refused(capsys, *EVAL, saying=["not empty"])
 
 
@@ -191,13 +191,13 @@ def test_a_training_with_a_checkpoint_is_not_begun_anew(place, capsys):
 @pytest.mark.parametrize("damage", ["empty", "another kind"])
 def test_a_report_goes_without_a_damaged_record_of_the_run(place, name, damage):
     DAMAGES[damage](place / "run" / name)
-    assert cli.main(list(EVAL)) == 0
+    assert command_line.main(list(EVAL)) == 0
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medseg.io.lock import locked
+from medseg.system.directory_lock import locked
 with locked(Path(sys.argv[1]), ""):
     print("held", flush=True)
     time.sleep(600)
@@ -219,7 +219,7 @@ def test_one_process_at_a_time_resumes_a_run(place, capsys):
     with held(place / "run") as process:
         refused(capsys, *RESUME, saying=["resume=run", f"process {process} on ", "minutes ago"])
     assert (place / "run" / ".lock").is_file(), "as a killed process leaves it"
-    assert cli.main(list(RESUME)) == 0
+    assert command_line.main(list(RESUME)) == 0
     assert not (place / "run" / ".lock").exists()
 
 
@@ -242,20 +242,20 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
 
 
 def test_a_lock_file_of_another_kind_says_less(tmp_path, monkeypatch):
-    from medseg.io import lock
+    from medseg.system import directory_lock
 
     (tmp_path / ".lock").write_text("[]")
-    assert lock.owner(tmp_path / ".lock") == "another process"
+    assert directory_lock.owner(tmp_path / ".lock") == "another process"
     monkeypatch.setattr(time, "time", lambda: 1e9)
     (tmp_path / ".lock").write_text(json.dumps({"process": 7, "host": "a", "since": 1e9 - 600}))
-    assert lock.owner(tmp_path / ".lock") == "process 7 on a, begun 10 minutes ago,"
+    assert directory_lock.owner(tmp_path / ".lock") == "process 7 on a, begun 10 minutes ago,"
 
 
 def test_a_killed_data_worker_is_one_message(place, capsys, monkeypatch):
-    from medseg.training import data
+    from medseg.training.data import datamodule
 
     def killed(self, sample):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(data.SegmentationData, "transform_sample", killed)
+    monkeypatch.setattr(datamodule.SegmentationData, "transform_sample", killed)
     refused(capsys, *TRAIN, "trainer.workers=1", "run_dir=other", saying=["was killed", "resume=other"])

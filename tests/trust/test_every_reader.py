@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import medseg
-from medseg.keys import OBJECTS
+from medseg.config.schema import OBJECTS
 
 PACKAGE = Path(medseg.__file__).parent
 READERS = {
@@ -18,32 +18,31 @@ NEVER = {
     *("pickle.load", "pickle.loads", "eval", "exec", "__import__", "np.loadtxt", "joblib.load", "runpy.run_path"),
 }
 CHECKED = {
-    "untrusted.read_json": "the only way from JSON to a config",
-    "untrusted.read_yaml": "the only way from YAML to a config",
-    "models.torch_files.load_safely": "weights_only; what is a description goes through checkpoint.checked",
+    "config.untrusted.read_json": "the only way from JSON to a config",
+    "config.untrusted.read_yaml": "the only way from YAML to a config",
+    "system.torch_files.load_safely": "weights_only; what is a description goes through checkpoint.checked",
 }
 """The functions through which a file becomes a config."""
 
 NO_CONFIG = {
-    "build._named_targets": "conf/ and the user's own --config-dir: names alone are taken",
-    "cli.run_config.run_job": "the config of this very command, from the process that started this one",
-    "inference.nnunet.plans.read_json": "nnU-Net's classes are compared with known names; the settings are checked",
-    "inference.onnx_export.summary": "a graph that was just written",
-    "inference.onnx_model.read_onnx": "goes through checkpoint.checked; its network is never built",
-    "inference.onnx_model.weights_of": "arrays of numbers of a graph",
-    "inference.scores.kept_on_disk": "an array of this process's own, without pickles",
+    "config.instantiate._named_targets": "conf/ and the user's own --config-dir: names alone are taken",
+    "cli.command_line.run_config.run_job": "the config of this very command, from the process that started this one",
+    "inference.onnx.export.summary": "a graph that was just written",
+    "inference.onnx.runtime.read_onnx": "goes through checkpoint.checked; its network is never built",
+    "inference.onnx.runtime.weights_of": "arrays of numbers of a graph",
+    "inference.probabilities.kept_on_disk": "an array of this process's own, without pickles",
     "io.csv_files.read_csv": "texts",
-    "io.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
-    "io.decoder_process.serve": "the process that started this one",
-    "io.dataset_json.read_description": "names and values of classes and files",
-    "io.decoder_process": "between a process and its decoders: numbers, names of types and messages",
-    "io.lock.owner": "a number and a name for a message",
-    "io.phantom._is_written": "compared with what is expected",
+    "io.dicom.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
+    "io.dicom.decoder_process.serve": "the process that started this one",
+    "io.layouts.dataset_json.read_description": "names and values of classes and files",
+    "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
+    "system.directory_lock.owner": "a number and a name for a message",
+    "io.layouts.synthetic._is_written": "compared with what is expected",
     "io.tables._rows": "texts",
-    "jobs.inspect_pictures.noted_picture": "weights_only: the bytes of a picture",
-    "jobs.trials.Trials.score": "arrays of this process's own",
+    "jobs.inspect.images.noted_picture": "weights_only: the bytes of a picture",
+    "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
-    "preprocessing.noted.noted": "weights_only: tensors and numbers",
+    "preprocessing.fingerprint.cached.noted": "weights_only: tensors and numbers",
 }
 """Functions that read files which hold no config, and what they take."""
 
@@ -73,7 +72,9 @@ def test_every_function_that_reads_a_file_is_known():
     found = {".".join((module, *inside)) for module, name, inside, _ in all_calls() if name in READERS}
     known = {*CHECKED, *NO_CONFIG}
     new = {name for name in found if not any(name == one or name.startswith(f"{one}.") for one in known)}
-    assert not new, "these turn files into objects: read configs by medseg.untrusted, or say here why none comes of it"
+    assert not new, (
+        "these turn files into objects: read configs by medseg.config.untrusted, or say here why none comes of it"
+    )
     gone = {one for one in known if not any(name == one or name.startswith(f"{one}.") for name in found)}
     assert not gone
 
@@ -111,14 +112,19 @@ def test_every_object_is_built_for_a_place_and_with_a_trust():
 
 def test_only_build_goes_from_names_to_code():
     found = {module for module, name, _, _ in all_calls() if name in ("import_module", "importlib.import_module")}
-    assert found == {"build", "cli", "inference.onnx_model"}, "jobs and extras by constant names, else by build"
-    assert {module for module, name, _, _ in all_calls() if name == "construct"} <= {"build", "models.monai"}
+    assert found == {"config.instantiate", "cli.command_line", "inference.onnx.runtime"}, (
+        "jobs and extras by constant names, else by build"
+    )
+    assert {module for module, name, _, _ in all_calls() if name == "construct"} <= {
+        "config.instantiate",
+        "models.monai",
+    }
 
 
 def test_the_config_of_a_run_is_read_in_one_function():
     """Whoever reads config.yaml otherwise shows its text or takes a number, and hands nothing on."""
     text = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
     found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in text if "read_yaml" in text[path]}
-    shown = {"evaluation.report_records", "jobs.compare", "jobs.few_shot", "jobs.rundir"}
-    own = {"jobs.train", "jobs.evaluate", "training.warm_start"}  # files of conf/
-    assert found == {"untrusted", *shown, *own}
+    shown = {"evaluation.report.run_info", "jobs.evaluate.compare", "jobs.evaluate.few_shot", "jobs.rundir"}
+    own = {"jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}  # files of conf/
+    assert found == {"config.untrusted", *shown, *own}

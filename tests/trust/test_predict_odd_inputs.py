@@ -13,13 +13,13 @@ from pydicom.uid import RLELossless
 from thresholding import TARGET, blob, write_checkpoint
 from trust.corpus import dicom_file, metaimage, nifti_bytes, nrrd, with_fields
 
-from medseg import cli
+from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.inference.models import read_models
-from medseg.io.decoder_process import DECODERS
-from medseg.io.files import read_scan
+from medseg.inference.loading import read_models
+from medseg.io.dicom.decoder_process import DECODERS
+from medseg.io.files.read import read_scan
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
-from medseg.training.sources import read_source
+from medseg.training.transfer.sources import read_source
 
 BAD = {
     "dims.mha": metaimage(NDims="99") + b"\0" * 500,
@@ -44,7 +44,7 @@ def run(tmp_path, capsys):
     write_checkpoint(tmp_path / "c.ckpt", dims=3, spacing=[1.0, 1, 1])
 
     def predict(*settings):
-        status = cli.main(
+        status = command_line.main(
             [
                 *("predict", f"checkpoint={tmp_path / 'c.ckpt'}", f"input={tmp_path / 'scans'}", "device=cpu"),
                 *(f"output={tmp_path / 'masks'}", f"trust=[{TARGET}]", *settings),

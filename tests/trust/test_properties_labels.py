@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medseg.errors import MedsegError
 from medseg.inference.regions import Regions
 from medseg.io.case import Scan
-from medseg.io.files import read_mask, read_scan, write_mask
+from medseg.io.files.read import read_mask, read_scan, write_mask
 from medseg.io.labels import IGNORE, LabelMap, file_value, number
 
 LARGEST = 2**31 - 1

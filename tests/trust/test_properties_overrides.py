@@ -8,10 +8,10 @@ from hydra.core.override_parser.types import Override
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medseg import keys
-from medseg.config import resolve
-from medseg.keys import KEYS
-from medseg.overrides import FREE_TEXT, QUOTED_VALUE, quote, quoted
+from medseg.cli.overrides import FREE_TEXT, QUOTED_VALUE, quote, quoted
+from medseg.config import schema
+from medseg.config.check import resolve
+from medseg.config.schema import KEYS
 
 SPECIAL = r"""'"\${}[](),:=#~@ .*?!&|<>;%^`+-/""" + "\t\u00e9\u4e2d"
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30) | st.text(
@@ -21,7 +21,7 @@ WORDS = st.sampled_from(
     ["true", "1e5", "0x1", "inf", "NaN", "${x}", r"\${x}", "a,b", "[a]", "{a: 1}", "range(3)", "~", "None"]
 )
 FREE_KEYS = sorted(name for name, key in KEYS.items() if key.kind in FREE_TEXT)
-LISTS = sorted(name for name, key in KEYS.items() if key.kind == keys.PATHS)
+LISTS = sorted(name for name, key in KEYS.items() if key.kind == schema.PATHS)
 PARSER = OverridesParser.create()
 
 
@@ -40,7 +40,7 @@ def test_a_quoted_text_is_itself(text):
 @given(st.sampled_from(FREE_KEYS), TEXTS | WORDS, st.sampled_from(["", "+", "++"]))
 def test_a_path_arrives_as_it_was_typed(key, text, plus):
     assume(text not in ("", "[]", "null", "???") and not QUOTED_VALUE.fullmatch(text))
-    assume(not (KEYS[key].kind == keys.PATHS and re.fullmatch(r"\[.+\]", text)))  # a list
+    assume(not (KEYS[key].kind == schema.PATHS and re.fullmatch(r"\[.+\]", text)))  # a list
     assert arrives(quoted(f"{plus}{key}={text}")) == text
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.splits import Split, continued_split, make_split
+from medseg.io.datasets.splits import Split, continued_split, make_split
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 SHARES = st.sampled_from([0.0, 0.1, 0.125, 0.15, 0.2, 0.25, 0.3, 0.5]) | st.floats(0, 0.6)

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
-from medseg.inference.model import Model
 from medseg.inference.nnunet.network import make_network
 from medseg.inference.nnunet.plans import Plan, read_json, read_plan
 from medseg.inference.nnunet.postprocessing import largest_of
-from medseg.inference.nnunet.preparation import preparation_of
+from medseg.inference.nnunet.preprocessing import preparation_of
 from medseg.inference.nnunet.trainers import BATCH_NORM, check_trainer
 from medseg.inference.nnunet.weights import Trained, read_trained
 from medseg.inference.nnunet.windows import weights
-from medseg.io.dataset_json import FILE, in_order
+from medseg.inference.trained_model import Model
 from medseg.io.labels import LabelMap
-from medseg.io.nnunet import classes_of
+from medseg.io.layouts.dataset_json import FILE, in_order
+from medseg.io.layouts.nnunet_raw import classes_of
 from medseg.models.slices import logits_of
 
 log = logging.getLogger(__name__)

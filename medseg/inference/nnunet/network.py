@@ -4,7 +4,8 @@ Facts from dynamic_network_architectures 0.4, with which nnU-Net 2.8.1 builds it
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
+from medseg.models.parameter_limit import no_more_than
 from medseg.models.unet import UNet
 
 PACKAGE = "dynamic_network_architectures."
@@ -24,6 +26,9 @@ TRANSLATED = {
 NEEDED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 WITHOUT_EFFECT = {"dropout_op", "dropout_op_kwargs", "deep_supervision"}
 """Arguments that are of training only."""
+
+MOST_STAGES = 32
+"""A patch would have to be larger than any array to be halved as often."""
 
 PARTS = {"conv": 0, "norm": 1}
 """Places in ``Layers.block`` without dropout."""
@@ -46,8 +51,7 @@ def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str,
     arguments = unet_arguments(plan)
     if batch_norm:
         arguments["norm"] = "batch"
-    with torch.device("meta"):  # weights are not drawn only to be replaced
-        network = UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
+    network = without_weights(arguments, plan.path.parent, n_channels, n_outputs, weights)
     mapped = mapped_weights(weights, arguments["depth"], plan)
     wanted = network.state_dict()
     if not plan.settings["architecture"]["arch_kwargs"].get("conv_bias", False):
@@ -56,6 +60,18 @@ def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str,
         raise MedsegError(f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(problems)}")
     network.load_state_dict(mapped, assign=True)
     return network
+
+
+def without_weights(
+    arguments: dict[str, Any], path: Path, n_channels: int, n_outputs: int, weights: Mapping[str, Tensor]
+) -> UNet:
+    """Return the network of ``unet_arguments`` on PyTorch's meta device: its weights are not drawn only to be replaced.
+
+    Raises:
+        MedsegError: the file or folder at ``path`` has no weights for so large a network.
+    """
+    with torch.device("meta"), no_more_than(weights, path):
+        return UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
 
 
 def zero_biases(network: UNet) -> dict[str, Tensor]:
@@ -111,6 +127,9 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
 
 def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
     """Say which arguments of nnU-Net's network have no equal."""
+    stages = given["n_stages"]
+    if not isinstance(stages, int) or not 2 <= stages <= MOST_STAGES:
+        return [f"n_stages={stages!r}, which must be 2 to {MOST_STAGES}"]
     others = given.keys() - TRANSLATED - WITHOUT_EFFECT
     problems = [f"{key}={given[key]!r}" for key in sorted(others) if given[key] not in (None, False)]
     norm, nonlin = given.get("norm_op"), str(given.get("nonlin")).rpartition(".")[2]
@@ -122,7 +141,7 @@ def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
     for key, usual in defaults.items():
         asked = {name: value for name, value in (given.get(key) or {}).items() if name not in ("inplace", "momentum")}
         problems += [f"{key}.{name}={value}" for name, value in asked.items() if usual.get(name) != value]
-    first = each_stage(given["strides"], given["n_stages"])[0]
+    first = each_stage(given["strides"], stages)[0]
     if first not in (1, [1] * dims):
         problems.append(f"strides of the first stage: {first}")
     return problems

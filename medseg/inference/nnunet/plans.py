@@ -1,11 +1,11 @@
 """nnU-Net's ``plans.json`` beside a trained model: one configuration of it, in today's form."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 
 ARCHITECTURES = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
@@ -16,6 +16,9 @@ NEEDED = (
     *("resampling_fn_data", "resampling_fn_probabilities"),
 )
 """What a configuration must say."""
+
+MOST_INHERITED = 16
+"""Configurations that one may inherit from, the one from the other."""
 
 OWN = {"preprocessor_name": "DefaultPreprocessor", "label_manager": "LabelManager"}
 """Classes that a plan may name, of which only nnU-Net's own are known."""
@@ -50,13 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         MedsegError: it is missing, no JSON, or no mapping.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MedsegError(f"{path} is not readable JSON, which a trained model of nnU-Net needs: {error}") from error
-    if not isinstance(content, dict):
-        raise MedsegError(f"{path} holds no mapping, but {type(content).__name__}.")
-    return content
+    return read_json_object(path, "A trained model of nnU-Net needs it: copy it again from its source.")
 
 
 def read_plan(path: Path, name: str) -> Plan:
@@ -105,7 +102,7 @@ def plan_of(plans: dict[str, Any], name: str, path: Path) -> Plan:
 
 def inherited(configurations: dict[str, Any], name: str, path: Path, visited: Sequence[str] = ()) -> dict[str, Any]:
     """Return a configuration with what it has from those that it inherits from."""
-    if name not in configurations or name in visited:
+    if name not in configurations or name in visited or len(visited) > MOST_INHERITED:
         known = ", ".join(configurations) or "none"
         raise MedsegError(f"{path}: no configuration {name!r}, or one that inherits from itself; there are {known}.")
     own = dict(configurations[name])

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.models.finite import check_finite
-from medseg.models.torch_files import load_safely
+from medseg.system.torch_files import load_safely
+
+NUMBERS = ("f2", "f4", "f8", "i4", "i8", "b1")
+"""Types of numbers in nnU-Net's log, as pickles name them."""
 
 NEEDED = ("network_weights", "trainer_name", "init_args")
 
@@ -54,5 +57,15 @@ def numbers_of_numpy() -> list[Any]:
     """
     scalar: Any = np.float64(0).__reduce__()[0]
     names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    kinds = [type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)]
-    return [*names, np.dtype, *kinds]
+    return [*names, (number_type, "numpy.dtype"), *(type(np.dtype(kind)) for kind in NUMBERS)]
+
+
+def number_type(name: str, *options: bool) -> np.dtype[Any]:
+    """Return the type of a number, in the place of ``numpy.dtype``, whose texts can ask for one of any size.
+
+    Raises:
+        ValueError: it is none of ``NUMBERS``.
+    """
+    if name not in NUMBERS:
+        raise ValueError(f"{name!r} is no type of a number")
+    return np.dtype(name, *options)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.io.labels import IGNORE
-from medseg.training.losses.truth import are_regions, first_channel, full, probabilities_of
+from medseg.training.losses.reference import are_regions, first_channel, full, probabilities_of
 
 
 class OnProbabilities(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.training.losses.truth import any_known, channels, full
+from medseg.training.losses.reference import any_known, channels, full
 from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
 
 

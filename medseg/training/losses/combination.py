@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing, nearest
-from medseg.training.losses.truth import full
+from medseg.training.losses.reference import full
 from medseg.training.losses.weights import check
 
 

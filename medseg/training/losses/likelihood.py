@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.io.labels import IGNORE
-from medseg.training.losses.truth import all_known, are_regions, full
+from medseg.training.losses.reference import all_known, are_regions, full
 from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
 
 

@@ -8,10 +8,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.build import CONF, build
-from medseg.jobs import train
-from medseg.training.sources import read_source
-from medseg.training.transfer import take_over
+from medseg.config.instantiate import CONF, build
+from medseg.jobs.train import train
+from medseg.training.transfer.sources import read_source
+from medseg.training.transfer.transfer import take_over
 
 
 def as_ours(source):

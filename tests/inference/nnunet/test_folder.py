@@ -10,9 +10,9 @@ import torch
 from scipy.ndimage import label
 
 from medseg import Predictor
-from medseg.cli import main
+from medseg.cli.command_line import main
 from medseg.errors import MedsegError
-from medseg.inference.models import read_models
+from medseg.inference.loading import read_models
 from medseg.inference.nnunet.folder import is_nnunet, read_nnunet
 
 NAME = "nnUNetTrainer__nnUNetPlans__3d_fullres"

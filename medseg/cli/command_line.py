@@ -1,0 +1,478 @@
+"""The command line: arguments become a checked config, the config one job, the job an exit status.
+
+Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 130
+interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
+"""
+
+import json
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+import traceback
+from argparse import ArgumentError, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg import __version__
+from medseg.cli.overrides import (
+    RESUMED,
+    Check,
+    Sources,
+    absent_paths,
+    check,
+    compose,
+    explicit_keys,
+    lies_below,
+    own_sources,
+    quote,
+    quoted,
+    syntax_problem,
+    unquoted_sweeps,
+)
+from medseg.config.check import check_values, escape, resolve
+from medseg.config.instantiate import CONF, named_targets, with_current_names
+from medseg.config.schema import SAVED
+from medseg.config.untrusted import RUN_NODES, config_of_run
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.system.files import remove_unfinished
+from medseg.system.memory import MORE_MEMORY, enough_memory
+from medseg.system.printable import PrintableFormatter, printable
+from medseg.system.relaunch import QUIET, single_job
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+JOBS = {
+    "train": "train.train",
+    "pretrain": "train.pretrain",
+    "eval": "evaluate.evaluate",
+    "predict": "predict.predict",
+    "compare": "evaluate.compare",
+    "inspect": "inspect.inspect",
+    "export": "export",
+    "cache": "cache",
+}
+"""Commands, and the modules of ``medseg.jobs`` that do them."""
+
+WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
+"""Hydra's flags that are followed by a value."""
+
+RESUMABLE = ("train", "pretrain")
+
+FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
+MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
+"""What a resumed run keeps, and what of it may have moved."""
+
+INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
+"""What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
+
+EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
+BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, of the process's own arguments unless others are given, and return its exit status."""
+    if argv is None:
+        return ended(status_of(answer, sys.argv[1:]))
+    return status_of(answer, list(argv))
+
+
+def run_config() -> int:
+    """Run the job of a config, read as JSON from standard input, as a process of its own (see ``relaunch.start``)."""
+
+    def run_job(argv: list[str]) -> int:
+        configure_logging()
+        return attempt(json.load(sys.stdin), argv)[0]
+
+    return ended(status_of(run_job, sys.argv[1:]))
+
+
+def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Return the exit status of some work, or that of what it raises, which is printed."""
+    try:
+        return work(argv)
+    except MedsegError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return complain("interrupted", INTERRUPTED)
+    except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        print_traceback()
+        return BUG
+
+
+def ended(status: int) -> int:
+    """Return the status; end the process with it where threads of ours still compute.
+
+    They cannot be stopped and may take long, and PyTorch aborts a process that ends under them by itself.
+    """
+    if any(thread.name.startswith("medseg-") for thread in threading.enumerate()):
+        remove_unfinished()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def complain(message: str, status: int = 1) -> int:
+    """Print what went wrong and return the exit status for it."""
+    print(printable(f"medseg: {message}"), file=sys.stderr)
+    return status
+
+
+def print_traceback() -> None:
+    """Print the traceback of the exception that is being handled."""
+    print(printable(traceback.format_exc()), end="", file=sys.stderr)
+
+
+def answer(argv: list[str]) -> int:
+    """Print help, a version or completions, or run a job."""
+    if {"-sc", "--shell-completion"} & set(argv):
+        return complete(argv)
+    command, flags, settings = split(argv)
+    if not argv or {"-h", "--help"} & set(flags):
+        print(help_text(command), end="")
+        return 0
+    if "--version" in flags:
+        print(f"medseg {__version__}")
+        return 0
+    options = parse_flags(flags)
+    refuse(unquoted_sweeps(settings) if options.multirun else ())
+    settings = [quoted(setting) for setting in settings]
+    if command:
+        flags += [] if options.config_name else ["--config-name", command]
+        options.config_name = options.config_name or command
+    elif not options.config_name:
+        raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
+    if options.hydra_help or options.info:
+        return hand_over([*flags, *settings])
+    settings, flags = resumed(settings, flags, options) if command in RESUMABLE else (settings, flags)
+    return run(argv, options, flags, settings)
+
+
+def split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
+    """Part a command line into the command, the flags with their values, and the ``key=value`` settings.
+
+    Raises:
+        MedsegError: there is no such command.
+    """
+    command: str | None = None
+    flags: list[str] = []
+    settings: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        if argument.startswith("-"):
+            flags += argument.split("=", 1) if argument.startswith("--") else [argument]
+            flags += [value for value in [next(rest, None)] if value] if argument in WITH_VALUE else []
+        elif command is None and not settings and "=" not in argument and not argument.startswith("~"):
+            command = argument
+        else:
+            settings.append(argument)
+    if command is not None and command not in JOBS:
+        raise MedsegError(f"unknown command {command!r}.{nearest(command, JOBS)} Commands: {', '.join(JOBS)}.")
+    return command, flags, settings
+
+
+def help_text(command: str | None) -> str:
+    """Return the help that ``scripts/render_help.py`` rendered; composing it would take a second."""
+    return (CONF / "help" / f"{command or 'medseg'}.txt").read_text("utf-8")
+
+
+def parse_flags(flags: list[str]) -> Namespace:
+    """Parse Hydra's own flags.
+
+    Raises:
+        MedsegError: an unknown flag, a folder that is not there, or flags that exclude each other.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        options, unknown = parser.parse_known_args(flags)
+    except ArgumentError as error:
+        raise MedsegError(str(error)) from error
+    if unknown:
+        known = [name for action in parser._actions for name in action.option_strings]
+        raise MedsegError(f"unknown option {unknown[0]!r}.{nearest(unknown[0], known)} Settings are written key=value.")
+    if options.config_dir and not Path(options.config_dir).is_dir():
+        raise MedsegError(f"--config-dir {options.config_dir}: no such folder.")
+    if options.cfg and options.multirun:
+        raise MedsegError("--cfg shows the config of one job; leave out -m.")
+    return options
+
+
+def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[list[str], list[str]]:
+    """For ``resume=RUN`` take RUN's saved config in place of medseg's own, to be written into RUN again.
+
+    Hydra never reads the file, in which a ``hydra`` node or a list of defaults would act: it gets what was checked.
+
+    Raises:
+        MedsegError: RUN has no config that can be taken, or the line asks for what a resumed run cannot do.
+    """
+    from hydra.core.config_store import ConfigStore
+
+    value = value_of("resume", settings)
+    if not value:
+        return settings, flags
+    folder = Path(resolve({"resume": value})["resume"])
+    if not (folder / "config.yaml").is_file():
+        raise MedsegError(f"resume={folder}: no config.yaml in it. Give the directory of a run.")
+    names = {setting.partition("=")[0].lstrip("+~") for setting in settings}
+    if options.multirun or "run_dir" in names:
+        raise MedsegError("resume goes on with one run in its own directory: leave out -m and run_dir.")
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    if chosen := sorted(name for name in names if name in groups or name.endswith("._target_")):
+        raise MedsegError(
+            f"resume goes on with the run's own {', '.join(chosen)}: leave the choice out, or start anew."
+        )
+    if fixed := sorted(name for name in names if lies_below(name, FIXED) and name not in MOVABLE):
+        raise MedsegError(
+            f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
+            "are settled. Leave it out, or start anew."
+        )
+    trust = {
+        *(value_of("trust", settings) or ()),
+        *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
+    }
+    config = config_of_run(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
+    if config.get("command") not in RESUMABLE:
+        raise MedsegError(
+            f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."
+        )
+    ConfigStore.instance().store(name=RESUMED, node=config)
+    options.config_path, options.config_name = None, RESUMED
+    where = ["--config-name", RESUMED]  # of two flags the last counts
+    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]
+
+
+def value_of(key: str, settings: Sequence[str]) -> Any:
+    """Return the value that a command line gives a key, None where it gives none."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    given = [setting for setting in settings if setting.startswith(f"{key}=")]
+    try:
+        return OverridesParser.create().parse_override(given[-1]).value() if given else None
+    except HydraException as error:
+        raise MedsegError(syntax_problem(given[-1])) from error
+
+
+def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:
+    """Check the settings, then show the config or run the job, or the jobs of a sweep."""
+    config_dir = Path(options.config_dir) if options.config_dir else None
+    if config_dir:
+        sys.path.append(str(config_dir.resolve()))
+    is_own = options.config_name in JOBS and not (options.config_path or config_dir)
+    own = own_sources(options.config_name) if is_own else None
+    sources = own or Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    checked = check(sources, settings, multirun=options.multirun, values_needed=not options.cfg)
+    refuse(list(checked.problems.values()))
+    if options.cfg:
+        return hand_over([*flags, *settings])
+    refuse(absent_paths(checked))
+    configure_logging()
+    if options.multirun:
+        return sweep(argv, [*flags, *settings], checked, sources)
+    if own and is_plain(options, settings):
+        same = sorted(settings) == sorted(checked.settings[0])  # if not, one is given twice, or Hydra does not take it
+        config = checked.composed[0] if same else compose(sources, sources.loader(), settings)
+        return attempt(completed(config, sources, settings), argv)[0]
+    statuses: list[int] = []
+    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
+    return statuses[-1]
+
+
+def is_plain(options: Namespace, settings: Sequence[str]) -> bool:
+    """Tell whether all that Hydra would do is to compose a config of medseg's own, which has been done."""
+    is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
+    return not (is_hydras or options.package or options.experimental_rerun or options.resolve)
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise when there is anything wrong."""
+    if problems:
+        text = f"these {len(problems)} settings are wrong:\n{listing(problems)}"
+        raise MedsegError(text if len(problems) > 1 else problems[0])
+
+
+def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" = None) -> int:
+    """Let Hydra compose, and call the task with each config."""
+    import hydra
+
+    with command_line(arguments):
+        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
+    return 0
+
+
+@contextmanager
+def command_line(arguments: list[str]) -> Iterator[None]:
+    """Set ``sys.argv``, which is where Hydra looks, for the length of the block."""
+    saved = sys.argv[:]
+    sys.argv[1:] = arguments
+    try:
+        yield
+    finally:
+        sys.argv[:] = saved
+
+
+def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
+    """Return what Hydra has composed as plain containers, unresolved: the job resolves it with its plan."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
+    return completed(config, sources, list(HydraConfig.get().overrides.task))
+
+
+def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:
+    """Note in a composed config what is known of its sources.
+
+    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
+    from what is default.
+    """
+    if sources.config_dir and "trust" in config:
+        config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
+    if isinstance(config.get("explicit_keys"), list):
+        keys = explicit_keys(sources, config["command"], settings)
+        config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
+    return config
+
+
+def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
+    """Run a config's job; return its exit status and result, failed where it raised."""
+    started = time.monotonic()
+    try:
+        refuse(wrong or check_values(config))
+        job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
+        quieten_libraries()
+        Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
+        with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
+            result = dict(job.run(config))
+        return EXIT_STATUS[result["status"]], result
+    except MedsegError as error:
+        status, reason = complain(str(error)), str(error)
+    except Exception as error:
+        print_traceback()
+        status, reason = BUG, f"{type(error).__name__}: {error}"
+    return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
+
+
+def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
+    """Run the jobs of a sweep one after the other into one folder, and print them ranked.
+
+    A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
+    name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
+    training that has a checkpoint goes on from there.
+    """
+    from medseg.cli import sweeps
+
+    stand_in(checked, arguments)
+    with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
+
+        def task(composed: "DictConfig") -> float:
+            from hydra.core.hydra_config import HydraConfig
+
+            hydra = HydraConfig.get()
+            config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
+            result = sweeps.result_of(run_dir)
+            if result is None:
+                if "run_dir" in config:
+                    config["run_dir"] = escape(str(run_dir))
+                if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+                    config["resume"] = config["run_dir"]
+                wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
+                _, result = attempt(config, argv, wrong)
+            sweeps.record(run_dir, result, list(hydra.overrides.task))
+            return float("nan") if result.get("score") is None else float(result["score"])
+
+        where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
+        hand_over([*arguments, *where], task)
+        return report(folder)
+
+
+def sweep_place(composed: list[dict[str, Any]]) -> tuple[str | None, str]:
+    """Return a sweep's ``run_dir``, and the names of its data sets, or of its command where it names none."""
+    run_dir = resolve({"run_dir": composed[0].get("run_dir")})["run_dir"]
+    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in composed]
+    return run_dir, "+".join(dict.fromkeys(names))
+
+
+def stand_in(checked: Check, arguments: list[str]) -> None:
+    """Give Hydra an option of each unknown name, with the keys that the command line sets in its group."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    for group, option in checked.doomed:
+        names = [argument.partition("=")[0] for argument in arguments if argument.startswith(f"{group}.")]
+        node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
+        ConfigStore.instance().store(name=option, group=group, node=node)
+
+
+def report(folder: Path) -> int:
+    """Print a sweep's ranked table and return its exit status."""
+    from medseg.cli import sweeps
+    from medseg.system.terminal import Terminal
+
+    results = sweeps.read(folder)
+    Terminal().print(sweeps.table(results))
+    print(printable(f"sweep folder: {folder}"))
+    if sweeps.has_learning_curve(results):
+        from medseg.jobs.evaluate.few_shot import learning_curve
+
+        if learning_curve(folder):
+            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
+    if sweeps.is_comparable(folder):
+        print(printable(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}"))
+    return sweeps.exit_status(results)
+
+
+def configure_logging() -> None:
+    """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
+    from medseg.system.terminal import watched
+
+    if console := watched():
+        from rich.logging import RichHandler
+
+        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
+        handler.setFormatter(PrintableFormatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)  # which may tell of names, too
+    logging.getLogger("medseg").setLevel(logging.INFO)
+
+
+def quieten_libraries() -> None:
+    """Leave libraries' warnings alone; undo the levels and the second handlers that Lightning's import sets."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.WARNING)
+        logger.handlers.clear()
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # its remarks on headers; errors are raised anyway
+
+
+def complete(argv: list[str]) -> int:
+    """Answer a shell's query for completions: the commands here, settings by Hydra."""
+    words = os.environ.get("COMP_LINE", "").split(" ")
+    if len(words) < 2:
+        return hand_over([*argv, "--config-name", "train"])
+    if len(words) == 2:
+        print(*(name for name in JOBS if name.startswith(words[1])))
+        return 0
+    command = words[1] if words[1] in JOBS else "train"
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    with redirect_stdout(StringIO()) as answers:
+        hand_over([*argv, "--config-name", command])
+    print(*(word for word in answers.getvalue().split() if word not in INTERNAL))
+    return 0

@@ -1,0 +1,124 @@
+"""A sweep's folder: one for each job, what became of it, and the ranked table at the end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medseg.config.untrusted import read_json_object
+from medseg.errors import MedsegError
+from medseg.jobs.rundir import make_unique
+from medseg.system.directory_lock import NAME as LOCK
+from medseg.system.directory_lock import locked
+from medseg.system.file_names import file_name
+from medseg.system.files import TEMPORARY, remove_leftovers, write_json
+from medseg.system.own_files import refuse_links
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SETTINGS = "sweep.json"
+"""The settings that a sweep was begun with, in its folder."""
+
+
+@contextmanager
+def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+    """Yield the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+
+    A sweep that was stopped goes on in the folder ``given``, with the settings that it was begun with.
+
+    Raises:
+        MedsegError: ``given`` holds anything else, another process works in it, or it cannot be made.
+    """
+    try:
+        if given:
+            folder = Path(given)
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            folder = make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
+    except OSError as error:
+        raise MedsegError(f"the sweep's folder {error.filename or given} cannot be made: {error.strerror}.") from error
+    asked = [setting for setting in settings if not setting.startswith("run_dir=")]
+    names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
+    if names and SETTINGS not in names:
+        raise MedsegError(f"run_dir={given}: it exists already, and holds no sweep. Give a folder that does not.")
+    refuse_links(folder, f"run_dir={folder}")
+    with locked(folder, f"run_dir={folder}"):
+        if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
+            raise MedsegError(
+                f"run_dir={given}: it exists already, and was begun with other settings ({begun}). Give these to go on "
+                "with that sweep, or another folder."
+            )
+        remove_leftovers(folder)
+        write_json(folder / SETTINGS, {"settings": asked})
+        yield folder
+
+
+def result_of(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a job of a sweep that was stopped; None where the job is to be done, or to be done again."""
+    path = folder / "result.json"
+    result = read_json_object(path) if path.is_file() else {}
+    if result.get("status") in ("done", "some_failed"):
+        return result
+    path.unlink(missing_ok=True)
+    return None
+
+
+def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
+    """Write a job's result.json, or add the overrides to the one that the job wrote itself."""
+    path = folder / "result.json"
+    own = read_json_object(path) if path.is_file() else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
+    plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
+    write_json(path, plain | own | {"overrides": overrides})
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the results of a sweep's jobs, the best first, those without a score last."""
+    paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
+    results = [{"job": int(path.parent.name), **read_json_object(path)} for path in paths]
+    return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
+
+
+def table(results: list[dict[str, Any]]) -> "Table":
+    """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    common = set.intersection(*(set(result["overrides"]) for result in results)) if len(results) > 1 else set()
+    columns = Table("job")
+    columns.add_column("overrides", overflow="fold")
+    for header in ("score", "status", "seconds", "reason"):
+        columns.add_column(header, overflow="fold")
+    for result in results:
+        own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
+        reason = escape(" ".join((result.get("reason") or "").split()))
+        score, seconds = written(result["score"], 4), written(result["seconds"], 1)
+        columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
+    return columns
+
+
+def has_learning_curve(results: list[dict[str, Any]]) -> bool:
+    """Tell whether jobs differ in how many groups were labelled."""
+    found = {item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}
+    return len(found) > 1
+
+
+def is_comparable(folder: Path) -> bool:
+    """Tell whether two jobs or more have a report of cases."""
+    return len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1
+
+
+def written(value: float | None, digits: int) -> str:
+    """Write a number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def exit_status(results: list[dict[str, Any]]) -> int:
+    """Return 0 when all jobs are done, 1 when none is, 3 in between."""
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1

@@ -1,0 +1,279 @@
+"""Checking medseg's own configuration keys, filling their nulls, and resolving interpolations."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from medseg.config import schema
+from medseg.config.schema import ARGUMENTS, FROM_CHECKPOINT, KEYS, OPEN, Key
+from medseg.errors import MedsegError, nearest
+
+MISSING = "???"
+DURATION = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
+
+
+def check_values(config: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a composed config: missing, unknown and mistyped keys, values out of range.
+
+    Interpolations and the arguments of other packages' classes pass; both are checked where they are used.
+    """
+    return list(problems(config).values())
+
+
+def problems(config: dict[str, Any]) -> dict[str, str]:
+    """Return ``check_values``'s messages by dotted key."""
+    from_checkpoint = config.get("command") not in ("train", "inspect", "pretrain")
+    found = {}
+    for path, key, value in leaves(config):
+        null = key is not None and (key.null or (from_checkpoint and path.startswith(FROM_CHECKPOINT)))
+        if problem := wrong(path, key, value, null_allowed=bool(null)):
+            found[path] = problem
+    return found
+
+
+def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> Iterator[tuple[str, Key | None, Any]]:
+    """Yield (dotted path, key, value) for all that has to be checked.
+
+    ``table`` holds the keys valid inside ``node``; it is None in other packages' objects, of which only missing values
+    and objects of medseg's own are of interest. The key is None where the table does not know the path.
+    """
+    is_open = table is None
+    if isinstance(node, dict) and "_target_" in node:
+        own = ARGUMENTS.get(node["_target_"])
+        is_open = own is None or node["_target_"].startswith(OPEN)
+        table = None if own is None else {f"{path}.{name}": key for name, key in own.items()}
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+        child = f"{path}.{name}" if path else str(name)
+        key = table.get(child) if table is not None else None
+        branch = is_branch(key, value) or (is_open and key is None and isinstance(value, list))
+        if key or value == MISSING or (not is_open and not branch and name != "_target_"):
+            yield child, key, value
+        if branch:
+            yield from leaves(value, child, None if is_open else table)
+
+
+def is_branch(key: Key | None, value: Any) -> bool:
+    """Tell whether a value holds further keys, rather than being one value."""
+    if isinstance(value, dict):
+        return key is None or key.kind == schema.NODE
+    return isinstance(value, list) and key is not None and key.kind == schema.NODES
+
+
+def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
+    """Return what is wrong with the value of one key, or None."""
+    if isinstance(value, str) and value == MISSING:
+        return f"{path}: missing. Give {path}=... ({describe(key) if key else 'required by its class'})."
+    if key is None:
+        return f"{path}: unknown key.{nearest_key(path, KEYS)}"
+    if (null_allowed and value is None) or is_interpolation(value):
+        return None
+    if not fits(key, value):
+        null = f" Or null: {key.null or 'taken from the checkpoint'}." if null_allowed else ""
+        return f"{path}={value!r}: must be {describe(key)}.{hint(key, value)}{null}"
+    return None
+
+
+def describe(key: Key) -> str:
+    """Say in words what a key may hold, and what it means."""
+    return f"{limits(key)}: {key.meaning}"
+
+
+def limits(key: Key) -> str:
+    """Say in words what a key may hold."""
+    if isinstance(key.allowed, str):
+        return f"{key.kind} in {key.allowed}"
+    if not key.allowed:
+        return key.kind
+    choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in key.allowed)
+    return {schema.TEXTS: "a list of ", schema.TEXT_OR_TEXTS: "one, or a list, of "}.get(key.kind, "one of ") + choices
+
+
+def hint(key: Key, value: Any) -> str:
+    """Say what to do about a wrong value, where that is not plain."""
+    if key.kind == schema.DURATION and not isinstance(value, str):
+        return " Quote it: unquoted, YAML reads 12:00:00:00 as a number to base 60."
+    if key.kind in (schema.TEXT, schema.BOOL_OR_TEXT, schema.TEXT_OR_TEXTS) and isinstance(value, str):
+        return nearest(value, map(str, key.allowed)) if not isinstance(key.allowed, str) else ""
+    return ""
+
+
+def fits(key: Key, value: Any) -> bool:
+    """Tell whether a value has the key's type and lies within its limits."""
+    if not TYPES[key.kind](value):
+        return False
+    value = list(value.values()) if isinstance(value, dict) else value
+    items = flat(value) if isinstance(value, list) else [value]
+    if isinstance(key.allowed, str):
+        return all(is_within(item, key.allowed) for item in items)
+    return not key.allowed or all(item in key.allowed for item in items)
+
+
+def is_within(number: float, interval: str) -> bool:
+    """Tell whether a number lies in an interval written as ``"[0, 1)"``.
+
+    >>> is_within(1, "[0, 1)"), is_within(0, "[0, 1)")
+    (False, True)
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    return above and (number <= high if interval[-1] == "]" else number < high)
+
+
+def is_int(value: Any) -> bool:
+    """Tell whether a value is a whole number; true and 3.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number."""
+    return is_int(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def is_text(value: Any) -> bool:
+    """Tell whether a value is text."""
+    return isinstance(value, str)
+
+
+def is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:
+    """Tell whether a value is a list, nested or not, of such items."""
+    return isinstance(value, list) and all(map(is_item, flat(value)))
+
+
+def is_object(value: Any) -> bool:
+    """Tell whether a value describes an object."""
+    return isinstance(value, dict) and "_target_" in value
+
+
+def is_regex(value: Any) -> bool:
+    """Tell whether a value is a regular expression."""
+    try:
+        re.compile(value)
+    except (re.error, TypeError):
+        return False
+    return True
+
+
+def flat(value: list[Any]) -> Iterator[Any]:
+    """Yield the items of nested lists."""
+    for item in value:
+        yield from flat(item) if isinstance(item, list) else [item]
+
+
+TYPES: dict[str, Callable[[Any], bool]] = {
+    schema.BOOL: lambda value: isinstance(value, bool),
+    schema.INT: is_int,
+    schema.NUMBER: is_number,
+    schema.TEXT: is_text,
+    schema.BOOL_OR_TEXT: lambda value: is_text(value) or isinstance(value, bool),
+    schema.PATH: is_text,
+    schema.PATHS: lambda value: is_text(value) or (is_list(value, is_text) and bool(value)),
+    schema.REGEX: is_regex,
+    schema.DURATION: lambda value: is_text(value) and seconds(value) > 0,
+    schema.INTS: lambda value: is_list(value, is_int),
+    schema.NUMBERS: lambda value: is_list(value, is_number),
+    schema.TEXTS: lambda value: is_list(value, is_text),
+    schema.INT_OR_INTS: lambda value: is_int(value) or is_list(value, is_int),
+    schema.TEXT_OR_TEXTS: lambda value: is_text(value) or is_list(value, is_text),
+    schema.MAPPING: lambda value: isinstance(value, dict),
+    schema.NUMBERS_BY_NAME: lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    schema.NODE: is_object,
+    schema.NODES: lambda value: isinstance(value, list) and all(map(is_object, value)),
+}
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of a duration written DD:HH:MM:SS.
+
+    >>> parse_duration("00:01:30:00")
+    5400
+
+    Raises:
+        MedsegError: it is written otherwise, or is nothing.
+    """
+    if not isinstance(text, str) or not seconds(text):
+        raise MedsegError(
+            f"{text!r}: a duration above 0 is needed, as quoted text 'DD:HH:MM:SS' (days, hours, minutes, seconds)."
+        )
+    return seconds(text)
+
+
+def seconds(text: str) -> int:
+    """Return the seconds of a duration, 0 for what is none."""
+    match = DURATION.fullmatch(text)
+    days, hours, minutes, rest = map(int, match.groups()) if match else (0, 0, 0, 0)
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def nearest_key(path: str, known: Iterable[str]) -> str:
+    """Return a hint at the closest known key: by the whole path, or else by its last name.
+
+    >>> nearest_key("depth", ["model.depth", "seed"])
+    " Did you mean 'model.depth'?"
+    """
+    known = list(known)
+    by_name = {name.rsplit(".", 1)[-1]: name for name in known}
+    close = get_close_matches(path, known, 1) or [
+        by_name[name] for name in get_close_matches(path.rsplit(".", 1)[-1], by_name, 1)
+    ]
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def is_interpolation(value: Any) -> bool:
+    r"""Tell whether a value is text with an interpolation in it: ``${plan.strides}``, but not ``\${plan.strides}``."""
+    return isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value) is not None
+
+
+def escape(value: Any) -> Any:
+    r"""Make every ``${`` of plain values literal text, as OmegaConf writes it: ``\${``."""
+    if isinstance(value, dict):
+        return {name: escape(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [escape(child) for child in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def is_explicit(config: dict[str, Any], key: str) -> bool:
+    """Tell whether the user chose the value of a key, or of one above or below it, be it the default or not."""
+    names = config.get("explicit_keys", ())  # runs of older versions have none
+    return any(f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for name in names)
+
+
+def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
+    r"""Fill a config's nulls from an overlay, resolve its interpolations, and return plain containers.
+
+    Args:
+        config: as composed, with ``${…}`` still in it; ``\${`` stands for a literal ``${``.
+        overlay: plain values, such as a plan or a checkpoint's config, whose ``${`` is literal. It replaces nulls and
+            adds keys that are absent, but leaves what an object (a ``_target_`` node) lacks to its own defaults.
+
+    Raises:
+        MedsegError: an interpolation leads nowhere.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    merged = OmegaConf.create(fill(config, escape(overlay or {})))
+    try:
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise MedsegError(f"config: {error}") from error
+    return plain  # type: ignore[return-value]
+
+
+def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with every null decided. Preprocessing is planned as a whole, given values included."""
+    return resolve(config | {"preprocessing": escape(plan["preprocessing"])}, plan)
+
+
+def fill(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Return ``config`` with its nulls, and the keys that it lacks, taken from ``overlay``."""
+    filled = dict(config)
+    for name, value in overlay.items():
+        given = config.get(name)
+        if isinstance(given, dict) and isinstance(value, dict):
+            filled[name] = fill(given, value)
+        elif given is None and (name in config or "_target_" not in config):
+            filled[name] = value
+    return filled

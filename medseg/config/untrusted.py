@@ -1,0 +1,368 @@
+"""What is read from a file is plain data: the only way from a file to a config, with every check on it.
+
+A run's directory, a plan or a checkpoint may come from a stranger. Nothing in it may choose which code runs, read the
+environment, or write outside the run: a ``_target_`` stands only where medseg's own configs have one and names only
+what may stand there (see ``medseg.config.instantiate``), values have the types of ``medseg.config.schema``, and
+``${...}`` refers to another key and calls no resolver. What does not fit is refused, not passed on.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medseg.config.check import is_interpolation, is_number, problems
+from medseg.config.instantiate import named_targets, refuse, strangers, with_current_names
+from medseg.config.schema import KEYS, OBJECTS
+from medseg.errors import MedsegError, first_line, listing
+
+Node = dict[str, Any]
+
+MAX_NODES, MAX_DEPTH = 1_000_000, 64
+"""Values in a file, with those that YAML's aliases repeat, and how deep they may be nested."""
+
+NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
+"""Keys of a run's ``config.yaml`` that are of the command line alone."""
+
+RUN_NODES = {
+    "dataset": ("name", "layout"),
+    "model": ("_target_",),
+    "optimizer": ("_target_",),
+    "scheduler": ("_target_",),
+    "augment": ("spatial", "intensity", "transforms"),
+    "plan": (),
+    "trainer": ("max_epochs", "max_time", "steps_per_epoch", "accelerator", "devices", "precision"),
+    "split": ("val", "test", "file"),
+    "preprocessing": ("spacing", "resize", "crop", "normalize", "denoise", "denoise_strength"),
+}
+"""The nodes of the config of every training, and what each must say."""
+
+NOTHING: Mapping[str, Collection[str]] = {}
+
+REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
+"""A reference to another key, relative where it begins with dots."""
+
+PLAN_NODES = {
+    "model": (),
+    "preprocessing": ("spacing", "resize", "crop", "normalize"),
+    "plan": ("in_channels", "out_channels", "patch_size", "batch_size", "mirror_axes"),
+    "trainer": (),
+}
+"""The nodes of a plan, and what each must say."""
+
+DESCRIPTION_NODES = {
+    "model": ("_target_",),
+    "preprocessing": ("spacing", "resize", "crop", "normalize"),
+    "plan": ("patch_size", "mirror_axes", "slice_axis", "context"),
+    "inference": ("overlap", "tta", "threshold", "batch_size"),
+    "postprocess": ("largest", "min_ml", "min_voxels", "fill_holes", "smooth_mm"),
+    "dataset": ("geometry", "reference"),
+    "trainer": ("precision",),
+}
+"""The nodes of the config in a checkpoint that prediction and further training take, and what each must say."""
+
+
+def read_json(path: Path, cure: str = "") -> Any:
+    """Return what a JSON file holds; ``cure`` is the end of the error's message.
+
+    Raises:
+        MedsegError: it cannot be read, is damaged, or is nested too deeply.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise MedsegError(f"{path}: cannot be read as JSON ({reason(error)}).{cure and ' '}{cure}") from error
+    return plain(content, path)
+
+
+def read_json_object(path: Path, cure: str = "") -> Node:
+    """Return the mapping that a JSON file holds; MedsegError as in ``read_json``, or where it holds anything else."""
+    return mapping(read_json(path, cure), path, cure)
+
+
+def read_yaml(path: Path, cure: str = "") -> Node:
+    """Return the mapping that a YAML file holds; ``cure`` is the end of the error's message.
+
+    Raises:
+        MedsegError: it cannot be read, is damaged, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise MedsegError(f"{path}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
+    return mapping(plain(content, path), path, cure)
+
+
+def reason(error: Exception) -> str:
+    """Say in a line why a file cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or first_line(error)
+
+
+def mapping(content: Any, source: Path | str, cure: str = "") -> Node:
+    """Return a mapping whose keys are text; MedsegError where the content is anything else."""
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        kind = "nothing" if content is None else type(content).__name__
+        raise MedsegError(f"{source}: it must hold a mapping of names to values, not {kind}.{cure and ' '}{cure}")
+    return content
+
+
+def plain(content: Any, source: Path | str) -> Any:
+    """Return content of a file that is plain: containers, texts and numbers, of a size that can be gone through.
+
+    Objects that it names have their present names.
+    """
+    left, count = [(content, 0)], 0
+    while left:
+        node, depth = left.pop()
+        count += 1
+        if count > MAX_NODES or depth > MAX_DEPTH:
+            raise MedsegError(f"{source}: over {MAX_NODES:,} values, or nested more than {MAX_DEPTH} deep.")
+        if isinstance(node, dict):
+            left += [(name, depth + 1) for name in node] + [(child, depth + 1) for child in node.values()]
+        elif isinstance(node, list):
+            left += [(child, depth + 1) for child in node]
+        elif node is not None and not isinstance(node, str | int | float):
+            raise MedsegError(
+                f"{source}: it holds {type(node).__name__}, which is neither text nor a number: {node!r}."
+            )
+    return with_current_names(content)
+
+
+def config_of_run(
+    run: Path,
+    trust: Collection[str],
+    changed: Collection[str] = (),
+    needed: Mapping[str, Collection[str]] = NOTHING,
+    part: str | None = None,
+) -> Node:
+    """Return the unresolved config of a run, from its ``config.yaml``, without what is of the command line alone.
+
+    Args:
+        run: the run's directory.
+        trust: names that the user trusts (see ``medseg.config.instantiate.build``).
+        changed: keys that this command line gives another value, which is the user's own.
+        needed: the nodes that it must have, and what each must say.
+        part: the only node that is wanted, with the values outside nodes; None: all, for a run that goes on.
+
+    Raises:
+        MedsegError: there is none, it is damaged, or it asks for what a file may not.
+    """
+    path = run / "config.yaml"
+    cure = "Restore it, or begin a new training with the weights: finetune.checkpoint=RUN/checkpoints/best.ckpt."
+    config = {name: value for name, value in read_yaml(path, cure).items() if name not in NOT_TAKEN}
+    if part:
+        others = {name for name, value in config.items() if isinstance(value, dict | list) or is_interpolation(value)}
+        config = {name: value for name, value in config.items() if name == part or name not in others}
+    lost = [name for name in needed if not isinstance(config.get(name), dict)]
+    lost += [f"{name}.{key}" for name in needed if name not in lost for key in needed[name] if key not in config[name]]
+    if lost:
+        raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
+    refuse(((key, name) for key, name in all_strangers(config, trust) if not is_changed(key, changed)), str(path))
+    wrong = {**wrong_references(config), **({} if part else outside_paths(config, run))}
+    if left := [f"{key}: {text}" for key, text in wrong.items() if not is_changed(key, changed)]:
+        raise MedsegError(
+            f"{path} holds what a config may not that is read from a file:\n{listing(left)}\n"
+            "Give these keys their values on this command line."
+        )
+    return {**config, "trust": [], "resume": None, "run_dir": None}
+
+
+def is_changed(key: str, changed: Collection[str]) -> bool:
+    """Tell whether a key, or a node that it lies in, is one of those changed."""
+    return any(key == name or key.startswith(f"{name}.") for name in changed)
+
+
+def all_strangers(node: Any, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the path and the name of every target in a config that may not be built there."""
+    if path in OBJECTS:
+        yield from strangers(node, path, trust)
+        return
+    if isinstance(node, dict) and "_target_" in node:
+        yield path, str(node["_target_"])
+    items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list) else ())
+    for name, child in items:
+        yield from all_strangers(child, trust, f"{path}.{name}" if path else str(name))
+
+
+def wrong_references(config: Node) -> dict[str, str]:
+    """Return what is wrong with references, by key: a value has one at most, to another key, and none branches.
+
+    Resolvers read the environment (``${oc.env:HOME}``), and references that branch grow without bound.
+    """
+    found = {}
+    for keys, text in texts(config):
+        if not is_interpolation(text):
+            continue
+        match = REFERENCE.search(text)
+        if match is None or is_interpolation(text.replace(match[0], "", 1)):
+            found[".".join(map(str, keys))] = f"{text!r} is more than one reference to another key"
+        elif not ends(config, keys, match):
+            found[".".join(map(str, keys))] = f"{text!r} refers to a key that refers to others in turn"
+    return found
+
+
+def ends(config: Node, keys: tuple[Any, ...], match: re.Match[str] | None) -> bool:
+    """Tell whether a reference leads to a value without one, past others or not."""
+    for _ in range(MAX_DEPTH):
+        if match is None:
+            return True
+        keys = (*(keys[: -len(match[1])] if match[1] else ()), *match[2].split("."))
+        value = look_up(config, keys)
+        if isinstance(value, dict | list):
+            return not any(is_interpolation(text) for _, text in texts(value))
+        match = REFERENCE.search(value) if is_interpolation(value) else None
+    return False
+
+
+def look_up(node: Any, keys: tuple[Any, ...]) -> Any:
+    """Return the value at a path, None where there is none."""
+    for key in keys:
+        if isinstance(node, list):
+            node = node[int(key)] if str(key).isdecimal() and int(key) < len(node) else None
+        else:
+            node = node.get(key) if isinstance(node, dict) else None
+    return node
+
+
+def texts(node: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Yield every text in a config, names of keys too, with its path."""
+    if isinstance(node, str):
+        yield keys, node
+    items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list) else ())
+    for name, child in items:
+        if isinstance(name, str) and is_interpolation(name):
+            yield keys, name
+        yield from texts(child, (*keys, name))
+
+
+def outside_paths(config: Node, run: Path) -> dict[str, str]:
+    """Return the places outside a run that its config would have medseg write to, by key."""
+    found = {}
+    logger = config.get("logger")
+    if isinstance(logger, dict) and logger.get("_target_") in named_targets():
+        for keys, text in texts({name: value for name, value in logger.items() if name != "_target_"}):
+            path = run / text.removeprefix("${run_dir}/")
+            if keys == ("save_dir",) and not text.startswith("${run_dir}/"):
+                path = Path(text)
+            if not path.resolve().is_relative_to(run.resolve()):
+                found[".".join(map(str, ("logger", *keys)))] = f"{text!r} lies outside the run"
+    cache = config.get("cache_dir")
+    leaves = isinstance(cache, str) and (Path(cache).is_absolute() or ".." in Path(cache).parts)
+    if leaves and not any(Path(str(cache)).glob("v[0-9]*")):
+        found["cache_dir"] = f"{cache!r} is no cache of medseg's"
+    return found
+
+
+def plan_from(content: Any, source: Path | str) -> Node:
+    """Return a plan that a file holds.
+
+    Raises:
+        MedsegError: it is none, or has keys or values that no plan has.
+    """
+    cure = "Give the plan.json of a run of this version."
+    plan = mapping(content, source, cure)
+    found = unfit(plan, PLAN_NODES, optional=("pretext", "measured"))
+    for name in ("model", "pretext", "measured"):  # of any network: numbers, or lists of them
+        found += [f"{name}.{key}: {value!r}" for key, value in nodes_of(plan, name) if not is_flat(value)]
+    if found:
+        raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")
+    return plan
+
+
+def check_settings(settings: Node, source: Path | str) -> None:
+    """Refuse the nodes of a config that a file holds where a key or a value is none of medseg's.
+
+    Raises:
+        MedsegError: with the keys and what they may hold.
+    """
+    if found := unfit(settings, dict.fromkeys(settings, ())):
+        raise MedsegError(f"{source}: its description holds what cannot be used:\n{listing(found)}")
+
+
+def checked_description(content: Any, source: Path | str) -> Node:
+    """Return the description in a checkpoint, of the present format, if every key and value is one of medseg's.
+
+    Which class the network is of is left to ``build``: files can be looked at that cannot be trusted.
+
+    Raises:
+        MedsegError: with the keys and what they may hold.
+    """
+    content = plain(content, source)
+    config = mapping(content["config"], f"{source}: its config")
+    unused = () if content.get("classes") else ("inference", "postprocess")  # pre-trained: it predicts nothing
+    needed = {name: keys for name, keys in DESCRIPTION_NODES.items() if name not in unused}
+    found = unfit({name: config[name] for name in needed if name in config}, needed)
+    kinds = {"classes": dict, "regions": dict, "region_order": list, "channels": list, "training_data": dict}
+    for name, kind in kinds.items():
+        value = content.get(name)
+        if not isinstance(value, kind) and (value is not None or name == "classes"):
+            found.append(f"{name}: must be {'a mapping' if kind is dict else 'a list'}, not {value!r}")
+    found = found or [*wrong_channels(content), *wrong_ranges(content), *wrong_tuning(content)]
+    if found:
+        raise MedsegError(
+            f"{source}: a checkpoint of medseg's whose description cannot be used:\n{listing(found)}\n"
+            "Give another copy of the file, or another checkpoint."
+        )
+    return content
+
+
+def wrong_channels(content: Node) -> Iterator[str]:
+    """Yield what is wrong with the endings of a checkpoint's channels: each has one or more."""
+    for place, endings in enumerate(content.get("channels") or ()):
+        if not (isinstance(endings, list) and endings and all(isinstance(text, str) for text in endings)):
+            yield f"channels.{place}: must be a list of texts, not {endings!r}"
+
+
+def wrong_ranges(content: Node) -> Iterator[str]:
+    """Yield what is wrong with what a checkpoint says of its training data: four numbers by the name of a quantity."""
+    for name, numbers in (content.get("training_data") or {}).items():
+        if not (isinstance(numbers, list) and len(numbers) == 4 and all(map(is_number, numbers))):
+            yield f"training_data.{name}: must be a list of four numbers, not {numbers!r}"
+
+
+def wrong_tuning(content: Node) -> Iterator[str]:
+    """Yield what is wrong with the options that a checkpoint had before any were chosen for it."""
+    if "tuned" not in content:
+        return
+    before = content["tuned"].get("before") if isinstance(content["tuned"], dict) else None
+    if not isinstance(before, dict):
+        yield f"tuned: must have the mapping 'before', not {content['tuned']!r}"
+    else:
+        needed = {name: DESCRIPTION_NODES[name] for name in ("inference", "postprocess")}
+        yield from (f"tuned.before.{text}" for text in unfit(before, needed))
+
+
+def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[str] = ()) -> list[str]:
+    """Return what is wrong with plain nodes of a config: unknown, missing, of another type, or with a reference."""
+    found = [f"{name}: no such part" for name in nodes if name not in needed and name not in optional]
+    found += [f"{name}: must be a mapping" for name in needed if not isinstance(nodes.get(name), dict)]
+    if found:
+        return found
+    found = [f"{name}.{key}: missing" for name, keys in needed.items() for key in keys if key not in nodes[name]]
+    found += [f"{'.'.join(map(str, keys))}: {text!r}" for keys, text in texts(nodes) if is_interpolation(text)]
+    known = {name: node for name, node in nodes.items() if name not in ("model", "pretext", "measured")}
+    found += [
+        f"{name}.{key}: unknown key"
+        for name, node in known.items()
+        for key, value in node.items()
+        if isinstance(value, dict) and f"{name}.{key}" not in KEYS  # which would be taken for a node
+    ]
+    if isinstance(nodes.get("model"), dict) and "_target_" in nodes["model"]:
+        known["model"] = nodes["model"]
+    return found + list(problems(known).values())
+
+
+def nodes_of(plan: Node, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keys and values of a node of a plan."""
+    node = plan.get(name, {})
+    yield from node.items() if isinstance(node, dict) else [("", node)]
+
+
+def is_flat(value: Any) -> bool:
+    """Tell whether a value is a number or a text, or a list of these."""
+    return all(map(is_flat, value)) if isinstance(value, list) else not isinstance(value, dict)

@@ -1,0 +1,165 @@
+"""Runs ranked by a metric, how firm the ranking is, and which runs it does not tell apart.
+
+How firm: patients are drawn with replacement, and the runs ranked anew each time, as in Wiesenfarth et al., "Methods
+and open-source toolkit for analyzing and visualizing challenge results", Scientific Reports 11 (2021).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.evaluation.comparison.pairing import Paired, Values
+from medseg.evaluation.comparison.tests import DECIMALS, Comparison, patient_means
+from medseg.evaluation.statistics.bootstrap import MIN_GROUPS, confidence_interval
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What became of a run's rank when patients were drawn anew.
+
+    ``first`` is the share of draws in which no run was better; ``shares`` (R,) those in which it had rank 1, 2, ….
+    """
+
+    mean_rank: float
+    interval: tuple[float, float]
+    first: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A run in the ranking: runs of the same mean share the better rank, runs not told apart share a letter."""
+
+    run: str
+    rank: int
+    mean: float
+    interval: tuple[float, float] | None
+    stability: Stability | None
+    letters: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Runs, the best first.
+
+    ``tau`` is the mean of Kendall's tau-b between the ranking and those of the draws, with the interval that holds 95 %
+    of them; None where patients are too few or all runs the same. ``ties`` holds names of runs not told apart.
+    """
+
+    metric: str
+    n_patients: int
+    runs: tuple[Ranked, ...]
+    tau: float | None
+    tau_interval: tuple[float, float] | None
+    ties: tuple[tuple[str, ...], ...]
+
+
+def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice", *, seed: int = 0) -> Ranking:
+    """Rank runs by their mean over patients of a metric of which more is better, in the mean over classes.
+
+    Stability is told from ``MIN_GROUPS`` patients on.
+    """
+    scores = patient_scores(paired, metric)  # (R, P)
+    ranks = ranked(scores.mean(axis=1))
+    draws = resampled(scores, seed) if scores.shape[1] >= MIN_GROUPS else None
+    overall = None if len(paired.classes) > 1 else paired.classes[0]
+    of_metric = [one for one in comparisons if one.metric == metric and one.name == overall]
+    order = np.argsort(ranks, kind="stable").tolist()
+    ties = not_told_apart([paired.runs[place] for place in order], of_metric)
+    runs = [
+        Ranked(
+            paired.runs[place],
+            int(ranks[place]),
+            float(scores[place].mean()),
+            _interval(scores[place]),
+            None if draws is None else stability(draws[:, place], len(paired.runs)),
+            "".join(_letter(number) for number, tie in enumerate(ties) if paired.runs[place] in tie),
+        )
+        for place in order
+    ]
+    tau = np.array([]) if draws is None else taus(ranks, draws)
+    return Ranking(
+        metric,
+        scores.shape[1],
+        tuple(runs),
+        float(tau.mean()) if len(tau) else None,
+        _percentiles(tau) if len(tau) else None,
+        tuple(tie for tie in ties if len(tie) > 1),
+    )
+
+
+def ranked(means: Values) -> NDArray[np.int64]:
+    """Return the ranks of means (..., R), 1 for the highest; equal ones share the better rank."""
+    from scipy.stats import rankdata
+
+    return rankdata(-np.round(means, DECIMALS), method="min", axis=-1).astype(np.int64)
+
+
+def resampled(scores: Values, seed: int) -> NDArray[np.int64]:
+    """Return the ranks (RESAMPLES, R) of the runs when the patients of scores (R, P) are drawn with replacement."""
+    n_patients = scores.shape[1]
+    times = np.random.default_rng(seed).multinomial(n_patients, np.full(n_patients, 1 / n_patients), RESAMPLES)
+    return ranked(times @ scores.T / n_patients)
+
+
+def stability(ranks: NDArray[np.int64], n_runs: int) -> Stability:
+    """Describe the ranks (RESAMPLES,) of one run among so many."""
+    shares = np.bincount(ranks, minlength=n_runs + 1)[1:] / len(ranks)
+    return Stability(float(ranks.mean()), _percentiles(ranks), float(shares[0]), tuple(shares.tolist()))
+
+
+def taus(ranks: NDArray[np.int64], draws: NDArray[np.int64]) -> Values:
+    """Return Kendall's tau-b between ranks (R,) and those of each draw (D, R), draws of nothing but ties left out."""
+    from scipy.stats import kendalltau
+
+    different, times = np.unique(draws, axis=0, return_counts=True)  # few of them: most draws agree
+    found = np.array(
+        [kendalltau(ranks, one).statistic if np.ptp(one) and np.ptp(ranks) else np.nan for one in different]
+    )
+    return np.repeat(found[~np.isnan(found)], times[~np.isnan(found)])
+
+
+def not_told_apart(runs: Sequence[str], comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """Return the largest sets of runs, in the order of ``runs``, among which no pair shows a difference.
+
+    A run may be in several, since "not told apart" is not transitive. Insert and absorb: Piepho, "An algorithm for a
+    letter-based representation of all-pairwise comparisons", J. Comput. Graph. Stat. 13 (2004).
+    """
+    sets = [frozenset(runs)]
+    for one in (one for one in comparisons if one.is_shown):
+        parts = [
+            part
+            for whole in sets
+            for part in ([whole - {one.a}, whole - {one.b}] if {one.a, one.b} <= whole else [whole])
+        ]
+        sets = [part for part in dict.fromkeys(parts) if not any(part < other for other in parts)]
+    in_order = [tuple(run for run in runs if run in one) for one in sets]
+    return sorted(in_order, key=lambda names: [runs.index(name) for name in names])
+
+
+def patient_scores(paired: Paired, metric: str) -> Values:
+    """Return the patients' means over classes (R, P); a patient without a value in one run counts in none."""
+    values = paired.values[metric]
+    use = np.asarray(~np.isnan(values).any(axis=0))  # (C, N)
+    scores = np.array([patient_means(of_run, use, paired.patients) for of_run in values])
+    return scores[:, ~np.isnan(scores[0])]
+
+
+def _interval(scores: Values) -> tuple[float, float] | None:
+    found = confidence_interval(scores, np.arange(len(scores)))
+    return (found[0], found[1]) if found else None
+
+
+def _percentiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, float]:
+    """The interval that holds 95 % of the draws."""
+    low, high = np.percentile(values, (2.5, 97.5), method="inverted_cdf").tolist()
+    return low, high
+
+
+def _letter(place: int) -> str:
+    """a, b, …, z, then a′, b′, …"""
+    return chr(ord("a") + place % 26) + "′" * (place // 26)

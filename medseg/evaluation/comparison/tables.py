@@ -1,0 +1,198 @@
+"""A comparison of runs as tables of text and in words: every number that is shown is written here."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medseg.evaluation.comparison.pairing import Paired
+from medseg.evaluation.comparison.ranking import RESAMPLES, Ranked, Ranking
+from medseg.evaluation.comparison.tests import LEVEL, MIN_PATIENTS, NOT_SHOWN, Comparison, smallest_p
+from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.report.tables import NONE, TextTable, number, titled
+from medseg.evaluation.statistics.bootstrap import MIN_GROUPS
+
+HEADERS = ("first", "second", "first − second", "interval", "p", "verdict on first")
+PAIRS = 10
+"""Rows of pairs that a terminal shows at most."""
+RULES = (
+    "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
+    "over cases.",
+    "A case in which truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
+    "distances.",
+    "A distance that was missed, since one mask is empty, is the worst in the test, and left out of means, difference "
+    "and interval; its number stands in brackets.",
+    "p: Wilcoxon's signed-rank test of the patients' differences, zeros by Pratt, adjusted by Holm for all comparisons "
+    "of this page.",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a comparison of runs has found."""
+
+    paired: Paired
+    comparisons: Sequence[Comparison]
+    ranking: Ranking
+    unit: str
+
+    def of(self, metric: str, name: str | None) -> list[Comparison]:
+        """The comparisons by a metric of a class, or of the mean over classes."""
+        return [one for one in self.comparisons if (one.metric, one.name) == (metric, name)]
+
+    @property
+    def overall(self) -> str | None:
+        """What stands for all classes: their mean (None), or the only one."""
+        return self.paired.classes[0] if len(self.paired.classes) == 1 else None
+
+
+def short_tables(result: Result) -> Iterator[TextTable]:
+    """The tables for a terminal: the ranking, and of two runs Dice in full and other metrics' means over classes."""
+    yield ranking_table(result)
+    others = [metric for metric in result.paired.values if metric != "dice"]
+    if len(result.paired.runs) == 2:
+        yield by_class(result, "dice")
+        if others:
+            rows = [
+                _row(one, titled_absolute(one.metric, result.unit))
+                for metric in others
+                for one in result.of(metric, result.overall)
+            ]
+            yield _table(f"other metrics{_over(result.overall)}", "metric", rows, result.paired.runs)
+    elif len(result.of("dice", result.overall)) <= PAIRS:
+        yield by_pair(result, "dice", result.overall)
+
+
+def all_tables(result: Result) -> Iterator[TextTable]:
+    """Every comparison: of two runs a table a metric, of more a table a metric and class."""
+    yield ranking_table(result)
+    for metric in result.paired.values:
+        if len(result.paired.runs) == 2:
+            yield by_class(result, metric)
+        else:
+            yield from (by_pair(result, metric, name) for name in _names(result))
+
+
+def ranking_table(result: Result) -> TextTable:
+    """The runs from the best mean Dice to the worst, and how firm that is."""
+    ranking = result.ranking
+    headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "tie")
+    patients, cases = _many(ranking.n_patients, "patient"), _many(len(result.paired.cases), "case")
+    title = f"ranking by {METRICS[ranking.metric].title}{_over(result.overall)}: {cases}, {patients}"
+    return TextTable(title, headers, [_ranked(one, ranking.metric) for one in ranking.runs], list(sentences(result)))
+
+
+def by_class(result: Result, metric: str) -> TextTable:
+    """Two runs compared by a metric, a row a class and the mean over classes."""
+    rows = [_row(one, name or "mean") for name in _names(result) for one in result.of(metric, name)]
+    return _table(titled_absolute(metric, result.unit), "class", rows, result.paired.runs)
+
+
+def by_pair(result: Result, metric: str, name: str | None) -> TextTable:
+    """Every two runs compared by a metric of one class."""
+    rows = [_row(one, f"{one.a} : {one.b}") for one in result.of(metric, name)]
+    return _table(f"{titled_absolute(metric, result.unit)}{_over(name)}", "first : second", rows)
+
+
+def sentences(result: Result) -> Iterator[str]:
+    """What the ranking means, in words."""
+    ranking = result.ranking
+    if ranking.n_patients >= MIN_GROUPS:
+        yield (
+            f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} draws of "
+            "the patients."
+        )
+    for tie in ranking.ties:
+        yield f"Not told apart: {_joined(tie)}. Their order may be chance."
+    if len(ranking.runs) > 2 and ranking.tau is not None and ranking.tau_interval is not None:
+        low, high = ranking.tau_interval
+        yield (
+            f"The rankings of the draws agree with this one by Kendall's τ = {ranking.tau:.2f} on average (95 % of "
+            f"them {low:.2f} to {high:.2f})."
+        )
+    n_tested = sum(one.p is not None for one in result.comparisons)
+    if n_tested:
+        fewer = (
+            ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
+        )
+        if n_tested > 1:
+            yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
+    yield from too_few(result.ranking.n_patients, n_tested)
+    yield from (f"{note}." for note in result.paired.notes)
+
+
+def too_few(n_patients: int, n_tested: int) -> Iterator[str]:
+    """Say where patients are too few to show anything."""
+    if n_patients < MIN_PATIENTS:
+        yield f"Below {MIN_PATIENTS} patients no test is made: none could show a difference."
+    elif (lowest := smallest_p(n_patients, n_tested)) >= LEVEL:
+        yield (
+            f"With {n_patients} patients and {n_tested} comparisons no p-value can be below {lowest:.2g}, so none can "
+            "show a difference."
+        )
+    if n_patients < MIN_GROUPS:
+        yield f"Below {MIN_GROUPS} patients there are no intervals, and nothing is said of how firm the ranking is."
+
+
+def titled_absolute(metric: str, unit: str) -> str:
+    """Return a metric's title with its unit; differences from zero are compared without their sign."""
+    return titled(metric, unit) + (", absolute" if METRICS[metric].better == "zero" else "")
+
+
+def p_value(p: float | None) -> str:
+    """Write a p-value.
+
+    >>> p_value(0.03456), p_value(0.0000123), p_value(None)
+    ('0.035', '<0.001', '–')
+    """
+    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def signed(value: float | None, metric: str) -> str:
+    """Write a difference with its sign."""
+    return number(value, metric) if value is None else ("+" if value > 0 else "") + number(value, metric)
+
+
+def _table(title: str, first: str, rows: Sequence[Sequence[str]], runs: Sequence[str] = ()) -> TextTable:
+    named = f"first: {runs[0]}; second: {runs[1]}; " if runs else ""
+    notes = [f"{named}interval: 95 % of first − second; p: adjusted by Holm"]
+    if any(cell.endswith(")") for row in rows for cell in row[1:3]):
+        notes.append("(n): n distances were missed; they rank as worst and are in no mean")
+    if any(row[-1] == NOT_SHOWN for row in rows):
+        notes.append("not shown: no difference is shown, which does not mean that there is none")
+    return TextTable(title, (first, *HEADERS), rows, notes)
+
+
+def _row(one: Comparison, label: str) -> list[str]:
+    means = one.means or (None, None)
+    shown = [number(mean, one.metric) + _missed(n) for mean, n in zip(means, one.missed, strict=True)]
+    interval = "…".join(signed(end, one.metric) for end in one.interval) if one.interval else NONE
+    return [label, *shown, signed(one.difference, one.metric), interval, p_value(one.p_holm), one.verdict]
+
+
+def _missed(n: int) -> str:
+    return f" ({n})" if n else ""
+
+
+def _ranked(one: Ranked, metric: str) -> list[str]:
+    interval = "–".join(number(end, metric) for end in one.interval) if one.interval else NONE
+    head = [one.run, str(one.rank), number(one.mean, metric), interval]
+    if (found := one.stability) is None:
+        return [*head, NONE, NONE, NONE, one.letters]
+    low, high = found.interval
+    return [*head, f"{found.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{found.first:.0%}", one.letters]
+
+
+def _names(result: Result) -> list[str | None]:
+    return [*result.paired.classes, *([None] if result.overall is None else [])]
+
+
+def _over(name: str | None) -> str:
+    return ", mean over classes" if name is None else f" of {name}"
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _joined(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"

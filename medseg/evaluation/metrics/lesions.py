@@ -1,0 +1,168 @@
+"""Lesion by lesion: which are found, what is found that is none, and how well those that are found are outlined.
+
+Lesions are connected parts of the truth, across faces, edges and corners. A part of the prediction belongs to a lesion
+if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule ``overlap`` the
+zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one, and small ones
+do not count: the rule of BraTS 2023 for glioma (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.evaluation.metrics.boxes import around, bounding_box, widened
+from medseg.evaluation.metrics.surface_distances import Kind, hd95, surface_distances
+from medseg.evaluation.metrics.surfaces import Spacing
+
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is a lesion, and when it is found."""
+
+    dilations: int = 0
+    """Voxels by which a lesion's zone reaches beyond it, across faces and edges."""
+    above: float = 0.0
+    """Lesions count if they are larger than this, in mm³ (pixels for pictures)."""
+
+
+RULES = {"overlap": Rule(), "brats": Rule(dilations=3, above=50.0)}
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """Lesions 1…L and the parts 1…P of the prediction, on a box; 0 is neither."""
+
+    true: Labels  # (*box): of which lesion a voxel is
+    found: Labels  # (*box): of which part of the prediction
+    spacing: Spacing
+    counted: Mask  # (1 + L,): whether a lesion counts
+    n_parts: int
+    pairs: tuple[Counts, Counts]  # lesions, ascending, and parts, (N,) each: all that belong together
+
+    @property
+    def hits(self) -> Mask:
+        """Of each of the pairs, whether its lesion counts."""
+        return self.counted[self.pairs[0]]
+
+    @property
+    def n_true(self) -> int:
+        """Lesions that count."""
+        return int(self.counted.sum())
+
+    @property
+    def n_found(self) -> int:
+        """Those of them that a part belongs to."""
+        return len(np.unique(self.pairs[0][self.hits]))
+
+    @property
+    def n_right(self) -> int:
+        """Parts that belong to a lesion that counts."""
+        return len(np.unique(self.pairs[1][self.hits]))
+
+    @property
+    def n_wrong(self) -> int:
+        """Parts that belong to no lesion, neither to one that counts nor to another."""
+        return self.n_parts - len(np.unique(self.pairs[1]))
+
+
+def match(prediction: Mask, truth: Mask, spacing: Spacing, rule: Rule) -> Lesions:
+    """Find the lesions of the truth and what belongs to them; masks (*spatial), a voxel at least in one of them."""
+    box = widened(bounding_box(prediction | truth), rule.dilations)
+    zones, n_zones = labelled(dilated(truth[box], rule.dilations))
+    found, n_parts = labelled(prediction[box])
+    true = zones * truth[box]
+    counted = np.bincount(true.ravel(), minlength=n_zones + 1) * np.prod(spacing) > rule.above
+    counted[0] = False
+    return Lesions(true, found, spacing, counted, n_parts, shared(zones, found))
+
+
+def sensitivity(lesions: Lesions) -> float:
+    """Return the share of the lesions that are found; NaN where there are none."""
+    return lesions.n_found / lesions.n_true if lesions.n_true else np.nan
+
+
+def precision(lesions: Lesions) -> float:
+    """Return the share of the prediction's parts that belong to a lesion; NaN where there are none."""
+    parts = lesions.n_right + lesions.n_wrong
+    return lesions.n_right / parts if parts else np.nan
+
+
+def f1(lesions: Lesions) -> float:
+    """Return the harmonic mean of sensitivity and precision; 0 where one is undefined, NaN where both are."""
+    both = sensitivity(lesions), precision(lesions)
+    if np.isnan(both).all():
+        return np.nan
+    return 2 * both[0] * both[1] / sum(both) if min(np.nan_to_num(both)) > 0 else 0.0
+
+
+def lesion_dice(lesions: Lesions) -> float:
+    """Return the mean Dice of the lesions, each with all parts that belong to it; wrong parts are lesions of Dice 0.
+
+    NaN where there is nothing to be scored.
+    """
+    n = lesions.n_true + lesions.n_wrong
+    return float(dice_of_each(lesions)[lesions.counted].sum() / n) if n else np.nan
+
+
+def lesion_hd95(lesions: Lesions, missed: float | None, kind: Kind = "elements") -> float:
+    """Return the mean HD95 of the lesions, each with all parts that belong to it.
+
+    Lesions that are missed and parts that are wrong have the distance ``missed``; with None they are left out. NaN
+    where nothing is left.
+    """
+    distances = list(distance_of_each(lesions, kind))
+    if missed is not None:
+        distances += [missed] * (lesions.n_true - lesions.n_found + lesions.n_wrong)
+    return float(np.mean(distances)) if distances else np.nan
+
+
+def dice_of_each(lesions: Lesions) -> NDArray[np.float64]:
+    """Return the Dice of each lesion and the parts that belong to it, (1 + L,)."""
+    n = len(lesions.counted)
+    true = np.bincount(lesions.true.ravel(), minlength=n)
+    within = np.bincount(lesions.true[lesions.found > 0], minlength=n)  # all of it belongs, being in the lesion's zone
+    lesion, part = lesions.pairs
+    parts = np.bincount(lesion, np.bincount(lesions.found.ravel())[part], minlength=n)
+    return np.asarray(2 * within / np.maximum(true + parts, 1))
+
+
+def distance_of_each(lesions: Lesions, kind: Kind) -> Iterator[float]:
+    """Yield the HD95 of each lesion that counts and is found."""
+    from scipy.ndimage import find_objects
+
+    true, found = find_objects(lesions.true), find_objects(lesions.found)
+    lesion, part = lesions.pairs
+    for number in np.unique(lesion[lesions.hits]):
+        own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
+        box = around([true[number - 1], *(found[part - 1] for part in own)])
+        prediction, truth = np.isin(lesions.found[box], own), lesions.true[box] == number
+        yield hd95(surface_distances(prediction, truth, lesions.spacing, kind))
+
+
+def shared(zones: Labels, found: Labels) -> tuple[Counts, Counts]:
+    """Return the zones, ascending, and the parts, (N,) each, of all pairs of them that share a voxel."""
+    both = (zones > 0) & (found > 0)
+    n = int(found.max(initial=0)) + 1
+    pairs = np.unique(zones[both].astype(np.int64) * n + found[both])
+    return pairs // n, pairs % n
+
+
+def labelled(mask: Mask) -> tuple[Labels, int]:
+    """Number the connected parts of a mask, across faces, edges and corners."""
+    from scipy.ndimage import label
+
+    labels, number = label(mask, np.ones((3,) * mask.ndim))
+    return labels, int(number)
+
+
+def dilated(mask: Mask, times: int) -> Mask:
+    """Dilate a mask across faces and edges (in 2D across corners)."""
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    return np.asarray(binary_dilation(mask, generate_binary_structure(mask.ndim, 2), times)) if times else mask

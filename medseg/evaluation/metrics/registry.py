@@ -1,0 +1,277 @@
+"""The metrics of a report: their names, what they mean, and a case measured by them.
+
+Empty masks, of every metric the same: where prediction and truth are both empty, nothing was to be found and nothing
+was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty, metrics
+of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands for them.
+Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions out, the
+metrics of lesions take a truth of nothing else for an empty one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+from medseg.evaluation.metrics import lesions
+from medseg.evaluation.metrics.boxes import around, widened
+from medseg.evaluation.metrics.centerlines import cldice
+from medseg.evaluation.metrics.overlap import dice, iou, precision, relative_difference, sensitivity
+from medseg.evaluation.metrics.surface_distances import assd, hd95, nsd, surface_distances
+from medseg.io.labels import IGNORE
+
+MARGIN = 4
+"""Voxels round what is measured; the dilation of BraTS's rule takes three."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric is called and means.
+
+    ``unit`` is "" for shares, "mm" (px in pictures), "ml" (pixels in pictures) or "%"; ``better`` tells which values
+    are wanted: higher, lower, or those near zero.
+    """
+
+    title: str
+    unit: str
+    better: Literal["higher", "lower", "zero"]
+    definition: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure, and how.
+
+    ``names`` are keys of ``METRICS``; ``nsd_mm`` is the tolerance of the surface Dice, in px for pictures; ``surface``
+    the elements of surfaces; ``lesions`` the rule by which components belong together; ``missed_mm`` the distance
+    where only one of the two masks is empty, None: undefined.
+    """
+
+    names: tuple[str, ...]
+    nsd_mm: float = 1.0
+    surface: Literal["elements", "voxel"] = "elements"
+    lesions: Literal["overlap", "brats"] = "overlap"
+    missed_mm: float | None = None
+
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric(
+        "Dice",
+        "",
+        "higher",
+        "2|P∩G| / (|P| + |G|): twice the common voxels of prediction P and truth G over the sum of both.",
+        "Dice, Ecology 26 (1945)",
+    ),
+    "iou": Metric(
+        "IoU",
+        "",
+        "higher",
+        "|P∩G| / |P∪G|: the common voxels over those of either.",
+        "Jaccard, New Phytologist 11 (1912)",
+    ),
+    "sensitivity": Metric("sensitivity", "", "higher", "|P∩G| / |G|: the share of the truth that was found."),
+    "precision": Metric("precision", "", "higher", "|P∩G| / |P|: the share of the prediction that is right."),
+    "volume_difference": Metric(
+        "volume difference", "ml", "zero", "|P| − |G|: how much larger the prediction is than the truth."
+    ),
+    "relative_volume_difference": Metric(
+        "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the truth."
+    ),
+    "hd95": Metric(
+        "HD95",
+        "mm",
+        "lower",
+        "95 % of the predicted surface lies within this distance of the true one, and 95 % of the true one of the "
+        "predicted one: the larger of both 95th percentiles.",
+        "Huttenlocher et al., IEEE TPAMI 15 (1993)",
+    ),
+    "assd": Metric(
+        "ASSD",
+        "mm",
+        "lower",
+        "Average symmetric surface distance: the mean distance to the other surface, over both surfaces together.",
+        "Heimann et al., IEEE TMI 28 (2009)",
+    ),
+    "nsd": Metric(
+        "NSD",
+        "",
+        "higher",
+        "Normalised surface Dice: the share of both surfaces together that lies within the tolerance (metrics.nsd_mm) "
+        "of the other one.",
+        "Nikolov et al., J Med Internet Res 23 (2021)",
+    ),
+    "cldice": Metric(
+        "clDice",
+        "",
+        "higher",
+        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true "
+        "centreline that lies in the prediction.",
+        "Shit et al., CVPR (2021)",
+    ),
+    "lesion_dice": Metric(
+        "lesion Dice",
+        "",
+        "higher",
+        "The mean Dice of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
+        "part that belongs to none count as 0. metrics.lesions says what belongs together.",
+        "Saluja et al., BraTS 2023",
+    ),
+    "lesion_sensitivity": Metric(
+        "lesion sensitivity", "", "higher", "The share of the lesions that are found: some part belongs to them."
+    ),
+    "lesion_precision": Metric(
+        "lesion precision", "", "higher", "The share of the prediction's connected parts that belong to a lesion."
+    ),
+    "lesion_f1": Metric("lesion F1", "", "higher", "The harmonic mean of lesion sensitivity and lesion precision."),
+    "lesion_hd95": Metric(
+        "lesion HD95",
+        "mm",
+        "lower",
+        "The mean HD95 of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
+        "part that belongs to none count as metrics.missed_mm, or not at all without it.",
+        "Saluja et al., BraTS 2023",
+    ),
+}
+
+PRESETS: dict[str, tuple[str, ...]] = {
+    "basic": ("dice", "iou"),
+    "full": tuple(name for name in METRICS if name != "lesion_hd95"),
+    "brats": ("dice", "sensitivity", "precision", "hd95", "lesion_dice", "lesion_hd95"),
+}
+
+Mask = NDArray[np.bool_]
+Measured = dict[str, float]
+
+
+def is_distance(name: str) -> bool:
+    """Tell a metric that is a length: where one mask is empty there is none to measure."""
+    return METRICS[name].unit == "mm"
+
+
+def settings_of(node: dict[str, Any]) -> Settings:
+    """Return the settings that the config's ``metrics`` node gives; the preset "brats" brings rules of its own.
+
+    Presets may stand in a list, too. Dice is always measured, and first: runs and cases are ranked by it.
+    """
+    given = [node["names"]] if isinstance(node["names"], str) else node["names"]
+    chosen = tuple(dict.fromkeys(["dice", *(name for item in given for name in PRESETS.get(item, (item,)))]))
+    is_brats = "brats" in given
+    return Settings(
+        names=chosen,
+        nsd_mm=node["nsd_mm"],
+        surface=node["surface"],
+        lesions=node["lesions"] or ("brats" if is_brats else "overlap"),
+        missed_mm=node["missed_mm"] or (374.0 if is_brats else None),
+    )
+
+
+def measure_case(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    unions: Sequence[Sequence[int]],
+    *,
+    spacing: Sequence[float],
+    voxel_size: float,
+    settings: Settings,
+) -> list[Measured]:
+    """Measure each union of class indices of a case; voxels whose truth is IGNORE belong to none.
+
+    ``prediction`` and ``truth`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size`` in
+    ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes. A
+    volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
+    """
+    if truth.ndim == 3 and 1 in truth.shape:
+        flat = truth.shape.index(1)
+        prediction, truth = prediction.squeeze(flat), truth.squeeze(flat)
+        spacing = [*spacing[:flat], *spacing[flat + 1 :]]
+    unknown = truth == IGNORE
+    if unknown.any():
+        prediction, truth = np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
+    boxes = [find_objects(mask) for mask in (prediction, truth)]
+    measured = []
+    for union in unions:
+        box = _box_round([found[index - 1] for found in boxes for index in union if 0 < index <= len(found)], truth)
+        masks = (np.isin(mask[box], union) for mask in (prediction, truth))
+        measured.append(measure(*masks, spacing=spacing, voxel_size=voxel_size, settings=settings))
+    return measured
+
+
+def measure(
+    prediction: Mask, truth: Mask, *, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    """Measure one mask (*spatial) against another, by the metrics that the settings name; NaN is undefined.
+
+    What lies outside the arrays is background.
+    """
+    nothing = not (prediction.any() or truth.any())
+    found: Measured = dict.fromkeys(METRICS, nan) | {"volume_difference": 0.0} if nothing else {}
+    for names, family in FAMILIES.items():
+        if set(names) & set(settings.names) and not nothing:
+            found |= family(prediction, truth, spacing, voxel_size, settings)
+    return {name: found[name] for name in settings.names}
+
+
+def _overlaps(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    sizes = [int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)]
+    counts = np.array(sizes, np.int64)
+    return {
+        "dice": float(dice(counts)),
+        "iou": float(iou(counts)),
+        "sensitivity": float(sensitivity(counts)),
+        "precision": float(precision(counts)),
+        "volume_difference": float(f"{(sizes[1] - sizes[2]) * voxel_size:.9g}"),  # without rounding noise
+        "relative_volume_difference": float(relative_difference(counts)),
+    }
+
+
+def _surfaces(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    if not (prediction.any() and truth.any()):
+        missed = nan if settings.missed_mm is None else settings.missed_mm
+        return {"hd95": missed, "assd": missed, "nsd": 0.0}
+    pair = surface_distances(prediction, truth, tuple(map(float, spacing)), settings.surface)
+    return {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
+
+
+def _centerlines(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    return {"cldice": cldice(prediction, truth) if prediction.any() and truth.any() else 0.0}
+
+
+def _lesions(
+    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
+) -> Measured:
+    found = lesions.match(prediction, truth, tuple(map(float, spacing)), lesions.RULES[settings.lesions])
+    measured = {
+        "lesion_dice": lesions.lesion_dice(found),
+        "lesion_sensitivity": lesions.sensitivity(found),
+        "lesion_precision": lesions.precision(found),
+        "lesion_f1": lesions.f1(found),
+    }
+    if "lesion_hd95" in settings.names:  # takes longer than the others together
+        measured["lesion_hd95"] = lesions.lesion_hd95(found, settings.missed_mm, settings.surface)
+    return measured
+
+
+Family = Callable[[Mask, Mask, Sequence[float], float, Settings], Measured]
+FAMILIES: dict[tuple[str, ...], Family] = {
+    ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"): _overlaps,
+    ("hd95", "assd", "nsd"): _surfaces,
+    ("cldice",): _centerlines,
+    ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"): _lesions,
+}
+"""Metrics that are computed together."""
+
+
+def _box_round(parts: Sequence[tuple[slice, ...] | None], volume: NDArray[Any]) -> tuple[slice, ...]:
+    """The box round some boxes, ``MARGIN`` larger as far as the volume goes; one voxel of it where there are none."""
+    boxes = [part for part in parts if part is not None]
+    return widened(around(boxes), MARGIN) if boxes else tuple(slice(0, 1) for _ in volume.shape)

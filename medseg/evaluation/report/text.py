@@ -1,0 +1,165 @@
+"""Tables of text as Markdown, as LaTeX and for the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+
+from medseg.evaluation.report.tables import TextTable
+from medseg.system.printable import on_a_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "±": r"$\pm$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
+"""What names consist of: words with the signs behind them."""
+
+NAME = 8
+"""Width of the first column, in which names stand, from which on these are broken."""
+
+
+def print_tables(tables: Iterable[TextTable], console: Console) -> None:
+    """Print tables; those with more columns than there is room for in parts, one below the other."""
+    for table in map(readable, tables):
+        for part in in_parts(table, console.width):
+            console.print(for_terminal(part, console.width))
+
+
+def readable(table: TextTable) -> TextTable:
+    """Return a table whose names are printable, each on a line, which the widths of columns depend on."""
+    rows = [[on_a_line(cell) for cell in row] for row in table.rows]
+    return replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
+
+
+def for_terminal(table: TextTable, width: int) -> Table:
+    """Return a table for a terminal of so many columns; its lines break between words, in names where they must."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(
+        title=escape(table.title),
+        caption=escape("\n".join(table.notes)) or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for place, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
+        shown.add_column(escape(header), justify="right" if place else "left", overflow="fold", width=fitted)
+    for row in table.rows:
+        is_mean = row is table.rows[-1] and row[0] == "mean"
+        if is_mean:
+            shown.add_section()
+        cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
+        shown.add_row(*map(escape, cells), style="bold" if is_mean else None)
+    return shown
+
+
+def broken(name: str, width: int) -> str:
+    """Return a name in lines of at most so many columns, broken behind blanks and signs rather than within words.
+
+    >>> broken("hippocampus_anterior", 14), broken("lung", 14)
+    ('hippocampus_\\nanterior', 'lung')
+    """
+    lines = [""]
+    for part in PARTS.findall(name):
+        if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
+    """Yield a table, or where it cannot be that narrow parts of it, each with the first column."""
+    name, *others = least_widths(table)
+    fits = [sum([min(name, NAME), *others[:n]]) + frame(n + 1) <= width for n in range(1, len(others) + 1)]
+    n = max(1, sum(fits))
+    if n >= len(others):
+        yield table
+        return
+    first = [[row[0], *row[1 : n + 1]] for row in table.rows]
+    rest = [[row[0], *row[n + 1 :]] for row in table.rows]
+    yield replace(table, headers=table.headers[: n + 1], rows=first, notes=())
+    yield from in_parts(replace(table, headers=[table.headers[0], *table.headers[n + 1 :]], rows=rest), width)
+
+
+def widths(table: TextTable, width: int) -> list[int]:
+    """Return the width of each column: what it would take, less where there is no room, from the widest on."""
+    wanted = [max(map(cell_len, column)) for column in columns(table)]
+    least = least_widths(table)
+    room = width - frame(len(wanted))
+    least[0] = min(least[0], max(NAME, room - sum(least[1:])))
+    while sum(wanted) > room and (wider := [place for place, one in enumerate(wanted) if one > least[place]]):
+        wanted[max(wider, key=lambda place: wanted[place])] -= 1
+    return wanted
+
+
+def least_widths(table: TextTable) -> list[int]:
+    """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
+    return [
+        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""])
+        for column in columns(table)
+    ]
+
+
+def words_of(cell: str, header: str) -> list[str]:
+    """Return what no line may break in: the words of a cell, or the whole of it."""
+    is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
+    return cell.split() if is_broken else [cell]
+
+
+def columns(table: TextTable) -> list[tuple[str, ...]]:
+    """Return the columns of a table, each from its header on."""
+    return list(zip(table.headers, *table.rows, strict=True))
+
+
+def frame(n_columns: int) -> int:
+    """Return what the space at the edges of a table and between its columns takes."""
+    return 3 * n_columns - 1
+
+
+def as_markdown(table: TextTable) -> str:
+    """Return a table of Markdown under a heading."""
+    lines = [_line([_plain(header) for header in table.headers]), _line(["---", *["---:"] * (len(table.headers) - 1)])]
+    lines += [_line([_plain(cell) for cell in row]) for row in table.rows]
+    notes = [f"\n{_plain(note)}" for note in table.notes]
+    return "\n".join([f"### {_plain(table.title)}\n", *lines, *notes, ""])
+
+
+def as_latex(table: TextTable) -> str:
+    """Return a ``tabular`` environment in the style of booktabs."""
+    rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in table.rows]
+    if rows and table.rows[-1][0] == "mean":
+        rows.insert(-1, r"\midrule")
+    head = " & ".join(map(_in_latex, table.headers)) + r" \\"
+    columns = "l" + "r" * (len(table.headers) - 1)
+    notes = [f"% {on_a_line(note)}" for note in (table.title, *table.notes)]
+    lines = [*notes, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Text without a meaning in Markdown."""
+    return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in on_a_line(text))
+
+
+def _in_latex(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in on_a_line(text))

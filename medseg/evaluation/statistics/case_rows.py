@@ -1,0 +1,104 @@
+"""A row for each case and class of a report: its metrics and sizes."""
+
+import csv
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError
+from medseg.evaluation.metrics.registry import METRICS, Measured, is_distance
+from medseg.io import csv_files
+from medseg.io.case import Case
+from medseg.io.labels import LabelMap
+
+Row = dict[str, Any]
+
+SIZES = ("truth_voxels", "predicted_voxels", "truth_ml", "predicted_ml")
+COLUMNS = ("case", "group", "class", *METRICS, *SIZES)
+NEEDED = ("case", "group", "class", "dice", "truth_voxels", "predicted_voxels")
+"""Columns that every report has."""
+
+
+def case_rows(
+    case: Case,
+    counts: NDArray[np.int64],
+    measured: Sequence[Measured],
+    label_map: LabelMap,
+    voxel_volume: float,
+    unit: Literal["mm", "px"],
+) -> list[Row]:
+    """Return one row for each class or region that a report tells of a case.
+
+    ``counts`` (R, 3) of ``overlap.counts`` and ``measured`` of ``metrics.measure_case`` are over
+    ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
+    Undefined values are NaN, and so is all that asks for a truth where the case was not annotated for it.
+    """
+    volume = voxel_volume if unit == "mm" else None
+    known = label_map.is_known(label_map.annotated(case.annotated))
+    found = zip(label_map.reported, known, counts.tolist(), measured, strict=True)
+    head = {**case.columns, "case": case.id, "group": case.group}
+    return [head | _row(name, known, sizes, metrics, volume) for name, known, sizes, metrics in found]
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV with the columns that occur; floats in full, so that they read back as the same numbers.
+
+    Undefined values are empty cells. Columns of the data set's own table come last.
+    """
+    used = {column: None for row in rows for column in row}
+    further = [column for column in used if column not in COLUMNS]
+    own = [column for column in COLUMNS if column in used or not rows]
+    written = ({column: "" if value != value else value for column, value in row.items()} for row in rows)  # NaN
+    return csv_files.as_csv([*own, *further], written)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows that ``as_csv`` wrote; empty cells of numbers are NaN, further columns stay text.
+
+    Raises:
+        MedsegError: the file cannot be read, is no such table, or holds no row.
+    """
+    try:
+        cells = csv_files.read_csv(path)
+        if not cells:
+            raise MedsegError(f"{path}: this table of cases has no row.")
+        if missing := [column for column in NEEDED if column not in cells[0]]:
+            raise MedsegError(f"{path}: not a report's table of cases: it has no column {', '.join(missing)}.")
+        numbers = [column for column in (*METRICS, *SIZES) if column in cells[0]]
+        return [row | {column: float(row[column] or nan) for column in numbers} for row in cells]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MedsegError(f"{path}: cannot be read as a report's table of cases: {error}.") from error
+
+
+def is_nothing(row: Row, metric: str) -> bool:
+    """Tell whether nothing was to be found and nothing was: both masks are empty, or hold no lesion that counts."""
+    if metric.startswith("lesion_"):
+        for name in ("lesion_dice", "lesion_f1"):  # undefined in no other case
+            if name in row:
+                return bool(row[name] != row[name])
+    return not row["truth_voxels"] and not row["predicted_voxels"]
+
+
+def is_missed(row: Row, metric: str) -> bool:
+    """Tell a distance that is undefined since one mask is empty, or no lesion was found."""
+    is_known = row["truth_voxels"] == row["truth_voxels"]
+    return is_distance(metric) and is_known and row[metric] != row[metric] and not is_nothing(row, metric)
+
+
+def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:
+    _, predicted, true = counts
+    row: Row = {"class": name, **(measured if known else dict.fromkeys(measured, nan))}
+    row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
+    if voxel_volume is not None:
+        row["truth_ml"] = _ml(true * voxel_volume) if known else nan
+        row["predicted_ml"] = _ml(predicted * voxel_volume)
+    return row
+
+
+def _ml(volume: float) -> float:
+    """mm³ as ml, without the digits that are rounding noise."""
+    return float(f"{volume / 1000:.9g}")

@@ -1,0 +1,175 @@
+"""ONNX files that ``medseg export`` wrote, read as models: the graph takes the network's place on the road."""
+
+import json
+import logging
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError, first_line
+from medseg.inference.checkpoint import Checkpoint, checked
+from medseg.inference.trained_model import Model, model_of
+from medseg.models.finite import check_finite
+from medseg.system.memory import NotEnoughMemoryError, enough_memory
+
+log = logging.getLogger(__name__)
+
+INPUT, OUTPUT = "image", "logits"
+ENTRY = "medseg"
+"""The key of the file's metadata under which the description lies, as JSON: see ``docs/export.md``."""
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class OnnxNetwork(nn.Module):
+    """A network that onnxruntime computes, in fp32: patches (B, C, *patch) to logits (B, K, *patch).
+
+    It computes where its patches lie, as far as onnxruntime can, and otherwise on the CPU.
+
+    Raises:
+        MedsegError: onnxruntime is not installed, or cannot read the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path, self.device = path, torch.device("cpu")
+        self.session, self.place = open_session(path, self.device)
+        self.says_precision = True
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return self.session.get_modelmeta().custom_metadata_map
+
+    @property
+    def shapes(self) -> tuple[list[int], list[int]]:
+        """Shapes of one input and of its output, without the batch: (C, *patch) and (K, *patch)."""
+        (given,), (made,) = self.session.get_inputs(), self.session.get_outputs()
+        return given.shape[1:], made.shape[1:]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(B, C, *patch) -> logits (B, K, *patch), float32."""
+        if patches.device != self.device:
+            self.session, self.place = open_session(self.path, patches.device)
+            self.device = patches.device
+        if self.says_precision and torch.is_autocast_enabled(patches.device.type):
+            log.warning("%s: ONNX files compute in fp32, whatever the precision", self.path)
+            self.says_precision = False
+        given = patches.to(self.place, torch.float32).contiguous()
+        made = torch.empty((len(given), *self.shapes[1]), device=self.place)
+        compute(self.session, given, made)
+        return made.to(patches.device)
+
+
+def compute(session: Any, given: Tensor, made: Tensor) -> None:
+    """Let a session read one tensor and write another where they lie, float32 and contiguous."""
+    if given.is_cuda:
+        torch.cuda.synchronize(given.device)  # onnxruntime has a stream of its own
+    binding = session.io_binding()
+    for bind, name, tensor in ((binding.bind_input, INPUT, given), (binding.bind_output, OUTPUT, made)):
+        bind(name, tensor.device.type, tensor.device.index or 0, "float32", tuple(tensor.shape), tensor.data_ptr())
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()
+
+
+def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
+    """Return an onnxruntime session for a device, and the device that it computes on.
+
+    Raises:
+        MedsegError: onnxruntime is not installed, or cannot read the file.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; its warnings are about its own optimisations
+    wanted = PROVIDERS.get(device.type)
+    there = [name for name in {wanted: None, PROVIDERS["cpu"]: None} if name in onnxruntime.get_available_providers()]
+    providers = [(name, {"device_id": device.index or 0} if name == PROVIDERS["cuda"] else {}) for name in there]
+    try:
+        with enough_memory(f"on {device} to load {path}", "Try device=cpu, or a machine with more memory."):
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except NotEnoughMemoryError:
+        raise
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
+    if session.get_providers()[0] == wanted:
+        return session, device
+    log.warning(
+        "%s: onnxruntime cannot use %s here, so it computes on the CPU%s",
+        path,
+        device,
+        "; for a GPU install onnxruntime-gpu in the place of onnxruntime" if device.type == "cuda" else "",
+    )
+    return session, torch.device("cpu")
+
+
+def require(*packages: str) -> None:
+    """Import packages of the extra ``onnx``.
+
+    Raises:
+        MedsegError: one is not installed.
+    """
+    for name in packages:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MedsegError(f"ONNX files need {name}, which is not here: pip install 'medseg[onnx]'") from error
+
+
+def read_onnx(path: Path) -> Model:
+    """Read an ONNX file of medseg as a model.
+
+    Raises:
+        MedsegError: onnxruntime is not installed, or the file is damaged, not medseg's, of a newer format, or holds
+            weights of NaN.
+    """
+    network = OnnxNetwork(path)
+    check_finite(path, weights_of(path))
+    try:
+        content = json.loads(network.metadata.get(ENTRY, "null"))
+    except ValueError as error:
+        raise MedsegError(f"{path}: its metadata is damaged ({error}).") from error
+    model = model_of(Checkpoint(path, checked(content, path, "an ONNX file"), {}), network)
+    expected = graph_shapes(model)
+    if network.shapes != expected:
+        raise MedsegError(
+            f"{path}: its graph does not fit its own description: it maps {network.shapes[0]} to {network.shapes[1]}, "
+            f"where {expected[0]} to {expected[1]} is described."
+        )
+    return model
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """Return the weights of an ONNX file; none without the package ``onnx``, since onnxruntime does not show them.
+
+    Infinity is replaced: graphs hold it as a bound or a mask. What comes of it is seen in the output.
+    """
+    if find_spec("onnx") is None:
+        return {}
+    import onnx
+
+    initializers = onnx.load(path).graph.initializer
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in initializers}
+    return {
+        name: torch.from_numpy(np.nan_to_num(np.atleast_1d(array), nan=np.nan))
+        for name, array in arrays.items()
+        if array.dtype in (np.float16, np.float32, np.float64)
+    }
+
+
+def graph_shapes(model: Model) -> tuple[list[int], list[int]]:
+    """Return what a model's network maps to what, without the batch: [C, *patch] to [K, *patch].
+
+    A 2D network on volumes takes slices, with their neighbours as further channels.
+    """
+    assert model.description is not None  # of medseg's own models
+    plan = model.description["config"]["plan"]
+    channels = model.preprocessor.n_channels * (2 * plan["context"] + 1)
+    return [channels, *plan["patch_size"]], [len(model.label_map.outputs), *plan["patch_size"]]

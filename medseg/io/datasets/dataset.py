@@ -1,0 +1,273 @@
+"""From the ``dataset`` node of a config to cases and classes."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from medseg.config.instantiate import build
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.case import Case, Dataset, FileValue, FileValues
+from medseg.io.datasets.annotations import found_classes, found_values
+from medseg.io.datasets.corrections import with_corrections
+from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.layouts import SYNTHETIC, phantom_is_there
+from medseg.io.layouts.class_masks import class_values
+from medseg.io.layouts.groups import assign_groups
+from medseg.io.segments.segmentation import unique
+from medseg.io.tables import read_annotated
+from medseg.io.warnings import collected
+
+
+def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
+    """Find the cases of a data set and their groups; what the config says of it goes before what the files say.
+
+    Args:
+        config: the ``dataset`` node, resolved.
+        trust: names of layouts that may be built beside medseg's own.
+        may_write: whether a synthetic data set is made where it is not there, as no file may ask for.
+
+    Raises:
+        MedsegError: nothing is found, or groups or classes are not right.
+    """
+    found = laid_out(config, trust, may_write=may_write)
+    if not found.cases:
+        raise MedsegError(nothing(found, config))
+    cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
+    cases = read_annotated(cases, config["annotated_file"])
+    folders = config.get("corrections") or []  # runs of older versions have no such key
+    for folder in [folders] if isinstance(folders, str) else folders:
+        cases = with_corrections(cases, Path(folder))
+    labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
+    regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
+    check_order(regions or {}, config["region_order"] or [])
+    if config["labels"] and config["regions"] is None:
+        check_members(found.regions or {}, labels or {})
+    return replace(
+        found,
+        cases=tuple(as_configured(case, config, labels, found.labels) for case in cases),
+        labels=labels,
+        regions=regions or None,
+        region_order=config["region_order"] or (found.region_order if config["regions"] is None else None),
+        modality=modalities(config, found),
+    )
+
+
+def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
+    """Find the scans of a data set, of labelled cases and of those without a mask; no mask is looked at.
+
+    Labelled cases are what a split is drawn from, as in training, so that the same ones are left for the test; the
+    others only train (``Case.added``), unless there are no labelled ones. Arguments are those of ``open_dataset``.
+
+    Raises:
+        MedsegError: nothing is found, or groups are not right.
+    """
+    found = laid_out(config, trust, may_write=may_write)
+    if not found.cases and not found.unlabelled:
+        raise MedsegError(nothing(found, config))
+    others = tuple(replace(case, added=bool(found.cases)) for case in found.unlabelled)
+    cases = assign_groups((*found.cases, *others), pattern=config["group"], file=config["group_file"])
+    reading = {"geometry": config["geometry"], "reference": config["reference"]}
+    reading["orientation"] = config.get("orientation") or "apply"
+    return Dataset(
+        tuple(replace(case, labels=(), annotated=None, **reading) for case in cases),
+        channels=found.channels,
+        endings=found.endings,
+        modality=modalities(config, found),
+        split_file=found.split_file,
+        problems=found.problems,
+    )
+
+
+def laid_out(config: Mapping[str, Any], trust: Collection[str], *, may_write: bool) -> Dataset:
+    """Return what a layout finds, as ``open_dataset`` says."""
+    layout = config["layout"]
+    if not may_write and layout.get("_target_") == SYNTHETIC and not phantom_is_there(layout):
+        raise MedsegError(
+            f"dataset.root={layout.get('root')}: the synthetic data set of this run is not there, and no file has it"
+            " written. Make it again where it was: medseg inspect dataset=phantom, with the run's dataset.* keys."
+        )
+    found: Dataset = build(layout, "dataset.layout", trust)
+    return found
+
+
+def nothing(found: Dataset, config: Mapping[str, Any]) -> str:
+    """Say that a data set has no case, and why."""
+    scans = len(found.unlabelled)
+    hint = f" {scans} scans have no mask: medseg pretrain learns from them, medseg predict segments them."
+    return f"dataset.root={config['root']}: no cases found.{hint if scans else ''}\n{listing(found.problems)}".rstrip()
+
+
+def modalities(config: Mapping[str, Any], found: Dataset) -> tuple[str, ...] | None:
+    """Return the modality of the channels: the user's word for it, or else the layout's."""
+    given = config["modality"]
+    return (given,) if isinstance(given, str) else tuple(given or found.modality or ()) or None
+
+
+def label_map(dataset: Dataset) -> LabelMap:
+    """Return the classes of a data set, read off its masks where nothing names them.
+
+    Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
+    by class then, which a choice between all of them could not be learned from.
+    """
+    classes = LabelMap(dataset.labels) if dataset.labels else found_labels(dataset.cases)
+    regions = dataset.regions
+    if regions is None and any(case.annotated is not None for case in dataset.cases):
+        regions = {name: [name] for name in classes.names[1:]}
+    return replace(classes, regions=regions, region_order=dataset.region_order if regions else None)
+
+
+def found_labels(cases: tuple[Case, ...]) -> LabelMap:
+    """Return the classes that masks hold: as their segments are named, with the values 1, 2, ..., or by value.
+
+    Raises:
+        MedsegError: some masks name their segments and others have values, or there are too few or too many.
+    """
+    names, values = classes_of(cases), values_of(cases)
+    if values and (policies := {case.other_values for case in cases} - {"error"}):
+        raise MedsegError(f"dataset.other_values={policies.pop()} needs the classes whose values are right. {GIVE}.")
+    if not names:
+        return LabelMap.from_values(values)
+    if values:
+        raise MedsegError(
+            f"some masks name their segments {', '.join(names)}, others hold the values {few(values)}. {GIVE}."
+        )
+    return LabelMap(class_values([name for name in names if name.casefold() not in ("background", IGNORE_NAME)]))
+
+
+def classes_of(cases: tuple[Case, ...]) -> list[str]:
+    """Return the classes that the named segments of all cases are meant for, in the order in which they are met."""
+    found: list[str] = []
+    for case in cases:
+        with suppress(MedsegError):  # named where every case is checked
+            found += found_classes(case)
+    return unique(found)
+
+
+def check_members(regions: Mapping[str, list[str]], labels: Mapping[str, FileValues]) -> None:
+    """Refuse the layout's regions where the user's classes are other ones."""
+    if lost := sorted({name for members in regions.values() for name in members} - {*labels}):
+        raise MedsegError(
+            f"dataset.labels has no {', '.join(lost)}, of which the data set's regions {', '.join(regions)} are made."
+            " Give dataset.regions={} to learn classes, or regions of your classes."
+        )
+
+
+def check_order(regions: Mapping[str, list[str]], order: Sequence[str]) -> None:
+    """Refuse an order of painting, as the user gave it, that spoils regions; nnU-Net's own is taken as it is."""
+    if order and not regions:
+        raise MedsegError(f"dataset.region_order={list(order)}: there are no regions to paint. Give dataset.regions.")
+    wrong = [
+        f"{region} is painted as {name!r}, which is none of its classes"
+        for (region, members), name in zip(regions.items(), order, strict=False)
+        if name not in members
+    ]
+    wrong += [
+        f"{larger} is painted over {smaller}, a part of it"
+        for (smaller, part), (larger, members) in combinations(regions.items() if order else (), 2)
+        if set(part) < set(members)
+    ]
+    if wrong:
+        raise MedsegError(
+            f"dataset.region_order={list(order)} spoils the regions {', '.join(regions)}:\n{listing(wrong)}\n"
+            "Put larger regions first, and name one of its own classes for each."
+        )
+
+
+def by_id(cases: tuple[Case, ...], ids: tuple[str, ...]) -> list[Case]:
+    """Pick cases by id, in the order of ``ids``."""
+    known = {case.id: case for case in cases}
+    return [known[name] for name in ids]
+
+
+def values_of(cases: tuple[Case, ...]) -> set[int]:
+    """Return the values in all masks; MedsegError as soon as they are too many to be classes."""
+    found: set[int] = set()
+    unread = []
+    for case in cases:
+        try:
+            with collected():  # said where every case is checked
+                found |= found_values(case)
+        except MedsegError as error:  # named again with all others where every case is checked
+            unread.append(f"{case.id}: {error}")
+        if len(found) > MOST_FOUND:
+            files = ", ".join(str(label.path) for label in case.labels)
+            raise MedsegError(
+                f"{case.id}: over {MOST_FOUND} values in its mask {files} and those before it: {few(found)}. {GIVE}."
+                f" {BETWEEN}"
+            )
+    if unread and not found:
+        raise MedsegError(f"no mask can be read:\n{listing(unread)}")
+    return found
+
+
+def labels_by_value(wanted: Mapping[str, Any], known: Mapping[str, FileValues] | None) -> dict[str, FileValues]:
+    """Bring ``dataset.labels`` to file values: names of the layout's classes may stand for their values.
+
+    >>> labels_by_value({"background": ["background", "cyst"], "tumour": 2}, {"background": 0, "cyst": 1, "core": 2})
+    {'background': [0, 1], 'tumour': 2}
+    """
+    result: dict[str, FileValues] = {}
+    for name, given in wanted.items():
+        items = [by_name(item, known or {}) for item in as_list(given)]
+        flat = [value for item in items for value in as_list(item)]
+        result[name] = flat if len(flat) != 1 else flat[0]
+    return result
+
+
+def by_name(item: Any, known: Mapping[str, FileValues]) -> FileValues:
+    """Return the value of a class that the layout names, and anything else as it is."""
+    if not isinstance(item, str) or item.startswith("#"):
+        value: FileValue = item
+        return value
+    if item not in known:
+        there = f"are {', '.join(known)}" if known else "have no names of their own: give values"
+        raise MedsegError(f"dataset.labels: {item!r} is no class of the data, which {there}.{nearest(item, known)}")
+    return known[item]
+
+
+def as_configured(
+    case: Case,
+    config: Mapping[str, Any],
+    labels: Mapping[str, FileValues] | None,
+    before: Mapping[str, FileValues] | None,
+) -> Case:
+    """Return a case with the reading that the config wants, and its annotated classes under their final names."""
+    annotated = None if case.annotated is None else renamed(case, labels or {}, before or {})
+    if annotated is not None and {*annotated, IGNORE_NAME} >= {*(labels or {})} - {next(iter(labels or {}), "")}:
+        annotated = None  # all of them
+    return replace(
+        case,
+        geometry=config["geometry"],
+        reference=config["reference"],
+        segments=config.get("segments") or {},
+        orientation=config.get("orientation") or "apply",
+        other_values=config.get("other_values") or "error",
+        annotated=annotated,
+    )
+
+
+def renamed(case: Case, labels: Mapping[str, FileValues], before: Mapping[str, FileValues]) -> tuple[str, ...]:
+    """Return which classes are annotated in a case: of a merged class, all that went into it must be.
+
+    Raises:
+        MedsegError: the case names a class that does not exist.
+    """
+    named = set(case.annotated or ())
+    if not labels:
+        raise MedsegError(f"{case.id}: only some classes are annotated, so give the classes by dataset.labels.")
+    if strangers := sorted(named - {*labels, *before}):
+        raise MedsegError(
+            f"{case.id}: annotated names {', '.join(strangers)}; the classes are {', '.join(labels or before)}."
+            f"{nearest(strangers[0], [*labels, *before])}"
+        )
+    seen = {value for name in named & {*before} for value in as_list(before[name])}
+    new = named - {*before}
+    return tuple(name for name, value in labels.items() if name in new or (before and set(as_list(value)) <= seen))
+
+
+def as_list(values: FileValues) -> list[FileValue]:
+    """Return a class's file values as a list."""
+    return values if isinstance(values, list) else [values]

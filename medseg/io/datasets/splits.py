@@ -1,0 +1,301 @@
+"""Splits: which cases train, which choose the best checkpoint, which are tested; no group in two parts."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.config.untrusted import read_json
+from medseg.errors import MedsegError, listing, nearest
+from medseg.io.case import Case
+from medseg.io.tables import read_table
+from medseg.system.files import write_json
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The ids of the cases of each part, sorted."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def save(self, path: Path, hashes: Mapping[str, str], seed: int) -> None:
+        """Write ``splits.json``: the parts, the seed they were drawn with, and the hash of each case's voxels."""
+        write_json(path, {"format": FORMAT, "seed": seed, **asdict(self), "hashes": dict(hashes)})
+
+    @classmethod
+    def load(cls, path: Path) -> "Split":
+        """Read ``splits.json``; MedsegError if it is missing or something else."""
+        content = _read_json(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise MedsegError(f"{path} is no splits.json of format {FORMAT}.")
+        return cls(**_parts(content, path))
+
+
+def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], found: Path | None) -> Split:
+    """Divide cases as the config's ``split`` node says; see ``make_split``.
+
+    ``split.seed`` divides them, the run's own ``seed`` where it is null; the labelled ones are drawn by the run's.
+    """
+    node = dict(settings["split"])
+    seed = node.pop("seed")
+    return make_split(
+        cases, **node, seed=settings["seed"] if seed is None else seed, draw=settings["seed"], found=found
+    )
+
+
+def make_split(
+    cases: Iterable[Case],
+    *,
+    val: float,
+    test: float,
+    folds: int | None = None,
+    fold: int = 0,
+    seed: int = 0,
+    file: str | None = None,
+    found: Path | None = None,
+    labelled: int | None = None,
+    draw: int = 0,
+) -> Split:
+    """Divide cases by group, as a file or the data set itself says, or at random.
+
+    The test part is cut first. The rest is divided into ``folds``, of which ``fold`` is the validation part, or ``val``
+    of all groups validate. Shares count groups and are rounded, with at least one group in a part that is not 0. The
+    result depends on the groups and the seed, not on the order of the cases.
+
+    ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
+    Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
+    the file ``found`` beside it.
+
+    ``labelled`` groups, drawn by ``draw``, are kept of training and validation together, as if no others had masks; a
+    smaller number draws some of those that a larger one does. The test part stays whole.
+
+    Cases that came with corrections (``Case.added``) are divided after all others, which therefore stay where they
+    were: into the training part, or to the rest of their group.
+
+    Raises:
+        MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
+    """
+    cases = tuple(cases)
+    listed = {name for ids in asdict(read_split(Path(file), fold)).values() for name in ids} if file else set()
+    drawn = tuple(case for case in cases if not case.added or case.id in listed)
+    split = _of_drawn(drawn, val=val, test=test, folds=folds, fold=fold, seed=seed, file=file, found=found)
+    if labelled is not None:
+        split = limited(split, drawn, labelled, draw)
+    return _with_added(split, drawn, [case for case in cases if case.added and case.id not in listed])
+
+
+def continued_split(
+    cases: Iterable[Case], seen: Mapping[str, str], *, val: float, test: float, seed: int = 0
+) -> Split | None:
+    """Divide cases of which some were in a part before: they stay there, so that no case is tested on that was seen.
+
+    New groups fill validation and test up to their shares, and train otherwise; cases that came with corrections
+    (``Case.added``) train, or go to the rest of their group.
+
+    Args:
+        cases: to be divided.
+        seen: the part that cases were in, by id.
+        val: as ``make_split``.
+        test: as ``make_split``.
+        seed: fixes which new groups go where.
+
+    Returns:
+        None where no split comes of it: a group was in two parts, or training or validation would have no case.
+    """
+    cases = tuple(cases)
+    part_of = {case.group: seen[case.id] for case in cases if case.id in seen}
+    if any(part_of[case.group] != seen[case.id] for case in cases if case.id in seen):
+        return None
+    new = sorted({case.group for case in cases if not case.added} - part_of.keys())
+    total, left = len(part_of) + len(new), list(np.random.default_rng(seed).permutation(np.array(new, dtype=object)))
+    for part, share in (("val", val), ("test", test)):
+        wanted = max(0, _count(share, total) - list(part_of.values()).count(part))
+        part_of |= dict.fromkeys(left[:wanted], part)
+        left = left[wanted:]
+    parts = {name: part_of.get(group, "train") for name, group in ((case.id, case.group) for case in cases)}
+    split = Split(*(tuple(sorted(name for name, part in parts.items() if part == wanted)) for wanted in PARTS))
+    return split if split.train and split.val else None
+
+
+def _of_drawn(
+    cases: Sequence[Case],
+    *,
+    val: float,
+    test: float,
+    folds: int | None,
+    fold: int,
+    seed: int,
+    file: str | None,
+    found: Path | None,
+) -> Split:
+    members = defaultdict(list)
+    for case in cases:
+        members[case.group].append(case.id)
+    if file is not None:
+        return _checked(read_split(Path(file), fold), members, f"split.file={file}")
+    if folds is None and any(case.columns.get("split") for case in cases):
+        log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
+        return _checked(_from_column(cases), members, "the table's column 'split'")
+    if folds is None and found is not None:
+        log.info("split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, found)
+        return _checked(read_split(found, fold), members, str(found))
+    _check_shares(val=val, test=test, folds=folds, fold=fold)
+    groups = np.random.default_rng(seed).permutation(np.array(sorted(members), dtype=object))
+    tested, rest = np.split(groups, [_count(test, len(groups))])
+    if folds is None:
+        validated, trained = np.split(rest, [_count(val, len(groups))])
+    else:
+        validated = np.array_split(rest, folds)[fold]
+        trained = np.setdiff1d(rest, validated)
+    if not len(trained) or not len(validated):
+        raise MedsegError(
+            f"a part of the split has no case: of {len(groups)} groups training would have {len(trained)}, validation"
+            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test},"
+            f" split.folds={folds or 'null'}. Lower these, add cases, or check dataset.group."
+        )
+    return Split(*(_ids(part, members) for part in (trained, validated, tested)))
+
+
+def limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
+    """Keep so many groups of training and validation, in the ratio of the two, at least one of each."""
+    group_of = {case.id: case.group for case in cases}
+    groups = [sorted({group_of[name] for name in part}) for part in (split.train, split.val)]
+    total = sum(map(len, groups))
+    if not 2 <= labelled <= total:
+        raise MedsegError(
+            f"split.labelled={labelled}: training and validation have {total} groups, of which 2 or more are needed."
+        )
+    n_val = max(1, round(labelled * len(groups[1]) / total))
+    orders = [np.random.default_rng([draw, place]).permutation(len(part)) for place, part in enumerate(groups)]
+    numbers = (labelled - n_val, n_val)
+    kept = [{part[i] for i in order[:number]} for part, order, number in zip(groups, orders, numbers, strict=True)]
+    train, val = (
+        tuple(name for name in part if group_of[name] in chosen)
+        for part, chosen in zip((split.train, split.val), kept, strict=True)
+    )
+    return Split(train, val, split.test)
+
+
+def _with_added(split: Split, drawn: Iterable[Case], added: Iterable[Case]) -> Split:
+    parts = {part: set(ids) for part, ids in asdict(split).items()}
+    group_of = {case.id: case.group for case in drawn}
+    part_of = {group_of[name]: part for part, ids in parts.items() for name in ids if name in group_of}
+    for case in added:
+        parts[part_of.get(case.group, "train")].add(case.id)
+    return Split(**{part: tuple(sorted(ids)) for part, ids in parts.items()})
+
+
+def _check_shares(*, val: float, test: float, folds: int | None, fold: int) -> None:
+    if not 0 <= test < 1:
+        raise MedsegError(f"split.test={test} must be at least 0 and below 1.")
+    if folds is None and not 0 < val < 1 - test:
+        raise MedsegError(
+            f"split.val={val} must be above 0, and below 1 with split.test={test}:"
+            " validation chooses the best checkpoint, and training needs the rest."
+        )
+    if folds is None and fold:
+        raise MedsegError(f"split.fold={fold} has no meaning without split.folds.")
+    if folds is not None and (folds < 2 or not 0 <= fold < folds):
+        raise MedsegError(f"split.folds={folds} must be at least 2, and split.fold={fold} from 0 to split.folds - 1.")
+
+
+def _count(share: float, total: int) -> int:
+    return max(1, int(share * total + 0.5)) if share else 0
+
+
+def _ids(groups: Iterable[str], members: Mapping[str, list[str]]) -> tuple[str, ...]:
+    return tuple(sorted(name for group in groups for name in members[group]))
+
+
+def _from_column(cases: Iterable[Case]) -> Split:
+    """Take each case's part from its table."""
+    part_of = {case.id: case.columns.get("split", "") for case in cases}
+    if wrong := [f"{name}: {part or 'empty'}" for name, part in part_of.items() if part not in PARTS]:
+        raise MedsegError(
+            f"the table's column 'split' must be train, val or test for every case, or empty for all:\n{listing(wrong)}"
+        )
+    return Split(*(tuple(sorted(name for name, part in part_of.items() if part == wanted)) for wanted in PARTS))
+
+
+def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Split:
+    """Return a split that was read, or list every misfit."""
+    parts = asdict(split)
+    ids = {name for members in groups.values() for name in members}
+    listed = Counter(name for part in parts.values() for name in part)
+    unknown = [name for name in listed if name not in ids]
+    hints = [nearest(name, ids) for name in unknown[:20]] + [""] * len(unknown[20:])  # a hint takes a search of all ids
+    problems = [f"{name} is no case of the data set.{hint}" for name, hint in zip(unknown, hints, strict=True)]
+    problems += [f"{name} is listed {count} times" for name, count in listed.items() if count > 1]
+    problems += _parted(parts, groups) if not problems else []
+    problems += [f"the part {part!r} has no case" for part in ("train", "val") if not parts[part]]
+    if problems:
+        raise MedsegError(f"{source} does not fit the data:\n{listing(problems)}")
+    if unused := len(ids) - len(listed):
+        log.warning("%s leaves %d of %d cases unused", source, unused, len(ids))
+    return split
+
+
+def _parted(parts: Mapping[str, Iterable[str]], groups: Mapping[str, list[str]]) -> Iterable[str]:
+    part_of = {name: part for part, names in parts.items() for name in names}
+    for group, members in groups.items():
+        found = sorted({part_of[name] for name in members if name in part_of})
+        if len(found) > 1:
+            yield f"the group {group} is in {' and '.join(found)}: {', '.join(members[:5])}"
+
+
+def read_split(path: Path, fold: int = 0) -> Split:
+    """Read a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part)."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return _read_table(path)
+    content = _read_json(path)
+    if not isinstance(content, list):
+        return Split.load(path)
+    if not 0 <= fold < len(content):
+        raise MedsegError(f"split.fold={fold}: {path} holds {len(content)} folds, counted from 0.")
+    return Split(**_parts(content[fold], path))
+
+
+def read_folds(path: Path) -> list[Split]:
+    """Read every fold of nnU-Net's ``splits_final.json``; of another file its one split."""
+    content = [] if path.suffix.lower() in (".csv", ".tsv") else _read_json(path)
+    return [read_split(path, fold) for fold in range(len(content) if isinstance(content, list) else 0)] or [
+        read_split(path)
+    ]
+
+
+def _read_table(path: Path) -> Split:
+    rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
+    wrong = [f"line {line}: id={name}, part={part}" for line, (name, part) in enumerate(rows, 2) if part not in PARTS]
+    if wrong or not rows:
+        raise MedsegError(
+            f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
+        )
+    return Split(*(tuple(sorted(name for name, part in rows if part == wanted)) for wanted in PARTS))
+
+
+def _read_json(path: Path) -> Any:
+    return read_json(path, "Give a splits.json, nnU-Net's splits_final.json or a table, or restore the run's own.")
+
+
+def _parts(content: Any, path: Path) -> dict[str, tuple[str, ...]]:
+    """Take the lists of ids; nnU-Net's have no test part."""
+    if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
+        raise MedsegError(f"{path} is no split: the lists 'train' and 'val' are missing.")
+    parts = {part: content.get(part, []) for part in PARTS}
+    wrong = [
+        part for part, ids in parts.items() if not isinstance(ids, list) or any(type(name) is not str for name in ids)
+    ]
+    if wrong:
+        raise MedsegError(f"{path}: {', '.join(wrong)} must be lists of case ids.")
+    return {part: tuple(sorted(ids)) for part, ids in parts.items()}

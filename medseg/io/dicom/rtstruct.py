@@ -1,0 +1,283 @@
+"""RT Structure Sets, the contours of radiotherapy (DICOM PS3.3 A.19 and C.8.8.5, C.8.8.6).
+
+Contours lie in the slices of the series that they were drawn on, and are read onto its grid. In a slice the contours of
+a structure are filled by the even-odd rule: one within another is a hole, and so is a keyhole.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import medseg
+from medseg.errors import MedsegError
+from medseg.io.case import Scan
+from medseg.io.dicom.headers import pydicom
+from medseg.io.dicom.image import dataset_of
+from medseg.io.dicom.polygons import Polygon, fill, outlines
+from medseg.io.dicom.references import FLIP, Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
+from medseg.io.grids.alignment import grid_of, name
+from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.segments.segmentation import Segment, Segmentation
+from medseg.io.segments.terminology import ClassDescription
+from medseg.io.warnings import warn
+
+KIND = "rtstruct"
+STORAGE_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+BESIDE = 0.25
+"""Part of a slice's thickness by which a contour may lie beside it, or be askew."""
+
+Contours = dict[int, list[Polygon]]
+"""The contours of a structure by slice."""
+
+
+def names(path: Path) -> list[str]:
+    """Return the names of the structures in their order.
+
+    Raises:
+        MedsegError: the file cannot be read.
+    """
+    return list(structures(dataset_of(path, pixels=False)))
+
+
+def structures(dataset: Dataset) -> dict[str, list[NDArray[np.float64]]]:
+    """Return the closed contours of each structure, as points (n, 3) in mm, RAS; points and open lines have no inside.
+
+    Structures of the same name are one.
+    """
+    by_number = {str(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or []}
+    found: dict[str, list[NDArray[np.float64]]] = {}
+    for item in dataset.get("StructureSetROISequence") or []:
+        contours = by_number[str(item.ROINumber)].get("ContourSequence") if str(item.ROINumber) in by_number else None
+        closed = [contour for contour in contours or [] if contour.get("ContourGeometricType") in CLOSED]
+        points = [np.array(contour.ContourData, dtype=float).reshape(-1, 3) @ FLIP for contour in closed]
+        if not all(np.isfinite(each).all() for each in points):
+            raise ValueError(f"{item.ROIName} has corners that are no finite numbers")
+        found.setdefault(str(item.ROIName), []).extend(points)
+    return found
+
+
+def read(path: Path, like: Scan) -> Segmentation:
+    """Fill the contours in the slices of a scan.
+
+    Raises:
+        MedsegError: the file cannot be read, belongs to another scan, or its contours are not in the scan's slices.
+    """
+    dataset = dataset_of(path, pixels=False)
+    check(path, dataset, like)
+    try:
+        found = structures(dataset)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise MedsegError(f"{path}: a contour cannot be read: {error}. Export it again from its source.") from error
+    grid = as_volume(grid_of(like))
+    axis, contours = in_slices(path, found, grid, like)
+    return Segmentation(grid, segments_of(contours, axis, grid))
+
+
+def check(path: Path, dataset: Dataset, like: Scan) -> None:
+    """Refuse a structure set of another scan."""
+    frames = {str(item.get("ReferencedFrameOfReferenceUID")) for item in dataset.get("StructureSetROISequence") or []}
+    series = set(referenced_series(dataset))
+    if not belongs(like, frames, series):
+        raise MedsegError(
+            f"{path}: it was drawn on another series than {name(like)}, in other coordinates: it refers to"
+            f" {', '.join(sorted(series)) or 'no series'}. Pair it with that."
+        )
+
+
+def referenced_series(dataset: Dataset) -> Iterator[str]:
+    """Yield the UID of each series that a structure set refers to."""
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
+        for study in frame.get("RTReferencedStudySequence") or []:
+            yield from (str(series.SeriesInstanceUID) for series in study.get("RTReferencedSeriesSequence") or [])
+
+
+def in_slices(
+    path: Path, found: Mapping[str, Sequence[NDArray[np.float64]]], grid: Grid, like: Scan
+) -> tuple[int, dict[str, Contours]]:
+    """Return the axis across which the slices lie, and each structure's contours by slice, in voxels along the others.
+
+    Raises:
+        MedsegError: contours are not parallel to slices, or lie between them.
+    """
+    to_voxels = np.linalg.inv(grid.affine)
+    voxels = {
+        structure: [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in contours]
+        for structure, contours in found.items()
+    }
+    every = [points for contours in voxels.values() for points in contours]
+    spread = np.max([np.ptp(points, axis=0) for points in every], axis=0) if every else np.zeros(3)
+    axis = 2 if spread[2] <= BESIDE else int(spread.argmin())
+    if spread[axis] > BESIDE:
+        raise MedsegError(f"{path}: its contours are askew to the slices of {name(like)}. {ADVICE}")
+    result: dict[str, Contours] = {}
+    beyond = 0
+    for structure, contours in voxels.items():
+        by_slice: Contours = defaultdict(list)
+        result[structure] = by_slice
+        for points in contours:
+            height = float(points[:, axis].mean())
+            place = round(height)
+            if abs(height - place) > BESIDE:
+                raise MedsegError(
+                    f"{path}: a contour of {structure!r} lies between slices {int(height)} and {int(height) + 1} of"
+                    f" {name(like)}. {ADVICE}"
+                )
+            if 0 <= place < grid.shape[axis]:
+                by_slice[place].append(np.delete(points, axis, axis=1))
+            else:
+                beyond += 1
+    if beyond == len(every) > 0:
+        raise MedsegError(f"{path}: all its contours lie beyond the slices of {name(like)}. {ADVICE}")
+    if beyond:
+        warn(f"{path}: {beyond} of {len(every)} contours lie beyond the slices of {name(like)} and are left out")
+    return axis, result
+
+
+ADVICE = "Use the series that it was drawn on, with all its slices, as the image."
+
+
+def segments_of(found: Mapping[str, Contours], axis: int, grid: Grid) -> Iterator[Segment]:
+    """Yield the structures, each within its own slices."""
+    plane = tuple(np.delete(grid.shape, axis))
+    for structure, contours in found.items():
+        if not contours:
+            continue
+        first = min(contours)
+        mask = np.zeros((max(contours) - first + 1, *plane), dtype=bool)
+        for place, polygons in contours.items():
+            mask[place - first] = fill(distinct(polygons), plane)
+        start = tuple(first if each == axis else 0 for each in range(3))
+        yield Segment(structure, start, np.moveaxis(mask, 0, axis))
+
+
+def distinct(polygons: Iterable[Polygon]) -> list[Polygon]:
+    """Leave out contours that are there twice: by the even-odd rule they would cancel each other out."""
+    return list({polygon.tobytes(): polygon for polygon in polygons}.values())
+
+
+def write(
+    path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescription], like: Scan, privacy: Privacy = "keep"
+) -> None:
+    """Write the contours of class indices (*spatial) in the slices of the scan's series, to which they refer.
+
+    UIDs and dates derive from the series and the mask, so that a mask that is written again is the same file.
+
+    Raises:
+        MedsegError: the scan is no DICOM series, or not on its grid, or a package is missing.
+    """
+    source = source_of(like, KIND, privacy)
+    source.log_changes(name(like))
+    content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
+    uids = [derived_uid(part, *content) for part in ("structures", "their series")]
+    dataset = header_of(source, *uids)
+    volume = indices.reshape(as_volume(grid_of(like)).shape)
+    dataset.ROIContourSequence = [contours_of(each, volume, as_volume(grid_of(like)), source) for each in classes]
+    dataset.StructureSetROISequence = [structure(each, source) for each in classes]
+    dataset.RTROIObservationsSequence = [observation(each) for each in classes]
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def item_of(**values: Any) -> Dataset:
+    """Return an item of a sequence."""
+    item = pydicom().Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
+    """Return the modules of patient, study, series and equipment, and what the structures refer to."""
+    library = pydicom()
+    dataset = library.Dataset()
+    dataset.file_meta = library.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian  # explicit ones have no room for contours
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    for keyword, value in source.patient_and_study.items():
+        setattr(dataset, keyword, value)
+    dataset.StudyInstanceUID = source.study
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.SeriesInstanceUID = STORAGE_CLASS, uid, series_uid
+    dataset.Modality, dataset.SeriesNumber, dataset.SeriesDescription = "RTSTRUCT", 1, "Structures by medseg"
+    dataset.Manufacturer = dataset.ManufacturerModelName = "medseg"
+    dataset.SoftwareVersions, dataset.OperatorsName = medseg.__version__, ""
+    dataset.InstanceCreationDate = dataset.StructureSetDate = dataset.SeriesDate = source.date
+    dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = source.time
+    dataset.StructureSetLabel, dataset.ApprovalStatus = "medseg", "UNAPPROVED"
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = source.frame_of_reference, ""
+    dataset.ReferencedFrameOfReferenceSequence = [referenced_frame(source)]
+    return dataset
+
+
+def referenced_frame(source: Source) -> Dataset:
+    """Return the item that names the series and its images."""
+    images = [reference_to(image) for image in source.datasets]
+    series = item_of(SeriesInstanceUID=source.series, ContourImageSequence=images)
+    study = item_of(
+        ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",  # as the standard has it for studies
+        ReferencedSOPInstanceUID=source.study,
+        RTReferencedSeriesSequence=[series],
+    )
+    return item_of(FrameOfReferenceUID=source.frame_of_reference, RTReferencedStudySequence=[study])
+
+
+def structure(each: ClassDescription, source: Source) -> Dataset:
+    """Return the item that names a structure."""
+    return item_of(
+        ROINumber=each.index,
+        ReferencedFrameOfReferenceUID=source.frame_of_reference,
+        ROIName=each.label,
+        ROIGenerationAlgorithm="AUTOMATIC",
+        ROIGenerationDescription=f"medseg {medseg.__version__}",
+    )
+
+
+def observation(each: ClassDescription) -> Dataset:
+    """Return the item that says what a structure is: its code, and that nobody has looked at it yet."""
+    code = item_of(CodeValue=each.code.value, CodingSchemeDesignator=each.code.scheme, CodeMeaning=each.code.meaning)
+    return item_of(
+        ObservationNumber=each.index,
+        ReferencedROINumber=each.index,
+        RTROIIdentificationCodeSequence=[code],
+        RTROIInterpretedType="",
+        ROIInterpreter="",
+    )
+
+
+def contours_of(each: ClassDescription, volume: NDArray[np.uint8], grid: Grid, source: Source) -> Dataset:
+    """Return the item with the contours of a class (none where it does not occur) in every slice."""
+    item = item_of(ROIDisplayColor=list(each.colour), ReferencedROINumber=each.index)
+    mask = volume == each.index
+    contours = [
+        contour(polygon, place, grid, source)
+        for place in map(int, np.flatnonzero(mask.any(axis=(0, 1))))
+        for polygon in outlines(mask[:, :, place])
+    ]
+    if contours:
+        item.ContourSequence = contours
+    return item
+
+
+def contour(polygon: Polygon, place: int, grid: Grid, source: Source) -> Dataset:
+    """Return the item of one contour."""
+    points = grid.to_mm(np.insert(polygon, 2, place, axis=1)) @ FLIP
+    decimals = max(3, 3 - int(np.floor(np.log10(grid.spacing.min()))))
+    return item_of(
+        ContourImageSequence=[source.reference(place)],
+        ContourGeometricType="CLOSED_PLANAR",
+        NumberOfContourPoints=len(points),
+        ContourData=[short(value, decimals) for value in points.ravel()],
+    )
+
+
+def short(value: float, decimals: int) -> str:
+    """Write a coordinate within the 16 characters that DICOM allows.
+
+    >>> short(-12.50004, 3), short(0.0, 3)
+    ('-12.5', '0')
+    """
+    text = f"{value:.{decimals}f}"[:16]
+    return text.rstrip("0").rstrip(".") if "." in text else text

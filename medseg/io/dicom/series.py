@@ -1,0 +1,202 @@
+"""DICOM files at or below a folder: which of them form which image, told by their headers and not by their names.
+
+An image of several files has the path of the folder that holds it and no other image. Where a folder holds several,
+each has a path that no file has: the series' description in this folder, ``study/T1 MPRAGE.dicom``. An image of one
+file has that file's own path.
+"""
+
+import logging
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medseg.errors import MedsegError, nearest
+from medseg.io.dicom.headers import SEGMENTATIONS, Header, header, is_dicom
+from medseg.io.formats.archives import archive_of, check_size, files_below, is_file, members
+from medseg.system.file_names import file_name
+
+log = logging.getLogger(__name__)
+
+NAMED = ".dicom"
+"""Suffix of the path of one of several series in a folder."""
+
+SAME_DIRECTION = 1e-3  # of direction cosines, which differ by less within a series
+SAME_PLACE = 0.01  # mm
+
+
+@dataclass(frozen=True)
+class Series:
+    """An image: the path that names it, and its files."""
+
+    path: Path
+    files: tuple[Path, ...]
+
+
+def find_series(files: Iterable[Path]) -> list[Series]:
+    """Sort files, of which some are DICOM or zip archives with DICOM in them, into images, sorted by path.
+
+    Localizers, and objects that are no images, are passed over with a word in the log, and so are pictures without a
+    position in a folder with slices of the same study: screenshots and dose reports. A file that cannot be read is an
+    image by itself, so that it is missed where all are read.
+
+    Raises:
+        MedsegError: there is DICOM, but pydicom is not installed.
+    """
+    there = [path for path in files if is_dicom(path)]
+    headers = headers_of(path for path in there if path.suffix.lower() != ".zip")
+    tell_passed(headers)
+    found = sorted_into_images(headers)
+    for archive in (path for path in there if path.suffix.lower() == ".zip"):
+        found += in_archive(archive)
+    return sorted(found, key=lambda series: series.path)
+
+
+def find_segmentations(files: Iterable[Path]) -> list[Path]:
+    """Return those files that are DICOM SEG or RTSTRUCT; MedsegError as in ``find_series``."""
+    there = (path for path in files if is_dicom(path) and path.suffix.lower() != ".zip")
+    return sorted(path for path in there if header(path).passed in SEGMENTATIONS)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Return the files, on the disk or in an archive, of the image that has this path; none where there is none.
+
+    Raises:
+        MedsegError: the folder or archive holds several images, of which it does not tell one.
+    """
+    if path.suffix.lower() != ".zip" and is_file(path):
+        return (path,)
+    found = _below(path) if path.is_dir() or archive_of(path) else []
+    if not found and path.suffix == NAMED:
+        found = [series for series in _below(path.parent) if series.path == path]
+    if len(found) > 1:
+        names = ", ".join(series.path.name for series in found[:10])
+        raise MedsegError(f"{path}: it holds {len(found)} images: {names}. Name one, for example {found[0].path}.")
+    return found[0].files if found else ()
+
+
+def nearest_series(path: Path) -> str:
+    """Return a hint at the image beside ``path`` whose name is closest, or an empty string."""
+    return nearest(path.name, [series.path.name for series in _below(path.parent)]) if path.suffix == NAMED else ""
+
+
+def in_archive(archive: Path) -> list[Series]:
+    """Return the images in an archive; its own path names the only one, and an archive that cannot be read."""
+    try:
+        if not any(is_dicom(path) for path in members(archive)):
+            return []
+        found = _below(archive)
+    except MedsegError as error:
+        log.debug("%s", error)  # raised again where the archive is read
+        return [Series(archive, (archive,))]
+    return [Series(archive, found[0].files)] if len(found) == 1 else found
+
+
+def headers_of(files: Iterable[Path]) -> list[Header]:
+    """Return the headers of DICOM files, of which pictures beside slices of their study are to be passed over."""
+    headers = [header(path) for path in files]
+    beside = {(each.path.parent, each.study) for each in headers if each.position and not each.passed}
+    passed = "picture beside slices"
+    return [replace(each, passed=passed) if is_picture(each, beside) and not each.passed else each for each in headers]
+
+
+def is_picture(one: Header, studies: Collection[tuple[Path, str]]) -> bool:
+    """Tell a picture without a place, in the folder of slices of its study: a screenshot or a dose report."""
+    return not one.position and one.frames == 1 and one.series != "" and (one.path.parent, one.study) in studies
+
+
+def tell_passed(headers: Iterable[Header]) -> None:
+    """Log what is passed over, and why."""
+    passed = [each for each in headers if each.passed]
+    for reason, count in Counter(each.passed for each in passed).items():
+        first = next(each.path for each in passed if each.passed == reason)
+        log.info("passed over %d DICOM files of the kind %s, such as %s", count, reason, first)
+
+
+def sorted_into_images(headers: Iterable[Header]) -> list[Series]:
+    """Put the files of each image together and give it its path."""
+    kept = [each for each in headers if not each.passed]
+    return named([[each] for each in kept if not each.position] + stacks(each for each in kept if each.position))
+
+
+def stacks(slices: Iterable[Header]) -> list[list[Header]]:
+    """Put slices of one series, size and orientation together."""
+    found: dict[tuple[str, tuple[int, int]], list[list[Header]]] = defaultdict(list)
+    for one in slices:
+        alike = found[one.series, one.size]
+        fitting = next((group for group in alike if same_direction(group[0], one)), None)
+        if fitting is None:
+            alike.append([one])
+        else:
+            fitting.append(one)
+    return [part for alike in found.values() for group in alike for part in by_folder(group)]
+
+
+def same_direction(one: Header, other: Header) -> bool:
+    """Tell whether slices are parallel and turned alike."""
+    pairs = zip(one.orientation, other.orientation, strict=False)
+    return len(one.orientation) == len(other.orientation) and all(abs(a - b) < SAME_DIRECTION for a, b in pairs)
+
+
+def by_folder(group: list[Header]) -> list[list[Header]]:
+    """Part a series by folders where two of them hold the same place: these are copies, or patients made anonymous."""
+    folders: dict[Path, list[Header]] = defaultdict(list)
+    for one in group:
+        folders[one.path.parent].append(one)
+    places = Counter(
+        place
+        for several in folders.values()
+        for place in {tuple(round(value / SAME_PLACE) for value in one.position) for one in several}
+    )
+    return [group] if len(folders) == 1 or max(places.values()) == 1 else list(folders.values())
+
+
+def named(groups: Sequence[list[Header]]) -> list[Series]:
+    """Give each image its path."""
+    folders = [Path(os.path.commonpath({one.path.parent for one in group})) for group in groups]
+    below: Counter[Path] = Counter()
+    for folder in folders:
+        below.update([folder, *folder.parents])
+    found, several = [], defaultdict(list)
+    for group, folder in zip(groups, folders, strict=True):
+        files = tuple(sorted(one.path for one in group))
+        if len(files) == 1 or below[folder] == 1:
+            found.append(Series(files[0] if len(files) == 1 else folder, files))
+        else:
+            several[folder].append(group)
+    return found + [series for folder, parts in several.items() for series in with_descriptions(folder, parts)]
+
+
+def with_descriptions(folder: Path, groups: Sequence[list[Header]]) -> list[Series]:
+    """Name the series of one folder by their descriptions, with the number where these are equal, or else counted."""
+    groups = sorted(groups, key=lambda group: (group[0].number, group[0].series, min(one.path for one in group)))
+    names = [plain_name(group[0].description) or f"series {group[0].number}" for group in groups]
+    for more in ("number", "place"):
+        taken = Counter(map(str.casefold, names))
+        names = [
+            f"{name} ({group[0].number if more == 'number' else place})" if taken[name.casefold()] > 1 else name
+            for place, (name, group) in enumerate(zip(names, groups, strict=True), 1)
+        ]
+    return [
+        Series(folder / f"{name}{NAMED}", tuple(sorted(one.path for one in group)))
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def plain_name(text: str) -> str:
+    """Return a description as it may stand in a file name, empty where nothing is left of it.
+
+    >>> plain_name("AX T1/T2 *fs* +C "), plain_name("Schädel, 1.5 mm")
+    ('AX T1_T2 _fs_ +C', 'Schädel, 1.5 mm')
+    """
+    plain = re.sub(r"[^\w.,()+= -]", "_", text).strip(" .")
+    return file_name(plain) if plain else ""
+
+
+def _below(place: Path) -> list[Series]:
+    files = [path for path in files_below(place) if path.suffix.lower() != ".zip"]
+    if archive := archive_of(place):
+        check_size(archive)
+    return sorted_into_images(headers_of(path for path in files if is_dicom(path)))

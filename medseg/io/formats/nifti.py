@@ -1,0 +1,201 @@
+"""NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
+
+import math
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nibabel as nib
+import numpy as np
+from nibabel.volumeutils import apply_read_scaling
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError
+from medseg.io.case import Scan
+from medseg.io.formats.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
+from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
+from medseg.io.warnings import warn
+
+SUFFIXES = (".nii.gz", ".nii")
+
+MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+"""Length of the header's unit (unknown, metre, mm, micrometre) in mm; ITK reads it the same way."""
+
+SIZES: dict[int, Any] = {348: nib.Nifti1Image, 540: nib.Nifti2Image}
+"""Size of the header, which is its first number, and how such files are read."""
+
+FARTHEST, SURPLUS = 1 << 26, 1 << 20
+"""Bytes that may lie before the voxels (extensions), and after them in packed files."""
+
+
+@dataclass(frozen=True)
+class NiftiLayout:
+    """What gives a mask the form of the image at ``path``: its header, and its array's shape without channels."""
+
+    path: Path
+    header: nib.Nifti1Header
+    shape: tuple[int, ...]
+    unit: ClassVar = "mm"
+
+    @property
+    def may_be_stack(self) -> bool:
+        """Whether the array is (x, y, 1, n): the channels of a picture, or as likely the slices of a volume."""
+        stored = self.header.get_data_shape()
+        return len(stored) == 4 and stored[2] == 1 and stored[3] > 1
+
+
+def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
+    """Read one file as voxels (C, *spatial) of its own type, its affine (to RAS+ mm) and its layout.
+
+    A third axis of length 1 is no axis: (h, w), (h, w, 1) and (h, w, 1, C) are pictures with two spatial axes.
+
+    Raises:
+        MedsegError: its array is too large, has no clear channel axis or is complex, or its affine is singular.
+        Exception: it is damaged; see ``medseg.io.files.damage``.
+    """
+    header, data = _load(path)
+    layout = NiftiLayout(path, header, data.shape[:3])
+    planes = _planes(data, path)  # (C, *spatial)
+    return planes, _affine(header, path, axes=planes.ndim - 1), layout
+
+
+def as_stack(
+    planes: NDArray[Any], affine: NDArray[np.float64], layout: NiftiLayout
+) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
+    """Take what ``read`` returned of (x, y, 1, n) as one channel of n slices, (1, x, y, n), whose masks are alike.
+
+    Raises:
+        MedsegError: the affine gives the slices no distance.
+    """
+    check_affine(affine, layout.path, axes=3)
+    stored = tuple(map(int, layout.header.get_data_shape()))
+    return np.moveaxis(planes, 0, -1)[None], affine, replace(layout, shape=stored)
+
+
+def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
+    """Write ``values`` (*spatial) with the shape, affines, codes and units of ``like``, in the smallest type."""
+    values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+    if isinstance(like.layout, NiftiLayout):
+        image = _in_form(values, like.layout)
+    else:
+        image = nib.Nifti1Image(values, like.affine)
+        image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+FORMAL = ("magic", "regular")
+"""Texts in a header that say what a file is, and not what is in it."""
+
+
+def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Image:
+    header = layout.header.copy()
+    header.set_data_dtype(values.dtype)
+    header.set_intent("none")  # a vector or statistics file's mask is neither
+    header["cal_min"] = header["cal_max"] = 0  # the image's display window would hide the classes
+    header.extensions.clear()
+    for field in header.structarr.dtype.names:  # descriptions, which may name the patient
+        if header.structarr.dtype[field].kind == "S" and field not in FORMAL:
+            header[field] = b""
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(values.reshape(layout.shape), header.get_best_affine(), header)  # its own affine keeps both forms
+
+
+def read_header(path: Path) -> nib.Nifti1Header:
+    """Read the header of a file alone; errors as in ``read``."""
+    with path.open("rb") as file:
+        packed = file.read(4096)
+        start = zlib.decompressobj(ZLIB_OR_GZIP).decompress(packed, 4096) if packed.startswith(GZIP) else packed
+    size = next((size for size in SIZES for order in ("<i4", ">i4") if start[:4] == np.array(size, order).tobytes()), 0)
+    if not size:
+        raise ValueError(f"it begins with {start[:4].hex(' ') or 'nothing'}, and not with 348 or 540")
+    if len(start) < size:
+        raise EOFError(f"it ends within the header, after {len(start)} of {size} bytes")
+    header: nib.Nifti1Header = SIZES[size].header_class(start[:size], check=False)  # without extensions
+    if header["sform_code"] == 0 and ((header["pixdim"][1:4] == 0) & (header["dim"][1:4] > 1)).any():
+        raise ValueError(f"pixdim is {header['pixdim'][1:4].tolist()}: voxels have no size")  # nibabel makes it 1
+    header.check_fix()
+    if not header["magic"].item().startswith(b"n+"):
+        raise ValueError("its voxels should be in another file (.hdr and .img). Save it as one .nii.gz file")
+    shape, start_of_voxels = header.get_data_shape(), float(header["vox_offset"])
+    if min(shape, default=0) < 1:
+        raise ValueError(f"an array of shape {shape} is no scan: every axis must be at least 1 long")
+    if not size <= start_of_voxels <= FARTHEST:
+        raise ValueError(f"voxels begin at byte {start_of_voxels:g}, allowed are {size} to {FARTHEST}")
+    return header
+
+
+def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
+    """Return the header as nibabel has it of images, and the voxels (*shape), scaled."""
+    header = read_header(path)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    check_memory(
+        f"{path}: its header describes an array",
+        (*shape, len(dtype.names or "1")),
+        1 if dtype.names else dtype.itemsize,
+    )
+    count = math.prod(shape)
+    needed, present = offset + count * dtype.itemsize, path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            file.seek(0)
+            check_length(shape, needed, present * DEFLATE_RATIO)
+            raw = np.frombuffer(inflate(file, needed, SURPLUS), dtype, count, offset)
+        else:
+            check_length(shape, needed, present)
+            file.seek(offset)
+            raw = np.fromfile(file, dtype, count)
+            check_length(shape, needed, offset + raw.nbytes)
+    raw = raw.reshape(shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    image = SIZES[int(header["sizeof_hdr"])](raw, None, header)  # whose header tells nothing of the scaling
+    return image.header, raw if slope is None else apply_read_scaling(raw, slope, intercept)
+
+
+def millimetres(header: nib.Nifti1Header) -> float:
+    """Return the length in mm of a header's unit; ValueError for a unit that there is not."""
+    code = int(header["xyzt_units"]) & 7  # the bits above tell the unit of time
+    if code not in MM:
+        raise ValueError(
+            f"its unit of length has the code {code}; there are 0 (unknown), 1 (m), 2 (mm) and 3 (µm)."
+            " Set it with nibabel: header.set_xyzt_units('mm')"
+        )
+    return MM[code]
+
+
+def _planes(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring an array in one of NIfTI's forms to (C, *spatial)."""
+    if data.dtype.kind == "c":
+        raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
+    if data.dtype.names:  # red, green, blue and perhaps alpha
+        return np.concatenate([channels_first(data[name], path) for name in "RGB"])
+    return channels_first(data, path)
+
+
+def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Bring voxels (x, y), (x, y, z), (x, y, z, C) or (x, y, z, 1, C) to (C, *spatial); z = 1 is no axis."""
+    spatial = data.shape[:2] if data.shape[2:3] == (1,) else data.shape[:3]
+    if len(spatial) < 2 or 0 in data.shape or sum(length > 1 for length in data.shape[3:]) > 1:
+        raise MedsegError(
+            f"{path}: an array of shape {data.shape} is no scan. Allowed are (x, y), (x, y, z), (x, y, z, channels) and"
+            " (x, y, z, 1, channels). Save it in one of these forms."
+        )
+    return np.moveaxis(data.reshape(*spatial, -1), -1, 0)
+
+
+def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.float64]:
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
+    affine = np.array(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= millimetres(header)
+    check_affine(affine, path, axes=axes)
+    return affine
+
+
+def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
+    """Refuse an affine that gives voxels no size along one of the first ``axes``."""
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
+        raise MedsegError(
+            f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."
+            " Convert the original again, or set the affine with nibabel if you know it."
+        )

@@ -1,0 +1,146 @@
+"""Bringing images and labels from one grid onto another in scanner coordinates."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from numpy.typing import NDArray
+from scipy.ndimage import affine_transform
+
+from medseg.io.grids.grid import Grid, as_volume, index_map, inside, same_grid, voxel_map
+
+NEGLIGIBLE = 0.01
+"""Part of a voxel by which axes may diverge over their whole length and still count as parallel."""
+
+Spans = tuple[slice, ...]
+
+
+def resample_image(image: NDArray[np.float32], source: Grid, target: Grid) -> NDArray[np.float32]:
+    """Bring the channels (C, *source.shape) onto another grid (C, *target.shape) in scanner coordinates.
+
+    Interpolation is linear: it stays within the values of its neighbours, so that a background of one value, which
+    normalisation knows by being a channel's minimum, is that value still; a cubic kernel would put ripples into it. A
+    voxel at least 1.5 source voxels long is a mean over its length, as a coarser scan's is, or else detail that it
+    cannot hold would come back as noise. Outside the source is the channel's minimum, again for background.
+
+    Where grids differ in the order and direction of axes only, voxels are copied as they are.
+    """
+    shape, source, target = target.shape, as_volume(source), as_volume(target)
+    turned, source = turn(np.moveaxis(image, 0, -1).reshape(*source.shape, len(image)), source, target)
+    channels = np.moveaxis(turned, -1, 0)  # (C, *source.shape), its axes as close to the target's as can be
+    if same_grid(source, target):
+        return np.ascontiguousarray(channels).reshape(-1, *shape)
+    outside = ~inside(source, target)
+    result = np.empty((len(image), *target.shape), dtype=np.float32)
+    for resampled, channel in zip(result, channels, strict=True):
+        lowest = channel.min()
+        above = np.subtract(channel, lowest, order="C")  # sums of 0 are not rounded
+        resampled[...] = sample(above, index_map(source, target), target.shape)
+        resampled[outside] = 0
+        resampled += lowest
+    return result.reshape(-1, *shape)
+
+
+def resample_labels(labels: NDArray[np.int32], source: Grid, target: Grid, background: int = 0) -> NDArray[np.int32]:
+    """Bring labels (*source.shape) onto another grid in scanner coordinates: (*target.shape).
+
+    A voxel takes the value with the largest share of it, the shares being interpolated as ``resample_image`` does. So
+    borders stay smooth where the source is coarse, while nearest neighbours make steps of them. Values are resampled
+    one after the other and each where it occurs only, so that many cost little more than one.
+
+    Outside the source, and where no other value has the largest share, voxels are ``background``.
+    """
+    shape, (source, target) = target.shape, map(as_volume, (source, target))
+    labels, source = turn(labels.reshape(source.shape), source, target)
+    if same_grid(source, target):
+        return np.ascontiguousarray(labels).reshape(shape)
+    result = np.full(target.shape, background, dtype=np.int32)
+    total, largest = np.zeros(target.shape, dtype=np.float32), np.zeros(target.shape, dtype=np.float32)
+    for value in np.unique(labels[labels != background]):
+        place, its = share(labels == value, source, target)
+        total[place] += its
+        larger = its > largest[place]
+        result[place][larger] = value
+        largest[place][larger] = its[larger]
+    result[(largest <= 1 - total) | ~inside(source, target)] = background
+    return result.reshape(shape)
+
+
+def turn(array: NDArray[Any], source: Grid, target: Grid) -> tuple[NDArray[Any], Grid]:
+    """Permute and flip the axes of (*source.shape, …) to run as close to those of ``target`` as they can."""
+    orientation = io_orientation(index_map(target, source))
+    turned = apply_orientation(array, orientation)
+    return turned, Grid(turned.shape[:3], source.affine @ inv_ornt_aff(orientation, source.shape))
+
+
+def sample(array: NDArray[np.float32], to_source: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return linear samples (*shape) of ``array`` at ``to_source`` of each index, as means over long voxels.
+
+    Beyond its edges the array goes on with its outermost values.
+    """
+    matrix, origin = to_source[:3, :3], to_source[:3, 3]
+    scale = np.diag(matrix)
+    if (np.abs(matrix - np.diag(scale)) @ shape < NEGLIGIBLE).all():
+        return sample_axes(array, scale, origin, shape)
+    offsets = [*product(*map(points, np.linalg.norm(matrix, axis=0)))]
+    result = np.zeros(shape, dtype=np.float32)
+    for offset in offsets:
+        result += affine_transform(array, matrix, origin + matrix @ offset, shape, np.float32, order=1, mode="nearest")
+    return result if len(offsets) == 1 else result / np.float32(len(offsets))
+
+
+def sample_axes(
+    array: NDArray[np.float32], scale: NDArray[np.float64], origin: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Do the same where axes are parallel: one after the other, which takes a fraction of the time."""
+    shrinking_first = sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis])
+    for axis in shrinking_first:
+        weights = axis_weights(array.shape[axis], shape[axis], scale[axis], origin[axis])
+        if not np.array_equal(weights, np.eye(*weights.shape)):
+            array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
+    return array
+
+
+def axis_weights(old: int, new: int, scale: float, origin: float) -> NDArray[np.float32]:
+    """Return the weight (new, old) of each row of an axis in each new row i, which lies at scale * i + origin."""
+    positions = (np.arange(new)[:, None] + points(abs(scale))) * scale + origin  # (new, points)
+    positions = positions.round(4).clip(0, old - 1)  # rows that coincide but for rounding are copied
+    weights = (1 - np.abs(positions[..., None] - np.arange(old))).clip(0)
+    return np.asarray(weights.mean(1), dtype=np.float32)
+
+
+def points(length: float) -> NDArray[np.float64]:
+    """Return where a voxel of this length in source voxels is sampled along it: its extent is from -0.5 to 0.5."""
+    count = max(1, round(length))
+    return (np.arange(count) + 0.5) / count - 0.5
+
+
+def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> tuple[Spans, NDArray[np.float32]]:
+    """Return the part of ``target`` that a mask (*source.shape) reaches, and which share of the voxels there is in it.
+
+    The mask is cut out before it is sampled, or else many small structures would take long.
+    """
+    near = bounds(mask, margin=1)
+    start, stop = np.array([(span.start, span.stop) for span in near]).T
+    place = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
+    first = np.array([span.start for span in place])
+    to_source = voxel_map(np.ones(3), -start) @ index_map(source, target) @ voxel_map(np.ones(3), first)
+    return place, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in place))
+
+
+def bounds(mask: NDArray[np.bool_], margin: int) -> Spans:
+    """Return the spans of the True voxels (three axes), at least one, and ``margin`` more as far as there are."""
+    found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    return tuple(
+        slice(max(0, int(rows[0]) - margin), min(length, int(rows[-1]) + 1 + margin))
+        for rows, length in zip(found, mask.shape, strict=True)
+    )
+
+
+def reach(grid: Grid, shape: tuple[int, ...]) -> Spans:
+    """Return the spans of an array of this shape whose voxels touch a grid that is given in its indices."""
+    low, high = grid.box
+    first = np.clip(np.floor(low).astype(int), 0, shape)
+    last = np.clip(np.ceil(high).astype(int) + 1, first, shape)
+    return tuple(slice(int(start), int(stop)) for start, stop in zip(first, last, strict=True))

@@ -1,0 +1,195 @@
+"""``dataset=folder``: images and masks paired by name, however they lie below two folders."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from medseg.errors import MedsegError, nearest
+from medseg.io.case import Case, Dataset, LabelFile
+from medseg.io.files.read import find_images, find_masks, stem
+from medseg.io.layouts.channels import MASK_ENDINGS, Found, by_ending, cases_from_files, relative_id, shared_names
+from medseg.io.layouts.class_masks import MissingMasks, class_values, with_class_masks
+from medseg.io.layouts.modalities import modalities_of
+
+log = logging.getLogger(__name__)
+
+Paired = tuple[list[Case], list[str]]
+"""Cases with their masks, and a line for each that has none."""
+
+
+def folder(
+    root: str | Path,
+    images: str = "images",
+    masks: str | None = "masks",
+    channels: Sequence[str] | None = None,
+    mask_endings: Sequence[str] | None = None,
+    class_masks: Mapping[str, str] | None = None,
+    missing_masks: MissingMasks = "error",
+) -> Dataset:
+    """Pair images and masks below two folders by their relative names without suffix.
+
+    A mask's name may also end in ``_mask``, ``_seg``, ``_label`` or ``_segmentation``, and must where both are in one
+    folder. Endings ``"/ct"`` and ``"ct/"`` mean a file of this name in a folder a case, and a folder for itself.
+
+    Args:
+        root: the folder of the data.
+        images: the folder of the images below it; may be ".".
+        masks: likewise of the masks; None: there are none, and all cases are unlabelled.
+        channels: endings of image names, one a channel (``["_flair", "_t1"]``), where each has a file of its own.
+        mask_endings: endings of mask names where these are others, or where a case has several label maps
+            (``["_organs", "_lesions"]``): they are painted in this order, the last on top.
+        class_masks: the ending of each class's mask (``{"liver": "_liver"}``) where each class has a file of its own.
+            Classes have the values 1, 2, ...; where masks overlap, the later class counts.
+        missing_masks: what a missing one of several masks means: "error"; "empty", the class does not occur; or
+            "unannotated", the class was not looked for in this case.
+
+    Raises:
+        MedsegError: a folder is missing or holds no images, or arguments exclude each other. What does not pair up is
+            in the data set's ``problems``.
+    """
+    patterns = check_endings(mask_endings, class_masks, missing_masks)
+    endings = tuple((ending,) for ending in channels) if channels else None
+    names = tuple(ending.strip("_-. /") for ending in channels) if channels else None
+    image_root = subfolder(Path(root), "images", images)
+    if masks is None:
+        cases, problems = cases_from_files(image_root, find_images(image_root), endings)
+        found_alone = Dataset((), channels=names, endings=endings, modality=modalities_of(names))
+        return replace(found_alone, problems=tuple(problems), unlabelled=tuple(cases))
+    mask_root = subfolder(Path(root), "masks", masks)
+    image_files, mask_files = image_and_mask_files(image_root, mask_root, patterns)
+    cases, problems = cases_from_files(image_root, image_files, endings)
+    known = {case.id for case in cases}
+    if patterns:
+        found, strangers = by_ending(mask_root, mask_files, [(pattern,) for pattern in patterns])
+        if strangers:
+            log.info("%d files below %s are no masks of %s", len(strangers), mask_root, ", ".join(patterns))
+        refuse_unused(patterns, found, mask_files, "class_masks" if class_masks else "mask_endings")
+        paired, unpaired = several_masks(cases, found, patterns, class_masks, missing_masks)
+        orphans = [path for name in found.keys() - known for paths in found[name].values() for path in paths]
+    else:
+        by_id = masks_by_id(mask_files, mask_root, known)
+        orphans = by_id.pop(None, [])
+        paired, unpaired = one_mask(cases, by_id)
+    with_mask = {case.id for case in paired}
+    return Dataset(
+        tuple(paired),
+        class_values(class_masks) if class_masks else None,
+        channels=names,
+        endings=endings,
+        modality=modalities_of(names),
+        problems=(*problems, *unpaired, *(f"{path} has no image" for path in sorted(orphans))),
+        unlabelled=tuple(case for case in cases if case.id not in with_mask),
+    )
+
+
+def check_endings(
+    mask_endings: Sequence[str] | None, class_masks: Mapping[str, str] | None, missing_masks: MissingMasks
+) -> list[str]:
+    """Return the endings of masks that the user names, none where the usual ones are meant."""
+    if mask_endings and class_masks:
+        raise MedsegError("dataset.mask_endings and dataset.class_masks exclude each other: give one.")
+    wrong = [f"{name}: {ending!r}" for name, ending in (class_masks or {}).items() if not isinstance(ending, str)]
+    if wrong:
+        raise MedsegError(f"dataset.class_masks: {', '.join(wrong)} is no ending of file names. Quote numbers.")
+    patterns = [*(class_masks or {}).values(), *(mask_endings or [])]
+    if twice := sorted({pattern for pattern in patterns if patterns.count(pattern) > 1}):
+        raise MedsegError(f"dataset.{'class_masks' if class_masks else 'mask_endings'}: {twice[0]!r} is given twice.")
+    if missing_masks == "unannotated" and not class_masks:
+        raise MedsegError("dataset.missing_masks=unannotated needs dataset.class_masks: which classes are in a file?")
+    return patterns
+
+
+def refuse_unused(patterns: Sequence[str], found: Found, files: Sequence[Path], key: str) -> None:
+    """Refuse an ending that no file has, whatever missing masks mean: it is misspelt, or the class is not there."""
+    used = {place for parts in found.values() for place in parts}
+    if unused := [pattern for place, pattern in enumerate(patterns) if place not in used]:
+        raise MedsegError(
+            f"dataset.{key}: no mask's name ends in {' or '.join(unused)}. There are, for example,"
+            f" {', '.join(path.name for path in files[:5]) or 'no other files'}. Correct the ending, or leave it out."
+        )
+
+
+def subfolder(root: Path, key: str, name: str) -> Path:
+    """Return ``root / name``, or say which folders there are."""
+    if not root.is_dir():
+        raise MedsegError(f"dataset.root={root}: there is no such folder.")
+    if not (root / name).is_dir():
+        there = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        raise MedsegError(
+            f"dataset.{key}={name}: {root} has no such folder, it has {', '.join(there) or 'none'}."
+            f"{nearest(name, there)}"
+        )
+    return root / name
+
+
+def image_and_mask_files(image_root: Path, mask_root: Path, patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Find both, also where one folder is within the other (images=. masks=masks) or both are one."""
+    images, masks = find_images(image_root), find_masks(mask_root)
+    if image_root == mask_root and patterns:
+        others = set(by_ending(mask_root, masks, [(pattern,) for pattern in patterns])[1])
+        masks = [path for path in masks if path not in others]
+    elif image_root == mask_root:
+        scans = set(images)
+        masks = [path for path in masks if stem(path).endswith(MASK_ENDINGS) or path not in scans]
+    inner, outer = (masks, images) if mask_root.is_relative_to(image_root) else (images, masks)
+    kept = sorted(set(outer) - set(inner))
+    return (kept, masks) if outer is images else (images, kept)
+
+
+def masks_by_id(files: Iterable[Path], root: Path, ids: set[str]) -> dict[str | None, list[Path]]:
+    """Map ids to mask files, None to those that fit no id."""
+    masks: dict[str | None, list[Path]] = defaultdict(list)
+    for path in files:
+        name = relative_id(path, root)
+        names = [name, *(name.removesuffix(ending) for ending in MASK_ENDINGS)]
+        masks[next((name for name in names if name in ids), None)].append(path)
+    return masks
+
+
+def one_mask(cases: Iterable[Case], masks: Mapping[str | None, Sequence[Path]]) -> Paired:
+    """Give each case its one mask."""
+    paired, problems = [], []
+    for case in cases:
+        found = masks.get(case.id, [])
+        if len(found) == 1:
+            paired.append(replace(case, labels=(LabelFile(found[0]),)))
+        elif found:
+            problems.append(f"{case.id} has several masks: {', '.join(map(str, found))}")
+        else:
+            problems.append(f"{case.images[0]} has no mask")
+    return paired, problems
+
+
+def several_masks(
+    cases: Iterable[Case],
+    found: Found,
+    patterns: Sequence[str],
+    class_masks: Mapping[str, str] | None,
+    missing_masks: MissingMasks,
+) -> Paired:
+    """Give each case its label maps, or its masks by class."""
+    paired, problems = [], []
+    for case in cases:
+        files = found.get(case.id, {})
+        masks = {pattern: files[place][0] if place in files else None for place, pattern in enumerate(patterns)}
+        try:
+            if shared := shared_names({case.id: files}):
+                raise MedsegError(shared[0])
+            if class_masks:
+                of_class = {name: masks[pattern] for name, pattern in class_masks.items()}
+                paired.append(with_class_masks(case, of_class, missing_masks, whose=class_masks))
+            else:
+                paired.append(with_label_maps(case, masks, missing_masks))
+        except MedsegError as error:
+            problems.append(str(error))
+    return paired, problems
+
+
+def with_label_maps(case: Case, masks: Mapping[str, Path | None], missing_masks: MissingMasks) -> Case:
+    """Give a case its label maps in the order of their endings; MedsegError where one is missing that may not be."""
+    missing = [ending for ending, path in masks.items() if path is None]
+    if len(missing) == len(masks) or (missing and missing_masks == "error"):
+        raise MedsegError(f"{case.id} has no mask ending in {' and none in '.join(missing)}")
+    return replace(case, labels=tuple(LabelFile(path) for path in masks.values() if path is not None))

@@ -1,0 +1,545 @@
+"""Made-up heads with a lesion: data for demos and tests, drawn from formulas, in memory or on disk in any layout.
+
+The unit of length inside is half the field of view, the origin its centre, the axes R, A, S. Every surface is a
+formula of the position, so that one head can be scanned on any grid: two cases of a patient, or a 2D slice.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medseg.errors import MedsegError, nearest
+from medseg.io.case import FileValue, Scan
+from medseg.io.formats import images_2d, nifti
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Affine = NDArray[np.float64]
+Axes = Sequence[Floats]
+"""The coordinates of the sample points along R, A and S: three arrays of one axis each."""
+
+LABELS: dict[str, FileValue] = {"background": 0, "edema": 1, "core": 2, "enhancing": 3}
+EDEMA, CORE, ENHANCING = 1, 2, 3
+
+AIR, FAT, MUSCLE, BONE, FLUID, GREY, WHITE, VESSEL, LESION = range(9)  # the lesion's tissues are LESION + 0, 1, 2
+TISSUE_OF_LABEL = {EDEMA: LESION, CORE: LESION + 1, ENHANCING: LESION + 2}
+
+# In "mixed", the only channel of a one-channel phantom, all parts of the lesion show. In the others some look like
+# the tissue around them. Everywhere each part is as bright as fat, muscle, fluid or vessels are.
+CONTRASTS = {
+    #        air   fat   muscle bone fluid grey  white vessel edema core enhancing
+    "mixed": (0.02, 0.92, 0.68, 0.10, 0.20, 0.52, 0.40, 0.92, 0.68, 0.22, 0.92),
+    "flair": (0.02, 0.76, 0.68, 0.10, 0.12, 0.50, 0.38, 0.15, 0.74, 0.30, 0.70),
+    "t1gd": (0.02, 0.95, 0.45, 0.10, 0.18, 0.46, 0.62, 0.92, 0.47, 0.20, 0.95),
+    "t1": (0.02, 0.95, 0.45, 0.10, 0.18, 0.46, 0.62, 0.30, 0.46, 0.22, 0.45),
+    "t2": (0.02, 0.80, 0.70, 0.08, 0.95, 0.56, 0.40, 0.15, 0.78, 0.92, 0.57),
+}
+
+FINE = 2  # sample points a voxel along each axis: what partial volume and majority labels are made of
+NOMINAL_SPACING = 1.1  # mm; the field of view is `size` voxels of it
+SURFACE = 0.22  # depth of the brain's surface below the skin, as a share of the head's radius
+
+
+def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) -> tuple[Scan, Labels]:
+    """Make one case: a head with a lesion of nested parts, and the class of every voxel (see ``LABELS``).
+
+    The arguments alone decide the result. Cases 2k and 2k+1 are one patient: the same head on another grid, with
+    another lesion and other noise. 3D scans have a spacing of 0.8 to 1.35 mm, any axis order and flips, and so many
+    voxels an axis as make up a field of view of ``size`` times 1.1 mm. A 2D picture (size, size) is the axial slice
+    through the lesion's centre, front up, patient's right on the left, with values 0..255.
+
+    Returns:
+        The scan, float32 (channels, *spatial) of whole numbers, and uint8 (*spatial) class indices.
+
+    Raises:
+        MedsegError: an argument is out of its range.
+    """
+    _check(index=index, dims=dims, channels=channels, size=size, seed=seed)
+    patient, case = np.random.default_rng([seed, index // 2, 0]), np.random.default_rng([seed, index, 1])
+    centre = _lesion_centre(case)
+    spacing = _spacing(case) if dims == 3 else np.full(3, NOMINAL_SPACING)
+    shape = np.rint(size * NOMINAL_SPACING / spacing).astype(int)
+    half_view = size * NOMINAL_SPACING / 2
+    fine, coarse = (_axes(shape, spacing / half_view, samples) for samples in (FINE, 1))
+    if dims == 2:
+        fine[2] = coarse[2] = centre[2:].astype(np.float32)
+
+    tissue, depth = _head(patient, fine)
+    label = _lesion(case, fine, centre, depth, scale=0.65 if dims == 2 else 1.0)  # volumes are coarse
+    _add_distractors(case, fine, centre, depth, tissue)
+    for part, kind in TISSUE_OF_LABEL.items():
+        tissue[label == part] = kind
+    image = np.stack([_acquire(case, tissue, contrast, coarse) for contrast in _contrasts(channels)])  # (C, R, A, S)
+    label = _majority(label)  # (R, A, S)
+    return _picture(case, image, label) if dims == 2 else _volume(case, image, label, _affine(shape, spacing))
+
+
+def _check(*, index: int, dims: int, channels: int, size: int, seed: int) -> None:
+    if dims not in (2, 3):
+        raise MedsegError(f"phantom: dims={dims} must be 2 (pictures) or 3 (volumes)")
+    lowest = {"index": (index, 0), "channels": (channels, 1), "size": (size, 16), "seed": (seed, 0)}
+    for name, (value, least) in lowest.items():
+        if value < least:
+            raise MedsegError(f"phantom: {name}={value} must be at least {least}")
+
+
+# ---- the grid
+
+
+def _spacing(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Distance of voxels in mm, mildly different between the axes."""
+    return rng.uniform(0.85, 1.25) * rng.uniform(0.95, 1.07, 3)
+
+
+def _affine(shape: NDArray[np.int_], spacing: NDArray[np.float64]) -> Affine:
+    """Map R, A, S voxels to mm, the centre of the grid to 0."""
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = -(shape - 1) / 2 * spacing
+    return affine
+
+
+def _axes(shape: NDArray[np.int_], step: NDArray[np.float64], samples: int) -> list[Floats]:
+    """Place ``samples`` points in every voxel of a grid that is centred on 0."""
+    return [
+        (((np.arange(n * samples) + 0.5) / samples - n / 2) * width).astype(np.float32)
+        for n, width in zip(shape, step, strict=True)
+    ]
+
+
+def _volume(rng: np.random.Generator, image: Floats, label: Labels, affine: Affine) -> tuple[Scan, Labels]:
+    """Store a volume in a random axis order, with random flips; the affine keeps the anatomy where it is."""
+    order, flipped = rng.permutation(3), rng.integers(0, 2, 3).astype(bool)
+    gain = rng.uniform(300, 1500, (len(image), 1, 1, 1)).astype(np.float32)  # the arbitrary unit of each channel
+    stored = np.zeros((4, 4))  # stored voxel -> R, A, S voxel
+    stored[order, range(3)] = np.where(flipped, -1, 1)
+    stored[order, 3] = np.where(flipped, np.array(label.shape)[order] - 1, 0)
+    stored[3, 3] = 1
+    turn = tuple(slice(None, None, -1 if flip else 1) for flip in flipped)
+    image = np.rint(image * gain).transpose(0, *(order + 1))[(slice(None), *turn)]
+    label = label.transpose(order)[turn]
+    return Scan(np.ascontiguousarray(image), affine @ stored), np.ascontiguousarray(label)
+
+
+def _picture(rng: np.random.Generator, image: Floats, label: Labels) -> tuple[Scan, Labels]:
+    """Turn a slice into a picture of 8 bits: rows from front to back, columns from right to left."""
+    gain = rng.uniform(150, 200, (len(image), 1, 1, 1)).astype(np.float32)
+    image = np.clip(np.rint(image * gain), 0, 255)[..., ::-1, ::-1, 0].swapaxes(-1, -2)  # (C, R, A, 1) -> (C, A, R)
+    label = label[::-1, ::-1, 0].T
+    return Scan(np.ascontiguousarray(image), np.eye(4), unit="px"), np.ascontiguousarray(label)
+
+
+# ---- the anatomy
+
+
+def _open(axes: Axes) -> tuple[Floats, Floats, Floats]:
+    """Shape the coordinates for broadcasting: (R, 1, 1), (1, A, 1) and (1, 1, S)."""
+    x, y, z = axes
+    return x[:, None, None], y[None, :, None], z[None, None, :]
+
+
+def _field(rng: np.random.Generator, axes: Axes, frequency: float, terms: int = 10) -> Floats:
+    """Draw a smooth random function of the position with mean 0 and variance 1: a sum of products of cosines."""
+    wave = rng.uniform(0.3, 1.0, (terms, 3)) * frequency
+    phase = rng.uniform(0, 2 * np.pi, (terms, 3))
+    x, y, z = (np.cos(np.outer(wave[:, i], axes[i]) + phase[:, i, None]).astype(np.float32) for i in range(3))
+    planes = y[:, :, None] * z[:, None, :] * np.float32(np.sqrt(8 / terms))  # (terms, A, S)
+    return np.tensordot(x, planes, axes=(0, 0))  # (R, A, S)
+
+
+def _radius(position: Sequence[NDArray[np.floating]], centre: ArrayLike, radii: ArrayLike) -> Floats:
+    """Distance from ``centre`` in units of an ellipsoid's radii: 1 on its surface."""
+    centre, radii = np.asarray(centre, np.float32), np.asarray(radii, np.float32)
+    x, y, z = (((p - centre[i]) / radii[i]) ** 2 for i, p in enumerate(position))
+    return np.sqrt(x + y + z)
+
+
+def _head(rng: np.random.Generator, axes: Axes) -> tuple[Labels, Floats]:
+    """Paint the tissues of a healthy head; return them and the depth below the skin (0 skin, 1 centre)."""
+    x, y, z = (p + 0.02 * _field(rng, axes, 3.0) for p in _open(axes))  # a head of its own, not an ellipsoid
+    depth = 1 - _radius((x * (1 + 0.15 * y), y, z), (0, 0, 0), (0.80, 0.94, 0.88) * rng.uniform(0.95, 1.02, 3))
+    tissue = np.zeros(depth.shape, np.uint8)
+    for limit, kind in ((0.0, FAT), (0.07, MUSCLE), (0.13, BONE), (0.18, FLUID), (SURFACE, GREY)):
+        tissue[depth > limit] = kind
+
+    fold = np.abs(_field(rng, axes, 22.0, terms=40))  # 0 on winding sheets: the floors of the sulci
+    tissue[(depth > SURFACE + 0.07) & (fold > 0.4) | (depth > SURFACE + 0.17)] = WHITE
+    tissue[(depth > SURFACE) & (depth < SURFACE + 0.12) & (fold < 0.13)] = FLUID
+    tissue[(np.abs(x) < 0.02) & (depth > SURFACE) & (depth < SURFACE + 0.22)] = FLUID  # between the hemispheres
+
+    x = np.abs(x)  # from here on both sides at once
+    tissue[_radius((x, y, z), (0.20, -0.02, -0.05), (0.09, 0.20, 0.12)) < 1] = GREY  # deep nuclei
+    width = rng.uniform(0.8, 1.3)
+    bent = x - 0.45 * (y - 0.02) ** 2  # the horns of the ventricles part in front and behind
+    tissue[_radius((bent, y, z), (0.08, 0.0, 0.08), (0.055 * width, 0.36, 0.16 * width)) < 1] = FLUID
+    return tissue, depth
+
+
+def _lesion_centre(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Choose a place in the white matter of either hemisphere."""
+    return rng.uniform((0.20, -0.28, -0.15), (0.28, 0.28, 0.15)) * (rng.choice([-1, 1]), 1, 1)
+
+
+def _lesion(rng: np.random.Generator, axes: Axes, centre: NDArray[np.float64], depth: Floats, scale: float) -> Labels:
+    """Label a lesion inside the brain: a core within an enhancing rim within edema, each of an uneven surface."""
+    radii = scale * rng.uniform(0.95, 1.05) * rng.uniform(0.92, 1.08, 3)
+    distance = _radius(_open(axes), centre, radii)
+    rough = _field(rng, axes, 9.0).clip(-1.8, 1.8)  # clipped and weighted so that the parts stay nested
+    label = np.zeros(distance.shape, np.uint8)
+    label[distance + 0.05 * rough < 0.475] = EDEMA
+    label[distance + 0.015 * rough < 0.335] = ENHANCING
+    label[distance - 0.01 * rough < 0.155] = CORE
+    label[depth < SURFACE] = 0
+    return label
+
+
+def _add_distractors(
+    rng: np.random.Generator, axes: Axes, centre: NDArray[np.float64], depth: Floats, tissue: Labels
+) -> None:
+    """Paint what has a lesion's intensity and is none: vessels, and single blobs in the other hemisphere."""
+    brain = depth > SURFACE
+    tubes = _field(rng, axes, 6.0) ** 2 + _field(rng, axes, 6.0) ** 2 < 0.11**2  # where two random sheets cross
+    tissue[tubes & brain] = VESSEL
+    for kind, radius in zip(TISSUE_OF_LABEL.values(), (0.15, 0.10, 0.12), strict=True):
+        side = -np.sign(centre[0])
+        place = (side * rng.uniform(0.15, 0.42), rng.uniform(-0.5, 0.5), centre[2] + rng.uniform(-0.05, 0.05))
+        blob = _radius(_open(axes), place, radius * rng.uniform(0.8, 1.2, 3)) < 1
+        tissue[blob & brain] = kind
+
+
+# ---- the scanner
+
+
+def _contrasts(channels: int) -> list[NDArray[np.float64]]:
+    """Intensity of every tissue in every channel; channels past the known contrasts have a made-up one each."""
+    mixed, *known = (np.array(row) for row in CONTRASTS.values())
+    if channels == 1:
+        return [mixed]
+    made_up = [np.random.default_rng(i).uniform(0.1, 0.9, len(mixed)) for i in range(len(known), channels)]
+    for row in made_up:
+        row[AIR] = mixed[AIR]
+    return known[:channels] + made_up
+
+
+def _acquire(rng: np.random.Generator, tissue: Labels, contrast: NDArray[np.float64], axes: Axes) -> Floats:
+    """Scan one channel: partial volume, a smooth bias field, Rician noise (Gudbjartsson and Patz 1995, eq. 1)."""
+    intensity = (contrast * rng.normal(1, 0.04, len(contrast))).astype(np.float32)
+    clean = _block_mean(intensity[tissue]) * np.exp(0.15 * _field(rng, axes, 2.0))
+    noise = rng.normal(0, rng.uniform(0.02, 0.04), (2, *clean.shape)).astype(np.float32)
+    return np.hypot(clean + noise[0], noise[1])
+
+
+def _block_mean(fine: Floats) -> Floats:
+    """Average the sample points of each voxel; an axis of one point (the slice of a picture) stays."""
+    for axis, length in enumerate(fine.shape):
+        if length > 1:
+            pairs = np.moveaxis(fine, axis, 0)
+            fine = np.moveaxis((pairs[::2] + pairs[1::2]) * np.float32(1 / FINE), 0, axis)
+    return fine
+
+
+def _majority(fine: Labels) -> Labels:
+    """Give each voxel the class of most of its sample points."""
+    shares = [_block_mean((fine == value).astype(np.float32)) for value in range(len(LABELS))]
+    return np.argmax(shares, axis=0).astype(np.uint8)
+
+
+# ---- on disk
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the files of a phantom data set; kept beside them as ``phantom.json``."""
+
+    layout: str
+    dims: int
+    channels: int
+    cases: int
+    size: int
+    seed: int
+    suffix: str
+    version: int = 1  # of the drawing: raise it where the same arguments make another picture
+
+    def make(self, index: int) -> tuple[Scan, Labels]:
+        """Make the case of this number."""
+        return make_phantom(index, dims=self.dims, channels=self.channels, size=self.size, seed=self.seed)
+
+
+def write_phantom(
+    root: Path,
+    *,
+    layout: str,
+    dims: int,
+    channels: int,
+    cases: int,
+    size: int,
+    seed: int,
+    suffix: str | None = None,
+) -> Path:
+    """Write a phantom data set under ``root``, unless it is there already, and return ``root``.
+
+    The folder appears whole or not at all, also when several processes write it at once. ``suffix`` is by default
+    ".nii.gz", or ".png" for 2D pictures of one or three channels. ``groups.csv`` (id, group) names the patients.
+
+    Raises:
+        MedsegError: the layout does not exist or does not fit, ``root`` holds something else or cannot be written.
+    """
+    _check(index=0, dims=dims, channels=channels, size=size, seed=seed)
+    picture = dims == 2 and channels in (1, 3)
+    recipe = Recipe(layout, dims, channels, cases, size, seed, suffix or (".png" if picture else ".nii.gz"))
+    _check_recipe(recipe)
+    if _is_written(root, recipe):
+        return root
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
+            _move(_write(Path(temporary) / root.name, recipe), root, recipe)
+    except OSError as error:
+        raise MedsegError(f"phantom: cannot write {root}: {error.strerror}; choose another dataset.root") from error
+    return root
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.layout not in WRITERS:
+        hint = nearest(recipe.layout, WRITERS)
+        raise MedsegError(f"phantom: layout={recipe.layout!r} is none of {', '.join(WRITERS)}.{hint}")
+    if recipe.cases < 1:
+        raise MedsegError(f"phantom: cases={recipe.cases} must be at least 1")
+    if recipe.layout != "folder" and recipe.dims != 3:
+        raise MedsegError(
+            f"phantom: layout={recipe.layout!r} holds volumes, not dims={recipe.dims}; use layout='folder'"
+        )
+    if recipe.layout.startswith("brats") and recipe.channels != 4:
+        raise MedsegError(f"phantom: layout={recipe.layout!r} has 4 channels, not channels={recipe.channels}")
+    allowed = nifti.SUFFIXES if recipe.dims == 3 else (*nifti.SUFFIXES, *images_2d.SUFFIXES)
+    if recipe.suffix not in allowed:
+        raise MedsegError(
+            f"phantom: suffix={recipe.suffix!r} cannot hold dims={recipe.dims}; choose one of {', '.join(allowed)}"
+        )
+
+
+def _is_written(root: Path, recipe: Recipe) -> bool:
+    """Tell whether ``root`` holds just this data; an error where it holds other things."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    saved = root / "phantom.json"  # looked for last: another process may be moving the whole folder into place
+    if not saved.is_file():
+        raise MedsegError(f"phantom: {root} holds something else, nothing was written; choose another dataset.root")
+    found, wanted = json.loads(saved.read_text()), asdict(recipe)
+    if found != wanted:
+        other = [f"{key}={found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
+        raise MedsegError(f"phantom: {root} has {', '.join(other)}; choose another dataset.root or delete it")
+    return True
+
+
+def _write(folder: Path, recipe: Recipe) -> Path:
+    folder.mkdir()
+    ids = list(WRITERS[recipe.layout](folder, recipe))
+    with (folder / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "group"), *ids])
+    (folder / "phantom.json").write_text(json.dumps(asdict(recipe), indent=1))
+    return folder
+
+
+def _move(folder: Path, root: Path, recipe: Recipe) -> None:
+    """Rename the finished folder into place; one that another process finished first is as good."""
+    try:
+        folder.rename(root)
+    except OSError:
+        if not _is_written(root, recipe):
+            raise
+
+
+def _decathlon(
+    folder: Path, recipe: Recipe, prefix: str = "phantom", description: Mapping[str, object] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Write the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022), with two unlabelled cases.
+
+    ``description`` replaces entries of ``dataset.json``, that of BraTS, whose channels are ordered as there.
+    """
+    for name in ("imagesTr", "labelsTr", "imagesTs"):
+        (folder / name).mkdir()
+    for index in (*range(recipe.cases), *_unlabelled(recipe)):
+        scan, label = recipe.make(index)
+        name = f"{prefix}_{index:03d}{recipe.suffix}"
+        image = scan.image[list(BRATS_ORDER)] if description else scan.image
+        _write_nifti(folder / ("imagesTr" if index < recipe.cases else "imagesTs") / name, image, scan)
+        if index < recipe.cases:
+            _write_nifti(folder / "labelsTr" / name, label[None], scan)
+        yield f"{prefix}_{index:03d}", _patient(index)
+    (folder / "dataset.json").write_text(json.dumps(_dataset_json(folder, recipe) | dict(description or {}), indent=1))
+
+
+def _unlabelled(recipe: Recipe) -> tuple[int, int]:
+    """Return the numbers of two cases of a patient who has no labelled ones."""
+    first = recipe.cases + recipe.cases % 2
+    return first, first + 1
+
+
+def _dataset_json(folder: Path, recipe: Recipe) -> dict[str, object]:
+    training, test = (sorted(path.name for path in (folder / part).iterdir()) for part in ("imagesTr", "imagesTs"))
+    return {
+        "name": "Phantom",
+        "description": "Made-up heads with a lesion; groups.csv names the patients",
+        "tensorImageSize": "3D" if recipe.channels == 1 else "4D",
+        "modality": {str(channel): "MRI" for channel in range(recipe.channels)},
+        "labels": {str(value): name for name, value in LABELS.items()},
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in training],
+        "test": [f"./imagesTs/{name}" for name in test],
+    }
+
+
+def _folder(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Write ``images/`` and ``masks/`` with the same names; masks hold the class indices."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for index in range(recipe.cases):
+        scan, label = recipe.make(index)
+        name = f"case_{index:03d}"
+        if recipe.suffix in nifti.SUFFIXES:
+            _write_nifti(folder / "images" / f"{name}{recipe.suffix}", scan.image, scan)
+            _write_nifti(folder / "masks" / f"{name}{recipe.suffix}", label[None], scan)
+        else:
+            _write_pictures(folder / "images", name, recipe.suffix, scan.image)
+            _write_pictures(folder / "masks", name, ".png", label[None])  # never JPEG: it changes values
+        yield name, _patient(index)
+
+
+def _patient(index: int) -> str:
+    return f"patient_{index // 2:03d}"
+
+
+BRATS_ORDER = (0, 2, 1, 3)
+"""The places of FLAIR, T1, T1 with contrast agent and T2 among the phantom's four channels."""
+
+
+@dataclass(frozen=True)
+class Brats:
+    """How a generation of BraTS names its files, and which values it gives the parts of a lesion.
+
+    ``case`` is the folder of a case, whose name is the id, as a format of {grade}, {patient}, {time} (counted from
+    ``first_time``) and {number}; ``channels`` and ``mask`` are files in it, without suffix, as formats of {id}. With
+    ``apart`` every case is another patient. ``upper`` is the value of the core's upper half, where there are four
+    classes; ``older`` the case's name in an older generation, which ``name_mapping.csv`` tells.
+    """
+
+    case: str
+    channels: tuple[str, str, str, str] = ("{id}_flair", "{id}_t1", "{id}_t1ce", "{id}_t2")
+    mask: str = "{id}_seg"
+    enhancing: int = 4
+    upper: int | None = None
+    first_time: int = 1
+    apart: bool = False
+    older: str | None = None
+
+    def values(self, label: Labels, scan: Scan) -> Labels:
+        """Return the values of a mask for the classes (*spatial) of the phantom."""
+        values = np.array([0, 2, 1, self.enhancing], np.uint8)[label]  # in all generations edema is 2 and the core 1
+        if self.upper is not None:
+            core = label == CORE
+            height = np.tensordot(scan.affine[2, :3], np.indices(label.shape), 1)
+            values[core & (height * core.sum() > height[core].sum())] = self.upper
+        return values
+
+
+OF_2023 = Brats(
+    "BraTS-GLI-{patient:05d}-{time:03d}",
+    ("{id}-t2f", "{id}-t1n", "{id}-t1c", "{id}-t2w"),
+    "{id}-seg",
+    enhancing=3,
+    first_time=0,
+)
+BRATS = {
+    "brats2012": Brats(
+        "{grade}/brats_tcia_pat{patient:03d}_{time:04d}",
+        ("VSD.Brain.XX.O.MR_Flair", "VSD.Brain.XX.O.MR_T1", "VSD.Brain.XX.O.MR_T1c", "VSD.Brain.XX.O.MR_T2"),
+        "VSD.Brain_3more.XX.O.OT",
+        upper=3,
+    ),
+    "brats2018": Brats("{grade}/Brats18_TCIA05_{patient:03d}_{time}"),
+    "brats2020": Brats("BraTS20_Training_{number:03d}", older="BraTS19_TCIA05_{patient:03d}_{time}"),
+    "brats2021": Brats("BraTS2021_{number:05d}", apart=True),
+    "brats2023": OF_2023,
+    "brats2024": replace(OF_2023, upper=4, first_time=100),
+}
+FIRST_NUMBER = 355
+MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm"}
+"""The mask of this case was published under another name."""
+
+TASK01 = {
+    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+    "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+}
+
+
+def _brats(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Write a generation of BraTS under its own names, two unlabelled cases in a folder beside the others."""
+    form, mapping = BRATS[recipe.layout], [("Grade", "BraTS_2019_subject_ID", "BraTS_2020_subject_ID")]
+    for index in (*range(recipe.cases), *_unlabelled(recipe)):
+        made = 2 * index if form.apart else index
+        patient, grade = made // 2, ("HGG", "LGG")[made // 2 % 2]
+        facts = {"patient": patient, "grade": grade, "time": made % 2 + form.first_time, "number": FIRST_NUMBER + index}
+        case = folder / "TrainingData" / form.case.format(**facts)
+        if index >= recipe.cases:
+            case = folder / "ValidationData" / case.name.replace("Training", "Validation")
+        _write_brats(case, recipe.make(made), form, recipe.suffix, labelled=index < recipe.cases)
+        mapping.append((grade, (form.older or "NA").format(**facts), case.name))
+        yield case.name, _patient(made)
+    if form.older:
+        with (folder / "TrainingData" / "name_mapping.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(mapping[: recipe.cases + 1])
+
+
+def _write_brats(case: Path, made: tuple[Scan, Labels], form: Brats, suffix: str, *, labelled: bool) -> None:
+    scan, label = made
+    arrays: list[Floats | Labels] = [*scan.image[list(BRATS_ORDER)], form.values(label, scan)]
+    names = (*form.channels, MISNAMED.get(case.name, form.mask) if labelled else None)
+    for name, array in zip(names, arrays, strict=True):
+        if name is not None:
+            path = case / f"{name.format(id=case.name)}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_nifti(path, array[None], scan)
+
+
+WRITERS: dict[str, Callable[[Path, Recipe], Iterator[tuple[str, str]]]] = {
+    "decathlon": _decathlon,
+    "folder": _folder,
+    "brats_decathlon": partial(_decathlon, prefix="BRATS", description=TASK01),
+    **dict.fromkeys(BRATS, _brats),
+}
+"""A layout writes its files into an empty folder and yields the (id, group) of each case."""
+
+
+def _write_nifti(path: Path, array: Floats | Labels, scan: Scan) -> None:
+    """Write (C, *spatial) as (i, j, k), or (i, j, k, C) where there are several channels; a picture has one slice."""
+    import nibabel as nib
+
+    if array.ndim == 3:
+        array = array[..., None]  # (C, row, column) -> (C, row, column, 1)
+    data = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
+    image = nib.Nifti1Image(data.astype(np.uint8 if array.dtype == np.uint8 else np.int16), scan.affine)
+    image.set_qform(scan.affine, code=1)
+    image.set_sform(scan.affine, code=1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+
+
+def _write_pictures(folder: Path, name: str, suffix: str, array: Floats | Labels) -> None:
+    """Write (C, row, column) as a grey picture, as RGB, or as a grey picture a channel (``_c0``, ``_c1``, ...)."""
+    from PIL import Image
+
+    array = array.astype(np.uint8)
+    if len(array) == 3:
+        pictures = {"": np.moveaxis(array, 0, -1)}  # (row, column, RGB)
+    else:
+        pictures = {f"_c{i}" if len(array) > 1 else "": channel for i, channel in enumerate(array)}
+    for ending, pixels in pictures.items():
+        Image.fromarray(pixels).save(folder / f"{name}{ending}{suffix}")

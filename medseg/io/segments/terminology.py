@@ -1,0 +1,102 @@
+"""What files of named segments say of each class: name, value, colour and codes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from medseg.errors import MedsegError, nearest
+from medseg.io.labels import LabelMap
+from medseg.io.segments.colours import Colour, colour
+
+LONGEST_VALUE, LONGEST_MEANING = 16, 64
+"""Characters that DICOM allows in a code (PS3.5, SH and LO)."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A term of a terminology, such as ``Code("10200004", "SCT", "Liver")`` of SNOMED CT."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+TISSUE = Code("85756007", "SCT", "Tissue")
+"""The category of classes that the user gives none: it fits organs and lesions alike."""
+PRIVATE = "99MEDSEG"
+"""The scheme of classes without a code of the user's; DICOM has private ones begin with 99."""
+
+
+@dataclass(frozen=True)
+class ClassDescription:
+    """A foreground class as files describe it; ``value`` is that of the training masks."""
+
+    index: int
+    name: str
+    value: int
+    colour: Colour
+    code: Code
+    category: Code = TISSUE
+
+    @property
+    def label(self) -> str:
+        """The name as DICOM can hold it."""
+        return dicom_label(self.name)
+
+
+def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> list[ClassDescription]:
+    """Describe the foreground classes.
+
+    ``codes`` gives the codes of classes: ``{"liver": {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}}``,
+    each with a further ``"category"`` of the same form if wanted. Others get a private code made from their name.
+
+    Raises:
+        MedsegError: a class in ``codes`` does not exist, or a code is incomplete or too long for DICOM.
+    """
+    codes = codes or {}
+    if strangers := [name for name in codes if name not in label_map.names[1:]]:
+        raise MedsegError(
+            f"codes: {strangers[0]!r} is none of the classes {', '.join(label_map.names[1:])}."
+            f"{nearest(str(strangers[0]), label_map.names[1:])}"
+        )
+    result = []
+    for index, (name, value) in enumerate(zip(label_map.names, label_map.values, strict=True)):
+        if index:
+            given = codes.get(name)
+            code = private_code(name) if given is None else code_of(given, f"codes.{name}", {"category"})
+            category = code_of(given["category"], f"codes.{name}.category") if given and "category" in given else TISSUE
+            result.append(ClassDescription(index, name, value, colour(index), code, category))
+    return result
+
+
+def dicom_label(name: str) -> str:
+    """Return a name as a long string of DICOM (LO): of 64 characters, without backslashes and control characters.
+
+    >>> dicom_label(r"left\\right")
+    'left_right'
+    """
+    return re.sub(r"[\\\x00-\x1f\x7f-\x9f]", "_", name).strip()[:LONGEST_MEANING]
+
+
+def private_code(name: str) -> Code:
+    """Return a code that is the same for the same name wherever it is made."""
+    return Code(f"C{crc32(name.encode()):08X}", PRIVATE, dicom_label(name))
+
+
+def code_of(given: Any, where: str, further: frozenset[str] | set[str] = frozenset()) -> Code:
+    """Check a code of the config."""
+    fields = {"value", "scheme", "meaning"}
+    if not isinstance(given, Mapping) or not fields <= set(given) <= fields | further:
+        raise MedsegError(
+            f"{where}={given}: a code is {{value: ..., scheme: ..., meaning: ...}}, for example"
+            " {value: '10200004', scheme: SCT, meaning: Liver}."
+        )
+    code = Code(*(str(given[field]) for field in ("value", "scheme", "meaning")))
+    longest = {code.value: LONGEST_VALUE, code.scheme: LONGEST_VALUE, code.meaning: LONGEST_MEANING}
+    if wrong := [text for text, most in longest.items() if not 0 < len(text) <= most]:
+        raise MedsegError(
+            f"{where}: {wrong[0]!r} has {len(wrong[0])} characters; DICOM takes 1 to {longest[wrong[0]]}."
+        )
+    return code

@@ -1,0 +1,159 @@
+"""``medseg compare``: runs that were tested on the same cases, side by side."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medseg.config.check import is_interpolation, resolve
+from medseg.config.untrusted import read_json_object, read_yaml
+from medseg.errors import MedsegError
+from medseg.evaluation.comparison.files import write_comparison
+from medseg.evaluation.comparison.pairing import pair
+from medseg.evaluation.comparison.ranking import rank
+from medseg.evaluation.comparison.tables import Result, short_tables
+from medseg.evaluation.comparison.tests import compare_all
+from medseg.evaluation.metrics.registry import PRESETS
+from medseg.evaluation.report.files import Report, read_report
+from medseg.evaluation.report.text import print_tables
+from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
+from medseg.system.terminal import Terminal
+
+log = logging.getLogger(__name__)
+
+ALL = ("full", "brats")
+"""Presets that together name every metric."""
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Compare, as the composed config says; return status, score (the best run's mean Dice) and seconds.
+
+    Raises:
+        MedsegError: fewer than two reports, or reports that cannot be compared.
+    """
+    settings = resolve(config)
+    given = settings["runs"]
+    reports = read_reports([Path(path) for path in ([given] if isinstance(given, str) else given)])
+    result = compared(reports, settings["metrics"]["names"])
+    with run_directory(config, dataset_of([report.folder for report in reports])) as named:
+        run_dir = Path(resolve(named)["run_dir"])
+        with logged_to(run_dir / "compare.log"), recorded(run_dir) as outcome:
+            write_config(run_dir / "config.yaml", named)
+            write_environment(run_dir / "environment.json")
+            show_and_write(result, reports, run_dir)
+            outcome |= {"status": "done", "score": result.ranking.runs[0].mean}
+            log.info("run directory: %s", run_dir)
+    return outcome
+
+
+def compared(reports: Sequence[Report], names: str | Sequence[str] = ALL) -> Result:
+    """Compare reports by metrics and presets of them; Dice is always among them, and first.
+
+    Raises:
+        MedsegError: they cannot be compared.
+    """
+    given = [names] if isinstance(names, str) else names
+    chosen = [metric for name in given for metric in PRESETS.get(name, (name,))]
+    if unknown := [name for name in chosen if name in given and not any(name in report.rows[0] for report in reports)]:
+        raise MedsegError(f"metrics.names: no report has {', '.join(unknown)}.")
+    paired = pair(reports, list(dict.fromkeys(["dice", *chosen])))
+    comparisons = compare_all(paired)
+    unit = "mm" if "truth_ml" in reports[0].rows[0] else "px"
+    return Result(paired, comparisons, rank(paired, comparisons), unit)
+
+
+def compare_reports(names: Sequence[str], folder: Path) -> None:
+    """Compare reports that lie in a folder, under their names, and say where that cannot be done."""
+    try:
+        reports = [read_report(folder / name, name) for name in names]
+        show_and_write(compared(reports), reports, folder)
+    except MedsegError as error:
+        log.warning("no comparison: %s", error)
+
+
+def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> None:
+    """Show a comparison's tables and write its files."""
+    for note in result.paired.notes:
+        log.warning("%s", note)
+    write_comparison(folder, result, [report.folder for report in reports])
+    print_tables(short_tables(result), Terminal())
+    log.info("comparison: %s", folder / "comparison.html")
+
+
+def read_reports(paths: Sequence[Path]) -> list[Report]:
+    """Read the reports of runs, or of all runs in folders such as a sweep's.
+
+    Raises:
+        MedsegError: there are fewer than two, or one cannot be read.
+    """
+    folders = list(dict.fromkeys(folder for path in paths for folder in report_folders(path)))
+    if len(folders) < 2:
+        raise MedsegError(
+            f"runs={', '.join(map(str, paths))}: {len(folders)} report found, but two or more are needed."
+        )
+    return [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
+
+
+def report_folders(path: Path) -> list[Path]:
+    """Return where a run's report lies: of a training in ``test``, of an evaluation or a sweep in one folder a run.
+
+    Raises:
+        MedsegError: there is none.
+    """
+    if own := report_folder(path):
+        return [own]
+    children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
+    found = {child: report_folder(child) for child in children if child.is_dir()}
+    folders = [folder for folder in found.values() if folder]
+    if not folders:
+        raise MedsegError(
+            f"{path}: no report in it (cases.csv, test/cases.csv, or folders with one). Give the directory of a "
+            "training or an evaluation, or a sweep's folder; medseg eval checkpoint=RUN makes one."
+        )
+    if lost := [child.name for child, folder in found.items() if not folder and (child / "result.json").is_file()]:
+        log.warning("%s: no report of %s, left out", path, ", ".join(lost))
+    return folders
+
+
+def report_folder(path: Path) -> Path | None:
+    """Return the folder of a run's own report, if it has one."""
+    folder = path / "test" if (path / "splits.json").is_file() else path
+    return folder if (folder / "cases.csv").is_file() else None
+
+
+def run_of(folder: Path) -> Path:
+    """Return the run directory that a report lies in."""
+    folder = folder.resolve()
+    return folder.parent if (folder.parent / "splits.json").is_file() else folder
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Name runs: jobs of a sweep by what they differ in, others by as much of their path as tells them apart."""
+    runs = [run_of(folder) for folder in folders]
+    settings = [overrides_of(run) for run in runs]
+    common = set.intersection(*map(set, settings))
+    own = [" ".join(setting for setting in found if setting not in common) for found in settings]
+    if all(own) and len(set(own)) == len(own):
+        return own
+    length = next(n for n in range(1, 100) if len({run.parts[-n:] for run in runs}) == len(runs))
+    return ["/".join(run.parts[-length:]) for run in runs]
+
+
+def overrides_of(run: Path) -> list[str]:
+    """Return the settings that a job of a sweep was given."""
+    with suppress(MedsegError):
+        overrides = read_json_object(run / "result.json").get("overrides", [])
+        return [str(setting) for setting in overrides] if isinstance(overrides, list) else []
+    return []
+
+
+def dataset_of(folders: Sequence[Path]) -> str:
+    """Return the name of the data set that the runs' configs name, or "runs" where they do not tell."""
+    for folder in folders:
+        with suppress(MedsegError):
+            node = read_yaml(run_of(folder) / "config.yaml").get("dataset")
+            name = node.get("name") if isinstance(node, dict) else None
+            if isinstance(name, str) and name and not is_interpolation(name):
+                return name
+    return "runs"

@@ -1,0 +1,86 @@
+"""The end of a sweep over ``split.labelled``: a learning curve, as a plot and a table."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg.config.untrusted import read_json_object, read_yaml
+from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
+from medseg.evaluation.report.files import read_report
+from medseg.evaluation.report.page import page, section
+from medseg.evaluation.report.page import table as html_table
+from medseg.evaluation.report.plots import Point as Dot
+from medseg.evaluation.report.plots import Series, figure, linear, lines
+from medseg.evaluation.report.text import as_markdown, print_tables
+from medseg.system.files import write_json, write_text
+from medseg.system.terminal import Terminal
+
+log = logging.getLogger(__name__)
+
+AXES = ("split.labelled", "seed")
+"""Overrides that place a run on the curve; all others that differ between runs tell arms apart."""
+
+
+def learning_curve(folder: Path) -> bool:
+    """Write and show the learning curve of a sweep's folder; return whether there is one.
+
+    It takes runs of two or more numbers of labelled groups, and writes ``learning_curve.json``, ``.md`` and ``.html``.
+    """
+    runs = trained_runs(folder)
+    if len({run.labelled for run in runs}) < 2:
+        return False
+    points = points_of(runs)
+    content = table(points)
+    write_json(folder / "learning_curve.json", {"format": 1, "points": as_json(points)})
+    write_text(folder / "learning_curve.md", as_markdown(content))
+    drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
+    sections = [section("Learning curve", drawn, html_table(content))]
+    write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
+    print_tables([content], Terminal())
+    return True
+
+
+def trained_runs(folder: Path) -> list[Trained]:
+    """Read the runs of a sweep that have a test report and a number of labelled groups."""
+    jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
+    jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
+    results = {job: read_json_object(job / "result.json") for job in jobs}
+    own = {job: arm_of(result["overrides"]) for job, result in results.items()}
+    common = set.intersection(*map(set, own.values())) if own else set()
+    arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
+    configs = {job: read_yaml(job / "config.yaml") for job in jobs}
+    return [
+        Trained(
+            arms[job],
+            configs[job]["split"]["labelled"],
+            configs[job]["seed"],
+            results[job]["score"],
+            read_report(job / "test", job.name).rows,
+        )
+        for job in jobs
+        if configs[job]["split"].get("labelled") and results[job]["score"] is not None
+    ]
+
+
+def arm_of(overrides: Sequence[str]) -> list[str]:
+    """Return what makes a run's arm of the experiment."""
+    return [item for item in overrides if item.partition("=")[0] not in AXES]
+
+
+def plot(points: Sequence[Point]) -> str:
+    """Draw a line an arm through the means, and one through the scores of each seed."""
+    series = []
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        series.append(Series(arm, [Dot(point.labelled, point.mean, f"{arm}: {point.mean:.3f}") for point in own]))
+        for seed in sorted({seed for point in own for seed in point.seeds}):
+            course = [Dot(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
+            series.append(Series(f"{arm}, seed {seed}", course, is_minor=True))
+    scores = [score for point in points for score in (point.mean, *point.seeds.values())]
+    x, y = linear("labelled groups", [point.labelled for point in points], least=0), linear("Dice", scores, 0, 1)
+    return lines(series, x, y, "Test Dice by labelled groups", described(points))
+
+
+def described(points: Sequence[Point]) -> str:
+    """Say in words what the plot shows."""
+    return "; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points)

@@ -1,0 +1,210 @@
+"""Cases predicted, measured and reported: what ``medseg eval`` does, and ``medseg train`` at its end."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError, listing, nearest
+from medseg.evaluation.images.overlays import overlay
+from medseg.evaluation.metrics.overlap import counts
+from medseg.evaluation.metrics.registry import Settings, measure_case
+from medseg.evaluation.report.cases import overlay_files
+from medseg.evaluation.report.files import write_report
+from medseg.evaluation.report.html import html_report
+from medseg.evaluation.report.tables import tables_of
+from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.statistics.case_rows import Row, case_rows
+from medseg.evaluation.statistics.strata import check_values
+from medseg.evaluation.statistics.summary import Summary, summarise
+from medseg.io.case import Case, Scan
+from medseg.io.datasets.annotations import read_labelled
+from medseg.io.files.sizes import size_of
+from medseg.io.labels import LabelMap
+from medseg.io.warnings import told
+from medseg.jobs.evaluate.candidates import Segment
+from medseg.system.files import replacing, write_text
+from medseg.system.memory import (
+    MORE_MEMORY,
+    TO_READ,
+    NotEnoughMemoryError,
+    drop_frames,
+    enough_memory,
+    free_caches,
+    is_out_of_memory,
+    warn_once,
+)
+from medseg.system.parallel import cores
+from medseg.system.terminal import Terminal, on_terminal
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report is to hold.
+
+    ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn,
+    ``runs`` the run directories that are told of: "training", "evaluation".
+    """
+
+    metrics: Settings
+    subset: str
+    strata: Sequence[str] = ()
+    examples: int = 3
+    runs: Mapping[str, Path] = field(default_factory=dict)
+
+
+def evaluate_cases(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path, wanted: Wanted, lost: Sequence[str] = ()
+) -> tuple[Summary, list[str]]:
+    """Predict and measure cases, write the report's files and overlays, and show its tables.
+
+    ``lost`` says of further cases why they cannot even be tried.
+
+    Returns:
+        The summary as in ``metrics.json``, and a line for each case that could not be scored.
+
+    Raises:
+        MedsegError: no case could be scored, or strata that the data set does not have.
+    """
+    check_strata(cases, wanted.strata)
+    rows: list[Row] = []
+    problems = list(lost)
+    for case, outcome in on_terminal(scored(segment, cases, label_map, wanted.metrics), len(cases), "evaluating"):
+        if isinstance(outcome, str):
+            problems.append(f"{case.id}: {outcome}")
+        else:
+            rows += outcome
+    if problems:
+        log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
+    if not rows:
+        raise MedsegError("no case could be scored.")
+    names, subset, strata = list(label_map.reported), wanted.subset, wanted.strata
+    summary = summarise(rows, names, wanted.metrics, subset=subset, strata=strata, problems=problems)
+    files = overlay_files(folder, (row["case"] for row in rows))
+    draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, files)
+    write_report(folder, rows, summary)
+    write_text(folder / REPORT, html_report(folder, wanted.runs))
+    print_tables(tables_of(summary), Terminal())
+    return summary, problems
+
+
+def tell_places(run_dir: Path) -> None:
+    """Log where a run's files are, its reports last."""
+    log.info("run directory: %s", run_dir)
+    for path in sorted(run_dir.rglob(REPORT)):
+        log.info("report: %s", path)
+
+
+def scored(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, metrics: Settings
+) -> Iterator[tuple[Case, list[Row] | str]]:
+    """Yield each case with its rows, or with what is wrong with it, in order.
+
+    One case is predicted while those before it are measured in threads; no more wait than there are threads. Where
+    memory runs out, a case is tried again when nothing else is at work, and half as many at once from then on.
+    """
+    waiting: deque[tuple[Case, Future[list[Row]]]] = deque()
+    most = cores()
+    with ThreadPoolExecutor(cores()) as pool:
+
+        def taken() -> tuple[Case, list[Row] | str]:
+            nonlocal most
+            case, future = waiting.popleft()
+            if (error := future.exception()) and is_out_of_memory(error):
+                warn_once("memory is short: fewer cases are predicted and measured at once")
+                most = max(1, most // 2)
+                wait([other for _, other in waiting])
+                drop_frames(error)
+                free_caches()
+                future = begun(pool.submit, segment, case, label_map, metrics)
+            try:
+                return case, future.result()
+            except MedsegError as error:
+                return case, str(error)
+
+        for number, case in enumerate(cases, 1):
+            while len(waiting) >= most:
+                yield taken()
+            waiting.append((case, begun(pool.submit, segment, case, label_map, metrics)))
+            log.debug("%d of %d: %s", number, len(cases), case.id)
+        while waiting:
+            yield taken()
+
+
+def begun(
+    submit: Callable[..., Future[list[Row]]], segment: Segment, case: Case, label_map: LabelMap, metrics: Settings
+) -> Future[list[Row]]:
+    """Predict a case and begin to measure it; its MedsegError is in the future, too, where that cannot be done."""
+    try:
+        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
+            scan, truth = read_labelled(case, label_map)
+        return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
+    except MedsegError as error:
+        failed: Future[list[Row]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
+def measured_rows(
+    case: Case,
+    scan: Scan,
+    indices: NDArray[np.uint8],
+    truth: NDArray[np.uint8],
+    label_map: LabelMap,
+    metrics: Settings,
+) -> list[Row]:
+    """Return the report's rows of one case."""
+    reported = list(label_map.reported.values())
+    voxel_size = scan.voxel_volume / 1000 if scan.unit == "mm" else 1.0
+    with enough_memory(f"to measure the masks of a scan of {scan.shape}", MORE_MEMORY):
+        found = counts(indices, truth, len(label_map.names), reported)
+        measured = measure_case(indices, truth, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics)
+    return case_rows(case, found, measured, label_map, scan.voxel_volume, scan.unit)
+
+
+def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
+    """Refuse to tell apart by a column that the data set's table does not have, or that tells most cases apart."""
+    known = sorted({column for case in cases for column in case.columns})
+    if unknown := [column for column in strata if column not in known]:
+        raise MedsegError(
+            f"metrics.strata: the data set's table has no column {', '.join(unknown)}; "
+            f"it has {', '.join(known) or 'no further ones'}.{nearest(unknown[0], known)}"
+        )
+    for column in strata:
+        check_values(column, {case.id: case.columns.get(column, "") for case in cases})
+
+
+def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:
+    """Pick cases evenly from the worst mean Dice to the best."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["case"], []).append(row["dice"])
+    means = {name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()}
+    ranked = sorted(means, key=lambda name: means[name])
+    places = np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)
+    known = {case.id: case for case in cases}
+    return [known[ranked[place]] for place in dict.fromkeys(places.tolist())]
+
+
+def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
+    """Draw prediction and truth over the scans, each into the file of its case's id."""
+    for case in cases:
+        try:
+            with enough_memory(lambda: f"to draw {size_of(case)}", MORE_MEMORY):  # noqa: B023 - called within the loop
+                scan, truth = read_labelled(case, label_map)
+                annotated = label_map.annotated(case.annotated)
+                picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
+        except NotEnoughMemoryError as error:
+            log.warning("%s: no overlay: %s", case.id, error)
+            continue
+        with replacing(files[case.id]) as temporary:
+            picture.save(temporary)

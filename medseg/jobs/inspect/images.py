@@ -1,0 +1,103 @@
+"""Small pictures of cases for the page of ``medseg inspect``, kept in the cache: scans are not read a third time."""
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medseg.errors import MedsegError
+from medseg.evaluation.images.overlays import miniature
+from medseg.io.case import Case, Scan
+from medseg.io.datasets.annotations import read_labelled
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.cache import hash_of, is_there, recipe
+from medseg.preprocessing.fingerprint.duplicates import SameScan
+from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
+from medseg.preprocessing.fingerprint.outside_body import where_outside
+from medseg.preprocessing.quality.check_dataset import working_bytes
+from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.small_components import speck_sizes, where_specks
+from medseg.system.files import write_torch
+from medseg.system.memory import is_out_of_memory
+from medseg.system.parallel import Watch, in_parallel
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+SAMPLE = 60
+"""Cases that are shown whatever was found, evenly chosen."""
+MOST_FOUND = 60
+"""Cases that are shown for what was found of them."""
+MOST_SAME = 20
+"""Scans held twice that are shown side by side."""
+QUALITY = 75
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What is ringed in a picture: specks of at most so many voxels by class index, and labels outside the body."""
+
+    specks: tuple[tuple[int, int], ...] = ()
+    outside: bool = False
+
+
+def pictures(
+    cases: Sequence[Case], label_map: LabelMap, marks: Mapping[str, Marks], folder: Path, watch: Watch
+) -> dict[str, bytes]:
+    """Return a small picture (WebP) of each case, several drawn at once; of none that can no longer be read."""
+    draw = partial(noted_picture, label_map=label_map, marks=marks, folder=folder)
+    drawn = in_parallel(draw, cases, working_bytes(cases), too_large=lambda case, error: b"")
+    found = zip(cases, watch(drawn, len(cases), "drawing"), strict=True)
+    return {case.id: picture for case, picture in found if picture}
+
+
+def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], folder: Path) -> bytes:
+    """Return the picture of a case from ``folder``, or draw it now and put it there; b"" where it cannot be read."""
+    marked = marks.get(case.id, Marks())
+    try:
+        path = folder / f"{hash_of(['picture', FORMAT, repr(marked), *recipe(case, label_map)], case)}.fingerprint.pt"
+        if is_there(path):
+            try:
+                return bytes(torch.load(path, weights_only=True)["picture"].numpy())
+            except Exception:  # a damaged file makes torch raise almost anything
+                log.warning("%s: this picture is damaged; it is drawn again", path)
+        found = drawn(*read_labelled(case, label_map), marked, len(label_map.names))
+    except MedsegError as error:
+        if is_out_of_memory(error):
+            raise  # it may be drawn when fewer are drawn at once
+        return b""
+    write_torch(path, {"picture": torch.frombuffer(bytearray(found), dtype=torch.uint8)})
+    return found
+
+
+def drawn(scan: Scan, truth: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
+    """Draw a case with its classes, and rings around what is marked."""
+    marked = where_specks(truth, dict(marks.specks))
+    outside = where_outside(scan, truth, n_classes) if marks.outside else None
+    shown = np.where(truth < n_classes, truth, 0).astype(np.uint8)
+    content = io.BytesIO()
+    miniature(scan, shown, marked if outside is None else marked | outside).save(content, "WEBP", quality=QUALITY)
+    return content.getvalue()
+
+
+def marks_of(findings: Sequence[Finding], usable: Fingerprint, label_map: LabelMap) -> dict[str, Marks]:
+    """Return what to ring in the cases of which specks or labels outside the body were found."""
+    specks, outside = ({name for f in findings if f.kind == kind for name in f.cases} for kind in ("specks", "outside"))
+    most = tuple(speck_sizes(usable.cases, len(label_map.names)).items())
+    return {name: Marks(most if name in specks else (), name in outside) for name in specks | outside}
+
+
+def shown_cases(usable: Fingerprint, findings: Sequence[Finding], same: Sequence[SameScan]) -> list[str]:
+    """Return the cases to show: with findings, in pairs of one scan, and others evenly chosen."""
+    names = [*usable.cases]
+    found = {name for finding in findings if finding.kind not in ("same scan", "same image") for name in finding.cases}
+    chosen = {*[name for name in names if name in found][:MOST_FOUND]}
+    chosen |= {name for pair in same[:MOST_SAME] for name in pair.cases}
+    even = np.unique(np.linspace(0, max(len(names) - 1, 0), min(SAMPLE, len(names))).round().astype(int))
+    return [name for place, name in enumerate(names) if name in chosen or place in even]

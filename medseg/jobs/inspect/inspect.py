@@ -1,0 +1,142 @@
+"""``medseg inspect``: what is in a data set, what is wrong with it, and the plan that ``train`` would use.
+
+It takes the settings of ``train``. Exit status: 0 where training could begin, warnings or not; 3 where the data set or
+the settings have errors, all of which are listed; 1 where no case can be used, or nothing can be opened at all.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medseg.config.check import resolve
+from medseg.config.instantiate import own_targets
+from medseg.errors import MedsegError
+from medseg.evaluation.report.run_info import data_name
+from medseg.io.case import Dataset
+from medseg.io.datasets.dataset import by_id, label_map, open_dataset
+from medseg.io.datasets.splits import Split, split_as_set
+from medseg.io.labels import LabelMap
+from medseg.jobs.inspect.images import marks_of, pictures, shown_cases
+from medseg.jobs.inspect.page import inspect_page
+from medseg.jobs.inspect.tables import show
+from medseg.jobs.rundir import recorded, run_directory, write_config
+from medseg.jobs.train.setup import plan_run
+from medseg.preprocessing.cache_files import dataset_folder, in_use
+from medseg.preprocessing.fingerprint.duplicates import EQUAL, parted, parts_of
+from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
+from medseg.preprocessing.quality.check_dataset import examine
+from medseg.preprocessing.quality.classes_by_subset import classes_by_part
+from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.overview import case_rows, overview
+from medseg.preprocessing.quality.warnings import suspicions
+from medseg.system.files import write_json, write_text
+from medseg.system.terminal import Terminal, on_terminal
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Inspect as the composed config says; return status, reason and seconds.
+
+    Raises:
+        MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
+    """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
+    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+        return inspect(named)
+
+
+def inspect(config: dict[str, Any]) -> dict[str, Any]:
+    """Inspect into a run directory that has been made."""
+    settings = resolve(config)
+    dataset = open_dataset(settings["dataset"], settings["trust"])
+    classes = label_map(dataset)
+    cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
+    with in_use(cache):
+        usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
+    split, wrong = try_split(settings, dataset)
+    findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+    findings += classes_by_part(usable, classes, split)
+    plan, wrong = try_plan(config, dataset, classes, usable, split)
+    findings = sorted(findings + wrong, key=lambda finding: finding.level)
+    numbers = overview(dataset, classes, usable, split)
+    numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
+    with in_use(cache):
+        shown = draw(dataset, classes, usable, findings, cache)
+    run_dir = Path(settings["run_dir"])
+    with recorded(run_dir) as result:
+        config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
+        write_config(config_path, config)
+        write_json(run_dir / "plan.json", plan)
+        listed = [asdict(finding) for finding in findings]
+        write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
+        name, saved = data_name(settings["dataset"]), config_path.read_text(encoding="utf-8")
+        write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
+        show(Terminal(), name, numbers, findings, plan)
+        log.info("run directory: %s", run_dir)
+        log.info("the same with pictures: %s", page_path)
+        result |= outcome(findings, usable)
+    return result
+
+
+def draw(
+    dataset: Dataset, classes: LabelMap, usable: Fingerprint, findings: Sequence[Finding], folder: Path
+) -> dict[str, bytes]:
+    """Return small pictures of some cases that can be used, and of those with findings."""
+    chosen = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
+    return pictures(chosen, classes, marks_of(findings, usable, classes), folder, on_terminal)
+
+
+def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
+    """Return status and reason of an inspection."""
+    errors = sum(finding.level == "error" for finding in findings)
+    status = ("some_failed" if usable.cases else "failed") if errors else "done"
+    return {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
+
+
+def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
+    """Return the split that ``train`` would draw, or why it cannot."""
+    try:
+        return split_as_set(dataset.cases, settings, dataset.split_file), []
+    except MedsegError as error:
+        return None, [Finding("error", str(error))]
+
+
+def try_plan(
+    config: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
+) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """Return the plan that ``train`` would make of the cases that can be used, or why it cannot."""
+    learned = split.train + split.val if split else ()
+    fingerprint = Fingerprint({name: usable.cases[name] for name in learned if name in usable.cases})
+    if not fingerprint.cases:
+        return None, []
+    try:
+        return plan_run(config, resolve(config), fingerprint, classes, dataset.modality), []
+    except MedsegError as error:
+        return None, [Finding("error", str(error))]
+
+
+def reading_findings(usable: Fingerprint) -> list[Finding]:
+    """Return what reading the cases warns of, a warning for each case, as it is logged."""
+    return [
+        Finding("warning", message, (name,), "file") for name, case in usable.cases.items() for message in case.messages
+    ]
+
+
+def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:
+    """Name scans in two parts of the split, then probable cuts of one scan; equal images are among the survey's."""
+    part_of = parts_of(split)
+    found = []
+    for same in sorted(usable.same_scans, key=lambda same: not parted(same, part_of)):
+        leaks = parted(same, part_of)
+        where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
+        certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
+        if leaks or same.reason != EQUAL:
+            cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""
+            text = f"{certainty}{where if leaks else ''}; {same.reason}{cure}"
+            found.append(Finding("warning", text, same.cases, "same scan"))
+    return found

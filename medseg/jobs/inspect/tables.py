@@ -1,0 +1,213 @@
+"""What ``medseg inspect`` shows, as tables of text for the terminal and the page: every number is written here."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from medseg.evaluation.report.tables import NONE, TextTable
+from medseg.evaluation.report.text import print_tables
+from medseg.preprocessing.quality.issues import Finding, on_a_line
+from medseg.preprocessing.quality.overview import Numbers
+
+AXES = {("mm", 3): ("right", "front", "head"), ("mm", 2): ("right", "front"), ("px", 2): ("row", "column")}
+"""Network axes: where they run to."""
+RANGE = ("min", "median", "max")
+
+
+def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Finding], plan: Numbers | None) -> None:
+    """Print the tables of a data set, the plan and everything found."""
+    print_tables(tables_of(name, numbers), console)
+    if plan:
+        console.print(plan_for_terminal(plan))
+    for level, style in (("error", "bold red"), ("warning", "yellow")):
+        found = [finding for finding in findings if finding.level == level]
+        console.print(f"\n{counted(len(found), level)}", style=style if found else None)
+        for finding in found:
+            console.print(f"  - {on_a_line(finding)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def tables_of(name: str, numbers: Numbers) -> list[TextTable]:
+    """Return the tables of a data set: cases, and where any can be used grids, intensities, classes and masks."""
+    if "shape" not in numbers:
+        return [data_table(name, numbers)]
+    about_channels = [channel_table(numbers["channels"]), intensity_table(numbers["channels"])]
+    about_classes = [class_table(numbers), mask_table(numbers)]
+    return [data_table(name, numbers), grid_table(numbers), *about_channels, *about_classes]
+
+
+def data_table(name: str, numbers: Numbers) -> TextTable:
+    """Return how many cases and groups there are, in all and in each part of the split."""
+    rows = [["all", str(numbers["cases"]), str(numbers["groups"])]]
+    if numbers["usable"] < numbers["cases"]:
+        rows.append(["usable", str(numbers["usable"]), ""])
+    rows += [[part, str(size["cases"]), str(size["groups"])] for part, size in (numbers["split"] or {}).items()]
+    return TextTable(name, ("part", "cases", "groups"), rows)
+
+
+def grid_table(numbers: Numbers) -> TextTable:
+    """Return shape and spacing along each network axis."""
+    in_mm = numbers["unit"] == "mm"
+    title = "grid: shape in voxels, spacing in mm" if in_mm else "grid: shape in pixels"
+    spacing = [f"spacing {RANGE[0]}", *RANGE[1:]] if in_mm else []
+    headers = ("axis to" if in_mm else "axis", f"shape {RANGE[0]}", *RANGE[1:], *spacing)
+    rows = []
+    for place, axis in enumerate(AXES[numbers["unit"], numbers["spatial_dims"]]):
+        steps = (short(numbers["spacing"][word][place]) for word in RANGE if in_mm)
+        rows.append([axis, *(short(numbers["shape"][word][place]) for word in RANGE), *steps])
+    return TextTable(title, headers, rows)
+
+
+def channel_table(channels: Sequence[Numbers]) -> TextTable:
+    """Return name, modality and intensities of each channel."""
+    rows = [
+        [
+            channel_name(place, channel),
+            channel["modality"] or "unknown",
+            *(short(channel[word]) for word in ("min", "low", "median", "high", "max")),
+        ]
+        for place, channel in enumerate(channels)
+    ]
+    note = "percentiles are of a case's voxels, and here the medians over the cases"
+    return TextTable("channels", ("channel", "modality", "min", "0.5 %", "50 %", "99.5 %", "max"), rows, [note])
+
+
+def intensity_table(channels: Sequence[Numbers]) -> TextTable:
+    """Return how percentiles of each channel's intensities differ between the cases."""
+    titles = {"low": "0.5 %", "median": "50 %", "high": "99.5 %"}
+    rows = [
+        [channel_name(place, channel), title, *(short(channel["over_cases"][word][each]) for each in RANGE)]
+        for place, channel in enumerate(channels)
+        for word, title in titles.items()
+    ]
+    return TextTable("intensities over the cases", ("channel", "percentile", *RANGE), rows)
+
+
+def channel_name(place: int, channel: Numbers) -> str:
+    """Return a channel's name, or its place."""
+    return channel["name"] or str(place)
+
+
+def class_table(numbers: Numbers) -> TextTable:
+    """Return in how many cases each class is, and how large it is there."""
+    rows = []
+    for name, found in numbers["classes"].items():
+        value = "region" if found["is_region"] else value_text(numbers["labels"][name])
+        sizes = (short(found["volume"][word]) if found["volume"] else NONE for word in RANGE)
+        rows.append([name, value, f"{found['n_present']} of {found['n_known']}", *sizes])
+    headers = ("class", "value", "in cases", *(f"{word} {unit_of(numbers)}" for word in RANGE))
+    return TextTable("classes", headers, rows)
+
+
+def unit_of(numbers: Numbers) -> str:
+    """Return the unit of the sizes of classes."""
+    return "ml" if numbers["unit"] == "mm" else "pixels"
+
+
+def mask_table(numbers: Numbers) -> TextTable:
+    """Return what the masks of each class are made up of."""
+    rows = [
+        [
+            name,
+            *(short(found["components"][word]) if found["components"] else NONE for word in RANGE),
+            f"≤ {found['speck']}",
+            in_cases(found["specks"]["n"], found["specks"]["n_cases"]),
+            in_cases(found["outside"]["voxels"], found["outside"]["n_cases"]),
+        ]
+        for name, found in numbers["masks"].items()
+    ]
+    unit = "voxels" if numbers["spatial_dims"] == 3 else "pixels"
+    headers = ("class", f"pieces {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}")
+    note = "specks: pieces so small beside a much larger one; outside: in the air around the body"
+    return TextTable("masks", headers, rows, [note])
+
+
+def in_cases(number: int, cases: int) -> str:
+    """Write how many there are of something, and in how many cases.
+
+    >>> in_cases(12, 3), in_cases(0, 0)
+    ('12 (3 cases)', '0')
+    """
+    return f"{number} ({counted(cases, 'case')})" if number else "0"
+
+
+def plan_table(plan: Numbers) -> TextTable:
+    """Return the plan that ``train`` would use."""
+    return TextTable("plan", ("key", "value"), [[path, value_text(value)] for path, value in leaves(plan)])
+
+
+def plan_for_terminal(plan: Numbers) -> Table:
+    """Return the plan for a terminal; values may be long."""
+    table = Table(title="plan", box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in plan_table(plan).rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def case_table(numbers: Numbers) -> TextTable:
+    """Return a row a case; what cannot be read has no numbers."""
+    classes, unit = [*numbers.get("masks", {})], unit_of(numbers) if "unit" in numbers else ""
+    rows = []
+    for case in numbers["per_case"]:
+        sizes = [short(case["sizes"][name]) if "sizes" in case else NONE for name in classes]
+        grid = [grid_text(case[key]) if "shape" in case else NONE for key in ("shape", "spacing")]
+        middle = [short(channel[2]) for channel in case.get("intensities", [])] or [NONE]
+        found = ", ".join(case["findings"])
+        rows.append([case["id"], case["group"], case["part"] or NONE, found, *grid, " ".join(middle), *sizes])
+    headers = (
+        "case",
+        "group",
+        "part",
+        "findings",
+        "shape",
+        "spacing",
+        "median value",
+        *(f"{n} {unit}" for n in classes),
+    )
+    return TextTable("all cases", headers, rows)
+
+
+def grid_text(numbers: Sequence[float]) -> str:
+    """Write a shape or a spacing, with spaces that no line breaks at."""
+    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(short, numbers))
+
+
+def counted(number: int, word: str) -> str:
+    """Write how many there are of something.
+
+    >>> counted(1, "error"), counted(2, "case")
+    ('1 error', '2 cases')
+    """
+    return f"{number} {word}{'s' if number != 1 else ''}"
+
+
+def leaves(node: Numbers, path: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield (dotted key, value) of nested mappings, in the config's own terms."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def value_text(value: Any) -> str:
+    """Write a value as on the command line, numbers to six digits."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(value_text, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def short(number: float) -> str:
+    """Write a number to four digits, larger ones whole.
+
+    >>> short(0.123456), short(36.0), short(123456.7)
+    ('0.1235', '36', '123457')
+    """
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"

@@ -1,0 +1,158 @@
+"""Stages of work that overlap, each in a thread of its own, with little waiting between them."""
+
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from medseg.errors import MedsegError, first_line
+from medseg.system.memory import free_caches, is_out_of_memory, warn_once
+
+log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+NAME = "medseg-stage"
+"""Name of the threads. They are daemons: a program that must end at once leaves them behind."""
+
+GRACE = 1.0
+"""Seconds that the last stage, which writes, is given to end what it is at."""
+
+MOST_SHORTAGES = 3
+"""Times that memory may run out before items are worked on one at a time."""
+
+PAUSE = 0.1
+"""Seconds after which a thread that waits looks whether it is still wanted."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the work, and the number of threads that PyTorch may compute it with."""
+
+    work: Callable[[Any], Any]
+    threads: int
+
+
+@dataclass
+class Passage(Generic[Item]):
+    """An item on its way: what the stages have made of it so far, or why it cannot go on."""
+
+    item: Item
+    made: Any
+    error: str | None = None
+    is_short: bool = False  # whether that is a lack of memory
+
+
+def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage[Item]]:
+    """Yield each item with what the last stage made of it, in order; an error of one item stops no other.
+
+    Each stage takes what the one before it returned. At most one result waits between two stages. Who stops asking,
+    by Ctrl-C or an error, ends the threads as soon as what they are at is done, and waits a moment for the last one.
+
+    Where memory runs out, no further item begins until those on their way have ended and the items that it was too
+    short for have been worked on again, each by itself. Where that happens again and again, all further items are.
+    """
+    remaining, short = iter(items), Event()
+    for _ in range(MOST_SHORTAGES):
+        with closing(overlapped(remaining, stages, short)) as passages:
+            for passage in passages:
+                for each in (passage, *passages) if passage.is_short else (passage,):  # the others end first
+                    if each.is_short:
+                        warn_once("memory is short: a scan that does not fit beside others is worked on by itself")
+                        free_caches()
+                        yield from overlapped([each.item], stages, Event())
+                    else:
+                        yield each
+        if not short.is_set():
+            return
+        short.clear()
+    for item in remaining:
+        yield from overlapped([item], stages, Event())
+
+
+def overlapped(items: Iterable[Item], stages: Sequence[Stage], short: Event) -> Generator[Passage[Item]]:
+    """Yield each item with what the stages made of it; begin no further item once ``short`` is set by one of them."""
+    stop = Event()
+    queues: list[Queue[Passage[Item] | None]] = [Queue(1) for _ in stages]
+
+    def first() -> Iterator[Passage[Item] | None]:
+        for item in items:
+            yield Passage(item, item)
+            if short.is_set():
+                break
+        yield None
+
+    threads = torch.get_num_threads()
+    sources = [first(), *(taken(queue, stop) for queue in queues[:-1])]
+    workers = [
+        Thread(target=run, args=(stage, source, queue, stop, short), name=NAME, daemon=True)
+        for stage, source, queue in zip(stages, sources, queues, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        while (passage := queues[-1].get()) is not None:
+            yield passage
+        for worker in workers:
+            worker.join()  # they have handed on that nothing comes any more
+    finally:
+        stop.set()
+        workers[-1].join(GRACE)
+        torch.set_num_threads(threads)  # also of threads that begin later
+
+
+def run(
+    stage: Stage,
+    source: Iterator[Passage[Any] | None],
+    queue: "Queue[Passage[Any] | None]",
+    stop: Event,
+    short: Event,
+) -> None:
+    """Be a stage: take, work, hand on."""
+    torch.get_num_threads()  # a thread's first question sets its number to the last that any thread was given
+    torch.set_num_threads(stage.threads)  # of this thread
+    for passage in source:
+        if passage is not None and passage.error is None:
+            advance(stage, passage)
+            if passage.is_short:
+                short.set()
+        put(queue, passage, stop)
+        if stop.is_set() or passage is None:
+            return
+
+
+def advance(stage: Stage, passage: Passage[Any]) -> None:
+    """Do a stage's work on an item; an exception that is not the user's to mend is logged with its traceback."""
+    try:
+        passage.made = stage.work(passage.made)
+    except MedsegError as error:
+        passage.made, passage.error, passage.is_short = None, str(error), is_out_of_memory(error)
+    except Exception as error:
+        if is_out_of_memory(error):
+            passage.made, passage.error, passage.is_short = None, f"not enough memory ({first_line(error)})", True
+            return
+        log.exception("%s: unexpected", passage.item)
+        passage.made, passage.error = None, f"unexpected {type(error).__name__}: {error}"
+
+
+def taken(queue: "Queue[Passage[Any] | None]", stop: Event) -> Iterator[Passage[Any] | None]:
+    """Yield what comes until nothing is wanted any more."""
+    while not stop.is_set():
+        try:
+            yield queue.get(timeout=PAUSE)
+        except Empty:
+            continue
+
+
+def put(queue: "Queue[Passage[Any] | None]", passage: Passage[Any] | None, stop: Event) -> None:
+    """Hand on, unless nothing is wanted any more."""
+    while not stop.is_set():
+        try:
+            queue.put(passage, timeout=PAUSE)
+            return
+        except Full:
+            continue

@@ -1,0 +1,133 @@
+"""``medseg predict``: masks for one scan or a folder of scans, from the checkpoint alone.
+
+Reading the next scan, the network, and writing the last mask overlap. Each mask that is written whole is recorded with
+what it was made of, so that a run that was stopped goes on where it ended.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medseg.config.check import resolve
+from medseg.errors import MedsegError, listing
+from medseg.inference.loading import read_models
+from medseg.jobs.predict import manifest
+from medseg.jobs.predict.manifest import Record
+from medseg.jobs.predict.pipeline import pipeline
+from medseg.jobs.predict.scans import Job, find_jobs
+from medseg.jobs.predict.shards import check_devices, of_shard, on_devices, parse_shard
+from medseg.jobs.predict.steps import Folder
+from medseg.jobs.predict.table import FAILED, rows_of, write_table, write_views
+from medseg.jobs.predict.to_correct import write_worst
+from medseg.system.files import remove_leftovers, remove_unfinished
+from medseg.system.own_files import refuse_links
+from medseg.system.printable import on_a_line
+
+log = logging.getLogger(__name__)
+
+ENDED = (0, 1, 3)
+"""Exit statuses of processes that did what they could: all, nothing or some of their scans."""
+
+REWRITTEN = 5.0
+"""Seconds after which the table is written again while scans are worked on."""
+
+
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Predict as the composed config says; return status, reason and seconds.
+
+    Raises:
+        MedsegError: no checkpoint, no scans, or an output folder that cannot be used; nothing has been written then.
+            Or else no scan could be segmented.
+    """
+    started = time.monotonic()
+    settings = resolve(config)
+    settings["uncertainty"] |= settings["worst"] > 0
+    output, (place, number) = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
+    models = read_models(settings["checkpoint"], settings["trust"])
+    reading = resolve(settings["dataset"], models[0].reading)
+    may_lack = all(model.may_lack for model in models)
+    source, form = Path(settings["input"]), settings["format"]
+    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
+    mine, classes = of_shard(jobs, place, number), models[0].label_map
+    refuse_links(output, f"output={output}")
+    remove_leftovers(output)
+    write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
+    if settings["trainer"]["devices"] > 1:
+        rows = predict_on_devices(config, settings, mine, output, (place, number))
+    else:
+        rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, classes, jobs, problems))
+    write_table(output, classes, jobs, problems)
+    views = {"page": settings["overlays"] == "html", "ranking": settings["uncertainty"]}
+    write_views(output, classes, jobs, problems, **views)
+    if settings["worst"]:
+        write_worst(output, rows_of(output, jobs, problems), jobs, classes, settings["worst"], reading)
+    return outcome(rows, problems if place == 1 else [], output) | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Path) -> dict[str, Any]:
+    """Sum up and log what became of the scans; rows that were not reached have no status.
+
+    Raises:
+        MedsegError: no scan could be segmented.
+    """
+    failed = [*problems, *(f"{row['case']}: {row['error']}" for row in rows if row["status"] == FAILED)]
+    total = len(rows) + len(problems)
+    log.info("%d of %d masks written to %s", total - len(failed), total, output)
+    if total and len(failed) == total:
+        raise MedsegError(f"no scan of {total} could be segmented:\n{listing(failed)}")
+    if failed:
+        log.error("%d failed:\n%s", len(failed), listing(failed))
+    reason = f"{len(failed)} of {total} scans failed:\n{listing(failed)}" if failed else ""
+    return {"status": "some_failed" if failed else "done", "reason": reason, "score": None}
+
+
+def predict_on_devices(
+    config: dict[str, Any], settings: dict[str, Any], jobs: Sequence[Job], output: Path, shard: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Let a process for each device do its part of the jobs; return their rows.
+
+    Raises:
+        MedsegError: there are not so many devices, or a process ended before its part was done.
+    """
+    count = settings["trainer"]["devices"]
+    kind = check_devices(settings["device"], count)
+    began = time.time()
+    statuses = on_devices(config, kind, count, *shard)
+    if broken := [status for status in statuses if status not in ENDED]:  # records of an earlier run must not hide it
+        raise MedsegError(
+            f"{len(broken)} of {count} processes broke down (exit status {broken[0]}); what is above says why."
+        )
+    kept = [(job, manifest.read(output, job.id)) for job in jobs]
+    # A process that could do nothing has tried every scan of its part, or has not even begun.
+    failed = [job for index, status in enumerate(statuses) if status == 1 for job in of_shard(jobs, index + 1, count)]
+    stale = {job.id for job in failed if manifest.written(output, job.id) < began}
+    if lost := [job.id for job, record in kept if record is None or job.id in stale]:
+        raise MedsegError(f"{len(lost)} scan(s) were not reached; what is above says why:\n{listing(lost)}")
+    return [dict(record.row) for _, record in kept if record is not None]
+
+
+def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list[dict[str, Any]]:
+    """Segment every scan, whatever becomes of the others; return their rows."""
+    rows, written = [], time.monotonic()
+    try:
+        for number, passage in enumerate(pipeline(jobs, folder.stages), 1):
+            row = passage.made
+            if passage.error is not None:
+                row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
+                with suppress(MedsegError):  # on a full disk other scans may still have room
+                    manifest.write(folder.output, passage.item.id, Record("", {}, row))
+            rows.append(row)
+            log.info("%d/%d %s %s", number, len(jobs), on_a_line(row["case"]), row["status"])
+            if time.monotonic() - written > REWRITTEN:
+                with suppress(MedsegError):  # at the end it must be written
+                    rewrite_table()
+                written = time.monotonic()
+    except BaseException:
+        remove_unfinished()
+        with suppress(MedsegError):  # the first error is what counts
+            rewrite_table()
+        raise
+    return rows

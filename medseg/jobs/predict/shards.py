@@ -1,0 +1,70 @@
+"""A folder of scans divided among machines, and on each among its devices."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from medseg.errors import MedsegError
+from medseg.system.device import pick_device
+from medseg.system.parallel import cores
+from medseg.system.relaunch import start
+
+Item = TypeVar("Item")
+SHARD = re.compile(r"(\d+)/(\d+)")
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """Return (place, number) of a shard, the first being 1; None is all.
+
+    >>> parse_shard("2/8"), parse_shard(None)
+    ((2, 8), (1, 1))
+
+    Raises:
+        MedsegError: it is no such text, or out of range.
+    """
+    match = SHARD.fullmatch(text or "1/1")
+    place, number = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= place <= number:
+        raise MedsegError(f"predict.shard={text}: give PLACE/NUMBER from 1/n to n/n, as in predict.shard=2/8.")
+    return place, number
+
+
+def of_shard(items: Sequence[Item], place: int, number: int) -> list[Item]:
+    """Return every ``number``-th item, so that neighbours, which are often alike in size, go to different shards."""
+    return list(items[place - 1 :: number])
+
+
+def on_devices(config: dict[str, Any], kind: str, count: int, place: int, number: int) -> list[int]:
+    """Run the job of a config on several devices, each with its part of the shard; return the exit statuses.
+
+    Each device has a process of its own. On the CPU they share the cores.
+    """
+    threads = max(1, cores() // count)
+    environment = {"OMP_NUM_THREADS": str(threads)} if kind == "cpu" else {}
+    processes = []
+    for index in range(count):
+        device = kind if kind == "cpu" else f"{kind}:{index}"
+        shard = f"{place + index * number}/{number * count}"  # every count-th of this shard
+        own = {"trainer": config["trainer"] | {"devices": 1}, "predict": config["predict"] | {"shard": shard}}
+        processes.append(start(config | {"device": device} | own, environment))
+    try:
+        return [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.terminate()
+
+
+def check_devices(device: str, count: int) -> str:
+    """Return the kind of device, "cuda" or "cpu", of which there are so many.
+
+    Raises:
+        MedsegError: there are fewer, or ``device`` is a single one.
+    """
+    if ":" in device:
+        raise MedsegError(f"trainer.devices={count}, but device={device} is one. Leave device out, or say device=gpu.")
+    kind = pick_device(device).type
+    if kind == "cuda" and count > (there := torch.cuda.device_count()):
+        raise MedsegError(f"trainer.devices={count}: this machine has {there} GPU(s).")
+    return kind

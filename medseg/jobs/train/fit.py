@@ -1,0 +1,224 @@
+"""What trainings of every kind do once they are set up: weights to begin with, the cache, and Lightning's loop."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import Logger
+
+from medseg.config.instantiate import build
+from medseg.errors import MedsegError, first_line
+from medseg.io.datasets.dataset import by_id
+from medseg.jobs.rundir import write_config
+from medseg.jobs.train.setup import Run, cache_of, file_to_begin_with, is_first_process
+from medseg.models.pretrained.catalogue import published
+from medseg.models.pretrained.download import warn_of_another
+from medseg.models.pretrained.load import load_published, names_in
+from medseg.preprocessing.cache import cached_cases
+from medseg.preprocessing.preprocessor import Preprocessor
+from medseg.system.memory import enough_memory
+from medseg.system.relaunch import rerunnable
+from medseg.system.terminal import on_terminal
+from medseg.system.torch_files import load_safely
+from medseg.training.assembly import epochs_of, make_progress
+from medseg.training.callbacks.callbacks import Budget, Checkpoints, FirstStep
+from medseg.training.callbacks.hparams import begin_session
+from medseg.training.callbacks.progress import Progress
+from medseg.training.callbacks.selection import Selection
+from medseg.training.data.datamodule import SegmentationData
+from medseg.training.module import TrainingModule
+from medseg.training.optim.finetuning import FineTuning
+from medseg.training.transfer.sources import REPORT, read_source
+from medseg.training.transfer.transfer import announce as announce_transfer
+from medseg.training.transfer.transfer import read_whole, take_over, write_report
+from medseg.training.transfer.warm_start import start_of
+
+log = logging.getLogger(__name__)
+
+
+def start_from(run: Run, module: TrainingModule) -> None:
+    """Give the networks the weights of ``finetune.checkpoint`` or ``model.pretrained``, and settle what learns."""
+    report, whole = run.directory / REPORT, None
+    if start := start_of(run.settings):
+        source, label_map = read_source(start), run.label_map
+        transfer = take_over(
+            module.network,
+            run.settings["model"],
+            source,
+            label_map.outputs,
+            regions=bool(label_map.regions),
+            trust=run.settings["trust"],
+        )
+        for network in (module.network, module.average):
+            if network:
+                transfer.put_into(network)
+        whole = transfer.whole
+        if is_first_process():
+            announce_transfer(transfer, source)
+            write_report(report, transfer, source)
+    elif report.is_file():  # resumed
+        whole = read_whole(report)
+    elif weights := published(run.settings["model"]):
+        whole = names_in(module.network, weights)
+        if file := file_to_begin_with(run.settings):
+            networks = [network for network in (module.network, module.average) if network]
+            lines = load_published(networks, run.settings["model"], file)
+            if is_first_process():
+                warn_of_another(run.settings)
+            for line in lines if is_first_process() else ():
+                log.info("%s", line)
+    module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)
+
+
+def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
+    """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
+    preprocessor = Preprocessor(**run.settings["preprocessing"])
+    cases = by_id(run.dataset.cases, run.split.train + run.split.val)
+    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+    return files[: len(run.split.train)], files[len(run.split.train) :]
+
+
+def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger], int] | None:
+    """Return what ``carry_out`` does for a resumed run that its settings leave nothing to train; None for any other.
+
+    Raises:
+        MedsegError: its last checkpoint cannot be read.
+    """
+    wanted = run.settings["trainer"]
+    if not run.settings["resume"]:
+        return None
+    state, progress = read_last(run.last), make_progress(wanted)
+    for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        if kept := state["callbacks"].get(callback.state_key):
+            callback.load_state_dict(kept)
+    progress.step, epoch = state["global_step"], state["epoch"] + 1
+    stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
+    is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
+    if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
+        return None
+    progress.current = float(progress.is_over)
+    reason = stop_reason(epoch, wanted, progress)
+    log.info(
+        "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
+        *(epoch, progress.seconds, reason),
+    )
+    loggers = [build(run.settings["logger"], "logger", run.settings["trust"])] if run.settings["logger"] else []
+    return outcome(reason, selection), loggers, progress.step
+
+
+def carry_out(
+    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
+) -> tuple[dict[str, Any], list[Logger], int]:
+    """Train, and call ``begin`` once when the first step is done.
+
+    Returns:
+        Why training ended and the best validation's score, of which more is better; who has logged it; steps.
+
+    Raises:
+        MedsegError: the state of a resumed run does not fit its settings.
+    """
+    settings, progress, selection = run.settings, module.progress, module.selection
+    if is_first_process():
+        size = sum(parameter.numel() for parameter in module.network.parameters())
+        log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
+
+    def begin_with_loggers() -> None:
+        begin()
+        if is_first_process():
+            begin_session(trainer.loggers, settings)
+
+    first_step = FirstStep(begin_with_loggers)
+    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
+        write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
+        warnings.filterwarnings(
+            "ignore", ".*does not have many workers"
+        )  # cutting patches out of the cache takes no time
+        warnings.filterwarnings(
+            "ignore", ".*LeafSpec", FutureWarning
+        )  # Lightning 2.6 under torch 2.13, in its own code
+        try:
+            with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
+                trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
+        except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
+            raise KeyboardInterrupt from stop
+        except MedsegError as error:
+            if not str(error).startswith("Caught MedsegError in DataLoader worker"):
+                raise  # what follows has the traceback of another process before it
+            raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
+        except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
+            if str(error).startswith("DataLoader worker"):
+                raise MedsegError(
+                    f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
+                    f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+                ) from error
+            if first_step.step is not None or not settings["resume"]:
+                raise
+            raise MedsegError(
+                f"resume={run.directory}: {run.last.name} does not fit these settings, with which the run cannot go on."
+                f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
+            ) from error
+    reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
+    if (chosen := selection.report()) and is_first_process():
+        announce_choice(chosen, selection)
+    return outcome(reason, selection), trainer.loggers, trainer.global_step
+
+
+def outcome(reason: str, selection: Selection) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+    chosen = selection.report()
+    score = selection.sign * chosen["best"][selection.key] if chosen else None
+    return {"reason": reason, "score": score, "selection": chosen}
+
+
+def read_last(file: Path) -> dict[str, Any]:
+    """Return the last state of a run, its tensors left on disk.
+
+    Raises:
+        MedsegError: it is damaged, or a file of another kind.
+    """
+    cure = (
+        f" Restore it, or begin a new training with the best weights: finetune.checkpoint={file.parent / 'best.ckpt'}."
+    )
+    content = load_safely(file, advice=cure, mmap=True)
+    kinds: dict[str, type] = {"state_dict": dict, "optimizer_states": list, "loops": dict, "callbacks": dict}
+    kinds |= {"medseg": dict, "epoch": int, "global_step": int, "pytorch-lightning_version": str}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kinds[name]) for name in kinds):
+        raise MedsegError(f"{file}: not the last state of a training of medseg's.{cure}")
+    return content
+
+
+def less_memory(run: Run) -> str:
+    """Say which settings make a training take less memory, with the run's own values, and how to go on."""
+    plan, model = run.settings["plan"], run.settings["model"]
+    width = f" or model.base_channels (now {model['base_channels']})" if "base_channels" in model else ""
+    saved = f" {run.last} is kept: resume={run.directory} goes on from it where more memory is free."
+    return (
+        "Train anew with a lower trainer.memory_gb, to which the plan is fitted, or with a lower plan.batch_size (now "
+        f"{plan['batch_size']}), plan.patch_size (now {list(plan['patch_size'])}){width}."
+        f"{saved if run.last.is_file() else ''}"
+    )
+
+
+def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
+    """Log which weights are kept, and how far the choice can be trusted."""
+    best, last, key = chosen["best"], chosen["last"], selection.key
+    noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
+    log.info(
+        "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
+        *(best["epoch"], selection.name, best[key], best["smoothed"]),
+        *(last["epoch"], last[key], last["smoothed"], noise),
+    )
+
+
+def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
+    """Say why training ended after so many epochs."""
+    if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
+        return "max_epochs reached"
+    return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

@@ -1,0 +1,147 @@
+"""Published weights put into a network: read, renamed, and made to fit its channels and dimensions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError, listing
+from medseg.models.finite import check_finite
+from medseg.models.pretrained.catalogue import Published, published
+from medseg.system.torch_files import load_safely
+
+NESTS = ("state_dict", "model")
+"""Keys under which files have the weights, beside epoch and optimizer."""
+
+
+def load_published(networks: Sequence[nn.Module], model: dict[str, Any], file: Path) -> list[str]:
+    """Put the weights of ``model.pretrained`` into networks of a ``model`` node; return lines that say what was done.
+
+    Raises:
+        MedsegError: the file cannot be read safely, or holds other weights.
+    """
+    weights = published(model)
+    if weights is None:
+        return []
+    state = read_weights(file)
+    for network in networks:
+        taken = fitted(network, weights, state, f"model.pretrained={model['pretrained']}, {file}")
+        network.load_state_dict(network.state_dict() | taken)
+    return report(networks[0], model, weights, taken)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Return the weights of a PyTorch file by their names without the ``module.`` of several GPUs; runs no code of it.
+
+    Raises:
+        MedsegError: the file cannot be read, or not without running code, or holds no weights or some that are not
+            finite.
+    """
+    state = load_safely(file)
+    for nest in NESTS:
+        if isinstance(state, dict) and isinstance(state.get(nest), dict):
+            state = state[nest]
+    items = state.items() if isinstance(state, dict) else ()
+    found = {str(name).removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
+    if not found:
+        raise MedsegError(f"{file}: a PyTorch file, but without weights by name.")
+    check_finite(file, found)
+    return found
+
+
+def names_in(network: nn.Module, weights: Published) -> list[str]:
+    """Return the names of what a network has of published weights, counters and tables of indices included."""
+    names = (name for name in network.state_dict() if name.startswith(weights.part))
+    return [name for name in names if not name.startswith(weights.head)]
+
+
+def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Return the values of a file under the network's names and in its shapes.
+
+    Args:
+        network: as ``weights`` and its own channels and dimensions make it.
+        weights: what the file is.
+        state: the file's values by its own names.
+        source: how errors name the file.
+
+    Raises:
+        MedsegError: values are missing, or of other shapes than channels and dimensions explain.
+    """
+    taken, wrong, ours = {}, [], network.state_dict()
+    for name in names_in(network, weights):
+        theirs, value = weights.theirs(name), ours[name]
+        if theirs not in state:
+            if value.is_floating_point():  # counters and tables of indices, which older files lack, need no training
+                wrong.append(f"{name}: the file has no {theirs}")
+            continue
+        found = adapted(state[theirs], value.shape, is_stem=name in weights.stems)
+        if found.shape != value.shape:
+            wrong.append(f"{name}: {tuple(state[theirs].shape)} in the file, {tuple(value.shape)} here")
+        else:
+            taken[name] = found.to(value.dtype)
+    if wrong:
+        raise MedsegError(
+            f"{source}: this file does not hold these weights, or the network has another form; {len(wrong)} of "
+            f"{len(taken) + len(wrong)} do not fit:\n{listing(wrong, most=5)}\n"
+            f"The file's names begin with {next(iter(state))}."
+        )
+    return taken
+
+
+def adapted(weight: Tensor, shape: Sequence[int], *, is_stem: bool) -> Tensor:
+    """Return a weight with a depth where ``shape`` has one, and of the convolution of the image with its channels."""
+    if weight.ndim == 4 and len(shape) == 5:
+        weight = inflated(weight, shape[-1])
+    return folded(weight, shape[1]) if is_stem and weight.ndim == len(shape) else weight
+
+
+def inflated(weight: Tensor, depth: int) -> Tensor:
+    """Turn a kernel (out, in, k, k) into (out, in, k, k, depth) that gives the same for volumes constant in depth.
+
+    It is repeated along the new axis and divided by the depth: Carreira & Zisserman, "Quo Vadis, Action Recognition?"
+    (CVPR 2017, arXiv 1705.07750).
+    """
+    return weight.unsqueeze(-1).expand(*weight.shape, depth) / depth
+
+
+def folded(weight: Tensor, channels: int) -> Tensor:
+    """Turn a kernel (out, in, *k) into (out, channels, *k) that gives the same where all channels are equal.
+
+    Each channel gets the mean over the old ones, times their number over the new one; as many channels keep theirs.
+    """
+    old = weight.shape[1]
+    if old == channels:
+        return weight
+    return weight.mean(1, keepdim=True).expand(-1, channels, *weight.shape[2:]) * (old / channels)
+
+
+def report(network: nn.Module, model: dict[str, Any], weights: Published, taken: dict[str, Tensor]) -> list[str]:
+    """Return what there is to say of weights that were taken."""
+    sizes = {name: value.numel() for name, value in network.named_parameters()}
+    share = sum(size for name, size in sizes.items() if name in taken) / sum(sizes.values())
+    where = f"all of {weights.part.rstrip('.')}" if weights.part else "all but the head"
+    lines = [f"weights: {model['pretrained']} for {share:.0%} of the network, {where}", stem_line(model, weights)]
+    if weights.dims < model["spatial_dims"]:
+        lines.append("2D kernels inflated to 3D: repeated along the last axis, divided by their depth")
+    return [*lines, input_line(network, model, weights)]
+
+
+def stem_line(model: dict[str, Any], weights: Published) -> str:
+    """Say what became of the convolution that sees the image."""
+    old, new, names = len(weights.channels), model["in_channels"], ", ".join(weights.channels)
+    if old == new:
+        return f"first convolution: as it is, for {names}" + (" in this order" if old > 1 else "")
+    which = "the one channel" if new == 1 else f"each of {new} channels"
+    return f"first convolution: the mean over {names}, times {old}/{new}, for {which}"
+
+
+def input_line(network: nn.Module, model: dict[str, Any], weights: Published) -> str:
+    """Say how the images get the intensities that the weights expect."""
+    given = ", ".join(dict.fromkeys(model["normalize"] or ["unknown"]))
+    factors, shifts = (dict(network.named_buffers()).get(f"input_{name}") for name in ("factor", "shift"))
+    if factors is None or shifts is None:
+        return f"input: normalised by {given}, as it is; the weights expect the scale {weights.scale!r}"
+    pairs = zip(factors.flatten().tolist(), shifts.flatten().tolist(), strict=True)
+    maps = ", ".join(dict.fromkeys(f"{factor:.3f} x {shift:+.3f}" for factor, shift in pairs))
+    return f"input: normalised by {given}; brought to the scale {weights.scale!r} of the weights by {maps}"

@@ -1,0 +1,125 @@
+"""What lies outside the body, as far as it can be told for sure, and the labels that are there.
+
+The air around a body fills the corners of a scan and is dark. The scan is gone through in blocks of a few voxels: air
+are those that on average are about as dark as the corners, and hang together with them. Where a corner is not dark, as
+in scans that were cropped, there is no outside; nor where the rest is in many pieces, as in pictures of cells. Lungs
+and bowels are no part of it, as the body is around them; nor is the rim of a block along the skin, where borders are
+drawn a little generously.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.io.case import Scan
+from medseg.preprocessing.fingerprint.components import parts_of, voxels_of
+
+SIDE = 3
+"""Voxels along a block's side, at least."""
+MOST_BLOCKS = 64
+"""Blocks along the longest side of a scan."""
+CORNER = 16
+"""Part of each side that a corner takes."""
+RANGE = (0.005, 0.995)
+"""Quantiles between which a channel is said to range."""
+DARK = 0.1
+"""How bright a corner may be, as a share of this range."""
+NOISE = 0.03
+"""How much brighter than the brightest corner air may be, as a share of it."""
+PIECES, SHARE = 5, 0.9
+"""A body is what is not air if so many pieces, trunk and limbs, are this share of it."""
+OUT = 0.25
+"""Share of a connected part of a class from which on it is outside; less is a border drawn along dark tissue."""
+SAMPLES = 100_000
+
+Coarse = NDArray[np.bool_]
+
+
+def labels_outside(scan: Scan, truth: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+    """Count the voxels (n_classes,) of each class outside the body; of the background none are counted."""
+    where = where_outside(scan, truth, n_classes)
+    found = np.zeros(n_classes, np.int64) if where is None else np.bincount(truth[where], minlength=n_classes)
+    return np.asarray(found, dtype=np.int64)
+
+
+def where_outside(scan: Scan, truth: NDArray[np.uint8], n_classes: int) -> NDArray[np.bool_] | None:
+    """Return where (*spatial) foreground classes lie outside the body; None where they do not at all."""
+    steps = block_sides(scan)
+    outside = outside_blocks(scan, steps)
+    if outside is None or not (outside & (in_blocks(truth, steps, np.maximum) > 0)).any():
+        return None
+    for axis, step in enumerate(steps):
+        outside = np.repeat(outside, step, axis)
+    where = outside[tuple(slice(length) for length in truth.shape)]
+    where = where & (truth > 0) & (truth < n_classes)
+    for _, box, parts, number in parts_of(truth, n_classes):
+        out = voxels_of(parts * where[box], number) >= OUT * voxels_of(parts, number)
+        where[box] &= np.append(False, out)[parts] | (parts == 0)
+    return where if where.any() else None
+
+
+def block_sides(scan: Scan) -> tuple[int, ...]:
+    """Return the sides of a block in voxels: about a cube in mm, whose thickness may be that of one slice."""
+    spacing = np.array(scan.spacing)
+    side = max(SIDE * spacing.min(), (spacing * scan.shape).max() / MOST_BLOCKS)
+    return tuple(np.maximum(1, np.rint(side / spacing)).astype(int).tolist())
+
+
+def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
+    """Return the blocks outside the body but for those at its border; None where no outside can be told."""
+    from scipy.ndimage import binary_erosion, label
+
+    dark = [dark_blocks(channel, steps) for channel in scan.image if channel.min() < channel.max()]
+    told = [blocks for blocks in dark if blocks is not None]
+    if not told or len(told) < len(dark):
+        return None
+    around, _ = label(np.logical_and.reduce(told))
+    corners = [around[corner] for corner in corner_slices(around.shape)]
+    outside = np.isin(around, np.setdiff1d(np.concatenate([corner.ravel() for corner in corners]), 0))
+    if not is_body(~outside):
+        return None
+    return np.asarray(binary_erosion(outside, np.ones((3,) * outside.ndim), border_value=1))
+
+
+def is_body(rest: Coarse) -> bool:
+    """Tell whether what is not air is mostly a few pieces."""
+    from scipy.ndimage import label
+
+    parts, number = label(rest, np.ones((3,) * rest.ndim))
+    return bool(np.sort(voxels_of(parts, number))[-PIECES:].sum() >= SHARE * rest.sum())
+
+
+def dark_blocks(channel: NDArray[np.float32], steps: Sequence[int]) -> Coarse | None:
+    """Return the blocks of a channel (*spatial) that are as dark as its corners; None where these are not dark."""
+    low, high = np.quantile(channel.ravel()[:: max(1, channel.size // SAMPLES)], RANGE)
+    means = block_means(channel, steps)
+    level = max(float(means[corner].max()) for corner in corner_slices(means.shape))
+    if level - low > DARK * (high - low):
+        return None
+    return np.asarray(means <= level + NOISE * (high - low))
+
+
+def block_means(channel: NDArray[np.float32], steps: Sequence[int]) -> NDArray[np.float32]:
+    """Return the mean of each block of a channel (*spatial)."""
+    means = in_blocks(channel, steps, np.add)
+    for axis, (step, length) in enumerate(zip(steps, channel.shape, strict=True)):
+        thickness = np.minimum(step, length - np.arange(0, length, step)).astype(np.float32)
+        means = means / np.expand_dims(thickness, [*range(axis), *range(axis + 1, means.ndim)])
+    return means
+
+
+def in_blocks(values: NDArray[Any], steps: Sequence[int], reduce: np.ufunc) -> NDArray[Any]:
+    """Reduce an array (*spatial) block by block; the last block of an axis may be thinner."""
+    for axis, (step, length) in enumerate(zip(steps, values.shape, strict=True)):
+        if step > 1:
+            values = reduce.reduceat(values, np.arange(0, length, step), axis=axis)
+    return values
+
+
+def corner_slices(shape: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Return the corners of an array of this shape, four or eight."""
+    sides = [max(1, length // CORNER) for length in shape]
+    return list(product(*((slice(side), slice(-side, None)) for side in sides)))

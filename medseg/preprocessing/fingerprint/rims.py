@@ -1,0 +1,68 @@
+"""Classes that are no structures: values that lossy formats, smoothed edges or interpolation leave between others.
+
+Interpolated, the edge of 0 and 4 has voxels of 1, 2 and 3: each lies between a lower and a higher one. A structure that
+lies between two others has an inside, or is at least two voxels thick, so that few of its voxels touch both.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.io.formats.mask_values import rgb
+from medseg.io.labels import IGNORE, LabelMap
+
+SLAB = 1 << 22  # voxels looked at once
+
+Counts = NDArray[np.int64]
+
+
+def inside_and_between(truth: NDArray[np.uint8], label_map: LabelMap) -> tuple[Counts, Counts]:
+    """Count of each class (K,) the voxels whose neighbours are all of it, and those between lower and higher values.
+
+    ``truth`` holds class indices (*spatial). Neighbours are along the axes; beyond the edge are none. A voxel is
+    between where the two along an axis have a lower and a higher file value than its own; colours are ordered by red,
+    then green, then blue, which mixtures of two colours keep. Two classes have nothing between: both counts are 0.
+    """
+    n_classes = len(label_map.names)
+    inside, between = np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64)
+    if n_classes < 3:
+        return inside, between
+    truth = truth.T if truth.flags.f_contiguous else truth  # counts do not depend on the order of the axes
+    levels = np.zeros(IGNORE + 1, np.uint8)  # what is unknown counts as the lowest
+    levels[:n_classes] = np.argsort(np.argsort(rgb(np.array(label_map.values)) @ (1 << np.array([32, 16, 0]))))
+    box = tuple(
+        slice(max(0, found[0] - 1), found[-1] + 2)
+        for axis in range(truth.ndim)
+        if (found := np.flatnonzero(truth.any(axis=tuple(other for other in range(truth.ndim) if other != axis)))).size
+    )
+    if not box:
+        return inside, between
+    truth = truth[box]
+    thick = max(1, SLAB // max(1, truth[0].size))
+    for start in range(0, len(truth), thick):
+        halo = int(start > 0)
+        level = levels[truth[start - halo : start + thick + 1]]
+        kept = slice(halo, halo + thick)
+        is_inside, is_between = _inside(level)[kept], _between(level)[kept]
+        part = truth[start : start + thick]
+        inside += np.bincount(part[is_inside & (part > 0) & (part < n_classes)], minlength=n_classes)
+        between += np.bincount(part[is_between & (part > 0) & (part < n_classes)], minlength=n_classes)
+    return inside, between
+
+
+def _inside(level: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    found = np.ones(level.shape, bool)
+    for axis in range(level.ndim):
+        along, is_same = np.moveaxis(level, axis, 0), np.moveaxis(found, axis, 0)
+        equal = along[1:] == along[:-1]
+        is_same[1:] &= equal
+        is_same[:-1] &= equal
+    return found
+
+
+def _between(level: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    found = np.zeros(level.shape, bool)
+    for axis in range(level.ndim):
+        along, is_between = np.moveaxis(level, axis, 0), np.moveaxis(found, axis, 0)
+        rises, falls = along[1:] > along[:-1], along[1:] < along[:-1]
+        is_between[1:-1] |= (rises[:-1] & rises[1:]) | (falls[:-1] & falls[1:])
+    return found

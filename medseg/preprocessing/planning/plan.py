@@ -1,0 +1,371 @@
+"""What the config leaves open, decided from the data and the device.
+
+A plan is an overlay of the config: it holds values at the same places, which fill the nulls; only the preprocessing
+node is planned as a whole.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medseg.config.check import parse_duration
+from medseg.errors import MedsegError
+from medseg.io.labels import UNLABELLED, LabelMap
+from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
+from medseg.preprocessing.fingerprint.pixel_size import coarsest
+from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
+from medseg.preprocessing.intensity import DEFAULT_METHOD
+from medseg.preprocessing.planning.laterality import check_mirrored, is_sided
+from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, memory_limit, within_memory
+from medseg.system.device import pick_precision
+from medseg.system.parallel import cores
+
+PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
+BATCH_VOXELS = {("cpu", 2): 600_000, ("cpu", 3): 600_000, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2_500_000}
+BASE_CHANNELS = {"cpu": 16, "cuda": 32}
+MOST_IN_BATCH = 16
+BATCH_SHARE = 0.05
+"""A batch holds no more than this share of the voxels of all training cases (nnU-Net's rule)."""
+MAX_DEPTH = 5
+SMALLEST_MAP = 4  # voxels along an axis below which nnU-Net pools no further
+SLICED = 1.2  # an axis this many times coarser than the finest is the one that slices follow each other along
+COARSE = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
+ANISOTROPIC = 3  # a coarsest axis this many times coarser, and shorter, than the others gets a finer spacing
+FINER = 10  # percentile of its spacings; the median would blur the thinner slices of many scans
+WORTH_COMPILING = 10 * 60  # seconds of training below which compiling takes longer than it saves
+
+
+def make_plan(
+    config: dict[str, Any],
+    fingerprint: Fingerprint,
+    label_map: LabelMap,
+    modality: Sequence[str] | None,
+    device: torch.device,
+    probe: Probe | None = None,
+) -> dict[str, Any]:
+    """Return the overlay that fills the config's nulls.
+
+    Args:
+        config: the resolved config of a training run, nulls where the plan decides.
+        fingerprint: the cases to learn from; test cases have no say.
+        label_map: the classes, and the regions if these are learned; UNLABELLED: the images themselves are.
+        modality: one name, or one a channel, or None where it is unknown.
+        device: where training runs.
+        probe: counts the memory and measures the speed of a plan on the device; None: as if both were enough.
+
+    Raises:
+        MedsegError: a value given in the config does not fit the data, or the memory.
+    """
+    kind = config["plan"].get("device") or ("cuda" if device.type == "cuda" else "cpu")
+    dims = config["model"].get("spatial_dims") or fingerprint.spatial_dims
+    check_dims(config, dims, fingerprint.spatial_dims)
+    preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
+    fixed = {
+        "in_channels": fingerprint.channels * (2 * config["plan"]["context"] + 1),
+        "out_channels": outputs_of(label_map, fingerprint.channels),
+        "mirror_axes": mirror_axes(config, label_map, fingerprint),
+    }
+
+    def draft(share: float) -> dict[str, Any]:
+        plan = lay_out(config, fingerprint, preprocessing, fixed, kind, dims, share)
+        return {**plan, "trainer": plan_trainer(config.get("trainer", {}), device)}
+
+    if probe is None:
+        return draft(1.0)
+    wanted = config["trainer"]
+    limit = memory_limit(wanted["memory_gb"], device)
+    plan = within_memory(draft, probe, limit, is_given=wanted["memory_gb"] is not None)
+    plan = fit_width(plan, probe, wanted["max_time"], limit)
+    plan.setdefault("measured", {})["precision"] = pick_precision(wanted["precision"], device)
+    if device.type != "cuda" or wanted["deterministic"]:
+        return plan  # on a CPU channels last never paid (measured), and what hangs on noise differs from run to run
+    return fit_layout(plan, probe, wanted["channels_last"])
+
+
+def lay_out(
+    config: dict[str, Any],
+    fingerprint: Fingerprint,
+    preprocessing: dict[str, Any],
+    fixed: dict[str, Any],
+    kind: str,
+    dims: int,
+    share: float,
+) -> dict[str, Any]:
+    """Return the plan whose patch and batch hold ``share`` of the usual voxels of a ``kind`` of device."""
+    given, budget = config["plan"], config["plan"]["budget"] * share
+    shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
+    axis = slice_axis(given, spacing, dims)
+    training_voxels = float(np.prod(shape)) * len(fingerprint.cases)
+    shape, spacing = in_slice(shape, axis), in_slice(spacing, axis)
+    wanted = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
+    strides, kernels = topology(wanted, spacing, depth_of(config))
+    strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
+    divisor = [given["divisor"]] * dims if given["divisor"] else np.prod(strides, axis=0).tolist()
+    patch = fit_patch(wanted, divisor, is_given=bool(given["patch_size"]))
+    model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
+    batch_voxels = min(BATCH_VOXELS[kind, dims] * budget, BATCH_SHARE * training_voxels)
+    hidden = config.get("pretext", {}).get("block", 0) is None
+    return {
+        **({"pretext": {"block": blocks(strides, axis, given["context"])}} if hidden else {}),
+        "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
+        "preprocessing": preprocessing,
+        "plan": {
+            **fixed,
+            "patch_size": patch,
+            "batch_size": given.get("batch_size") or batch_of(patch, batch_voxels),
+            "strides": strides,
+            "kernel_sizes": kernels,
+            "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
+            "slice_axis": axis,
+        },
+    }
+
+
+def outputs_of(label_map: LabelMap, channels: int) -> int:
+    """Return how many outputs a network has: a class or region each, or without any the image's own channels."""
+    return channels if label_map is UNLABELLED else len(label_map.outputs)
+
+
+def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> list[int]:
+    """Return the voxels that a voxel on the network's level above the bottom stands for, along each axis of a patch.
+
+    Across the slices of a 2D network it is all that the network sees at once.
+    """
+    size = np.prod(strides[:-1], axis=0, dtype=int).tolist() if strides[1:] else [1] * len(strides[0])
+    return size if axis is None else [*size[:axis], 2 * context + 1, *size[axis:]]
+
+
+def batch_of(patch: Sequence[int], voxels: float) -> int:
+    """Return how many patches hold about so many voxels, from 2 to 16."""
+    return int(np.clip(round(voxels / np.prod(patch)), 2, MOST_IN_BATCH))
+
+
+def plan_trainer(trainer: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return how the device is used: worker processes, compiler, layout of memory.
+
+    A CPU has no time to spare for further processes. Compiling did not pay on a CPU (measured); on a GPU it does, as
+    nnU-Net found, in trainings that last.
+    """
+    lasts = not trainer.get("max_time") or parse_duration(trainer["max_time"]) >= WORTH_COMPILING
+    return {
+        "workers": min(8, max(1, cores() // (trainer.get("devices") or 1))) if device.type != "cpu" else 0,
+        "compile": device.type == "cuda" and lasts and find_spec("triton") is not None,
+        "channels_last": False,
+    }
+
+
+def slice_axis(plan: dict[str, Any], spacing: Sequence[float], dims: int) -> int | None:
+    """Return the axis along which a 2D network goes through volumes, None where images and network agree.
+
+    It is the coarsest axis, as in nnU-Net, which mostly is the one that the scanner went along; of isotropic volumes
+    the last, so that slices are axial.
+    """
+    if dims == len(spacing):
+        if plan["context"] or plan["slice_axis"] is not None:
+            raise MedsegError(
+                f"plan.context={plan['context']}, plan.slice_axis={plan['slice_axis']}: these are for 2D networks on"
+                f" volumes (model.spatial_dims=2); here the network is {dims}D like the images."
+            )
+        return None
+    if plan["slice_axis"] is not None:
+        axis: int = plan["slice_axis"]
+        return axis
+    return int(np.argmax(spacing)) if max(spacing) > SLICED * min(spacing) else len(spacing) - 1
+
+
+def in_slice(values: Sequence[Any], axis: int | None) -> list[Any]:
+    """Leave out what belongs to the axis of slices."""
+    return [value for place, value in enumerate(values) if place != axis]
+
+
+def check_dims(config: dict[str, Any], dims: int, data_dims: int) -> None:
+    """Refuse a 3D network on pictures, and values of other dimensions than the network's or the data's."""
+    if dims > data_dims:
+        raise MedsegError(f"model.spatial_dims={dims}: the data set's images are {data_dims}D; give 2 or null.")
+    plan, preprocessing = config["plan"], config["preprocessing"]
+    of_network = {"plan.patch_size": [plan["patch_size"]]} | {
+        f"plan.{name}": plan[name] or [] for name in ("strides", "kernel_sizes")
+    }
+    of_data = {f"preprocessing.{name}": [preprocessing[name]] for name in ("spacing", "resize")}
+    check_lengths(of_network, dims, f"a network that is {dims}D")
+    check_lengths(of_data, data_dims, f"images that are {data_dims}D")
+
+
+def check_lengths(values: dict[str, list[Any]], dims: int, what: str) -> None:
+    """Refuse entries that are not one number an axis."""
+    for name, entries in values.items():
+        for entry in entries:
+            if entry is not None and (not isinstance(entry, list) or len(entry) != dims):
+                raise MedsegError(f"{name}: {entry} does not fit {what}: give {dims} numbers.")
+
+
+def depth_of(config: dict[str, Any]) -> int | None:
+    """Return the depth that the config gives, by ``model.depth`` or by the number of strides."""
+    depth, strides = config["model"].get("depth"), config["plan"]["strides"]
+    if depth and strides and depth != len(strides):
+        raise MedsegError(
+            f"model.depth={depth} does not fit the {len(strides)} entries of plan.strides: give one of them."
+        )
+    return depth or (len(strides) if strides else None)
+
+
+def plan_preprocessing(
+    config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None, kind: str
+) -> dict[str, Any]:
+    """Return the preprocessing node with every null decided."""
+    channels = fingerprint.channels
+    names: list[str | None] = list(modality) if modality else [None]
+    if len(names) not in (1, channels):
+        raise MedsegError(
+            f"dataset.modality names {len(names)} channels, the images have {channels}: give one, or one a channel."
+        )
+    names = names * channels if len(names) == 1 else names
+    methods = config["normalize"] or [DEFAULT_METHOD[name] for name in names]
+    methods = methods * channels if len(methods) == 1 else methods
+    if len(methods) != channels:
+        raise MedsegError(
+            f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s)."
+        )
+    window = config["window"]
+    if window and (methods.count("ct") == 0 or len(window) != 2 or window[0] >= window[1]):
+        raise MedsegError(f"preprocessing.window={window}: give [low, high], for channels whose normalisation is ct.")
+    return {
+        **config,
+        "spacing": None if config["resize"] else config["spacing"] or plan_spacing(fingerprint, kind),
+        "normalize": methods,
+        "window": ct_windows(fingerprint, window) if "ct" in methods else None,
+    }
+
+
+def plan_spacing(fingerprint: Fingerprint, kind: str) -> list[float] | None:
+    """Return the median spacing per network axis in mm, along the slices of anisotropic scans a finer one.
+
+    Pictures keep their pixels (None), but on a CPU they are worked on as coarsely as their masks bear.
+    """
+    cases = list(fingerprint.cases.values())
+    if fingerprint.unit == "mm":
+        return [round(float(value), 6) for value in median_spacing(cases)]
+    fidelities = [case.fidelity for case in cases if case.fidelity and not np.isnan(case.fidelity).any()]
+    if kind != "cpu" or not fidelities:
+        return None
+    factor = coarsest(fidelities, min(np.median([case.shape for case in cases], axis=0)))
+    return [float(factor)] * fingerprint.spatial_dims if factor > 1 else None
+
+
+def median_spacing(cases: Sequence[CaseFingerprint]) -> NDArray[np.float64]:
+    """Return the median spacing of each axis (nnU-Net's rule).
+
+    Where one axis is more than three times coarser than the others and has less than a third of their voxels, it gets
+    the tenth percentile of its spacings, though never less than the others'.
+    """
+    spacings = np.array([case.spacing for case in cases])
+    target = np.median(spacings, axis=0)
+    shape = np.median([np.multiply(case.shape, np.divide(case.spacing, target)) for case in cases], axis=0)
+    worst = int(np.argmax(target))
+    others, lengths = np.delete(target, worst), np.delete(shape, worst)
+    if target[worst] > ANISOTROPIC * others.max() and shape[worst] * ANISOTROPIC < lengths.min():
+        target[worst] = max(np.percentile(spacings[:, worst], FINER), others.max())
+    return np.asarray(target)
+
+
+def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[list[float]]:
+    """Return [low, high, mean, std] for each channel, from the labelled voxels of the cases.
+
+    nnU-Net's rule: clip to the 0.5 and 99.5 percentiles, then scale by mean and standard deviation. A window given in
+    the config replaces the percentiles.
+    """
+    values = np.concatenate([case.intensities for case in fingerprint.cases.values()], axis=1)
+    windows = []
+    for channel in values:
+        low, high = window or np.percentile(channel, [0.5, 99.5]).tolist()
+        inside = channel.clip(low, high)
+        windows.append([float(low), float(high), float(inside.mean()), float(max(inside.std(), 1e-6))])
+    return windows
+
+
+def network_grid(
+    fingerprint: Fingerprint, spacing: Sequence[float] | None, resize: Sequence[int] | None
+) -> tuple[list[int], list[float]]:
+    """Return the median shape of the cases on the network grid and its spacing (ones for pictures)."""
+    cases = fingerprint.cases.values()
+    if resize:
+        return list(resize), [1.0] * len(resize)
+    shapes = [np.multiply(case.shape, np.divide(case.spacing, spacing) if spacing else 1.0) for case in cases]
+    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)], list(
+        spacing or [1.0] * fingerprint.spatial_dims
+    )
+
+
+def limit(shape: Sequence[int], voxels: int) -> list[int]:
+    """Shrink the longest axes of ``shape`` until it holds at most ``voxels``."""
+    patch = list(shape)
+    while np.prod(patch) > voxels:
+        patch[int(np.argmax(patch))] -= 1
+    return patch
+
+
+def topology(
+    patch: Sequence[int], spacing: Sequence[float], depth: int | None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Return pooling strides per level and kernel sizes per stage (one stage more than levels).
+
+    Each level halves the axes that are long enough and not much coarser than the finest, so that voxels become
+    isotropic on the way down; an axis is convolved across once it is no longer much coarser (nnU-Net's rule). A
+    ``depth`` that asks for more levels than the patch allows goes on halving: ``fit_patch`` then grows the patch.
+    """
+    size, step = np.array(patch, float), np.array(spacing, float)
+    strides: list[list[int]] = []
+    kernels = [kernel(step)]
+    while len(strides) < (depth or MAX_DEPTH):
+        fine = step < COARSE * step.min()
+        halved = fine & (size >= 2 * SMALLEST_MAP)
+        if not halved.any() and depth is None:
+            break
+        halved = halved if halved.any() else fine
+        strides.append([2 if half else 1 for half in halved])
+        size, step = np.where(halved, np.ceil(size / 2), size), np.where(halved, step * 2, step)
+        kernels.append(kernel(step))
+    return strides or [[2] * len(patch)], kernels if strides else [kernels[0]] * 2
+
+
+def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
+    """Return 3 for each axis, 1 for one that is much coarser than the finest."""
+    return [3 if fine else 1 for fine in spacing < COARSE * spacing.min()]
+
+
+def fit_patch(patch: Sequence[int], divisor: Sequence[int], *, is_given: bool) -> list[int]:
+    """Round a patch up to multiples of ``divisor``; refuse one from the config that is none."""
+    fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor, strict=True)]
+    if np.prod(np.divide(fitted, divisor)) < 2:  # instance norm needs more than one voxel at the bottom
+        fitted[int(np.argmin(divisor))] *= 2
+    if is_given and fitted != list(patch):
+        raise MedsegError(
+            f"plan.patch_size={list(patch)} does not fit the network, which needs multiples of {list(divisor)};"
+            f" the next that works is {fitted}."
+        )
+    return fitted
+
+
+def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Fingerprint) -> list[int]:
+    """Return the axes along which the data are symmetric, less left-right where class names tell left from right.
+
+    Raises:
+        MedsegError: the config wants to mirror left and right all the same.
+    """
+    names = [*label_map.names[1:], *(label_map.regions or ())]
+    left_right = 1 if fingerprint.unit == "px" else 0  # a picture's columns run left to right, axes in mm R, A, S
+    augmented = config["augment"]["spatial"] or {}
+    check_mirrored("plan.mirror_axes", config["plan"]["mirror_axes"], left_right, names)
+    check_mirrored("augment.spatial.mirror_axes", augmented.get("mirror_axes"), left_right, names)
+    if config["augment"]["spatial"] is None:
+        return []  # test-time augmentation mirrors only what training did
+    if augmented.get("mirror_axes") is not None:
+        return list(augmented["mirror_axes"])
+    thumbnails = [case.thumbnail for case in fingerprint.cases.values()]
+    all_axes = config["plan"].get("mirror") == "all"
+    axes = list(range(fingerprint.spatial_dims)) if all_axes else symmetric_axes(thumbnails)
+    return [axis for axis in axes if not (axis == left_right and is_sided(names))]

@@ -1,0 +1,119 @@
+"""What memory and time allow: the size of patch and batch, and the width of the network.
+
+The plan of the data says what would be best; this says what the device can bear and what the time is enough for.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from medseg.config.check import parse_duration
+from medseg.errors import MedsegError
+from medseg.system.device import device_memory
+
+log = logging.getLogger(__name__)
+
+Plan = dict[str, Any]
+
+WIDTHS = (8, 16, 24, 32)
+"""Channels of the finest level to choose from; 32 is nnU-Net's."""
+SHRINK, SMALLEST = 0.8, 0.02
+"""Patch and batch shrink by this factor until they fit into the memory, down to this share of their usual voxels."""
+GAIN = 0.95
+"""Channels last must take less than this share of the time of channels first, or the difference is noise."""
+
+
+class Probe(Protocol):
+    """Tells what training by a plan would cost."""
+
+    def memory(self, plan: Plan) -> int | None:
+        """Return the bytes at the peak, None where that is unknown."""
+
+    def seconds(self, plan: Plan) -> float:
+        """Return the seconds of a step; infinite where it cannot be done."""
+
+
+def memory_limit(wanted_gb: float | None, device: torch.device) -> float:
+    """Return the bytes that training may take: what the config allows, else what the device has; 0 where unknown."""
+    return wanted_gb * 1e9 if wanted_gb else device_memory(device)
+
+
+def within_memory(draft: Callable[[float], Plan], probe: Probe, limit: float, *, is_given: bool) -> Plan:
+    """Return the plan with the largest patch and batch that fit into the memory.
+
+    Args:
+        draft: from a share of the usual voxels to a plan.
+        probe: counts the memory of a plan.
+        limit: bytes, 0 for none.
+        is_given: whether the limit is the config's; if not, what cannot be made small enough is only warned of.
+
+    Raises:
+        MedsegError: even the smallest plan needs more than the config allows.
+    """
+    share, plan = 1.0, draft(1.0)
+    while limit and (need := probe.memory(plan)):
+        plan.setdefault("measured", {})["memory_gb"] = round(need / 1e9, 2)
+        if need <= limit:
+            return plan
+        share *= SHRINK
+        if share < SMALLEST:
+            return refuse(plan, need, limit, is_given=is_given)
+        plan = draft(share)
+    return plan
+
+
+def refuse(plan: Plan, need: float, limit: float, *, is_given: bool) -> Plan:
+    """Complain of a plan that cannot be made small enough, or warn of it where the limit is an estimate of ours."""
+    patch = "×".join(map(str, plan["plan"]["patch_size"]))
+    text = (
+        f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of memory,"
+        f" of {limit / 1e9:.1f}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
+    )
+    if is_given:
+        raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")
+    log.warning("memory: %s Or say by trainer.memory_gb what the device has.", text)
+    return plan
+
+
+def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) -> Plan:
+    """Return the plan with the widest network that has enough steps in the time, from measured speed, and the memory.
+
+    A narrow network that sees more batches beats a wide one in a short time. Enough are ``width`` squared steps: a step
+    costs as much as the square of the width, so that steps and cost of a step then grow alike with the time, as is best
+    where both count (Hoffmann et al., "Training Compute-Optimal Large Language Models", NeurIPS 2022). Without a time
+    limit the width stays: the number of steps is then the same for all widths.
+    """
+    if not max_time or "base_channels" not in plan["model"]:
+        return plan
+    seconds, measured, chosen = parse_duration(max_time), {}, None
+    for width in WIDTHS:
+        candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
+        need = probe.memory(candidate) or 0
+        if chosen and limit and need > limit:
+            break
+        measured[str(width)] = round(probe.seconds(candidate), 4)
+        if chosen and seconds < width**2 * measured[str(width)]:
+            break
+        chosen = {**candidate, "measured": {**plan.get("measured", {}), "memory_gb": round(need / 1e9, 2)}}
+    assert chosen is not None
+    finite = {width: step for width, step in measured.items() if math.isfinite(step)}
+    steps = ", ".join(f"{width}: {seconds / step:.0f}" for width, step in finite.items())
+    log.info("width %d chosen; steps in the time by width: %s", chosen["model"]["base_channels"], steps)
+    chosen["measured"]["step_seconds"] = finite
+    return chosen
+
+
+def fit_layout(plan: Plan, probe: Probe, wanted: bool | None) -> Plan:
+    """Return the plan with channels last in memory if that was measured to be faster on the device.
+
+    Nothing is measured where the config says what is wanted, or where a 2D network takes volumes by slices.
+    """
+    if wanted is not None or plan["plan"]["slice_axis"] is not None:
+        return plan
+    first, last = (
+        probe.seconds({**plan, "trainer": {**plan["trainer"], "channels_last": is_last}}) for is_last in (False, True)
+    )
+    return {**plan, "trainer": {**plan["trainer"], "channels_last": last < GAIN * first}}

@@ -1,0 +1,164 @@
+"""A data set in numbers: cases, grids, intensities, classes and the parts of its split."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from medseg.io.case import Case, Dataset
+from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.fingerprint.duplicates import parts_of
+from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
+from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.small_components import Cases, sizes_of, speck_size, specks_of
+from medseg.preprocessing.quality.warnings import size_of
+
+Numbers = dict[str, Any]
+
+
+def overview(dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None) -> Numbers:
+    """Return what ``inspect.json`` tells of a data set; of its grids and voxels only the ``usable`` cases.
+
+    Shapes are in voxels and spacings in mm (or pixels), both in network axes; volumes in ml, or in pixels of pictures.
+    """
+    numbers: Numbers = {
+        "cases": len(dataset.cases),
+        "usable": len(usable.cases),
+        "groups": len({case.group for case in dataset.cases}),
+        "labels": dict(label_map.labels),
+        "split": sizes(split, dataset.cases) if split else None,
+    }
+    if not usable.cases:
+        return numbers
+    cases = usable.cases.values()
+    return numbers | {
+        "spatial_dims": usable.spatial_dims,
+        "unit": usable.unit,
+        "shape": spread([case.shape for case in cases]),
+        "spacing": spread([case.spacing for case in cases]),
+        "channels": channels(dataset, usable),
+        "classes": classes(dataset.cases, label_map, usable),
+        "masks": masks(label_map, usable),
+    }
+
+
+def spread(values: ArrayLike) -> Numbers:
+    """Return minimum, median and maximum of (N, ...) over its first axis."""
+    found = np.asarray(values, dtype=float)
+    statistics = {"min": found.min(axis=0), "median": np.median(found, axis=0), "max": found.max(axis=0)}
+    return {name: np.round(value, 6).tolist() for name, value in statistics.items()}
+
+
+def channels(dataset: Dataset, usable: Fingerprint) -> list[Numbers]:
+    """Return name, modality and intensities of each channel.
+
+    ``low``, ``median`` and ``high`` are the medians over the cases of the 0.5, 50 and 99.5 percentiles of their voxels,
+    ``over_cases`` their minimum, median and maximum over the cases.
+    """
+    names, modality = dataset.channels or (), dataset.modality or ()
+    modality = modality * usable.channels if len(modality) == 1 else modality
+    found = np.stack([case.quantiles for case in usable.cases.values()])  # (N, C, 5)
+    middle = np.median(found, axis=0)
+    return [
+        {
+            "name": names[place] if place < len(names) else None,
+            "modality": modality[place] if place < len(modality) else None,
+            "min": float(found[:, place, 0].min()),
+            **dict(zip(("low", "median", "high"), middle[place, 1:4].tolist(), strict=True)),
+            "max": float(found[:, place, 4].max()),
+            "over_cases": {name: spread(found[:, place, 1 + at]) for at, name in enumerate(("low", "median", "high"))},
+        }
+        for place in range(usable.channels)
+    ]
+
+
+def classes(cases: Sequence[Case], label_map: LabelMap, usable: Fingerprint) -> dict[str, Numbers]:
+    """Return for each foreground class and region in how many cases it is, of those annotated for it, and its size."""
+    members: dict[str, tuple[int, ...]] = {name: (place,) for place, name in enumerate(label_map.names) if place}
+    members |= {name: places for name, places in label_map.reported.items() if label_map.regions}
+    annotated = {case.id: label_map.annotated(case.annotated) for case in cases}
+    found = {}
+    for name, places in members.items():
+        known = [case for case in usable.cases if annotated[case][list(places)].all()]
+        volumes = [volume(usable, case, places) for case in known]
+        present = [value for value in volumes if value]
+        found[name] = {
+            "is_region": name in (label_map.regions or {}),
+            "n_known": len(known),
+            "n_present": len(present),
+            "volume": spread(present) if present else None,
+        }
+    return found
+
+
+def volume(usable: Fingerprint, name: str, places: Sequence[int]) -> float:
+    """Return the size of some classes in a case, in ml; in pixels for pictures."""
+    return sum(size_of(usable.cases[name], place) for place in places)
+
+
+def masks(label_map: LabelMap, usable: Fingerprint) -> dict[str, Numbers]:
+    """Return for each foreground class how its masks are made up: components, specks, and what is outside the body.
+
+    ``speck`` is the number of voxels up to which a component beside larger ones is one.
+    """
+    return {name: mask(usable.cases, index) for index, name in enumerate(label_map.names) if index}
+
+
+def mask(cases: Cases, index: int) -> Numbers:
+    """Return how the masks of one class are made up."""
+    most = speck_size(cases, index)
+    pieces = [len(sizes) for case in cases.values() if len(sizes := sizes_of(case, index))]
+    specks = [len(specks_of(case, index, most)) for case in cases.values()]
+    outside = [int(case.outside[index]) for case in cases.values()]
+    return {
+        "components": spread(pieces) if pieces else None,
+        "speck": most,
+        "specks": {"n": sum(specks), "n_cases": sum(map(bool, specks))},
+        "outside": {"voxels": sum(outside), "n_cases": sum(map(bool, outside))},
+    }
+
+
+def case_rows(
+    dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None, findings: Sequence[Finding]
+) -> list[Numbers]:
+    """Return what is known of each case, in order; without grid and voxels where it cannot be used.
+
+    ``intensities`` (C, 5) are minimum, 0.5, 50 and 99.5 percentile and maximum, ``sizes`` those of each class in ml or
+    pixels.
+    """
+    part_of = parts_of(split)
+    kinds: dict[str, list[str]] = {case.id: [] for case in dataset.cases}
+    for finding in findings:
+        for name in finding.cases:
+            kinds[name] += [finding.kind] if finding.kind not in kinds[name] else []
+    return [
+        {
+            "id": case.id,
+            "group": case.group,
+            "part": part_of.get(case.id),
+            **(described(usable.cases[case.id], label_map) if case.id in usable.cases else {}),
+            "findings": kinds[case.id],
+        }
+        for case in dataset.cases
+    ]
+
+
+def described(case: CaseFingerprint, label_map: LabelMap) -> Numbers:
+    """Return grid, intensities, and sizes and components of the classes of one case."""
+    classes = [*enumerate(label_map.names)][1:]
+    return {
+        "shape": list(case.shape),
+        "spacing": np.round(case.spacing, 6).tolist(),
+        "intensities": case.quantiles.tolist(),
+        "sizes": {name: round(size_of(case, index), 6) for index, name in classes},
+        "components": {name: len(sizes_of(case, index)) for index, name in classes},
+    }
+
+
+def sizes(split: Split, cases: Sequence[Case]) -> dict[str, Numbers]:
+    """Return the numbers of cases and groups in each part of a split."""
+    group = {case.id: case.group for case in cases}
+    parts = {part: getattr(split, part) for part in PARTS}
+    return {part: {"cases": len(ids), "groups": len({group[name] for name in ids})} for part, ids in parts.items()}

@@ -1,0 +1,88 @@
+"""How a running job starts further processes of itself, for distributed training and for several devices."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+CONFIG_DIR = ("--config-dir", "-cd")
+QUIET = (
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+)
+"""What conf/base.yaml says, for a config that was saved without it."""
+
+
+def import_path() -> str:
+    """Return the PYTHONPATH with which a further process imports what this one can."""
+    return os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+
+
+def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    """Start the job of a composed config as a further process, which imports what this one can.
+
+    Nothing is taken from ``sys.argv``, which is a program's own where medseg is used from Python.
+    """
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "import sys; from medseg.cli.command_line import run_config; sys.exit(run_config())",
+    ]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": import_path()}
+    )
+    assert process.stdin is not None
+    with process.stdin as text:
+        json.dump(config, text)
+    return process
+
+
+def rerun_arguments(run_dir: str | Path) -> list[str]:
+    """Return the command line that runs ``run_dir/config.yaml`` again, as it is.
+
+    Lightning starts the other ranks with ``sys.argv``. Those of the user would begin a second run, or a second sweep.
+    """
+    places = [
+        argument
+        for before, argument in pairwise(sys.argv)
+        if argument in CONFIG_DIR or before in CONFIG_DIR or argument.startswith("--config-dir=")
+    ]
+    return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *places, *QUIET]
+
+
+@contextmanager
+def rerunnable(run_dir: str | Path) -> Iterator[None]:
+    """Let Lightning start further processes of the job in ``run_dir`` while the block runs."""
+    saved = sys.argv[:]
+    sys.argv[1:] = rerun_arguments(run_dir)
+    try:
+        yield
+    finally:
+        sys.argv[:] = saved
+
+
+@contextmanager
+def single_job(argv: list[str]) -> Iterator[None]:
+    """Show a job the command line that the user typed, and undo what distributed training leaves behind.
+
+    After the first such job Lightning's LOCAL_RANK and a dead process group would break the next one of a sweep.
+    """
+    saved_argv, saved_environment = sys.argv[:], dict(os.environ)
+    sys.argv[1:] = argv
+    try:
+        yield
+    finally:
+        sys.argv[:] = saved_argv
+        os.environ.clear()
+        os.environ.update(saved_environment)
+        distributed = sys.modules.get("torch.distributed")
+        if distributed and distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -1,0 +1,219 @@
+"""The display of a training on a terminal: where it is, what a step costs, what it has learned."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from math import isfinite, isnan
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from medseg.system.printable import on_a_line
+from medseg.training.callbacks.callbacks import EpochLog, log, written
+from medseg.training.callbacks.progress import Progress
+from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.step_metrics import Gauges
+
+EVERY = 1.0
+"""Seconds from one drawing to the next at least: each waits for the GPU and takes some milliseconds."""
+LONGEST = 24
+"""Letters of a class's name that are shown."""
+DOT = " · "
+
+
+class Display(Callback):
+    """Draws on ``console`` while training goes on, in place of the log's line an epoch; only the first process draws.
+
+    Nothing runs beside the training: what is shown is what was known at the latest step or validated case.
+    """
+
+    def __init__(
+        self, console: Console, progress: Progress, selection: Selection, gauges: Gauges, epochs: EpochLog
+    ) -> None:
+        self.console, self.progress, self.selection = console, progress, selection
+        self.gauges, self.epochs = gauges, epochs
+        self.live = Live(console=console, auto_refresh=False)
+        self.drawn_at = 0.0
+        self.losses: list[Tensor] = []
+        self.loss = float("nan")
+        self.doing = "training"
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin to draw, and keep the log's epochs from the terminal."""
+        if trainer.is_global_zero:
+            for handler in logging.getLogger().handlers:
+                handler.addFilter(is_no_epoch)
+            self.live.start()
+            self.draw(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Forget the losses of the epoch before."""
+        self.losses = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note a step's loss."""
+        self.losses.append(outputs["loss"] * trainer.accumulate_grad_batches)  # Lightning's is its share of the step
+        self.draw_at_times(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note a validated case."""
+        self.doing = f"validating, {batch_idx + 1} of {trainer.num_val_batches[0]}"
+        self.draw_at_times(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Go back to training."""
+        self.doing = "training"
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Show what the log says of the epoch."""
+        self.draw_at_times(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Leave the last state on the terminal."""
+        if self.live.is_started:
+            self.draw(trainer)
+        self.stop()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self.stop()
+
+    def stop(self) -> None:
+        """End drawing, and give the terminal back to the log."""
+        self.live.stop()
+        for handler in logging.getLogger().handlers:
+            handler.removeFilter(is_no_epoch)
+
+    def draw_at_times(self, trainer: Trainer) -> None:
+        """Draw unless this was done a moment ago."""
+        if self.live.is_started and time.monotonic() - self.drawn_at >= EVERY:
+            self.draw(trainer)
+
+    def draw(self, trainer: Trainer) -> None:
+        """Draw the state of now."""
+        if self.losses:
+            self.loss = torch.stack(self.losses).mean().item()
+        lines = [self.position(trainer), self.pace(trainer), self.learning(trainer), *self.scores()]
+        texts = [Text(DOT.join(parts), no_wrap=True, overflow="ellipsis") for parts in lines]
+        self.live.update(Group(self.bar(), *texts), refresh=True)
+        self.drawn_at = time.monotonic()
+
+    def bar(self) -> Table:
+        """What is being done, how far the run is, and how long it will take."""
+        left = self.progress.seconds_left
+        table = Table.grid("", "", "", "", padding=(0, 1), expand=True)
+        table.columns[1].ratio = 1
+        table.add_row(
+            self.doing,
+            ProgressBar(1.0, self.progress.fraction),
+            Text(f"{self.progress.fraction:4.0%}", "progress.percentage", no_wrap=True),
+            Text("" if left is None else f"{clock(left)} left", "progress.remaining", no_wrap=True),
+        )
+        return table
+
+    def position(self, trainer: Trainer) -> list[str]:
+        """Epoch, step, time used."""
+        progress, most = self.progress, max(0, trainer.max_epochs or 0)
+        epochs = f" of {most}" if most else ""
+        steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
+        limit = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
+        used = clock(progress.seconds) + limit
+        return [f"epoch {epoch_of(trainer)}{epochs}", f"step {trainer.global_step:,}{steps}", used]
+
+    def pace(self, trainer: Trainer) -> list[str]:
+        """What a step costs, and the learning rate."""
+        rate = f"learning rate {trainer.optimizers[0].param_groups[0]['lr']:.1e}"
+        if isnan(self.gauges.step_seconds):
+            return [rate]
+        return [f"{self.gauges.step_seconds:.2g} s a step, {self.gauges.data_share:.0%} waiting for data", rate]
+
+    def learning(self, trainer: Trainer) -> list[str]:
+        """This epoch's loss so far, beside that of the epoch before, and the norm of the gradient in that one."""
+        before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch_of(trainer)]
+        was = f" (epoch before: {float(before[-1]['train_loss']):.4f})" if before else ""
+        norm = [] if isnan(self.gauges.norm) else [f"gradient norm {self.gauges.norm:.2g}"]
+        return [f"loss {written(self.loss)}{was}", *norm]
+
+    def scores(self) -> list[list[str]]:
+        """The score of the latest validation, and the best so far."""
+        names, mean = self.epochs.names, self.epochs.names.mean.column
+        rows = [row for row in self.epochs.rows if row.get(mean) not in (None, "")]
+        if not rows or self.selection.best is None:
+            return [["no validation yet"]]
+        latest = rows[-1]
+        classes = {class_name: float(latest[name.column]) for class_name, name in names.classes.items()}
+        best = f"best {self.selection.best_score:.4f} (epoch {self.selection.epochs[self.selection.best]})"
+        last = f"validation {self.selection.name} {float(latest[mean]):.4f} (epoch {latest['epoch']})"
+        smoothed = f"smoothed {float(latest[names.smoothed.column]):.4f}"
+        return [[last, best, smoothed], *class_lines(classes, self.console.width)]
+
+
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
+    epoch = trainer.current_epoch + 1
+    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
+
+
+def is_no_epoch(record: logging.LogRecord) -> bool:
+    """Tell the lines of the log that the display does not stand for."""
+    return record.name != log.name
+
+
+def class_lines(scores: Mapping[str, float], width: int) -> list[list[str]]:
+    """Return the Dice of each class on one line, or where there is no room a line of the worst and one of the best."""
+    shown = {name: f"{shortened(on_a_line(name))} {written(score)}" for name, score in scores.items()}
+    if cell_len(DOT.join(shown.values())) <= width:
+        return [list(shown.values())] if len(shown) > 1 else []
+    ranked = sorted((name for name in scores if not isnan(scores[name])), key=lambda name: scores[name])
+    if not ranked:
+        return []
+    half = (len(ranked) + 1) // 2
+    worst, best = ranked[:half], reversed(ranked[half:])
+    return [
+        fitting([f"worst of {len(scores)}:", *(shown[name] for name in worst)], width),
+        fitting(["best:", *(shown[name] for name in best)], width),
+    ]
+
+
+def fitting(parts: Iterable[str], width: int) -> list[str]:
+    """Return as many parts from the first on as fit on a line, after a heading."""
+    heading, *rest = parts
+    line: list[str] = []
+    for part in rest:
+        if cell_len(DOT.join([*line, f"{heading} {part}"])) > width:
+            break
+        line.append(part)
+    return [f"{heading} {line[0]}", *line[1:]] if line else [heading]
+
+
+def shortened(name: str) -> str:
+    """Cut a long name."""
+    return name if cell_len(name) <= LONGEST else set_cell_size(name, LONGEST - 1).rstrip() + "…"
+
+
+def clock(seconds: float) -> str:
+    """Write a duration.
+
+    >>> clock(3723.4), clock(90000)
+    ('1:02:03', '1 day, 1:00:00')
+    """
+    return str(timedelta(seconds=int(seconds)))

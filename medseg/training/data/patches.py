@@ -1,0 +1,117 @@
+"""Patches out of preprocessed cases: which case, which place, every draw from (seed, index) alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from medseg.preprocessing.cache import load
+from medseg.system.random_seeds import seeded
+
+
+class PatchSampler(Sampler[int]):
+    """Numbers the patches of a run: those of epoch e begin at e times the epoch's length; ranks take turns."""
+
+    def __init__(self, length: int, *, rank: int = 0, ranks: int = 1) -> None:
+        self.length, self.rank, self.ranks, self.epoch = length, rank, ranks, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the numbers of this epoch; called by Lightning before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.length * self.ranks + self.rank
+        return iter(range(first, first + self.length * self.ranks, self.ranks))
+
+
+class Patches(Dataset[dict[str, Any]]):
+    """The training patches: patch n is the same whenever and wherever it is drawn.
+
+    Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
+    that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it. A patch comes with
+    ``context`` voxels more on either side of each axis: the neighbours that a network sees, the margin of augmentation.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        patch_size: Sequence[int],
+        foreground: float,
+        seed: int,
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        context: Sequence[int] | None = None,
+    ) -> None:
+        self.files, self.patch_size, self.foreground = list(files), list(patch_size), foreground
+        self.seed, self.transform = seed, transform
+        self.context = list(context or [0] * len(self.patch_size))
+
+    def __getitem__(self, n: int) -> dict[str, Any]:
+        generator = seeded(self.seed, 0, n)
+        index = self.case_of(n)
+        case = load(self.files[index])
+        is_forced = int((n + 1) * self.foreground) > int(n * self.foreground)  # evenly, whatever the batch
+        corner = draw_corner(case, self.patch_size, is_forced, generator)
+        corner = [start - context for start, context in zip(corner, self.context, strict=True)]
+        size = [patch + 2 * context for patch, context in zip(self.patch_size, self.context, strict=True)]
+        sample = {
+            "image": cut(case["image"], corner, size),
+            "label": cut(case["label"][None], corner, size),
+            "annotated": case["annotated"],
+            "index": index,
+            "n": n,
+        }
+        return self.transform(sample)
+
+    def case_of(self, n: int) -> int:
+        """Return the case that patch ``n`` comes from."""
+        turn, place = divmod(n, len(self.files))
+        return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[place])
+
+
+def draw_corner(
+    case: dict[str, Any], patch_size: Sequence[int], is_forced: bool, generator: torch.Generator
+) -> list[int]:
+    """Draw where a patch begins: round a labelled voxel where forced (and there is one), anywhere else.
+
+    Where some voxels are of unknown class, "anywhere" is round a known one, as in nnU-Net: with a few slices annotated,
+    most other patches would teach nothing.
+
+    A case smaller than the patch along an axis lies in its middle, as in prediction.
+    """
+    shape = case["label"].shape
+    classes = [voxels for voxels in case["locations"] if is_forced and len(voxels)]
+    centres = classes or [case["known"]] * (len(case["known"]) > 0)
+    if centres:
+        voxels = centres[draw(len(centres), generator)]
+        centre = voxels[draw(len(voxels), generator)].tolist()
+        wanted = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
+    else:
+        wanted = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
+    return [
+        min(max(corner, 0), size - patch) if size >= patch else -((patch - size) // 2)
+        for corner, size, patch in zip(wanted, shape, patch_size, strict=True)
+    ]
+
+
+def draw(n: int, generator: torch.Generator) -> int:
+    """Draw one of 0 … n-1."""
+    return int(torch.randint(n, (), generator=generator))
+
+
+def cut(volume: Tensor, corner: Sequence[int], patch_size: Sequence[int]) -> Tensor:
+    """Copy a patch out of (C, *spatial); what lies outside is zero."""
+    ends = [start + patch for start, patch in zip(corner, patch_size, strict=True)]
+    inside = tuple(slice(max(0, start), end) for start, end in zip(corner, ends, strict=True))
+    patch = volume[(slice(None), *inside)].clone()
+    outside = [
+        (max(0, -start), max(0, end - size)) for start, end, size in zip(corner, ends, volume.shape[1:], strict=True)
+    ]
+    return F.pad(patch, [side for pair in reversed(outside) for side in pair])

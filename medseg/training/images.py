@@ -1,0 +1,192 @@
+"""Pictures of validation cases in TensorBoard: the same few every time, and the worst of each validation."""
+
+import time
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from medseg.evaluation.images.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
+from medseg.evaluation.metrics.overlap import dice
+from medseg.io.case import Scan
+from medseg.io.labels import LabelMap
+from medseg.preprocessing.cache import load
+from medseg.preprocessing.geometry import Geometry
+from medseg.system.printable import on_a_line
+from medseg.training.callbacks.progress import Progress
+from medseg.training.module import gather
+
+SHOWN = 3
+"""Cases that are drawn every time."""
+DRAWN = 50
+"""Validations of a run that are drawn at most, evenly over its progress: some 20 MB in all."""
+SHARE = 0.01
+"""Share of a run's time that drawing may take; the first and the last validation are always drawn."""
+SIDE = 256
+"""Longest side of a slice, in pixels."""
+
+Indices = NDArray[np.uint8]
+
+
+@dataclass
+class Worst:
+    """The worst case so far: its place among the validation cases, its Dice, and a picture where one is due."""
+
+    index: int
+    score: float
+    picture: Image.Image | None = None
+
+
+class Pictures(Callback):
+    """Draws prediction and truth over the scans of validation cases, as the network sees these.
+
+    ``names`` are the ids of the validation cases in order. Each process draws its own cases, the first one writes.
+    """
+
+    def __init__(self, names: Sequence[str], label_map: LabelMap, progress: Progress) -> None:
+        self.names, self.label_map, self.progress = list(names), label_map, progress
+        self.chosen: list[int] = []
+        self.drawn = -1  # of DRAWN parts of the run the latest that was drawn in
+        self.is_due = False
+        self.seconds = 0.0  # spent on drawing
+        self.pictures: dict[int, Image.Image] = {}
+        self.worst: Worst | None = None
+        self.worst_mask: Indices = np.zeros(0, np.uint8)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Settle whether this validation is drawn, and of the first one which cases are."""
+        part = int(DRAWN * self.progress.current)
+        is_cheap = self.seconds <= SHARE * self.progress.seconds or part == DRAWN
+        is_due = bool(writers(trainer)) and part > self.drawn and is_cheap
+        self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
+        self.drawn = part if self.is_due else self.drawn
+        self.pictures, self.worst = {}, None
+        self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw a chosen case; keep the mask of one that is worse than all before."""
+        index, predicted = batch["index"], outputs["predicted"]
+        score = mean_dice(module.case_counts[index])  # type: ignore[index,arg-type]
+        if self.is_due and index in self.chosen:
+            self.pictures[index] = self.draw(trainer, index, predicted, score)
+        if not isnan(score) and (self.worst is None or score < self.worst.score):
+            self.worst, self.worst_mask = Worst(index, score), predicted
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Gather the pictures of all processes and write them."""
+        if self.is_due and self.worst:
+            index, score = self.worst.index, self.worst.score
+            self.worst.picture = self.pictures.get(index) or self.draw(trainer, index, self.worst_mask, score)
+        pictures, worst = gather(self.pictures), gather({trainer.global_rank: self.worst})
+        began = time.perf_counter()
+        if trainer.is_global_zero:
+            self.write(trainer, pictures, min(filter(None, worst.values()), key=lambda each: each.score, default=None))
+        self.seconds += time.perf_counter() - began
+
+    def draw(self, trainer: Trainer, index: int, predicted: Indices, score: float) -> Image.Image:
+        """Draw a case with its name and its mean Dice."""
+        began = time.perf_counter()
+        picture = drawn(load(files_of(trainer)[index]), predicted, self.label_map)
+        self.seconds += time.perf_counter() - began
+        written = "no Dice: nothing there, nothing found" if isnan(score) else f"Dice {score:.4f}"
+        return captioned(picture, f"{self.names[index]}: {written}")
+
+    def write(self, trainer: Trainer, pictures: dict[int, Image.Image], worst: Worst | None) -> None:
+        """Hand pictures and the worst case's name to TensorBoard."""
+        images = {f"cases/{on_a_line(self.names[index])}": picture for index, picture in sorted(pictures.items())}
+        if worst and worst.picture:
+            images["worst case"] = worst.picture
+        for logger in writers(trainer):
+            for tag, image in images.items():
+                logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
+            if worst:
+                told = (
+                    f"{on_a_line(self.names[worst.index])}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
+                )
+                logger.experiment.add_text("worst case", told, trainer.global_step)
+
+
+def writers(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Return the loggers that take pictures."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def files_of(trainer: Trainer) -> Sequence[Path]:
+    """Return the preprocessed validation cases."""
+    files: Sequence[Path] = trainer.datamodule.val_files  # type: ignore[attr-defined]
+    return files
+
+
+def choose(files: Sequence[Path], number: int) -> list[int]:
+    """Pick places evenly among the cases with foreground, or among all where none has any."""
+    full = [place for place, file in enumerate(files) if any(map(len, load(file)["locations"]))]
+    among = full or list(range(len(files)))
+    return [among[place] for place in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
+
+
+def mean_dice(counts: NDArray[np.int64]) -> float:
+    """Return a case's mean Dice over the classes that it or its prediction has; NaN where there are none."""
+    scores = dice(counts)
+    return float(scores[~np.isnan(scores)].mean()) if (~np.isnan(scores)).any() else float("nan")
+
+
+def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:
+    """Draw a preprocessed case (see ``medseg.preprocessing.cache.load``) with its predicted classes (*native grid)."""
+    truth, annotated = case["truth"].numpy(), case["annotated"].numpy()
+    return overlay(scan_of(case), predicted, label_map.names, truth, annotated, SIDE)
+
+
+def scan_of(case: dict[str, Any]) -> Scan:
+    """Return what the network sees of a case on the native grid: a volume's first channel, or a picture's colours."""
+    geometry = Geometry.from_dict(case["geometry"])
+    image = case["image"]
+    shown = image if case["unit"] == "px" and len(image) == 3 else image[:1]
+    return Scan(native(shown, geometry), upright(geometry, case["spacing"], case["unit"]), case["unit"])
+
+
+def native(image: Tensor, geometry: Geometry) -> NDArray[np.float32]:
+    """Bring an image (C, *network grid) to (C, *native grid); what was cropped away is as dark as its darkest voxel."""
+    found = np.empty((len(image), *geometry.native_shape), np.float32)
+    for place, slab in geometry.slabs(geometry.in_rows(image), fill=torch.amin(image.flatten(1), 1)):
+        found[..., place] = slab.numpy()
+    return found
+
+
+def upright(geometry: Geometry, spacing: Sequence[float], unit: str) -> NDArray[np.float64]:
+    """Return an affine that has native axes run along the world's, as the cache tells; a slice is taken as axial."""
+    if unit == "px":
+        return np.eye(4)
+    affine = np.eye(4)
+    affine[: len(geometry.order), : len(geometry.order)] = 0
+    for world, (axis, flip) in enumerate(zip(geometry.order, geometry.flips, strict=True)):
+        affine[world, axis] = -spacing[axis] if flip else spacing[axis]
+    return affine
+
+
+def captioned(picture: Image.Image, text: str) -> Image.Image:
+    """Write a line, in the letters of Pillow's own font, above a picture."""
+    plain = unicodedata.normalize("NFKD", on_a_line(text)).encode("ascii", "ignore").decode()
+    font: Any = ImageFont.load_default(FONT_SIZE)
+    band = FONT_SIZE + 2 * GAP
+    canvas = Image.new("RGB", (picture.width, picture.height + band), CANVAS)
+    canvas.paste(picture, (0, band))
+    ImageDraw.Draw(canvas).text((GAP, band / 2), plain, WHITE, font, "lm")
+    return canvas

@@ -1,0 +1,255 @@
+"""How a network that knows something already is trained further: what learns, how fast, and what it is pulled to.
+
+* Frozen parameters are in no group of the optimizer, so that they take none of its memory, and norms among them
+  normalise as they do in prediction, so that their statistics stay.
+* Learning rates fall from the head to the first level by a factor a stage: Howard & Ruder, "Universal Language Model
+  Fine-tuning" (ACL 2018); Clark et al., "ELECTRA" (ICLR 2020).
+* Weight decay may pull to the weights that the training began with instead of to zero: Li, Grandvalet & Davoine,
+  "Explicit Inductive Bias for Transfer Learning with Convolutional Networks" (ICML 2018), L2-SP. Here it is decoupled
+  from the gradient, as in AdamW: Loshchilov & Hutter (ICLR 2019).
+
+A parameter is only frozen, or pulled to its start, if it was taken over: what was drawn at random has to learn.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.errors import MedsegError
+from medseg.models.layer_levels import HEAD, stages_of
+from medseg.training.optim.optimizers import make_optimizer
+
+log = logging.getLogger(__name__)
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+DEFAULTS = {
+    "freeze_encoder": False,
+    "freeze_levels": 0,
+    "unfreeze_epoch": None,
+    "freeze_norm": False,
+    "layer_decay": 1.0,
+    "head_factor": 1.0,
+    "l2_sp": 0.0,
+}
+"""Of the ``finetune`` node: everything learns alike."""
+BY_STAGE = ("freeze_encoder", "freeze_levels", "layer_decay", "head_factor")
+"""Those that need to know the stages of the network."""
+
+
+@dataclass
+class Group:
+    """Parameters that are trained alike: their names, the factor on the learning rate, what their decay pulls to."""
+
+    name: str
+    factor: float
+    is_pulled: bool
+    members: list[str] = field(default_factory=list)
+
+
+class FineTuning:
+    """The groups of a network's parameters, of which those that are frozen learn later or never.
+
+    Args:
+        network: with the weights that it begins with.
+        wanted: the ``finetune`` node of a config.
+        whole: names of the parameters that were taken over; None: all.
+
+    Raises:
+        MedsegError: the network has fewer levels than are to be frozen, or its levels are not known.
+    """
+
+    def __init__(self, network: nn.Module, wanted: Mapping[str, Any], whole: Collection[str] | None = None) -> None:
+        self.network, self.wanted = network, {key: wanted.get(key, value) for key, value in DEFAULTS.items()}
+        self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.whole = self.parameters.keys() & (self.parameters.keys() if whole is None else set(whole))
+        self.stages = self._stages()
+        self.fixed = self._norms() & self.whole if self.wanted["freeze_norm"] else set()
+        self.frozen = (self._frozen_levels() & self.whole) - self.fixed
+        self.groups = self._grouped(self.parameters.keys() - self.frozen - self.fixed)
+        self.is_unfrozen = False
+        self.later = self._grouped(self.frozen, ".unfrozen") if self.wanted["unfreeze_epoch"] else []
+        pulled = [name for group in self.groups + self.later if group.is_pulled for name in group.members]
+        self.start = {name: self.parameters[name].detach().clone() for name in pulled}
+        for name in self.frozen | self.fixed:
+            self.parameters[name].requires_grad_(False)
+
+    def _stages(self) -> dict[str, str]:
+        """Return the stage of each parameter in the order of the stages; where none is asked for, all are one."""
+        if all(self.wanted[key] == DEFAULTS[key] for key in BY_STAGE):
+            return dict.fromkeys(self.parameters, "all")
+        return {name: stage for name, stage in stages_of(self.network).items() if name in self.parameters}
+
+    def _frozen_levels(self) -> set[str]:
+        """Return the parameters of the encoder's levels that are to be frozen."""
+        levels = list(dict.fromkeys(stage for stage in self.stages.values() if stage.startswith("encoder.")))
+        count = self.wanted["freeze_levels"]
+        if count > len(levels):
+            raise MedsegError(
+                f"finetune.freeze_levels={count}: the encoder of this network has {len(levels)} levels. Give as many at"
+                " most."
+            )
+        chosen = levels if self.wanted["freeze_encoder"] else levels[:count]
+        return {name for name, stage in self.stages.items() if stage in chosen}
+
+    def _norms(self) -> set[str]:
+        """Return the names of the parameters of norms."""
+        norms = ((name, module) for name, module in self.network.named_modules() if isinstance(module, NORMS))
+        return {f"{name}.{own}" for name, module in norms for own, _ in module.named_parameters(recurse=False)}
+
+    def _grouped(self, names: Collection[str], kind: str = "") -> list[Group]:
+        """Return parameters in groups, in the order in which an image passes them; ``kind`` ends the groups' names.
+
+        Stages are told apart where their rates differ, and within them what is pulled to its start from what is new.
+        """
+        order = list(dict.fromkeys(self.stages.values()))
+        found: dict[str, Group] = {}
+        for name, stage in self.stages.items():
+            if name in names:
+                factor = self.wanted["layer_decay"] ** (len(order) - 1 - order.index(stage))
+                factor *= self.wanted["head_factor"] if stage == HEAD else 1.0
+                is_pulled = bool(self.wanted["l2_sp"]) and name in self.whole
+                label = self._label(stage) + (".new" if self.wanted["l2_sp"] and not is_pulled else "") + kind
+                found.setdefault(label, Group(label, factor, is_pulled)).members.append(name)
+        return list(found.values())
+
+    def _label(self, stage: str) -> str:
+        """Return what the stage is called together with all others of its rate."""
+        if self.wanted["layer_decay"] != 1:
+            return stage
+        if self.wanted["head_factor"] != 1:
+            return HEAD if stage == HEAD else "body"
+        return "all"
+
+    @property
+    def active(self) -> list[Group]:
+        """The groups that learn now, in the optimizer's order."""
+        return self.groups + (self.later if self.is_unfrozen else [])
+
+    def make_optimizer(
+        self, spec: dict[str, Any], *, fused: bool, trust: Collection[str] = ()
+    ) -> torch.optim.Optimizer:
+        """Build the optimizer of all that learns now; see ``medseg.training.optim.optimizers.make_optimizer``."""
+        if self.wanted == DEFAULTS:
+            return make_optimizer(spec, self.network.parameters(), fused=fused, trust=trust)
+        optimizer = make_optimizer(spec, [self._for_torch(group) for group in self.groups], fused=fused, trust=trust)
+        for group, made in zip(self.groups, optimizer.param_groups, strict=True):
+            adjust(made, group)
+        for group in self.later if self.is_unfrozen else ():
+            self._add(optimizer, group)
+        return optimizer
+
+    def _for_torch(self, group: Group) -> dict[str, Any]:
+        return {"params": [self.parameters[name] for name in group.members], "name": group.name}
+
+    def _add(self, optimizer: torch.optim.Optimizer, group: Group) -> None:
+        optimizer.add_param_group(self._for_torch(group))
+        adjust(optimizer.param_groups[-1], group)
+
+    def is_due(self, epochs: int) -> bool:
+        """Tell whether what is frozen is to learn from now on, after so many epochs."""
+        return bool(self.later) and not self.is_unfrozen and epochs >= self.wanted["unfreeze_epoch"]
+
+    def unfreeze(self, optimizer: torch.optim.Optimizer | None = None) -> list[float]:
+        """Let what is frozen learn; return the full learning rates of the groups that the optimizer gets for it."""
+        self.is_unfrozen = True
+        for name in self.frozen:
+            self.parameters[name].requires_grad_(True)
+        if optimizer is None:
+            return []
+        for group in self.later:
+            self._add(optimizer, group)
+        rates = [made["lr"] for made in optimizer.param_groups[len(self.groups) :]]
+        named = (f"{group.name} (learning rate {rate:.3g})" for group, rate in zip(self.later, rates, strict=True))
+        log.info("from now on learn, too: %s", ", ".join(named))
+        return rates
+
+    @property
+    def still(self) -> set[str]:
+        """The norms, by name, that normalise as in prediction: their parameters and their statistics are frozen."""
+        kept = self.fixed | (set() if self.is_unfrozen else self.frozen)
+        return {name.rpartition(".")[0] for name in kept & self._norms()}
+
+    def keep_still(self) -> None:
+        """Take the norms that are frozen out of the training mode that the network is in."""
+        self.network.train()
+        for name in self.still:
+            self.network.get_submodule(name).eval()
+
+    @torch.no_grad()
+    def pull(self, optimizer: torch.optim.Optimizer) -> None:
+        """Move parameters towards their start, by learning rate · ``l2_sp`` of the way: before the optimizer's step."""
+        for group, made in zip(self.active, optimizer.param_groups, strict=True):
+            if group.is_pulled:
+                for name in group.members:  # where the network has gone
+                    self.start[name] = self.start[name].to(self.parameters[name].device)
+                start = [self.start[name] for name in group.members]
+                torch._foreach_lerp_(made["params"], start, weight=made["lr"] * self.wanted["l2_sp"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training cannot find out again."""
+        return {"is_unfrozen": self.is_unfrozen, "start": self.start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on as the run that is resumed was."""
+        self.start = state["start"]
+        if state["is_unfrozen"]:
+            self.unfreeze()
+
+    def describe(self, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Return lines that say what is frozen, and how each group is trained."""
+        numbers = {name: parameter.numel() for name, parameter in self.parameters.items()}
+        lines = []
+        if kept := self.frozen | self.fixed:
+            until = self.wanted["unfreeze_epoch"]
+            share = sum(numbers[name] for name in kept) / sum(numbers.values())
+            parts = ", ".join(dict.fromkeys(stage for name, stage in self.stages.items() if name in self.frozen))
+            levels = parts + (f" for {until} {'epoch' if until == 1 else 'epochs'}" if parts and until else "")
+            what = " and ".join(filter(None, [levels, "the norms" if self.fixed else ""]))
+            lines.append(f"frozen: {what}, {100 * share:.1f} % of the parameters")
+        if new := self._frozen_levels() - self.whole:
+            lines.append(f"not frozen, for they were not taken over: {', '.join(sorted(new))}")
+        if len(self.groups) > 1 or self.start:
+            for group, made in zip(self.active, optimizer.param_groups, strict=True):
+                decay = (
+                    f"{self.wanted['l2_sp']:g} to the start" if group.is_pulled else f"{made.get('weight_decay', 0):g}"
+                )
+                size = sum(numbers[name] for name in group.members)
+                lines.append(f"{group.name}: learning rate {made['lr']:.3g}, weight decay {decay}, {size:,} parameters")
+        return lines
+
+
+def adjust(made: dict[str, Any], group: Group) -> None:
+    """Give a group of an optimizer its own rate, and no decay to zero where it is pulled elsewhere."""
+    made["lr"] = made["lr"] * group.factor
+    if group.is_pulled and "weight_decay" in made:
+        made["weight_decay"] = 0.0
+
+
+def check(settings: dict[str, Any]) -> None:
+    """Refuse values of the ``finetune`` node that have no meaning together, or without weights to begin with.
+
+    Raises:
+        MedsegError: as said.
+    """
+    wanted, model = {"checkpoint": None, **DEFAULTS, **settings.get("finetune", {})}, settings["model"]
+    begins = wanted["checkpoint"] or model.get("pretrained") or model.get("weights")
+    given = [key for key, value in DEFAULTS.items() if wanted[key] != value]
+    if given and not begins:
+        raise MedsegError(
+            f"finetune.{given[0]}={wanted[given[0]]} is for a training that begins with trained weights. Give"
+            " finetune.checkpoint, or model.pretrained for published ones."
+        )
+    if wanted["unfreeze_epoch"] and not (wanted["freeze_encoder"] or wanted["freeze_levels"]):
+        raise MedsegError(
+            f"finetune.unfreeze_epoch={wanted['unfreeze_epoch']}: nothing is frozen. Give"
+            " finetune.freeze_encoder=true or finetune.freeze_levels."
+        )
+    if wanted["unfreeze_epoch"] and settings["trainer"]["devices"] > 1:
+        raise MedsegError(
+            "finetune.unfreeze_epoch does not work on several devices, which settle at the start whose gradients they"
+            " share. Train the frozen network first, and begin a second training with that run."
+        )

@@ -1,0 +1,272 @@
+"""What a training may begin with: a trained network of medseg's, of nnU-Net's, or a file of weights.
+
+Files are read with ``weights_only=True``, which runs no code of theirs.
+"""
+
+import logging
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medseg.config.instantiate import build, strangers
+from medseg.config.untrusted import check_settings, read_json_object
+from medseg.errors import MedsegError
+from medseg.inference.checkpoint import checked, locate, network_weights
+from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
+from medseg.inference.nnunet.network import our_name, unet_arguments, without_weights
+from medseg.inference.nnunet.normalization import Scheme, schemes_of
+from medseg.inference.nnunet.plans import Plan, plan_of
+from medseg.inference.nnunet.weights import numbers_of_numpy
+from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.labels import LabelMap
+from medseg.models.finite import check_finite
+from medseg.models.parameter_limit import no_more_than
+from medseg.system.torch_files import load_safely
+
+log = logging.getLogger(__name__)
+
+NESTS = ("state_dict", "network_weights", "model_state_dict", "model_state", "model", "network", "net", "weights")
+"""Keys under which programs keep the weights in a file that holds more."""
+
+SCHEMES = {"ZScoreNormalization": "zscore", "CTNormalization": "ct", "NoNormalization": "none"}
+"""nnU-Net's normalisations that are not to the range 0 to 1."""
+
+USUAL_AXES = (2, 1, 0)
+"""Axes of nnU-Net's 3D networks in our order, unless a plan says otherwise."""
+
+SPLIT_CURE = "Restore it, or take the weights without their run: copy the .ckpt file to another folder and give that."
+
+REPORT = "finetune.json"
+"""What a run that began with other weights says of them, in its directory."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained network, as far as a file tells of it.
+
+    ``outputs`` are the classes or regions that the channels of its head stand for, empty where these are none of a
+    segmentation, None where they are not known. ``settings`` has the nodes ``model``, ``plan`` and ``preprocessing`` of
+    a config, with what is known. ``split`` is the part that each scan was in, by the hash of the scan's voxels; None:
+    not known. ``before`` is the same of those that it began with itself. ``plan_file`` is its whole plan, where that is
+    kept.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    outputs: tuple[str, ...] | None = None
+    regions: bool = False
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    split: dict[str, str] | None = None
+    before: dict[str, str] = field(default_factory=dict)
+    plan_file: Path | None = None
+
+    @property
+    def seen(self) -> dict[str, str]:
+        """The part of every scan that the weights are known to have seen."""
+        return {**self.before, **(self.split or {})}
+
+
+def read_source(path: str | Path) -> Source:
+    """Read a run's directory or checkpoint, nnU-Net's model folder or ``.pth`` file, or a state dict.
+
+    Raises:
+        MedsegError: there is nothing that can be read safely, or it holds no weights, or some that are not finite.
+    """
+    path = Path(path)
+    if path.is_dir() and is_nnunet(path):
+        folds = checkpoints(path)
+        if len(folds) > 1:
+            log.info("%s has %d folds; %s is taken", path, len(folds), folds[0])
+        path = folds[0]
+    file = locate(path, "finetune.checkpoint")
+    content = opened(file)
+    if isinstance(content, Mapping) and "medseg" in content:
+        source = of_medseg(file, content)
+    elif isinstance(content, Mapping) and "network_weights" in content:
+        source = of_nnunet(file, content)
+    else:
+        source = Source(file, weights_in(content, file))
+    check_finite(file, source.weights, "finetune.checkpoint")
+    return source
+
+
+def opened(file: Path) -> Any:
+    """Return what a file of PyTorch's holds."""
+    advice = (
+        " Give the directory of a run, a .ckpt file, nnU-Net's folder or .pth file, or a state dict that torch.save"
+        " wrote."
+    )
+    with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
+        return load_safely(file, name=f"finetune.checkpoint={file}", advice=advice)
+
+
+def weights_in(content: Any, file: Path, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, which may lie in a nest, and in that in another."""
+    if isinstance(content, Mapping):
+        if found := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+            return found
+        for nest in nests:
+            if isinstance(content.get(nest), Mapping):
+                return weights_in(content[nest], file, [name for name in nests if name != nest])
+    names = f"the keys {', '.join(map(str, content))[:200]}" if isinstance(content, Mapping) else type(content).__name__
+    raise MedsegError(
+        f"finetune.checkpoint={file}: no weights in it, but {names or 'nothing'}. They are looked for at the top"
+        f" and under {', '.join(NESTS)}."
+    )
+
+
+def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
+    """Return what a checkpoint of medseg's, and the run's directory round it, tell."""
+    content = checked(raw["medseg"], file, "a PyTorch file")
+    classes = content["classes"] or None  # none: pre-trained without
+    label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
+    run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
+    trust = ()  # of a network that medseg does not ship a config takes no more than what the user names, too
+    if not any(strangers(model, "model", trust)):
+        with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
+            build(model, "model", trust)
+    return Source(
+        path=file,
+        weights=weights,
+        outputs=label_map.outputs if label_map else (),
+        regions=bool(content["regions"]),
+        settings={node: content["config"][node] for node in ("model", "plan", "preprocessing")},
+        split=split_of(run),
+        before=seen_before(run),
+        plan_file=run / "plan.json" if (run / "plan.json").is_file() else None,
+    )
+
+
+def split_of(run: Path) -> dict[str, str] | None:
+    """Return the part of each scan of a run by the hash of its voxels; None where no split tells."""
+    path = run / "splits.json"
+    if not path.is_file():
+        return None
+    hashes = read_json_object(path, SPLIT_CURE).get("hashes") or {}
+    if not (isinstance(hashes, dict) and all(isinstance(code, str) for code in hashes.values())):
+        raise MedsegError(f"{path}: hashes must be a mapping of cases to texts. {SPLIT_CURE}")
+    parts = reversed(asdict(Split.load(path)).items())  # a scan that is there twice, once in training, was trained on
+    return {hashes[name]: part for part, names in parts for name in names if name in hashes} or None
+
+
+def seen_before(run: Path) -> dict[str, str]:
+    """Return the parts of the scans that the weights had seen with which a run began."""
+    path = run / REPORT
+    seen = read_json_object(path, SPLIT_CURE).get("seen") if path.is_file() else {}
+    if not (isinstance(seen, dict) and all(part in PARTS for part in seen.values())):
+        raise MedsegError(f"{path}: seen must be a mapping of scans to {', '.join(PARTS)}. {SPLIT_CURE}")
+    return seen
+
+
+def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
+    """Return what a checkpoint of nnU-Net v2 tells, its plan included, as medseg's U-Net with medseg's axes."""
+    weights = weights_in(content, file)
+    given = content.get("init_args") or {}
+    plan = plan_in(given, file)
+    if not any(name.startswith("encoder.stages.") for name in map(bare, weights)):
+        return Source(file, weights)  # another network of the same program
+    axes = our_axes(plan) if plan else USUAL_AXES
+    mapped = {name: turned(weight, axes) for name, weight in renamed(weights).items()}
+    if plan is None:
+        return Source(file, mapped)
+    label_map = label_map_of(given["dataset_json"], file.parent) if "dataset_json" in given else None
+    settings = settings_of(plan, axes)
+    check_settings(settings, file)
+    count = len(label_map.outputs) if label_map else 1
+    without_weights(unet_arguments(plan), file, settings["plan"]["in_channels"], count, weights)
+    return Source(
+        path=file,
+        weights=mapped,
+        outputs=label_map.outputs if label_map else None,
+        regions=bool(label_map and label_map.regions),
+        settings=settings,
+    )
+
+
+def plan_in(given: Mapping[str, Any], file: Path) -> Plan | None:
+    """Return the plan that nnU-Net keeps in its checkpoints, None where there is none that medseg's U-Net follows."""
+    try:
+        plan = plan_of(given["plans"], given["configuration"], file)
+        unet_arguments(plan)
+    except (MedsegError, KeyError, TypeError) as error:
+        log.warning("%s: its weights are used without its plan (%s)", file, error)
+        return None
+    return plan
+
+
+def bare(name: str) -> str:
+    """Return a weight's name without what wrappers put before it."""
+    return re.sub(r"^((module|_orig_mod)\.)+", "", name)
+
+
+def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return nnU-Net's weights under the names of medseg's U-Net, with zeros for the biases that it goes without."""
+    names = [bare(name) for name in weights]
+    stages = [int(found[1]) for name in names if (found := re.match(r"encoder\.stages\.(\d+)\.", name))]
+    mapped = {our_name(bare(name), max(stages)) or bare(name): weight for name, weight in weights.items()}
+    biases = {
+        f"{layer}.bias": torch.zeros(weight.shape[1 if layer.startswith("up.") else 0])
+        for name, weight in mapped.items()
+        for layer, _, kind in [name.rpartition(".")]
+        if kind == "weight" and weight.ndim >= 4 and "shortcut" not in layer
+    }
+    return biases | mapped
+
+
+def our_axes(plan: Plan) -> list[int] | None:
+    """Return which axis of nnU-Net's network each axis of ours is; None: they are in the same order.
+
+    Ours go to the right, front and head; nnU-Net's array is turned the other way round, (z, y, x), and then transposed.
+    Pictures are read the same. Directions do not matter: nnU-Net mirrors along all axes.
+    """
+    beside = 3 - plan.dims
+    if beside and not plan.slices:
+        return None
+    kept = plan.transpose[beside:]
+    return [kept.index(axis) for axis in (2, 1, 0) if axis in kept]
+
+
+def turned(weight: Tensor, axes: Sequence[int] | None) -> Tensor:
+    """Return a convolution's weight (out, in, *kernel) with its kernel's axes in our order."""
+    if axes is None or weight.ndim != len(axes) + 2:
+        return weight
+    return weight.permute(0, 1, *(axis + 2 for axis in axes)).contiguous()
+
+
+def settings_of(plan: Plan, axes: Sequence[int] | None) -> dict[str, dict[str, Any]]:
+    """Return a plan of nnU-Net's as the nodes of a config."""
+    order = axes or range(plan.dims)
+    arguments = unet_arguments(plan)
+    strides, kernels = (
+        [
+            [size] * plan.dims if isinstance(size, int) else [size[axis] for axis in order]
+            for size in arguments.pop(name)
+        ]
+        for name in ("strides", "kernel_sizes")
+    )
+    schemes = schemes_of(plan)
+    spacing = None if plan.slices else [float(plan.settings["spacing"][axis]) for axis in order]
+    return {
+        "model": {"_target_": "medseg.models.UNet", "base_channels": arguments["channels"][0], **arguments},
+        "plan": {
+            "strides": strides,
+            "kernel_sizes": kernels,
+            "in_channels": len(schemes),
+            "slice_axis": 2 - plan.transpose[0] if plan.slices else None,
+        },
+        "preprocessing": {"spacing": spacing, **normalisation(schemes)},
+    }
+
+
+def normalisation(schemes: Sequence[Scheme]) -> dict[str, Any]:
+    """Return the normalisation of each channel in medseg's words."""
+    methods = [SCHEMES.get(scheme.name, "unit") for scheme in schemes]
+    windows = [list(scheme.window or (0.0, 1.0, 0.0, 1.0)) for scheme in schemes]
+    return {"normalize": methods, "window": windows if "ct" in methods else None}

@@ -1,0 +1,303 @@
+"""Weights of one network put into another: what fits by name and shape, and what can be made to fit.
+
+A convolution that the image enters is made to fit other channels: each of ours gets the mean over theirs, times theirs
+/ ours, so that an image whose channels are all the same gives the response that it gave before (as with ImageNet's
+weights on grey images in timm). Of a head the rows of classes with the same name are taken, the others stay as they
+were drawn. U-Nets number their levels from the finest, so that of two depths the finest levels are taken.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medseg.config.instantiate import build
+from medseg.config.untrusted import read_json_object
+from medseg.errors import MedsegError, listing
+from medseg.system.files import write_json
+from medseg.training.transfer.sources import REPORT, Source
+
+log = logging.getLogger(__name__)
+
+PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.")
+"""What wrappers put before the names of a network's weights."""
+FEW = 0.5
+"""Share of the parameters below which a word of warning is due."""
+
+Shape = tuple[int, ...]
+Axes = dict[str, tuple[int, ...]]
+"""Of each weight whose size hangs on some number, the axes along which it does."""
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A weight that was not taken: its shape on either side, None where it is not there, and why."""
+
+    key: str
+    theirs: Shape | None
+    ours: Shape | None
+    reason: str
+
+    def __str__(self) -> str:
+        """The misfit in a line."""
+        return f"{self.key}: {self.theirs or 'none'} in the checkpoint, {self.ours or 'none'} here ({self.reason})"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A weight of ours with what it has of a source's: how many numbers, and how these were made to fit, if so."""
+
+    value: Tensor
+    numbers: int
+    how: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left of the weight that was drawn."""
+        return self.numbers == self.value.numel()
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What of a source goes into a network, and what does not. ``share`` is of the network's parameters, by number."""
+
+    taken: dict[str, Taken]
+    left: list[Misfit]
+    share: float
+
+    @property
+    def whole(self) -> list[str]:
+        """The weights that are the source's through and through."""
+        return [key for key, weight in self.taken.items() if weight.is_whole]
+
+    def put_into(self, network: nn.Module) -> None:
+        """Load the weights; those that were not taken stay as they are."""
+        network.load_state_dict({key: weight.value for key, weight in self.taken.items()}, strict=False)
+
+
+def take_over(
+    network: nn.Module,
+    spec: Mapping[str, Any],
+    source: Source,
+    outputs: Sequence[str],
+    *,
+    regions: bool,
+    trust: Collection[str] = (),
+) -> Transfer:
+    """Return what of a source's weights a network can take; the network is left as it is.
+
+    Args:
+        network: with first weights of its own.
+        spec: what it was built from: a mapping with ``_target_``, and, for first convolutions and heads to be known,
+            ``in_channels`` and ``out_channels``.
+        source: holds the weights.
+        outputs: the classes or regions that the network's outputs stand for.
+        regions: whether these are regions.
+        trust: names of networks that may be built beside medseg's own.
+
+    Raises:
+        MedsegError: nothing fits.
+    """
+    ours = network.state_dict()
+    theirs = called_as(source.weights, ours)
+    inputs, heads = (axes_along(spec, argument, ours, trust) for argument in ("in_channels", "out_channels"))
+    rows = shared_rows(outputs, source, regions=regions)
+    fits = {
+        key: fitted(own, theirs[key], inputs.get(key), heads.get(key), rows)
+        for key, own in ours.items()
+        if key in theirs
+    }
+    taken = {key: fit for key, fit in fits.items() if isinstance(fit, Taken)}
+    left = [*misfits(ours, theirs, fits)]
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    share = sum(taken[name].numbers for name in sizes if name in taken) / sum(sizes.values())
+    if not share:
+        lines = [line for side in (True, False) for line in summed_up(m for m in left if (m.ours is None) == side)[:5]]
+        raise MedsegError(
+            f"finetune.checkpoint={source.path}: none of its {len(theirs)} weights fits this network, a"
+            f" {type(network).__name__}:\n{listing(lines)}\n"
+            "Give the network that they are of, by model=... and its options."
+        )
+    return Transfer(taken, left, share)
+
+
+def called_as(weights: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights under our names, where they have these but for what wrappers put before them."""
+    found: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        candidates = [*stripped(name)]
+        found.setdefault(next((each for each in candidates if each in ours), candidates[-1]), weight)
+    return found
+
+
+def stripped(name: str) -> Iterator[str]:
+    """Yield a name, and what is left of it as prefixes are taken off.
+
+    >>> list(stripped("module.model.0.conv.weight"))
+    ['module.model.0.conv.weight', 'model.0.conv.weight', '0.conv.weight']
+    """
+    yield name
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            yield from stripped(name.removeprefix(prefix))
+
+
+def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor], trust: Collection[str] = ()) -> Axes:
+    """Return which weights grow with an argument of the network, and along which of their axes.
+
+    Found out by building it with another number; empty where it has no such argument, or takes no other number.
+    """
+    number = spec.get(argument)
+    others = (number + 1, 2 * number, number // 2) if isinstance(number, int) else ()
+    for other in others:
+        if shapes := shapes_of({**spec, argument: other}, trust):
+            return {
+                key: tuple(axis for axis, size in enumerate(own.shape) if size != shapes[key][axis])
+                for key, own in ours.items()
+                if key in shapes and tuple(own.shape) != shapes[key]
+            }
+    return {}
+
+
+def shapes_of(spec: Mapping[str, Any], trust: Collection[str]) -> dict[str, Shape]:
+    """Return the shapes of a network's weights, empty where it cannot be built."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            network: nn.Module = build(dict(spec), "model", trust)
+        except MedsegError:
+            return {}
+    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The outputs that two networks share by name: how many each has, and the places of the shared ones."""
+
+    counts: tuple[int, int]
+    ours: list[int]
+    theirs: list[int]
+    names: list[str]
+
+
+def shared_rows(outputs: Sequence[str], source: Source, *, regions: bool) -> Rows | None:
+    """Return the outputs that are the source's as well; None: what the source's stand for is not known.
+
+    A class is none of the regions, even if it is called the same: the one competes with others, the other does not.
+    """
+    if source.outputs is None:
+        return None
+    known = list(source.outputs) if source.regions == regions else []
+    names = [name for name in outputs if name in known]
+    counts = (len(outputs), len(source.outputs))
+    return Rows(counts, [list(outputs).index(name) for name in names], [known.index(name) for name in names], names)
+
+
+def fitted(
+    own: Tensor, given: Tensor, of_image: tuple[int, ...] | None, of_head: tuple[int, ...] | None, rows: Rows | None
+) -> Taken | str:
+    """Return our weight with what it can have of theirs, or why it can have nothing.
+
+    Args:
+        own: our weight.
+        given: theirs of the same name.
+        of_image: axes along which ours grows with the image's channels; None: it does not.
+        of_head: axes along which ours grows with the outputs; None: it does not.
+        rows: the outputs that are shared; None: not known, and equal shapes are taken to mean equal outputs.
+    """
+    if of_head and rows is not None:
+        return with_rows(own, given, of_head, rows)
+    if own.shape == given.shape:
+        return Taken(given.to(own.dtype), own.numel())
+    but_channels = own.shape[:1] == given.shape[:1] and own.shape[2:] == given.shape[2:]
+    if of_image == (1,) and but_channels:
+        count, wanted = given.shape[1], own.shape[1]
+        how = f"{count} channels to {wanted}, each the mean of theirs times {count}/{wanted}"
+        return Taken(spread(given, own.shape[1]).to(own.dtype), own.numel(), how)
+    return "other outputs" if of_head else "another shape"
+
+
+def spread(weight: Tensor, channels: int) -> Tensor:
+    """Make a weight (out, theirs, *kernel) one of (out, channels, *kernel)."""
+    mean = weight.float().mean(1, keepdim=True) * (weight.shape[1] / channels)
+    return mean.repeat(1, channels, *[1] * (weight.ndim - 2))
+
+
+def with_rows(own: Tensor, given: Tensor, axes: tuple[int, ...], rows: Rows) -> Taken | str:
+    """Return our weight of a head with their rows of the shared outputs."""
+    expected = [rows.counts[1] if axis in axes else size for axis, size in enumerate(own.shape)]
+    if not rows.names or list(given.shape) != expected or any(own.shape[axis] != rows.counts[0] for axis in axes):
+        return "other outputs"
+    ours, theirs = (
+        np.ix_(*(places if axis in axes else range(size) for axis, size in enumerate(own.shape)))
+        for places in (rows.ours, rows.theirs)
+    )
+    value = own.detach().clone()
+    value[ours] = given[theirs].to(own.dtype)
+    whole = rows.ours == rows.theirs and rows.counts == (len(rows.names),) * 2
+    return Taken(value, given[theirs].numel(), "" if whole else f"of {', '.join(rows.names)} alone, in our order")
+
+
+def misfits(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], fits: Mapping[str, Taken | str]
+) -> Iterator[Misfit]:
+    """Yield what one side lacks, and what does not fit."""
+    for key, own in ours.items():
+        fit = fits.get(key, "the checkpoint has no such weight")
+        if isinstance(fit, str):
+            yield Misfit(key, tuple(theirs[key].shape) if key in theirs else None, tuple(own.shape), fit)
+    for key, given in theirs.items():
+        if key not in ours:
+            yield Misfit(key, tuple(given.shape), None, "this network has no such weight")
+
+
+def announce(transfer: Transfer, source: Source) -> None:
+    """Log what was taken, and what was not, in a few lines."""
+    log.info("weights of %s to begin with: %.2f %% of the parameters", source.path, 100 * transfer.share)
+    for key, weight in transfer.taken.items():
+        if weight.how:
+            log.info("%s: %s", key, weight.how)
+    if transfer.left:
+        lines = listing(summed_up(transfer.left), most=12)
+        log.info("%d weights do not fit; %s lists them:\n%s", len(transfer.left), REPORT, lines)
+    if transfer.share < FEW:
+        log.warning(
+            "less than half of the network begins with the weights of %s. If that is not meant, give the network that"
+            " they are of, by model=... and its options.",
+            source.path,
+        )
+
+
+def summed_up(left: Iterable[Misfit]) -> list[str]:
+    """Return a line for each part of the network and reason, with the first weight of several."""
+    found: dict[tuple[str, str], list[Misfit]] = {}
+    for misfit in left:
+        found.setdefault((".".join(misfit.key.split(".")[:2]), misfit.reason), []).append(misfit)
+    return [f"{each[0]}" + (f", and {len(each) - 1} more" if each[1:] else "") for each in found.values()]
+
+
+def write_report(path: Path, transfer: Transfer, source: Source) -> None:
+    """Write what was taken and what was not into a run's ``finetune.json``, with the scans that the source has seen."""
+    write_json(
+        path,
+        {
+            "checkpoint": str(source.path),
+            "share": transfer.share,
+            "whole": transfer.whole,
+            "adapted": {key: weight.how for key, weight in transfer.taken.items() if weight.how},
+            "not_taken": [asdict(misfit) for misfit in transfer.left],
+            "seen": source.seen,
+        },
+    )
+
+
+def read_whole(path: Path) -> list[str]:
+    """Return the weights that a run took over whole, by its ``finetune.json``."""
+    whole = read_json_object(path, "Restore it, or begin anew.").get("whole")
+    if not isinstance(whole, list) or not all(isinstance(name, str) for name in whole):
+        raise MedsegError(f"{path}: whole must be a list of the names of weights. Restore the file, or begin anew.")
+    return whole

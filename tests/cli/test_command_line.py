@@ -1,0 +1,570 @@
+"""The command line end to end, with a stub in the job's place."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from medseg.cli import command_line
+from medseg.cli.overrides import quoted
+from medseg.config.check import resolve
+from medseg.config.instantiate import CONF
+from medseg.errors import MedsegError
+from medseg.system.relaunch import rerun_arguments, single_job
+
+NASTY = [
+    "/data/Müller (1)/scan=3",
+    "a,b",
+    "[x]",
+    "it's",
+    "~/home",
+    "a&b",
+    "${oc.env:HOME}/x",
+    r"\${y}",
+    "back\\",
+    r"C:\scans\new",
+    "患者 一",
+    "{a: b}",
+    "  spaces  ",
+    "100%",
+    "#1",
+    '"half',
+    "+-*:?@!|<>",
+    "1.50",
+    "true",
+]
+
+
+@pytest.fixture
+def jobs(monkeypatch, tmp_path):
+    """Stub jobs that record their resolved configs; ``jobs.outcome`` replaces what they do."""
+    module = ModuleType("stub")
+    module.configs, module.argv = [], []
+    module.outcome = lambda config: {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    def run(config):
+        module.configs.append(resolve(config))
+        module.argv.append(sys.argv[1:])
+        return module.outcome(config)
+
+    module.run = run
+    for name in command_line.JOBS.values():
+        monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(command_line, "absent_paths", lambda checked: [])  # the paths of these tests are made up
+    return module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "dataset=folder", "dataset.root=nowhere"], "dataset.root=nowhere: no such file or folder."),
+        (["train", "dataset=folder", "dataset.root=hear"], "Did you mean 'heart'?"),
+        (["train", "dataset=folder", "dataset.root=~/x"], "write the folder in full"),
+        (["train", "split.file=splits.json"], "split.file=splits.json: no such file"),
+        (["predict", "checkpoint=gone", "input=gone too", "output=x"], "input=gone too: no such file"),
+    ],
+)
+def test_paths_that_are_not_there_are_named_before_torch(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heart").mkdir()
+    assert command_line.main(arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def raising(error):
+    def outcome(config):
+        raise error
+
+    return outcome
+
+
+def test_both_mistakes_are_named_at_once(jobs, capsys):
+    assert command_line.main(["train", "model.dept=4", "trainer.max_epochs=ten"]) == 1
+    error = capsys.readouterr().err
+    assert "model.dept: unknown key. Did you mean 'model.depth'?" in error
+    assert "trainer.max_epochs='ten': must be a whole number in [1, inf)" in error
+    assert "Traceback" not in error
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'. Did you mean 'train'?"),
+        (
+            ["train", "dataset=foldr"],
+            "dataset=foldr: no such option. Did you mean 'folder'? Options: brats, decathlon, folder",
+        ),
+        (["train", "dataset=foldr", "dataset.images=x", "loss=cee"], "loss=cee: no such option. Did you mean 'ce'?"),
+        (["train", "dataset=folder"], "dataset.root: missing. Give dataset.root=..."),
+        (["predict"], "- output: missing."),
+        (["train", "depth=3"], "Did you mean 'model.depth'?"),
+        (["train", "split=0.2"], "split is no single value but holds split.val, split.test"),
+        (["train", "split={vall:0.2}"], "vall"),
+        (["train", "seed"], "'seed': settings are written key=value"),
+        (["train", "seed", "=", "1"], "'=': settings are written key=value, without spaces around the ="),
+        (["train", "seed", "=1"], "'=1': settings are written key=value, without spaces around the ="),
+        (["train", "seed=(1"], "cannot be read"),
+        (["train", "seed=1,2"], "needs -m"),
+        (["train", "+model.width=3"], "model.width: unknown key"),
+        (["train", "~model.depth"], "~model.depth: cannot be removed"),
+        (["train", "~loss"], "a group cannot be removed"),
+        (["train", "+seed=3"], "+seed: is there already"),
+        (["train", "optimizer.amsgrad=true"], "needs a plus: +optimizer.amsgrad="),
+        (["train", "trainer.max_time=60"], "Quote it"),
+        (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),
+        (["train", "--cfg", "jobs"], "invalid choice: 'jobs'"),
+        (["train", "--nope"], "unknown option '--nope'"),
+        (["train", "--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
+        (["train", "--config-name", "nowhere"], "nowhere"),
+        (["train", "--cfg", "job", "-m"], "leave out -m"),
+        (["train", "resume=nowhere"], "resume=nowhere: no config.yaml"),
+        (["seed=3"], "name a command first: train, pretrain, eval, predict"),
+        (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
+        (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
+        (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),
+        (["train", "-m", "dataset=phantom,folder"], "dataset.root: missing"),
+        (
+            ["eval", "-m", "checkpoint=a,b"],
+            "A sweep over paths needs quotes, for the shell too: \"checkpoint='a','b'\"",
+        ),
+    ],
+)
+def test_mistakes_are_explained(arguments, message, jobs, capsys):
+    assert command_line.main(arguments) == 1
+    out, error = capsys.readouterr()
+    assert message in error
+    assert error.startswith("medseg: ")
+    assert "Traceback" not in error
+    assert out == ""
+    assert jobs.configs == []
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [
+        (lambda config: {"status": "done"}, 0, ""),
+        (lambda config: {"status": "failed"}, 1, ""),
+        (lambda config: {"status": "some_failed"}, 3, ""),
+        (raising(MedsegError("no images under x")), 1, "medseg: no images under x\n"),
+        (raising(KeyError("bug")), 2, "Traceback (most recent call last)"),
+        (raising(KeyboardInterrupt()), 130, "medseg: interrupted\n"),
+    ],
+)
+def test_exit_statuses(outcome, status, message, jobs, capsys):
+    jobs.outcome = outcome
+    assert command_line.main(["train"]) == status
+    error = capsys.readouterr().err
+    assert message in error
+    assert ("Traceback" in error) == (status == 2)
+
+
+@pytest.mark.parametrize("path", NASTY)
+def test_quoting_survives_hydra_and_omegaconf(path):
+    value = OverridesParser.create().parse_override(quoted(f"input={path}")).value()
+    assert resolve({"input": value})["input"] == path
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_paths_pass_exactly(number, jobs):
+    checkpoint, source, target = NASTY[number::3][:3]
+    if checkpoint == "[x]":  # brackets make a list where there is no such path
+        Path(checkpoint).mkdir()
+    assert command_line.main(["predict", f"checkpoint={checkpoint}", f"input={source}", f"output={target}"]) == 0
+    assert [jobs.configs[0][key] for key in ("checkpoint", "input", "output")] == [checkpoint, source, target]
+
+
+def test_brackets_make_a_list_of_checkpoints(jobs):
+    for given in ("checkpoint=[a (1),b=2, c]", "checkpoint=['a (1)','b=2','c']"):
+        assert command_line.main(["predict", given, "input=i", "output=o"]) == 0
+    assert [config["checkpoint"] for config in jobs.configs] == [["a (1)", "b=2", "c"]] * 2
+    assert command_line.main(["predict", "checkpoint=[]", "input=i", "output=o"]) == 1
+
+
+def test_paths_pass_exactly_through_a_sweep(jobs):
+    path = "Müller (1)=3, [it's] ~&患\"{a: ${b} \\\\${c}\\"
+    Path(path).mkdir()
+    assert (
+        command_line.main(["train", "-m", "dataset=folder", f"dataset.root={path}", "seed=1,2", f"run_dir=out {path}"])
+        == 0
+    )
+    assert [config["dataset"]["root"] for config in jobs.configs] == [path] * 2
+    assert [config["run_dir"] for config in jobs.configs] == [f"out {path}/{job}" for job in (0, 1)]
+
+
+def test_what_is_quoted_already_stays(jobs):
+    assert command_line.main(["predict", "checkpoint='a,b'", 'input="x=(1)"', "output=null"]) == 1
+    assert command_line.main(["predict", "checkpoint='a,b'", 'input="x=(1)"', "output=o"]) == 0
+    assert (jobs.configs[0]["checkpoint"], jobs.configs[0]["input"]) == ("a,b", "x=(1)")
+    assert command_line.main(["predict", "-m", "checkpoint='a,b','c'", "input=i", "output=o"]) == 0
+    assert [config["checkpoint"] for config in jobs.configs[1:]] == ["a,b", "c"]
+
+
+def test_regular_expressions_need_no_quotes(jobs):
+    pattern = r"^(.+?)-IM-\d{2,3}[a-z]'$"
+    assert command_line.main(["train", "dataset=folder", "dataset.root=x", f"dataset.group={pattern}"]) == 0
+    assert jobs.configs[0]["dataset"]["group"] == pattern
+
+
+def test_arguments_of_other_packages_can_be_added_and_removed(jobs):
+    arguments = ["+optimizer.amsgrad=true", "~optimizer.weight_decay", "++optimizer.lr=0.1", "hydra.verbose=false"]
+    assert command_line.main(["train", *arguments]) == 0
+    assert jobs.configs[0]["optimizer"] == {"_target_": "torch.optim.AdamW", "lr": 0.1, "amsgrad": True}
+
+
+def test_flags_may_stand_anywhere(jobs):
+    assert command_line.main(["-m", "train", "seed=1,2", "--config-dir=.", "model.depth=3"]) == 0
+    assert [config["seed"] for config in jobs.configs] == [1, 2]
+
+
+def test_config_dir_brings_groups_and_code(jobs, tmp_path):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "tiny.yaml").write_text("_target_: my_nets.Tiny\nwidth: 3\n")
+    assert command_line.main(["train", "--config-dir", "mine", "model=tiny", "model.width=5"]) == 0
+    assert jobs.configs[0]["model"] == {"_target_": "my_nets.Tiny", "width": 5}
+    assert str(tmp_path / "mine") in sys.path
+    assert command_line.main(["train", "model=tiny"]) == 1
+
+
+def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
+    def outcome(config):
+        depth = config["model"]["depth"]
+        if depth == 4:
+            raise ValueError("a bug")
+        return {"status": "done", "reason": "", "score": depth / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
+    assert command_line.main(["train", "-m", *settings]) == 3
+    (folder,) = Path("outputs/sweeps/phantom").iterdir()
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
+    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
+    assert results[4]["reason"] == "ValueError: a bug"
+    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
+    assert "model.depth=99: must be" in results[2]["reason"]
+    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
+    out = capsys.readouterr().out
+    ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
+    assert ranked[:2] == ["6", "0"]
+    assert sorted(ranked) == [str(job) for job in range(8)]
+
+
+def test_a_sweep_keeps_the_job_s_own_result(jobs):
+    def outcome(config):
+        Path(config["run_dir"]).mkdir(exist_ok=True)
+        own = {"status": "some_failed", "reason": "own", "score": 0.1, "seconds": 2.0, "more": 1}
+        (Path(config["run_dir"]) / "result.json").write_text(json.dumps(own))
+        return own
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 3
+    result = json.loads(Path("sweep/1/result.json").read_text())
+    assert (result["reason"], result["more"], result["overrides"]) == ("own", 1, ["seed=2", "run_dir='sweep'"])
+
+
+def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
+    def outcome(config):
+        folder = Path(config["run_dir"])
+        if config["seed"] == 2 and not config["resume"]:  # killed with a checkpoint, before the third job
+            (folder / "checkpoints").mkdir(parents=True)
+            (folder / "checkpoints" / "last.ckpt").touch()
+            raise KeyboardInterrupt
+        return {"status": "done", "reason": "", "score": config["seed"] / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
+    assert command_line.main(line) == 130
+    assert command_line.main(line) == 0
+    assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
+    assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
+    assert command_line.main(line) == 0
+    assert len(jobs.configs) == 4
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
+    assert "begun with other settings" in capsys.readouterr().err
+
+
+def test_a_sweep_begins_in_no_other_folder(jobs):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=mine"]) == 1
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
+    assert command_line.main(["train", "-m", "model.depth=98,99"]) == 1
+    assert jobs.configs == []
+
+
+def test_sweeps_of_one_second_do_not_collide(jobs):
+    for _ in range(2):
+        assert command_line.main(["train", "-m", "seed=1,2"]) == 0
+    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 2
+
+
+def test_single_runs_leave_nothing_of_hydra_s_behind(jobs, tmp_path):
+    assert command_line.main(["train"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run_dir(jobs, tmp_path):
+    """A run directory with the config that a job saves."""
+
+    def save(config):
+        folder = tmp_path / "run (ü)=1"
+        folder.mkdir()
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"run_dir": str(folder)}, sort_keys=False))
+        return {"status": "done"}
+
+    jobs.outcome, former = save, jobs.outcome
+    assert command_line.main(["train", "loss=ce", "seed=7", "trainer.max_time=12:00:00:00"]) == 0
+    jobs.outcome = former
+    return tmp_path / "run (ü)=1"
+
+
+def test_resume_takes_the_saved_config(jobs, run_dir):
+    assert command_line.main(["train", f"resume={run_dir}", "trainer.max_epochs=9"]) == 0
+    first, second = jobs.configs
+    assert second["resume"] == second["run_dir"] == str(run_dir)
+    assert second["trainer"]["max_epochs"] == 9
+    same = [key for key in first if key not in ("resume", "run_dir", "trainer", "logger", "explicit_keys")]
+    assert {key: second[key] for key in same} == {key: first[key] for key in same}
+    assert second["trainer"]["max_time"] == "12:00:00:00"
+    assert second["explicit_keys"] == [*first["explicit_keys"], "trainer.max_epochs"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("loss=dice", "goes on with the run's own loss"),
+        ("run_dir=x", "leave out -m and run_dir"),
+        ("trainer.max_epoch=3", "Did you mean 'trainer.max_epochs'?"),
+        ("trainer.max_epochs=x", "trainer.max_epochs='x': must be"),
+        ("seed=1", "seed cannot change in a run that has begun"),
+        ("split.test=0.3", "split.test cannot change"),
+        ("model.depth=3", "model.depth cannot change"),
+    ],
+)
+def test_resume_refuses_what_it_cannot_do(setting, message, run_dir, capsys):
+    assert command_line.main(["train", f"resume={run_dir}", setting]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_resume_null_starts_anew(jobs):
+    assert command_line.main(["train", "resume=null"]) == 0
+    assert jobs.configs[0]["resume"] is None
+
+
+def test_further_ranks_run_the_saved_config(jobs, run_dir):
+    added_by_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
+    assert command_line.main([*rerun_arguments(run_dir), *added_by_lightning]) == 0
+    saved = resolve(yaml.safe_load((run_dir / "config.yaml").read_text()))
+    assert jobs.configs[1] == saved
+    assert saved["run_dir"] == str(run_dir)
+
+
+def test_further_ranks_find_the_user_s_code(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["medseg", "train", "--config-dir", "mine", "seed=1"])
+    assert rerun_arguments(tmp_path)[4:6] == ["--config-dir", "mine"]
+    monkeypatch.setattr(sys, "argv", ["medseg", "train", "--config-dir=mine"])
+    assert rerun_arguments(tmp_path)[4] == "--config-dir=mine"
+
+
+def test_a_job_sees_the_user_s_command_line_and_leaves_no_trace(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["medseg", "--config-name", "train"])
+    with single_job(["train", "seed=1"]):
+        assert sys.argv == ["medseg", "train", "seed=1"]
+        sys.argv[1:] = ["something"]
+        os.environ["LOCAL_RANK"] = "0"
+    assert sys.argv == ["medseg", "--config-name", "train"]
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_what_stands_for_a_checkpoint_is_not_offered(jobs, capsys):
+    assert command_line.main(["train", "dataset=deathlon"]) == 1
+    shown = capsys.readouterr().err
+    assert "Did you mean 'decathlon'?" in shown
+    assert "saved" not in shown
+
+
+def test_cfg_shows_the_config_even_with_values_missing(jobs, capsys):
+    assert command_line.main(["train", "dataset=folder", "model.depth=3", "--cfg", "job"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["model"]["depth"], shown["dataset"]["root"]) == (3, "???")
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "unexpected"),
+    [
+        ("medseg tr", {"train"}, {"eval"}),
+        ("medseg ", {"train", "eval", "predict"}, set()),
+        ("medseg train loss=", {"loss=ce", "loss=dice_ce"}, {"help"}),
+        ("medseg train dataset=", {"dataset=folder", "dataset=brats"}, {"dataset=saved"}),
+        ("medseg predict ", {"checkpoint=", "inference."}, {"help"}),
+        ("medseg train ", {"model=", "seed="}, {"common=", "command="}),
+    ],
+)
+def test_completion(line, expected, unexpected, monkeypatch, capsys):
+    monkeypatch.setenv("COMP_LINE", line)
+    assert command_line.main(["-sc", "query=bash"]) == 0
+    words = set(capsys.readouterr().out.split())
+    assert expected <= words
+    assert not unexpected & words
+
+
+def test_completion_can_be_installed(monkeypatch, capsys):
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    assert command_line.main(["-sc", "install=bash"]) == 0
+    assert "complete " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["eval", "-h"], ["predict", "--help"]])
+def test_help_is_pre_rendered(arguments, capsys):
+    assert command_line.main(arguments) == 0
+    name = arguments[0] if arguments and arguments[0] in command_line.JOBS else "medseg"
+    assert capsys.readouterr().out == (CONF / "help" / f"{name}.txt").read_text("utf-8")
+
+
+def test_help_is_up_to_date():
+    path = Path(__file__).parents[2] / "scripts" / "render_help.py"
+    spec = importlib.util.spec_from_file_location("render_help", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    on_disk = {file.name: file.read_text("utf-8") for file in (CONF / "help").iterdir()}
+    assert on_disk == script.texts(), "run scripts/render_help.py"
+
+
+def test_version(capsys):
+    assert command_line.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("medseg 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "unwanted"),
+    [
+        (["train", "--help"], 0, {"hydra", "omegaconf", "rich", "numpy"}),
+        (["train", "model.dept=4"], 1, {"torch", "lightning", "monai", "numpy", "scipy"}),
+    ],
+)
+def test_answers_without_heavy_imports(arguments, status, unwanted):
+    code = f"import sys; from medseg.cli.command_line import main; print(main({arguments}), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answer, *modules = done.stdout.splitlines()[-1].split()
+    assert int(answer) == status
+    assert not unwanted & set(modules)
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "medseg", "train", "seed=x"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("medseg: seed='x': must be")
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ([], []),
+        (["model.norm=instance", "preprocessing.crop=true"], ["model.norm", "preprocessing.crop"]),
+        (["model.depth=null"], ["model.depth"]),
+        (["model=resenc_m"], ["model._target_", "model.norm", "model.residual", "plan.budget"]),
+        (["model=unet"], ["model._target_", "model.norm"]),
+        (["experiment=nnunet"], ["model._target_", "model.base_channels", "model.norm", "plan.mirror"]),
+    ],
+)
+def test_what_the_command_line_chooses_is_told_apart_from_defaults(jobs, settings, keys):
+    assert command_line.main(["train", *settings]) == 0
+    [config] = jobs.configs
+    chosen = config["explicit_keys"]
+    assert chosen == [] if not settings else set(keys) <= set(chosen)
+    assert "model.depth" not in chosen or "model.depth=null" in settings
+
+
+def test_each_job_of_a_sweep_knows_its_own_choices(jobs):
+    assert command_line.main(["train", "-m", "model=unet,resenc_m", "model.depth=3"]) == 0
+    first, second = (set(config["explicit_keys"]) for config in jobs.configs)
+    assert {"model._target_", "model.depth"} <= first & second
+    assert "plan.budget" in second - first
+
+
+def test_a_resumed_run_still_knows_what_was_chosen_when_it_began(jobs, tmp_path):
+    assert command_line.main(["train", "model.norm=instance", "experiment=nnunet", "run_dir=run"]) == 0
+    [config] = jobs.configs
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=1000"]) == 0
+    chosen = config["explicit_keys"]
+    assert jobs.configs[1]["explicit_keys"][: len(chosen)] == chosen
+    assert jobs.configs[1]["explicit_keys"][len(chosen) :] == ["trainer.max_epochs"]
+    assert command_line.main(["train", "resume=run", "explicit_keys=[]"]) == 1
+
+
+@pytest.mark.parametrize("setting", ["++model.depth=3", "split={val: 0.3}", "~plan.context", "++loss._target_=a.B"])
+def test_what_a_run_has_settled_cannot_be_changed_by_another_spelling(jobs, tmp_path, setting, capsys):
+    assert command_line.main(["train"]) == 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(jobs.configs[0]))
+    assert command_line.main(["train", "resume=run", setting]) == 1
+    assert "resume" in capsys.readouterr().err
+    assert len(jobs.configs) == 1
+
+
+def test_help_lists_only_groups_that_a_user_chooses_from():
+    for command in command_line.JOBS:
+        text = command_line.help_text(command)
+        assert "@" not in text.partition("Settings with their defaults")[0], command
+
+
+def written_commands():
+    """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
+    found = []
+    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
+        text = page.read_text("utf-8")
+        lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
+            r"`(medseg [a-z][^`]*)`", text
+        )
+        for line in lines:
+            words = shlex.split(line.replace("\\|", "|"), comments=True)[1:]
+            words = [word for word in words if word not in ("…", "...") and not word.endswith("=…")]
+            needs_files = any(part in line for part in ("my_conf", "resume=", "NAME"))
+            is_example = "model.dept=" not in line and "|" not in line
+            if len(words) > 1 and words[0] in command_line.JOBS and is_example and not needs_files:
+                found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
+    return found
+
+
+@pytest.mark.parametrize("words", written_commands())
+def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
+    """Its keys, values and groups are accepted; paths stand for the reader's own."""
+    for name in ("checkpoint", "input", "output", "runs", "dataset.root"):
+        needed = {
+            "predict": ("checkpoint", "input", "output"),
+            "compare": ("runs",),
+            "export": ("checkpoint", "output"),
+        }
+        if name in needed.get(words[0], ()) and not any(word.startswith(f"{name}=") for word in words):
+            words = [*words, f"{name}=x"]
+    choice = next((word for word in words if word.startswith("dataset=")), "dataset=phantom")
+    if choice != "dataset=phantom" and not any(word.startswith("dataset.root=") for word in words):
+        words = [*words, "dataset.root=x"]
+    assert command_line.main(words) == 0, capsys.readouterr().err
+    assert bool(jobs.configs) != bool({"--cfg", "--help"} & {*words})
+
+
+def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
+    assert command_line.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
+    assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]

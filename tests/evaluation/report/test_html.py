@@ -1,0 +1,380 @@
+"""report.html: its numbers are those of all other files, it needs nothing else, and what it does in a browser."""
+
+import csv
+import io
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from browser import Markup, needs_browser, visit
+from PIL import Image
+from rich.console import Console
+
+from medseg.evaluation.metrics.registry import METRICS, Settings
+from medseg.evaluation.report.files import write_report
+from medseg.evaluation.report.html import html_report
+from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
+from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.statistics.case_rows import SIZES, Row
+from medseg.evaluation.statistics.summary import Summary, summarise
+
+HOSTILE = "<img src=x onerror=alert(1)>&amp;</script>"
+NAMES = ["liver", "tumour_1 & <b>"]
+SITES = ["Bonn", "Ulm", "São Paulo"]
+
+
+def made_rows(cases: int, names: list[str], seed: int = 0) -> list[Row]:
+    """Rows with a value of every metric; some are undefined, some cases lack the last class."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for case in range(cases):
+        head = {"site": SITES[case % 3], "case": f"case {case:03}", "group": f"patient {case // 2}"}
+        for name in names:
+            size = 0 if name == names[-1] and case % 5 == 0 else int(rng.integers(1, 10**6))
+            row: Row = head | {"class": name} | dict(zip(METRICS, rng.beta(5, 1, len(METRICS)).tolist(), strict=True))
+            row["dice"] = float("nan") if not size else row["dice"]
+            rows.append(row | dict(zip(SIZES, (size, size + 9, size / 1000, size / 1000 + 0.009), strict=True)))
+    return rows
+
+
+def written(folder: Path, rows: list[Row], names: list[str] = NAMES, **told: Any) -> Summary:
+    summary = summarise(rows, names, Settings(tuple(METRICS)), subset="test", strata=["site"], **told)
+    write_report(folder, rows, summary)
+    return summary
+
+
+def made_run(run: Path) -> Path:
+    """A training run's files, as far as a report reads them."""
+    run.mkdir()
+    config = {
+        "dataset": {"name": "folder", "root": "/data/abdomen"},
+        "model": {"_target_": "medseg.models.UNet"},
+        "seed": 0,
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    parts = {"seed": 7, "train": ["a", "b"], "val": ["c"], "test": [HOSTILE]}
+    files = {
+        "splits": parts,
+        "plan": {"plan": {"patch_size": [64, 32, 32]}},
+        "training_data": {"liver in ml": [1, 2, 0.5, 4]},
+        "environment": {"arguments": ["train", "dataset.root=/a b"], "device": "CPU", "versions": {"torch": "2.10"}},
+        "result": {"reason": "max_time reached", "seconds": 12.5},
+    }
+    for name, content in files.items():
+        (run / f"{name}.json").write_text(json.dumps(content))
+    rows = ["epoch,step,lr,train_loss,val_dice,val_dice_smoothed,val_dice_liver,grad_norm"]
+    rows += ["1,10,0.1,1.5,,,,2.5", "2,20,0.05,-0.5,0.6,0.6,0.6,nan", "3,30,0.01,-0.75,0.8,0.7,0.8,1.5"]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return run
+
+
+def draw(folder: Path, names: list[str], size: tuple[int, int] = (1300, 500)) -> None:
+    for place, name in enumerate(names):
+        path = folder / "overlays" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (40 * place, 90, 200)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    written(tmp_path, made_rows(20, NAMES), problems=[f"{HOSTILE}: no mask"])
+    draw(tmp_path, ["case 003", "case 007", "case 011"])
+    return tmp_path
+
+
+@pytest.fixture
+def html(folder: Path) -> str:
+    return html_report(folder, {"training": made_run(folder / "run")})
+
+
+def markdown_tables(text: str) -> dict[str, list[list[str]]]:
+    """The tables of a Markdown file by their headings."""
+    plain = re.sub(r"\\(?=[\\`*_|<>\[\]#])", "\0", text)
+    found: dict[str, list[list[str]]] = {}
+    for line in plain.splitlines():
+        if line.startswith("### "):
+            rows = found[line[4:].replace("\0", "")] = []
+        elif line.startswith("|") and "---" not in line:
+            cells = re.split(r"(?<!\0)\|", line)[1:-1]
+            rows.append([cell.strip().replace("\0", "") for cell in cells])
+    return found
+
+
+def latex_rows(text: str) -> list[list[str]]:
+    plain = text.replace("--", "–").replace(r"$\pm$", "±")
+    lines = (line.removesuffix(r" \\") for line in plain.splitlines() if line.endswith(r"\\"))
+    return [[re.sub(r"\\([&%$#_{}])", r"\1", cell).strip() for cell in re.split(r"(?<!\\)&", line)] for line in lines]
+
+
+def test_terminal_json_csv_markdown_latex_and_html_tell_the_same_numbers(folder: Path, html: str) -> None:
+    stored = json.loads((folder / "metrics.json").read_text())
+    tables = tables_of(stored)
+    full = [statistics_table(stored, metric) for metric in METRICS]
+    shown, marked = Markup(html).tables, markdown_tables((folder / "report.md").read_text())
+    for table in [*tables, *full]:
+        cells = [list(table.headers), *map(list, table.rows)]
+        assert shown[table.title] == marked[table.title] == cells
+    assert latex_rows((folder / "report.tex").read_text()) == shown[tables[0].title]
+    for table in tables:
+        console = Console(width=300, record=True, file=io.StringIO())
+        print_tables([table], console)
+        lines = {" ".join(line.split()) for line in console.export_text().splitlines()}
+        assert {" ".join(" ".join(row).split()) for row in table.rows} <= lines
+
+
+def test_the_numbers_are_those_of_the_cases(folder: Path, html: str) -> None:
+    stored, found = json.loads((folder / "metrics.json").read_text()), Markup(html)
+    with (folder / "cases.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    for metric in METRICS:
+        table = {row[0]: row for row in found.tables[titled(metric, "mm")]}
+        for name in NAMES:
+            values = np.array([float(row[metric]) for row in cells if row["class"] == name and row[metric]])
+            of = stored["classes"][name][metric]
+            quartiles = np.percentile(values, (50, 25, 75)).tolist()
+            exact = [values.mean(), values.std(ddof=1), *quartiles]
+            assert [of[key] for key in ("mean", "std", "median", "q1", "q3")] == exact
+            mean, std, median, low, high = (number(value, metric) for value in exact)
+            assert table[name][1:5] == [mean, std, median, f"{low}–{high}"]
+            assert table[name][6:8] == [str(len(values)), str(20 - len(values))]
+    assert f"{stored['mean']['dice']:.3f} " in found.text
+    low, high = stored["mean_ci95"]
+    assert f"95 % interval {low:.3f}–{high:.3f}" in found.text
+
+
+def test_the_table_of_cases_and_opened_cases_tell_cases_csv(folder: Path, html: str) -> None:
+    with (folder / "cases.csv").open(newline="") as file:
+        cells = {(row["case"], row["class"]): row for row in csv.DictReader(file)}
+    head, *rows = Markup(html).tables["Dice by case"]
+    assert head == ["case", "group", "site", "mean", *NAMES]
+    assert len(rows) == 20
+    text = re.search(r'id="case-data">(.*?)</script>', html)
+    assert text
+    known = json.loads(text.group(1))
+    assert known["columns"][: len(METRICS)] == [titled(name, "mm") for name in METRICS]
+    for row, case in zip(rows, known["cases"], strict=True):
+        assert row[0] == case["id"]
+        own = [cells[row[0], name] for name in NAMES]
+        scores = [float(cell["dice"]) for cell in own if cell["dice"]]
+        assert row[3] == case["facts"]["mean Dice"] == f"{np.mean(scores):.3f}"
+        assert row[4:] == [f"{float(cell['dice']):.3f}" if cell["dice"] else "–" for cell in own]
+        for cell, line in zip(own, case["values"], strict=True):
+            expected = [number(float(cell[name]) if cell[name] else None, name) for name in METRICS]
+            assert line.split("\t")[: len(METRICS)] == expected
+
+
+def test_the_page_holds_what_a_reviewer_asks_for(html: str) -> None:
+    found = Markup(html)
+    titles = "Summary,By class,By size,Pictures,Cases,Training,Data,Config,Environment,Definitions"
+    links = [link["href"] for link in found.all("a") if "case" not in str(link["href"])]
+    assert links[1:] == [f"#{title.lower().replace(' ', '-')}" for title in titles.split(",") if title != "Cases"]
+    assert all(metric.definition in found.text for metric in METRICS.values())
+    assert all(metric.source in found.text for metric in METRICS.values())
+    for word in (
+        "abdomen: test cases",
+        "model UNet",
+        "64 × 32 × 32",
+        "liver in ml",
+        "Split, seed 7",
+        "max_time reached",
+    ):
+        assert word in found.text
+    assert "medseg train 'dataset.root=/a b'" in found.text
+    assert f"{HOSTILE}: no mask" in found.text
+    plots = [title for title in re.findall(r"<figcaption>([^<]*)", html) if title]
+    assert {"Dice", "liver", "Validation Dice", "Training loss", "Learning rate", "Gradient norm"} <= set(plots)
+
+
+def test_headings_are_in_order_and_everything_drawn_has_words(html: str) -> None:
+    found = Markup(html)
+    levels = [int(tag[1]) for tag, _ in found.tags if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    images = found.all("img")
+    assert [str(image["alt"])[:17] for image in images] == ["Overlay of case 0"] * 3
+    assert all("Dice: " in str(image["alt"]) and image["width"] == "1000" for image in images)
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    plots = [attributes for attributes in found.all("svg") if attributes.get("class") == "plot"]
+    assert all(plot["role"] == "img" for plot in plots)
+    assert len(re.findall(r'<svg class="plot"[^>]*><title>[^<]+</title><desc>[^<]+</desc>', html)) == len(plots)
+
+
+def test_nothing_is_loaded_and_names_cannot_break_the_page(tmp_path: Path) -> None:
+    rows = made_rows(9, [HOSTILE, "b"])
+    for row in rows:
+        row["case"] += HOSTILE
+        row["site"] = HOSTILE
+    written(tmp_path, rows, [HOSTILE, "b"])
+    html = html_report(tmp_path, {})
+    found = Markup(html)
+    assert not found.all("img")
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
+    assert not [attributes for tag, attributes in found.tags if tag in ("link", "iframe", "object")]
+    assert all(not name.startswith("on") for _, attributes in found.tags for name in attributes)
+    assert found.tables["Dice by case"][1][0] == rows[0]["case"]
+
+
+def test_of_a_single_picture_without_millimetres_nothing_is_missing(tmp_path: Path) -> None:
+    rows = [
+        {k: v for k, v in row.items() if not k.endswith("_ml")} | {"group": "case 000"}
+        for row in made_rows(1, ["cell"])
+    ]
+    rows[0] |= {"truth_voxels": 5, "dice": 0.5}
+    written(tmp_path, rows, ["cell"])
+    html = html_report(tmp_path, {})
+    assert Markup(html).tables["Dice by case"] == [
+        ["case", "site", "mean", "cell"],
+        ["case 000", "Bonn", "0.500", "0.500"],
+    ]
+    assert "true area (px)" in html
+    assert "predicted size (px)" in html
+
+
+def test_a_class_absent_everywhere_and_nothing_defined(tmp_path: Path) -> None:
+    rows = [row | dict.fromkeys(METRICS, float("nan")) | {"truth_voxels": 0} for row in made_rows(3, ["a", "b"])]
+    written(tmp_path, rows, ["a", "b"])
+    found = Markup(html_report(tmp_path, {}))
+    assert "No case has a defined value." in found.text
+    assert found.tables["Dice by case"][1][3:] == ["–", "–", "–"]
+
+
+@pytest.mark.parametrize(("cases", "classes"), [(1000, 10), (300, 117)])
+def test_many_cases_and_classes_stay_below_5_mb(tmp_path: Path, cases: int, classes: int) -> None:
+    names = [f"organ {place}" for place in range(classes)]
+    rows = made_rows(cases, names)
+    summary = summarise(rows, names, Settings(("dice",)), subset="test")
+    summary["settings"]["names"] = list(METRICS)
+    summary["mean"] = dict.fromkeys(METRICS, summary["mean"]["dice"])
+    summary["classes"] = {name: dict.fromkeys(METRICS, of["dice"]) | of for name, of in summary["classes"].items()}
+    write_report(tmp_path, rows, summary)
+    rng = np.random.default_rng(0)
+    for case in range(15):
+        path = tmp_path / "overlays" / f"case {case:03}.png"
+        path.parent.mkdir(exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 255, (60, 150, 3), np.uint8))
+        coarse.resize((1500, 600), Image.Resampling.BICUBIC).save(path, compress_level=0)
+    html = html_report(tmp_path, {"training": made_run(tmp_path / "run")})
+    assert len(html.encode()) < 5e6
+    found = Markup(html)
+    assert len(found.tables["Dice by case"]) == cases + 1
+    assert len(found.all("img")) == 9
+    if classes > 30:
+        assert found.tables["Dice by case"][0][-2:] == ["lowest", "of class"]
+        assert f"{classes - 30} more classes" in found.text
+
+
+STEPS = """
+// The browser's clock runs ahead of real time, in which addresses change: so wait by work, too.
+const until = async holds => {
+    for (let n = 0; n < 100 && !holds(); n++) {
+        for (let work = 0; work < 5e6; work++);
+        await new Promise(resolve => setTimeout(resolve, 20));
+    }
+};
+const dialog = document.querySelector("dialog"), table = document.querySelector("#cases table");
+const cases = () => [...table.tBodies[0].rows].filter(row => !row.hidden).map(row => row.cells[0].textContent);
+const cells = () => [...dialog.querySelectorAll("tbody tr")].map(row => [...row.cells].map(cell => cell.textContent));
+const title = () => dialog.querySelector("h2").textContent;
+const press = text => [...dialog.querySelectorAll("button")].find(found => found.textContent === text).click();
+"""
+
+
+@needs_browser
+def test_a_browser_opens_cases_and_walks_among_them(folder: Path, html: str) -> None:
+    script = """
+    const link = table.tBodies[0].rows[3].querySelector("a");
+    link.focus();
+    link.click();
+    await until(() => dialog.open);
+    const first = [dialog.open, dialog.querySelector("h2").textContent, cells(), dialog.querySelectorAll("img").length];
+    const label = document.getElementById(dialog.getAttribute("aria-labelledby")).textContent;
+    press("Next");
+    await until(() => title() === "case 004");
+    const second = [dialog.open, dialog.querySelector("h2").textContent, location.hash];
+    press("Close");
+    await until(() => location.hash === "" && document.activeElement === link);
+    return [first, label, second, dialog.open, location.hash, document.activeElement === link];
+    """
+    first, label, second, is_open, place, is_back = visit(html, folder, STEPS + script)
+    assert first[:2] == [True, "case 003"]
+    assert label == "case 003"
+    assert first[3] == 1
+    with (folder / "cases.csv").open(newline="") as file:
+        own = [row for row in csv.DictReader(file) if row["case"] == "case 003"]
+    rows = {row[0]: row[1:] for row in first[2]}
+    for metric in METRICS:
+        expected = [number(float(row[metric]) if row[metric] else None, metric) for row in own]
+        assert rows[titled(metric, "mm")] == expected
+    assert second == [True, "case 004", "#case-4"]
+    assert (is_open, place, is_back) == (False, "", True)
+
+
+@needs_browser
+def test_a_browser_sorts_and_filters_the_cases(folder: Path, html: str) -> None:
+    script = """
+    const button = [...table.tHead.querySelectorAll("button")].find(found => found.textContent === "mean");
+    button.click();
+    const up = [cases(), button.closest("th").getAttribute("aria-sort")];
+    const input = document.querySelector("#cases .filter input");
+    input.value = "paulo case";
+    input.dispatchEvent(new Event("input"));
+    table.tBodies[0].querySelector("tr:not([hidden]) a").click();
+    await until(() => dialog.open);
+    const opened = title();
+    press("Next");
+    await until(() => title() !== opened);
+    return [up, cases(), title()];
+    """
+    (order, direction), filtered, second = visit(html, folder, STEPS + script)
+    rows = Markup(html).tables["Dice by case"][1:]
+    assert direction == "ascending"
+    means = {row[0]: float(row[3]) for row in rows}
+    assert [means[name] for name in order] == sorted(means.values())
+    assert filtered == [name for name in order if int(name[-3:]) % 3 == 2]
+    assert second == filtered[1]  # the next case is the next one of those shown
+
+
+@needs_browser
+def test_an_address_opens_a_case_and_a_phone_need_not_scroll_sideways(folder: Path, html: str) -> None:
+    script = "return [dialog.open, title()];"
+    assert visit(html, folder, STEPS + script, place="#case-2") == [True, "case 002"]
+    script = """
+    for (const part of document.querySelectorAll("details")) part.open = true;
+    const page = [document.documentElement.scrollWidth <= innerWidth, innerWidth];
+    location.hash = "#case-3";
+    await until(() => dialog.open);
+    return [...page, dialog.scrollWidth <= dialog.clientWidth, dialog.getBoundingClientRect().right <= innerWidth];
+    """
+    assert visit(html, folder, STEPS + script, width=375) == [True, 375, True, True]
+
+
+CONTRAST = """
+const channel = value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+const light = text => text.match(/[\\d.]+/g).slice(0, 3).map(value => channel(value / 255))
+    .reduce((sum, value, place) => sum + value * [0.2126, 0.7152, 0.0722][place], 0);
+const sample = document.createElement("p");
+document.body.append(sample);
+const colour = name => { sample.style.color = `var(--${name})`; return light(getComputedStyle(sample).color); };
+const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+const texts = [["text", "page"], ["quiet", "page"], ["accent", "page"], ["text", "panel"], ["bad", "bad-back"]];
+const marks = ["dot", "s0", "s1", "s2", "s3", "s4", "s5", "s6"].map(name => [name, "page"]);
+const least = pairs => Math.min(...pairs.map(([a, b]) => contrast(colour(a), colour(b))));
+return [least(texts), least(marks), matchMedia("(prefers-color-scheme: dark)").matches];
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_contrast_is_that_of_wcag_aa(folder: Path, html: str, is_dark: bool) -> None:
+    option = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
+    texts, marks, found = visit(html, folder, CONTRAST, options=[option])
+    assert found == is_dark
+    assert texts >= 4.5
+    assert marks >= 3

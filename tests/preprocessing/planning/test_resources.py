@@ -1,0 +1,100 @@
+"""What memory and time allow, with costs that the tests set."""
+
+import logging
+
+import pytest
+import torch
+
+from medseg.errors import MedsegError
+from medseg.preprocessing.planning.resources import WIDTHS, fit_layout, fit_width, within_memory
+
+CPU = torch.device("cpu")
+
+
+class FakeProbe:
+    """A gigabyte a voxel of the batch; a step takes as many milliseconds as the square of the width."""
+
+    def __init__(self, last=1.0):
+        self.last = last
+
+    def memory(self, plan):
+        return round(plan["plan"]["batch_size"] * plan["plan"]["patch_size"][0] * 1e9)
+
+    def seconds(self, plan):
+        time = plan["model"].get("base_channels", 16) ** 2 / 1000
+        return time * (self.last if plan.get("trainer", {}).get("channels_last") else 1)
+
+
+def draft(share):
+    return {"model": {"base_channels": 16}, "plan": {"patch_size": [max(1, round(10 * share))], "batch_size": 2}}
+
+
+def test_a_plan_that_fits_stays_as_it_is():
+    plan = within_memory(draft, FakeProbe(), 20e9, is_given=True)
+    assert plan["plan"]["patch_size"] == [10]
+    assert plan["measured"] == {"memory_gb": 20}
+
+
+def test_a_plan_shrinks_until_it_fits():
+    assert within_memory(draft, FakeProbe(), 13e9, is_given=True)["plan"]["patch_size"] == [
+        6
+    ]  # 10, 8, 6 of 20, 16, 12 GB
+
+
+def test_a_memory_that_nothing_fits_into_is_named():
+    with pytest.raises(MedsegError, match=r"trainer\.memory_gb=1.*patch of 1 and a batch of 2.*2\.0 GB.*narrower"):
+        within_memory(draft, FakeProbe(), 1e9, is_given=True)
+
+
+def test_an_unknown_need_stops_nothing():
+    probe = FakeProbe()
+    probe.memory = lambda plan: None
+    assert within_memory(draft, probe, 1e9, is_given=True)["plan"]["patch_size"] == [10]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_widest_network_with_enough_steps_is_chosen(width):
+    seconds = int(1.05 * width**2 * width**2 / 1000) + 1
+    plan = fit_width(draft(1), FakeProbe(), f"00:00:{seconds // 60:02d}:{seconds % 60:02d}")
+    assert plan["model"]["base_channels"] == width
+    tried = WIDTHS[: WIDTHS.index(width) + 2]
+    assert plan["measured"]["step_seconds"] == {str(tried_one): tried_one**2 / 1000 for tried_one in tried}
+
+
+def test_a_width_that_the_memory_cannot_bear_is_not_chosen():
+    class Wide(FakeProbe):
+        def memory(self, plan):
+            return plan["model"]["base_channels"] * 1e9
+
+    plan = fit_width(draft(1), Wide(), "00:10:00:00", limit=20e9)
+    assert plan["model"]["base_channels"] == 16
+    assert plan["measured"]["memory_gb"] == 16
+
+
+def test_a_width_that_cannot_be_computed_is_not_chosen():
+    class Narrow(FakeProbe):
+        def seconds(self, plan):
+            return 0.001 if plan["model"]["base_channels"] < 24 else float("inf")
+
+    plan = fit_width(draft(1), Narrow(), "00:10:00:00")
+    assert plan["model"]["base_channels"] == 16
+    assert plan["measured"]["step_seconds"] == {"8": 0.001, "16": 0.001}
+
+
+def test_too_little_time_for_any_gets_the_narrowest(caplog):
+    with caplog.at_level(logging.INFO, "medseg"):
+        assert fit_width(draft(1), FakeProbe(), "00:00:00:01")["model"]["base_channels"] == WIDTHS[0]
+    assert "steps in the time by width" in caplog.text
+
+
+@pytest.mark.parametrize(("max_time", "model"), [(None, {"base_channels": 16}), ("00:00:10:00", {})])
+def test_without_a_time_or_with_a_given_width_nothing_is_measured(max_time, model):
+    plan = draft(1) | {"model": model}
+    assert fit_width(plan, None, max_time) is plan
+
+
+@pytest.mark.parametrize(("last", "chosen"), [(0.5, True), (0.97, False), (1.5, False)])
+def test_channels_last_must_be_clearly_faster(last, chosen):
+    plan = draft(1) | {"trainer": {"channels_last": False, "workers": 3}}
+    plan["plan"]["slice_axis"] = None
+    assert fit_layout(plan, FakeProbe(last), None)["trainer"] == {"channels_last": chosen, "workers": 3}

@@ -1,0 +1,119 @@
+"""Which patches are drawn, and that they depend on nothing but their number."""
+
+from collections import Counter
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from medseg.training.data.patches import Patches, PatchSampler, cut, draw_corner
+
+
+def make_case(shape, marked=()):
+    label = torch.zeros(shape, dtype=torch.uint8)
+    locations = []
+    for index, voxels in enumerate(marked, 1):
+        voxels = torch.tensor(voxels, dtype=torch.int32)
+        label[tuple(voxels.T.long())] = index
+        locations.append(voxels)
+    image = torch.arange(label.numel(), dtype=torch.float32).reshape(1, *shape)
+    return {
+        "image": image,
+        "label": label,
+        "locations": locations,
+        "annotated": torch.ones(3, dtype=torch.bool),
+        "known": torch.zeros(0, len(shape)),
+    }
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for number in range(5):
+        case = make_case((20, 30), marked=[[[number, number]], [[19, 29], [18, 29], [17, 29]]])
+        paths.append(tmp_path / f"{number}.pt")
+        torch.save(case, paths[-1])
+    return paths
+
+
+def make_patches(files, **changes):
+    arguments = {
+        "patch_size": [8, 8],
+        "foreground": 0.33,
+        "seed": 7,
+        "transform": lambda sample: sample,
+    }
+    return Patches(files, **(arguments | changes))
+
+
+def test_a_patch_is_the_same_whenever_it_is_drawn(files):
+    one, two = make_patches(files), make_patches(files)
+    assert [one[n]["image"].sum() for n in range(40)] == [two[n]["image"].sum() for n in reversed(range(40))][::-1]
+    assert [one[n]["image"].sum() for n in range(40)] != [
+        make_patches(files, seed=8)[n]["image"].sum() for n in range(40)
+    ]
+
+
+def test_all_cases_are_seen_equally_often(files):
+    patches = make_patches(files)
+    assert Counter(patches.case_of(n) for n in range(50)) == dict.fromkeys(range(5), 10)
+
+
+@pytest.mark.parametrize(("share", "forced"), [(0.0, 0), (0.33, 33), (0.5, 50), (1.0, 100)])
+def test_a_share_of_the_patches_shows_foreground(files, share, forced):
+    patches = make_patches(files, foreground=share, patch_size=[2, 2])
+    shown = sum(bool(patches[n]["label"].any()) for n in range(100))
+    assert forced <= shown <= forced + 15  # few of the others meet any by chance
+
+
+def test_classes_are_drawn_evenly_and_not_by_their_size():
+    case = make_case((100, 100), marked=[[[5, 5]], [[90, j] for j in range(60)]])
+    hits = Counter()
+    for seed in range(400):
+        corner = draw_corner(case, [4, 4], True, torch.Generator().manual_seed(seed))
+        hits.update(cut(case["label"][None], corner, [4, 4]).unique().tolist())
+    assert 150 < hits[1] < 250
+    assert 150 < hits[2] < 250
+
+
+def test_where_little_is_known_patches_are_drawn_round_it():
+    case = make_case((100, 100)) | {"known": torch.tensor([[50, 60]], dtype=torch.int32)}
+    assert draw_corner(case, [10, 10], False, torch.Generator().manual_seed(0)) == [45, 55]
+
+
+def test_context_is_cut_beside_the_patch(files):
+    plain, wide = make_patches(files)[3], make_patches(files, context=[1, 2])[3]
+    assert wide["image"].shape == (1, 10, 12)
+    assert torch.equal(wide["image"][:, 1:-1, 2:-2], plain["image"])
+    assert torch.equal(wide["label"][:, 1:-1, 2:-2], plain["label"])
+
+
+def test_a_small_case_lies_in_the_middle_of_its_patch():
+    case = make_case((4, 30))
+    corner = draw_corner(case, [8, 8], False, torch.Generator().manual_seed(0))
+    patch = cut(case["image"] + 1, corner, [8, 8])
+    assert patch.shape == (1, 8, 8)
+    assert (patch[:, 2:6] > 0).all()
+    assert (patch[:, [0, 1, 6, 7]] == 0).all()
+
+
+def test_patches_reach_every_corner_of_a_case():
+    case = make_case((10, 12))
+    corners = {tuple(draw_corner(case, [8, 8], False, torch.Generator().manual_seed(s))) for s in range(300)}
+    assert corners == {(i, j) for i in range(3) for j in range(5)}
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than cores, on a machine with one
+def test_workers_do_not_change_the_patches(files):
+    def sums(workers):
+        loader = DataLoader(make_patches(files), batch_size=4, sampler=PatchSampler(16), num_workers=workers)
+        return [batch["image"].sum().item() for batch in loader]
+
+    assert sums(0) == sums(2)
+
+
+def test_ranks_share_an_epoch_and_epochs_differ():
+    first, second = PatchSampler(4, rank=0, ranks=2), PatchSampler(4, rank=1, ranks=2)
+    assert sorted([*first, *second]) == list(range(8))
+    first.set_epoch(1)
+    assert list(first) == [8, 10, 12, 14]

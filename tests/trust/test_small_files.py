@@ -1,0 +1,205 @@
+"""Tiny files that ask for much memory or time: each is refused within seconds, with little memory taken."""
+
+import resource
+import shutil
+import struct
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_run import PREDICT, TRAIN
+
+from medseg.cli import command_line
+from medseg.errors import MedsegError
+from medseg.inference.nnunet.weights import numbers_of_numpy
+from medseg.io.labels import LabelMap
+from medseg.system.torch_files import load_safely
+from medseg.training.transfer.sources import read_source
+
+GB = 1 << 20  # of what the operating system counts in
+HUGE = 10**12
+
+
+@pytest.fixture
+def place(trained, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture(autouse=True)
+def little():
+    """Measure what a test takes: 5 s and 1 GB."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert time.monotonic() - began < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < GB
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def number(value):
+    size = value.bit_length() // 8 + 1
+    return b"\x8a" + bytes([size]) + value.to_bytes(size, "little")
+
+
+def name(module, attribute):
+    return b"c" + f"{module}\n{attribute}\n".encode()
+
+
+def group(*items):
+    return b"(" + b"".join(items) + b"t"
+
+
+def call(function, *items):
+    return function + group(*items) + b"R"
+
+
+def mapping(**items):
+    return b"}(" + b"".join(text(key) + value for key, value in items.items()) + b"u"
+
+
+def tensor(shape, strides, stored):
+    storage = group(text("storage"), name("torch", "FloatStorage"), text("0"), text("cpu"), number(stored)) + b"Q"
+    sizes = (group(*map(number, values)) for values in (shape, strides))
+    rest = (b"\x89", call(name("collections", "OrderedDict")))
+    return call(name("torch._utils", "_rebuild_tensor_v2"), storage, number(0), *sizes, *rest)
+
+
+def without_numbers(shape):
+    sizes = (group(*map(number, values)) for values in (shape, [1] * len(shape)))
+    return call(name("torch._utils", "_rebuild_meta_tensor_no_storage"), name("torch", "float32"), *sizes, b"\x89")
+
+
+def encoded_again(times):
+    encode = name("_codecs", "encode")
+    value = call(encode, text("a" * 1000), text("latin1"))
+    for _ in range(times):
+        value = call(encode, value, text("hex"))
+    return value
+
+
+def encoded_often(times):
+    """A long text once, and its encodings in a list."""
+    long = text("\u1234" * 100_000) + b"q\x01"
+    each = name("_codecs", "encode") + b"(h\x01" + text("unicode_escape") + b"tR"
+    return b"]q\x02(" + long + each * times + b"e"
+
+
+def save(path, content, numbers=bytes(4), packing=zipfile.ZIP_STORED):
+    """Write a file as ``torch.save`` does, of a pickle that it would never write."""
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + content + b".")
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/data/0", numbers)
+
+
+PICKLES = {
+    "one number for many": mapping(w=tensor([HUGE], [0], 1)),
+    "no numbers at all": mapping(w=without_numbers([HUGE])),
+    "storage longer than the file": mapping(w=tensor([HUGE], [1], HUGE)),
+    "bytearray": mapping(a=call(name("builtins", "bytearray"), number(HUGE // 200))),
+    "bytearray of Python 2": mapping(a=call(name("__builtin__", "bytearray"), number(HUGE // 200))),
+    "tensor by its size": mapping(a=call(name("torch", "Tensor"), number(HUGE // 200))),
+    "tensor of a kind by its size": mapping(a=call(name("torch", "FloatTensor"), number(HUGE // 200))),
+    "storage by its size": mapping(a=call(name("torch.storage", "UntypedStorage"), number(HUGE // 200))),
+    "texts encoded again and again": mapping(a=encoded_again(24)),
+    "a text encoded often": mapping(a=encoded_often(5000)),
+    "views of the same numbers": mapping(**{f"w{i}": tensor([1000], [1], 1000) for i in range(20)}),
+}
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_file_of_pytorch_s_is_no_larger_than_it_is(tmp_path, kind):
+    numbers = bytes(4000) if kind.startswith("views") else bytes(4)
+    save(tmp_path / "a.pt", PICKLES[kind], numbers)
+    with pytest.raises(MedsegError, match="not a checkpoint that can be loaded safely"):
+        load_safely(tmp_path / "a.pt")
+
+
+def test_packed_records_are_refused(tmp_path):
+    count = 10**8
+    save(tmp_path / "a.pt", mapping(w=tensor([count], [1], count)), bytes(4 * count), zipfile.ZIP_DEFLATED)
+    with pytest.raises(MedsegError, match="packed"):
+        load_safely(tmp_path / "a.pt")
+
+
+def test_old_files_are_looked_through_likewise(tmp_path):
+    torch.save({"w": torch.ones(128), "v": torch.nn.Parameter(torch.ones(2))}, tmp_path / "good.pt")
+    torch.save(torch.load(tmp_path / "good.pt"), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert load_safely(tmp_path / "old.pt")["w"].shape == (128,)
+    content = (tmp_path / "old.pt").read_bytes()
+    place = content.rindex(b"\x80\x02", 0, content.index(b"_rebuild_tensor_v2"))
+    bomb = b"\x80\x02" + PICKLES["bytearray"] + b"."
+    (tmp_path / "bomb.pt").write_bytes(content[:place] + bomb + content[place:])
+    with pytest.raises(MedsegError, match="bytearray"):
+        load_safely(tmp_path / "bomb.pt")
+
+
+def test_numpy_s_types_in_files_of_nnunet_s_are_numbers(tmp_path):
+    torch.save({"a": np.float64(3.5), "b": np.float32(1)}, tmp_path / "good.pt")
+    scalar = "numpy._core.multiarray" if np.__version__ >= "2" else "numpy.core.multiarray"
+    huge = call(name("numpy", "dtype"), text("V2000000000"), b"\x89", b"\x88")
+    save(tmp_path / "bomb.pt", mapping(a=call(name(scalar, "scalar"), huge)))
+    with torch.serialization.safe_globals(numbers_of_numpy()):
+        assert load_safely(tmp_path / "good.pt") == {"a": 3.5, "b": 1}
+        with pytest.raises(MedsegError, match="V2000000000"):
+            load_safely(tmp_path / "bomb.pt")
+
+
+def test_weights_that_hold_themselves_are_no_weights(tmp_path):
+    save(tmp_path / "a.pt", b"}q\x01" + text("state_dict") + b"h\x01s")
+    with pytest.raises(MedsegError, match="no weights in it"):
+        read_source(tmp_path / "a.pt")
+
+
+def refused(capsys, *arguments, saying):
+    """Run a command line that must end with one message."""
+    capsys.readouterr()
+    assert command_line.main(list(arguments)) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.count("medseg: ") == 1
+    assert saying in said, said
+
+
+IN_DESCRIPTION = {
+    "config.plan.patch_size": ([100_000, 100_000], "a window of its network is an array"),
+    "config.preprocessing.resize": ([200_000, 200_000], "preprocessing.resize makes an array"),
+    "config.postprocess.smooth_mm": (1e9, "wider than the mask"),
+    "config.preprocessing.denoise_strength": (1e6, "denoise_strength"),
+    "config.plan.mirror_axes": ([0, 1] * 14, "each axis of a window once"),
+    "training_data": ({"a": [1, {}], "b": "x"}, "training_data.a"),
+    "channels": ([[1, 2]], "channels.0"),
+}
+
+
+@pytest.mark.parametrize("keys", IN_DESCRIPTION)
+def test_a_checkpoint_s_description_asks_for_nothing_huge(place, capsys, keys):
+    path, (value, saying) = Path("run/checkpoints/best.ckpt"), IN_DESCRIPTION[keys]
+    content = torch.load(path, weights_only=True)
+    node = content["medseg"]
+    for key in keys.split(".")[:-1]:
+        node = node[key]
+    node[keys.rpartition(".")[2]] = value
+    torch.save(content, path)
+    refused(capsys, *PREDICT, saying=saying)
+
+
+def test_many_classes_and_regions_are_counted_first():
+    names = {f"c{index}": index for index in range(100_000)}
+    with pytest.raises(MedsegError, match="100000 classes; 2 to"):
+        LabelMap(names)
+    with pytest.raises(MedsegError, match="100000 regions"):
+        LabelMap({"background": 0, "a": 1}, {name: ["b"] for name in names})
+
+
+def test_weights_to_begin_with_are_no_larger_than_their_file(place, capsys):
+    save("a.pt", PICKLES["one number for many"])
+    refused(capsys, *TRAIN, "finetune.checkpoint=a.pt", "run_dir=other", saying="a.pt: not a checkpoint")
