@@ -27,7 +27,9 @@ from medseg.cli.overrides import (
     Sources,
     absent_paths,
     check,
+    compose,
     explicit_keys,
+    own_sources,
     quote,
     quoted,
     syntax_problem,
@@ -271,7 +273,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     config_dir = Path(options.config_dir) if options.config_dir else None
     if config_dir:
         sys.path.append(str(config_dir.resolve()))
-    sources = Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    is_own = options.config_name in JOBS and not (options.config_path or config_dir)
+    own = own_sources(options.config_name) if is_own else None
+    sources = own or Sources(Path(options.config_path or CONF), options.config_name, config_dir)
     checked = check(sources, settings, multirun=options.multirun, values_needed=not options.cfg)
     refuse(list(checked.problems.values()))
     if options.cfg:
@@ -280,6 +284,13 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     configure_logging()
     if options.multirun:
         return sweep(argv, [*flags, *settings], checked, sources)
+    is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
+    if own and not (is_hydras or options.package or options.experimental_rerun or options.resolve):
+        # All that Hydra would do is to compose a config of medseg's own, which ``check`` has done, but for settings
+        # that differ: one is given twice, or Hydra does not take it
+        is_composed = sorted(settings) == sorted(checked.settings[0])
+        config = checked.composed[0] if is_composed else compose(sources, sources.loader(), settings)
+        return attempt(completed(config, sources, settings), argv)[0]
     statuses: list[int] = []
     hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
@@ -306,19 +317,23 @@ def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" =
 
 
 def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
-    """Return a composed config as plain containers, unresolved: the job resolves it with its plan.
-
-    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
-    from what is default.
-    """
+    """Return what Hydra has composed as plain containers, unresolved: the job resolves it with its plan."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
+    return completed(config, sources, list(HydraConfig.get().overrides.task))
+
+
+def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:
+    """Return a composed config with what is known of its sources: the user's trust, and the keys that the user chose.
+
+    What the user's own ``--config-dir`` names may be built from a checkpoint.
+    """
     if sources.config_dir and "trust" in config:
         config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
     if isinstance(config.get("explicit_keys"), list):
-        keys = explicit_keys(sources, config["command"], list(HydraConfig.get().overrides.task))
+        keys = explicit_keys(sources, config["command"], settings)
         config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
     return config
 
