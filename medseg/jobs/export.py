@@ -25,8 +25,6 @@ from medseg.system.files import remove_leftovers_of, replacing
 log = logging.getLogger(__name__)
 
 SUFFIX = ".onnx"
-SUBSETS = ("test", "val", "train")
-"""Subsets of a split in the order in which a case is looked for."""
 
 THICKNESS = 4
 """Slices of synthetic scans for networks that look at one at a time."""
@@ -67,32 +65,27 @@ def check(models: Sequence[Model], file: Path, scan: Scan | Sequence[Path], devi
 
 
 def case_to_check(settings: dict[str, Any], model: Model) -> tuple[str, Scan | Sequence[Path]]:
-    """Return a name and the files of the case that the user names, or of one of the run's own; else noise."""
+    """Return a name and the files of ``case``, else of the first case of the run, those of its test first; else noise.
+
+    Raises:
+        MedsegError: the data of ``dataset.root`` cannot be opened.
+    """
     if files := [Path(file) for file in as_list(settings["case"])]:
         return str(files[0]), files
     try:
-        return own_case(settings)
+        trained_in = training_run(settings["checkpoint"])
+        node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
+        dataset = open_dataset(node, settings["trust"], may_write=False)
+        assert trained_in is not None  # or its data set would be unknown
+        split = read_split(trained_in / "splits.json")
+        subset = next(name for name in ("test", "val", "train") if getattr(split, name))
+        case = select(dataset, subset, trained_in / "splits.json")[0]
+        return case.id, case.images
     except MedsegError as error:
         if settings["dataset"]["root"]:
             raise
         log.warning("ONNX output checked on random noise (%s); pass case=FILE to check a real scan", error)
         return "noise", noise(model)
-
-
-def own_case(settings: dict[str, Any]) -> tuple[str, Sequence[Path]]:
-    """Return the id and the files of the first case that the run kept for its test, or else had.
-
-    Raises:
-        MedsegError: the checkpoint does not lie in its run directory, or the data are not where they were.
-    """
-    trained_in = training_run(settings["checkpoint"])
-    node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
-    dataset = open_dataset(node, settings["trust"], may_write=False)
-    assert trained_in is not None  # or its data set would be unknown
-    file = trained_in / "splits.json"
-    split = read_split(file)
-    case = select(dataset, next(subset for subset in SUBSETS if getattr(split, subset)), file)[0]
-    return case.id, case.images
 
 
 def noise(model: Model) -> Scan:
