@@ -119,7 +119,7 @@ def test_every_writer_of_masks_tells_of_a_full_disk(tmp_path, monkeypatch, form,
     shape = (24, 24) if name in ("a.png", "a.tif") else (24, 24, 24)
     scan = Scan(np.zeros((1, *shape), np.float32), np.eye(4), "px" if len(shape) == 2 else "mm")
     indices = np.random.default_rng(0).integers(0, 2, shape, np.uint8)  # too many bytes to wait in a buffer
-    monkeypatch.setattr("medseg.system.files.held", full)
+    monkeypatch.setattr("medseg.system.files.locked_file", full)
     with pytest.raises(MedsegError, match=rf"cannot write .*{name}"):
         write_classes(tmp_path / name, indices, LabelMap({"background": 0, "lesion": 1}), scan, form)
     assert list(tmp_path.iterdir()) == []
