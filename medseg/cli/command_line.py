@@ -374,7 +374,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
     training that has a checkpoint goes on from there.
     """
-    from medseg.cli import sweeps
+    from medseg.jobs import sweeps
 
     stand_in(checked, arguments)
     with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
@@ -420,7 +420,7 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
 
 def report(folder: Path) -> int:
     """Print a sweep's ranked table and return its exit status."""
-    from medseg.cli import sweeps
+    from medseg.jobs import sweeps
     from medseg.system.terminal import Terminal
 
     results = sweeps.read(folder)
