@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import medseg
+from medseg.config.instantiate import LOADER
 from medseg.config.schema import OBJECTS
 from medseg.config.untrusted import PlainLoader
 
@@ -84,8 +85,12 @@ def test_every_function_that_reads_a_file_is_known():
 
 def test_nothing_is_loaded_that_can_run_code():
     assert not {(module, name) for module, name, _, _ in all_calls() if name in NEVER}
-    assert {ast.unparse(node.args[1]) for _, name, _, node in all_calls() if name == "yaml.load"} <= {"PlainLoader"}
+    assert {ast.unparse(node.args[1]) for _, name, _, node in all_calls() if name == "yaml.load"} <= {
+        "PlainLoader",
+        "LOADER",
+    }
     assert issubclass(PlainLoader, yaml.SafeLoader)
+    assert LOADER in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", None))
 
 
 @pytest.mark.parametrize("name", ["torch.load", "trainer.fit"])
