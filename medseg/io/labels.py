@@ -187,6 +187,11 @@ class LabelMap:
                 )
 
 
+def class_values(names: Iterable[str]) -> dict[str, FileValues]:
+    """Give classes the values 1, 2, ... in their order, after the background's 0."""
+    return {name: value for value, name in enumerate(["background", *names])}
+
+
 def number(value: FileValue) -> int:
     """Return the number that ``read_mask`` gives for a file value: a grey colour's is its grey value.
 

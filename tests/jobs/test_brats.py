@@ -80,7 +80,7 @@ class Copies(torch.nn.Module):
 
 @pytest.mark.parametrize("generation", LAYOUTS)
 def test_written_values_are_right_region_by_region(generation, composed, tmp_path, monkeypatch):
-    from medseg.io.layouts.brats_generations import GENERATIONS, LABELS, regions_of
+    from medseg.io.layouts.brats_cases import GENERATIONS, LABELS, regions_of
 
     name = "decathlon" if generation == "_decathlon" else f"brats{generation}"
     labels = {key: value for key, value in LABELS[GENERATIONS[name]].items() if key != "resection_cavity"}

@@ -1,5 +1,6 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
+import hashlib
 import math
 import zlib
 from dataclasses import dataclass, replace
@@ -199,3 +200,31 @@ def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."
             " Convert the original again, or set the affine with nibabel if you know it."
         )
+
+
+FIELDS = (
+    "descrip",
+    "aux_file",
+    "db_name",
+    "intent_name",
+    "dim_info",
+    "slice_code",
+    "slice_duration",
+    "toffset",
+    "xyzt_units",
+    "qform_code",
+    "sform_code",
+)
+"""Fields of a NIfTI header that the scanner or the converter filled in."""
+
+
+def header_hash(scan: Scan) -> str:
+    """Return a hash of what the header of a scan's (reference) file holds in ``FIELDS``; "" for other formats.
+
+    The texts themselves may name the patient, and must not reach the cache.
+    """
+    if not isinstance(scan.layout, NiftiLayout):
+        return ""
+    header = scan.layout.header
+    values = [(name, header[name].item()) for name in FIELDS if name in header.keys()]  # noqa: SIM118 - no mapping
+    return hashlib.sha256(repr(values).encode()).hexdigest()

@@ -1,4 +1,9 @@
-"""BraTS, the brain tumour segmentation challenge: the labelled cases of every public generation, as they are named."""
+"""BraTS, the brain tumour segmentation challenge: the labelled cases of every public generation, as they are named.
+
+Label values and regions: Menze et al. 2015 (2012 to 2016), Bakas et al. 2018 and Baid et al. 2021 (2017 to 2022), the
+challenge's own pages (2023), de Verdier et al. 2024 (2024), Fathi Kazerooni et al. 2024 (2024, paediatric), Antonelli
+et al. 2022 (the Decathlon's Task01).
+"""
 
 import logging
 import re
@@ -8,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import MedsegError, listing, nearest
-from medseg.io.case import Case, Dataset, LabelFile
-from medseg.io.layouts.brats_generations import GENERATIONS, LABELS, chosen_by_user, recognise, regions_of, unclear
-from medseg.io.layouts.brats_patients import by_patient, patient
+from medseg.io.case import Case, Dataset, FileValues, LabelFile
+from medseg.io.files.read import read_mask
 from medseg.io.layouts.decathlon_json import decathlon
+from medseg.io.tables import Row, read_table
 
 log = logging.getLogger(__name__)
 
@@ -206,3 +211,185 @@ def nothing(root: Path, found: Files, problems: Sequence[str]) -> str:
 
 def _stands_for(word: str, name: str) -> bool:
     return word in name and ("non" in name) == (word == "non")
+
+
+log = logging.getLogger(__name__)
+
+# ---- generations: label values, regions, and what tells them apart
+
+
+CAVITY = "resection_cavity"
+LABELS: dict[str, dict[str, FileValues]] = {
+    "brats2012": {"background": 0, "necrosis": 1, "edema": 2, "non_enhancing": 3, "enhancing": 4},
+    "brats2017": {"background": 0, "necrosis": 1, "edema": 2, "enhancing": 4},
+    "brats2023": {"background": 0, "necrosis": 1, "edema": 2, "enhancing": 3},
+    "brats2024": {"background": 0, "necrosis": 1, "edema": 2, "enhancing": 3, CAVITY: 4},
+    "brats2024_ped": {"background": 0, "enhancing": 1, "non_enhancing": 2, "cystic": 3, "edema": 4},
+    "decathlon": {"background": 0, "edema": 1, "necrosis": 2, "enhancing": 3},
+}
+"""Classes and their values by generation, each called by its first year. ``necrosis`` is, from 2017 on and in the
+Decathlon, one class with the non-enhancing core (NCR/NET, NETC); ``edema`` is called SNFH from 2023 on."""
+
+FIRST_YEARS = (2012, 2017, 2023, 2024)
+GENERATIONS = {f"brats{year}": f"brats{max(y for y in FIRST_YEARS if y <= year)}" for year in range(2012, 2026)} | {
+    name: name for name in ("brats2024_ped", "decathlon")
+}
+"""The values of ``dataset.generation`` and the key of their ``LABELS``."""
+
+FIRST_RELEASE, PAEDIATRIC = "the first release of brats2012", "brats_ped"
+NAMES = (
+    (r"(sim)?brats_[hl]g\d", FIRST_RELEASE),
+    (r"brats_(2013|tcia)_pat\d|VSD\.", "brats2012"),
+    (r"(brats(1[789]|20|202[012])|fets\d*)_", "brats2017"),
+    (r"brats-ped-\d", PAEDIATRIC),
+    (r"brats-[a-z]+-", "brats2023"),
+)
+"""How the names of cases, or of their files, begin, and the generation that this tells, as far as it does."""
+UNKNOWN = "names of no generation"
+
+BY_MASKS: dict[str, dict[tuple[int, ...], str]] = {
+    "brats2023": {(): "brats2023", (3,): "brats2023", (3, 4): "brats2024"},
+    PAEDIATRIC: {(): "brats2023", (3,): "brats2023", (4,): "brats2024_ped", (3, 4): "brats2024_ped"},
+    FIRST_RELEASE: {(3,): "brats2012", (4,): "brats2012", (3, 4): "brats2012"},
+}
+"""What names leave open, by which of the values 3 and 4 the masks hold. What is not listed tells nothing: under names
+of 2023 a 4 without any 3 may be the enhancing tumour of 2021, and the first masks of 2012 had 1 edema and 2 core."""
+
+
+def regions_of(labels: Mapping[str, FileValues]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the regions of a generation's classes and the class that each is painted with.
+
+    >>> regions_of({"background": 0, "necrosis": 1, "edema": 2, "enhancing": 4})[0]["TC"]
+    ['necrosis', 'enhancing']
+    """
+    tumour = [name for name in labels if name not in ("background", CAVITY)]
+    core = [name for name in tumour if name != "edema"]
+    regions = {"WT": tumour, "TC": core, "ET": ["enhancing"]}
+    order = ["edema", next(name for name in core if name != "enhancing"), "enhancing"]
+    return (regions | {"RC": [CAVITY]}, [*order, CAVITY]) if CAVITY in labels else (regions, order)
+
+
+def recognise(root: Path, cases: Iterable[Case]) -> str:
+    """Return the key in ``LABELS`` of the one generation that the cases' names tell, or else their masks.
+
+    Raises:
+        MedsegError: they are of several or of none.
+    """
+    by_name: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_name[told_by_name(case)].append(case)
+    found: dict[str, list[str]] = defaultdict(list)
+    for told, members in by_name.items():
+        found[told_by_masks(told, members)] += [case.id for case in members]
+    if len(found) > 1 or not set(found) <= set(LABELS):
+        raise MedsegError(unclear(root, found))
+    return next(iter(found))
+
+
+def chosen_by_user(generation: str, cases: Iterable[Case]) -> str:
+    """Return the key in ``LABELS`` of a value of ``dataset.generation``, with a warning where names tell another."""
+    chosen = GENERATIONS[generation]
+    told = {told_by_name(case) for case in cases} - {UNKNOWN}
+    if others := [name for name in sorted(told) if chosen not in (name, *BY_MASKS.get(name, {}).values())]:
+        log.warning("dataset.generation=%s, but there are names of %s", generation, " and ".join(others))
+    return chosen
+
+
+def told_by_name(case: Case) -> str:
+    """Return the generation in ``NAMES`` of a case."""
+    names = (case.id, case.images[0].name)
+    fitting = (told for beginning, told in NAMES for name in names if re.match(beginning, name, re.IGNORECASE))
+    return next(fitting, UNKNOWN)
+
+
+def told_by_masks(told: str, cases: Sequence[Case]) -> str:
+    """Return the generation of cases whose names may leave it open."""
+    if told not in BY_MASKS:
+        return told
+    log.info("reading masks for the values 3 and 4, which tell the generation; dataset.generation=... spares it")
+    seen = seen_values(cases, {3, 4})
+    return BY_MASKS[told].get(seen, f"names of {told}, masks with {'4 but no 3' if seen else 'neither 3 nor 4'}")
+
+
+def seen_values(cases: Iterable[Case], wanted: set[int]) -> tuple[int, ...]:
+    """Return which of some values masks hold, sorted; reading ends as soon as all have been seen."""
+    seen: set[int] = set()
+    for case in cases:
+        try:
+            values = read_mask(case.labels[0].path)
+        except MedsegError:
+            continue  # all files that cannot be read are listed together when every case is checked
+        seen |= {value for value in wanted - seen if (values == value).any()}
+        if seen == wanted:
+            break
+    return tuple(sorted(seen))
+
+
+def unclear(root: Path, found: Mapping[str, Sequence[str]]) -> str:
+    """Say which generations were found where one is needed."""
+    lines = [f"{name}: {len(ids)} cases, such as {ids[0]}" for name, ids in sorted(found.items())]
+    several = "cases of several generations, whose label values differ" if len(found) > 1 else "no clear generation"
+    return (
+        f"dataset.root={root}: {several}:\n{listing(lines)}\nGive the folder of one of them as dataset.root, or, if all"
+        f" masks have the same values, say which: dataset.generation={'|'.join(GENERATIONS)}."
+    )
+
+
+log = logging.getLogger(__name__)
+
+# ---- patients: what cases of several time points, or under several generations' names, have in common
+
+
+TIME_POINTS = (r"(brats1[789]_[^_]+_[^_]+)_\d+", r"(brats_(?:2013|tcia)_pat\d+)_\d+", r"(brats-[a-z]+-\d+)-\d+")
+"""Names of cases of which one patient may have several; the first group is the patient."""
+
+SUBJECT = re.compile(r"((brats|fets)\d*[_-]\S*\d|tcga-\w\w-\w{4})", re.IGNORECASE)
+NO_SUBJECT = {"", "na", "n/a", "nan", "none", "-"}
+
+
+def patient(name: str) -> str:
+    """Return the patient of a case: its name without the time point.
+
+    >>> patient("Brats18_TCIA05_396_1"), patient("BraTS-GLI-00000-000"), patient("BraTS20_Training_001")
+    ('Brats18_TCIA05_396', 'BraTS-GLI-00000', 'BraTS20_Training_001')
+    """
+    matches = (re.fullmatch(form, name, re.IGNORECASE) for form in TIME_POINTS)
+    return next((match[1] for match in matches if match), name)
+
+
+def by_patient(cases: Sequence[Case], files: Iterable[Path]) -> tuple[list[Case], list[str]]:
+    """Give cases of one patient the same group, as name mappings tell; also say which of these cannot be read."""
+    rows, problems = [], []
+    for path in files:
+        if "mapping" in path.name.lower() and path.suffix.lower() == ".csv":
+            try:
+                rows += [subjects(row) for row in read_table(path, "name mapping")]
+            except MedsegError as error:
+                problems.append(str(error))
+        elif "mapping" in path.name.lower() and path.suffix.lower() in (".xls", ".xlsx"):
+            log.warning("%s is not read: save it as CSV, or patients with several names are taken for several", path)
+    names_of = joined(rows)
+    own = {case.group for case in cases}
+    return [replace(case, group=min(names_of.get(case.group, {case.group}) & own)) for case in cases], problems
+
+
+def subjects(row: Row) -> set[str]:
+    """Return the patients that a row of a name mapping names, in whatever columns."""
+    return {
+        patient(cell)
+        for column, cell in row.items()
+        if SUBJECT.fullmatch(cell) or ("subject" in column.lower() and cell.lower() not in NO_SUBJECT)
+    }
+
+
+def joined(rows: Iterable[set[str]]) -> dict[str, set[str]]:
+    """Return for each name all those that rows join with it, directly or through others.
+
+    >>> sorted(joined([{"a", "b"}, {"c"}, {"b", "d"}])["a"])
+    ['a', 'b', 'd']
+    """
+    together: dict[str, set[str]] = {}
+    for row in rows:
+        union = row.union(*(together[name] for name in row if name in together))
+        together |= dict.fromkeys(union, union)
+    return together

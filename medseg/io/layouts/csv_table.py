@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.case import Case, Dataset, LabelFile
+from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
 from medseg.io.files.read import exists
-from medseg.io.layouts.channels import common_name, complete, endings_of
-from medseg.io.layouts.class_masks import MissingMasks, class_values, with_class_masks
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.labels import class_values
+from medseg.io.layouts.channels import common_name, complete, endings_of, modalities_of
+from medseg.io.layouts.image_folder import with_class_masks
 from medseg.io.tables import Row, class_names, read_table
 from medseg.system.printable import on_a_line
 

@@ -7,11 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.case import Case, Dataset, LabelFile
+from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
 from medseg.io.files.read import find_images, find_masks, stem
-from medseg.io.layouts.channels import MASK_ENDINGS, Found, by_ending, cases_from_files, relative_id, shared_names
-from medseg.io.layouts.class_masks import MissingMasks, class_values, with_class_masks
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.labels import class_values
+from medseg.io.layouts.channels import (
+    MASK_ENDINGS,
+    Found,
+    by_ending,
+    cases_from_files,
+    modalities_of,
+    relative_id,
+    shared_names,
+)
 
 log = logging.getLogger(__name__)
 
@@ -193,3 +200,27 @@ def with_label_maps(case: Case, masks: Mapping[str, Path | None], missing_masks:
     if len(missing) == len(masks) or (missing and missing_masks == "error"):
         raise MedsegError(f"{case.id} has no mask ending in {' and none in '.join(missing)}")
     return replace(case, labels=tuple(LabelFile(path) for path in masks.values() if path is not None))
+
+
+def with_class_masks(
+    case: Case, masks: Mapping[str, Path | None], missing_masks: MissingMasks, *, whose: Mapping[str, str]
+) -> Case:
+    """Give a case the masks of its classes, painted in their order, the last on top.
+
+    ``missing_masks`` says what a class without a mask means: a mistake, a class that does not occur in this case, or
+    one that nobody looked for; classes that the case says nobody looked for need none. ``whose`` names where each mask
+    was looked for.
+
+    Raises:
+        MedsegError: a mask is missing, or all are.
+    """
+    there = [name for name, path in masks.items() if path is not None]
+    wanted = [name for name in masks if case.annotated is None or name in case.annotated]
+    missing = [f"{name} ({whose[name]})" for name in wanted if name not in there]
+    if not there or (missing and missing_masks == "error"):
+        hint = "" if not there else ". Is this right? Then say dataset.missing_masks=empty|unannotated"
+        raise MedsegError(f"{case.id} has no mask of {', '.join(missing)}{hint}")
+    files = tuple(LabelFile(path, value) for value, path in enumerate(masks.values(), 1) if path is not None)
+    partial = bool(missing) and missing_masks == "unannotated"
+    annotated = tuple(name for name in wanted if name in there) if partial else case.annotated
+    return replace(case, labels=files, annotated=annotated)

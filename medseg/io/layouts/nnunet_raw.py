@@ -18,9 +18,8 @@ from typing import Any
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.files.read import FILES, read_scan
-from medseg.io.layouts.channels import endings_of
-from medseg.io.layouts.dataset_json import FILE, in_order, read_description, whole
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.layouts.channels import endings_of, modalities_of
+from medseg.io.layouts.decathlon_json import FILE, in_order, read_description, whole
 
 log = logging.getLogger(__name__)
 

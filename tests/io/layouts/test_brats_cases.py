@@ -18,10 +18,8 @@ from medseg.inference.regions import Regions
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.io.files.read import read_case, read_mask
 from medseg.io.labels import LabelMap
-from medseg.io.layouts import brats_generations
-from medseg.io.layouts.brats_cases import ENDINGS, brats
-from medseg.io.layouts.brats_generations import GENERATIONS
-from medseg.io.layouts.brats_patients import joined
+from medseg.io.layouts import brats_cases
+from medseg.io.layouts.brats_cases import ENDINGS, GENERATIONS, brats, joined
 from medseg.io.layouts.channels import cases_from_files
 from medseg.io.layouts.synthetic import CORE, EDEMA, ENHANCING, make_phantom, write_phantom
 
@@ -205,7 +203,7 @@ def test_masks_tell_what_names_leave_open(tmp_path, name, masks, generation):
 
 def test_masks_are_read_as_far_as_needed(tmp_path, monkeypatch):
     read: list[str] = []
-    monkeypatch.setattr(brats_generations, "read_mask", lambda path: read.append(path.name) or read_mask(path))
+    monkeypatch.setattr(brats_cases, "read_mask", lambda path: read.append(path.name) or read_mask(path))
     case(tmp_path, "BraTS-GLI-00000-000", *NEW, values=(3,))
     case(tmp_path, "BraTS-GLI-00001-000", *NEW)  # an empty file, which the check of all cases will name
     case(tmp_path, "BraTS-GLI-00002-000", *NEW, values=(4,))
@@ -215,7 +213,7 @@ def test_masks_are_read_as_far_as_needed(tmp_path, monkeypatch):
 
 
 def test_a_generation_that_is_given_spares_reading(tmp_path, monkeypatch):
-    monkeypatch.setattr(brats_generations, "read_mask", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(brats_cases, "read_mask", lambda path: pytest.fail(f"{path} was read"))
     case(tmp_path, "BraTS-GLI-00000-000", *NEW)
     for given, table in (("brats2023", "brats2023"), ("brats2024", "brats2024"), ("brats2025", "brats2024")):
         assert values_of(brats(tmp_path, given)) == VALUES[table]
