@@ -269,13 +269,13 @@ def test_float_masks_are_labels_where_they_are_whole(tmp_path):
         read_mask(save(tmp_path / "m.tif", labels.astype(np.float32) / 2))
 
 
-GREY = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
-GOOD = header(9, 12, 8, 0), lines(GREY)
+SHADES = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
+GOOD = header(9, 12, 8, 0), lines(SHADES)
 
 
 def test_a_changed_byte_in_the_pixels_of_a_png_is_refused(tmp_path):
     stream = io.BytesIO()
-    Image.fromarray(GREY).save(stream, "png")
+    Image.fromarray(SHADES).save(stream, "png")
     content = bytearray(stream.getvalue())
     content[content.index(b"IDAT") + 30] ^= 1
     (tmp_path / "a.png").write_bytes(content)
@@ -306,8 +306,8 @@ def mask_bytes(mask):
 def test_deep_colours_and_animations_are_refused_with_the_cure(tmp_path):
     deep = np.zeros((12, 9, 3), ">u2").reshape(12, -1)
     (tmp_path / "deep.png").write_bytes(png(header(9, 12, 16, 2), lines(deep), END))
-    page = Image.fromarray(GREY)
-    page.save(tmp_path / "film.png", save_all=True, append_images=[Image.fromarray(255 - GREY)])
+    page = Image.fromarray(SHADES)
+    page.save(tmp_path / "film.png", save_all=True, append_images=[Image.fromarray(255 - SHADES)])
     with pytest.raises(MedsegError, match=r"deep.png: .*16 bits, of which 8 would be lost. Save it in 8 bits"):
         read_scan([tmp_path / "deep.png"])
     with pytest.raises(MedsegError, match=r"film.png: an animated PNG.* Save one a file"):
@@ -324,19 +324,19 @@ def test_numbers_of_a_tiff_keep_their_sign_and_range(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_white_is_zero_is_inverted_in_any_depth(tmp_path, kind):
-    tifffile.imwrite(tmp_path / "a.tif", GREY.astype(kind), photometric="miniswhite")
-    np.testing.assert_array_equal(read_scan([tmp_path / "a.tif"]).image[0], np.iinfo(kind).max - GREY.astype(kind))
+    tifffile.imwrite(tmp_path / "a.tif", SHADES.astype(kind), photometric="miniswhite")
+    np.testing.assert_array_equal(read_scan([tmp_path / "a.tif"]).image[0], np.iinfo(kind).max - SHADES.astype(kind))
 
 
 def test_a_tiff_that_is_not_read_says_of_what_kind_it_is(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", GREY.astype(np.float64), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "a.tif", SHADES.astype(np.float64), photometric="minisblack")
     with pytest.raises(MedsegError, match=r"a.tif: .*1 floating point number\(s\) a pixel in 64 bits.*float32"):
         read_scan([tmp_path / "a.tif"])
 
 
 def test_a_tiff_of_slices_is_refused(tmp_path):
     tifffile.imwrite(
-        tmp_path / "a.tif", np.stack([GREY] * 3), photometric="minisblack", volumetric=True, tile=(16, 16, 16)
+        tmp_path / "a.tif", np.stack([SHADES] * 3), photometric="minisblack", volumetric=True, tile=(16, 16, 16)
     )
     with pytest.raises(MedsegError, match=r"a.tif: a TIFF of 3 slices"):
         read_scan([tmp_path / "a.tif"])
