@@ -5,12 +5,15 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.layouts.channels import common_name, complete, endings_of, modalities_of
+
+FILE = "dataset.json"
 
 
 def decathlon(root: str | Path) -> Dataset:
@@ -25,35 +28,6 @@ def decathlon(root: str | Path) -> Dataset:
     """
     root = Path(root)
     content = read_description(root, "decathlon")
-    check(content, root)
-    entries = [entry for entry in content["training"] if not is_hidden(entry)]
-    kept, problems = complete(case_of(root, entry) for entry in entries)
-    channels = in_order(content.get("modality") or content.get("channel_names"))
-    return Dataset(
-        kept,
-        labels_of(content["labels"], root),
-        channels=channels,
-        endings=endings_of(kept) if any(len(case.images) > 1 for case in kept) else None,
-        modality=modalities_of(channels),
-        problems=problems,
-        unlabelled=unlabelled(root, content.get("test")),
-    )
-
-
-def unlabelled(root: Path, listed: Any) -> tuple[Case, ...]:
-    """Return the cases of the list 'test' as far as they are there: many take the labelled part alone."""
-    entries = listed if isinstance(listed, list) else []
-    entries = [entry["image"] if isinstance(entry, dict) and "image" in entry else entry for entry in entries]
-    files = [
-        tuple(inside(root, image) for image in (entry if isinstance(entry, list) and entry else [entry]))
-        for entry in entries
-        if not is_hidden({"image": entry})
-    ]
-    return complete(Case(common_name(images), common_name(images), images) for images in files)[0]
-
-
-def check(content: Mapping[str, Any], root: Path) -> None:
-    """Refuse a ``dataset.json`` without cases or labels."""
     kinds = {"training": list, "labels": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind) or not content[key]]
     if "training" in wrong and {"file_ending", "channel_names"} & content.keys():
@@ -62,26 +36,44 @@ def check(content: Mapping[str, Any], root: Path) -> None:
         raise MedsegError(
             f"{root / FILE} needs a list 'training' and a mapping 'labels'; amiss is {' and '.join(wrong)}."
         )
+    labelled = []
+    for entry in content["training"]:
+        if isinstance(entry, dict) and is_hidden(entry.get("image")):
+            continue
+        if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
+            raise MedsegError(f"{root / FILE}: {entry!r} in 'training' is no {{'image': FILE, 'label': FILE}}.")
+        case = case_of(entry["image"], root)
+        labelled.append(replace(case, labels=(LabelFile(inside(root, entry["label"])),)))
+    cases, problems = complete(labelled)
+    test = content["test"] if isinstance(content.get("test"), list) else []
+    images = [entry["image"] if isinstance(entry, dict) and "image" in entry else entry for entry in test]
+    channels = in_order(content.get("modality") or content.get("channel_names"))
+    return Dataset(
+        cases,
+        labels_of(content["labels"], root),
+        channels=channels,
+        endings=endings_of(cases) if any(len(case.images) > 1 for case in cases) else None,
+        modality=modalities_of(channels),
+        problems=problems,
+        # as far as they are there: many users download the labelled cases only
+        unlabelled=complete(case_of(image, root) for image in images if not is_hidden(image))[0],
+    )
 
 
-def is_hidden(entry: Any) -> bool:
-    """Tell macOS's companions of files (``._scan.nii.gz``), which some archives list too."""
-    image = entry.get("image") if isinstance(entry, dict) else None
+def is_hidden(image: Any) -> bool:
+    """Return whether an entry is macOS's companion of a file (``._scan.nii.gz``), which some archives list too."""
     return isinstance(image, str) and PurePosixPath(image).name.startswith("._")
 
 
-def case_of(root: Path, entry: Any) -> Case:
-    """Return the case of an entry of 'training'."""
-    if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
-        raise MedsegError(f"{root / FILE}: {entry!r} in 'training' is no {{'image': FILE, 'label': FILE}}.")
-    images = entry["image"] if isinstance(entry["image"], list) and entry["image"] else [entry["image"]]
-    files = tuple(inside(root, image) for image in images)
-    name = common_name(files)
-    return Case(name, name, files, (LabelFile(inside(root, entry["label"])),))
+def case_of(image: Any, root: Path) -> Case:
+    """Return the unlabelled case of an image: a file name, or a list of them, one a channel."""
+    names = image if isinstance(image, list) and image else [image]
+    files = tuple(inside(root, name) for name in names)
+    return Case(common_name(files), common_name(files), files)
 
 
 def inside(root: Path, file: Any) -> Path:
-    """Return a file that ``dataset.json`` names; MedsegError where it lies elsewhere."""
+    """Return a file that ``dataset.json`` names; MedsegError where it lies outside of the data set's folder."""
     if not isinstance(file, str):
         raise MedsegError(f"{root / FILE}: {file!r} is no file name.")
     relative = PurePosixPath(file)
@@ -91,7 +83,7 @@ def inside(root: Path, file: Any) -> Path:
 
 
 def labels_of(labels: Mapping[str, Any], root: Path) -> dict[str, FileValues]:
-    """Bring ``{"1": "tumour"}`` or ``{"tumour": 1}`` to names by value, background first."""
+    """Bring ``{"1": "tumour"}`` or ``{"tumour": 1}`` to values by name, background first."""
     if all(key.lstrip("-").isdigit() for key in labels):
         labels = {str(name): int(value) for value, name in labels.items()}
     values = {name: whole(value) for name, value in labels.items()}
@@ -103,9 +95,6 @@ def labels_of(labels: Mapping[str, Any], root: Path) -> dict[str, FileValues]:
 
 
 # ---- dataset.json of the Decathlon and of nnU-Net
-
-
-FILE = "dataset.json"
 
 
 def read_description(root: Path, layout: str) -> dict[str, Any]:
@@ -131,7 +120,7 @@ def read_description(root: Path, layout: str) -> dict[str, Any]:
 
 
 def in_order(names: Any) -> tuple[str, ...] | None:
-    """List the values of ``{"0": "FLAIR", "1": "T1"}`` by their number; a plain name is one channel.
+    """Return the values of ``{"0": "FLAIR", "1": "T1"}`` in the order of their numbers; a plain name is one channel.
 
     >>> in_order({"1": "T1", "0": "FLAIR"}), in_order("CT"), in_order(None)
     (('FLAIR', 'T1'), ('CT',), None)
