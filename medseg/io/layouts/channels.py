@@ -85,7 +85,11 @@ def without(name: str, ending: str) -> str | None:
 def shared_names(found: Mapping[str, Mapping[int, Sequence[Path]]]) -> list[str]:
     """Name the files that one case and channel would have to share."""
     shared = [paths for channels in found.values() for paths in channels.values() if len(paths) > 1]
-    return [" and ".join(map(str, paths)) + _likeness(paths) for paths in shared]
+    suffix_only = [len({stem(path) for path in paths}) == 1 for paths in shared]
+    return [
+        f"{' and '.join(map(str, paths))} differ in their {'suffix' if alike else 'ending'} only: rename or remove one"
+        for paths, alike in zip(shared, suffix_only, strict=True)
+    ]
 
 
 def equal_names(root: Path, files: Iterable[Path], endings: Sequence[Sequence[str]] | None) -> list[str]:
@@ -132,11 +136,6 @@ def endings_of(cases: Iterable[Case]) -> tuple[tuple[str, ...], ...] | None:
     if endings in ([], [""]) or len(set(endings)) < len(next(iter(cases)).images):
         return None
     return tuple((ending,) for ending in endings) if endings[1:] else ((endings[0], ""),)
-
-
-def _likeness(paths: Sequence[Path]) -> str:
-    alike = len({stem(path) for path in paths}) == 1
-    return f" differ in their {'suffix' if alike else 'ending'} only: rename or remove one"
 
 
 def _ending(path: Path, name: str) -> str | None:
