@@ -22,9 +22,8 @@ from medseg.io.dicom.headers import listed, numbers_of, of_frame, pydicom, read_
 from medseg.io.dicom.series import SAME_DIRECTION, SAME_PLACE, files_of
 from medseg.io.dicom.suv import acquired, refused, suv_factor
 from medseg.io.formats.archives import file_length
-from medseg.io.formats.itk import LPS_RAS
 from medseg.io.formats.nifti import check_affine
-from medseg.io.grids.grid import TOLERANCE, Grid
+from medseg.io.grids.grid import LPS_RAS, TOLERANCE, Grid
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.warnings import warn
 
@@ -48,7 +47,7 @@ MARKS = {
     "FrameAcquisitionDateTime": "FrameContentSequence",
     "AcquisitionTime": "",
 }
-"""Attributes that tell slices at one position apart, the most telling first, and the sequence of a multi-frame object."""
+"""Attributes that tell slices at one position apart, the most telling first, and their multi-frame sequences."""
 
 TILTED = 0.5  # degrees from which slices count as sheared
 
