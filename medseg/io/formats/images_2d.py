@@ -45,6 +45,30 @@ LOSSY = {"jpeg", "tiff_jpeg", "jpeg2000", "webp"}
 """Compressions of TIFF that change values, by Pillow's names."""
 
 
+Image.MAX_IMAGE_PIXELS = None  # read.max_gb is the limit, with a message of our own
+
+PIECE = 1 << 18  # bytes
+DEEP = 16  # bits
+BIG = 43  # the version of BigTIFF
+COLOUR_OR_ALPHA = (2, 4, 6)
+"""PNG's types of colour, of grey with alpha, and of colour with alpha."""
+
+SAMPLES_OF = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Numbers a pixel of these types."""
+
+ORIENTATION = 0x0112
+"""The tag of EXIF and of TIFF: 1 as stored, 2 to 8 mirrored, turned, or both."""
+
+BITS, WHITE_IS_ZERO, COMPRESSION, SAMPLES, DEPTH, SAMPLE_FORMAT = 258, 262, 259, 277, 32997, 339
+"""Tags of TIFF. The second is PhotometricInterpretation, in which 0 means that white is zero."""
+STRIPS, STRIP_LENGTHS, STRIP_ROWS, PLANES, TILES, TILE_COLUMNS, TILE_ROWS = 273, 279, 278, 284, 324, 322, 323
+UNSIGNED, SIGNED = 1, 2
+"""Values of SampleFormat."""
+
+RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
+"""How far these pack at most. A block of 64 values takes a bit or more in JPEG, so that its ratio is lower."""
+
+
 @dataclass(frozen=True)
 class PictureLayout:
     """Where a picture was read from, and what makes its pixels doubtful as a mask; written masks need the path alone.
@@ -132,7 +156,12 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             f"{path}: a {'colour ' * coloured}{path.suffix} mask holds values from 0 to {most}, not from"
             f" {values.min()} to {highest}. Change the values of dataset.labels, or use NIfTI."
         )
-    Image.fromarray(_rgb(values) if coloured else values.astype(np.min_scalar_type(highest))).save(path)
+    if not coloured:
+        Image.fromarray(values.astype(np.min_scalar_type(highest))).save(path)
+        return
+    codes = np.where(in_colour, values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
+    rgb = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)  # (rows, columns, 3)
+    Image.fromarray(rgb.astype(np.uint8)).save(path)
 
 
 def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -140,11 +169,6 @@ def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
     red, green, blue = pixels.astype(np.int32)
     codes = COLOUR | red << 16 | green << 8 | blue
     return np.where((red == green) & (green == blue), red, codes)
-
-
-def _rgb(values: NDArray[np.integer]) -> NDArray[np.uint8]:
-    codes = np.where(is_colour(values), values & 0xFFFFFF, values * 0x010101)  # grey v is the colour vvv
-    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)  # (h, w, 3)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -175,31 +199,7 @@ def _transparent(image: Image.Image) -> NDArray[np.bool_] | None:
     return found if found.any() else None
 
 
-Image.MAX_IMAGE_PIXELS = None  # read.max_gb is the limit, with a message of our own
-
 # ---- what Pillow does not check or does not apply: sizes, checksums and kinds of PNG, sample types of TIFF
-
-
-PIECE = 1 << 18  # bytes
-DEEP = 16  # bits
-BIG = 43  # the version of BigTIFF
-COLOUR_OR_ALPHA = (2, 4, 6)
-"""PNG's types of colour, of grey with alpha, and of colour with alpha."""
-
-SAMPLES_OF = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Numbers a pixel of these types."""
-
-ORIENTATION = 0x0112
-"""The tag of EXIF and of TIFF: 1 as stored, 2 to 8 mirrored, turned, or both."""
-
-BITS, WHITE_IS_ZERO, COMPRESSION, SAMPLES, DEPTH, SAMPLE_FORMAT = 258, 262, 259, 277, 32997, 339
-"""Tags of TIFF. The second is PhotometricInterpretation, in which 0 means that white is zero."""
-STRIPS, STRIP_LENGTHS, STRIP_ROWS, PLANES, TILES, TILE_COLUMNS, TILE_ROWS = 273, 279, 278, 284, 324, 322, 323
-UNSIGNED, SIGNED = 1, 2
-"""Values of SampleFormat."""
-
-RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
-"""How far these pack at most. A block of 64 values takes a bit or more in JPEG, so that its ratio is lower."""
 
 
 def check_size(image: Image.Image, path: Path) -> None:
