@@ -100,28 +100,21 @@ def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: st
         raise MedsegError(f"dataset.group={pattern} and dataset.group_file={file} exclude each other: give one.")
     if pattern is None and file is None:
         return cases
-    groups = _from_file(Path(file)) if file is not None else _from_pattern(cases, str(pattern))
+    groups: dict[str, str] = {}
+    if file is not None:
+        for row in read_table(Path(file), "dataset.group_file", ("id", "group")):
+            name, group = row["id"], row["group"]
+            if name and group and groups.setdefault(name, group) != group:
+                raise MedsegError(f"dataset.group_file={file} gives {name} two groups: {groups[name]} and {group}.")
+    else:
+        try:
+            expression = re.compile(str(pattern))
+        except re.error as error:
+            raise MedsegError(f"dataset.group={pattern} is no regular expression: {error}.") from error
+        matches = {case.id: expression.search(case.id) for case in cases}
+        groups = {name: match[min(expression.groups, 1)] for name, match in matches.items() if match}
     missing = [case.id for case in cases if not groups.get(case.id)]
     if missing:
         source = f"dataset.group_file={file}" if file is not None else f"dataset.group={pattern}"
         raise MedsegError(f"{source} gives {len(missing)} of {len(cases)} cases no group:\n{listing(missing)}")
     return tuple(replace(case, group=groups[case.id]) for case in cases)
-
-
-def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise MedsegError(f"dataset.group={pattern} is no regular expression: {error}.") from error
-    matches = {case.id: expression.search(case.id) for case in cases}
-    place = min(expression.groups, 1)
-    return {name: match[place] for name, match in matches.items() if match}
-
-
-def _from_file(path: Path) -> dict[str, str]:
-    groups: dict[str, str] = {}
-    for row in read_table(path, "dataset.group_file", ("id", "group")):
-        name, group = row["id"], row["group"]
-        if name and group and groups.setdefault(name, group) != group:
-            raise MedsegError(f"dataset.group_file={path} gives {name} two groups: {groups[name]} and {group}.")
-    return groups

@@ -87,9 +87,12 @@ def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> lis
     result = []
     for index, (name, value) in enumerate(zip(label_map.names, label_map.values, strict=True)):
         if index:
-            given = codes.get(name)
-            code = private_code(name) if given is None else code_of(given, f"codes.{name}", {"category"})
-            category = code_of(given["category"], f"codes.{name}.category") if given and "category" in given else TISSUE
+            entry = codes.get(name)
+            if entry is None:  # a private code that is the same for the same name wherever it is made
+                code = Code(f"C{crc32(name.encode()):08X}", PRIVATE, dicom_label(name))
+            else:
+                code = code_of(entry, f"codes.{name}", {"category"})
+            category = code_of(entry["category"], f"codes.{name}.category") if entry and "category" in entry else TISSUE
             result.append(ClassDescription(index, name, value, colour(index), code, category))
     return result
 
@@ -103,20 +106,15 @@ def dicom_label(name: str) -> str:
     return re.sub(r"[\\\x00-\x1f\x7f-\x9f]", "_", name).strip()[:LONGEST_MEANING]
 
 
-def private_code(name: str) -> Code:
-    """Return a code that is the same for the same name wherever it is made."""
-    return Code(f"C{crc32(name.encode()):08X}", PRIVATE, dicom_label(name))
-
-
-def code_of(given: Any, where: str, further: frozenset[str] | set[str] = frozenset()) -> Code:
+def code_of(entry: Any, where: str, further: frozenset[str] | set[str] = frozenset()) -> Code:
     """Check a code of the config."""
     fields = {"value", "scheme", "meaning"}
-    if not isinstance(given, Mapping) or not fields <= set(given) <= fields | further:
+    if not isinstance(entry, Mapping) or not fields <= set(entry) <= fields | further:
         raise MedsegError(
-            f"{where}={given}: a code is {{value: ..., scheme: ..., meaning: ...}}, for example"
+            f"{where}={entry}: a code is {{value: ..., scheme: ..., meaning: ...}}, for example"
             " {value: '10200004', scheme: SCT, meaning: Liver}."
         )
-    code = Code(*(str(given[field]) for field in ("value", "scheme", "meaning")))
+    code = Code(*(str(entry[field]) for field in ("value", "scheme", "meaning")))
     longest = {code.value: LONGEST_VALUE, code.scheme: LONGEST_VALUE, code.meaning: LONGEST_MEANING}
     if wrong := [text for text, most in longest.items() if not 0 < len(text) <= most]:
         raise MedsegError(
