@@ -15,7 +15,7 @@ from medseg.inference.nnunet.weights import Trained, read_trained
 from medseg.inference.nnunet.windows import weights
 from medseg.inference.trained_model import Model
 from medseg.io.labels import LabelMap
-from medseg.io.layouts.dataset_json import FILE, in_order
+from medseg.io.layouts.decathlon_json import FILE, in_order
 from medseg.io.layouts.nnunet_raw import classes_of
 from medseg.models.slices import logits_of
 
