@@ -24,7 +24,7 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
         paths: run directories, ``.ckpt`` or ``.onnx`` files, folders of runs such as a sweep over folds, or models that
             nnU-Net trained; one or several.
         trust: dotted names of network classes that checkpoints may build beside those that medseg ships, and names of
-            nnU-Net's trainers (see ``medseg.inference.nnunet.trainers``).
+            nnU-Net's trainers (see ``medseg.inference.nnunet.folder``).
 
     Raises:
         MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do

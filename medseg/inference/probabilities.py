@@ -1,6 +1,7 @@
-"""Scores of a scan on its native grid, slab by slab: of one network, of folds, or of models of different grids."""
+"""Probabilities of a scan on its native grid, slab by slab, of one network or of several."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -21,11 +22,17 @@ from medseg.inference.sliding_window import (
     softmax,
     unchanged,
 )
+from medseg.io.case import Scan
+from medseg.io.formats.slab_writer import shares_file
 from medseg.preprocessing.geometry import SLAB, Geometry
+from medseg.system.file_names import file_names
 from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
 
 Slabs = Iterator[tuple[slice, Tensor]]
 """Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
+
+Watch = Callable[[slice, Tensor], None]
+"""Sees every slab of probabilities that goes by."""
 
 
 NEVER = -100.0
@@ -175,3 +182,22 @@ def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator
                 yield torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
 
     return again()
+
+
+@contextmanager
+def probability_files(folder: Path, names: Sequence[str], like: Scan, written: list[Path]) -> Iterator[Watch]:
+    """Yield what writes the probabilities (K, *) of each class or region into ``folder/NAME.nii.gz``.
+
+    They are there when the block ends well, and their paths then added to ``written``.
+    """
+    stems = file_names(names)
+    paths = [folder / f"{stems[name]}.nii.gz" for name in names]
+    with ExitStack() as stack:
+        files = [stack.enter_context(shares_file(path, like)) for path in paths]
+
+        def write(place: slice, scores: Tensor) -> None:
+            for file, shares in zip(files, scores.float().cpu().numpy(), strict=True):
+                file.write(shares)
+
+        yield write
+    written += paths

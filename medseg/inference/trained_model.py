@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint
-from medseg.inference.class_options import by_number, cuts
 from medseg.inference.probabilities import Scorer
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import EVEN, Segmenter
+from medseg.inference.segmenter import EVEN, Regions, Segmenter, by_number, cuts
 from medseg.inference.sliding_window import Weighting, gaussian
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap

@@ -14,7 +14,7 @@ from medseg.cli import command_line, sweeps
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.report.files import read_report, write_report
-from medseg.evaluation.statistics.case_rows import as_csv, read_rows
+from medseg.evaluation.statistics.cases import as_csv, read_rows
 from medseg.evaluation.statistics.summary import summarise
 from medseg.jobs.evaluate import compare
 from medseg.system.files import write_json

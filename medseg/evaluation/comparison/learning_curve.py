@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medseg.evaluation.report.tables import TextTable, number
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means
-from medseg.evaluation.statistics.case_rows import Row
+from medseg.evaluation.statistics.cases import Row
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.report.files import Report
-from medseg.evaluation.statistics.case_rows import Row, is_missed, is_nothing
+from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
 
 Values = NDArray[np.float64]
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.evaluation.metrics.boxes import around, bounding_box, widened
-from medseg.evaluation.metrics.surface_distances import Kind, hd95, surface_distances
-from medseg.evaluation.metrics.surfaces import Spacing
+from medseg.evaluation.metrics.surfaces import Kind, Spacing, hd95, surface_distances
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]

@@ -20,7 +20,7 @@ from medseg.evaluation.metrics import lesions
 from medseg.evaluation.metrics.boxes import around, widened
 from medseg.evaluation.metrics.centerlines import cldice
 from medseg.evaluation.metrics.overlap import dice, iou, precision, relative_difference, sensitivity
-from medseg.evaluation.metrics.surface_distances import assd, hd95, nsd, surface_distances
+from medseg.evaluation.metrics.surfaces import assd, hd95, nsd, surface_distances
 from medseg.io.labels import IGNORE
 
 MARGIN = 4

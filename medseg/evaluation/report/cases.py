@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.evaluation.report.page import paragraph, picture, table
 from medseg.evaluation.report.tables import NONE, TextTable, number, titled
-from medseg.evaluation.statistics.scored_cases import ScoredCase, ranked
+from medseg.evaluation.statistics.cases import ScoredCase, ranked
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names
 

@@ -5,10 +5,7 @@ from math import inf, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.metrics.score_names import ScoreNames
-from medseg.evaluation.report.page import folded, paragraph, side_by_side
-from medseg.evaluation.report.plots import (
+from medseg.evaluation.images.plots import (
     Axis,
     Point,
     Series,
@@ -21,8 +18,11 @@ from medseg.evaluation.report.plots import (
     some,
     strips,
 )
+from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.evaluation.report.page import folded, paragraph, side_by_side
 from medseg.evaluation.report.tables import NONE, number, titled
-from medseg.evaluation.statistics.scored_cases import ScoredCase
+from medseg.evaluation.statistics.cases import ScoredCase
 from medseg.evaluation.statistics.summary import Summary
 from medseg.io.csv_files import read_csv
 

@@ -11,7 +11,7 @@ from medseg.evaluation.report import cases as report_cases
 from medseg.evaluation.report import figures, run_info
 from medseg.evaluation.report.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report.tables import interval, number, statistics_table, tables_of, titled
-from medseg.evaluation.statistics.scored_cases import read_cases
+from medseg.evaluation.statistics.cases import read_cases
 from medseg.evaluation.statistics.summary import Summary
 
 RULES = (

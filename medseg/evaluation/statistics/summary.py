@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means, statistics
-from medseg.evaluation.statistics.case_rows import Row, is_missed
+from medseg.evaluation.statistics.cases import Row, is_missed
 from medseg.evaluation.statistics.strata import strata_of
 
 Summary = dict[str, Any]

@@ -1,20 +1,24 @@
-"""nnU-Net's PlainConvUNet and ResidualEncoderUNet as medseg's U-Net: the arguments, and which weight is which.
+"""nnU-Net's checkpoints, and its PlainConvUNet and ResidualEncoderUNet as medseg's U-Net.
 
 Facts from dynamic_network_architectures 0.4, with which nnU-Net 2.8.1 builds its networks.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
+from medseg.models.finite import check_finite
 from medseg.models.parameter_limit import no_more_than
 from medseg.models.unet import UNet
+from medseg.system.torch_files import load_safely
 
 PACKAGE = "dynamic_network_architectures."
 NORMS = {"InstanceNorm": "instance", "BatchNorm": "batch"}
@@ -23,7 +27,7 @@ TRANSLATED = {
     *("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage_decoder", "conv_bias"),
     *("norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs", *ARCHITECTURES.values()),
 }
-NEEDED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
+NEEDED_ARGUMENTS = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 WITHOUT_EFFECT = {"dropout_op", "dropout_op_kwargs", "deep_supervision"}
 """Arguments that are of training only."""
 
@@ -105,7 +109,7 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
             f"{plan.path}: the network is {architecture['network_class_name']}; {' and '.join(ARCHITECTURES)} are read."
         )
     given = architecture["arch_kwargs"]
-    needed = (*NEEDED, ARCHITECTURES[kind])
+    needed = (*NEEDED_ARGUMENTS, ARCHITECTURES[kind])
     if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
         raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
     stages = given["n_stages"]
@@ -231,3 +235,64 @@ def first_name(key: str) -> str:
     key = key.removeprefix("_orig_mod.").removeprefix("module.")
     key = re.sub(r"^decoder\.encoder\.", "encoder.", key)
     return re.sub(r"\.all_modules\.(\d)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", key)
+
+
+NUMBERS = ("f2", "f4", "f8", "i4", "i8", "b1")
+"""Types of numbers in nnU-Net's log, as pickles name them."""
+
+NEEDED_ENTRIES = ("network_weights", "trainer_name", "init_args")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fold: its file, trainer and configuration, the network's axes that may be mirrored, and its weights."""
+
+    path: Path
+    trainer: str
+    configuration: str
+    mirror_axes: tuple[int, ...]
+    weights: dict[str, Tensor]
+
+
+def read_trained(path: Path) -> Trained:
+    """Read ``checkpoint_final.pth`` or the like. The optimizer's state, twice as large, stays on disk.
+
+    Raises:
+        MedsegError: the file is damaged, holds objects that are not loaded, is no checkpoint of nnU-Net v2, or its
+            weights are not finite.
+    """
+    with torch.serialization.safe_globals(numbers_of_numpy()):
+        content = load_safely(path, mmap=True)
+    if not isinstance(content, dict) or any(key not in content for key in NEEDED_ENTRIES):
+        raise MedsegError(
+            f"{path}: a PyTorch file, but no checkpoint of nnU-Net v2 (it needs {', '.join(NEEDED_ENTRIES)})."
+        )
+    check_finite(path, content["network_weights"])
+    return Trained(
+        path,
+        content["trainer_name"],
+        content["init_args"]["configuration"],
+        tuple(content.get("inference_allowed_mirroring_axes") or ()),
+        content["network_weights"],
+    )
+
+
+def numbers_of_numpy() -> list[Any]:
+    """Return NumPy's numbers, in which nnU-Net's log is kept, as the classes that a file may name.
+
+    Their module is called differently by NumPy 1 and 2.
+    """
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, (number_type, "numpy.dtype"), *(type(np.dtype(kind)) for kind in NUMBERS)]
+
+
+def number_type(name: str, *options: bool) -> np.dtype[Any]:
+    """Return the type of a number, in the place of ``numpy.dtype``, whose texts can ask for one of any size.
+
+    Raises:
+        ValueError: it is none of ``NUMBERS``.
+    """
+    if name not in NUMBERS:
+        raise ValueError(f"{name!r} is no type of a number")
+    return np.dtype(name, *options)

@@ -1,8 +1,13 @@
-"""nnU-Net's preprocessing: a scan on the grid that its network was trained on, and the way back."""
+"""nnU-Net's preprocessing: cropping, normalisation, resampling to the network's grid and back, weights of a window.
 
-from collections.abc import Sequence
+It is resampled by splines or linearly, and across an axis that is much coarser than the others separately. The grids'
+edges coincide, as in ``medseg.preprocessing.resample``, but nothing is low-passed when shrinking.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,12 +15,248 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.inference.nnunet.normalization import Scheme, normalised, schemes_of
 from medseg.inference.nnunet.plans import Plan
-from medseg.inference.nnunet.resampling import Resampling, resampling_of
 from medseg.io.case import Scan, foreground_of
 from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, bounding_box, orient
+from medseg.preprocessing.resample import Kernel, resample_axis, taps
+
+SCHEMES = (
+    "ZScoreNormalization",
+    "CTNormalization",
+    "NoNormalization",
+    "RescaleTo01Normalization",
+    "RGBTo01Normalization",
+)
+LEAST_DIVISOR = 1e-8
+"""What nnU-Net divides by at least."""
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How one channel is normalised.
+
+    ``masked``: a z-score over the non-zero region alone, the rest left as it is. ``window`` are the 0.5 and 99.5
+    percentiles, mean and standard deviation of the training images' foreground, which CT alone needs.
+    """
+
+    name: str
+    masked: bool = False
+    window: tuple[float, float, float, float] | None = None
+
+
+def schemes_of(plan: Plan) -> tuple[Scheme, ...]:
+    """Return the plan's scheme for each channel.
+
+    Raises:
+        MedsegError: a scheme is none of nnU-Net's own, or CT's lacks its statistics.
+    """
+    names, masks = plan.settings["normalization_schemes"], plan.settings["use_mask_for_norm"]
+    return tuple(scheme(plan, place, name, bool(masks[place])) for place, name in enumerate(names))
+
+
+def scheme(plan: Plan, channel: int, name: str, masked: bool) -> Scheme:
+    """Return the scheme of one channel."""
+    if name not in SCHEMES:
+        raise MedsegError(
+            f"{plan.path}: channel {channel} is normalised by {name}, a class of somebody's own; known are"
+            f" {', '.join(SCHEMES)}."
+        )
+    if name != "CTNormalization":
+        return Scheme(name, masked and name == "ZScoreNormalization")
+    found: dict[str, Any] = plan.statistics.get(str(channel), {})
+    keys = ("percentile_00_5", "percentile_99_5", "mean", "std")
+    if missing := [key for key in keys if key not in found]:
+        raise MedsegError(f"{plan.path}: CTNormalization of channel {channel} needs {', '.join(missing)}.")
+    low, high, mean, std = (float(found[key]) for key in keys)
+    return Scheme(name, window=(low, high, mean, std))
+
+
+def normalised(image: Values, region: NDArray[np.bool_], schemes: Sequence[Scheme]) -> Values:
+    """Return (C, *spatial), each channel by its scheme; ``region`` (*spatial) is what is not background."""
+    return np.stack([normalised_channel(c, region, s) for c, s in zip(image, schemes, strict=True)])
+
+
+def normalised_channel(channel: Values, region: NDArray[np.bool_], scheme: Scheme) -> Values:
+    """Return one channel (*spatial) by its scheme."""
+    if scheme.name == "ZScoreNormalization":
+        if not scheme.masked:
+            return (channel - channel.mean()) / max(channel.std(), LEAST_DIVISOR)
+        inside = channel[region]
+        result = channel.copy()
+        result[region] = (inside - inside.mean()) / max(inside.std(), LEAST_DIVISOR)
+        return result
+    if scheme.window:
+        low, high, mean, std = scheme.window
+        return (np.clip(channel, low, high) - np.float32(mean)) / np.float32(max(std, LEAST_DIVISOR))
+    if scheme.name == "RescaleTo01Normalization":
+        shifted = channel - channel.min()
+        return shifted / max(shifted.max(), LEAST_DIVISOR)
+    if scheme.name == "RGBTo01Normalization":
+        refuse_other_than_bytes(channel)
+        return channel / np.float32(255)
+    return channel
+
+
+def refuse_other_than_bytes(channel: Values) -> None:
+    """Refuse values that no 8-bit picture has, as nnU-Net does."""
+    if channel.min() < 0 or channel.max() > 255:
+        raise MedsegError(
+            f"the image has values from {channel.min():g} to {channel.max():g}; this model of nnU-Net was trained on"
+            " 8-bit colours, 0 to 255."
+        )
+
+
+ANISOTROPY = 3.0
+KERNELS: dict[int, Kernel] = {0: "nearest", 1: "sharp"}
+"""Splines of these orders are interpolation between neighbours."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How values are resampled.
+
+    Args:
+        order: of the splines; across the coarse axis ``order_across``.
+        apart: whether the coarsest axis is resampled by itself; None: where it is ``threshold`` times as coarse as the
+            finest.
+        threshold: from which an axis is much coarser.
+        keeps: nothing is resampled, whatever the spacing.
+    """
+
+    order: int = 3
+    order_across: int = 0
+    apart: bool | None = False
+    threshold: float = ANISOTROPY
+    keeps: bool = False
+
+    def coarse_axis(self, old: Sequence[float], new: Sequence[float]) -> int | None:
+        """Return the axis that is resampled apart between grids of these spacings."""
+        if self.apart is False:
+            return None
+        if self.apart or max(old) / min(old) > self.threshold:
+            return coarsest(old)
+        return coarsest(new) if max(new) / min(new) > self.threshold else None
+
+    def kernels(self, old: Sequence[float], new: Sequence[float]) -> tuple[Kernel, ...]:
+        """Return the kernel along each axis between grids of these spacings, where orders are 0 or 1."""
+        coarse = self.coarse_axis(old, new)
+        return tuple(KERNELS[self.order_across if axis == coarse else self.order] for axis in range(len(old)))
+
+    def __call__(
+        self, image: NDArray[np.float32], shape: Sequence[int], old: Sequence[float], new: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """Resample (C, z, y, x) to (C, *shape), from voxels of the spacing ``old`` to ones of ``new``."""
+        if self.keeps or image.shape[1:] == tuple(shape):
+            return image
+        if self.order in KERNELS:
+            return separably(torch.from_numpy(image), shape, self.kernels(old, new)).numpy()
+        coarse = self.coarse_axis(old, new)
+        result = np.empty((len(image), *shape), np.float32)
+        for channel, out in zip(image, result, strict=True):
+            out[...] = self._by_splines(channel.astype(np.float64), shape, coarse)
+        return result
+
+    def _by_splines(self, volume: NDArray[np.float64], shape: Sequence[int], coarse: int | None) -> NDArray[np.float64]:
+        """Resample (z, y, x): slice by slice where an axis is coarse, and then along that axis."""
+        if coarse is None:
+            return spline(volume, shape, self.order)
+        in_plane = [size for axis, size in enumerate(shape) if axis != coarse]
+        slices = np.stack([spline(part, in_plane, self.order) for part in np.moveaxis(volume, coarse, 0)], coarse)
+        weights = taps(slices.shape[coarse], shape[coarse], KERNELS[self.order_across])
+        return resample_axis(torch.from_numpy(slices), coarse, weights).numpy()
+
+
+def coarsest(spacing: Sequence[float]) -> int | None:
+    """Return the axis of the largest spacing; None where two share it, but for the rounding of an oblique affine."""
+    axes = [axis for axis, value in enumerate(spacing) if value > max(spacing) * (1 - 1e-5)]
+    return axes[0] if len(axes) == 1 else None
+
+
+def separably(x: Tensor, shape: Sequence[int], kernels: Sequence[Kernel]) -> Tensor:
+    """Resample (C, *spatial) to (C, *shape), an axis after the other."""
+    for axis, (size, kernel) in enumerate(zip(shape, kernels, strict=True), 1):
+        x = resample_axis(x, axis, taps(x.shape[axis], size, kernel))
+    return x
+
+
+def spline(values: NDArray[np.float64], shape: Sequence[int], order: int) -> NDArray[np.float64]:
+    """Resample to ``shape``, the border repeated, clipped to the range of ``values``.
+
+    What scikit-image's ``resize`` does with ``mode="edge"`` and ``anti_aliasing=False``.
+    """
+    from scipy import ndimage  # takes longer to import than most images to process
+
+    factors = np.divide(shape, values.shape)
+    found = ndimage.zoom(values, factors, order=order, mode="nearest", grid_mode=True)
+    return np.clip(found, values.min(), values.max())
+
+
+def resampling_of(plan: Plan, what: Literal["data", "probabilities"]) -> Resampling:
+    """Return how a plan wants images ("data") or the network's outputs ("probabilities") resampled.
+
+    Raises:
+        MedsegError: by a function of somebody's own, or with orders that are not known.
+    """
+    name = plan.settings[f"resampling_fn_{what}"]
+    given: dict[str, Any] = plan.settings.get(f"resampling_fn_{what}_kwargs") or {}
+    found = RESAMPLINGS.get(name, unknown)(given)
+    allowed = range(6) if what == "data" else KERNELS
+    if found.order not in allowed or found.order_across not in KERNELS:
+        raise MedsegError(
+            f"{plan.path}: resampling_fn_{what} is {name} with {given}, which is not known. Known are"
+            " resample_data_or_seg_to_shape with order 0 to 5 (0 or 1 for probabilities) and order_z 0 or 1,"
+            " resample_torch_fornnunet with its defaults, and no_resampling_hack."
+        )
+    return found
+
+
+def by_splines(given: dict[str, Any]) -> Resampling:
+    """Read the arguments of nnU-Net's default function."""
+    apart, threshold = given.get("force_separate_z", False), given.get("separate_z_anisotropy_threshold", ANISOTROPY)
+    return Resampling(given.get("order", 3), given.get("order_z", 0), apart, threshold)
+
+
+def by_torch(given: dict[str, Any]) -> Resampling:
+    """Read the arguments of nnU-Net's faster function, which is linear, and by the nearest across a coarse axis."""
+    usual = {"mode": "linear", "aniso_axis_mode": "nearest-exact"}
+    if any(given.get(key, value) != value for key, value in usual.items()):
+        return unknown(given)
+    return Resampling(1, 0, given.get("force_separate_z"), given.get("separate_z_anisotropy_threshold", ANISOTROPY))
+
+
+def not_at_all(given: dict[str, Any]) -> Resampling:
+    """Leave every grid as it is."""
+    return Resampling(1, keeps=True)
+
+
+def unknown(given: dict[str, Any]) -> Resampling:
+    """Return what no check lets pass."""
+    return Resampling(order=-1)
+
+
+RESAMPLINGS: dict[str, Callable[[dict[str, Any]], Resampling]] = {
+    "resample_data_or_seg_to_shape": by_splines,
+    "resample_torch_fornnunet": by_torch,
+    "no_resampling_hack": not_at_all,
+}
+
+
+LEAST_WEIGHT = 2.0**-24 / 10
+"""The smallest weight, for nnU-Net keeps weights of up to 10 in half precision."""
+
+
+@lru_cache(maxsize=8)
+def weights(patch_size: tuple[int, ...]) -> Tensor:
+    """Return (*patch): a Gaussian of sigma patch/8 whose peak is voxel patch // 2, half a voxel beyond the middle."""
+    result = torch.ones(())
+    for size in patch_size:
+        distance = (torch.arange(size) - size // 2) / (size / 8)
+        result = result[..., None] * torch.exp(-0.5 * distance**2)
+    return result.clamp_min(LEAST_WEIGHT)
+
 
 READERS = {
     "SimpleITKIO": False,

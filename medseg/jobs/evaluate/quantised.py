@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg.inference.regions import Regions
+from medseg.inference.segmenter import Regions
 
 
 def rungs_of(scores: Tensor, ladder: Sequence[float], regions: Regions) -> Tensor:

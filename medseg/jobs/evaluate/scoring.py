@@ -19,7 +19,7 @@ from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.statistics.case_rows import Row, case_rows
+from medseg.evaluation.statistics.cases import Row, case_rows
 from medseg.evaluation.statistics.strata import check_values
 from medseg.evaluation.statistics.summary import Summary, summarise
 from medseg.io.case import Case, Scan

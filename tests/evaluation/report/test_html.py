@@ -20,7 +20,7 @@ from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
 from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.statistics.case_rows import SIZES, Row
+from medseg.evaluation.statistics.cases import SIZES, Row
 from medseg.evaluation.statistics.summary import Summary, summarise
 
 HOSTILE = "<img src=x onerror=alert(1)>&amp;</script>"

@@ -1,10 +1,10 @@
-"""A row for each case and class of a report: its metrics and sizes."""
+"""The cases of a report: a row for each case and class with its metrics and sizes, and ``cases.csv`` read back."""
 
 import csv
 from collections.abc import Sequence
-from math import nan
+from math import isnan, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import METRICS, Measured, is_distance
 from medseg.io import csv_files
 from medseg.io.case import Case
+from medseg.io.csv_files import read_csv
 from medseg.io.labels import LabelMap
 
 Row = dict[str, Any]
@@ -102,3 +103,41 @@ def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxe
 def _ml(volume: float) -> float:
     """mm³ as ml, without the digits that are rounding noise."""
     return float(f"{volume / 1000:.9g}")
+
+
+Cells = dict[str, str]
+
+
+class ScoredCase(NamedTuple):
+    """A case: its id, group and further columns of the data set's table, and the cells of each class."""
+
+    id: str
+    group: str
+    further: Cells
+    classes: dict[str, Cells]
+
+    def value(self, name: str, column: str) -> float:
+        """Return a number of a class; NaN where it is undefined."""
+        cell = self.classes.get(name, {}).get(column, "")
+        return float(cell) if cell else nan
+
+    @property
+    def dice(self) -> float:
+        """The mean Dice over the classes where it is defined; NaN where it is nowhere."""
+        values = [value for value in (self.value(name, "dice") for name in self.classes) if not isnan(value)]
+        return sum(values) / len(values) if values else nan
+
+
+def read_cases(path: Path) -> list[ScoredCase]:
+    """Read ``cases.csv``, in its order."""
+    cases: dict[str, ScoredCase] = {}
+    for row in read_csv(path):
+        further = {name: cell for name, cell in row.items() if name not in COLUMNS}
+        case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], further, {}))
+        case.classes[row["class"]] = row
+    return list(cases.values())
+
+
+def ranked(cases: Sequence[ScoredCase]) -> list[ScoredCase]:
+    """Return the cases that have a mean Dice, the worst first."""
+    return sorted((case for case in cases if not isnan(case.dice)), key=lambda case: case.dice)
