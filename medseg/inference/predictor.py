@@ -15,9 +15,9 @@ from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
 from medseg.inference.probabilities import Scorer, Slabs, Watch, averaged, kept_on_disk, slabs_within_memory
-from medseg.inference.segmenter import inference_over, postprocess_over
+from medseg.inference.segmenter import inference_over, make_segmenter, postprocess_over
 from medseg.inference.sliding_window import Network
-from medseg.inference.trained_model import Model, make_segmenter, scorer_of
+from medseg.inference.trained_model import Model, scorer_of
 from medseg.io.arrays import scan_from_array
 from medseg.io.case import Case, Scan
 from medseg.io.files.read import read_case, write_mask

@@ -7,7 +7,7 @@ import torch
 from medseg.errors import MedsegError
 from medseg.inference.postprocess import postprocess
 from medseg.inference.probabilities import Scorer
-from medseg.inference.segmenter import Regions, Segmenter, by_number, cuts, inference_over, postprocess_over
+from medseg.inference.segmenter import Regions, Segmenter, inference_over, make_segmenter, postprocess_over
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import whole
 
@@ -132,8 +132,8 @@ def test_an_option_for_all_replaces_those_of_classes():
 )
 def test_classes_are_numbered_as_they_are_cleaned(label_map, numbers):
     for name, number in numbers.items():
-        found = by_number({"classes": {name: {"largest": True}}}, label_map)
-        assert found == {"classes": {number: {"largest": True}}}
+        segmenter = make_segmenter({"threshold": None}, {"classes": {name: {"largest": True}}}, label_map)
+        assert segmenter.postprocess == {"classes": {number: {"largest": True}}}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,11 @@ def test_classes_are_numbered_as_they_are_cleaned(label_map, numbers):
 )
 def test_wrong_options_of_classes_are_named(classes, message):
     with pytest.raises(MedsegError, match=message):
-        by_number({"classes": classes}, CLASSES)
+        make_segmenter({"threshold": None}, {"classes": classes}, CLASSES)
+
+
+def thresholds_of(inference, label_map):
+    return make_segmenter(inference, {}, label_map).cuts
 
 
 @pytest.mark.parametrize(
@@ -161,13 +165,13 @@ def test_wrong_options_of_classes_are_named(classes, message):
 )
 def test_wrong_thresholds_are_named(label_map, thresholds, message):
     with pytest.raises(MedsegError, match=message):
-        cuts({"threshold": None, "thresholds": thresholds}, label_map, 0.5)
+        thresholds_of({"threshold": None, "thresholds": thresholds}, label_map)
 
 
 def test_thresholds_of_regions():
-    assert cuts({"threshold": None}, CLASSES, 0.5) == ()
-    assert cuts({"threshold": None, "thresholds": {"tumour": 0.3}}, NESTED, 0.5) == (0.5, 0.3)
-    assert cuts({"threshold": 0.6, "thresholds": {"tumour": 0.3}}, NESTED, 0.5) == (0.6, 0.3)
+    assert thresholds_of({"threshold": None}, CLASSES) == ()
+    assert thresholds_of({"threshold": None, "thresholds": {"tumour": 0.3}}, NESTED) == (0.5, 0.3)
+    assert thresholds_of({"threshold": 0.6, "thresholds": {"tumour": 0.3}}, NESTED) == (0.6, 0.3)
 
 
 def drawn(*rows: str) -> np.ndarray:

@@ -7,7 +7,7 @@ Shares are undefined where what they are shares of is empty. Under BraTS's rule,
 metrics of lesions take a truth of nothing else for an empty one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Literal
@@ -194,7 +194,9 @@ def measure_case(
     boxes = [find_objects(mask) for mask in (prediction, truth)]
     measured = []
     for union in unions:
-        box = _box_round([found[index - 1] for found in boxes for index in union if 0 < index <= len(found)], truth)
+        of_union = [found[index - 1] for found in boxes for index in union if 0 < index <= len(found)]
+        there = [box for box in of_union if box is not None]
+        box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in truth.shape)  # one voxel
         masks = (np.isin(mask[box], union) for mask in (prediction, truth))
         measured.append(measure(*masks, spacing=spacing, voxel_size=voxel_size, settings=settings))
     return measured
@@ -205,22 +207,17 @@ def measure(
 ) -> Measured:
     """Measure one mask (*spatial) against another, by the metrics that the settings name; NaN is undefined.
 
-    What lies outside the arrays is background.
+    What lies outside the arrays is background. ``spacing`` is in mm (1 in pictures), ``voxel_size`` in ml (1 in
+    pictures).
     """
-    nothing = not (prediction.any() or truth.any())
-    found: Measured = dict.fromkeys(METRICS, nan) | {"volume_difference": 0.0} if nothing else {}
-    for names, family in FAMILIES.items():
-        if set(names) & set(settings.names) and not nothing:
-            found |= family(prediction, truth, spacing, voxel_size, settings)
-    return {name: found[name] for name in settings.names}
-
-
-def _overlaps(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
+    names = set(settings.names)
+    if not (prediction.any() or truth.any()):
+        return {name: 0.0 if name == "volume_difference" else nan for name in settings.names}
+    are_both = bool(prediction.any() and truth.any())
+    step = tuple(map(float, spacing))
     sizes = [int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)]
     counts = np.array(sizes, np.int64)
-    return {
+    values = {
         "dice": float(dice(counts)),
         "iou": float(iou(counts)),
         "sensitivity": float(sensitivity(counts)),
@@ -228,50 +225,23 @@ def _overlaps(
         "volume_difference": float(f"{(sizes[1] - sizes[2]) * voxel_size:.9g}"),  # without rounding noise
         "relative_volume_difference": float(relative_difference(counts)),
     }
-
-
-def _surfaces(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    if not (prediction.any() and truth.any()):
-        missed = nan if settings.missed_mm is None else settings.missed_mm
-        return {"hd95": missed, "assd": missed, "nsd": 0.0}
-    pair = surface_distances(prediction, truth, tuple(map(float, spacing)), settings.surface)
-    return {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
-
-
-def _centerlines(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    return {"cldice": cldice(prediction, truth) if prediction.any() and truth.any() else 0.0}
-
-
-def _lesions(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    found = lesions.match(prediction, truth, tuple(map(float, spacing)), lesions.RULES[settings.lesions])
-    measured = {
-        "lesion_dice": lesions.lesion_dice(found),
-        "lesion_sensitivity": lesions.sensitivity(found),
-        "lesion_precision": lesions.precision(found),
-        "lesion_f1": lesions.f1(found),
-    }
-    if "lesion_hd95" in settings.names:  # takes longer than the others together
-        measured["lesion_hd95"] = lesions.lesion_hd95(found, settings.missed_mm, settings.surface)
-    return measured
-
-
-Family = Callable[[Mask, Mask, Sequence[float], float, Settings], Measured]
-FAMILIES: dict[tuple[str, ...], Family] = {
-    ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"): _overlaps,
-    ("hd95", "assd", "nsd"): _surfaces,
-    ("cldice",): _centerlines,
-    ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"): _lesions,
-}
-"""Metrics that are computed together."""
-
-
-def _box_round(parts: Sequence[tuple[slice, ...] | None], volume: NDArray[Any]) -> tuple[slice, ...]:
-    """The box round some boxes, ``MARGIN`` larger as far as the volume goes; one voxel of it where there are none."""
-    boxes = [part for part in parts if part is not None]
-    return widened(around(boxes), MARGIN) if boxes else tuple(slice(0, 1) for _ in volume.shape)
+    if names & {"hd95", "assd", "nsd"}:
+        if are_both:
+            pair = surface_distances(prediction, truth, step, settings.surface)
+            values |= {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
+        else:
+            missed = nan if settings.missed_mm is None else settings.missed_mm
+            values |= {"hd95": missed, "assd": missed, "nsd": 0.0}
+    if "cldice" in names:
+        values["cldice"] = cldice(prediction, truth) if are_both else 0.0
+    if any(name.startswith("lesion_") for name in names):
+        matched = lesions.match(prediction, truth, step, lesions.RULES[settings.lesions])
+        values |= {
+            "lesion_dice": lesions.lesion_dice(matched),
+            "lesion_sensitivity": lesions.sensitivity(matched),
+            "lesion_precision": lesions.precision(matched),
+            "lesion_f1": lesions.f1(matched),
+        }
+        if "lesion_hd95" in names:  # takes longer than the others together
+            values["lesion_hd95"] = lesions.lesion_hd95(matched, settings.missed_mm, settings.surface)
+    return {name: values[name] for name in settings.names}

@@ -24,17 +24,17 @@ Spacing = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Surface:
-    """Where a surface runs, and what each place on it weighs; None: all the same."""
+    """Where a surface runs, and the weight of each element of it; None: all the same."""
 
-    places: Mask  # (*grid)
-    weights: Numbers | None  # (N,), in the order of the places
+    mask: Mask  # (*grid)
+    weights: Numbers | None  # (N,), in the order of the mask
 
 
 def elements(mask: Mask, spacing: Spacing) -> Surface:
     """Return the surface through a mask with a frame of zeros: elements at the corners that not all voxels share."""
     codes = neighbour_codes(mask)
-    places = codes + np.uint8(1) > 1 if mask.ndim == 3 else (codes > 0) & (codes < 15)  # 255 + 1 is 0 in eight bits
-    return Surface(places, element_sizes(spacing)[codes[places]])
+    is_element = codes + np.uint8(1) > 1 if mask.ndim == 3 else (codes > 0) & (codes < 15)  # 255 + 1 is 0 in eight bits
+    return Surface(is_element, element_sizes(spacing)[codes[is_element]])
 
 
 def edge_voxels(mask: Mask, spacing: Spacing) -> Surface:
@@ -74,94 +74,79 @@ def element_normals(axes: int) -> tuple[NDArray[np.int64], Numbers]:
     Returns:
         The neighbour code of each piece, (P,), and its normal, as long as its area is large, in voxels (P, axes).
     """
+    from skimage.measure import find_contours, marching_cubes
+
     codes: list[int] = []
     normals: list[Numbers] = []
     for code, voxels in enumerate(product((0.0, 1.0), repeat=1 << axes)):
         cell = np.reshape(voxels, (2,) * axes)
-        if 0 < cell.mean() < 1:
-            found = (lines if axes == 2 else triangles)(1 - cell if cell.mean() > 0.5 else cell)
-            normals.append(found)
-            codes += [code] * len(found)
+        if not 0 < cell.mean() < 1:
+            continue
+        cell = 1 - cell if cell.mean() > 0.5 else cell
+        if axes == 2:
+            steps = np.concatenate([np.diff(line, axis=0) for line in find_contours(cell, 0.5)])
+            normals.append(steps[:, ::-1] * (1, -1))
+        else:
+            corners, faces = marching_cubes(cell, 0.5, method="lorensen")[:2]
+            first, second, third = corners.astype(np.float64)[faces].swapaxes(0, 1)
+            normals.append(np.cross(second - first, third - first) / 2)
+        codes += [code] * len(normals[-1])
     return np.array(codes), np.concatenate(normals)
 
 
-def lines(cell: Numbers) -> Numbers:
-    """Return the normals (P, 2) of the contour through 2 × 2 pixels."""
-    from skimage.measure import find_contours
-
-    steps = np.concatenate([np.diff(line, axis=0) for line in find_contours(cell, 0.5)])
-    return np.asarray(steps[:, ::-1] * (1, -1))
-
-
-def triangles(cell: Numbers) -> Numbers:
-    """Return the normals (P, 3) of the surface through 2 × 2 × 2 voxels."""
-    from skimage.measure import marching_cubes
-
-    corners, faces = marching_cubes(cell, 0.5, method="lorensen")[:2]
-    first, second, third = corners.astype(np.float64)[faces].swapaxes(0, 1)
-    return np.cross(second - first, third - first) / 2
-
-
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 DENSE = 8
-"""Voxels for each place of two surfaces below which a distance transform is faster than a search tree, and smaller."""
+"""Grid voxels for each surface voxel below which a distance transform is faster than a search tree, and smaller."""
 CHUNK = 1 << 20
-"""Places whose nearest are looked for at once."""
+"""Voxels whose nearest are looked for at once."""
 
 
 def to_nearest(start: Mask, goal: Mask, spacing: Spacing) -> Numbers:
-    """Return the exact distance of each place of ``start`` to the nearest place of ``goal``, both (*grid).
+    """Return the exact distance of each voxel of ``start`` to the nearest voxel of ``goal``, both (*grid).
 
     Neither may be on the outermost layer of the grid. Most are close to each other: neighbours are looked up first.
     """
-    places, goals = np.flatnonzero(start), goal.ravel()
-    distances = np.where(goals[places], 0, np.inf)
-    for step, distance in steps_to_neighbours(goal.shape, spacing):
-        left = np.flatnonzero(distances == np.inf)
-        distances[left[goals[places[left] + step]]] = distance
+    voxels, goals = np.flatnonzero(start), goal.ravel()
+    distances = np.where(goals[voxels], 0, np.inf)
+    # neighbours, the nearest first, and only those that no voxel which is no neighbour can be nearer than
+    steps = np.array(list(product((-1, 0, 1), repeat=goal.ndim))).T
+    far = lengths(steps, spacing)
+    flat = np.array([prod(goal.shape[axis + 1 :]) for axis in range(goal.ndim)]) @ steps  # in the grid's flat order
+    for neighbour in np.argsort(far, kind="stable"):
+        if 0 < far[neighbour] <= 2 * min(spacing):
+            left = np.flatnonzero(distances == np.inf)
+            distances[left[goals[voxels[left] + flat[neighbour]]]] = far[neighbour]
     left = np.flatnonzero(distances == np.inf)
     if len(left):
         search = nearest_of(goal, spacing, len(left))
         for part in np.array_split(left, 1 + len(left) // CHUNK):
-            own = np.stack(np.unravel_index(places[part], goal.shape))
+            own = np.stack(np.unravel_index(voxels[part], goal.shape))
             distances[part] = lengths(own - search(own), spacing)
     return distances
 
 
-def steps_to_neighbours(shape: tuple[int, ...], spacing: Spacing) -> list[tuple[int, float]]:
-    """Return how far neighbours are in a grid's flat order and in space, those nearest first.
-
-    Only those that are as near as any place that is no neighbour.
-    """
-    steps = np.array(list(product((-1, 0, 1), repeat=len(shape)))).T
-    distances = lengths(steps, spacing)
-    flat = np.array([prod(shape[axis + 1 :]) for axis in range(len(shape))]) @ steps
-    near = (distances > 0) & (distances <= 2 * min(spacing))
-    return sorted(zip(flat[near].tolist(), distances[near].tolist(), strict=True), key=lambda step: step[1])
-
-
-def nearest_of(goal: Mask, spacing: Spacing, searches: int) -> Callable[[Places], Places]:
-    """Return what finds the place of ``goal`` nearest to each of some places of the grid, by their indices (axes, N).
+def nearest_of(goal: Mask, spacing: Spacing, searches: int) -> Callable[[Indices], Indices]:
+    """Return a function from voxels of the grid, by their indices (axes, N), to the nearest of ``goal``, (axes, N).
 
     Args:
         goal: (*grid).
         spacing: along each axis.
-        searches: places for which it will be asked; many of them are worth a distance transform of the whole grid.
+        searches: how many voxels it will be called with; many are worth a distance transform of the whole grid.
     """
     from scipy.ndimage import distance_transform_edt
     from scipy.spatial import cKDTree
 
     if DENSE * (searches + np.count_nonzero(goal)) > goal.size:
-        found = distance_transform_edt(~goal, spacing, return_distances=False, return_indices=True)
-        return lambda places: found[:, *places]
+        nearest = distance_transform_edt(~goal, spacing, return_distances=False, return_indices=True)
+        return lambda voxels: nearest[:, *voxels]
     goals, scale = np.stack(goal.nonzero()), np.reshape(spacing, (-1, 1))
     # not balanced: twice as fast to build, and to search where surfaces are far apart
     tree = cKDTree((goals * scale).T, leafsize=32, balanced_tree=False, compact_nodes=False)
-    return lambda places: goals[:, tree.query((places * scale).T)[1]]
+    return lambda voxels: goals[:, tree.query((voxels * scale).T)[1]]
 
 
-def lengths(steps: Places, spacing: Spacing) -> Numbers:
+def lengths(steps: Indices, spacing: Spacing) -> Numbers:
     """Return how long steps (axes, N) along the grid are."""
     return np.asarray(np.linalg.norm(steps * np.reshape(spacing, (-1, 1)), axis=0))
 
@@ -176,7 +161,7 @@ SLACK = 1e-6
 
 @dataclass(frozen=True)
 class Distances:
-    """From every place on a surface to the nearest one on another, in the unit of the spacing."""
+    """From every element of a surface to the nearest one of another, in the unit of the spacing."""
 
     values: Numbers  # (N,)
     weights: Numbers | None  # (N,); None: all the same
@@ -193,15 +178,15 @@ class Distances:
     def percentile(self, percent: float) -> float:
         """Return the distance within which this share of the surface lies.
 
-        Of places that weigh the same it is interpolated as NumPy does; else it is the first at which the share of the
+        Of elements of the same weight it is interpolated as NumPy does; else it is the first at which the share of the
         area is reached.
         """
         if self.weights is None:
             return float(np.percentile(self.values, percent))
         order = np.lexsort((self.weights, self.values))
         shares = np.cumsum(self.weights[order]) / np.sum(self.weights[order])
-        place = min(int(np.searchsorted(shares, percent / 100)), len(order) - 1)
-        return float(self.values[order[place]])
+        index = min(int(np.searchsorted(shares, percent / 100)), len(order) - 1)
+        return float(self.values[order[index]])
 
 
 Pair = tuple[Distances, Distances]
@@ -221,10 +206,12 @@ def surface_distances(prediction: Mask, truth: Mask, spacing: Spacing, kind: Kin
         The distances from the prediction's surface to that of the truth, and from that of the truth.
     """
     box = bounding_box(prediction | truth)
-    found, true = (SURFACES[kind](np.pad(np.ascontiguousarray(mask[box]), 2), spacing) for mask in (prediction, truth))
+    predicted, true = (
+        SURFACES[kind](np.pad(np.ascontiguousarray(mask[box]), 2), spacing) for mask in (prediction, truth)
+    )
     return (
-        Distances(to_nearest(found.places, true.places, spacing), found.weights),
-        Distances(to_nearest(true.places, found.places, spacing), true.weights),
+        Distances(to_nearest(predicted.mask, true.mask, spacing), predicted.weights),
+        Distances(to_nearest(true.mask, predicted.mask, spacing), true.weights),
     )
 
 

@@ -57,11 +57,23 @@ def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str,
         arguments["norm"] = "batch"
     network = without_weights(arguments, plan.path.parent, n_channels, n_outputs, weights)
     mapped = mapped_weights(weights, arguments["depth"], plan)
-    wanted = network.state_dict()
     if not plan.settings["architecture"]["arch_kwargs"].get("conv_bias", False):
-        mapped = zero_biases(network) | mapped
-    if problems := misfits(wanted, mapped):
-        raise MedsegError(f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(problems)}")
+        convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+        for name, module in network.named_modules():
+            if isinstance(module, convolutions) and module.bias is not None:
+                mapped.setdefault(f"{name}.bias", torch.zeros(module.bias.shape))  # nnU-Net has none: the same
+    state = network.state_dict()
+    problems = [f"{key} is missing" for key in state.keys() - mapped.keys()]
+    problems += [f"{key} has no place" for key in mapped.keys() - state.keys()]
+    problems += [
+        f"{key} has shape {tuple(mapped[key].shape)} where {tuple(state[key].shape)} is expected"
+        for key in state.keys() & mapped.keys()
+        if state[key].shape != mapped[key].shape
+    ]
+    if problems:
+        raise MedsegError(
+            f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(sorted(problems))}"
+        )
     network.load_state_dict(mapped, assign=True)
     return network
 
@@ -78,28 +90,6 @@ def without_weights(
         return UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
 
 
-def zero_biases(network: UNet) -> dict[str, Tensor]:
-    """Return biases of 0 for all convolutions, which nnU-Net can do without."""
-    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return {
-        f"{name}.bias": torch.zeros(module.bias.shape)
-        for name, module in network.named_modules()
-        if isinstance(module, convolutions) and module.bias is not None
-    }
-
-
-def misfits(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """Say which weights are missing, left over, or of another shape."""
-    missing = [f"{key} is missing" for key in wanted.keys() - given.keys()]
-    left = [f"{key} has no place" for key in given.keys() - wanted.keys()]
-    other = [
-        f"{key} has shape {tuple(given[key].shape)} where {tuple(wanted[key].shape)} is expected"
-        for key in wanted.keys() & given.keys()
-        if wanted[key].shape != given[key].shape
-    ]
-    return sorted(missing + left + other)
-
-
 def unet_arguments(plan: Plan) -> dict[str, Any]:
     """Return the arguments of ``medseg.models.UNet``, without channels and outputs, for the plan's network."""
     architecture = plan.settings["architecture"]
@@ -112,7 +102,7 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
     needed = (*NEEDED_ARGUMENTS, ARCHITECTURES[kind])
     if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
         raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
-    stages = given["n_stages"]
+    stages, blocks = given["n_stages"], given["n_conv_per_stage_decoder"]
     return {
         "spatial_dims": plan.dims,
         "depth": stages - 1,
@@ -120,7 +110,8 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
         "strides": each_stage(given["strides"], stages)[1:],
         "kernel_sizes": each_stage(given["kernel_sizes"], stages),
         "blocks": given[ARCHITECTURES[kind]],
-        "decoder_blocks": decoder_blocks(given["n_conv_per_stage_decoder"]),
+        # finest first; nnU-Net lists them in the order of computation
+        "decoder_blocks": blocks if isinstance(blocks, int) else list(reversed(blocks)),
         "norm": NORMS[without_dims(given["norm_op"])] if given.get("norm_op") else "none",
         "activation": ACTIVATIONS[given["nonlin"].rpartition(".")[2]],
         "residual": kind == "ResidualEncoderUNet",
@@ -130,7 +121,7 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
 
 
 def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
-    """Say which arguments of nnU-Net's network have no equal."""
+    """Return which arguments of nnU-Net's network medseg's U-Net has no equal of."""
     stages = given["n_stages"]
     if not isinstance(stages, int) or not 2 <= stages <= MOST_STAGES:
         return [f"n_stages={stages!r}, which must be 2 to {MOST_STAGES}"]
@@ -156,19 +147,12 @@ def each_stage(value: Any, stages: int) -> list[Any]:
     return [value] * stages if isinstance(value, int) else list(value)
 
 
-def decoder_blocks(counts: Any) -> Any:
-    """Return the convolutions of the decoder's levels, finest first; nnU-Net lists them as they are run."""
-    return counts if isinstance(counts, int) else list(reversed(counts))
-
-
 def without_dims(name: str) -> str:
     """Return the class of a dotted name, without the 2d or 3d at its end."""
     return re.sub(r"\dd$", "", name.rpartition(".")[2])
 
 
-Place = Callable[[re.Match[str], int], str]
-
-PLACES: list[tuple[str, Place]] = [
+LAYERS: list[tuple[str, Callable[[re.Match[str], int], str]]] = [
     (r"encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)", lambda m, _: f"encoder.{m[1]}.{m[2]}.{PARTS[m[3]]}"),
     (r"encoder\.stem\.convs\.0\.(conv|norm)", lambda m, _: f"encoder.0.0.{PARTS[m[1]]}"),
     (
@@ -205,25 +189,25 @@ def mapped_weights(weights: dict[str, Tensor], depth: int, plan: Plan) -> dict[s
         MedsegError: a weight has no place, or another value under its second name.
     """
     mapped: dict[str, Tensor] = {}
-    strange = []
+    problems = []
     for key, weight in weights.items():
         ours = our_name(key, depth)
         if ours is None:
-            strange.append(f"{key} has no place")
+            problems.append(f"{key} has no place")
             continue
         if ours in mapped and not torch.equal(mapped[ours], weight):
-            strange.append(f"{key} differs from {first_name(key)}, though it is the same layer")
+            problems.append(f"{key} differs from {first_name(key)}, though it is the same layer")
         mapped[ours] = weight.clone() if ours not in mapped else mapped[ours]
-    if strange:
-        raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(strange)}")
+    if problems:
+        raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(problems)}")
     return mapped
 
 
 def our_name(key: str, depth: int) -> str | None:
-    """Return the name that a weight of nnU-Net's has in medseg's U-Net of this depth; None: it has no place there."""
+    """Return the name that a weight of nnU-Net's has in medseg's U-Net of this depth; None: it has no place."""
     layer, _, parameter = first_name(key).rpartition(".")
-    found = next((place(m, depth) for name, place in PLACES if (m := re.fullmatch(name, layer))), None)
-    return f"{found}.{parameter}" if found else None
+    ours = next((name(m, depth) for pattern, name in LAYERS if (m := re.fullmatch(pattern, layer))), None)
+    return f"{ours}.{parameter}" if ours else None
 
 
 def first_name(key: str) -> str:
