@@ -1,4 +1,4 @@
-"""``report.html``: all that the files of an evaluation, and of the training before it, tell, on one page."""
+"""``report.html``: an evaluation, and the training before it, on one page."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from medseg.evaluation.report import cases as report_cases
 from medseg.evaluation.report import figures, run_info
 from medseg.evaluation.report.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report.tables import interval, number, statistics_table, tables_of, titled
-from medseg.evaluation.statistics.cases import read_cases
+from medseg.evaluation.statistics.cases import Row, scored_cases
 from medseg.evaluation.statistics.summary import Summary
 
 RULES = (
@@ -27,13 +27,17 @@ RULES = (
 WANTED = {"higher": "higher is better", "lower": "lower is better", "zero": "best near 0"}
 
 
-def html_report(folder: Path, runs: Mapping[str, Path]) -> str:
-    """Return the page of an evaluation whose ``metrics.json``, ``cases.csv`` and ``overlays`` are in a folder.
+def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path]) -> str:
+    """Return the page of an evaluation, which needs no other file and no network.
 
-    ``runs`` are the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What
-    they do not hold is left out. The page needs no other file and no network.
+    Args:
+        summary: the statistics over the cases (see ``summarise``).
+        rows: of the cases (see ``case_rows``).
+        folder: the report's, which ``overlays`` are in.
+        runs: the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What they
+            do not hold is left out.
     """
-    summary, cases = run_info.read_json(folder / "metrics.json"), read_cases(folder / "cases.csv")
+    cases = scored_cases(rows)
     training = runs.get("training", folder)
     curves = training / "metrics.csv"
     found = [
@@ -49,7 +53,7 @@ def html_report(folder: Path, runs: Mapping[str, Path]) -> str:
         section("Definitions", *definitions(summary)),
     ]
     code = [report_cases.SCRIPT.read_text(encoding="utf-8")]
-    lead = _lead(summary, runs, (folder / "metrics.json").stat().st_mtime)
+    lead = _lead(summary, runs)
     return page(_title(summary, runs), [part for part in found if part.html], lead=lead, scripts=code)
 
 
@@ -90,13 +94,13 @@ def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
     return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
 
 
-def _lead(summary: Summary, runs: Mapping[str, Path], written: float) -> str:
+def _lead(summary: Summary, runs: Mapping[str, Path]) -> str:
     """The mean Dice and what it is of."""
     classes, cases = len(summary["classes"]), summary["n_cases"]
     over = f" over {classes} classes" if classes > 1 else ""
     between = f", 95 % interval {interval(summary['mean_ci95'], 'dice')}" if summary["mean_ci95"] else ""
     text = f"mean Dice{over}, {cases} case{'s' if cases != 1 else ''}{between}"
-    told = [*_models(runs), f"evaluated {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}"]
+    told = [*_models(runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"]
     key = f"<strong>{number(summary['mean']['dice'], 'dice')}</strong> {text}"
     return f'<p class="key">{key}</p>\n{paragraph(" · ".join(told), "quiet")}'
 

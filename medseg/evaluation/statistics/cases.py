@@ -1,4 +1,4 @@
-"""The cases of a report: a row for each case and class with its metrics and sizes, and ``cases.csv`` read back."""
+"""The cases of a report: a row for each case and class with its metrics and sizes."""
 
 import csv
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import METRICS, Measured, is_distance
 from medseg.io import csv_files
 from medseg.io.case import Case
-from medseg.io.csv_files import read_csv
 from medseg.io.labels import LabelMap
 
 Row = dict[str, Any]
@@ -38,11 +37,19 @@ def case_rows(
     ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
     Undefined values are NaN, and so is all that asks for a truth where the case was not annotated for it.
     """
-    volume = voxel_volume if unit == "mm" else None
-    known = label_map.is_known(label_map.annotated(case.annotated))
-    found = zip(label_map.reported, known, counts.tolist(), measured, strict=True)
-    head = {**case.columns, "case": case.id, "group": case.group}
-    return [head | _row(name, known, sizes, metrics, volume) for name, known, sizes, metrics in found]
+    is_known = label_map.is_known(label_map.annotated(case.annotated))
+    rows = []
+    for name, known, (_, predicted, true), values in zip(
+        label_map.reported, is_known, counts.tolist(), measured, strict=True
+    ):
+        row: Row = {**case.columns, "case": case.id, "group": case.group, "class": name}
+        row |= values if known else dict.fromkeys(values, nan)
+        row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
+        if unit == "mm":  # mm³ to ml, without the digits that are rounding noise
+            row["truth_ml"] = float(f"{true * voxel_volume / 1000:.9g}") if known else nan
+            row["predicted_ml"] = float(f"{predicted * voxel_volume / 1000:.9g}")
+        rows.append(row)
+    return rows
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -90,36 +97,17 @@ def is_missed(row: Row, metric: str) -> bool:
     return is_distance(metric) and is_known and row[metric] != row[metric] and not is_nothing(row, metric)
 
 
-def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:
-    _, predicted, true = counts
-    row: Row = {"class": name, **(measured if known else dict.fromkeys(measured, nan))}
-    row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
-    if voxel_volume is not None:
-        row["truth_ml"] = _ml(true * voxel_volume) if known else nan
-        row["predicted_ml"] = _ml(predicted * voxel_volume)
-    return row
-
-
-def _ml(volume: float) -> float:
-    """mm³ as ml, without the digits that are rounding noise."""
-    return float(f"{volume / 1000:.9g}")
-
-
-Cells = dict[str, str]
-
-
 class ScoredCase(NamedTuple):
-    """A case: its id, group and further columns of the data set's table, and the cells of each class."""
+    """A case: its id, group and further columns of the data set's table, and the row of each class."""
 
     id: str
     group: str
-    further: Cells
-    classes: dict[str, Cells]
+    further: dict[str, str]
+    classes: dict[str, Row]
 
     def value(self, name: str, column: str) -> float:
         """Return a number of a class; NaN where it is undefined."""
-        cell = self.classes.get(name, {}).get(column, "")
-        return float(cell) if cell else nan
+        return float(self.classes.get(name, {}).get(column, nan))
 
     @property
     def dice(self) -> float:
@@ -128,12 +116,13 @@ class ScoredCase(NamedTuple):
         return sum(values) / len(values) if values else nan
 
 
-def read_cases(path: Path) -> list[ScoredCase]:
-    """Read ``cases.csv``, in its order."""
+def scored_cases(rows: Sequence[Row]) -> list[ScoredCase]:
+    """Return the cases of a report's rows, in their order."""
+    further = list(dict.fromkeys(column for row in rows for column in row if column not in COLUMNS))
     cases: dict[str, ScoredCase] = {}
-    for row in read_csv(path):
-        further = {name: cell for name, cell in row.items() if name not in COLUMNS}
-        case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], further, {}))
+    for row in rows:
+        cells = {column: str(row.get(column, "")) for column in further}
+        case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], cells, {}))
         case.classes[row["class"]] = row
     return list(cases.values())
 
