@@ -270,15 +270,13 @@ def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 def grouped(models: Sequence[Model], inference: dict[str, Any]) -> list[Group]:
     """Put models of the same grid and windows together, in the order of the first of each."""
-    groups: list[tuple[Any, list[Model]]] = []
+    keys: list[Any] = []  # of plain containers, which may not be hashed
+    members: list[list[Model]] = []
     for model in models:
-        wanted = resolve(inference, model.inference)
-        key = (model.grid, wanted["overlap"], wanted["tta"])
-        members = next((members for known, members in groups if known == key), None)
-        if members is None:
-            groups.append((key, [model]))
-        else:
-            members.append(model)
-    return [
-        Group(tuple(members), scorer_of(members[0], resolve(inference, members[0].inference))) for _, members in groups
-    ]
+        options = resolve(inference, model.inference)
+        key = (model.grid, options["overlap"], options["tta"])
+        if key not in keys:
+            keys.append(key)
+            members.append([])
+        members[keys.index(key)].append(model)
+    return [Group(tuple(each), scorer_of(each[0], resolve(inference, each[0].inference))) for each in members]

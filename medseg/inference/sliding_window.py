@@ -111,9 +111,15 @@ def sliding_window(
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = weighting(tuple(patch_size)).to(image.device)
-    chunks = list(batches(all_corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
-    sums = RowSums(n_outputs, grid, way, longest(chunks, way) + patch_size[way], image.device)
+    size = max(1, min(batch_size, PASS // (n_outputs * weight.numel())))
+    chunks = [all_corners[first : first + size] for first in range(0, len(all_corners), size)]
+    # rows are finished from the first window of the next chunk on; until then one chunk spans this many
+    length = max(chunk[-1][way] - chunk[0][way] for chunk in chunks) + patch_size[way]
+    sums = RowSums(n_outputs, grid, way, length, image.device)
     begins = [chunk[0][way] for chunk in chunks[1:]]
+    if backwards:  # the image's span on the way, counted from where the windows begin
+        span = inner[way]
+        inner = (*inner[:way], slice(grid[way] - span.stop, grid[way] - span.start), *inner[way + 1 :])
     limit = limit or PassLimit()
 
     def scores_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
@@ -134,7 +140,7 @@ def sliding_window(
                 sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
             del batch, scores  # not needed while others work on the rows
             rest = rest[len(corners) :]
-        yield from sums.take(finished, turned(inner, grid, way) if backwards else inner)
+        yield from sums.take(finished, inner)
 
 
 class RowSums:
@@ -199,19 +205,6 @@ def on_image(
     return tuple(grid[axis] - patch_size[axis] - start if axis == way else start for axis, start in enumerate(corner))
 
 
-def turned(inner: Sequence[slice], grid: Sequence[int], way: int) -> tuple[slice, ...]:
-    """Return a box with its span on the way counted from the far end."""
-    return tuple(
-        slice(grid[axis] - span.stop, grid[axis] - span.start) if axis == way else span
-        for axis, span in enumerate(inner)
-    )
-
-
-def longest(chunks: Sequence[Sequence[tuple[int, ...]]], way: int) -> int:
-    """Return the greatest distance on the way between the windows of one chunk."""
-    return max(chunk[-1][way] - chunk[0][way] for chunk in chunks)
-
-
 def mirrored(
     networks: Sequence[Network], patches: Tensor, axes: Sequence[int], activation: Activation = softmax
 ) -> Tensor:
@@ -248,8 +241,3 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 def window(corner: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
     """Return the window at ``corner`` as slices."""
     return tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True))
-
-
-def batches(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    """Cut a sequence into runs of at most ``size``."""
-    return (items[i : i + size] for i in range(0, len(items), size))

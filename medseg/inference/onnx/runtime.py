@@ -49,8 +49,8 @@ class OnnxNetwork(nn.Module):
     @property
     def shapes(self) -> tuple[list[int], list[int]]:
         """Shapes of one input and of its output, without the batch: (C, *patch) and (K, *patch)."""
-        (given,), (made,) = self.session.get_inputs(), self.session.get_outputs()
-        return given.shape[1:], made.shape[1:]
+        (image,), (logits,) = self.session.get_inputs(), self.session.get_outputs()
+        return image.shape[1:], logits.shape[1:]
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, C, *patch) -> logits (B, K, *patch), float32."""
@@ -60,21 +60,16 @@ class OnnxNetwork(nn.Module):
         if self.says_precision and torch.is_autocast_enabled(patches.device.type):
             log.warning("%s: ONNX files compute in fp32, whatever the precision", self.path)
             self.says_precision = False
-        given = patches.to(self.place, torch.float32).contiguous()
-        made = torch.empty((len(given), *self.shapes[1]), device=self.place)
-        compute(self.session, given, made)
-        return made.to(patches.device)
-
-
-def compute(session: Any, given: Tensor, made: Tensor) -> None:
-    """Let a session read one tensor and write another where they lie, float32 and contiguous."""
-    if given.is_cuda:
-        torch.cuda.synchronize(given.device)  # onnxruntime has a stream of its own
-    binding = session.io_binding()
-    for bind, name, tensor in ((binding.bind_input, INPUT, given), (binding.bind_output, OUTPUT, made)):
-        bind(name, tensor.device.type, tensor.device.index or 0, "float32", tuple(tensor.shape), tensor.data_ptr())
-    session.run_with_iobinding(binding)
-    binding.synchronize_outputs()
+        image = patches.to(self.place, torch.float32).contiguous()
+        logits = torch.empty((len(image), *self.shapes[1]), device=self.place)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)  # onnxruntime has a stream of its own
+        binding = self.session.io_binding()  # it reads and writes the tensors where they lie
+        for bind, name, x in ((binding.bind_input, INPUT, image), (binding.bind_output, OUTPUT, logits)):
+            bind(name, x.device.type, x.device.index or 0, "float32", tuple(x.shape), x.data_ptr())
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return logits.to(patches.device)
 
 
 def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
