@@ -60,16 +60,14 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
 def definitions(summary: Summary) -> list[str]:
     """Return what the metrics of a report mean, and the rules that hold for all."""
     settings, unit = summary["settings"], summary["unit"]
-    told = {titled(name, unit): _definition(name) for name in settings["names"]}
+    meanings = {}
+    for name in settings["names"]:
+        metric = METRICS[name]
+        source = f" {metric.source}." if metric.source else ""
+        meanings[titled(name, unit)] = f"{metric.definition} {WANTED[metric.better].capitalize()}.{source}"
     rules = "".join(f"<li>{escape(rule)}</li>" for rule in RULES)
     used = {f"metrics.{key}": run_info.written(value) for key, value in settings.items() if key != "names"}
-    return [terms(told), f"<h3>Rules</h3>\n<ul>{rules}</ul>", "<h3>Settings</h3>", terms(used)]
-
-
-def _definition(name: str) -> str:
-    metric = METRICS[name]
-    source = f" {metric.source}." if metric.source else ""
-    return f"{metric.definition} {WANTED[metric.better].capitalize()}.{source}"
+    return [terms(meanings), f"<h3>Rules</h3>\n<ul>{rules}</ul>", "<h3>Settings</h3>", terms(used)]
 
 
 def _tables(summary: Summary) -> list[str]:

@@ -93,7 +93,12 @@ def table(
     kinds = [' class="text"' if text or not place else "" for place, text in enumerate(is_text)]
     heads = [f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in zip(content.headers, kinds, strict=True)]
     has_mean = bool(content.rows) and content.rows[-1][0] == "mean"
-    rows = [_row(row, kinds, link) for row, link in zip(content.rows, links or [""] * len(content.rows), strict=True)]
+    rows = []
+    for cells, link in zip(content.rows, links or [""] * len(content.rows), strict=True):
+        name = f'<a href="{escape(link)}">{escape(cells[0])}</a>' if link else escape(cells[0])
+        values = (f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(cells[1:], kinds[1:], strict=True))
+        mean = ' class="mean"' if cells[0] == "mean" else ""
+        rows.append(f'<tr{mean}><th scope="row">{name}</th>{"".join(values)}</tr>')
     body, foot = (rows[:-1], rows[-1:]) if has_mean else (rows, [])
     box = "scroll long" if len(rows) > LONG else "scroll"
     flags = " data-sortable" * is_sortable + " data-filterable" * is_filterable
@@ -156,10 +161,3 @@ def embedded(webp: bytes, description: str) -> str:
 def side_by_side(figures: Iterable[str]) -> str:
     """Return figures in as many columns as there is room for."""
     return f'<div class="plots">{"".join(figures)}</div>'
-
-
-def _row(cells: Sequence[str], kinds: Sequence[str], link: str) -> str:
-    name = f'<a href="{escape(link)}">{escape(cells[0])}</a>' if link else escape(cells[0])
-    values = (f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(cells[1:], kinds[1:], strict=True))
-    kind = ' class="mean"' if cells[0] == "mean" else ""
-    return f'<tr{kind}><th scope="row">{name}</th>{"".join(values)}</tr>'

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,19 @@ def configs(runs: Mapping[str, Path]) -> list[str]:
 
 def environments(runs: Mapping[str, Path]) -> list[str]:
     """Return how each run was called, on what, and how it ended."""
-    return [part for name, run in runs.items() for part in _environment(name, run)]
+    html = []
+    for name, run in runs.items():
+        environment, result = read_json(run / "environment.json"), read_json(run / "result.json")
+        if not environment:
+            continue
+        arguments = environment.pop("arguments", [])
+        arguments = arguments if isinstance(arguments, list) else [arguments]
+        facts = {"command": "medseg " + shlex.join(map(str, arguments))}
+        facts |= {key: written(value) for key, value in environment.items() if key != "versions"}
+        facts |= {"versions": written(environment["versions"])} if "versions" in environment else {}
+        facts |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
+        html += [f"<h3>{name.capitalize()}</h3>", terms(facts)]
+    return html
 
 
 def written(value: Any) -> str:
@@ -109,16 +121,3 @@ def _read(reader: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any
     except MedsegError as error:
         log.warning("the report goes without it: %s", error)
         return {}
-
-
-def _environment(name: str, run: Path) -> Iterator[str]:
-    found, result = read_json(run / "environment.json"), read_json(run / "result.json")
-    if not found:
-        return
-    arguments = found.pop("arguments", [])
-    told = {"command": "medseg " + shlex.join(map(str, arguments if isinstance(arguments, list) else [arguments]))}
-    told |= {key: written(value) for key, value in found.items() if key != "versions"}
-    told |= {"versions": written(found["versions"])} if "versions" in found else {}
-    told |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
-    yield f"<h3>{name.capitalize()}</h3>"
-    yield terms(told)
