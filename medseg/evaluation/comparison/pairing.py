@@ -8,7 +8,7 @@ What a case counts as in a comparison, where a report leaves it undefined:
 * Anything else, such as a class that was not annotated: left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -69,8 +69,23 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     _check_truth(reports, tables, [(case, name) for case in cases for name in classes])
     patients, doubt = _patients(reports, cases)
     chosen = [name for name in metrics if all(name in report.rows[0] for report in reports)]
-    unlike = {name: setting for setting, name in _measured_otherwise(reports, chosen)}
-    values = {name: _values(tables, classes, cases, name) for name in chosen if name not in unlike}
+    unlike: dict[str, str] = {}  # metrics that reports have measured with different settings
+    for setting, names in BEARING.items():
+        if len({str(report.settings.get(setting)) for report in reports}) > 1:
+            unlike |= {name: setting for name in chosen if name in names}
+    values = {}  # (R, C, N)
+    for metric in chosen:
+        if metric not in unlike:
+            values[metric] = np.array(
+                [
+                    [
+                        [_value(table[case, name], metric) if (case, name) in table else nan for case in cases]
+                        for name in classes
+                    ]
+                    for table in tables
+                ],
+                float,
+            )
     lacking = [name for name in metrics if name not in chosen and any(name in report.rows[0] for report in reports)]
     otherwise = [f"not in all reports, so left out: {name}" for name in lacking]
     otherwise += [f"measured with another metrics.{unlike[name]}, so left out: {name}" for name in unlike]
@@ -130,29 +145,6 @@ def _patients(reports: Sequence[Report], cases: Sequence[str]) -> tuple[NDArray[
     fewest = min(groupings, key=lambda numbers: int(numbers.max()))
     is_doubtful = any(not np.array_equal(numbers, fewest) for numbers in groupings)
     return fewest, ["the runs group cases by patient in different ways: the coarsest counts"] if is_doubtful else []
-
-
-def _measured_otherwise(reports: Sequence[Report], metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (setting, metric) for metrics that reports have measured with different settings."""
-    for setting, names in BEARING.items():
-        if len({str(report.settings.get(setting)) for report in reports}) > 1:
-            yield from ((setting, name) for name in metrics if name in names)
-
-
-def _values(
-    tables: Sequence[dict[tuple[str, str], Row]], classes: Sequence[str], cases: Sequence[str], metric: str
-) -> Values:
-    """The values (R, C, N) of a metric."""
-    return np.array(
-        [
-            [
-                [_value(table[case, name], metric) if (case, name) in table else nan for case in cases]
-                for name in classes
-            ]
-            for table in tables
-        ],
-        float,
-    )
 
 
 def _value(row: Row, metric: str) -> float:

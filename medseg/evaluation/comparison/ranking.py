@@ -70,6 +70,7 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
     of_metric = [one for one in comparisons if one.metric == metric and one.name == overall]
     order = np.argsort(ranks, kind="stable").tolist()
     ties = not_told_apart([paired.runs[place] for place in order], of_metric)
+    letters = [chr(ord("a") + number % 26) + "′" * (number // 26) for number in range(len(ties))]  # …, z, then a′, …
     runs = [
         Ranked(
             paired.runs[place],
@@ -77,7 +78,7 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
             float(scores[place].mean()),
             _interval(scores[place]),
             None if draws is None else stability(draws[:, place], len(paired.runs)),
-            "".join(_letter(number) for number, tie in enumerate(ties) if paired.runs[place] in tie),
+            "".join(letters[number] for number, tie in enumerate(ties) if paired.runs[place] in tie),
         )
         for place in order
     ]
@@ -158,8 +159,3 @@ def _percentiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float
     """The interval that holds 95 % of the draws."""
     low, high = np.percentile(values, (2.5, 97.5), method="inverted_cdf").tolist()
     return low, high
-
-
-def _letter(place: int) -> str:
-    """a, b, …, z, then a′, b′, …"""
-    return chr(ord("a") + place % 26) + "′" * (place // 26)
