@@ -202,7 +202,7 @@ class Predictor:
     def decide(self, prepared: Prepared, watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
         """Run the networks: what their probabilities say, not yet post-processed (see ``Segmenter.decide``)."""
         with self.computing(prepared):
-            return self.segmenter.decide(self.scores(prepared), prepared.scan.shape, watches)
+            return self.segmenter.decide(self.probabilities(prepared), prepared.scan.shape, watches)
 
     def finish(self, prepared: Prepared, decided: NDArray[np.uint8]) -> Mask:
         """Post-process what ``decide`` returned."""
@@ -213,11 +213,11 @@ class Predictor:
             )
         return Mask(scan, indices, self.label_map)
 
-    def scores(self, prepared: Prepared) -> Slabs:
+    def probabilities(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``."""
-        return slabs_within_memory(lambda place: self.scores_on(place, prepared), self.device)
+        return slabs_within_memory(lambda device: self.probabilities_on(device, prepared), self.device)
 
-    def scores_on(self, place: torch.device, prepared: Prepared) -> Slabs:
+    def probabilities_on(self, device: torch.device, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.
 
         Of groups of models on different grids all but the last leave theirs in a temporary file first. Their slabs are
@@ -225,9 +225,9 @@ class Predictor:
         """
         slabs = []
         for number, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
-            rows = group.scorer.rows(group.networks, image.to(place), geometry, self.device)
+            rows = group.scorer.rows(group.networks, image.to(device), geometry, self.device)
             rows = rows if number == len(self.groups) else kept_on_disk(rows, self.scratch)
-            slabs.append(group.scorer.slabs(rows, geometry, place, SLAB // (2 * len(self.groups) - 1)))
+            slabs.append(group.scorer.slabs(rows, geometry, device, SLAB // (2 * len(self.groups) - 1)))
         return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
 
     @contextmanager

@@ -101,15 +101,15 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
 
 def _in_all(reports: Sequence[Report], column: str) -> tuple[list[str], list[str]]:
     """Return what all reports have in a column, in the first one's order, and a note on what some of them lack."""
-    found = [dict.fromkeys(row[column] for row in report.rows) for report in reports]
-    common = [name for name in found[0] if all(name in names for names in found)]
+    names_of_each = [dict.fromkeys(row[column] for row in report.rows) for report in reports]
+    common = [name for name in names_of_each[0] if all(name in names for names in names_of_each)]
     if not common:
-        some = [f"{report.name}: {_few(list(names))}" for report, names in zip(reports, found, strict=True)]
+        some = [f"{report.name}: {_few(list(names))}" for report, names in zip(reports, names_of_each, strict=True)]
         raise MedsegError(
             f"the runs have no {column} in common, so there is nothing to compare:\n{listing(some)}\n"
             f"Evaluate them on the same data: {HOW}"
         )
-    left = [name for name in dict.fromkeys(name for names in found for name in names) if name not in common]
+    left = [name for name in dict.fromkeys(name for names in names_of_each for name in names) if name not in common]
     plural = "" if len(left) == 1 else "es" if column == "class" else "s"
     return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({_few(left)})"] if left else []
 
@@ -120,11 +120,11 @@ def _few(names: Sequence[str], most: int = 5) -> str:
 
 
 def _check_truth(
-    reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], places: Sequence[tuple[str, str]]
+    reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], pairs: Sequence[tuple[str, str]]
 ) -> None:
     """Refuse reports whose truths of a case differ in size: they were measured against other masks."""
     problems: dict[str, str] = {}
-    for case, name in places:
+    for case, name in pairs:
         sizes = [table[case, name]["truth_voxels"] if (case, name) in table else nan for table in tables]
         if not np.allclose(sizes, sizes[0], rtol=0, atol=0, equal_nan=True):
             told = zip(reports, sizes, strict=True)

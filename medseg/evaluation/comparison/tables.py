@@ -175,10 +175,10 @@ def _missed(n: int) -> str:
 def _ranked(one: Ranked, metric: str) -> list[str]:
     interval = "–".join(number(end, metric) for end in one.interval) if one.interval else NONE
     head = [one.run, str(one.rank), number(one.mean, metric), interval]
-    if (found := one.stability) is None:
+    if (stability := one.stability) is None:
         return [*head, NONE, NONE, NONE, one.letters]
-    low, high = found.interval
-    return [*head, f"{found.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{found.first:.0%}", one.letters]
+    low, high = stability.interval
+    return [*head, f"{stability.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{stability.first:.0%}", one.letters]
 
 
 def _names(result: Result) -> list[str | None]:

@@ -48,16 +48,16 @@ def contact_sheet(
     """
     orders = orders_of(rows, colours)
     flags = [flags_of(row, colours) for row in rows]
-    shown = [flag for flag in FLAGS if any(flag in found for found in flags)]
+    shown = [flag for flag in FLAGS if any(flag in flags_of_case for flags_of_case in flags)]
     cards = (
-        card(row, found, pictures.get(row["case"]), colours, orders, folder)
-        for row, found in zip(rows, flags, strict=True)
+        card(row, flags_of_case, pictures.get(row["case"]), colours, orders, folder)
+        for row, flags_of_case in zip(rows, flags, strict=True)
     )
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
         summary=summary(flags),
         shown="".join(f'<option value="{flag}">{FLAGS[flag]}</option>' for flag in shown),
-        orders="".join(f'<option value="{place}">{escape(name)}</option>' for place, name in enumerate(orders)),
+        orders="".join(f'<option value="{index}">{escape(name)}</option>' for index, name in enumerate(orders)),
         cards="\n".join(cards),
     )
 
@@ -84,7 +84,7 @@ def summary(flags: Sequence[Sequence[str]]) -> str:
     >>> summary([["failed"], [], ["empty", "unlike"]])
     '3 cases · 1 failed · 1 nothing found · 1 unlike the training data'
     """
-    counts = {flag: sum(flag in found for found in flags) for flag in FLAGS}
+    counts = {flag: sum(flag in flags_of_case for flags_of_case in flags) for flag in FLAGS}
     parts = [f"{count} {FLAGS[flag]}" for flag, count in counts.items() if count]
     return " · ".join([f"{len(flags)} case{'s' * (len(flags) != 1)}", *parts])
 
@@ -98,10 +98,10 @@ def card(
     folder: Path,
 ) -> str:
     """Return the part of the page that tells of one case."""
-    found = [name for name in colours if number(row.get(f"{name}_voxels"))]
-    first = found
+    present = [name for name in colours if number(row.get(f"{name}_voxels"))]
+    first = present
     if len(colours) > MOST:  # the largest
-        first = sorted(found, key=lambda name: -(number(row.get(f"{name}_voxels")) or 0.0))
+        first = sorted(present, key=lambda name: -(number(row.get(f"{name}_voxels")) or 0.0))
     name = str(row["case"] or "not a case")
     html = [f"<h2>{escape(name)}</h2>"]
     uncertainty = number(row.get("uncertainty"))
@@ -114,8 +114,8 @@ def card(
     html.append(table(row, first[:MOST], colours))
     if more := first[MOST:]:
         html.append(f"<details><summary>{len(more)} more</summary>{table(row, more, colours)}</details>")
-    absent = [name for name in colours if name not in found] if "failed" not in flags else []
-    if absent and found:
+    absent = [name for name in colours if name not in present] if "failed" not in flags else []
+    if absent and present:
         few = ", ".join(absent[:MOST]) + (f" and {len(absent) - MOST} more" if len(absent) > MOST else "")
         html.append(f'<p class="quiet">not found: {escape(few)}</p>')
     remarks = [str(row.get(column) or "") for column in ("error", "unlike")]
@@ -127,7 +127,7 @@ def card(
     return f"<article {attributes}>{image}<div>{''.join(html)}</div></article>"
 
 
-def thumbnail(picture: Path | None, name: str, row: Row, found: Sequence[str], folder: Path) -> str:
+def thumbnail(picture: Path | None, name: str, row: Row, present: Sequence[str], folder: Path) -> str:
     """Return the embedded picture of a case, which links to the whole one; nothing where there is none."""
     if picture is None or not picture.is_file():
         return ""
@@ -137,7 +137,7 @@ def thumbnail(picture: Path | None, name: str, row: Row, found: Sequence[str], f
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
-    sizes = ", ".join(f"{each} {size_of(row, each)}" for each in found[:MOST]) or "nothing found"
+    sizes = ", ".join(f"{each} {size_of(row, each)}" for each in present[:MOST]) or "nothing found"
     link = quote(os.fsencode(picture.relative_to(folder) if picture.is_relative_to(folder) else picture))
     return (
         f'<a href="{escape(link)}"><img src="data:image/jpeg;base64,{data}" width="{small.width}" '

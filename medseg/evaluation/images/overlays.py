@@ -229,24 +229,26 @@ def _contour(indices: Indices) -> NDArray[np.bool_]:
 
 def _legend(
     scan: Scan,
-    found: NDArray[np.int64],
-    true: NDArray[np.int64] | None,
+    predicted_voxels: NDArray[np.int64],
+    true_voxels: NDArray[np.int64] | None,
     names: Sequence[str],
     annotated: NDArray[np.bool_],
 ) -> list[tuple[Colour, str]]:
     """A coloured entry for each class that occurs, from the voxels per class index; the largest come first."""
     entries = []
     for index in range(1, len(names)):
-        predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
+        predicted, expected = (
+            0 if n is None or index >= len(n) else int(n[index]) for n in (predicted_voxels, true_voxels)
+        )
         if predicted or expected:
             known = _size(scan, expected) if annotated[index] else "not annotated"
-            against = "" if true is None else f" (truth {known})"
+            against = "" if true_voxels is None else f" (truth {known})"
             # Pillow's own font has ASCII letters only; a class with none of them is called by its number
             letters = unicodedata.normalize("NFKD", names[index]).encode("ascii", "ignore").decode().strip()
             text = f"{letters or f'class {index}'}: {_size(scan, predicted)}{against}"
             entries.append((max(predicted, expected), colour(index), text))
     shown = [(fill, text) for _, fill, text in sorted(entries, key=lambda entry: -entry[0])]
-    if true is not None and true[1:].any():
+    if true_voxels is not None and true_voxels[1:].any():
         shown.append((WHITE, "dashed: truth"))
     return shown or [(WHITE, "no foreground")]
 

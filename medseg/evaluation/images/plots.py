@@ -55,8 +55,8 @@ class Axis(NamedTuple):
     ticks: Sequence[float]
     is_log: bool = False
 
-    def place(self, value: float) -> float:
-        """Return where a value lies, from 0 to 100."""
+    def percent(self, value: float) -> float:
+        """Return where a value lies on the axis, from 0 to 100."""
         low, high, at = (math.log(v) for v in (self.low, self.high, value)) if self.is_log else (*self[1:3], value)
         return round(100 * (at - low) / (high - low), 2)
 
@@ -108,7 +108,7 @@ def strips(parts: Sequence[Strip], axis: Axis, title: str, description: str) -> 
             low, median, high = np.percentile(part.values, (25, 50, 75)).tolist()
             reach = 1.5 * (high - low)
             within = [value for value in part.values if low - reach <= value <= high + reach]
-            first, q1, q2, q3, last = (axis.place(value) for value in (min(within), low, median, high, max(within)))
+            first, q1, q2, q3, last = (axis.percent(value) for value in (min(within), low, median, high, max(within)))
             width = round(max(q3 - q1, 0.1), 2)
             drawn += [
                 f'<line class="whisker" x1="{first}%" x2="{last}%" y1="{middle}" y2="{middle}"/>',
@@ -116,7 +116,7 @@ def strips(parts: Sequence[Strip], axis: Axis, title: str, description: str) -> 
                 f'<line class="median" x1="{q2}%" x2="{q2}%" y1="{middle - 8}" y2="{middle + 8}"/>',
             ]
         drawn += [
-            _dot(point, f"{axis.place(point.x)}%", str(middle + JITTER[index % len(JITTER)]))
+            _dot(point, f"{axis.percent(point.x)}%", str(middle + JITTER[index % len(JITTER)]))
             for index, point in enumerate(part.drawn)
         ]
     return _svg(drawn, height + 36, "0 10px", title, description)
@@ -124,7 +124,7 @@ def strips(parts: Sequence[Strip], axis: Axis, title: str, description: str) -> 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str, description: str) -> str:
     """Return a plot of points."""
-    dots = [_dot(point, f"{x.place(point.x)}%", f"{100 - y.place(point.y)}%") for point in points]
+    dots = [_dot(point, f"{x.percent(point.x)}%", f"{100 - y.percent(point.y)}%") for point in points]
     return _in_plane(x, y, dots, title, description)
 
 
@@ -177,7 +177,7 @@ def _dot(point: Point, x: str, y: str) -> str:
 def _vertical(axis: Axis, height: int) -> Iterator[str]:
     """The x axis below a plot of some height, with lines upwards from its marks."""
     for tick in axis.ticks:
-        x = axis.place(tick)
+        x = axis.percent(tick)
         side = "start" if x <= 3 else "end" if x >= 97 else "middle"
         yield f'<line class="grid" x1="{x}%" x2="{x}%" y1="0" y2="{height}"/>'
         yield f'<text class="{side}" x="{x}%" y="{height + 15}">{tick:g}</text>'
@@ -188,8 +188,8 @@ def _vertical(axis: Axis, height: int) -> Iterator[str]:
 def _in_plane(x: Axis, y: Axis, drawn: Sequence[str], title: str, description: str) -> str:
     """Both axes, and what is drawn between them; the title of y, if it has one, stands above."""
     across = "".join(
-        f'<line class="grid" x1="0" x2="100%" y1="{100 - y.place(tick)}%" y2="{100 - y.place(tick)}%"/>'
-        f'<text class="end" x="-6" y="{100 - y.place(tick)}%" dy="4">{tick:g}</text>'
+        f'<line class="grid" x1="0" x2="100%" y1="{100 - y.percent(tick)}%" y2="{100 - y.percent(tick)}%"/>'
+        f'<text class="end" x="-6" y="{100 - y.percent(tick)}%" dy="4">{tick:g}</text>'
         for tick in y.ticks
     )
     name = f'<text x="-40" y="-10">{escape(y.title)}</text>' if y.title else ""
@@ -200,9 +200,9 @@ def _in_plane(x: Axis, y: Axis, drawn: Sequence[str], title: str, description: s
 
 def _line(part: Series, style: str, x: Axis, y: Axis) -> str:
     """A polyline, which knows no percent, in a frame that stretches; a single point as a dot."""
-    places = [(x.place(point.x), round(100 - y.place(point.y), 2)) for point in part.points]
-    if len(places) == 1:
-        return f'<circle class="{style}" cx="{places[0][0]}%" cy="{places[0][1]}%" r="3"/>'
-    course = " ".join(f"{across:g},{down:g}" for across, down in places)
+    corners = [(x.percent(point.x), round(100 - y.percent(point.y), 2)) for point in part.points]
+    if len(corners) == 1:
+        return f'<circle class="{style}" cx="{corners[0][0]}%" cy="{corners[0][1]}%" r="3"/>'
+    course = " ".join(f"{across:g},{down:g}" for across, down in corners)
     frame = 'viewBox="0 0 100 100" preserveAspectRatio="none" overflow="visible"'
     return f'<svg {frame}><polyline class="{style}" points="{course}"/></svg>'

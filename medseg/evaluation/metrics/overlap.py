@@ -32,8 +32,8 @@ def counts(
     for start in range(0, predicted.size, CHUNK):
         together += _confusion(predicted[start : start + CHUNK], true[start : start + CHUNK], n_classes)
     rows = [list(union) for union in unions] if unions is not None else [[index] for index in range(n_classes)]
-    found = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
+    sizes = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
+    return np.array(sizes, dtype=np.int64).reshape(-1, 3)
 
 
 def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:

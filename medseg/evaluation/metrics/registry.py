@@ -194,7 +194,7 @@ def measure_case(
     boxes = [find_objects(mask) for mask in (prediction, truth)]
     measured = []
     for union in unions:
-        of_union = [found[index - 1] for found in boxes for index in union if 0 < index <= len(found)]
+        of_union = [of_mask[index - 1] for of_mask in boxes for index in union if 0 < index <= len(of_mask)]
         there = [box for box in of_union if box is not None]
         box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in truth.shape)  # one voxel
         masks = (np.isin(mask[box], union) for mask in (prediction, truth))

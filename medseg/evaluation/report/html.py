@@ -40,7 +40,7 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
     cases = scored_cases(rows)
     training = runs.get("training", folder)
     curves = training / "metrics.csv"
-    found = [
+    sections = [
         section("Summary", *_problems(summary), *_tables(summary)),
         section("By class", *figures.distributions(cases, summary)),
         section("By size", *figures.volumes(cases, summary)),
@@ -54,7 +54,7 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
     ]
     code = [report_cases.SCRIPT.read_text(encoding="utf-8")]
     lead = _lead(summary, runs)
-    return page(_title(summary, runs), [part for part in found if part.html], lead=lead, scripts=code)
+    return page(_title(summary, runs), [part for part in sections if part.html], lead=lead, scripts=code)
 
 
 def definitions(summary: Summary) -> list[str]:
@@ -71,7 +71,7 @@ def definitions(summary: Summary) -> list[str]:
 
 
 def _tables(summary: Summary) -> list[str]:
-    tables = [table(found, is_sortable=len(found.rows) > 3) for found in tables_of(summary)]
+    tables = [table(each, is_sortable=len(each.rows) > 3) for each in tables_of(summary)]
     full = [table(statistics_table(summary, metric)) for metric in summary["settings"]["names"]]
     return [*tables, folded("All statistics of every metric", *full)]
 
@@ -106,8 +106,8 @@ def _lead(summary: Summary, runs: Mapping[str, Path]) -> str:
 def _models(runs: Mapping[str, Path]) -> list[str]:
     configs: list[dict[str, Any]] = [run_info.read_config(run / "config.yaml") for run in runs.values()]
     targets = [run_info.node(config, "model").get("_target_") for config in configs]
-    found = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
+    facts = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
     for key in ("checkpoint", "predictions"):
-        found += [f"{key} {run_info.written(config[key])}" for config in configs if config.get(key)]
-    found += [f"{name} in {run}" for name, run in runs.items() if name == "training"]
-    return found
+        facts += [f"{key} {run_info.written(config[key])}" for config in configs if config.get(key)]
+    facts += [f"{name} in {run}" for name, run in runs.items() if name == "training"]
+    return facts

@@ -28,8 +28,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a mapping inside a file's content, empty where there is none."""
-    found = content.get(name)
-    return found if isinstance(found, dict) else {}
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def data_name(node: Mapping[str, Any]) -> str:
@@ -64,26 +64,26 @@ def training_data(run: Path) -> list[str]:
 
 def split(run: Path) -> list[str]:
     """Return the sizes of the parts of a split, and which cases they hold."""
-    found = read_json(run / "splits.json")
-    if not found:
+    parts = read_json(run / "splits.json")
+    if not parts:
         return []
-    cases = {part: [str(name) for name in found[part]] if isinstance(found.get(part), list) else [] for part in PARTS}
+    cases = {part: [str(name) for name in parts[part]] if isinstance(parts.get(part), list) else [] for part in PARTS}
     rows = [[part, str(len(cases[part]))] for part in PARTS]
     named = (
         folded(f"The cases of {part}", preformatted("\n".join(cases[part]), part)) for part in PARTS if cases[part]
     )
-    return [table(TextTable(f"Split, seed {found.get('seed', NONE)}", ["part", "cases"], rows)), *named]
+    return [table(TextTable(f"Split, seed {parts.get('seed', NONE)}", ["part", "cases"], rows)), *named]
 
 
 def configs(runs: Mapping[str, Path]) -> list[str]:
     """Return the config of each run as YAML."""
-    found = {name: run / "config.yaml" for name, run in runs.items()}
+    files = {name: run / "config.yaml" for name, run in runs.items()}
     return [
         folded(
             f"config.yaml of the {name}",
             preformatted(path.read_text(encoding="utf-8", errors="replace"), f"config of the {name}"),
         )
-        for name, path in found.items()
+        for name, path in files.items()
         if path.is_file()
     ]
 

@@ -84,8 +84,8 @@ def statistics_table(summary: Summary, metric: str) -> TextTable:
     """Return all statistics of one metric, a row a class."""
     headers = ("class", "mean", "std", "median", "quartiles", "95 % interval", "n", "undefined", "missed")
     rows = []
-    for name, found in summary["classes"].items():
-        of = found[metric]
+    for name, of_class in summary["classes"].items():
+        of = of_class[metric]
         middle = [number(of[key], metric) for key in ("mean", "std", "median")]
         rows.append(
             [

@@ -55,8 +55,8 @@ def for_terminal(table: TextTable, width: int) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for place, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
-        shown.add_column(escape(header), justify="right" if place else "left", overflow="fold", width=fitted)
+    for column, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
+        shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted)
     for row in table.rows:
         is_mean = row is table.rows[-1] and row[0] == "mean"
         if is_mean:
@@ -100,8 +100,8 @@ def widths(table: TextTable, width: int) -> list[int]:
     least = least_widths(table)
     room = width - frame(len(wanted))
     least[0] = min(least[0], max(NAME, room - sum(least[1:])))
-    while sum(wanted) > room and (wider := [place for place, one in enumerate(wanted) if one > least[place]]):
-        wanted[max(wider, key=lambda place: wanted[place])] -= 1
+    while sum(wanted) > room and (wider := [column for column, one in enumerate(wanted) if one > least[column]]):
+        wanted[max(wider, key=lambda column: wanted[column])] -= 1
     return wanted
 
 

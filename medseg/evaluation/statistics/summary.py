@@ -55,8 +55,8 @@ def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> S
     for row in rows:
         own.get(row["class"], []).append(row)
     classes = {name: _of_class(its, settings) for name, its in own.items()}
-    found = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
-    means = {metric: [value for value in values if value is not None] for metric, values in found.items()}
+    by_metric = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
+    means = {metric: [value for value in values if value is not None] for metric, values in by_metric.items()}
     return {
         "n_cases": len({row["case"] for row in rows}),
         "classes": classes,
