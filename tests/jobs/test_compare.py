@@ -218,7 +218,7 @@ def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(compared, tm
     with pytest.raises(MedsegError, match="no report has nsd"):
         compared(a, report(tmp_path / "b", rows_of(0.8)), names=["nsd"])
     other = [row | {"truth_voxels": row["truth_voxels"] + 1} for row in rows_of(0.8)]
-    with pytest.raises(MedsegError, match=r"24 case\(s\) have another truth"):
+    with pytest.raises(MedsegError, match=r"24 case\(s\) have another ground truth"):
         compared(a, report(tmp_path / "c", other))
     assert not (tmp_path / "out").exists()
 

@@ -3,7 +3,8 @@
 What a case counts as in a comparison, where a report leaves it undefined:
 
 * Both masks empty: perfect. Shares count as 1, differences and distances as 0, so that a run which invents a finding is
-  told from one that does not. Metrics that are shares of the truth (``NEED_TRUTH``) have nothing to say there.
+  told from one that does not. Metrics that are shares of the ground truth (``NEED_REFERENCE``) have nothing to say
+  there.
 * One mask empty, or no lesion found: distances are missed (infinite): worse than any that was measured.
 * Anything else, such as a class that was not annotated: left out.
 """
@@ -23,7 +24,7 @@ from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
 Values = NDArray[np.float64]
 
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
-NEED_TRUTH = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
+NEED_REFERENCE = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
 
 BEARING = {
     "nsd_mm": ("nsd",),
@@ -61,7 +62,7 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     ``metrics`` are names; those that a report lacks, or has measured in another way, are left out.
 
     Raises:
-        MedsegError: the reports have no case or no class in common, or another truth of the same case.
+        MedsegError: the reports have no case or no class in common, or another ground truth of the same case.
     """
     cases, lost_cases = _in_all(reports, "case")
     classes, lost_classes = _in_all(reports, "class")
@@ -122,7 +123,7 @@ def _few(names: Sequence[str], most: int = 5) -> str:
 def _check_truth(
     reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], pairs: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse reports whose truths of a case differ in size: they were measured against other masks."""
+    """Refuse reports whose ground truths of a case differ in size: they were measured against other masks."""
     problems: dict[str, str] = {}
     for case, name in pairs:
         sizes = [table[case, name]["truth_voxels"] if (case, name) in table else nan for table in tables]
@@ -131,7 +132,7 @@ def _check_truth(
             problems.setdefault(case, f"{case}, {name}: " + ", ".join(f"{size:g} in {run.name}" for run, size in told))
     if problems:
         raise MedsegError(
-            f"{len(problems)} case(s) have another truth (voxels of a class) in one run than in another:\n"
+            f"{len(problems)} case(s) have another ground truth (voxels of a class) in one run than in another:\n"
             f"{listing(problems.values())}\nEvaluate all on the same masks: {HOW}"
         )
 
@@ -150,9 +151,9 @@ def _patients(reports: Sequence[Report], cases: Sequence[str]) -> tuple[NDArray[
 def _value(row: Row, metric: str) -> float:
     """What a case counts as for a class."""
     true, value = row["truth_voxels"], row[metric]
-    if true != true or (not true and metric in NEED_TRUTH):
+    if true != true or (not true and metric in NEED_REFERENCE):
         return nan
-    if is_nothing(row, metric) and metric not in NEED_TRUTH:
+    if is_nothing(row, metric) and metric not in NEED_REFERENCE:
         return 1.0 if METRICS[metric].better == "higher" else 0.0
     if is_missed(row, metric):
         return inf

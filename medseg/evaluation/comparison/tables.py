@@ -16,7 +16,7 @@ PAIRS = 10
 RULES = (
     "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
     "over cases.",
-    "A case in which truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
+    "A case in which ground truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
     "distances.",
     "A distance that was missed, since one mask is empty, is the worst in the test, and left out of means, difference "
     "and interval; its number stands in brackets.",

@@ -44,7 +44,7 @@ class Panel:
 
     picture: NDArray[np.float32]  # (H, W) or (H, W, 3)
     indices: Indices  # (H, W)
-    truth: Indices  # (H, W), empty where there is none
+    reference: Indices  # (H, W), empty where there is none
     extent: tuple[float, float]  # height and width in mm or px
     sides: str = ""  # letters of the left, right, top and bottom side
 
@@ -53,29 +53,30 @@ def overlay(
     scan: Scan,
     indices: Indices,
     names: Sequence[str],
-    truth: Indices | None = None,
+    reference: Indices | None = None,
     annotated: NDArray[np.bool_] | None = None,
     side: int = MAX_SIDE,
 ) -> Image.Image:
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
-    ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
-    The truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which classes were looked
-    for (None: all), and ``IGNORE`` is no truth. A picture is shown whole. Of a volume the axial, coronal and sagittal
-    slice with the most of the largest connected part of the foreground, of the truth where there is one, is shown in
-    radiological convention (the patient's right on the left, anterior or superior up), whatever the order of the axes
-    in the file; oblique axes are shown along the nearest one. No slice is longer than ``side`` pixels.
+    ``indices`` and ``reference`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background
+    first. The ground truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which
+    classes were looked for (None: all), and ``IGNORE`` is no ground truth. A picture is shown whole. Of a volume the
+    axial, coronal and sagittal slice with the most of the largest connected part of the foreground, of the ground truth
+    where there is one, is shown in radiological convention (the patient's right on the left, anterior or superior up),
+    whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice is longer than
+    ``side`` pixels.
     """
     annotated = np.ones(len(names), np.bool_) if annotated is None else annotated
     true = np.zeros_like(indices)
-    if truth is not None:
-        true = np.where(np.isin(truth, np.flatnonzero(annotated)), truth, 0).astype(np.uint8)
+    if reference is not None:
+        true = np.where(np.isin(reference, np.flatnonzero(annotated)), reference, 0).astype(np.uint8)
     panels = _panels(scan, indices, true)
     window = _window(panels, scan.unit)
     # pixels of the result for each mm or px, one for all panels: the finest voxel gets one if ``side`` allows
     scale = max(1 / min(scan.spacing), MIN_HEIGHT / max(panel.extent[0] for panel in panels))
     scale = min(scale, side / max(max(panel.extent) for panel in panels))
-    legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(true), names, annotated)
+    legend = _legend(scan, class_sizes(indices), None if reference is None else class_sizes(true), names, annotated)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
 
@@ -91,11 +92,13 @@ def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = N
     width = sum(panel.extent[1] for panel in panels)
     scale = min(MINI_HEIGHT / max(panel.extent[0] for panel in panels), MINI_WIDTH / width)
     window = _window(panels, scan.unit)
-    images = [_draw(replace(panel, truth=np.zeros_like(panel.truth)), window, scale) for panel in panels]
+    images = [_draw(replace(panel, reference=np.zeros_like(panel.reference)), window, scale) for panel in panels]
     for image, panel in zip(images, panels, strict=True):
-        down, across = (length / panel.truth.shape[axis] for axis, length in enumerate(image.size[::-1]))
+        down, across = (length / panel.reference.shape[axis] for axis, length in enumerate(image.size[::-1]))
         draw = ImageDraw.Draw(image)
-        for rows, columns in find_objects(label(panel.truth, np.ones((3, 3)))[0]):  # each connected part of the marks
+        for rows, columns in find_objects(
+            label(panel.reference, np.ones((3, 3)))[0]
+        ):  # each connected part of the marks
             box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
             ring = [*(edge - RING for edge in box[:2]), *(edge + RING for edge in box[2:])]
             draw.ellipse(ring, outline=WHITE, width=2)
@@ -113,12 +116,12 @@ def colours(label_map: LabelMap) -> dict[str, Colour]:
     return {name: colour(index) for name, index in zip(label_map.reported, painted, strict=True)}
 
 
-def _panels(scan: Scan, indices: Indices, truth: Indices) -> list[Panel]:
+def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
     """The 2D image as a whole, or the slices of a volume through the largest component; of a single slice, itself."""
     if scan.unit == "px":  # three channels are colours, else the first one is shown
         picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
-        return [Panel(picture, indices, truth, (float(scan.shape[0]), float(scan.shape[1])))]
-    volumes, spacing = _towards_lpi([scan.image[0], indices, truth], scan.affine)
+        return [Panel(picture, indices, reference, (float(scan.shape[0]), float(scan.shape[1])))]
+    volumes, spacing = _towards_lpi([scan.image[0], indices, reference], scan.affine)
     shape = volumes[0].shape
     centre = _largest_part(volumes[2] if volumes[2].any() else volumes[1])  # a wild prediction must not choose the view
     panels = []
@@ -177,27 +180,27 @@ def _window(panels: Sequence[Panel], unit: str) -> tuple[float, float]:
     if unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1) and high > 127:
         return 0.0, 255.0
     if unit == "mm" and -500 > values.min() >= -10_000 and high > -500:
-        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.truth > 0)] for panel in panels])
+        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
         hounsfield = float(np.median(finding)) if finding.size else 0.0
         return WINDOWS["lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"]
     return low, high
 
 
 def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Image:
-    """Fill and contour of the classes over the slice, the dashed contour of the truth on top, letters at the sides."""
+    """Fill and contour of the classes over the slice, a dashed contour of the ground truth, letters at the sides."""
     height, width = (max(1, round(length * scale)) for length in panel.extent)
     low, high = window
     grey = np.clip((panel.picture - low) / max(high - low, 1e-6), 0, 1)
     picture = Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
     pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)  # (H, W, 3)
-    masks = (Image.fromarray(mask) for mask in (panel.indices, panel.truth))
-    indices, truth = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
+    masks = (Image.fromarray(mask) for mask in (panel.indices, panel.reference))
+    indices, reference = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
 
     colours = np.array([(0, 0, 0), *(colour(index) for index in range(1, int(indices.max()) + 1))], np.float32)[indices]
     filled = np.where(indices[..., None] > 0, (1 - ALPHA) * pixels + ALPHA * colours, pixels)
     filled = np.where(_contour(indices)[..., None], colours, filled)
-    row, column = np.indices(truth.shape)
-    dashes = _contour(truth) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
+    row, column = np.indices(reference.shape)
+    dashes = _contour(reference) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
     image = Image.fromarray(np.where(dashes[..., None], 255, filled).astype(np.uint8))
 
     _letter(image, panel.sides)
@@ -242,14 +245,14 @@ def _legend(
         )
         if predicted or expected:
             known = _size(scan, expected) if annotated[index] else "not annotated"
-            against = "" if true_voxels is None else f" (truth {known})"
+            against = "" if true_voxels is None else f" (reference {known})"
             # Pillow's own font has ASCII letters only; a class with none of them is called by its number
             letters = unicodedata.normalize("NFKD", names[index]).encode("ascii", "ignore").decode().strip()
             text = f"{letters or f'class {index}'}: {_size(scan, predicted)}{against}"
             entries.append((max(predicted, expected), colour(index), text))
     shown = [(fill, text) for _, fill, text in sorted(entries, key=lambda entry: -entry[0])]
     if true_voxels is not None and true_voxels[1:].any():
-        shown.append((WHITE, "dashed: truth"))
+        shown.append((WHITE, "dashed: reference"))
     return shown or [(WHITE, "no foreground")]
 
 

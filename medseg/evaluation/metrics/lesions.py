@@ -1,9 +1,10 @@
 """Lesion by lesion: which are found, what is found that is none, and how well those that are found are outlined.
 
-Lesions are connected parts of the truth, across faces, edges and corners. A part of the prediction belongs to a lesion
-if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule ``overlap`` the
-zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one, and small ones
-do not count: the rule of BraTS 2023 for glioma (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics).
+Lesions are connected parts of the ground truth, across faces, edges and corners. A part of the prediction belongs to a
+lesion if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule
+``overlap`` the zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one,
+and small ones do not count: the rule of BraTS 2023 for glioma (Saluja et al.,
+github.com/rachitsaluja/BraTS-2023-Metrics).
 """
 
 from collections.abc import Iterator
@@ -70,12 +71,12 @@ class Lesions:
         return self.n_parts - len(np.unique(self.pairs[1]))
 
 
-def match(prediction: Mask, truth: Mask, spacing: Spacing, rule: Rule) -> Lesions:
-    """Find the lesions of the truth and what belongs to them; masks (*spatial), a voxel at least in one of them."""
-    box = widened(bounding_box(prediction | truth), rule.dilations)
-    zones, n_zones = labelled(dilated(truth[box], rule.dilations))
+def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Lesions:
+    """Find the lesions of the ground truth and what belongs to them; masks (*spatial), not both of them empty."""
+    box = widened(bounding_box(prediction | reference), rule.dilations)
+    zones, n_zones = labelled(dilated(reference[box], rule.dilations))
     predicted, n_parts = labelled(prediction[box])
-    true = zones * truth[box]
+    true = zones * reference[box]
     counted = np.bincount(true.ravel(), minlength=n_zones + 1) * np.prod(spacing) > rule.above
     counted[0] = False
     return Lesions(true, predicted, spacing, counted, n_parts, shared(zones, predicted))
@@ -141,8 +142,8 @@ def distance_of_each(lesions: Lesions, kind: Kind) -> Iterator[float]:
     for number in np.unique(lesion[lesions.hits]):
         own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
         box = around([true[number - 1], *(predicted[part - 1] for part in own)])
-        prediction, truth = np.isin(lesions.predicted[box], own), lesions.true[box] == number
-        yield hd95(surface_distances(prediction, truth, lesions.spacing, kind))
+        prediction, reference = np.isin(lesions.predicted[box], own), lesions.true[box] == number
+        yield hd95(surface_distances(prediction, reference, lesions.spacing, kind))
 
 
 def shared(zones: Labels, predicted: Labels) -> tuple[Counts, Counts]:

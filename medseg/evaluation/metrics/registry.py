@@ -1,10 +1,10 @@
 """The metrics of a report: their names, what they mean, and a case measured by them.
 
-Empty masks, of every metric the same: where prediction and truth are both empty, nothing was to be found and nothing
-was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty, metrics
-of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands for them.
-Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions out, the
-metrics of lesions take a truth of nothing else for an empty one.
+Empty masks, of every metric the same: where prediction and ground truth are both empty, nothing was to be found and
+nothing was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty,
+metrics of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands
+for them. Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions
+out, the metrics of lesions take a ground truth of nothing else for an empty one.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ METRICS: dict[str, Metric] = {
         "Dice",
         "",
         "higher",
-        "2|P∩G| / (|P| + |G|): twice the common voxels of prediction P and truth G over the sum of both.",
+        "2|P∩G| / (|P| + |G|): twice the common voxels of prediction P and ground truth G over the sum of both.",
         "Dice, Ecology 26 (1945)",
     ),
     "iou": Metric(
@@ -73,13 +73,13 @@ METRICS: dict[str, Metric] = {
         "|P∩G| / |P∪G|: the common voxels over those of either.",
         "Jaccard, New Phytologist 11 (1912)",
     ),
-    "sensitivity": Metric("sensitivity", "", "higher", "|P∩G| / |G|: the share of the truth that was found."),
+    "sensitivity": Metric("sensitivity", "", "higher", "|P∩G| / |G|: the share of the ground truth that was found."),
     "precision": Metric("precision", "", "higher", "|P∩G| / |P|: the share of the prediction that is right."),
     "volume_difference": Metric(
-        "volume difference", "ml", "zero", "|P| − |G|: how much larger the prediction is than the truth."
+        "volume difference", "ml", "zero", "|P| − |G|: how much larger the prediction is than the ground truth."
     ),
     "relative_volume_difference": Metric(
-        "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the truth."
+        "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the ground truth."
     ),
     "hd95": Metric(
         "HD95",
@@ -108,7 +108,7 @@ METRICS: dict[str, Metric] = {
         "clDice",
         "",
         "higher",
-        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true "
+        "The harmonic mean of two shares: of the predicted centreline that lies in the ground truth, and of the true "
         "centreline that lies in the prediction.",
         "Shit et al., CVPR (2021)",
     ),
@@ -171,39 +171,39 @@ def settings_of(node: dict[str, Any]) -> Settings:
 
 def measure_case(
     prediction: NDArray[Any],
-    truth: NDArray[Any],
+    reference: NDArray[Any],
     unions: Sequence[Sequence[int]],
     *,
     spacing: Sequence[float],
     voxel_size: float,
     settings: Settings,
 ) -> list[Measured]:
-    """Measure each union of class indices of a case; voxels whose truth is IGNORE belong to none.
+    """Measure each union of class indices of a case; voxels whose ground truth is IGNORE belong to none.
 
-    ``prediction`` and ``truth`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size`` in
-    ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes. A
-    volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
+    ``prediction`` and ``reference`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size``
+    in ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes.
+    A volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
     """
-    if truth.ndim == 3 and 1 in truth.shape:
-        flat = truth.shape.index(1)
-        prediction, truth = prediction.squeeze(flat), truth.squeeze(flat)
+    if reference.ndim == 3 and 1 in reference.shape:
+        flat = reference.shape.index(1)
+        prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
         spacing = [*spacing[:flat], *spacing[flat + 1 :]]
-    unknown = truth == IGNORE
+    unknown = reference == IGNORE
     if unknown.any():
-        prediction, truth = np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
-    boxes = [find_objects(mask) for mask in (prediction, truth)]
+        prediction, reference = np.where(unknown, 0, prediction), np.where(unknown, 0, reference)
+    boxes = [find_objects(mask) for mask in (prediction, reference)]
     measured = []
     for union in unions:
         of_union = [of_mask[index - 1] for of_mask in boxes for index in union if 0 < index <= len(of_mask)]
         there = [box for box in of_union if box is not None]
-        box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in truth.shape)  # one voxel
-        masks = (np.isin(mask[box], union) for mask in (prediction, truth))
+        box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in reference.shape)  # one voxel
+        masks = (np.isin(mask[box], union) for mask in (prediction, reference))
         measured.append(measure(*masks, spacing=spacing, voxel_size=voxel_size, settings=settings))
     return measured
 
 
 def measure(
-    prediction: Mask, truth: Mask, *, spacing: Sequence[float], voxel_size: float, settings: Settings
+    prediction: Mask, reference: Mask, *, spacing: Sequence[float], voxel_size: float, settings: Settings
 ) -> Measured:
     """Measure one mask (*spatial) against another, by the metrics that the settings name; NaN is undefined.
 
@@ -211,11 +211,11 @@ def measure(
     pictures).
     """
     names = set(settings.names)
-    if not (prediction.any() or truth.any()):
+    if not (prediction.any() or reference.any()):
         return {name: 0.0 if name == "volume_difference" else nan for name in settings.names}
-    are_both = bool(prediction.any() and truth.any())
+    are_both = bool(prediction.any() and reference.any())
     step = tuple(map(float, spacing))
-    sizes = [int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)]
+    sizes = [int(np.count_nonzero(mask)) for mask in (prediction & reference, prediction, reference)]
     counts = np.array(sizes, np.int64)
     values = {
         "dice": float(dice(counts)),
@@ -227,15 +227,15 @@ def measure(
     }
     if names & {"hd95", "assd", "nsd"}:
         if are_both:
-            pair = surface_distances(prediction, truth, step, settings.surface)
+            pair = surface_distances(prediction, reference, step, settings.surface)
             values |= {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
         else:
             missed = nan if settings.missed_mm is None else settings.missed_mm
             values |= {"hd95": missed, "assd": missed, "nsd": 0.0}
     if "cldice" in names:
-        values["cldice"] = cldice(prediction, truth) if are_both else 0.0
+        values["cldice"] = cldice(prediction, reference) if are_both else 0.0
     if any(name.startswith("lesion_") for name in names):
-        matched = lesions.match(prediction, truth, step, lesions.RULES[settings.lesions])
+        matched = lesions.match(prediction, reference, step, lesions.RULES[settings.lesions])
         values |= {
             "lesion_dice": lesions.lesion_dice(matched),
             "lesion_sensitivity": lesions.sensitivity(matched),

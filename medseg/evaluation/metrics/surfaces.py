@@ -193,21 +193,21 @@ Pair = tuple[Distances, Distances]
 """From the predicted surface to the true one, and back."""
 
 
-def surface_distances(prediction: Mask, truth: Mask, spacing: Spacing, kind: Kind = "elements") -> Pair:
+def surface_distances(prediction: Mask, reference: Mask, spacing: Spacing, kind: Kind = "elements") -> Pair:
     """Measure how far the surfaces of two masks are apart, each way.
 
     Args:
         prediction: (*spatial), 2D or 3D, with at least one voxel.
-        truth: the same. What both have at the frame of the array is surface as well.
+        reference: the same. What both have at the frame of the array is surface as well.
         spacing: of the voxels along each axis, as a rule in mm.
         kind: what surfaces are made of: ``elements`` of an area, or edge ``voxel``.
 
     Returns:
-        The distances from the prediction's surface to that of the truth, and from that of the truth.
+        The distances from the prediction's surface to that of the ground truth, and from that of the ground truth.
     """
-    box = bounding_box(prediction | truth)
+    box = bounding_box(prediction | reference)
     predicted, true = (
-        SURFACES[kind](np.pad(np.ascontiguousarray(mask[box]), 2), spacing) for mask in (prediction, truth)
+        SURFACES[kind](np.pad(np.ascontiguousarray(mask[box]), 2), spacing) for mask in (prediction, reference)
     )
     return (
         Distances(to_nearest(predicted.mask, true.mask, spacing), predicted.weights),

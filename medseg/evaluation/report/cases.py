@@ -45,9 +45,8 @@ def pictures(cases: Sequence[ScoredCase], folder: Path) -> list[str]:
         scores = sorted((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
         dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
         dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
-        text = (
-            f"Overlay of {case.id}: the prediction filled in colours, the truth as a dashed white contour. Dice: {dice}"
-        )
+        text = f"Overlay of {case.id}: the prediction filled in colours, the ground truth as a dashed white contour."
+        text += f" Dice: {dice}"
         link = f'<a href="#case-{numbers[case.id]}">{escape(case.id)}</a>'
         caption = f"{position}: {link}<small>mean Dice {number(case.dice, 'dice')}; {escape(dice)}</small>"
         image = picture(files[case.id], SIDE, text)

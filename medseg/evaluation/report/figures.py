@@ -63,7 +63,7 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
                 label = f"{case.id}: {number(dice, 'dice')}, {volume:.3g}"
                 points.setdefault(name, []).append(Point(volume, dice, label, f"#case-{index}"))
     if not points:
-        return [paragraph("No case has a truth to compare with.")]
+        return [paragraph("No case has a ground truth to compare with.")]
     every = [point for of_class in points.values() for point in of_class]
     x = logarithmic(f"true volume ({unit})" if unit == "ml" else "true area (px)", [point.x for point in every])
     y = linear(METRICS["dice"].title, [point.y for point in every], 0, 1)
@@ -71,7 +71,7 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
     for name, of_class in points.items():
         shown, left = some(of_class, max(FEW, POINTS // len(points))), len(cases) - len(of_class)
         remarks = [f"{len(shown)} of {len(of_class)} cases drawn"] if len(shown) < len(of_class) else []
-        remarks += [f"{left} without this class or a truth of it left out"] if left else []
+        remarks += [f"{left} without this class or a ground truth of it left out"] if left else []
         text = f"{len(shown)} cases; {x.title} on a logarithmic axis"
         plots.append(figure(name, scatter(shown, x, y, f"Dice against size: {name}", text), "; ".join(remarks)))
     more = [folded(f"{len(plots) - PANELS} more classes", side_by_side(plots[PANELS:]))] if len(plots) > PANELS else []

@@ -19,8 +19,8 @@ RULES = (
     "the volume difference is 0.",
     "One mask empty: metrics of overlap are 0. Distances are undefined and counted as missed, or have the value of "
     "metrics.missed_mm where it is set.",
-    "Sensitivities, and the volume difference in percent, are undefined where the truth is empty; precisions where the "
-    "prediction is.",
+    "Sensitivities, and the volume difference in percent, are undefined where the ground truth is empty; precisions "
+    "where the prediction is.",
     "The mean over classes is the mean of the class means; a class without a defined value is left out. Intervals are "
     "BCa bootstrap intervals of the mean over patients, given from 8 patients on.",
 )

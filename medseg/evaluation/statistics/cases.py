@@ -35,7 +35,7 @@ def case_rows(
 
     ``counts`` (R, 3) of ``overlap.counts`` and ``measured`` of ``metrics.measure_case`` are over
     ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
-    Undefined values are NaN, and so is all that asks for a truth where the case was not annotated for it.
+    Undefined values are NaN, and so is all that asks for a ground truth where the case was not annotated for it.
     """
     is_known = label_map.is_known(label_map.annotated(case.annotated))
     rows = []

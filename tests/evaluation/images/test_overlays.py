@@ -185,7 +185,7 @@ def test_legend_names_what_is_there_with_its_size() -> None:
     scan, indices = marked()  # 8 x 4 x 3 voxels of 8 mm³
     assert overlays._legend(scan, np.bincount(indices.ravel()), None, NAMES, ALL) == [(PALETTE[0], "marker: 0.768 ml")]
     against = overlays._legend(scan, np.array([9]), np.array([9, 0, 1000]), NAMES, ALL)
-    assert against == [(PALETTE[1], "other: 0.000 ml (truth 8.0 ml)"), ((255, 255, 255), "dashed: truth")]
+    assert against == [(PALETTE[1], "other: 0.000 ml (reference 8.0 ml)"), ((255, 255, 255), "dashed: reference")]
     pixels = Scan(np.zeros((1, 4, 4), np.float32), np.eye(4), "px")
     found = overlays._legend(pixels, np.array([0, 1234, 5]), None, ["background", "Läsion", "肿瘤"], ALL)
     assert [text for _, text in found] == ["Lasion: 1,234 px", "class 2: 5 px"]  # Pillow's font has only ASCII
@@ -247,11 +247,11 @@ def test_the_truth_chooses_the_view_and_what_is_not_annotated_is_said() -> None:
     truth[4, 5, 6] = 1
     prediction[10:18, 10:18, 10:18] = 2  # much larger, and elsewhere
     panels = overlays._panels(Scan(np.zeros((1, *shape), np.float32), np.eye(4)), prediction, truth)
-    assert [int(panel.truth.any()) for panel in panels] == [1, 1, 1]
+    assert [int(panel.reference.any()) for panel in panels] == [1, 1, 1]
     found, true, annotated = np.array([0, 0, 512]), np.array([7999, 1]), np.array([True, True, False])
     scan = Scan(np.zeros((1, *shape), np.float32), np.eye(4))
     legend = overlays._legend(scan, found, true, ["b", "one", "two"], annotated)
-    assert legend[0][1] == "two: 0.512 ml (truth not annotated)"
+    assert legend[0][1] == "two: 0.512 ml (reference not annotated)"
 
 
 def test_truth_that_does_not_tell_is_not_drawn() -> None:
