@@ -20,14 +20,13 @@ from medseg.inference.trained_model import make_scorer, make_segmenter
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.system.device import pick_device, pick_precision
-from medseg.training.callbacks.callbacks import Budget, CheckpointFiles, Checkpoints, EpochLog, Patience
+from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
 from medseg.training.callbacks.divergence import Divergence
-from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
-from medseg.training.callbacks.step_metrics import Gauges
+from medseg.training.callbacks.epoch_log import EpochLog, Gauges
+from medseg.training.callbacks.progress import Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
-from medseg.training.data.margins import margin_for
+from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from medseg.augmentation import Draws
 from medseg.errors import MedsegError
-from medseg.models.finite import not_finite
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
+from medseg.models.weight_checks import not_finite
 from medseg.system.random_seeds import seeded
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.divergence import StepRecord, leave_out
 from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
 
@@ -33,7 +33,7 @@ class TrainingModule(LightningModule):
         trust: names that it may have beside those of ``conf/optimizer``.
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
-            ``medseg.training.data.margins``), the first is called with it and cuts it off.
+            ``medseg.training.data.patches``), the first is called with it and cuts it off.
         progress: how far the run is.
         selection: takes the validation scores and tells which weights are the best.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
-from medseg.models.parameter_limit import no_more_than
 from medseg.models.unet import UNet
+from medseg.models.weight_checks import no_more_than
 
 PACKAGE = "dynamic_network_architectures."
 NORMS = {"InstanceNorm": "instance", "BatchNorm": "batch"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.models.finite import check_finite
+from medseg.models.weight_checks import check_finite
 from medseg.system.torch_files import load_safely
 
 NUMBERS = ("f2", "f4", "f8", "i4", "i8", "b1")

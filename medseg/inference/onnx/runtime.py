@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.trained_model import Model, model_of
-from medseg.models.finite import check_finite
+from medseg.models.weight_checks import check_finite
 from medseg.system.memory import NotEnoughMemoryError, enough_memory
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from medseg.jobs.train.setup import Run, announce, begin, cache_of, is_first_pro
 from medseg.preprocessing.cache_files import in_use
 from medseg.system.terminal import watched
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.hparams import end_session
-from medseg.training.callbacks.selection import Selection
 from medseg.training.pretraining.data import ReconstructionData
 from medseg.training.pretraining.images import ReconstructionPictures
 

@@ -27,8 +27,8 @@ from medseg.preprocessing.cache_files import dataset_folder
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.planning.plan import make_plan, outputs_of
 from medseg.preprocessing.quality.check_dataset import examine, survey, warn_of_equal_scans
-from medseg.preprocessing.quality.classes_by_subset import classes_by_part
 from medseg.preprocessing.quality.issues import in_brief
+from medseg.preprocessing.quality.warnings import classes_by_part
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import download_on_terminal, on_terminal

@@ -26,8 +26,8 @@ from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import watched
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.hparams import end_session
-from medseg.training.callbacks.selection import Selection
 from medseg.training.images import Pictures
 from medseg.training.optim.finetuning import check as check_tuning
 

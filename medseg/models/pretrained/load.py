@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
-from medseg.models.finite import check_finite
 from medseg.models.pretrained.catalogue import Published, published
+from medseg.models.weight_checks import check_finite
 from medseg.system.torch_files import load_safely
 
 NESTS = ("state_dict", "model")

@@ -4,7 +4,8 @@ A plan is an overlay of the config: it holds values at the same places, which fi
 node is planned as a whole.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +20,6 @@ from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Finger
 from medseg.preprocessing.fingerprint.pixel_size import coarsest
 from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
 from medseg.preprocessing.intensity import DEFAULT_METHOD
-from medseg.preprocessing.planning.laterality import check_mirrored, is_sided
 from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, memory_limit, within_memory
 from medseg.system.device import pick_precision
 from medseg.system.parallel import cores
@@ -369,3 +369,29 @@ def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Finger
     all_axes = config["plan"].get("mirror") == "all"
     axes = list(range(fingerprint.spatial_dims)) if all_axes else symmetric_axes(thumbnails)
     return [axis for axis in axes if not (axis == left_right and is_sided(names))]
+
+
+ANYWHERE = (("left", "right"), ("左", "右"))
+AS_WORDS = (*ANYWHERE, ("l", "r"), ("lh", "rh"), ("lt", "rt"), ("sin", "dex"))
+
+
+def is_sided(names: Iterable[str]) -> bool:
+    """Tell whether class names part left from right: by a word of its own, or within a pair of names.
+
+    >>> is_sided(["kidney_left"]), is_sided(["LeftLung", "RightLung"]), is_sided(["bright spot"])
+    (True, True, False)
+    """
+    lower = {name.lower() for name in names}
+    words = {word for name in lower for word in re.split(r"[\W_\d]+", name)}
+    if words & {side for pair in AS_WORDS for side in pair}:
+        return True
+    return any(left in name and name.replace(left, right) in lower for name in lower for left, right in ANYWHERE)
+
+
+def check_mirrored(where: str, axes: Sequence[int] | None, left_right: int, names: Iterable[str]) -> None:
+    """Refuse axes to mirror, given at config key ``where``, that would make left classes right ones."""
+    if axes and left_right in axes and is_sided(names := list(names)):
+        raise MedsegError(
+            f"{where}={list(axes)}: axis {left_right} runs from left to right, and the classes {', '.join(names)} tell"
+            " the sides apart: mirrored, each would carry the other's name. Leave this axis out."
+        )

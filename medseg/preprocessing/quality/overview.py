@@ -12,7 +12,7 @@ from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.duplicates import parts_of
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import Finding
-from medseg.preprocessing.quality.small_components import Cases, sizes_of, speck_size, specks_of
+from medseg.preprocessing.quality.outliers import Cases, sizes_of, speck_size, specks_of
 from medseg.preprocessing.quality.warnings import size_of
 
 Numbers = dict[str, Any]

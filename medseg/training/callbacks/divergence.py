@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
-from medseg.models.finite import not_finite
+from medseg.models.weight_checks import not_finite
 from medseg.training.optim.ema import has_batch_statistics
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ give no loss and no gradient, and a loss over nothing known is 0. A loss is a sc
 precision of the network: a half-precision sum over a patch stops growing long before it is complete.
 """
 
-from medseg.training.losses.adapter import OnProbabilities
 from medseg.training.losses.centerline import CenterlineDiceLoss
-from medseg.training.losses.combination import WeightedSum
+from medseg.training.losses.combination import OnProbabilities, WeightedSum
 from medseg.training.losses.likelihood import CrossEntropyLoss, FocalLoss, TopKLoss
 from medseg.training.losses.overlap import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 

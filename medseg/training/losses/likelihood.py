@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.io.labels import IGNORE
-from medseg.training.losses.reference import all_known, are_regions, full
-from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+from medseg.training.losses.base import ClassWeighted, all_known, are_regions, check, full, weighted_mean
 
 
 class CrossEntropyLoss(ClassWeighted):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medseg.training.losses.reference import any_known, channels, full
-from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+from medseg.training.losses.base import ClassWeighted, any_known, channels, check, full, weighted_mean
 
 
 @dataclass(frozen=True)

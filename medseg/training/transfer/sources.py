@@ -25,8 +25,7 @@ from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.weights import numbers_of_numpy
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
-from medseg.models.finite import check_finite
-from medseg.models.parameter_limit import no_more_than
+from medseg.models.weight_checks import check_finite, no_more_than
 from medseg.system.torch_files import load_safely
 
 log = logging.getLogger(__name__)
