@@ -24,9 +24,10 @@ from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
 from medseg.preprocessing.cache_files import dataset_folder
+from medseg.preprocessing.fingerprint.duplicates import warn_of_parted
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.planning.plan import make_plan, outputs_of
-from medseg.preprocessing.quality.check_dataset import examine, survey, warn_of_equal_scans
+from medseg.preprocessing.quality.check_dataset import examine, survey
 from medseg.preprocessing.quality.issues import in_brief
 from medseg.preprocessing.quality.warnings import classes_by_part
 from medseg.system.device import pick_device
@@ -85,7 +86,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     if "metrics" in settings:  # pre-training measures nothing in the end
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
     fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
-    warn_of_equal_scans(fingerprint, split)
+    warn_of_parted(fingerprint.same_scans, split)
     for finding in classes_by_part(fingerprint, classes, split):
         log.warning("%s", in_brief(finding))
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
