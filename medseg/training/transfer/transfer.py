@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medseg.config.instantiate import build
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError, listing
+from medseg.models.pretrained.load import folded
 from medseg.system.files import write_json
 from medseg.training.transfer.sources import REPORT, Source
 
@@ -217,14 +218,8 @@ def fitted(
     if of_image == (1,) and but_channels:
         count, wanted = given.shape[1], own.shape[1]
         how = f"{count} channels to {wanted}, each the mean of theirs times {count}/{wanted}"
-        return Taken(spread(given, own.shape[1]).to(own.dtype), own.numel(), how)
+        return Taken(folded(given, own.shape[1]).to(own.dtype), own.numel(), how)
     return "other outputs" if of_head else "another shape"
-
-
-def spread(weight: Tensor, channels: int) -> Tensor:
-    """Make a weight (out, theirs, *kernel) one of (out, channels, *kernel)."""
-    mean = weight.float().mean(1, keepdim=True) * (weight.shape[1] / channels)
-    return mean.repeat(1, channels, *[1] * (weight.ndim - 2))
 
 
 def with_rows(own: Tensor, given: Tensor, axes: tuple[int, ...], rows: Rows) -> Taken | str:
