@@ -1,4 +1,4 @@
-"""How a network that knows something already is trained further: what learns, how fast, and what it is pulled to.
+"""How a network with trained weights is trained further: which parameters learn, how fast, and what decays to what.
 
 * Frozen parameters are in no group of the optimizer, so that they take none of its memory, and norms among them
   normalise as they do in prediction, so that their statistics stay.
@@ -66,7 +66,10 @@ class FineTuning:
         self.network, self.wanted = network, {key: wanted.get(key, value) for key, value in DEFAULTS.items()}
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.whole = self.parameters.keys() & (self.parameters.keys() if whole is None else set(whole))
-        self.stages = self._stages()
+        # The stage of each parameter, in the order of the stages; where no setting depends on them, all are one.
+        self.stages = dict.fromkeys(self.parameters, "all")
+        if any(self.wanted[key] != DEFAULTS[key] for key in BY_STAGE):
+            self.stages = {name: stage for name, stage in stages_of(network).items() if name in self.parameters}
         self.fixed = self._norms() & self.whole if self.wanted["freeze_norm"] else set()
         self.frozen = (self._frozen_levels() & self.whole) - self.fixed
         self.groups = self._grouped(self.parameters.keys() - self.frozen - self.fixed)
@@ -76,12 +79,6 @@ class FineTuning:
         self.start = {name: self.parameters[name].detach().clone() for name in pulled}
         for name in self.frozen | self.fixed:
             self.parameters[name].requires_grad_(False)
-
-    def _stages(self) -> dict[str, str]:
-        """Return the stage of each parameter in the order of the stages; where none is asked for, all are one."""
-        if all(self.wanted[key] == DEFAULTS[key] for key in BY_STAGE):
-            return dict.fromkeys(self.parameters, "all")
-        return {name: stage for name, stage in stages_of(self.network).items() if name in self.parameters}
 
     def _frozen_levels(self) -> set[str]:
         """Return the parameters of the encoder's levels that are to be frozen."""
@@ -106,23 +103,21 @@ class FineTuning:
         Stages are told apart where their rates differ, and within them what is pulled to its start from what is new.
         """
         order = list(dict.fromkeys(self.stages.values()))
-        found: dict[str, Group] = {}
+        layer_decay, head_factor, l2_sp = (self.wanted[key] for key in ("layer_decay", "head_factor", "l2_sp"))
+        groups: dict[str, Group] = {}
         for name, stage in self.stages.items():
             if name in names:
-                factor = self.wanted["layer_decay"] ** (len(order) - 1 - order.index(stage))
-                factor *= self.wanted["head_factor"] if stage == HEAD else 1.0
-                is_pulled = bool(self.wanted["l2_sp"]) and name in self.whole
-                label = self._label(stage) + (".new" if self.wanted["l2_sp"] and not is_pulled else "") + kind
-                found.setdefault(label, Group(label, factor, is_pulled)).members.append(name)
-        return list(found.values())
-
-    def _label(self, stage: str) -> str:
-        """Return what the stage is called together with all others of its rate."""
-        if self.wanted["layer_decay"] != 1:
-            return stage
-        if self.wanted["head_factor"] != 1:
-            return HEAD if stage == HEAD else "body"
-        return "all"
+                factor = layer_decay ** (len(order) - 1 - order.index(stage))
+                factor *= head_factor if stage == HEAD else 1.0
+                is_pulled = bool(l2_sp) and name in self.whole
+                label = "all"
+                if layer_decay != 1:
+                    label = stage
+                elif head_factor != 1:
+                    label = HEAD if stage == HEAD else "body"
+                label += (".new" if l2_sp and not is_pulled else "") + kind
+                groups.setdefault(label, Group(label, factor, is_pulled)).members.append(name)
+        return list(groups.values())
 
     @property
     def active(self) -> list[Group]:
@@ -135,7 +130,8 @@ class FineTuning:
         """Build the optimizer of all that learns now; see ``medseg.training.optim.optimizers.make_optimizer``."""
         if self.wanted == DEFAULTS:
             return make_optimizer(spec, self.network.parameters(), fused=fused, trust=trust)
-        optimizer = make_optimizer(spec, [self._for_torch(group) for group in self.groups], fused=fused, trust=trust)
+        groups = [self._for_torch(group) for group in self.groups]
+        optimizer = make_optimizer(spec, groups, fused=fused, trust=trust)
         for group, made in zip(self.groups, optimizer.param_groups, strict=True):
             adjust(made, group)
         for group in self.later if self.is_unfrozen else ():
@@ -164,7 +160,7 @@ class FineTuning:
             self._add(optimizer, group)
         rates = [made["lr"] for made in optimizer.param_groups[len(self.groups) :]]
         named = (f"{group.name} (learning rate {rate:.3g})" for group, rate in zip(self.later, rates, strict=True))
-        log.info("from now on learn, too: %s", ", ".join(named))
+        log.info("unfroze %s", ", ".join(named))
         return rates
 
     @property
@@ -230,7 +226,7 @@ def adjust(made: dict[str, Any], group: Group) -> None:
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Refuse values of the ``finetune`` node that have no meaning together, or without weights to begin with.
+    """Reject values of the ``finetune`` node that have no meaning together, or without weights to begin with.
 
     Raises:
         MedsegError: as said.
