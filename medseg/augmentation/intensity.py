@@ -92,7 +92,9 @@ class Brightness:
         channels = image.shape[1]
         chosen = _chosen(draws, self.probability, 1, channels)
         factor = draws.factors(self.factor, channels)
-        return _change(image, chosen, lambda x, factor: x.mul_(_per_row(factor, x)), factor), label
+        return _change(
+            image, chosen, lambda x, factor: x.flatten(1).mul_(factor[:, None]).reshape(x.shape), factor
+        ), label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,10 @@ class Gamma:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels = image.shape[1]
         chosen = _chosen(draws, self.probability, 1, channels)
-        bend = _power_inverted if self.invert else _power
+
+        def bend(x: Tensor, gamma: Tensor) -> Tensor:
+            return _power(x.neg_(), gamma).neg_() if self.invert else _power(x, gamma)
+
         return _change(image, chosen, bend, draws.factors(self.gamma, channels)), label
 
 
@@ -217,11 +222,6 @@ def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *str
     return image
 
 
-def _per_row(values: Tensor, x: Tensor) -> Tensor:
-    """Values (n,) in a shape that broadcasts to x (n, *spatial)."""
-    return values.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def _stretch(x: Tensor, factor: Tensor) -> Tensor:
     """x (n, *spatial) stretched about the mean of each row by factor (n,), within its range; in place."""
     flat, factor = x.flatten(1), factor[:, None]
@@ -240,11 +240,6 @@ def _power(x: Tensor, gamma: Tensor) -> Tensor:
     bent_mean, bent_std = _mean_and_std(flat)
     flat.sub_(bent_mean).mul_(std / bent_std.clamp_(min=_TINY)).add_(mean)
     return x
-
-
-def _power_inverted(x: Tensor, gamma: Tensor) -> Tensor:
-    """As ``_power``, turned upside down before and back after."""
-    return _power(x.neg_(), gamma).neg_()
 
 
 def _mean_and_std(flat: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,8 @@ LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed",
 
 EPOCHS = 500
 """Of a training that nothing else bounds."""
+VALIDATIONS = 50
+"""Of a training without a time limit."""
 
 
 def make_progress(wanted: Settings) -> Progress:
@@ -94,6 +96,7 @@ def in_common(settings: Settings) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
     augment, wanted, trust = settings["augment"], settings["trainer"], settings["trust"]
     device = pick_device(wanted["accelerator"])
+    is_scaled = pick_precision(wanted["precision"], device) == "fp16"  # loss scaling: no fused step with clipping
     spatial = [build(augment["spatial"], "augment.spatial", trust)] if augment["spatial"] else []
     return {
         "optimizer": settings["optimizer"],
@@ -101,7 +104,7 @@ def in_common(settings: Settings) -> dict[str, Any]:
         "schedule": build(settings["scheduler"], "scheduler", trust),
         "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment["intensity"]],
         "averaging": wanted["averaging"],
-        "fused": can_fuse(device, pick_precision(wanted["precision"], device)),
+        "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(settings),
         "seed": settings["seed"],
     }
@@ -122,11 +125,6 @@ def memory_format(settings: Settings) -> torch.memory_format:
     if not settings["trainer"]["channels_last"] or plan["slice_axis"] is not None:
         return torch.contiguous_format
     return torch.channels_last if len(plan["patch_size"]) == 2 else torch.channels_last_3d
-
-
-def can_fuse(device: torch.device, precision: str) -> bool:
-    """Tell whether a fused optimizer can be had; with the loss scaling of fp16 it does not go with clipping."""
-    return device.type in ("cpu", "cuda") and precision != "fp16"
 
 
 def make_data(
@@ -164,9 +162,13 @@ def make_callbacks(
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
     wanted, gauges = settings["trainer"], Gauges()
+    interval: int | None = wanted["validation_interval"]  # in epochs; None: as the time allows
+    if not interval and not wanted["max_time"]:
+        # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
+        interval = max(1, (epochs_of(wanted) or EPOCHS) // VALIDATIONS)
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
+        Budget(progress, interval=interval, share=wanted["validation_share"]),
         gauges,
         Divergence(),
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
@@ -222,15 +224,3 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
         )
     except MisconfigurationException as error:
         raise MedsegError(f"trainer: {error}") from error
-
-
-def validation_interval(wanted: Settings) -> int | None:
-    """Return after how many epochs to validate; None: as the time allows.
-
-    A run that is not bound by time must come out the same twice, so its interval may not hang on the clock: fifty
-    validations in all.
-    """
-    if wanted["validation_interval"] or wanted["max_time"]:
-        interval: int | None = wanted["validation_interval"]
-        return interval
-    return max(1, (epochs_of(wanted) or EPOCHS) // 50)

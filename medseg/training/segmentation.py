@@ -85,8 +85,8 @@ class SegmentationModule(TrainingModule):
             )
         except NotFiniteError as error:
             raise diverged(self.trainer, "the network's output for a validation case is NaN or infinite") from error
-        found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
-        self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
+        voxels = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
+        self.case_counts[batch["index"]] = voxels * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
         return {"predicted": predicted}
 
     def on_validation_epoch_end(self) -> None:
@@ -115,15 +115,11 @@ def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Ten
     weights = [0.5**level for level in range(len(outputs))]
     total = torch.zeros((), device=target.device)
     for weight, output in zip(weights, outputs, strict=True):
-        total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
+        coarse, shape = target, output.shape[2:]
+        if target.shape[2:] != shape:
+            coarse = nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
+        total = total + weight / sum(weights) * loss(output, coarse)
     return total
-
-
-def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring class indices (B, C, *) to another spatial shape by nearest neighbour."""
-    if target.shape[2:] == torch.Size(shape):
-        return target
-    return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
 
 
 def region_targets(label: Tensor, annotated: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:

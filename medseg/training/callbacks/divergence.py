@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is NaN or infinite: left out one by one, and the end of a training that has no others.
+"""Steps whose loss or gradient is NaN or infinite: skipped one by one; a training without any other step is ended.
 
 A gradient that is not finite would make every weight NaN (clipping its norm multiplies all of it by NaN), and so the
 average of the weights. Such a step changes nothing instead. Counters stay on the training device, which is waited for

@@ -30,7 +30,7 @@ GAUGES = {
 
 
 class Gauges(Callback):
-    """Measures each epoch's training, validation apart, and logs what it found.
+    """Measures and logs the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
 
     A step is one of the optimizer. Norms are those before clipping; they stay on the device until the epoch's last
     step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it computes meanwhile
@@ -140,14 +140,10 @@ class EpochLog(Callback):
         self.is_validated = False
         for logger in trainer.loggers:
             logger.log_metrics(rates_of(trainer), step=trainer.global_step)
-        self.write()
-        self.tell(self.rows[-1], [*rates_of(trainer).values()])
-
-    def write(self) -> None:
-        """Write all rows, whole."""
         write_text(self.path, as_csv(self.columns, self.rows))
+        self.log_row(self.rows[-1], [*rates_of(trainer).values()])
 
-    def tell(self, row: dict[str, Any], rates: Sequence[float]) -> None:
+    def log_row(self, row: dict[str, Any], rates: Sequence[float]) -> None:
         """Log one epoch in one line, with the lowest and highest of several learning rates."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"

@@ -64,7 +64,7 @@ def check(name: str, value: object, fits: bool, allowed: str) -> None:
 
 
 def are_regions(logits: Tensor, target: Tensor) -> bool:
-    """Tell whether the truth is a map for each output (B, R, *spatial), and not class indices (B, 1, *spatial).
+    """Tell whether the reference is a map for each output (B, R, *spatial), and not class indices (B, 1, *spatial).
 
     Raises:
         MedsegError: the network's outputs are of another number than the maps.
@@ -72,7 +72,7 @@ def are_regions(logits: Tensor, target: Tensor) -> bool:
     outputs, maps = logits.shape[1], target.shape[1]
     if maps not in (1, outputs):
         raise MedsegError(
-            f"loss: the network has {outputs} outputs, but the truth {maps} regions. Give it one output a region."
+            f"loss: the network has {outputs} outputs, but the reference {maps} regions. Give it one output a region."
         )
     return maps == outputs
 
@@ -83,13 +83,13 @@ def full(logits: Tensor) -> Tensor:
 
 
 def all_known(target: Tensor) -> bool:
-    """Tell if the truth is known everywhere, so that no masks are needed; always False on a GPU."""
+    """Tell if the reference is known everywhere, so that no masks are needed; always False on a GPU."""
     # Asking costs a CPU little, but a GPU would have to be waited for. IGNORE is above every class.
     return target.device.type == "cpu" and int(target.amax()) < IGNORE
 
 
 def any_known(target: Tensor, batch: bool) -> Tensor:
-    """Tell of each channel of the truth and sample, or the batch as one, if anything is known: (C, S) or (1, S)."""
+    """Tell of each channel of the reference and sample, or the batch as one, if anything is known: (C, S) or (1, S)."""
     if all_known(target):
         return torch.ones(target.shape[1], 1 if batch else len(target), dtype=torch.bool)
     known = (target != IGNORE).flatten(2).any(2).T
@@ -97,7 +97,7 @@ def any_known(target: Tensor, batch: bool) -> Tensor:
 
 
 def probabilities_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the probabilities (B, C, *spatial), sigmoid for regions, else softmax; 0 where the truth is unknown."""
+    """Return probabilities (B, C, *spatial), sigmoid for regions, else softmax; 0 where the reference is unknown."""
     p = torch.sigmoid(logits) if are_regions(logits, target) else torch.softmax(logits, dim=1)
     return p if all_known(target) else p.masked_fill(target == IGNORE, 0)
 
@@ -108,9 +108,10 @@ def first_channel(logits: Tensor, target: Tensor, include_background: bool) -> i
 
 
 def channels(logits: Tensor, target: Tensor, include_background: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the probabilities p and the truth g as booleans, both (B, *spatial), of each channel that counts.
+    """Yield the probabilities p and the reference g as booleans, both (B, *spatial), of each channel that counts.
 
-    Where the truth is unknown, p is 0 and g false. By channel, so that the truth never becomes a float one-hot volume.
+    Where the reference is unknown, p is 0 and g false. By channel, so that the reference never becomes a float one-hot
+    volume.
     """
     first = first_channel(logits, target, include_background)
     for channel, p in enumerate(probabilities_of(logits, target).unbind(1)):

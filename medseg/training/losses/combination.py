@@ -24,7 +24,13 @@ class WeightedSum(nn.Module):
 
     def __init__(self, *, weights: Mapping[str, float], **losses: nn.Module) -> None:
         super().__init__()
-        if problems := [*unmatched(weights, losses)]:
+        problems = []
+        for name in [*weights, *losses]:
+            if name not in losses:
+                problems.append(f"weights.{name}: there is no loss {name!r}.{nearest(name, losses)}")
+            elif name not in weights:
+                problems.append(f"{name}: it has no weight. Give weights.{name}, a number of 0 or more")
+        if problems:
             raise MedsegError(f"loss: the weights and the losses do not match:\n{listing(problems)}")
         for name, weight in weights.items():
             check(f"weights.{name}", weight, math.isfinite(weight) and weight >= 0, "0 or more")
@@ -39,22 +45,12 @@ class WeightedSum(nn.Module):
         return torch.stack([self.weights[name] * loss(logits, target) for name, loss in self.losses.items()]).sum()
 
 
-def unmatched(weights: Mapping[str, float], losses: Mapping[str, nn.Module]) -> list[str]:
-    """Return what is wrong with the names."""
-    absent = [name for name in weights if name not in losses]
-    unweighted = [name for name in losses if name not in weights]
-    return [
-        *(f"weights.{name}: there is no loss {name!r}.{nearest(name, losses)}" for name in absent),
-        *(f"{name}: it has no weight. Give weights.{name}, a number of 0 or more" for name in unweighted),
-    ]
-
-
 class OnProbabilities(nn.Module):
-    """Calls a loss that knows probabilities and one-hot truth only, such as most of MONAI's.
+    """Calls a loss that takes probabilities and a one-hot reference only, such as most of MONAI's.
 
-    The loss is given the probabilities (softmax, or sigmoid for regions) and the truth as 0 and 1, both floating-point
+    The loss gets the probabilities (softmax, or sigmoid for regions) and the reference as 0 and 1, both floating-point
     (B, C, *spatial). Unknown voxels are 0 in both, so that no difference is seen there and no gradient comes back;
-    where nothing at all is known the loss is 0. So most losses of MONAI's learn regions and bear unknown voxels::
+    where nothing at all is known the loss is 0. So most of MONAI's losses learn regions and tolerate unknown voxels::
 
         _target_: medseg.training.losses.OnProbabilities
         include_background: false
@@ -67,7 +63,7 @@ class OnProbabilities(nn.Module):
     take logits, such as MONAI's ``FocalLoss``, cannot be used so.
 
     Args:
-        loss: (probabilities, truth) to a scalar.
+        loss: (probabilities, reference) to a scalar.
         include_background: show the loss class 0 as well; regions have no background.
     """
 
@@ -80,13 +76,11 @@ class OnProbabilities(nn.Module):
         logits = full(logits)
         first = first_channel(logits, target, self.include_background)
         p = probabilities_of(logits, target)[:, first:]
-        loss = self.loss(p, one_hot(target, logits)[:, first:])
+        # The reference as 0 and 1, of the shape and type of the logits; 0 where it is unknown.
+        if are_regions(logits, target):
+            one_hot = (target == 1).to(logits.dtype)
+        else:
+            classes = torch.arange(logits.shape[1], device=target.device)
+            one_hot = (target == classes.view(-1, *[1] * (logits.ndim - 2))).to(logits.dtype)
+        loss = self.loss(p, one_hot[:, first:])
         return torch.where((target != IGNORE).any(), loss, torch.zeros_like(loss))
-
-
-def one_hot(target: Tensor, logits: Tensor) -> Tensor:
-    """Return the truth as 0 and 1, of the shape and type of logits (B, C, *spatial); 0 where it is unknown."""
-    if are_regions(logits, target):
-        return (target == 1).to(logits.dtype)
-    classes = torch.arange(logits.shape[1], device=target.device)
-    return (target == classes.view(-1, *[1] * (logits.ndim - 2))).to(logits.dtype)

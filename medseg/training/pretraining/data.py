@@ -51,8 +51,5 @@ class ReconstructionData(SegmentationData):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of ``image`` (B, C, *patch) with their ``number``; each rank takes its own share."""
-        rank, ranks = self.rank_of_ranks
-        count = len(self.validation)
-        # A rank without any would skip the validation that the others wait for in; a batch seen twice counts once.
-        share = [number % count for number in range(rank, max(count, ranks), ranks)]
+        share = self.share_of(len(self.validation))
         return DataLoader(self.validation, batch_size=None, sampler=share, collate_fn=as_it_is)
