@@ -1,6 +1,9 @@
 """Groups: which cases belong to one patient, so that a split never parts them."""
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +11,23 @@ from pathlib import Path
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
 from medseg.io.tables import read_table
+
+LONGEST_SEARCH, LONGEST_WAIT = 4, 60.0
+"""Seconds of a processor, and of all, that a regular expression, which a file may give, is searched for."""
+
+SEARCH = """
+import json, re, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1])))
+except ImportError:  # on Windows; then the wait is limited alone
+    pass
+pattern, names = json.load(sys.stdin)
+expression = re.compile(pattern)
+matches = map(expression.search, names)
+print(json.dumps([match and match[min(expression.groups, 1)] for match in matches]))
+"""
+"""Run in a process of its own, which can be ended: nothing else stops a search."""
 
 
 def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: str | None = None) -> tuple[Case, ...]:
@@ -34,12 +54,26 @@ def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: st
 
 def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
         raise MedsegError(f"dataset.group={pattern} is no regular expression: {error}.") from error
-    matches = {case.id: expression.search(case.id) for case in cases}
-    place = min(expression.groups, 1)
-    return {name: match[place] for name, match in matches.items() if match}
+    names = [case.id for case in cases]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", SEARCH, str(LONGEST_SEARCH)],
+            input=json.dumps([pattern, names]),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=LONGEST_WAIT,
+        )
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        raise MedsegError(
+            f"dataset.group={pattern}: not found in {len(names)} case ids within {LONGEST_SEARCH} s, as its repeats"
+            " can be matched in too many ways. Give a simpler one, without repeats inside repeats."
+        ) from error
+    found = dict(zip(names, json.loads(done.stdout), strict=True))
+    return {name: group for name, group in found.items() if group}
 
 
 def _from_file(path: Path) -> dict[str, str]:

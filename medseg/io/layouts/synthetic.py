@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError, nearest
 from medseg.io.case import FileValue, Scan
 from medseg.io.formats import images_2d, nifti
@@ -331,7 +332,7 @@ def _is_written(root: Path, recipe: Recipe) -> bool:
     saved = root / "phantom.json"  # looked for last: another process may be moving the whole folder into place
     if not saved.is_file():
         raise MedsegError(f"phantom: {root} holds something else, nothing was written; choose another dataset.root")
-    found, wanted = json.loads(saved.read_text()), asdict(recipe)
+    found, wanted = read_json_object(saved, "Choose another dataset.root, or delete the folder."), asdict(recipe)
     if found != wanted:
         other = [f"{key}={found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
         raise MedsegError(f"phantom: {root} has {', '.join(other)}; choose another dataset.root or delete it")
