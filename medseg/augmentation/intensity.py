@@ -28,7 +28,7 @@ class Noise:
     std: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check(self, "std", self.std, self.std >= 0, "0 or more")
 
@@ -58,7 +58,7 @@ class Blur:
     sigma: Sequence[float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
         check_range(self, "sigma")
 
@@ -83,7 +83,7 @@ class Brightness:
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "factor")
 
@@ -108,7 +108,7 @@ class Contrast:
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "factor")
 
@@ -132,7 +132,7 @@ class LowResolution:
     scale: Sequence[float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
         check_range(self, "scale")
         check(self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
@@ -163,7 +163,7 @@ class Gamma:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "gamma")
 
@@ -190,7 +190,7 @@ class ChannelDropout:
     channel_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
 
     def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ class BlockMasking:
     block: Sequence[int] | int = 8
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check(self, "share", self.share, 0 < self.share < 1, "between 0 and 1", group="pretext")
         sizes = [self.block] if isinstance(self.block, int) else list(self.block)
         check(self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more", group="pretext")

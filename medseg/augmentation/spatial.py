@@ -62,7 +62,7 @@ class Spatial:
     spacing: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "rotation_probability", "scale_probability", "elastic_probability")
         angle = 0 if self.rotation is None else self.rotation
         check(self, "rotation", angle, 0 <= angle <= 180, "degrees from 0 to 180")

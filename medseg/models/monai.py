@@ -278,9 +278,9 @@ def vnet(
 
 
 def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, arguments: dict[str, Any]) -> nn.Module:
-    """Build a class of MONAI, or of medseg by its full name, so that wrong arguments are told of as everywhere."""
-    given = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
-    network: nn.Module = construct(name if "." in name else NETS + name, **given)
+    """Build a class of MONAI, or of medseg by its full name, with the usual errors for wrong arguments."""
+    arguments = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
+    network: nn.Module = construct(name if "." in name else NETS + name, **arguments)
     return network
 
 

@@ -41,24 +41,24 @@ VALIDATIONS = 50
 """Of a training without a time limit."""
 
 
-def make_progress(wanted: Settings) -> Progress:
+def make_progress(trainer: Settings) -> Progress:
     """Return the budget that the ``trainer`` node gives."""
-    steps = ceil(wanted["steps_per_epoch"] / wanted["accumulate"])  # an epoch's last batch always ends in a step
-    seconds = parse_duration(wanted["max_time"]) if wanted["max_time"] else None
-    epochs = epochs_of(wanted)
+    steps = ceil(trainer["steps_per_epoch"] / trainer["accumulate"])  # an epoch's last batch always ends in a step
+    seconds = parse_duration(trainer["max_time"]) if trainer["max_time"] else None
+    epochs = epochs_of(trainer)
     return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=seconds)
 
 
-def epochs_of(wanted: Settings) -> int | None:
+def epochs_of(trainer: Settings) -> int | None:
     """Return after how many epochs training ends: where none are given 500, or none with a time limit."""
-    epochs: int | None = wanted["max_epochs"]
-    return epochs or (None if wanted["max_time"] else EPOCHS)
+    epochs: int | None = trainer["max_epochs"]
+    return epochs or (None if trainer["max_time"] else EPOCHS)
 
 
 def make_module(
     settings: Settings,
     label_map: LabelMap,
-    endings: Sequence[Sequence[str]] | None,
+    suffixes: Sequence[Sequence[str]] | None,
     progress: Progress,
     selection: Selection,
     training_data: dict[str, Any] | None = None,
@@ -70,7 +70,7 @@ def make_module(
         scorer=make_scorer(settings["plan"], settings["inference"], label_map),
         segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
         label_map=label_map,
-        content=describe(settings, label_map, endings, training_data),
+        content=describe(settings, label_map, suffixes, training_data),
         progress=progress,
         selection=selection,
         **in_common(settings),
@@ -78,14 +78,14 @@ def make_module(
 
 
 def make_reconstruction(
-    settings: Settings, endings: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
+    settings: Settings, suffixes: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
 ) -> ReconstructionModule:
     """Build what learns to reconstruct hidden parts of scans."""
     return ReconstructionModule(
         make_network(settings),
         pretext=build(settings["pretext"], "pretext", settings["trust"]),
         distance=settings["reconstruction"],
-        content=describe(settings, None, endings),
+        content=describe(settings, None, suffixes),
         progress=progress,
         selection=selection,
         **in_common(settings),
@@ -94,16 +94,16 @@ def make_reconstruction(
 
 def in_common(settings: Settings) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
-    augment, wanted, trust = settings["augment"], settings["trainer"], settings["trust"]
-    device = pick_device(wanted["accelerator"])
-    is_scaled = pick_precision(wanted["precision"], device) == "fp16"  # loss scaling: no fused step with clipping
+    augment, trainer, trust = settings["augment"], settings["trainer"], settings["trust"]
+    device = pick_device(trainer["accelerator"])
+    is_scaled = pick_precision(trainer["precision"], device) == "fp16"  # loss scaling: no fused step with clipping
     spatial = [build(augment["spatial"], "augment.spatial", trust)] if augment["spatial"] else []
     return {
         "optimizer": settings["optimizer"],
         "trust": trust,
         "schedule": build(settings["scheduler"], "scheduler", trust),
         "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment["intensity"]],
-        "averaging": wanted["averaging"],
+        "averaging": trainer["averaging"],
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(settings),
         "seed": settings["seed"],
@@ -161,14 +161,14 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    wanted, gauges = settings["trainer"], Gauges()
-    interval: int | None = wanted["validation_interval"]  # in epochs; None: as the time allows
-    if not interval and not wanted["max_time"]:
+    trainer, gauges = settings["trainer"], Gauges()
+    interval: int | None = trainer["validation_interval"]  # in epochs; None: as the time allows
+    if not interval and not trainer["max_time"]:
         # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
-        interval = max(1, (epochs_of(wanted) or EPOCHS) // VALIDATIONS)
+        interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=interval, share=wanted["validation_share"]),
+        Budget(progress, interval=interval, share=trainer["validation_share"]),
         gauges,
         Divergence(),
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
@@ -177,13 +177,13 @@ def make_callbacks(
     ]
     if pictures:
         callbacks.append(pictures)
-    if wanted["patience"]:
+    if trainer["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             Patience(
                 epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
-                patience=wanted["patience"],
+                patience=trainer["patience"],
                 min_delta=0.0,
                 check_on_train_epoch_end=False,
             )
@@ -199,18 +199,18 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
     Raises:
         MedsegError: the devices that the config wants are not there.
     """
-    wanted = settings["trainer"]
-    device = pick_device(wanted["accelerator"])
+    trainer = settings["trainer"]
+    device = pick_device(trainer["accelerator"])
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=wanted["devices"],
-            precision=LIGHTNING_PRECISION[pick_precision(wanted["precision"], device)],
-            max_epochs=epochs_of(wanted) or -1,
-            gradient_clip_val=wanted["gradient_clip"],
-            accumulate_grad_batches=wanted["accumulate"],
-            deterministic=wanted["deterministic"],
-            benchmark=device.type == "cuda" and not wanted["deterministic"],  # patches are all of one size
+            devices=trainer["devices"],
+            precision=LIGHTNING_PRECISION[pick_precision(trainer["precision"], device)],
+            max_epochs=epochs_of(trainer) or -1,
+            gradient_clip_val=trainer["gradient_clip"],
+            accumulate_grad_batches=trainer["accumulate"],
+            deterministic=trainer["deterministic"],
+            benchmark=device.type == "cuda" and not trainer["deterministic"],  # patches are all of one size
             callbacks=callbacks,
             plugins=CheckpointFiles(),
             logger=build(settings["logger"], "logger", settings["trust"]) if settings["logger"] else False,

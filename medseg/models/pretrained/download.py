@@ -129,8 +129,8 @@ def source_of(model: dict[str, Any], table: dict[str, Any]) -> Source:
 
 def cache_folder() -> Path:
     """Return where programs keep files that can be had again, by the platform's convention."""
-    places = {"darwin": ("Library", "Caches"), "win32": ("AppData", "Local")}
-    return Path.home().joinpath(*places.get(sys.platform, (".cache",)), "medseg")
+    folders = {"darwin": ("Library", "Caches"), "win32": ("AppData", "Local")}
+    return Path.home().joinpath(*folders.get(sys.platform, (".cache",)), "medseg")
 
 
 def fetch(source: Source, watch: Watch) -> Path:

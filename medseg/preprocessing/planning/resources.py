@@ -93,12 +93,12 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) 
     return chosen
 
 
-def fit_layout(plan: Plan, probe: Probe, wanted: bool | None) -> Plan:
+def fit_layout(plan: Plan, probe: Probe, setting: bool | None) -> Plan:
     """Return the plan with channels last in memory if that was measured to be faster on the device.
 
-    Nothing is measured where the config says what is wanted, or where a 2D network takes volumes by slices.
+    Nothing is measured where the config has a setting, or where a 2D network takes volumes by slices.
     """
-    if wanted is not None or plan["plan"]["slice_axis"] is not None:
+    if setting is not None or plan["plan"]["slice_axis"] is not None:
         return plan
     first, last = (
         probe.seconds({**plan, "trainer": {**plan["trainer"], "channels_last": is_last}}) for is_last in (False, True)

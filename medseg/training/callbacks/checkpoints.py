@@ -24,7 +24,7 @@ WINDOW = 3
 class Selection:
     """The validation scores of a run so far, and the choice that they lead to.
 
-    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the place of the chosen one. ``name`` is
+    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the index of the chosen one. ``name`` is
     what the score is called, and ``lowest`` tells that low ones are good.
     """
 
@@ -51,9 +51,9 @@ class Selection:
         """The score's name in files and logs."""
         return self.name.lower()
 
-    def smoothed(self, place: int = -1) -> float:
-        """Return the mean of the score at ``place`` and of up to two before it."""
-        last = range(len(self.scores))[place] + 1
+    def smoothed(self, index: int = -1) -> float:
+        """Return the mean of the score at ``index`` and of up to two before it."""
+        last = range(len(self.scores))[index] + 1
         return float(np.mean(self.scores[max(0, last - WINDOW) : last]))
 
     @property
@@ -88,11 +88,11 @@ class Selection:
         for epoch, score in zip(state["epochs"], state["scores"], strict=True):
             self.add(int(epoch), score)
 
-    def _entry(self, place: int) -> dict[str, float]:
+    def _entry(self, index: int) -> dict[str, float]:
         return {
-            "epoch": self.epochs[place],
-            self.key: round(self.scores[place], 6),
-            "smoothed": round(self.smoothed(place), 6),
+            "epoch": self.epochs[index],
+            self.key: round(self.scores[index], 6),
+            "smoothed": round(self.smoothed(index), 6),
         }
 
 

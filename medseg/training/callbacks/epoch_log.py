@@ -64,13 +64,13 @@ class Gauges(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Log the epoch."""
-        found = {
+        metrics = {
             "train/grad_norm": self.norm,
             "train/grad_norm_max": self.largest_norm,
             "train/step_seconds": self.step_seconds,
             "train/data_share": self.data_share,
         }
-        module.log_dict(found, sync_dist=True)
+        module.log_dict(metrics, sync_dist=True)
 
     @property
     def step_seconds(self) -> float:

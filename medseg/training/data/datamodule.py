@@ -27,8 +27,9 @@ class WholeCases(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         case = load(self.files[index])
-        kept = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
-        return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
+        entries = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
+        reference = case["truth"].numpy()  # an array stays off the training device
+        return {**entries, "truth": reference, "index": index}
 
 
 class TimedLoader(DataLoader[dict[str, Any]]):

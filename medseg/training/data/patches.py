@@ -74,8 +74,8 @@ class Patches(Dataset[dict[str, Any]]):
 
     def case_of(self, n: int) -> int:
         """Return the case that patch ``n`` comes from."""
-        turn, place = divmod(n, len(self.files))
-        return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[place])
+        turn, position = divmod(n, len(self.files))
+        return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[position])
 
 
 def draw_corner(
@@ -94,12 +94,12 @@ def draw_corner(
     if centres:
         voxels = centres[draw(len(centres), generator)]
         centre = voxels[draw(len(voxels), generator)].tolist()
-        wanted = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
+        corner = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
     else:
-        wanted = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
+        corner = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
     return [
-        min(max(corner, 0), size - patch) if size >= patch else -((patch - size) // 2)
-        for corner, size, patch in zip(wanted, shape, patch_size, strict=True)
+        min(max(start, 0), size - patch) if size >= patch else -((patch - size) // 2)
+        for start, size, patch in zip(corner, shape, patch_size, strict=True)
     ]
 
 

@@ -27,8 +27,8 @@ class FixedBatches(Dataset[dict[str, Any]]):
         if number >= len(self):
             raise IndexError(number)
         first = number * self.batch_size
-        places = range(first, min(first + self.batch_size, self.total))
-        return {"image": default_collate([self.patches[n]["image"] for n in places]), "number": number}
+        numbers = range(first, min(first + self.batch_size, self.total))
+        return {"image": default_collate([self.patches[n]["image"] for n in numbers]), "number": number}
 
 
 class ReconstructionData(SegmentationData):
