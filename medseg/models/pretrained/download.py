@@ -5,7 +5,6 @@ from there (HTTP ranges, RFC 9110). Its time is the server's ``Last-Modified``, 
 versions of a file apart.
 """
 
-import hashlib
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from filelock import FileLock
 from medseg import __version__
 from medseg.errors import MedsegError
 from medseg.models.pretrained.catalogue import published
+from medseg.system.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -228,6 +228,5 @@ def mismatch(path: Path, checksum: str | None) -> str | None:
     if not checksum:
         return None
     algorithm, _, expected = checksum.partition(":")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    digest = file_hash(path, algorithm)
     return None if digest.startswith(expected.lower()) else f"its {algorithm} is {digest}, that published {expected}"
