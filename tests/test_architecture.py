@@ -68,3 +68,13 @@ def test_no_folder_holds_more_than_twelve_files():
     folders = {path.parent for path in MODULES.values()}
     sizes = {folder: sum(path.is_file() for path in folder.iterdir()) for folder in folders}
     assert not {str(folder.relative_to(PACKAGE)): size for folder, size in sizes.items() if size > 12}
+
+
+def test_every_file_that_the_page_names_exists():
+    """In the picture of the data flow, too."""
+    named = set(re.findall(r"[a-z_0-9]+(?:/[a-z_0-9]+)*\.py", PAGE.read_text("utf-8")))
+    assert named
+    assert not {name for name in named if not (PACKAGE / name).is_file() and not (PACKAGE.parent / name).is_file()}
+    folders = set(re.findall(r'\["([a-z_]+(?:/[a-z_]+)*)<br>', PAGE.read_text("utf-8")))
+    assert folders
+    assert not {name for name in folders if not (PACKAGE / name).is_dir()}
