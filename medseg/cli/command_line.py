@@ -27,8 +27,10 @@ from medseg.cli.overrides import (
     Sources,
     absent_paths,
     check,
+    compose,
     explicit_keys,
     lies_below,
+    own_sources,
     quote,
     quoted,
     syntax_problem,
@@ -270,7 +272,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     config_dir = Path(options.config_dir) if options.config_dir else None
     if config_dir:
         sys.path.append(str(config_dir.resolve()))
-    sources = Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    is_own = options.config_name in JOBS and not (options.config_path or config_dir)
+    own = own_sources(options.config_name) if is_own else None
+    sources = own or Sources(Path(options.config_path or CONF), options.config_name, config_dir)
     checked = check(sources, settings, multirun=options.multirun, values_needed=not options.cfg)
     refuse(list(checked.problems.values()))
     if options.cfg:
@@ -279,9 +283,19 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     configure_logging()
     if options.multirun:
         return sweep(argv, [*flags, *settings], checked, sources)
+    if own and is_plain(options, settings):
+        same = sorted(settings) == sorted(checked.settings[0])  # if not, one is given twice, or Hydra does not take it
+        config = checked.composed[0] if same else compose(sources, sources.loader(), settings)
+        return attempt(completed(config, sources, settings), argv)[0]
     statuses: list[int] = []
     hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
+
+
+def is_plain(options: Namespace, settings: Sequence[str]) -> bool:
+    """Tell whether all that Hydra would do is to compose a config of medseg's own, which has been done."""
+    is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
+    return not (is_hydras or options.package or options.experimental_rerun or options.resolve)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -312,19 +326,24 @@ def command_line(arguments: list[str]) -> Iterator[None]:
 
 
 def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
-    """Return a composed config as plain containers, unresolved: the job resolves it with its plan.
-
-    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
-    from what is default.
-    """
+    """Return what Hydra has composed as plain containers, unresolved: the job resolves it with its plan."""
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
+    return completed(config, sources, list(HydraConfig.get().overrides.task))
+
+
+def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:
+    """Note in a composed config what is known of its sources.
+
+    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
+    from what is default.
+    """
     if sources.config_dir and "trust" in config:
         config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
     if isinstance(config.get("explicit_keys"), list):
-        keys = explicit_keys(sources, config["command"], list(HydraConfig.get().overrides.task))
+        keys = explicit_keys(sources, config["command"], settings)
         config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
     return config
 
@@ -355,7 +374,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
     training that has a checkpoint goes on from there.
     """
-    from medseg.cli import sweeps
+    from medseg.jobs import sweeps
 
     stand_in(checked, arguments)
     with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
@@ -401,7 +420,7 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
 
 def report(folder: Path) -> int:
     """Print a sweep's ranked table and return its exit status."""
-    from medseg.cli import sweeps
+    from medseg.jobs import sweeps
     from medseg.system.terminal import Terminal
 
     results = sweeps.read(folder)

@@ -5,16 +5,17 @@ anything heavy is imported.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.config import schema
 from medseg.config.check import escape, is_interpolation, nearest_key, problems, resolve
-from medseg.config.instantiate import with_current_names
+from medseg.config.instantiate import CONF, with_current_names
 from medseg.config.schema import KEYS
 from medseg.errors import MedsegError, nearest
 
@@ -102,18 +103,21 @@ class Sources:
         return {name for name in names if files.get_group_options(name)} - {"hydra"}
 
     @cached_property
-    def packages(self) -> "dict[tuple[str, ...], dict[str, str | None]]":
-        """For a config's name and choices of groups, the files that compose it, each with its place; filled in use."""
-        return {}
-
-    def composing(self, name: str, *choices: str) -> "dict[str, str | None]":
-        """Return the files that compose a config, and the package of each."""
+    def packages(self) -> "Callable[..., dict[str, str | None]]":
+        """``packages(name, *choices)``: the files that compose a config, and the package of each."""
         from hydra.types import RunMode
 
-        if (name, *choices) not in self.packages:
-            found = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
-            self.packages[name, *choices] = {each.config_path: each.package for each in found if each.config_path}
-        return self.packages[name, *choices]
+        @cache
+        def found(name: str, *choices: str) -> "dict[str, str | None]":
+            defaults = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
+            return {each.config_path: each.package for each in defaults if each.config_path}
+
+        return found
+
+    @cached_property
+    def skeleton(self) -> Callable[..., dict[str, Any]]:
+        """``skeleton(*choices)``: the config of choices of groups alone, to be read only."""
+        return cache(lambda *choices: compose(self, self.loader(), list(choices)))
 
     def loader(self) -> "ConfigLoaderImpl":
         """Return Hydra's loader for these places, in Hydra's own order of search."""
@@ -135,15 +139,22 @@ class Check:
 
     ``problems`` by key are to be mended first. ``doomed`` holds the unknown options of groups in a sweep, each with
     what is wrong: only their jobs fail. ``composed`` holds a plain config for each choice of groups, swept values left
-    out; ``unknown`` the groups of which no known option was chosen, so that nothing below them can be checked;
-    ``swept`` the keys whose values a sweep varies.
+    out, ``settings`` what each was composed of; ``unknown`` the groups of which no known option was chosen, so that
+    nothing below them can be checked; ``swept`` the keys whose values a sweep varies.
     """
 
     problems: dict[str, str] = field(default_factory=dict)
     doomed: dict[tuple[str, str], str] = field(default_factory=dict)
     composed: list[dict[str, Any]] = field(default_factory=list)
+    settings: list[list[str]] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     swept: set[str] = field(default_factory=set)
+
+
+@cache
+def own_sources(command: str) -> Sources:
+    """Return the sources of a command without files of the user's, whose parts are composed once in a process."""
+    return Sources(CONF, command)
 
 
 def check(sources: Sources, settings: list[str], *, multirun: bool = False, values_needed: bool = True) -> Check:
@@ -253,7 +264,7 @@ def check_composed(
     found: Check,
 ) -> None:
     """Check where settings are put against the config of one choice of groups, then the values that they compose."""
-    skeleton = compose(sources, loader, choice)
+    skeleton = sources.skeleton(*choice)
     good = [*choice]
     for override in others:
         if problem := misplaced(override, skeleton, found.unknown):
@@ -261,11 +272,12 @@ def check_composed(
         elif not override.is_sweep_override() and not lies_below(override.key_or_group, found.unknown):
             good.append(override.input_line or "")
     try:
-        composed = compose(sources, loader, good) if good != choice else skeleton
+        composed = compose(sources, loader, good) if good != choice else deepcopy(skeleton)
     except MedsegError as error:
         found.problems.setdefault("composition", str(error))
         return
     found.composed.append(composed)
+    found.settings.append(good)
     ignored = found.unknown | found.swept
     found.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
 
@@ -280,7 +292,7 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
 
     loader = sources.loader()
     overrides = parse(settings, loader, Check(), multirun=False)
-    schema = [override.key_or_group for override in overrides if override.key_or_group not in sources.groups]
+    keys = [override.key_or_group for override in overrides if override.key_or_group not in sources.groups]
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
     is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
@@ -288,9 +300,9 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     # All that decides which files compose the config: groups, those below others, packages, and Hydra's search path
     deciding = [each for each in overrides if each in choices or re.search(r"[/@]|^hydra", each.key_or_group)]
     if not deciding and usual == sources.config_name:
-        return chosen_keys(schema)
-    packages = sources.composing(sources.config_name, *(each.input_line or "" for each in deciding))
-    files |= packages.keys() - sources.composing(usual).keys()
+        return chosen_keys(keys)
+    packages = sources.packages(sources.config_name, *(each.input_line or "" for each in deciding))
+    files |= packages.keys() - sources.packages(usual).keys()
     loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in files & packages.keys()}
     for path in list(loaded):  # an experiment may choose options of groups
         overridden = [item for item in loaded[path].defaults_list if item.is_override()]
@@ -299,8 +311,8 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     for path in sorted(loaded):
         node = OmegaConf.to_container(loaded[path].config, resolve=False)
         found = values(node, f"{packages[path]}." if packages[path] else "")
-        schema += [key for key in found if lies_below(key, REPLACED)]
-    return chosen_keys(schema)
+        keys += [key for key in found if lies_below(key, REPLACED)]
+    return chosen_keys(keys)
 
 
 def chosen_keys(keys: list[str]) -> list[str]:

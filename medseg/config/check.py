@@ -150,7 +150,7 @@ def is_regex(value: Any) -> bool:
     """Tell whether a value is a regular expression."""
     try:
         re.compile(value)
-    except (re.error, TypeError):
+    except (re.error, TypeError, RecursionError, OverflowError):
         return False
     return True
 

@@ -18,6 +18,7 @@ from medseg.config.check import is_interpolation, is_number, problems
 from medseg.config.instantiate import named_targets, refuse, strangers, with_current_names
 from medseg.config.schema import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
+from medseg.system.plain_files import read_text
 
 Node = dict[str, Any]
 
@@ -65,6 +66,16 @@ DESCRIPTION_NODES = {
 """The nodes of the config in a checkpoint that prediction and further training take, and what each must say."""
 
 
+class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML without merges (``<<``), each of which copies a mapping: a few lines of them fill the memory."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse a mapping that takes in others."""
+        if any(name.tag == "tag:yaml.org,2002:merge" for name, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "merges (<<) are not read", node.start_mark)
+        super().flatten_mapping(node)
+
+
 def read_json(path: Path, cure: str = "") -> Any:
     """Return what a JSON file holds; ``cure`` is the end of the error's message.
 
@@ -72,7 +83,7 @@ def read_json(path: Path, cure: str = "") -> Any:
         MedsegError: it cannot be read, is damaged, or is nested too deeply.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise MedsegError(f"{path}: cannot be read as JSON ({reason(error)}).{cure and ' '}{cure}") from error
     return plain(content, path)
@@ -90,7 +101,7 @@ def read_yaml(path: Path, cure: str = "") -> Node:
         MedsegError: it cannot be read, is damaged, or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(read_text(path), PlainLoader)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise MedsegError(f"{path}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
     return mapping(plain(content, path), path, cure)

@@ -1,14 +1,13 @@
-"""CSV tables about cases: patients (groups), parts of a split, annotated classes, or whole data sets."""
+"""CSV tables about cases: patients, parts of a split, annotated classes, or whole data sets."""
 
 import csv
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-from medseg.errors import MedsegError, listing
+from medseg.errors import MedsegError
 from medseg.io.case import Case
 
 Row = dict[str, str]
@@ -84,37 +83,3 @@ def class_names(cell: str) -> tuple[str, ...] | None:
     if cell in ("", "all"):
         return None
     return tuple(name.strip() for name in cell.replace("|", ";").split(";") if name.strip() and cell != "none")
-
-
-def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: str | None = None) -> tuple[Case, ...]:
-    """Give each case the group that a regular expression finds in its id, or that a CSV file names.
-
-    ``pattern`` is searched in the id; its first group counts, or the whole match where it has none. ``file`` has the
-    columns ``id`` and ``group``. Without either, cases keep the group of their layout.
-
-    Raises:
-        MedsegError: both are given, one cannot be used, or listing the cases that it gives no group.
-    """
-    cases = tuple(cases)
-    if pattern is not None and file is not None:
-        raise MedsegError(f"dataset.group={pattern} and dataset.group_file={file} exclude each other: give one.")
-    if pattern is None and file is None:
-        return cases
-    groups: dict[str, str] = {}
-    if file is not None:
-        for row in read_table(Path(file), "dataset.group_file", ("id", "group")):
-            name, group = row["id"], row["group"]
-            if name and group and groups.setdefault(name, group) != group:
-                raise MedsegError(f"dataset.group_file={file} gives {name} two groups: {groups[name]} and {group}.")
-    else:
-        try:
-            expression = re.compile(str(pattern))
-        except re.error as error:
-            raise MedsegError(f"dataset.group={pattern} is no regular expression: {error}.") from error
-        matches = {case.id: expression.search(case.id) for case in cases}
-        groups = {name: match[min(expression.groups, 1)] for name, match in matches.items() if match}
-    missing = [case.id for case in cases if not groups.get(case.id)]
-    if missing:
-        source = f"dataset.group_file={file}" if file is not None else f"dataset.group={pattern}"
-        raise MedsegError(f"{source} gives {len(missing)} of {len(cases)} cases no group:\n{listing(missing)}")
-    return tuple(replace(case, group=groups[case.id]) for case in cases)

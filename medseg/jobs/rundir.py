@@ -21,7 +21,7 @@ from medseg.system.directory_lock import NAME as LOCK
 from medseg.system.directory_lock import locked
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, remove_leftovers, write_json, write_text
-from medseg.system.own_files import open_to_append, refuse_links
+from medseg.system.plain_files import open_to_append, refuse_links
 from medseg.system.printable import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medseg.errors import MedsegError
-from medseg.system.own_files import open_to_append
+from medseg.system.plain_files import open_to_append
 
 log = logging.getLogger(__name__)
 

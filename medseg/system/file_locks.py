@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from medseg.system.directory_lock import is_same_file
-from medseg.system.own_files import open_to_append
+from medseg.system.plain_files import open_to_append
 
 try:
     import fcntl

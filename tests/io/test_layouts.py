@@ -11,7 +11,7 @@ from medseg.io.datasets.splits import make_split
 from medseg.io.files.read import read_case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon, folder, phantom
-from medseg.io.tables import assign_groups
+from medseg.io.layouts.groups import assign_groups
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
 
 CASES = 20

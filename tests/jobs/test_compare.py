@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from browser import needs_browser, visit
 
-from medseg.cli import command_line, sweeps
+from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.report.files import read_report, write_report
 from medseg.evaluation.statistics.case_rows import as_csv, read_rows
 from medseg.evaluation.statistics.summary import summarise
+from medseg.jobs import sweeps
 from medseg.jobs.evaluate import compare
 from medseg.system.files import write_json
 

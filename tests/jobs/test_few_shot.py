@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medseg.cli.sweeps import has_learning_curve
 from medseg.jobs.evaluate.few_shot import learning_curve
+from medseg.jobs.sweeps import has_learning_curve
 
 
 def job(folder: Path, number: int, labelled: int, seed: int, start: str, dice: float) -> None:

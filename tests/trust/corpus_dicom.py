@@ -286,6 +286,8 @@ def archives(folder: Path) -> Iterator[Sample]:
         yield written(folder, f"{name}.zip", archived(files, packing), VOXELS)
     for packing, number in {"bzip2": zipfile.ZIP_BZIP2, "lzma": zipfile.ZIP_LZMA}.items():
         yield written(folder, f"{packing}.zip", archived(slices, number), VOXELS)
+    unnamed = archived(slices | {"~none": b"x"}).replace(b"~none", b"\0none")  # zipfile ends a name at a zero byte
+    yield written(folder, "unnamed.zip", unnamed, VOXELS)
     yield written(folder, "behind_text.zip", b"#!/bin/sh\n" * 20 + good, VOXELS)
     yield written(folder, "nested_alone.zip", archived({"inner.zip": good}), cause="no DICOM")
     yield written(folder, "empty.zip", archived({}))

@@ -1,6 +1,6 @@
 """medseg in processes of its own, which are killed at chosen points, or whose disk is full from there on.
 
-The processes are forked from a server that has imported all that they need, and that has computed nothing.
+The processes are forked from a server that has imported all that they need, and that has computed nothing but a config.
 """
 
 import json
@@ -21,16 +21,25 @@ import torch
 import yaml
 from PIL import Image
 
+import medseg.evaluation.images.contact_sheet
+import medseg.io.layouts.synthetic
 import medseg.jobs.cache
 import medseg.jobs.evaluate.evaluate
 import medseg.jobs.evaluate.trials
 import medseg.jobs.predict.predict
 import medseg.jobs.train.train
 import medseg.system.files
+import medseg.training.losses
+import medseg.training.optim.schedules
 from medseg.cli import command_line
+from medseg.cli.overrides import Sources, check
+from medseg.config.instantiate import CONF
 from medseg.inference.predictor import Predictor
 from medseg.system.files import TEMPORARY
 from medseg.training.segmentation import SegmentationModule
+
+check(Sources(CONF, "train"), ["seed=0"])  # imports Hydra, whose parsers learn in use
+Image.init()
 
 TIME_LIMIT = 300.0
 """Seconds after which a process is taken to hang."""

@@ -4,17 +4,20 @@ import ast
 from pathlib import Path
 
 import pytest
+import yaml
 
 import medseg
+from medseg.config.instantiate import LOADER
 from medseg.config.schema import OBJECTS
+from medseg.config.untrusted import PlainLoader
 
 PACKAGE = Path(medseg.__file__).parent
 READERS = {
-    *("yaml.safe_load", "json.load", "json.loads", "torch.load", "np.load", "onnx.load"),
+    *("yaml.safe_load", "yaml.load", "json.load", "json.loads", "torch.load", "np.load", "onnx.load"),
     *("csv.reader", "csv.DictReader"),
 }
 NEVER = {
-    *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "OmegaConf.load", "hydra.utils.instantiate", "instantiate"),
+    *("yaml.unsafe_load", "yaml.full_load", "OmegaConf.load", "hydra.utils.instantiate", "instantiate"),
     *("pickle.load", "pickle.loads", "eval", "exec", "__import__", "np.loadtxt", "joblib.load", "runpy.run_path"),
 }
 CHECKED = {
@@ -28,6 +31,7 @@ NO_CONFIG = {
     "config.instantiate._named_targets": "conf/ and the user's own --config-dir: names alone are taken",
     "cli.command_line.run_config.run_job": "the config of this very command, from the process that started this one",
     "inference.onnx.export.summary": "a graph that was just written",
+    "inference.onnx.runtime.check_graph": "kinds and sizes, which are compared with limits",
     "inference.onnx.runtime.read_onnx": "goes through checkpoint.checked; its network is never built",
     "inference.onnx.runtime.weights_of": "arrays of numbers of a graph",
     "inference.probabilities.kept_on_disk": "an array of this process's own, without pickles",
@@ -36,10 +40,10 @@ NO_CONFIG = {
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
-    "system.directory_lock.owner": "a number and a name for a message",
-    "io.layouts.synthetic._is_written": "compared with what is expected",
+    "system.locks.owner": "a number and a name for a message",
+    "io.layouts.groups.search_groups": "texts, from a process that this one started",
     "io.tables._rows": "texts",
-    "jobs.inspect.images.noted_picture": "weights_only: the bytes of a picture",
+    "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
     "preprocessing.fingerprint.cached.noted": "weights_only: tensors and numbers",
@@ -81,6 +85,12 @@ def test_every_function_that_reads_a_file_is_known():
 
 def test_nothing_is_loaded_that_can_run_code():
     assert not {(module, name) for module, name, _, _ in all_calls() if name in NEVER}
+    assert {ast.unparse(node.args[1]) for _, name, _, node in all_calls() if name == "yaml.load"} <= {
+        "PlainLoader",
+        "LOADER",
+    }
+    assert issubclass(PlainLoader, yaml.SafeLoader)
+    assert LOADER in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", None))
 
 
 @pytest.mark.parametrize("name", ["torch.load", "trainer.fit"])

@@ -135,7 +135,7 @@ def _patients(reports: Sequence[Report], cases: Sequence[str]) -> tuple[NDArray[
 def _measured_otherwise(reports: Sequence[Report], metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield (setting, metric) for metrics that reports have measured with different settings."""
     for setting, names in BEARING.items():
-        if len({report.settings.get(setting) for report in reports}) > 1:
+        if len({str(report.settings.get(setting)) for report in reports}) > 1:
             yield from ((setting, name) for name in metrics if name in names)
 
 

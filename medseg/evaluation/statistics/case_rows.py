@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from math import nan
+from math import isinf, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,10 @@ def read_rows(path: Path) -> list[Row]:
         if missing := [column for column in NEEDED if column not in cells[0]]:
             raise MedsegError(f"{path}: not a report's table of cases: it has no column {', '.join(missing)}.")
         numbers = [column for column in (*METRICS, *SIZES) if column in cells[0]]
-        return [row | {column: float(row[column] or nan) for column in numbers} for row in cells]
+        rows: list[Row] = [row | {column: float(row[column] or nan) for column in numbers} for row in cells]
+        if endless := [column for row in rows for column in numbers if isinf(row[column])]:
+            raise ValueError(f"{endless[0]} is infinite in a row")
+        return rows
     except (OSError, ValueError, csv.Error) as error:
         raise MedsegError(f"{path}: cannot be read as a report's table of cases: {error}.") from error
 

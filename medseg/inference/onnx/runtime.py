@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.trained_model import Model, model_of
+from medseg.io.limits import check_memory
 from medseg.models.finite import check_finite
 from medseg.system.memory import NotEnoughMemoryError, enough_memory
 
@@ -130,11 +131,12 @@ def read_onnx(path: Path) -> Model:
         MedsegError: onnxruntime is not installed, or the file is damaged, not medseg's, of a newer format, or holds
             weights of NaN.
     """
+    check_graph(path)
     network = OnnxNetwork(path)
     check_finite(path, weights_of(path))
     try:
         content = json.loads(network.metadata.get(ENTRY, "null"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MedsegError(f"{path}: its metadata is damaged ({error}).") from error
     model = model_of(Checkpoint(path, checked(content, path, "an ONNX file"), {}), network)
     expected = graph_shapes(model)
@@ -144,6 +146,38 @@ def read_onnx(path: Path) -> Model:
             f"where {expected[0]} to {expected[1]} is described."
         )
     return model
+
+
+def check_graph(path: Path) -> None:
+    """Refuse an ONNX file whose graph is more than the layers of a network, before anything is made of it.
+
+    Such are loops and branches, functions, weights in other files, and arrays larger than ``read.max_gb``, as far as
+    their shapes can be told. Without the package ``onnx``, which reads graphs, nothing is checked.
+
+    Raises:
+        MedsegError: it is.
+    """
+    if find_spec("onnx") is None:
+        return
+    import onnx
+
+    try:
+        file = onnx.load(path, load_external_data=False)
+        inferred = onnx.shape_inference.infer_shapes(file, data_prop=True)
+    except Exception as error:  # onnx's errors have no common class
+        raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
+    graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    found = [node.op_type for node in file.graph.node if any(each.type in graphs for each in node.attribute)]
+    found += [function.name for function in file.functions]
+    found += [each.name for each in file.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+    if found or file.graph.sparse_initializer:
+        raise MedsegError(
+            f"{path}: not a graph of medseg's: it has loops, branches, functions, or weights that lie elsewhere"
+            f" ({', '.join(sorted({*found})[:5]) or 'sparse weights'}). Export the checkpoint again: medseg export."
+        )
+    for value in inferred.graph.value_info:
+        shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim if axis.HasField("dim_value")]
+        check_memory(f"{path}: its graph makes an array", shape)
 
 
 def weights_of(path: Path) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ from medseg.io.datasets.annotations import found_classes, found_values
 from medseg.io.datasets.corrections import with_corrections
 from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, class_values, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
+from medseg.io.layouts.groups import assign_groups
 from medseg.io.segments.segmentation import unique
-from medseg.io.tables import assign_groups, read_annotated
+from medseg.io.tables import read_annotated
 from medseg.io.warnings import collected
 
 

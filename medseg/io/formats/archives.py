@@ -22,7 +22,7 @@ half, empty ones to a 100th."""
 HARMLESS_READ = 1 << 20
 """Bytes that may be asked for without a look at a file's length."""
 
-DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, KeyError, ValueError, zlib.error)
+DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, LookupError, ValueError, zlib.error)
 """What ``zipfile`` raises on archives that are damaged, encrypted or packed in a way that Python does not know."""
 
 
@@ -65,7 +65,7 @@ def files_below(place: Path) -> list[Path]:
 def members(archive: Path) -> list[Path]:
     """Return the visible files in an archive, sorted, but those whose names lead out of it; errors as above."""
     try:
-        entries = [entry for entry in unzipped(archive).infolist() if not entry.is_dir()]
+        entries = [entry for entry in unzipped(archive).infolist() if entry.filename and not entry.is_dir()]
     except DAMAGE as error:
         raise MedsegError(f"{archive}: no readable zip file; damaged or truncated? {error}") from error
     if any(entry.flag_bits & 1 for entry in entries):

@@ -10,9 +10,9 @@ from medseg.io.case import Dataset
 from medseg.io.layouts.brats_cases import brats
 from medseg.io.layouts.csv_table import table
 from medseg.io.layouts.decathlon_json import decathlon
+from medseg.io.layouts.groups import assign_groups
 from medseg.io.layouts.image_folder import folder
 from medseg.io.layouts.nnunet_raw import nnunet
-from medseg.io.tables import assign_groups
 
 SYNTHETIC = "medseg.io.layouts.phantom"
 """The layout that writes its data itself."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.io.case import FileValue, Scan
 
@@ -306,7 +307,7 @@ def _is_written(root: Path, recipe: Mapping[str, Any]) -> bool:
     saved = root / "phantom.json"  # looked for last: another process may be moving the whole folder into place
     if not saved.is_file():
         raise MedsegError(f"phantom: {root} holds something else, nothing was written; choose another dataset.root")
-    there = json.loads(saved.read_text())
+    there = read_json_object(saved, "Choose another dataset.root, or delete the folder.")
     if there != recipe:
         other = [f"{key}={there.get(key)!r}, not {recipe[key]!r}" for key in recipe if there.get(key) != recipe[key]]
         raise MedsegError(f"phantom: {root} has {', '.join(other)}; choose another dataset.root or delete it")

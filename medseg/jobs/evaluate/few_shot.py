@@ -4,7 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg.config.untrusted import read_json_object, read_yaml
+from medseg.config.untrusted import read_yaml
+from medseg.errors import MedsegError
 from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
 from medseg.evaluation.report.files import read_report
 from medseg.evaluation.report.page import page, section
@@ -12,6 +13,7 @@ from medseg.evaluation.report.page import table as html_table
 from medseg.evaluation.report.plots import Point as Dot
 from medseg.evaluation.report.plots import Series, figure, linear, lines
 from medseg.evaluation.report.text import as_markdown, print_tables
+from medseg.jobs.sweeps import read_result
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal
 
@@ -44,22 +46,35 @@ def trained_runs(folder: Path) -> list[Trained]:
     """Read the runs of a sweep that have a test report and a number of labelled groups."""
     jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
     jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
-    results = {job: read_json_object(job / "result.json") for job in jobs}
+    results = {job: read_result(job / "result.json") for job in jobs}
     own = {job: arm_of(result["overrides"]) for job, result in results.items()}
     common = set.intersection(*map(set, own.values())) if own else set()
     arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
-    configs = {job: read_yaml(job / "config.yaml") for job in jobs}
+    configs = {job: sizes_of(job / "config.yaml") for job in jobs}
     return [
         Trained(
             arms[job],
-            configs[job]["split"]["labelled"],
-            configs[job]["seed"],
+            *configs[job],
             results[job]["score"],
             read_report(job / "test", job.name).rows,
         )
         for job in jobs
-        if configs[job]["split"].get("labelled") and results[job]["score"] is not None
+        if configs[job][0] and results[job]["score"] is not None
     ]
+
+
+def sizes_of(path: Path) -> tuple[int, int]:
+    """Return the number of labelled groups, 0 where it is all, and the seed of a run's ``config.yaml``.
+
+    Raises:
+        MedsegError: it does not say them.
+    """
+    config = read_yaml(path)
+    split = config.get("split")
+    labelled = split.get("labelled") or 0 if isinstance(split, dict) else None
+    if not isinstance(labelled, int) or not isinstance(config.get("seed"), int):
+        raise MedsegError(f"{path}: no config of a training: split.labelled and seed must be whole numbers.")
+    return labelled, config["seed"]
 
 
 def arm_of(overrides: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ from medseg.jobs.predict.steps import Folder
 from medseg.jobs.predict.table import FAILED, rows_of, write_table, write_views
 from medseg.jobs.predict.to_correct import write_worst
 from medseg.system.files import remove_leftovers, remove_unfinished
-from medseg.system.own_files import refuse_links
+from medseg.system.plain_files import refuse_links
 from medseg.system.printable import on_a_line
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from medseg.config.instantiate import build
 from medseg.errors import MedsegError, first_line
 from medseg.io.datasets.dataset import by_id
+from medseg.io.files.damage import reading
 from medseg.jobs.rundir import write_config
 from medseg.jobs.train.setup import Run, cache_of, file_to_begin_with, is_first_process
 from medseg.models.pretrained.catalogue import published
@@ -94,12 +95,13 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
     if not run.settings["resume"]:
         return None
     state, progress = read_last(run.last), make_progress(wanted)
-    for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
-        if kept := state["callbacks"].get(callback.state_key):
-            callback.load_state_dict(kept)
+    with reading(run.last, "state of a training"):
+        for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+            if kept := state["callbacks"].get(callback.state_key):
+                callback.load_state_dict(kept)
+        stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
+        is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
     progress.step, epoch = state["global_step"], state["epoch"] + 1
-    stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
-    is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
     if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
         return None
     progress.current = float(progress.is_over)
@@ -152,7 +154,7 @@ def carry_out(
             if not str(error).startswith("Caught MedsegError in DataLoader worker"):
                 raise  # what follows has the traceback of another process before it
             raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
-        except (RuntimeError, ValueError, KeyError, MisconfigurationException) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, MisconfigurationException) as error:
             if str(error).startswith("DataLoader worker"):
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"

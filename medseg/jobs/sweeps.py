@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.config.check import is_number
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import make_unique
@@ -13,13 +14,15 @@ from medseg.system.directory_lock import NAME as LOCK
 from medseg.system.directory_lock import locked
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, remove_leftovers, write_json
-from medseg.system.own_files import refuse_links
+from medseg.system.plain_files import refuse_links
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SETTINGS = "sweep.json"
 """The settings that a sweep was begun with, in its folder."""
+
+RESULT_CURE = "Remove it, to have the job done again."
 
 
 @contextmanager
@@ -59,17 +62,37 @@ def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> It
 def result_of(folder: Path) -> dict[str, Any] | None:
     """Return the result of a job of a sweep that was stopped; None where the job is to be done, or to be done again."""
     path = folder / "result.json"
-    result = read_json_object(path) if path.is_file() else {}
+    result = read_result(path) if path.is_file() else {}
     if result.get("status") in ("done", "some_failed"):
         return result
     path.unlink(missing_ok=True)
     return None
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a job has left as its ``result.json``.
+
+    Raises:
+        MedsegError: it cannot be read, or holds other kinds of values.
+    """
+    result = read_json_object(path, RESULT_CURE)
+    overrides = result.get("overrides", [])
+    is_fit = {
+        "status": isinstance(result.get("status"), str),
+        "reason": isinstance(result.get("reason"), str | None),
+        "score": result.get("score") is None or is_number(result["score"]),
+        "seconds": result.get("seconds") is None or is_number(result["seconds"]),
+        "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
+    }
+    if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
+        raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
+    return {"score": None, "seconds": None, **result, "overrides": overrides}
+
+
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     """Write a job's result.json, or add the overrides to the one that the job wrote itself."""
     path = folder / "result.json"
-    own = read_json_object(path) if path.is_file() else {}
+    own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
     plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
@@ -79,7 +102,7 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the results of a sweep's jobs, the best first, those without a score last."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
-    results = [{"job": int(path.parent.name), **read_json_object(path)} for path in paths]
+    results = [{**read_result(path), "job": int(path.parent.name)} for path in paths]
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
 
 

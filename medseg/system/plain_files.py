@@ -1,7 +1,8 @@
-"""Files and folders that medseg writes to in place: none leads elsewhere by a link that a stranger has put there.
+"""Plain files: texts that end, and files and folders to write to that lead nowhere else.
 
-A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What is written
-whole (see ``medseg.system.files``) takes a link's place; what is appended to, and every folder, would be followed.
+A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links, pipes and links to
+devices. What is written whole (see ``medseg.system.files``) takes a link's place; what is appended to, and every
+folder, would be followed.
 """
 
 import errno
@@ -16,6 +17,18 @@ from medseg.errors import MedsegError, listing
 LOG_OR_LOCK = os.O_RDWR | os.O_CREAT | os.O_APPEND
 NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)  # neither is there on Windows
 NOT_WAITED_FOR = getattr(os, "O_NONBLOCK", 0)
+
+
+def read_text(path: Path) -> str:
+    """Return what a text file in UTF-8 holds; a pipe or a device, which may never end, is not read.
+
+    Raises:
+        OSError: it is no plain file, or cannot be opened.
+        ValueError: it is not in UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no plain file", str(path))
+    return path.read_text(encoding="utf-8")
 
 
 def open_to_append(path: Path) -> IO[str]:
