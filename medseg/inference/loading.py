@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from medseg.config.instantiate import build, refuse_strangers
+from medseg.config.instantiate import build, check_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
@@ -75,7 +75,7 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
             f" medseg train finetune.checkpoint={path} dataset=..."
         )
     spec = checkpoint.content["config"]["model"]
-    refuse_strangers(spec, "model", trust, f"The checkpoint {path}")
+    check_targets(spec, "model", trust, f"The checkpoint {path}")
     with no_more_than(checkpoint.weights, path):
         network = build(spec, "model", trust)
     load_weights(network, checkpoint)

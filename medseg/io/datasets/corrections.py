@@ -4,7 +4,6 @@ A folder of corrections holds masks that are called like their cases. ``medseg p
 ``cases.csv`` that tells of each mask which images it is of, and what its file was like before anyone touched it.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.csv_files import text_of
 from medseg.io.files.read import find_masks, stem
 from medseg.io.tables import Row, read_table
+from medseg.system.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
         raise MedsegError(
             f"dataset.corrections={root}: no case is called\n{listing(hints)}\nA mask is called like its case."
         )
-    touched = {name: mask for name, mask in masks.items() if rows.get(name, {}).get(WRITTEN) != sha256(mask)}
+    touched = {name: mask for name, mask in masks.items() if rows.get(name, {}).get(WRITTEN) != file_hash(mask)}
     if untouched := [name for name in masks if name not in touched]:
         log.warning(
             "%d masks of %s are as they were predicted, and are left out. Save those that you looked at:\n%s",
@@ -79,12 +79,6 @@ def masks_by_case(root: Path) -> dict[str, Path]:
             )
         found[name] = path
     return found
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def new_case(name: str, row: Row, mask: Path) -> Case:
