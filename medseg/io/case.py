@@ -139,8 +139,8 @@ def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
         MedsegError: nowhere.
     """
     lowest = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    found: NDArray[np.bool_] = (image != lowest).any(axis=0)
-    if not found.any():
+    foreground: NDArray[np.bool_] = (image != lowest).any(axis=0)
+    if not foreground.any():
         values = ", ".join(f"{value:g}" for value in lowest.ravel())
         raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
-    return found
+    return foreground

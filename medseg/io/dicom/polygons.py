@@ -84,12 +84,12 @@ def with_holes(border: Polygon, holes: Sequence[Polygon]) -> Polygon:
     left = list(holes)
     while left:
         tree = cKDTree(border)
-        found = [tree.query(hole) for hole in left]  # distances and places, a pair a hole
-        nearest = min(range(len(left)), key=lambda place: found[place][0].min())
-        corner = int(found[nearest][0].argmin())
-        place = int(found[nearest][1][corner])
+        nearest_corners = [tree.query(hole) for hole in left]  # distances and places, a pair a hole
+        nearest = min(range(len(left)), key=lambda index: nearest_corners[index][0].min())
+        corner = int(nearest_corners[nearest][0].argmin())
+        index = int(nearest_corners[nearest][1][corner])
         hole = np.roll(left.pop(nearest), -corner, axis=0)
-        border = np.concatenate([border[: place + 1], hole, hole[:1], border[place:]])
+        border = np.concatenate([border[: index + 1], hole, hole[:1], border[index:]])
     return border
 
 

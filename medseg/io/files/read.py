@@ -59,12 +59,14 @@ def find_images(root: Path) -> list[Path]:
         MedsegError: ``root`` does not exist, or holds no image of a known kind; or none but DICOM, and pydicom is not
             installed.
     """
-    return _found(root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION)
+    return _files_of_kind(
+        root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION
+    )
 
 
 def find_masks(root: Path) -> list[Path]:
     """Return the files at or below ``root`` that may be masks, sorted: all but DICOM images; errors as above."""
-    return _found(root, dicom_series.find_segmentations)
+    return _files_of_kind(root, dicom_series.find_segmentations)
 
 
 def on_disk(path: Path) -> tuple[Path, ...]:
@@ -87,7 +89,7 @@ def on_disk(path: Path) -> tuple[Path, ...]:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is an image of this path, whatever its state."""
+    """Return whether there is an image of this path, whatever its state."""
     try:
         return path.exists() or bool(on_disk(path))
     except OSError:  # a name that is too long, for example
@@ -200,7 +202,7 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             raise MedsegError(str(error).replace(str(temporary), str(path))) from error
 
 
-def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
+def _files_of_kind(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
     if not exists(root):
         raise MedsegError(f"{root}: there is no such file or folder.{_nearest(root)}")
     if not root.exists():
@@ -208,21 +210,21 @@ def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str
     if not (root.is_dir() or root.is_file()):
         raise MedsegError(f"{root}: this is a pipe or device, and no file or folder. Save it as a file first.")
     files = archives.files_below(root) if root.is_dir() else [root]
-    found = [path for path in files if suffix(path) in FILES and suffix(path) != but]
+    images = [path for path in files if suffix(path) in FILES and suffix(path) != but]
     try:
-        found += among_dicom([path for path in files if suffix(path) not in FILES])
+        images += among_dicom([path for path in files if suffix(path) not in FILES])
     except MedsegError as error:
-        if not found:
+        if not images:
             raise
-        log.warning("%s: DICOM files are passed over: %s", root, error)
-    if not found:
+        log.warning("%s: DICOM files are skipped: %s", root, error)
+    if not images:
         kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
         there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
         raise MedsegError(
             f"{root}: no scans here. Looked for {', '.join(FILES)} and DICOM, of which localizers and objects that are"
             f" no images are passed over; there are {there}."
         )
-    return sorted(found)
+    return sorted(images)
 
 
 def _nearest(path: Path) -> str:

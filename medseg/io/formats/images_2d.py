@@ -190,20 +190,20 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 def _transparent(image: Image.Image) -> NDArray[np.bool_] | None:
     """Return where (rows, columns) a picture is less than half as opaque as its most opaque pixel; None: nowhere."""
     if isinstance(key := image.info.get("transparency"), int) and image.mode in ("I;16", "I"):
-        found = np.asarray(image) == key  # a grey value that stands for what is transparent
+        transparent = np.asarray(image) == key  # a grey value that stands for what is transparent
     elif image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        found = 2 * alpha.astype(np.int32) < max(alpha.max(), 1)
+        transparent = 2 * alpha.astype(np.int32) < max(alpha.max(), 1)
     else:
         return None
-    return found if found.any() else None
+    return transparent if transparent.any() else None
 
 
 # ---- what Pillow does not check or does not apply: sizes, checksums and kinds of PNG, sample types of TIFF
 
 
 def check_size(image: Image.Image, path: Path) -> None:
-    """Refuse an opened picture that is larger than ``read.max_gb``, or than its file can hold.
+    """Reject an opened picture that is larger than ``read.max_gb``, or than its file can hold.
 
     Raises:
         MedsegError: it is larger than ``read.max_gb``.
@@ -243,7 +243,7 @@ def chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def check_png(stream: BinaryIO, path: Path) -> None:
-    """Refuse a PNG with a wrong checksum, and kinds that Pillow would change.
+    """Reject a PNG with a wrong checksum, and kinds that Pillow would change.
 
     Raises:
         MedsegError: it is animated, or has colours or transparency in 16 bits, of which Pillow drops 8.
@@ -257,7 +257,7 @@ def check_png(stream: BinaryIO, path: Path) -> None:
 
 
 def check_rows(stream: BinaryIO, shape: tuple[int, int]) -> None:
-    """Refuse a PNG whose pixels unpack to less than its header describes, the rest of which Pillow leaves at 0.
+    """Reject a PNG whose pixels unpack to less than its header describes, the rest of which Pillow leaves at 0.
 
     Raises:
         EOFError: it is so.
@@ -275,7 +275,7 @@ def check_rows(stream: BinaryIO, shape: tuple[int, int]) -> None:
 
 
 def check_tiff(image: Image.Image, path: Path) -> None:
-    """Refuse what Pillow would read the first or the upper part of.
+    """Reject what Pillow would read the first or the upper part of.
 
     Raises:
         MedsegError: there are several pages or slices, or colours in 16 bits.

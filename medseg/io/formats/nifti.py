@@ -192,7 +192,7 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
-    """Refuse an affine that gives voxels no size along one of the first ``axes``."""
+    """Reject an affine that gives voxels no size along one of the first ``axes``."""
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
         raise MedsegError(
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."

@@ -375,4 +375,4 @@ def test_without_pydicom_the_extra_is_named(tmp_path, dicom_series, monkeypatch,
         find_images(tmp_path)
     nib.save(nib.Nifti1Image(VOLUME, np.eye(4)), tmp_path / "a.nii.gz")
     assert names(tmp_path) == ["a.nii.gz"]
-    assert "DICOM files are passed over: reading DICOM takes more packages: pip install 'medseg[dicom]'" in caplog.text
+    assert "DICOM files are skipped: reading DICOM takes more packages: pip install 'medseg[dicom]'" in caplog.text
