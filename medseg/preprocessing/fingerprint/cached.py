@@ -13,7 +13,7 @@ from medseg.io.case import Case
 from medseg.io.files.header_check import Placement
 from medseg.io.files.read import exists
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import collected, tell
+from medseg.io.warnings import collected, log_all
 from medseg.preprocessing.cache import hash_of, is_there, recipe
 from medseg.preprocessing.fingerprint.duplicates import Acquisition
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, fingerprint
@@ -57,13 +57,13 @@ def described(case: Case, label_map: LabelMap) -> CaseFingerprint:
         try:
             return replace(fingerprint(case, label_map), messages=tuple(messages))
         except MedsegError:
-            tell(messages)
+            log_all(messages)
             raise
 
 
 def told(found: CaseFingerprint) -> CaseFingerprint:
     """Return a fingerprint as it is, and log what reading the case warned of."""
-    tell(found.messages)
+    log_all(found.messages)
     return found
 
 
