@@ -16,7 +16,7 @@ def fill(polygons: Sequence[Polygon], shape: tuple[int, int]) -> NDArray[np.bool
     """Return the pixels (*shape) whose centres are inside an odd number of polygons, or on an edge of any.
 
     So a polygon within another one is a hole, a keyhole is one as well, and contours that other programs draw from
-    pixel centre to pixel centre keep these. Polygons may reach beyond the picture.
+    pixel centre to pixel centre keep these. Polygons may reach beyond the 2D image.
     """
     starts = np.concatenate(polygons)
     ends = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])

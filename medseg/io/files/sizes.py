@@ -16,7 +16,7 @@ from medseg.io.formats import images_2d, nifti
 
 @dataclass(frozen=True)
 class Size:
-    """Voxels of one channel, number of channels, and the volume of a voxel in mm³ (1 for pictures)."""
+    """Voxels of one channel, number of channels, and the volume of a voxel in mm³ (1 for 2D images)."""
 
     voxels: int
     channels: int

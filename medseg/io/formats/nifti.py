@@ -60,7 +60,7 @@ class NiftiLayout:
 
     @property
     def may_be_stack(self) -> bool:
-        """Whether the array is (x, y, 1, n): the channels of a picture, or as likely the slices of a volume."""
+        """Whether the array is (x, y, 1, n): the channels of a 2D image, or as likely the slices of a volume."""
         stored = self.header.get_data_shape()
         return len(stored) == 4 and stored[2] == 1 and stored[3] > 1
 

@@ -93,7 +93,7 @@ def stays(file: str, grid: Grid, unit: str, like: Scan, geometry: GridPolicy) ->
     target, in_mm = grid_of(like), unit == like.unit == "mm"
     if same_grid(grid, target):
         return True
-    if geometry == "resample" and in_mm:  # pictures have no place of their own
+    if geometry == "resample" and in_mm:  # 2D images have no position in the scanner
         return False
     if geometry == "warn" and grid.shape == target.shape and same_spacing(grid, target):
         return True

@@ -23,7 +23,7 @@ def cases_from_files(
     ``endings`` are those of names without ``.nii.gz`` or the like, in the channels' order, of which each channel may
     have several: ``[["_flair", "-t2f"], ["_t1", "-t1n"]]``. None or empty: each file is a case. ``"/ct"`` is a file of
     this name in a folder a case, ``"ct/"`` a folder a channel. Masks beside the channels, known by the endings that are
-    usual for them, are passed over, and so is what else lies in folders a case. The id is the name relative to
+    usual for them, are skipped, and so is what else lies in folders a case. The id is the name relative to
     ``root``, without ending and suffix and with ``/`` between folders.
 
     With ``may_lack`` a case needs the file of one channel only, and its ``absent`` names the others.
