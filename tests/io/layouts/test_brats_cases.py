@@ -16,7 +16,7 @@ from medseg.config.check import check_values, resolve
 from medseg.config.instantiate import CONF
 from medseg.config.schema import KEYS
 from medseg.errors import MedsegError
-from medseg.inference.regions import Regions
+from medseg.inference.segmenter import Regions
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.io.files.read import read_case, read_mask
 from medseg.io.labels import LabelMap
