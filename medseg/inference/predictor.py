@@ -24,7 +24,7 @@ from medseg.io.files.read import read_case, write_mask
 from medseg.io.files.sizes import size_of
 from medseg.io.files.voxel_check import check_voxels
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import told
+from medseg.io.warnings import logged
 from medseg.preprocessing.geometry import SLAB, Geometry
 from medseg.system.device import autocast, pick_device, pick_precision
 from medseg.system.memory import MORE_MEMORY, TO_READ, enough_memory
@@ -191,7 +191,7 @@ class Predictor:
         if not isinstance(scan, Scan):
             files = files_of(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
-            with told(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
+            with logged(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
                 scan = read_case(case, spatial_dims=self.dims)
         else:
             check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))

@@ -21,7 +21,7 @@ def scan_from_array(
         spacing: distance of neighbouring voxel centres along each spatial axis, in mm; the axes are then taken to run
             to the patient's right, front and head.
         affine: instead of it 4x4, voxel indices to mm in RAS+, as in NIfTI files. A two-dimensional array without
-            either is a picture, in pixels.
+            either is a 2D image, in pixels.
 
     Raises:
         MedsegError: the array has other axes, or values that are not numbers; spacing or affine are missing, given both

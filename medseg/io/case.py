@@ -41,8 +41,8 @@ class Case:
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
     resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
-    ``orientation`` says whether pictures are read as their EXIF wants them shown. ``other_values`` says what becomes of
-    mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
+    ``orientation`` says whether 2D images are read as their EXIF wants them shown. ``other_values`` says what happens
+    to mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
     ``segments`` says which classes the named segments of label files are meant for (see
     ``medseg.io.segments.segmentation``). ``columns`` are further columns of a table, such as the site. ``absent`` are
     the places of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
@@ -75,7 +75,7 @@ class Scan:
     """The channels of a case on their native grid.
 
     ``image`` is float32 (C, *spatial) with two or three spatial axes, in nibabel's order (i, j, k) for medical formats
-    and (row, column) for pictures. ``affine`` is 4x4, voxel indices to RAS+ mm; the identity for pictures, whose
+    and (row, column) for 2D images. ``affine`` is 4x4, voxel indices to RAS+ mm; the identity for 2D images, whose
     ``unit`` is "px". ``layout`` is what the writer needs to give a mask the input's own form (see
     ``medseg.io.files.read``).
     """
@@ -139,8 +139,8 @@ def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
         MedsegError: nowhere.
     """
     lowest = image.min(axis=tuple(range(1, image.ndim)), keepdims=True)
-    found: NDArray[np.bool_] = (image != lowest).any(axis=0)
-    if not found.any():
+    foreground: NDArray[np.bool_] = (image != lowest).any(axis=0)
+    if not foreground.any():
         values = ", ".join(f"{value:g}" for value in lowest.ravel())
         raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
-    return found
+    return foreground

@@ -246,8 +246,8 @@ def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
         yield "there is no background: it comes first, mostly as background: 0"
     if next(iter(labels), "") == IGNORE_NAME:
         yield f"{IGNORE_NAME} is no class and cannot be the first"
-    found = [number(value) for values in listed.values() for value in values if _is_value(value)]
-    for value in sorted(value for value, count in Counter(found).items() if count > 1):
+    all_numbers = [number(value) for values in listed.values() for value in values if _is_value(value)]
+    for value in sorted(value for value, count in Counter(all_numbers).items() if count > 1):
         yield f"{file_value(value)} is the value of more than one class"
 
 
@@ -265,6 +265,6 @@ It is told from the classes of a data set, which may be called the same, by ``is
 
 
 def is_colour(values: Any) -> Any:
-    """Tell which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
+    """Return which of some file values stand for colours: no grey does, nor what has bits beyond ``COLOUR``."""
     codes = np.asarray(values, dtype=np.int64)
     return (codes >> 24 == 1) & ((codes - COLOUR) % 0x010101 != 0)

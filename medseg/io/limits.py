@@ -18,7 +18,7 @@ class Limit:
 
 
 def check_memory(what: str, shape: Sequence[int], bytes_each: int = 4) -> None:
-    """Refuse an array that is larger than ``read.max_gb``; MedsegError.
+    """Reject an array that is larger than ``read.max_gb``; MedsegError.
 
     Args:
         what: the file and the array, for the message: "a.nii: its header describes an array".
@@ -34,7 +34,7 @@ def check_memory(what: str, shape: Sequence[int], bytes_each: int = 4) -> None:
 
 
 def check_length(shape: Sequence[int], needed: int, present: int) -> None:
-    """Refuse a file whose length cannot hold the voxels that its header describes.
+    """Reject a file whose length cannot hold the voxels that its header describes.
 
     Args:
         shape: what the header says, for the message.

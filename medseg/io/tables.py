@@ -1,4 +1,4 @@
-"""CSV tables about cases: patients (groups), parts of a split, annotated classes, or whole data sets."""
+"""CSV tables about cases: patients, parts of a split, annotated classes, or whole data sets."""
 
 import csv
 from collections import Counter
@@ -69,8 +69,8 @@ def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:
     times = Counter(row["id"] for row in rows)
     if twice := sorted({row["id"] for row in rows if times[row["id"]] > 1}):
         raise MedsegError(f"dataset.annotated_file={file} lists {', '.join(twice[:10])} more than once.")
-    if strangers := sorted(classes.keys() - {case.id for case in cases}):
-        raise MedsegError(f"dataset.annotated_file={file}: no case is called {', '.join(strangers[:10])}.")
+    if unknown := sorted(classes.keys() - {case.id for case in cases}):
+        raise MedsegError(f"dataset.annotated_file={file}: no case is called {', '.join(unknown[:10])}.")
     return tuple(replace(case, annotated=classes[case.id]) if case.id in classes else case for case in cases)
 
 

@@ -18,12 +18,12 @@ def warn(message: str) -> None:
     """Warn of something in a case's files: into the list of ``collected``, else into the log, there only once."""
     messages = getattr(COLLECTING, "messages", None)
     if messages is None:
-        tell([message] if message not in LOGGED else [])
+        log_all([message] if message not in LOGGED else [])
     elif message not in messages:
         messages.append(message)
 
 
-def tell(messages: Iterable[str]) -> None:
+def log_all(messages: Iterable[str]) -> None:
     """Log warnings, also those that have been logged before."""
     for message in messages:
         LOGGED.add(message)
@@ -42,7 +42,7 @@ def collected() -> Iterator[list[str]]:
 
 
 @contextmanager
-def told() -> Iterator[list[str]]:
+def logged() -> Iterator[list[str]]:
     """Log what the block warns of when it ends, also if it has been logged before; yield the list of it.
 
     Within ``collected``, or another such block, it is passed on to that.
@@ -54,6 +54,6 @@ def told() -> Iterator[list[str]]:
     finally:
         around = getattr(COLLECTING, "messages", None)
         if around is None:
-            tell(messages)
+            log_all(messages)
         else:
             around.extend(messages)

@@ -186,7 +186,7 @@ def test_too_few_files_are_named(predictor, files):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("x.png", "a picture has two axes"), ("x.tif", "two axes"), ("x.bmp", "two axes"), ("x.jpg", "Call it x.png")],
+    [("x.png", "a 2D image has two axes"), ("x.tif", "two axes"), ("x.bmp", "two axes"), ("x.jpg", "Call it x.png")],
 )
 def test_a_volume_is_saved_as_no_picture(predictor, image, tmp_path, name, message):
     with pytest.raises(MedsegError, match=message):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
-from medseg.io.datasets.annotations import found_values
+from medseg.io.datasets.annotations import values_in_masks
 from medseg.io.datasets.dataset import values_of
 from medseg.io.files.read import read_mask
 from medseg.io.labels import COLOUR, IGNORE, LabelMap, file_value, number
@@ -101,7 +101,7 @@ def test_classes_are_read_off_all_masks(tmp_path, values, labels):
 
 def test_coloured_classes_are_read_off_masks(tmp_path):
     path = save(tmp_path / "m.png", [[[0, 0, 0], [255, 0, 0], [0, 255, 0]]])
-    assert LabelMap.from_values(found_values(masked(path))).labels == {
+    assert LabelMap.from_values(values_in_masks(masked(path))).labels == {
         "background": 0,
         "class_00ff00": "#00ff00",
         "class_ff0000": "#ff0000",
@@ -111,7 +111,7 @@ def test_coloured_classes_are_read_off_masks(tmp_path):
 def test_masks_without_classes_or_with_grey_levels_are_refused(tmp_path):
     empty = save(tmp_path / "empty.png", np.zeros((3, 4)))
     with pytest.raises(MedsegError, match="the masks hold 0 only, so no foreground"):
-        LabelMap.from_values(found_values(masked(empty)))
+        LabelMap.from_values(values_in_masks(masked(empty)))
     ramp = save(tmp_path / "ramp.png", np.arange(40)[None])
     with pytest.raises(MedsegError, match=r"ramp: over 32 values.*0, 1, 2, .* and 30 more.*dataset.labels="):
         values_of((masked(empty), masked(ramp)))

@@ -88,7 +88,7 @@ def test_hippocampus_is_the_same_in_every_layout(hippocampus, opened):
             scan = read_case(case)
             truth = read_labels(case, label_map(dataset), scan)
             hashes[case.id, case.group] = voxel_hash(scan), truth.tobytes()
-        split = make_split(dataset.cases, val=0.1, test=0.2, seed=7, found=dataset.split_file)
+        split = make_split(dataset.cases, val=0.1, test=0.2, seed=7, data_split=dataset.split_file)
         found[layout] = hashes, split, label_map(dataset), dataset.modality
     assert len(found["decathlon"][0]) == CASES
     for layout in roots:

@@ -10,7 +10,7 @@ def test_a_warning_is_logged_once_unless_a_run_wants_it_told(caplog):
         warnings.warn("notice of the first kind")
     assert caplog.messages == ["notice of the first kind"]
     for _ in range(2):
-        with warnings.told() as messages:
+        with warnings.logged() as messages:
             warnings.warn("notice of the first kind")
             warnings.warn("notice of the first kind")
         assert messages == ["notice of the first kind"]
@@ -21,7 +21,7 @@ def test_what_is_collected_is_not_logged_and_stays_with_its_thread(caplog):
     with warnings.collected() as messages, ThreadPoolExecutor(1) as pool:
         pool.submit(warnings.warn, "notice of another thread").result()
         warnings.warn("notice of this thread")
-        with warnings.collected() as inner, warnings.told():
+        with warnings.collected() as inner, warnings.logged():
             warnings.warn("notice within")
         warnings.warn("notice afterwards")
     assert messages == ["notice of this thread", "notice afterwards"]
@@ -31,7 +31,7 @@ def test_what_is_collected_is_not_logged_and_stays_with_its_thread(caplog):
 
 def test_what_was_warned_of_is_told_before_an_error(caplog):
     def read():
-        with warnings.told():
+        with warnings.logged():
             warnings.warn("notice before an error")
             raise ValueError
 

@@ -199,7 +199,7 @@ def test_an_unreadable_mask_is_listed_with_all_others_where_classes_are_read_off
     (root / "masks" / "case_003.png").unlink()
     config = composed("train", "dataset=folder", "trainer.accelerator=cpu", "trainer.max_epochs=1")
     config["dataset"]["root"] = str(root)
-    with pytest.raises(MedsegError, match=r"(?s)2 error.*case_003.*no mask.*case_001.*no readable picture"):
+    with pytest.raises(MedsegError, match=r"(?s)2 error.*case_003.*no mask.*case_001.*no readable 2D image"):
         train.run(config | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
 

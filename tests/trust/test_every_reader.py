@@ -41,7 +41,7 @@ NO_CONFIG = {
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
     "system.locks.owner": "a number and a name for a message",
-    "io.layouts.groups._from_pattern": "texts, from a process that this one started",
+    "io.layouts.groups.search_groups": "texts, from a process that this one started",
     "io.tables._rows": "texts",
     "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",

@@ -50,34 +50,34 @@ def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> 
 
 def read_named(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
     """Return the class indices (*spatial) of a file of named segments; all are of one class where it has one value."""
-    where, found = str(file.path), segment_names(file.path)
+    where, names = str(file.path), segment_names(file.path)
     if file.value is None:
-        indices = class_indices(found, case.segments, label_map, where)
+        indices = class_indices(names, case.segments, label_map, where)
     else:
         index = label_map.encode(np.array([number(file.value)], dtype=np.int32), where)
-        indices = dict.fromkeys(found, int(index[0]))
+        indices = dict.fromkeys(names, int(index[0]))
     segmentation = read_segments(file.path, scan)
     return fit_indices(file.path, paint(segmentation, indices, where), segmentation.grid, scan, case.geometry)
 
 
-def found_classes(case: Case) -> list[str]:
+def classes_of_segments(case: Case) -> list[str]:
     """Return the classes that the named segments of a case are meant for, in order; none where masks have values."""
-    found = [name for file in case.labels if file.value is None for name in segment_names(file.path)]
-    classes = [class_of(name, case.segments) for name in found]
+    names = [name for file in case.labels if file.value is None for name in segment_names(file.path)]
+    classes = [class_of(name, case.segments) for name in names]
     return unique([name for name in classes if name is not None])
 
 
-def found_values(case: Case) -> set[int]:
+def values_in_masks(case: Case) -> set[int]:
     """Return the file values that occur in a case, for data sets that do not declare their classes."""
-    found: set[int] = set()
+    values: set[int] = set()
     for file in case.labels:
         if file.value is None and reader_of(file.path):
             continue
         if file.value is not None:
-            found |= {0, number(file.value)}
+            values |= {0, number(file.value)}
         else:
-            found |= set(np.unique(read_mask(file.path, orientation=case.orientation)).tolist())
-    return found
+            values |= set(np.unique(read_mask(file.path, orientation=case.orientation)).tolist())
+    return values
 
 
 def read_labelled(case: Case, label_map: LabelMap) -> tuple[Scan, NDArray[np.uint8]]:

@@ -38,8 +38,8 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
     rows = read_rows(root)
     masks = masks_by_case(root)
     known = {case.id: case for case in cases}
-    if strangers := [name for name in masks if name not in known and name not in rows]:
-        hints = [f"{name}{nearest(name, [*known, *rows])}" for name in strangers]
+    if unknown := [name for name in masks if name not in known and name not in rows]:
+        hints = [f"{name}{nearest(name, [*known, *rows])}" for name in unknown]
         raise MedsegError(
             f"dataset.corrections={root}: no case is called\n{listing(hints)}\nA mask is called like its case."
         )
@@ -70,15 +70,15 @@ def read_rows(root: Path) -> dict[str, Row]:
 
 def masks_by_case(root: Path) -> dict[str, Path]:
     """Return the masks by the case that they are called like: the path below the folder, without the suffix."""
-    found: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
     for path in find_masks(root):
         name = (path.parent / stem(path)).relative_to(root).as_posix()
-        if name in found:
+        if name in masks:
             raise MedsegError(
-                f"dataset.corrections={root}: {found[name].name} and {path.name} are of one case, {name}."
+                f"dataset.corrections={root}: {masks[name].name} and {path.name} are of one case, {name}."
             )
-        found[name] = path
-    return found
+        masks[name] = path
+    return masks
 
 
 def new_case(name: str, row: Row, mask: Path) -> Case:

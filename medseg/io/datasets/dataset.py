@@ -10,7 +10,7 @@ from typing import Any
 from medseg.config.instantiate import build
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, Dataset, FileValue, FileValues
-from medseg.io.datasets.annotations import found_classes, found_values
+from medseg.io.datasets.annotations import classes_of_segments, values_in_masks
 from medseg.io.datasets.corrections import with_corrections
 from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, class_values, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
@@ -31,32 +31,32 @@ def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_wri
     Raises:
         MedsegError: nothing is found, or groups or classes are not right.
     """
-    found = laid_out(config, trust, may_write=may_write)
-    if not found.cases:
-        raise MedsegError(nothing(found, config))
-    cases = assign_groups(found.cases, pattern=config["group"], file=config["group_file"])
+    dataset = dataset_of_layout(config, trust, may_write=may_write)
+    if not dataset.cases:
+        raise MedsegError(no_cases(dataset, config))
+    cases = assign_groups(dataset.cases, pattern=config["group"], file=config["group_file"])
     cases = read_annotated(cases, config["annotated_file"])
     folders = config.get("corrections") or []  # runs of older versions have no such key
     for folder in [folders] if isinstance(folders, str) else folders:
         cases = with_corrections(cases, Path(folder))
-    labels = labels_by_value(config["labels"], found.labels) if config["labels"] else found.labels
-    regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
+    labels = labels_by_value(config["labels"], dataset.labels) if config["labels"] else dataset.labels
+    regions = dataset.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
     check_order(regions or {}, config["region_order"] or [])
     if config["labels"] and config["regions"] is None:
-        members = {name for several in (found.regions or {}).values() for name in several}
+        members = {name for several in (dataset.regions or {}).values() for name in several}
         if missing := sorted(members - {*(labels or {})}):
             raise MedsegError(
                 f"dataset.labels has no {', '.join(missing)}, of which the data set's regions"
-                f" {', '.join(found.regions or {})} are made. Give dataset.regions={{}} to learn classes, or regions of"
-                " your classes."
+                f" {', '.join(dataset.regions or {})} are made. Give dataset.regions={{}} to learn classes, or regions"
+                " of your classes."
             )
     return replace(
-        found,
-        cases=tuple(as_configured(case, config, labels, found.labels) for case in cases),
+        dataset,
+        cases=tuple(as_configured(case, config, labels, dataset.labels) for case in cases),
         labels=labels,
         regions=regions or None,
-        region_order=config["region_order"] or (found.region_order if config["regions"] is None else None),
-        modality=modalities(config, found),
+        region_order=config["region_order"] or (dataset.region_order if config["regions"] is None else None),
+        modality=modalities(config, dataset),
     )
 
 
@@ -69,24 +69,24 @@ def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write
     Raises:
         MedsegError: nothing is found, or groups are not right.
     """
-    found = laid_out(config, trust, may_write=may_write)
-    if not found.cases and not found.unlabelled:
-        raise MedsegError(nothing(found, config))
-    others = tuple(replace(case, added=bool(found.cases)) for case in found.unlabelled)
-    cases = assign_groups((*found.cases, *others), pattern=config["group"], file=config["group_file"])
+    dataset = dataset_of_layout(config, trust, may_write=may_write)
+    if not dataset.cases and not dataset.unlabelled:
+        raise MedsegError(no_cases(dataset, config))
+    others = tuple(replace(case, added=bool(dataset.cases)) for case in dataset.unlabelled)
+    cases = assign_groups((*dataset.cases, *others), pattern=config["group"], file=config["group_file"])
     reading = {"geometry": config["geometry"], "reference": config["reference"]}
     reading["orientation"] = config.get("orientation") or "apply"
     return Dataset(
         tuple(replace(case, labels=(), annotated=None, **reading) for case in cases),
-        channels=found.channels,
-        endings=found.endings,
-        modality=modalities(config, found),
-        split_file=found.split_file,
-        problems=found.problems,
+        channels=dataset.channels,
+        endings=dataset.endings,
+        modality=modalities(config, dataset),
+        split_file=dataset.split_file,
+        problems=dataset.problems,
     )
 
 
-def laid_out(config: Mapping[str, Any], trust: Collection[str], *, may_write: bool) -> Dataset:
+def dataset_of_layout(config: Mapping[str, Any], trust: Collection[str], *, may_write: bool) -> Dataset:
     """Return what a layout finds, as ``open_dataset`` says."""
     layout = config["layout"]
     if not may_write and layout.get("_target_") == SYNTHETIC and not phantom_is_there(layout):
@@ -94,21 +94,22 @@ def laid_out(config: Mapping[str, Any], trust: Collection[str], *, may_write: bo
             f"dataset.root={layout.get('root')}: the synthetic data set of this run is not there, and no file has it"
             " written. Make it again where it was: medseg inspect dataset=phantom, with the run's dataset.* keys."
         )
-    found: Dataset = build(layout, "dataset.layout", trust)
-    return found
+    dataset: Dataset = build(layout, "dataset.layout", trust)
+    return dataset
 
 
-def nothing(found: Dataset, config: Mapping[str, Any]) -> str:
+def no_cases(dataset: Dataset, config: Mapping[str, Any]) -> str:
     """Say that a data set has no case, and why."""
-    scans = len(found.unlabelled)
+    scans = len(dataset.unlabelled)
     hint = f" {scans} scans have no mask: medseg pretrain learns from them, medseg predict segments them."
-    return f"dataset.root={config['root']}: no cases found.{hint if scans else ''}\n{listing(found.problems)}".rstrip()
+    problems = listing(dataset.problems)
+    return f"dataset.root={config['root']}: no cases found.{hint if scans else ''}\n{problems}".rstrip()
 
 
-def modalities(config: Mapping[str, Any], found: Dataset) -> tuple[str, ...] | None:
+def modalities(config: Mapping[str, Any], dataset: Dataset) -> tuple[str, ...] | None:
     """Return the modality of the channels: the user's word for it, or else the layout's."""
-    given = config["modality"]
-    return (given,) if isinstance(given, str) else tuple(given or found.modality or ()) or None
+    modality = config["modality"]
+    return (modality,) if isinstance(modality, str) else tuple(modality or dataset.modality or ()) or None
 
 
 def label_map(dataset: Dataset) -> LabelMap:
@@ -117,14 +118,14 @@ def label_map(dataset: Dataset) -> LabelMap:
     Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
     by class then, which a choice between all of them could not be learned from.
     """
-    classes = LabelMap(dataset.labels) if dataset.labels else found_labels(dataset.cases)
+    classes = LabelMap(dataset.labels) if dataset.labels else labels_of_masks(dataset.cases)
     regions = dataset.regions
     if regions is None and any(case.annotated is not None for case in dataset.cases):
         regions = {name: [name] for name in classes.names[1:]}
     return replace(classes, regions=regions, region_order=dataset.region_order if regions else None)
 
 
-def found_labels(cases: tuple[Case, ...]) -> LabelMap:
+def labels_of_masks(cases: tuple[Case, ...]) -> LabelMap:
     """Return the classes that masks hold: as their segments are named, with the values 1, 2, ..., or by value.
 
     Raises:
@@ -133,7 +134,7 @@ def found_labels(cases: tuple[Case, ...]) -> LabelMap:
     names: list[str] = []
     for case in cases:
         with suppress(MedsegError):  # reported where every case is checked
-            names += found_classes(case)
+            names += classes_of_segments(case)
     names, values = unique(names), values_of(cases)
     if values and (policies := {case.other_values for case in cases} - {"error"}):
         raise MedsegError(f"dataset.other_values={policies.pop()} needs the classes whose values are right. {GIVE}.")
@@ -175,34 +176,34 @@ def by_id(cases: tuple[Case, ...], ids: tuple[str, ...]) -> list[Case]:
 
 def values_of(cases: tuple[Case, ...]) -> set[int]:
     """Return the values in all masks; MedsegError as soon as they are too many to be classes."""
-    found: set[int] = set()
+    values: set[int] = set()
     unread = []
     for case in cases:
         try:
             with collected():  # said where every case is checked
-                found |= found_values(case)
+                values |= values_in_masks(case)
         except MedsegError as error:  # named again with all others where every case is checked
             unread.append(f"{case.id}: {error}")
-        if len(found) > MOST_FOUND:
+        if len(values) > MOST_FOUND:
             files = ", ".join(str(label.path) for label in case.labels)
             raise MedsegError(
-                f"{case.id}: over {MOST_FOUND} values in its mask {files} and those before it: {few(found)}. {GIVE}."
+                f"{case.id}: over {MOST_FOUND} values in its mask {files} and those before it: {few(values)}. {GIVE}."
                 f" {BETWEEN}"
             )
-    if unread and not found:
+    if unread and not values:
         raise MedsegError(f"no mask can be read:\n{listing(unread)}")
-    return found
+    return values
 
 
-def labels_by_value(wanted: Mapping[str, Any], known: Mapping[str, FileValues] | None) -> dict[str, FileValues]:
+def labels_by_value(labels: Mapping[str, Any], known: Mapping[str, FileValues] | None) -> dict[str, FileValues]:
     """Bring ``dataset.labels`` to file values: names of the layout's classes may stand for their values.
 
     >>> labels_by_value({"background": ["background", "cyst"], "tumour": 2}, {"background": 0, "cyst": 1, "core": 2})
     {'background': [0, 1], 'tumour': 2}
     """
     result: dict[str, FileValues] = {}
-    for name, given in wanted.items():
-        items = [by_name(item, known or {}) for item in as_list(given)]
+    for name, values in labels.items():
+        items = [by_name(item, known or {}) for item in as_list(values)]
         flat = [value for item in items for value in as_list(item)]
         result[name] = flat if len(flat) != 1 else flat[0]
     return result
@@ -249,10 +250,10 @@ def renamed(case: Case, labels: Mapping[str, FileValues], before: Mapping[str, F
     named = set(case.annotated or ())
     if not labels:
         raise MedsegError(f"{case.id}: only some classes are annotated, so give the classes by dataset.labels.")
-    if strangers := sorted(named - {*labels, *before}):
+    if unknown := sorted(named - {*labels, *before}):
         raise MedsegError(
-            f"{case.id}: annotated names {', '.join(strangers)}; the classes are {', '.join(labels or before)}."
-            f"{nearest(strangers[0], [*labels, *before])}"
+            f"{case.id}: annotated names {', '.join(unknown)}; the classes are {', '.join(labels or before)}."
+            f"{nearest(unknown[0], [*labels, *before])}"
         )
     seen = {value for name in named & {*before} for value in as_list(before[name])}
     new = named - {*before}

@@ -20,8 +20,8 @@ def predicted_masks(root: Path, cases: Sequence[Case]) -> dict[str, Path]:
     """Return the mask below ``root`` of each case that has one there, by the case's id.
 
     A mask has the case's relative name, with a usual ending of masks or without; or else only the name, of the case or
-    of its image, in whatever folder, where no other case has it. Of a folder that ``medseg predict`` wrote, pictures,
-    uncertainty maps and the like are passed over.
+    of its image, in whatever folder, where no other case has it. Of a folder that ``medseg predict`` wrote, 2D images,
+    uncertainty maps and the like are skipped.
 
     Raises:
         MedsegError: no such folder, two masks for one case, or none for any case.

@@ -50,7 +50,7 @@ class Split:
         return cls(**_parts(content, path))
 
 
-def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], found: Path | None) -> Split:
+def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], data_split: Path | None) -> Split:
     """Divide cases as the config's ``split`` node says; see ``make_split``.
 
     ``split.seed`` divides them, the run's own ``seed`` where it is null; the labelled ones are drawn by the run's.
@@ -58,7 +58,7 @@ def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], found: Path
     node = dict(settings["split"])
     seed = node.pop("seed")
     return make_split(
-        cases, **node, seed=settings["seed"] if seed is None else seed, draw=settings["seed"], found=found
+        cases, **node, seed=settings["seed"] if seed is None else seed, draw=settings["seed"], data_split=data_split
     )
 
 
@@ -71,7 +71,7 @@ def make_split(
     fold: int = 0,
     seed: int = 0,
     file: str | None = None,
-    found: Path | None = None,
+    data_split: Path | None = None,
     labelled: int | None = None,
     draw: int = 0,
 ) -> Split:
@@ -83,7 +83,7 @@ def make_split(
 
     ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
     Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
-    the file ``found`` beside it.
+    the file ``data_split`` beside it.
 
     ``labelled`` groups, drawn by ``draw``, are kept of training and validation together, as if no others had masks; a
     smaller number draws some of those that a larger one does. The test part stays whole.
@@ -105,9 +105,11 @@ def make_split(
     elif folds is None and any(case.columns.get("split") for case in drawn):
         log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
         split = _checked(_from_column(drawn), members, "the table's column 'split'")
-    elif folds is None and found is not None:
-        log.info("split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, found)
-        split = _checked(read_split(found, fold), members, str(found))
+    elif folds is None and data_split is not None:
+        log.info(
+            "split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, data_split
+        )
+        split = _checked(read_split(data_split, fold), members, str(data_split))
     else:
         split = _random_split(members, val=val, test=test, folds=folds, fold=fold, seed=seed)
     if labelled is not None:

@@ -144,7 +144,7 @@ def read_dataset(path: Path, **options: Any) -> Any:
 
 
 def _check_deflated(file: BinaryIO, size: int) -> None:
-    """Refuse a deflated file that unpacks to more than ``archives`` lets zip files unpack to; ValueError."""
+    """Reject a deflated file that unpacks to more than ``archives`` lets zip files unpack to; ValueError."""
     reader = pydicom().filereader
     file.seek(0)
     reader.read_preamble(file, force=False)

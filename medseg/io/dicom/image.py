@@ -1,4 +1,4 @@
-"""DICOM images: one series, multi-frame object or single picture, from its slices to voxels.
+"""DICOM images: one series, multi-frame object or single 2D image, from its slices to voxels.
 
 Which files form an image is told by ``dicom_series``. Read here are the positions, by which slices are sorted and
 checked for gaps, and the values: rescaled slice by slice, with MONOCHROME1 inverted, padding as air, and PET in SUV.
@@ -245,7 +245,7 @@ def check_alike(slices: Sequence[Slice], path: Path) -> None:
     if placeless := [one for one in slices if len(one.position) != 3 or len(one.orientation) != 6]:
         raise MedsegError(
             f"{path}: its {len(slices)} frames have no position in the patient ({placeless[0].name}): they are times,"
-            " tiles or views. Export slices with ImagePositionPatient, or single pictures."
+            " tiles or views. Export slices with ImagePositionPatient, or single 2D images."
         )
     if not all(one.spacing for one in slices):
         raise MedsegError(f"{path}: PixelSpacing is missing, so voxels have no size. Export the series again.")

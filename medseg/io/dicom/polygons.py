@@ -16,7 +16,7 @@ def fill(polygons: Sequence[Polygon], shape: tuple[int, int]) -> NDArray[np.bool
     """Return the pixels (*shape) whose centres are inside an odd number of polygons, or on an edge of any.
 
     So a polygon within another one is a hole, a keyhole is one as well, and contours that other programs draw from
-    pixel centre to pixel centre keep these. Polygons may reach beyond the picture.
+    pixel centre to pixel centre keep these. Polygons may reach beyond the 2D image.
     """
     starts = np.concatenate(polygons)
     ends = np.concatenate([np.roll(polygon, -1, axis=0) for polygon in polygons])
@@ -84,12 +84,12 @@ def with_holes(border: Polygon, holes: Sequence[Polygon]) -> Polygon:
     left = list(holes)
     while left:
         tree = cKDTree(border)
-        found = [tree.query(hole) for hole in left]  # distances and places, a pair a hole
-        nearest = min(range(len(left)), key=lambda place: found[place][0].min())
-        corner = int(found[nearest][0].argmin())
-        place = int(found[nearest][1][corner])
+        nearest_corners = [tree.query(hole) for hole in left]  # distances and places, a pair a hole
+        nearest = min(range(len(left)), key=lambda index: nearest_corners[index][0].min())
+        corner = int(nearest_corners[nearest][0].argmin())
+        index = int(nearest_corners[nearest][1][corner])
         hole = np.roll(left.pop(nearest), -corner, axis=0)
-        border = np.concatenate([border[: place + 1], hole, hole[:1], border[place:]])
+        border = np.concatenate([border[: index + 1], hole, hole[:1], border[index:]])
     return border
 
 

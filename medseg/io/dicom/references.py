@@ -193,7 +193,7 @@ def positions_of(dataset: Dataset) -> list[tuple[float, ...]]:
 
 
 def belongs(like: Scan, frames_of_reference: Collection[str], series: Collection[str]) -> bool:
-    """Tell whether an object that refers to these belongs to a scan: to its coordinate system or to its series.
+    """Return whether an object that refers to these belongs to a scan: to its coordinate system or to its series.
 
     Scans that were not read from DICOM, or have neither, do not tell, and are taken at their word.
     """

@@ -50,15 +50,15 @@ def structures(dataset: Dataset) -> dict[str, list[NDArray[np.float64]]]:
     Structures of the same name are one.
     """
     by_number = {str(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or []}
-    found: dict[str, list[NDArray[np.float64]]] = {}
+    contours_of_name: dict[str, list[NDArray[np.float64]]] = {}
     for item in dataset.get("StructureSetROISequence") or []:
         contours = by_number[str(item.ROINumber)].get("ContourSequence") if str(item.ROINumber) in by_number else None
         closed = [contour for contour in contours or [] if contour.get("ContourGeometricType") in CLOSED]
         points = [np.array(contour.ContourData, dtype=float).reshape(-1, 3) @ FLIP for contour in closed]
         if not all(np.isfinite(each).all() for each in points):
             raise ValueError(f"{item.ROIName} has corners that are no finite numbers")
-        found.setdefault(str(item.ROIName), []).extend(points)
-    return found
+        contours_of_name.setdefault(str(item.ROIName), []).extend(points)
+    return contours_of_name
 
 
 def read(path: Path, like: Scan) -> Segmentation:
@@ -70,11 +70,11 @@ def read(path: Path, like: Scan) -> Segmentation:
     dataset = dataset_of(path, pixels=False)
     check(path, dataset, like)
     try:
-        found = structures(dataset)
+        contours_of_name = structures(dataset)
     except (ValueError, TypeError, AttributeError) as error:
         raise MedsegError(f"{path}: a contour cannot be read: {error}. Export it again from its source.") from error
     grid = as_volume(grid_of(like))
-    axis, contours = in_slices(path, found, grid, like)
+    axis, contours = in_slices(path, contours_of_name, grid, like)
     return Segmentation(grid, segments_of(contours, axis, grid))
 
 
@@ -95,7 +95,7 @@ def check(path: Path, dataset: Dataset, like: Scan) -> None:
 
 
 def in_slices(
-    path: Path, found: Mapping[str, Sequence[NDArray[np.float64]]], grid: Grid, like: Scan
+    path: Path, contours_of_name: Mapping[str, Sequence[NDArray[np.float64]]], grid: Grid, like: Scan
 ) -> tuple[int, dict[str, Contours]]:
     """Return the axis across which the slices lie, and each structure's contours by slice, in voxels along the others.
 
@@ -105,7 +105,7 @@ def in_slices(
     to_voxels = np.linalg.inv(grid.affine)
     voxels = {
         structure: [points @ to_voxels[:3, :3].T + to_voxels[:3, 3] for points in contours]
-        for structure, contours in found.items()
+        for structure, contours in contours_of_name.items()
     }
     every = [points for contours in voxels.values() for points in contours]
     spread = np.max([np.ptp(points, axis=0) for points in every], axis=0) if every else np.zeros(3)
@@ -119,14 +119,14 @@ def in_slices(
         result[structure] = by_slice
         for points in contours:
             height = float(points[:, axis].mean())
-            place = round(height)
-            if abs(height - place) > BESIDE:
+            index = round(height)
+            if abs(height - index) > BESIDE:
                 raise MedsegError(
                     f"{path}: a contour of {structure!r} lies between slices {int(height)} and {int(height) + 1} of"
                     f" {name(like)}. {ADVICE}"
                 )
-            if 0 <= place < grid.shape[axis]:
-                by_slice[place].append(np.delete(points, axis, axis=1))
+            if 0 <= index < grid.shape[axis]:
+                by_slice[index].append(np.delete(points, axis, axis=1))
             else:
                 beyond += 1
     if beyond == len(every) > 0:
@@ -139,18 +139,18 @@ def in_slices(
 ADVICE = "Use the series that it was drawn on, with all its slices, as the image."
 
 
-def segments_of(found: Mapping[str, Contours], axis: int, grid: Grid) -> Iterator[Segment]:
+def segments_of(contours_of_name: Mapping[str, Contours], axis: int, grid: Grid) -> Iterator[Segment]:
     """Yield the structures, each within its own slices."""
     plane = tuple(np.delete(grid.shape, axis))
-    for structure, contours in found.items():
+    for structure, contours in contours_of_name.items():
         if not contours:
             continue
         first = min(contours)
         mask = np.zeros((max(contours) - first + 1, *plane), dtype=bool)
-        for place, polygons in contours.items():
+        for index, polygons in contours.items():
             # contours that are there twice would cancel each other out by the even-odd rule
             distinct = list({polygon.tobytes(): polygon for polygon in polygons}.values())
-            mask[place - first] = fill(distinct, plane)
+            mask[index - first] = fill(distinct, plane)
         start = tuple(first if each == axis else 0 for each in range(3))
         yield Segment(structure, start, np.moveaxis(mask, 0, axis))
 

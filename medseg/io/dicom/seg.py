@@ -91,7 +91,7 @@ def check(path: Path, dataset: Dataset, like: Scan) -> None:
     """Reject what is none of a scan's segmentations."""
     if "TotalPixelMatrixRows" in dataset:
         raise MedsegError(
-            f"{path}: a segmentation of a whole-slide image, in tiles, is not read. Convert it to a picture."
+            f"{path}: a segmentation of a whole-slide image, in tiles, is not read. Convert it to a single image."
         )
     if "PerFrameFunctionalGroupsSequence" not in dataset or not labels_of(dataset):
         raise MedsegError(f"{path}: it describes no frames or no segments. Export it again from its source.")

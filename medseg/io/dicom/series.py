@@ -71,13 +71,13 @@ def files_of(path: Path) -> tuple[Path, ...]:
     """
     if path.suffix.lower() != ".zip" and is_file(path):
         return (path,)
-    found = _below(path) if path.is_dir() or archive_of(path) else []
-    if not found and path.suffix == NAMED:
-        found = [series for series in _below(path.parent) if series.path == path]
-    if len(found) > 1:
-        names = ", ".join(series.path.name for series in found[:10])
-        raise MedsegError(f"{path}: it holds {len(found)} images: {names}. Name one, for example {found[0].path}.")
-    return found[0].files if found else ()
+    images = _below(path) if path.is_dir() or archive_of(path) else []
+    if not images and path.suffix == NAMED:
+        images = [series for series in _below(path.parent) if series.path == path]
+    if len(images) > 1:
+        names = ", ".join(series.path.name for series in images[:10])
+        raise MedsegError(f"{path}: it holds {len(images)} images: {names}. Name one, for example {images[0].path}.")
+    return images[0].files if images else ()
 
 
 def nearest_series(path: Path) -> str:
@@ -90,11 +90,11 @@ def in_archive(archive: Path) -> list[Series]:
     try:
         if not any(is_dicom(path) for path in members(archive)):
             return []
-        found = _below(archive)
+        images = _below(archive)
     except MedsegError as error:
         log.debug("%s", error)  # raised again where the archive is read
         return [Series(archive, (archive,))]
-    return [Series(archive, found[0].files)] if len(found) == 1 else found
+    return [Series(archive, images[0].files)] if len(images) == 1 else images
 
 
 def headers_of(files: Iterable[Path]) -> list[Header]:
@@ -149,14 +149,14 @@ def named(groups: Sequence[list[Header]]) -> list[Series]:
     below: Counter[Path] = Counter()
     for folder in folders:
         below.update([folder, *folder.parents])
-    found, several = [], defaultdict(list)
+    series, several = [], defaultdict(list)
     for group, folder in zip(groups, folders, strict=True):
         files = tuple(sorted(one.path for one in group))
         if len(files) == 1 or below[folder] == 1:
-            found.append(Series(files[0] if len(files) == 1 else folder, files))
+            series.append(Series(files[0] if len(files) == 1 else folder, files))
         else:
             several[folder].append(group)
-    return found + [series for folder, parts in several.items() for series in with_descriptions(folder, parts)]
+    return series + [one for folder, parts in several.items() for one in with_descriptions(folder, parts)]
 
 
 def with_descriptions(folder: Path, groups: Sequence[list[Header]]) -> list[Series]:

@@ -50,7 +50,7 @@ def stem(path: Path) -> str:
 
 
 def find_images(root: Path) -> list[Path]:
-    """Return the images at or below ``root``, sorted; hidden files and folders (``._x.nii`` too) are passed over.
+    """Return the images at or below ``root``, sorted; hidden files and folders (``._x.nii`` too) are skipped.
 
     A DICOM series is one image, under the path that ``medseg.io.dicom.series`` gives it. What is a segmentation by its
     nature (``.seg.nrrd``, DICOM SEG and RTSTRUCT) is none.
@@ -59,12 +59,14 @@ def find_images(root: Path) -> list[Path]:
         MedsegError: ``root`` does not exist, or holds no image of a known kind; or none but DICOM, and pydicom is not
             installed.
     """
-    return _found(root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION)
+    return _files_of_kind(
+        root, lambda files: [series.path for series in dicom_series.find_series(files)], but=itk.SEGMENTATION
+    )
 
 
 def find_masks(root: Path) -> list[Path]:
     """Return the files at or below ``root`` that may be masks, sorted: all but DICOM images; errors as above."""
-    return _found(root, dicom_series.find_segmentations)
+    return _files_of_kind(root, dicom_series.find_segmentations)
 
 
 def on_disk(path: Path) -> tuple[Path, ...]:
@@ -87,7 +89,7 @@ def on_disk(path: Path) -> tuple[Path, ...]:
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is an image of this path, whatever its state."""
+    """Return whether there is an image of this path, whatever its state."""
     try:
         return path.exists() or bool(on_disk(path))
     except OSError:  # a name that is too long, for example
@@ -102,7 +104,7 @@ def read_scan(
     ``geometry`` says what becomes of channels on another grid than file ``reference``, from which the scan has its
     affine and its form: "error"; "resample" brings them onto it in scanner coordinates (see
     ``medseg.io.grids.resample``); "warn" takes voxels as they lie where shape and spacing agree, with a warning.
-    ``orientation`` says whether pictures are read as their EXIF, or a TIFF's tag, wants them shown.
+    ``orientation`` says whether 2D images are read as their EXIF, or a TIFF's tag, wants them shown.
 
     Raises:
         MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
@@ -115,7 +117,7 @@ def read_scan(
 def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     """Read the channels of a case as it wants them read; errors as in ``read_scan``.
 
-    An image of the shape (x, y, 1, n) is n channels of a picture, but n slices of a volume where a label file has that
+    An image of the shape (x, y, 1, n) is n channels of a 2D image, but n slices of a volume where a label file has that
     shape, too, or where ``spatial_dims`` says that volumes are wanted.
     """
     scans = [_read_image(path, case.orientation) for path in case.images]
@@ -200,7 +202,7 @@ def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
             raise MedsegError(str(error).replace(str(temporary), str(path))) from error
 
 
-def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
+def _files_of_kind(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
     if not exists(root):
         raise MedsegError(f"{root}: there is no such file or folder.{_nearest(root)}")
     if not root.exists():
@@ -208,21 +210,21 @@ def _found(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str
     if not (root.is_dir() or root.is_file()):
         raise MedsegError(f"{root}: this is a pipe or device, and no file or folder. Save it as a file first.")
     files = archives.files_below(root) if root.is_dir() else [root]
-    found = [path for path in files if suffix(path) in FILES and suffix(path) != but]
+    images = [path for path in files if suffix(path) in FILES and suffix(path) != but]
     try:
-        found += among_dicom([path for path in files if suffix(path) not in FILES])
+        images += among_dicom([path for path in files if suffix(path) not in FILES])
     except MedsegError as error:
-        if not found:
+        if not images:
             raise
-        log.warning("%s: DICOM files are passed over: %s", root, error)
-    if not found:
+        log.warning("%s: DICOM files are skipped: %s", root, error)
+    if not images:
         kinds = Counter(path.suffix or "no suffix" for path in files).most_common(5)
         there = ", ".join(f"{count} with {kind}" for kind, count in kinds) or "no files"
         raise MedsegError(
             f"{root}: no scans here. Looked for {', '.join(FILES)} and DICOM, of which localizers and objects that are"
-            f" no images are passed over; there are {there}."
+            f" no images are skipped; there are {there}."
         )
-    return sorted(found)
+    return sorted(images)
 
 
 def _nearest(path: Path) -> str:
@@ -247,7 +249,7 @@ def format_of(path: Path) -> Any:
     """Return what reads a file or series: told by the first bytes, or where these tell nothing by the name.
 
     Raises:
-        MedsegError: a picture has the name of another format, or the other way round, so that its mask could not be
+        MedsegError: a 2D image has the name of another format, or the other way round, so that its mask could not be
             written in its own form.
     """
     named = _module(path)
@@ -280,7 +282,7 @@ def _kind(reader: Any, path: Path) -> str:
     """Name a format, for messages."""
     if reader is itk:
         return "MetaImage file" if path.suffix.lower() in (".mha", ".mhd") else "NRRD file"
-    return {nifti: "NIfTI file", images_2d: "picture"}.get(reader, "DICOM image")
+    return {nifti: "NIfTI file", images_2d: "2D image"}.get(reader, "DICOM image")
 
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:

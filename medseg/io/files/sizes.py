@@ -16,7 +16,7 @@ from medseg.io.formats import images_2d, nifti
 
 @dataclass(frozen=True)
 class Size:
-    """Voxels of one channel, number of channels, and the volume of a voxel in mm³ (1 for pictures)."""
+    """Voxels of one channel, number of channels, and the volume of a voxel in mm³ (1 for 2D images)."""
 
     voxels: int
     channels: int
@@ -34,10 +34,10 @@ def size_of(case: Case) -> Size:
     """Return the size of a case, ``UNKNOWN`` where a header cannot be read: reading it all will tell why."""
     try:
         with reading(case.images[0], "image"):
-            found = [file_size(path) for path in case.images]
+            sizes = [file_size(path) for path in case.images]
     except MedsegError:
         return UNKNOWN
-    return Size(found[0].voxels, sum(size.channels for size in found), found[0].voxel_volume)
+    return Size(sizes[0].voxels, sum(size.channels for size in sizes), sizes[0].voxel_volume)
 
 
 def file_size(path: Path) -> Size:

@@ -43,7 +43,7 @@ AIR = -900
 
 
 def check_voxels(image: NDArray[Any], where: str) -> None:
-    """Refuse voxels that are no measurement, and warn of those that are probably none.
+    """Reject voxels that are no measurement, and warn of those that are probably none.
 
     Args:
         image: float32 (C, *spatial).
@@ -63,7 +63,7 @@ def check_intensities(image: NDArray[np.float32], where: str) -> None:
 
 
 def check_numbers(image: NDArray[Any], where: str) -> None:
-    """Refuse voxels that are no number in float32, in which images are kept."""
+    """Reject voxels that are no number in float32, in which images are kept."""
     if image.dtype.kind != "f" or not image.size:
         return
     limit = float(np.finfo(np.float32).max)
@@ -83,7 +83,7 @@ def check_numbers(image: NDArray[Any], where: str) -> None:
 
 
 def check_channel(channel: NDArray[np.float32], where: str) -> None:
-    """Refuse fill values in a channel (*spatial) without NaN; warn of doubtful ones."""
+    """Reject fill values in a channel (*spatial) without NaN; warn of doubtful ones."""
     low, high = float(channel.min()), float(channel.max())
     top = max(-low, high)
     flat = channel.ravel()
@@ -103,16 +103,16 @@ def check_channel(channel: NDArray[np.float32], where: str) -> None:
     odd, rest = flat[is_odd], flat[~is_odd]
     values = f"{odd.min():.6g}" if odd.min() == odd.max() else f"{odd.min():.6g} to {odd.max():.6g}"
     verb = "has" if odd.size == 1 else "have"
-    found = (
+    message = (
         f"{where}: {odd.size} of {flat.size} voxels {verb} the value {values}, all others are within"
         f" {rest.min():.6g} to {rest.max():.6g}."
     )
     if is_error:
         raise MedsegError(
-            f"{found} That is no intensity, but stands for missing data, and the scan's normalisation would be lost to"
-            " it. Replace it, for example by the value of the background, in all files of its kind."
+            f"{message} That is no intensity, but stands for missing data, and the scan's normalisation would be lost"
+            " to it. Replace it, for example by the value of the background, in all files of its kind."
         )
-    warn(f"{found} If that stands for missing data, replace it, for example by the value of the background.")
+    warn(f"{message} If that stands for missing data, replace it, for example by the value of the background.")
 
 
 def magnitudes_of(flat: NDArray[np.float32], count: int) -> NDArray[np.float64]:

@@ -75,7 +75,9 @@ def write_classes(
     if format not in NAMED:
         return write_mask(path, label_map.decode(indices), like)
     if like.unit != "mm":
-        raise MedsegError(f"format={format}: {name(like)} is a picture without a place. Take format=image.")
+        raise MedsegError(
+            f"format={format}: {name(like)} is a 2D image without a position in space. Take format=image."
+        )
     classes, options = describe(label_map, codes), {"privacy": privacy} if NAMED[format].names_patient else {}
     with replacing(path) as temporary:
         try:

@@ -37,7 +37,7 @@ def on_disk(path: Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether there is a file, on the disk or in an archive."""
+    """Return whether there is a file, on the disk or in an archive."""
     archive = archive_of(path)
     return path.is_file() if archive is None else path == archive or path in members(archive)
 
@@ -76,7 +76,7 @@ def members(archive: Path) -> list[Path]:
 
 
 def check_size(archive: Path) -> None:
-    """Refuse an archive that unpacks to more than scans do, as bombs are made to; MedsegError."""
+    """Reject an archive that unpacks to more than scans do, as bombs are made to; MedsegError."""
     total, packed = sum(entry.file_size for entry in unzipped(archive).infolist()), archive.stat().st_size
     if total > min(MOST_BYTES, max(MOST_RATIO * packed, HARMLESS)):
         raise MedsegError(
@@ -134,5 +134,5 @@ def _unzipped(archive: Path, size: int, changed: int) -> ZipFile:
 
 
 def is_visible(path: Path, root: Path) -> bool:
-    """Tell whether neither a file nor a folder above it, up to ``root``, is hidden."""
+    """Return whether neither a file nor a folder above it, up to ``root``, is hidden."""
     return not any(part.startswith(".") for part in path.relative_to(root).parts)

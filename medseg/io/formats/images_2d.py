@@ -71,7 +71,7 @@ RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
 
 @dataclass(frozen=True)
 class PictureLayout:
-    """Where a picture was read from, and what makes its pixels doubtful as a mask; written masks need the path alone.
+    """Where a 2D image was read from, and what makes its pixels doubtful as a mask; written masks need the path alone.
 
     ``orientation`` is the one (1 to 8) that was applied, ``lossy`` tells of a compression that changes values, and
     ``transparent`` is where (rows, columns) pixels are less than half as opaque as the most opaque one; None: nowhere.
@@ -85,13 +85,13 @@ class PictureLayout:
 
 
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
-    """Read one picture as pixels (1 or 3, rows, columns) of their own type, the identity affine and its layout.
+    """Read one 2D image as pixels (1 or 3, rows, columns) of their own type, the identity affine and its layout.
 
     Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout tells
     where they are transparent. Grey of 8, 16 or 32 bits or float is one channel, colour of 8 bits is three.
 
     Raises:
-        MedsegError: the file is damaged, no picture, larger than ``read.max_gb``, of several pages, or of a kind that
+        MedsegError: the file is damaged, no 2D image, larger than ``read.max_gb``, of several pages, or of a kind that
             would not be read as it is.
     """
     try:
@@ -117,10 +117,10 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
         with path.open("rb") as stream:
             kind = unread_kind(stream) or "it begins as none of PNG, JPEG, TIFF and BMP, or its header is damaged"
         raise MedsegError(
-            f"{path}: no readable picture; damaged, truncated or something else? This is {kind}."
+            f"{path}: no readable 2D image; damaged, truncated or something else? This is {kind}."
         ) from error
     except DAMAGE as error:
-        raise MedsegError(f"{path}: no readable picture; damaged, truncated or something else? {error}") from error
+        raise MedsegError(f"{path}: no readable 2D image; damaged, truncated or something else? {error}") from error
     if pixels.ndim == 3 and image.mode not in {"RGB", *MODES}:
         raise MedsegError(f"{path}: colours of the kind {image.mode!r} are not read. Save it as grey or RGB.")
     layout = PictureLayout(
@@ -146,7 +146,7 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
         MedsegError: they have other axes, or the format cannot hold them.
     """
     if values.ndim != 2:
-        raise MedsegError(f"{path}: a picture has two axes, this mask has {values.shape}. Use NIfTI (.nii.gz).")
+        raise MedsegError(f"{path}: a 2D image has two axes, this mask has {values.shape}. Use NIfTI (.nii.gz).")
     in_colour = is_colour(values)
     highest = values[~in_colour].max(initial=0)
     coloured = bool(in_colour.any())
@@ -172,7 +172,7 @@ def colour_codes(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the orientation (1 to 8) that an opened picture has still to be shown in, 1 where its EXIF is damaged."""
+    """Return the orientation (1 to 8) that an opened 2D image has still to be shown in, 1 where its EXIF is damaged."""
     try:
         tag = image.getexif().get(ORIENTATION, 1)
     except DAMAGE:
@@ -188,22 +188,22 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _transparent(image: Image.Image) -> NDArray[np.bool_] | None:
-    """Return where (rows, columns) a picture is less than half as opaque as its most opaque pixel; None: nowhere."""
+    """Return where (rows, columns) a 2D image is less than half as opaque as its most opaque pixel; None: nowhere."""
     if isinstance(key := image.info.get("transparency"), int) and image.mode in ("I;16", "I"):
-        found = np.asarray(image) == key  # a grey value that stands for what is transparent
+        transparent = np.asarray(image) == key  # a grey value that stands for what is transparent
     elif image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        found = 2 * alpha.astype(np.int32) < max(alpha.max(), 1)
+        transparent = 2 * alpha.astype(np.int32) < max(alpha.max(), 1)
     else:
         return None
-    return found if found.any() else None
+    return transparent if transparent.any() else None
 
 
 # ---- what Pillow does not check or does not apply: sizes, checksums and kinds of PNG, sample types of TIFF
 
 
 def check_size(image: Image.Image, path: Path) -> None:
-    """Refuse an opened picture that is larger than ``read.max_gb``, or than its file can hold.
+    """Reject an opened 2D image that is larger than ``read.max_gb``, or than its file can hold.
 
     Raises:
         MedsegError: it is larger than ``read.max_gb``.
@@ -243,7 +243,7 @@ def chunks(stream: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 
 def check_png(stream: BinaryIO, path: Path) -> None:
-    """Refuse a PNG with a wrong checksum, and kinds that Pillow would change.
+    """Reject a PNG with a wrong checksum, and kinds that Pillow would change.
 
     Raises:
         MedsegError: it is animated, or has colours or transparency in 16 bits, of which Pillow drops 8.
@@ -253,11 +253,11 @@ def check_png(stream: BinaryIO, path: Path) -> None:
         if kind == b"IHDR" and piece and piece[8] == DEEP and piece[9] in COLOUR_OR_ALPHA:
             raise MedsegError(deep(path, "PNG"))
         if kind == b"acTL":
-            raise MedsegError(f"{path}: an animated PNG; which of its pictures is meant is unknown. Save one a file.")
+            raise MedsegError(f"{path}: an animated PNG; which of its frames is meant is unknown. Save one a file.")
 
 
 def check_rows(stream: BinaryIO, shape: tuple[int, int]) -> None:
-    """Refuse a PNG whose pixels unpack to less than its header describes, the rest of which Pillow leaves at 0.
+    """Reject a PNG whose pixels unpack to less than its header describes, the rest of which Pillow leaves at 0.
 
     Raises:
         EOFError: it is so.
@@ -275,7 +275,7 @@ def check_rows(stream: BinaryIO, shape: tuple[int, int]) -> None:
 
 
 def check_tiff(image: Image.Image, path: Path) -> None:
-    """Refuse what Pillow would read the first or the upper part of.
+    """Reject what Pillow would read the first or the upper part of.
 
     Raises:
         MedsegError: there are several pages or slices, or colours in 16 bits.
@@ -307,7 +307,7 @@ def deep(path: Path, kind: str) -> str:
     """Say that colours in more than 8 bits are not read."""
     return (
         f"{path}: a {kind} of colours or transparency in 16 bits, of which 8 would be lost. Save it in 8 bits, or each"
-        " colour as a grey picture of 16 bits, a file a channel."
+        " colour as a grey image of 16 bits, a file a channel."
     )
 
 
@@ -325,7 +325,7 @@ def as_tagged(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
 
 
 def unread_kind(stream: BinaryIO) -> str:
-    """Say of what kind a picture is that Pillow cannot identify; "" where it is no TIFF whose tags can be read."""
+    """Say of what kind a 2D image is that Pillow cannot identify; "" where it is no TIFF whose tags can be read."""
     try:
         stream.seek(0)
         start = stream.read(8)

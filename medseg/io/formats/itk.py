@@ -133,7 +133,7 @@ def save(image: Any, path: Path) -> None:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether the compressed voxels of an NRRD file are all there."""
+    """Return whether the compressed voxels of an NRRD file are all there."""
     with path.open("rb") as file:
         content = file.read(os.fstat(file.fileno()).st_size)
     _, _, voxels = content.partition(b"\n\n")

@@ -88,8 +88,8 @@ def _affine(fields: Fields, axes: int) -> NDArray[np.float64]:
     """Return the affine to LPS mm of the first three axes."""
     used, affine = min(axes, 3), np.eye(4)
     spacing = np.ones(axes)
-    if given := next((name for name in ("elementspacing", "elementsize") if name in fields), None):
-        spacing = np.array(finite_numbers(fields, given, axes))
+    if name := next((name for name in ("elementspacing", "elementsize") if name in fields), None):
+        spacing = np.array(finite_numbers(fields, name, axes))
     if (spacing[:used] <= 0).any():
         raise ValueError(f"ElementSpacing is {spacing.tolist()}, allowed are numbers above 0")
     matrix = next((name for name in ("transformmatrix", "rotation", "orientation") if name in fields), None)

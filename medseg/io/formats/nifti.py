@@ -60,7 +60,7 @@ class NiftiLayout:
 
     @property
     def may_be_stack(self) -> bool:
-        """Whether the array is (x, y, 1, n): the channels of a picture, or as likely the slices of a volume."""
+        """Whether the array is (x, y, 1, n): the channels of a 2D image, or as likely the slices of a volume."""
         stored = self.header.get_data_shape()
         return len(stored) == 4 and stored[2] == 1 and stored[3] > 1
 
@@ -192,7 +192,7 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
-    """Refuse an affine that gives voxels no size along one of the first ``axes``."""
+    """Reject an affine that gives voxels no size along one of the first ``axes``."""
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
         raise MedsegError(
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."

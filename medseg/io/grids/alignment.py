@@ -89,11 +89,11 @@ def fit_mask(
 
 
 def stays(file: str, grid: Grid, unit: str, like: Scan, geometry: GridPolicy) -> bool:
-    """Tell whether voxels are taken as they lie, rather than resampled; MedsegError where neither is allowed."""
+    """Return whether voxels are taken as they lie, rather than resampled; MedsegError where neither is allowed."""
     target, in_mm = grid_of(like), unit == like.unit == "mm"
     if same_grid(grid, target):
         return True
-    if geometry == "resample" and in_mm:  # pictures have no place of their own
+    if geometry == "resample" and in_mm:  # 2D images have no position in the scanner
         return False
     if geometry == "warn" and grid.shape == target.shape and same_spacing(grid, target):
         return True
@@ -122,7 +122,7 @@ def difference(grid: Grid, like: Scan) -> str:
 
 
 def check_overlap(file: str, grid: Grid, like: Scan, share: float) -> None:
-    """Refuse a grid that has too small a share in common with that of ``like``."""
+    """Reject a grid that has too small a share in common with that of ``like``."""
     if share >= LEAST_OVERLAP:
         return
     boxes = [[edge.round(1).tolist() for edge in each.box] for each in (grid, grid_of(like))]

@@ -55,12 +55,12 @@ def corner_shift(grid: Grid, other: Grid) -> float:
 
 
 def same_grid(grid: Grid, other: Grid) -> bool:
-    """Tell whether two grids have one shape and corners that agree within ``TOLERANCE``."""
+    """Return whether two grids have one shape and corners that agree within ``TOLERANCE``."""
     return grid.shape == other.shape and corner_shift(grid, other) <= TOLERANCE
 
 
 def same_spacing(grid: Grid, other: Grid) -> bool:
-    """Tell whether two equally shaped grids agree within ``TOLERANCE`` along each axis, wherever they lie."""
+    """Return whether two equally shaped grids agree within ``TOLERANCE`` along each axis, wherever they lie."""
     return bool((np.abs(grid.spacing / other.spacing - 1) * grid.shape <= TOLERANCE).all())
 
 
@@ -110,11 +110,11 @@ def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
 
 
 def inside(source: Grid, target: Grid) -> NDArray[np.bool_]:
-    """Tell of each voxel of ``target`` whether its centre lies within ``source``; three axes each."""
+    """Return for each voxel of ``target`` whether its centre lies within ``source``; three axes each."""
     j, k = np.ogrid[: target.shape[1], : target.shape[2]]
-    found = np.ones(target.shape, dtype=bool)
+    result = np.ones(target.shape, dtype=bool)
     for (along_i, along_j, along_k, first), length in zip(index_map(source, target)[:3], source.shape, strict=True):
         from_middle = along_j * j + (along_k * k + (first - (length - 1) / 2))  # of the first plane
-        for i, plane in enumerate(found):
+        for i, plane in enumerate(result):
             plane &= np.abs(from_middle + along_i * i) <= length / 2
-    return found
+    return result

@@ -30,9 +30,9 @@ def phantom(*, root: str | Path, dims: int, channels: int, cases: int, size: int
 
     arguments = {"dims": dims, "channels": channels, "cases": cases, "size": size, "seed": seed}
     written = write_phantom(phantom_folder(root=root, **arguments), **arguments)
-    found = decathlon(written) if dims == 3 else folder(written)
-    patients = assign_groups(found.cases, file=str(written / "groups.csv"))
-    return replace(found, cases=patients, labels=dict(LABELS), modality=("mri",) * channels)
+    dataset = decathlon(written) if dims == 3 else folder(written)
+    patients = assign_groups(dataset.cases, file=str(written / "groups.csv"))
+    return replace(dataset, cases=patients, labels=dict(LABELS), modality=("mri",) * channels)
 
 
 def phantom_folder(*, root: str | Path, dims: int, channels: int, cases: int, size: int, seed: int) -> Path:
@@ -41,5 +41,5 @@ def phantom_folder(*, root: str | Path, dims: int, channels: int, cases: int, si
 
 
 def phantom_is_there(layout: Mapping[str, Any]) -> bool:
-    """Tell whether the synthetic data set that a ``layout`` node describes has been written."""
+    """Return whether the synthetic data set that a ``layout`` node describes has been written."""
     return (phantom_folder(**{name: layout[name] for name in ARGUMENTS[SYNTHETIC]}) / "phantom.json").is_file()

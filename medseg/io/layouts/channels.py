@@ -23,7 +23,7 @@ def cases_from_files(
     ``endings`` are those of names without ``.nii.gz`` or the like, in the channels' order, of which each channel may
     have several: ``[["_flair", "-t2f"], ["_t1", "-t1n"]]``. None or empty: each file is a case. ``"/ct"`` is a file of
     this name in a folder a case, ``"ct/"`` a folder a channel. Masks beside the channels, known by the endings that are
-    usual for them, are passed over, and so is what else lies in folders a case. The id is the name relative to
+    usual for them, are skipped, and so is what else lies in folders a case. The id is the name relative to
     ``root``, without ending and suffix and with ``/`` between folders.
 
     With ``may_lack`` a case needs the file of one channel only, and its ``absent`` names the others.
@@ -33,42 +33,42 @@ def cases_from_files(
         one case and channel would have to share.
     """
     channels = [tuple(channel) for channel in endings or [("",)]]
-    found, strangers = by_ending(root, files, channels)
+    files_of_case, others = by_ending(root, files, channels)
     known = [ending for channel in channels for ending in channel]
     in_folders = all(ending.startswith("/") for ending in known)
     problems = [
         f"{path} ends in none of {', '.join(known)}"
-        for path in strangers
+        for path in others
         if not in_folders and not stem(path).endswith(MASK_ENDINGS)
     ]
-    problems += shared_names(found)
+    problems += shared_names(files_of_case)
     cases = []
-    for name, files_of in sorted(found.items()):
-        absent = tuple(place for place in range(len(channels)) if place not in files_of)
+    for name, files_of in sorted(files_of_case.items()):
+        absent = tuple(index for index in range(len(channels)) if index not in files_of)
         if absent and not may_lack:
-            missing = [" or ".join(channels[place]) for place in absent]
+            missing = [" or ".join(channels[index]) for index in absent]
             problems.append(f"{name} has no file ending in {', and none in '.join(missing)}")
         elif not shared_names({name: files_of}):
-            cases.append(Case(name, name, tuple(files_of[place][0] for place in sorted(files_of)), absent=absent))
+            cases.append(Case(name, name, tuple(files_of[index][0] for index in sorted(files_of)), absent=absent))
     return cases, problems
 
 
 def by_ending(root: Path, files: Iterable[Path], endings: Sequence[Sequence[str]]) -> tuple[Found, list[Path]]:
-    """Sort files by id and by the place of their ending, of those that fit the longest; also return what fits none."""
+    """Sort files by id and by the index of their ending, of those that fit the longest; also return what fits none."""
     known = sorted(
-        ((ending, place) for place, several in enumerate(endings) for ending in several), key=lambda item: -len(item[0])
+        ((ending, index) for index, several in enumerate(endings) for ending in several), key=lambda item: -len(item[0])
     )
-    found: Found = defaultdict(lambda: defaultdict(list))
-    strangers = []
+    files_of: Found = defaultdict(lambda: defaultdict(list))
+    others = []
     for path in files:
         name = relative_id(path, root)
-        fitting = ((rest, place) for ending, place in known if (rest := without(name, ending)))
+        fitting = ((rest, index) for ending, index in known if (rest := without(name, ending)))
         match = next(fitting, None)
         if match is None:
-            strangers.append(path)
+            others.append(path)
         else:
-            found[match[0]][match[1]].append(path)
-    return found, strangers
+            files_of[match[0]][match[1]].append(path)
+    return files_of, others
 
 
 def without(name: str, ending: str) -> str | None:
@@ -82,9 +82,9 @@ def without(name: str, ending: str) -> str | None:
     return name.removesuffix(ending) if name.endswith(ending) else None
 
 
-def shared_names(found: Mapping[str, Mapping[int, Sequence[Path]]]) -> list[str]:
+def shared_names(files_of_case: Mapping[str, Mapping[int, Sequence[Path]]]) -> list[str]:
     """Name the files that one case and channel would have to share."""
-    shared = [paths for channels in found.values() for paths in channels.values() if len(paths) > 1]
+    shared = [paths for channels in files_of_case.values() for paths in channels.values() if len(paths) > 1]
     suffix_only = [len({stem(path) for path in paths}) == 1 for paths in shared]
     return [
         f"{' and '.join(map(str, paths))} differ in their {'suffix' if alike else 'ending'} only: rename or remove one"
@@ -103,8 +103,8 @@ def complete(cases: Iterable[Case]) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     times = Counter(case.id for case in cases)
     problems = [f"{case.id}: {path} is missing" for case in cases for path in case.files if not exists(path)]
     problems += [f"{name} is listed {count} times" for name, count in times.items() if count > 1]
-    kept = (case for case in cases if times[case.id] == 1 and all(exists(path) for path in case.files))
-    return tuple(kept), tuple(problems)
+    usable = (case for case in cases if times[case.id] == 1 and all(exists(path) for path in case.files))
+    return tuple(usable), tuple(problems)
 
 
 def relative_id(path: Path, root: Path) -> str:
@@ -131,8 +131,8 @@ def endings_of(cases: Iterable[Case]) -> tuple[tuple[str, ...], ...] | None:
 
     A single channel cannot be taken for another: files without the ending are as good.
     """
-    found = {tuple(_ending(path, case.id.rpartition("/")[2]) for path in case.images) for case in cases}
-    endings = [ending for ending in found.pop() if ending is not None] if len(found) == 1 else []
+    endings_of_case = {tuple(_ending(path, case.id.rpartition("/")[2]) for path in case.images) for case in cases}
+    endings = [ending for ending in endings_of_case.pop() if ending is not None] if len(endings_of_case) == 1 else []
     if endings in ([], [""]) or len(set(endings)) < len(next(iter(cases)).images):
         return None
     return tuple((ending,) for ending in endings) if endings[1:] else ((endings[0], ""),)
@@ -160,9 +160,9 @@ def modalities_of(channels: Sequence[str] | None) -> tuple[str, ...] | None:
     >>> modalities_of(["FLAIR", "T1w"]), modalities_of(["CT", "dose"])
     (('mri', 'mri'), None)
     """
-    found = [_modality_of(name.lower()) for name in channels or ()]
-    known = tuple(name for name in found if name)
-    return known if known and len(known) == len(found) else None
+    modalities = [_modality_of(name.lower()) for name in channels or ()]
+    known = tuple(name for name in modalities if name)
+    return known if known and len(known) == len(modalities) else None
 
 
 def _modality_of(channel: str) -> str | None:

@@ -124,8 +124,8 @@ def choose(
     if label_columns and class_columns:
         raise MedsegError("dataset.label_columns and dataset.class_columns exclude each other: give one.")
     in_class = [*(class_columns or {}).values()]
-    given = {"image_columns": image_columns, "label_columns": label_columns, "class_columns": in_class}
-    for key, names in given.items():
+    requested = {"image_columns": image_columns, "label_columns": label_columns, "class_columns": in_class}
+    for key, names in requested.items():
         if unknown := [str(name) for name in names or () if name not in there]:
             raise MedsegError(
                 f"dataset.{key}: {path} has no column {unknown[0]!r}, it has {', '.join(there)}."
@@ -163,7 +163,7 @@ def scan_of(row: Row, columns: Columns, folders: Sequence[Path]) -> Case:
 
 
 def check_id(name: str) -> None:
-    """Refuse an id that no case's files can have as their name; MedsegError."""
+    """Reject an id that no case's files can have as their name; MedsegError."""
     parts = name.split("/")
     if on_a_line(name) != name:
         reason = "it holds control characters; is a quotation mark of the table left open?"

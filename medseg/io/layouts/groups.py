@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,14 @@ def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: st
         raise MedsegError(f"dataset.group={pattern} and dataset.group_file={file} exclude each other: give one.")
     if pattern is None and file is None:
         return cases
-    groups = _from_file(Path(file)) if file is not None else _from_pattern(cases, str(pattern))
+    if file is not None:
+        groups: dict[str, str] = {}
+        for row in read_table(Path(file), "dataset.group_file", ("id", "group")):
+            name, group = row["id"], row["group"]
+            if name and group and groups.setdefault(name, group) != group:
+                raise MedsegError(f"dataset.group_file={file} gives {name} two groups: {groups[name]} and {group}.")
+    else:
+        groups = search_groups(str(pattern), [case.id for case in cases])
     missing = [case.id for case in cases if not groups.get(case.id)]
     if missing:
         source = f"dataset.group_file={file}" if file is not None else f"dataset.group={pattern}"
@@ -52,12 +59,16 @@ def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: st
     return tuple(replace(case, group=groups[case.id]) for case in cases)
 
 
-def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
+def search_groups(pattern: str, names: Sequence[str]) -> dict[str, str]:
+    """Return what a regular expression finds in names, without those in which it finds nothing.
+
+    Raises:
+        MedsegError: it is none, or cannot be searched for in a reasonable time.
+    """
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise MedsegError(f"dataset.group={pattern} is no regular expression: {error}.") from error
-    names = [case.id for case in cases]
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", SEARCH, str(LONGEST_SEARCH)],
@@ -72,14 +83,4 @@ def _from_pattern(cases: Iterable[Case], pattern: str) -> dict[str, str]:
             f"dataset.group={pattern}: not found in {len(names)} case ids within {LONGEST_SEARCH} s, as its repeats"
             " can be matched in too many ways. Give a simpler one, without repeats inside repeats."
         ) from error
-    found = dict(zip(names, json.loads(done.stdout), strict=True))
-    return {name: group for name, group in found.items() if group}
-
-
-def _from_file(path: Path) -> dict[str, str]:
-    groups: dict[str, str] = {}
-    for row in read_table(path, "dataset.group_file", ("id", "group")):
-        name, group = row["id"], row["group"]
-        if name and group and groups.setdefault(name, group) != group:
-            raise MedsegError(f"dataset.group_file={path} gives {name} two groups: {groups[name]} and {group}.")
-    return groups
+    return {name: group for name, group in zip(names, json.loads(done.stdout), strict=True) if group}

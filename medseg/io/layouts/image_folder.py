@@ -154,8 +154,8 @@ def image_and_mask_files(image_root: Path, mask_root: Path, patterns: Sequence[s
         scans = set(images)
         masks = [path for path in masks if stem(path).endswith(MASK_ENDINGS) or path not in scans]
     inner, outer = (masks, images) if mask_root.is_relative_to(image_root) else (images, masks)
-    kept = sorted(set(outer) - set(inner))
-    return (kept, masks) if outer is images else (images, kept)
+    rest = sorted(set(outer) - set(inner))
+    return (rest, masks) if outer is images else (images, rest)
 
 
 def masks_by_id(files: Iterable[Path], root: Path, ids: set[str]) -> dict[str | None, list[Path]]:

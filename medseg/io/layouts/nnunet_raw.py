@@ -88,7 +88,7 @@ def unlabelled(root: Path, ending: str, known: Collection[str], channels: int) -
 
 
 def check(content: Mapping[str, Any], root: Path) -> None:
-    """Refuse a ``dataset.json`` that lacks a key, or whose files are of a kind that is not read."""
+    """Reject a ``dataset.json`` that lacks a key, or whose files are of a kind that is not read."""
     missing = [key for key in REQUIRED if key not in content]
     if missing and {"training", "modality"} <= content.keys():
         raise MedsegError(

@@ -52,7 +52,7 @@ def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) 
 
     The arguments alone decide the result. Cases 2k and 2k+1 are one patient: the same head on another grid, with
     another lesion and other noise. 3D scans have a spacing of 0.8 to 1.35 mm, any axis order and flips, and so many
-    voxels an axis as make up a field of view of ``size`` times 1.1 mm. A 2D picture (size, size) is the axial slice
+    voxels an axis as make up a field of view of ``size`` times 1.1 mm. A 2D image (size, size) is the axial slice
     through the lesion's centre, front up, patient's right on the left, with values 0..255.
 
     Returns:
@@ -83,7 +83,7 @@ def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) 
 
 def _check(*, index: int, dims: int, channels: int, size: int, seed: int) -> None:
     if dims not in (2, 3):
-        raise MedsegError(f"phantom: dims={dims} must be 2 (pictures) or 3 (volumes)")
+        raise MedsegError(f"phantom: dims={dims} must be 2 (images) or 3 (volumes)")
     lowest = {"index": (index, 0), "channels": (channels, 1), "size": (size, 16), "seed": (seed, 0)}
     for name, (value, least) in lowest.items():
         if value < least:
@@ -128,7 +128,7 @@ def _volume(rng: np.random.Generator, image: Floats, label: Labels, affine: Affi
 
 
 def _picture(rng: np.random.Generator, image: Floats, label: Labels) -> tuple[Scan, Labels]:
-    """Turn a slice into a picture of 8 bits: rows from front to back, columns from right to left."""
+    """Turn a slice into a 2D image of 8 bits: rows from front to back, columns from right to left."""
     gain = rng.uniform(150, 200, (len(image), 1, 1, 1)).astype(np.float32)
     image = np.clip(np.rint(image * gain), 0, 255)[..., ::-1, ::-1, 0].swapaxes(-1, -2)  # (C, R, A, 1) -> (C, A, R)
     label = label[::-1, ::-1, 0].T
@@ -236,7 +236,7 @@ def _acquire(rng: np.random.Generator, tissue: Labels, contrast: NDArray[np.floa
 
 
 def _block_mean(fine: Floats) -> Floats:
-    """Average the sample points of each voxel; an axis of one point (the slice of a picture) stays."""
+    """Average the sample points of each voxel; an axis of one point (the slice of a 2D image) stays."""
     for axis, length in enumerate(fine.shape):
         if length > 1:
             pairs = np.moveaxis(fine, axis, 0)

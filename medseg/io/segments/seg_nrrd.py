@@ -50,8 +50,9 @@ def read(path: Path, like: Scan) -> Segmentation:
         raise MedsegError(f"{path}: the segments {', '.join(missing)} are in layers that it lacks ({len(layers)}).")
     if large := [segment["Name"] for segment in segments if not 0 <= segment["LabelValue"] <= LARGEST]:
         raise MedsegError(f"{path}: the segments {', '.join(large[:10])} have values outside of 0 to {LARGEST}.")
-    wanted = [(each["Name"], each["Layer"], each["LabelValue"]) for each in segments]
-    return Segmentation(Grid(layers.shape[1:], itk.affine_of(stored, axes=3)), labelled(list(layers), wanted))
+    described_segments = [(each["Name"], each["Layer"], each["LabelValue"]) for each in segments]
+    grid = Grid(layers.shape[1:], itk.affine_of(stored, axes=3))
+    return Segmentation(grid, labelled(list(layers), described_segments))
 
 
 def described(pairs: Mapping[str, str], path: Path) -> list[dict[str, Any]]:

@@ -42,12 +42,13 @@ class Segmentation:
     segments: Iterable[Segment]
 
 
-def labelled(layers: Sequence[NDArray[np.integer]], wanted: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
+def labelled(layers: Sequence[NDArray[np.integer]], described: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
     """Yield the segments of label maps of three axes, given by name, layer and value, unless empty."""
-    wanted = list(wanted)
-    highest = max((value for _, _, value in wanted), default=1)  # of all values of a layer, boxes could fill the memory
+    described = list(described)
+    # boxes are looked for up to the highest value of a segment: those of all values of a layer could fill the memory
+    highest = max((value for _, _, value in described), default=1)
     boxes = [find_objects(layer, max(1, highest)) for layer in layers]
-    for segment, layer, value in wanted:
+    for segment, layer, value in described:
         box = boxes[layer][value - 1] if 0 < value <= len(boxes[layer]) else None
         if box is not None:
             yield Segment(segment, tuple(span.start for span in box), layers[layer][box] == value)
@@ -61,8 +62,8 @@ def class_of(segment: str, renamed: Mapping[str, str | None]) -> str | None:
     """
     fitting = (pattern for pattern in renamed if fnmatchcase(segment.casefold(), str(pattern).casefold()))
     pattern = next(fitting, None)
-    wanted = segment if pattern is None else renamed[pattern]
-    return None if wanted is None else str(wanted)
+    name = segment if pattern is None else renamed[pattern]
+    return None if name is None else str(name)
 
 
 def class_indices(
@@ -76,15 +77,15 @@ def class_indices(
     classes = {segment: class_of(segment, renamed) for segment in segments}
     known = {known.casefold(): index for index, known in enumerate(label_map.names)}
     known |= {IGNORE_NAME: IGNORE} if IGNORE_NAME in label_map.labels else {}
-    strangers = [segment for segment, found in classes.items() if found is not None and found.casefold() not in known]
-    if strangers:
-        hint = nearest(str(classes[strangers[0]]), label_map.names)
+    unknown = [segment for segment, name in classes.items() if name is not None and name.casefold() not in known]
+    if unknown:
+        hint = nearest(str(classes[unknown[0]]), label_map.names)
         raise MedsegError(
-            f"{where}: the segments {', '.join(map(repr, strangers))} are none of the classes"
+            f"{where}: the segments {', '.join(map(repr, unknown))} are none of the classes"
             f" {', '.join(label_map.names[1:])}.{hint} Map them, for example dataset.segments="
-            f"'{{{strangers[0]}: CLASS, *: null}}', where null leaves a segment out; * fits any name."
+            f"'{{{unknown[0]}: CLASS, *: null}}', where null leaves a segment out; * fits any name."
         )
-    return {segment: 0 if found is None else known[found.casefold()] for segment, found in classes.items()}
+    return {segment: 0 if name is None else known[name.casefold()] for segment, name in classes.items()}
 
 
 def paint(segmentation: Segmentation, indices: Mapping[str, int], where: str) -> Indices:
@@ -144,7 +145,7 @@ def unique(names: Sequence[str]) -> list[str]:
     >>> unique(["Liver", "spleen", "liver"])
     ['Liver', 'spleen']
     """
-    found: dict[str, str] = {}
+    unique_names: dict[str, str] = {}
     for known in names:
-        found.setdefault(known.casefold(), known)
-    return list(found.values())
+        unique_names.setdefault(known.casefold(), known)
+    return list(unique_names.values())

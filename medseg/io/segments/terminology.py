@@ -79,10 +79,10 @@ def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> lis
         MedsegError: a class in ``codes`` does not exist, or a code is incomplete or too long for DICOM.
     """
     codes = codes or {}
-    if strangers := [name for name in codes if name not in label_map.names[1:]]:
+    if unknown := [name for name in codes if name not in label_map.names[1:]]:
         raise MedsegError(
-            f"codes: {strangers[0]!r} is none of the classes {', '.join(label_map.names[1:])}."
-            f"{nearest(str(strangers[0]), label_map.names[1:])}"
+            f"codes: {unknown[0]!r} is none of the classes {', '.join(label_map.names[1:])}."
+            f"{nearest(str(unknown[0]), label_map.names[1:])}"
         )
     result = []
     for index, (name, value) in enumerate(zip(label_map.names, label_map.values, strict=True)):

@@ -26,7 +26,7 @@ from medseg.io.case import Case, Scan
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import told
+from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
@@ -152,7 +152,7 @@ def start(
 ) -> Future[list[Row]]:
     """Predict a case and start to measure it; a MedsegError of predicting is in the future, too."""
     try:
-        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
+        with logged(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             scan, reference = read_labelled(case, label_map)
         return submit(measured_rows, case, scan, segment(case, scan), reference, label_map, metrics)
     except MedsegError as error:

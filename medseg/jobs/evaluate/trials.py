@@ -19,7 +19,7 @@ from medseg.io.case import Case
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import told
+from medseg.io.warnings import logged
 from medseg.system.files import replacing
 from medseg.system.memory import TO_READ, enough_memory
 from medseg.system.parallel import in_parallel
@@ -109,7 +109,7 @@ class Trials:
 
     def keep(self, predictor: Predictor, case: Case, file: Path) -> Prediction:
         """Predict a case and write what scoring needs of it into a file."""
-        with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
+        with logged(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
             scan, reference = read_labelled(case, self.label_map)
         prepared = predictor.prepare(scan)
         if self.regions is None:

@@ -22,7 +22,7 @@ from medseg.io.case import Case
 from medseg.io.dicom.references import Privacy
 from medseg.io.files.write_masks import write_classes
 from medseg.io.formats.stl import write_meshes
-from medseg.io.warnings import tell, told
+from medseg.io.warnings import log_all, logged
 from medseg.jobs.predict import manifest
 from medseg.jobs.predict.manifest import Record
 from medseg.jobs.predict.pipeline import Stage
@@ -105,9 +105,9 @@ class PredictionSettings:
         record = manifest.read(self.output, task.id)
         if self.skip_done and record and manifest.is_done(self.output, record, work.made_of):
             work.record = record
-            tell(record.messages)
+            log_all(record.messages)
         else:
-            with told() as work.messages:
+            with logged() as work.messages:
                 prepared = self.predictor.prepare(task.images, sorted(task.absent))
             if self.training_data:
                 work.measured = of_scan(prepared.scan, task.absent)

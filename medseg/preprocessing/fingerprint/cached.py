@@ -13,7 +13,7 @@ from medseg.io.case import Case
 from medseg.io.files.header_check import Placement
 from medseg.io.files.read import exists
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import collected, tell
+from medseg.io.warnings import collected, log_all
 from medseg.preprocessing.cache import hash_of, is_there, recipe
 from medseg.preprocessing.fingerprint.duplicates import Acquisition
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, fingerprint
@@ -44,19 +44,19 @@ def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerpri
             except Exception:  # a damaged file makes torch raise almost anything
                 is_damaged = True
             else:
-                tell(cached.messages)
+                log_all(cached.messages)
                 return cached
     with collected() as messages:
         try:
             result = replace(fingerprint(case, label_map), messages=tuple(messages))
         except MedsegError:
-            tell(messages)
+            log_all(messages)
             raise
     if path and not has_logged():
         write_torch(path, plain(result))
     if is_damaged:
         log.warning("%s: this cached fingerprint of a case is damaged; the case was read again", path)
-    tell(result.messages)
+    log_all(result.messages)
     return result
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
-from medseg.io.datasets.annotations import found_values, read_labels
+from medseg.io.datasets.annotations import read_labels, values_in_masks
 from medseg.io.files.read import read_case
 from medseg.io.labels import IGNORE, LabelMap
 
@@ -100,7 +100,7 @@ def test_a_case_without_labels_is_refused(tmp_path):
 
 def test_found_values_are_those_of_all_files(tmp_path):
     files = (LabelFile(save(tmp_path / "1.nii", [0, 3, 3, 5])), LabelFile(save(tmp_path / "2.nii", [0, 255, 0, 0]), 8))
-    assert found_values(Case("a", "a", (), files)) == {0, 3, 5, 8}
+    assert values_in_masks(Case("a", "a", (), files)) == {0, 3, 5, 8}
 
 
 @pytest.mark.parametrize(("other_values", "expected"), [("nearest", [0, 0, 1, 2]), ("ignore", [0, IGNORE, 1, IGNORE])])

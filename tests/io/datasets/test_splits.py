@@ -150,16 +150,16 @@ def test_what_the_user_gives_goes_before_what_came_with_the_data(tmp_path):
     came = tmp_path / "splits_final.json"
     write(came, folds)
     plain = [Case(f"p{i}", str(i), ()) for i in range(9)]
-    assert make_split(plain, val=0.1, test=0.2, found=came) == Split(("p0",), ("p1",), ())
+    assert make_split(plain, val=0.1, test=0.2, data_split=came) == Split(("p0",), ("p1",), ())
     given = write(tmp_path / "given.csv", "id,split\np3,train\np4,val\n")
-    assert make_split(plain, val=0.1, test=0.2, file=given, found=came) == Split(("p3",), ("p4",), ())
+    assert make_split(plain, val=0.1, test=0.2, file=given, data_split=came) == Split(("p3",), ("p4",), ())
     drawn = make_split(plain, val=0.1, test=0.2, folds=3)
-    assert make_split(plain, val=0.1, test=0.2, folds=3, found=came) == drawn
+    assert make_split(plain, val=0.1, test=0.2, folds=3, data_split=came) == drawn
     assert make_split(with_parts(*["train"] * 8, "val"), val=0.1, test=0.2, folds=3) == drawn
-    column = make_split(with_parts("val", "train"), val=0.1, test=0.2, found=came)
+    column = make_split(with_parts("val", "train"), val=0.1, test=0.2, data_split=came)
     assert column == Split(("p1",), ("p0",), ())
     with pytest.raises(MedsegError, match=r"split.fold=1: .*splits_final.json holds 1 folds"):
-        make_split(plain, val=0.1, test=0.2, fold=1, found=came)
+        make_split(plain, val=0.1, test=0.2, fold=1, data_split=came)
 
 
 def test_every_misfit_of_a_file_is_listed(tmp_path):

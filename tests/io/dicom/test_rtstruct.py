@@ -7,7 +7,7 @@ from skimage.draw import polygon2mask
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
-from medseg.io.datasets.annotations import found_classes, read_labels
+from medseg.io.datasets.annotations import classes_of_segments, read_labels
 from medseg.io.files.read import read_scan
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
@@ -45,7 +45,7 @@ def test_a_written_mask_is_read_back(tmp_path, made_series, options):
     series = made_series(SHAPE, **options)
     path = written(tmp_path / "a.dcm", series)
     np.testing.assert_array_equal(read_labels(case(path), CLASSES, series), mask())
-    assert found_classes(case(path)) == ["Körper", "tumour", "absent"]
+    assert classes_of_segments(case(path)) == ["Körper", "tumour", "absent"]
 
 
 @pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), OBLIQUE])
@@ -182,7 +182,7 @@ def test_real_structures_are_filled_as_by_scikit_image(real_data, name):
     series = read_scan([folder])
     path = folder / f"{name}.dcm"
     dataset = pydicom.dcmread(path)
-    names = found_classes(case(path))
+    names = classes_of_segments(case(path))
     to_voxels = np.linalg.inv(series.affine)
     for index, structure in enumerate(dataset.ROIContourSequence):
         truth = np.zeros(series.shape, bool)

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
-from medseg.io.datasets.annotations import found_classes, read_labels
+from medseg.io.datasets.annotations import classes_of_segments, read_labels
 from medseg.io.datasets.dataset import label_map
 from medseg.io.dicom import image as dicom
 from medseg.io.dicom import seg as dicom_seg
@@ -48,7 +48,7 @@ def test_a_written_mask_is_read_back(tmp_path, made_series, options):
     series = made_series((9, 7, 5), **options)
     path = written(tmp_path / "a.dcm", series)
     np.testing.assert_array_equal(read_labels(case(path), CLASSES, series), mask())
-    assert found_classes(case(path)) == ["Leber", "tumour", "absent"]
+    assert classes_of_segments(case(path)) == ["Leber", "tumour", "absent"]
 
 
 def test_others_see_classes_codes_colours_and_the_series(tmp_path, made_series):
@@ -394,4 +394,4 @@ def test_class_names_that_dicom_cannot_hold(tmp_path, made_series):
     for form in ("dicom_seg", "rtstruct"):
         path = tmp_path / f"{form}.dcm"
         write_classes(path, (mask() > 0).astype(np.uint8), LabelMap({"background": 0, name: 1}), series, form)
-        assert found_classes(case(path)) == ["left_right_" + "x" * 53]
+        assert classes_of_segments(case(path)) == ["left_right_" + "x" * 53]

@@ -141,10 +141,10 @@ def test_localizers_and_objects_that_are_no_images_are_skipped(tmp_path, dicom_s
     assert report.is_file()
     assert names(tmp_path) == ["s"]
     for words in (
-        "skipped 5 DICOM files (localizer)",
-        "skipped 1 DICOM files (SEG)",
-        "(RTSTRUCT)",
-        "skipped 1 DICOM files (picture beside slices)",
+        "skipped 5 DICOM files (localizer), such as",
+        "skipped 1 DICOM files (SEG), such as",
+        "(RTSTRUCT), such as",
+        "skipped 1 DICOM files (picture beside slices), such as",
     ):
         assert words in caplog.text
 
@@ -375,4 +375,4 @@ def test_without_pydicom_the_extra_is_named(tmp_path, dicom_series, monkeypatch,
         find_images(tmp_path)
     nib.save(nib.Nifti1Image(VOLUME, np.eye(4)), tmp_path / "a.nii.gz")
     assert names(tmp_path) == ["a.nii.gz"]
-    assert "DICOM files are passed over: reading DICOM takes more packages: pip install 'medseg[dicom]'" in caplog.text
+    assert "DICOM files are skipped: reading DICOM takes more packages: pip install 'medseg[dicom]'" in caplog.text

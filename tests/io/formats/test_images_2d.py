@@ -194,14 +194,14 @@ def test_damaged_files_are_named(tmp_path, name, content):
     path = save(tmp_path / name, RNG.integers(0, 256, (64, 64), dtype=np.uint8))
     whole = path.read_bytes()
     path.write_bytes(b"hello world" * 9 if content == "text" else whole[: len(whole) // 2])
-    with pytest.raises(MedsegError, match=f"{name}: no readable picture"):
+    with pytest.raises(MedsegError, match=f"{name}: no readable 2D image"):
         read_scan([path])
 
 
 def test_picture_of_another_format_is_refused(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.gif")
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
-    with pytest.raises(MedsegError, match=r"a.png: no readable picture"):
+    with pytest.raises(MedsegError, match=r"a.png: no readable 2D image"):
         read_scan([tmp_path / "a.png"])
 
 

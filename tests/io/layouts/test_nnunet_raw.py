@@ -499,7 +499,7 @@ def test_its_own_split_is_taken_along(opened, tmp_path, caplog):
     (tmp_path / "splits_final.json").write_text(json.dumps(folds))
     dataset = opened("nnunet", tmp_path)
     caplog.set_level("INFO")
-    split = make_split(dataset.cases, val=0.25, test=0.25, fold=1, found=dataset.split_file)
+    split = make_split(dataset.cases, val=0.25, test=0.25, fold=1, data_split=dataset.split_file)
     assert (split.train, split.val, split.test) == (("b", "c", "d"), ("a",), ())
     assert "fold 1 of" in caplog.text
 

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
-from medseg.io.datasets.annotations import found_classes, read_labels
+from medseg.io.datasets.annotations import classes_of_segments, read_labels
 from medseg.io.files.read_segments import read_segments, segment_names
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
@@ -73,7 +73,7 @@ def test_what_is_written_is_read_back_and_the_same_each_time(tmp_path):
         write_classes(tmp_path / name, indices, ORGANS, scan(), "seg.nrrd")
     assert path.read_bytes() == (tmp_path / "b.seg.nrrd").read_bytes()
     np.testing.assert_array_equal(read_labels(case(path), ORGANS, scan()), indices)
-    assert found_classes(case(path)) == ["Leber – groß", "tumour", "absent"]
+    assert classes_of_segments(case(path)) == ["Leber – groß", "tumour", "absent"]
 
 
 def test_values_that_a_label_map_cannot_hold_become_indices(tmp_path):

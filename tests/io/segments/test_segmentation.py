@@ -106,7 +106,7 @@ def test_names_of_masks(tmp_path):
 
 def test_pictures_have_no_place_for_named_formats(tmp_path):
     picture = Scan(np.zeros((1, 4, 4), np.float32), np.eye(4), unit="px")
-    with pytest.raises(MedsegError, match=r"format=seg\.nrrd: its image is a picture"):
+    with pytest.raises(MedsegError, match=r"format=seg\.nrrd: its image is a 2D image"):
         write_classes(tmp_path / "a.seg.nrrd", np.ones((4, 4), np.uint8), CLASSES, picture, "seg.nrrd")
     write_classes(tmp_path / "a.nii.gz", np.ones((4, 4), np.uint8), CLASSES, picture, "nifti")
     import nibabel as nib
