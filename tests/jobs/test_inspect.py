@@ -17,7 +17,7 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.inspect import inspect
 from medseg.jobs.inspect.tables import show, value_text
-from medseg.preprocessing.quality.check_dataset import Finding
+from medseg.preprocessing.quality.check_dataset import Issue
 
 CASES = 6
 SHAPE, SPACING = (16, 18, 20), (1.0, 1.0, 2.0)
@@ -281,7 +281,7 @@ def test_tables_fit_80_columns_and_findings_are_not_broken(inspected):
     text = "c0: " + "/a/long/path" * 20
     out = StringIO()
     plan = {"plan": {"strides": [[2, 2, 2]] * 5, "divisor": None}}
-    show(Console(file=out, width=80), "a data set", numbers, [Finding("error", text), Finding("warning", "w")], plan)
+    show(Console(file=out, width=80), "a data set", numbers, [Issue("error", text), Issue("warning", "w")], plan)
     lines = out.getvalue().splitlines()
     assert f"  - {text}" in lines
     assert all(len(line) <= 80 for line in lines if text not in line)
