@@ -34,12 +34,12 @@ from medseg.config.check import resolve
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.planning.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.quality.check_dataset import survey
+from medseg.preprocessing.quality.check_dataset import check_dataset
 data, folder = decathlon(root=sys.argv[1]), Path(sys.argv[2])
 classes = LabelMap(data.labels)
 sources = Sources(CONF, "train")
 settings = resolve(compose(sources, sources.loader(), ["dataset=decathlon", "dataset.root=x"]))
-found = survey(data.cases, classes, folder=folder)
+found = check_dataset(data.cases, classes, folder=folder)
 plan = make_plan(settings, found, classes, data.modality, torch.device("cpu"))
 cached_cases(data.cases, Preprocessor(**plan["preprocessing"]), classes, folder)
 """

@@ -18,8 +18,8 @@ from medseg.io.datasets.splits import make_split
 from medseg.io.files.read import read_case, read_mask, read_scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.preprocessing.quality.check_dataset import survey
-from medseg.preprocessing.quality.warnings import suspicions
+from medseg.preprocessing.quality.check_dataset import check_dataset
+from medseg.preprocessing.quality.warnings import data_warnings
 
 
 def open_at(root, layout, **node):
@@ -65,18 +65,18 @@ def test_the_two_sides_of_a_scan_stay_together(hippocampus):
 
 
 def test_every_hippocampus_passes_the_survey(hippocampus):
-    fingerprint = survey(hippocampus.cases, label_map(hippocampus))
+    fingerprint = check_dataset(hippocampus.cases, label_map(hippocampus))
     assert fingerprint.spatial_dims == 3
     assert fingerprint.channels == 1
     assert len(set(fingerprint.hashes.values())) == 199
-    (speck,) = suspicions(fingerprint, label_map(hippocampus))  # seen in a viewer: four voxels away from the others
+    (speck,) = data_warnings(fingerprint, label_map(hippocampus))  # seen in a viewer: four voxels away from the others
     assert (speck.kind, speck.cases) == ("specks", ("hippocampus_156",))
 
 
 @pytest.mark.parametrize("name", ["nuclei", "cardiac"])
 def test_nothing_is_said_of_pictures_that_are_right(name, request):
     dataset = request.getfixturevalue(name)
-    assert suspicions(survey(dataset.cases, label_map(dataset)), label_map(dataset)) == []
+    assert data_warnings(check_dataset(dataset.cases, label_map(dataset)), label_map(dataset)) == []
 
 
 def test_there_and_back_on_another_grid(hippocampus):

@@ -10,7 +10,7 @@ from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.trained_model import Model, model_of
 from medseg.io.files.damage import reading
-from medseg.models.weight_checks import no_more_than
+from medseg.models.weight_checks import limit_parameters
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -79,7 +79,7 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
         )
     spec = checkpoint.content["config"]["model"]
     check_targets(spec, "model", trust, f"The checkpoint {path}")
-    with no_more_than(checkpoint.weights, path):
+    with limit_parameters(checkpoint.weights, path):
         network = build(spec, "model", trust)
     try:
         network.load_state_dict(checkpoint.weights)

@@ -49,7 +49,7 @@ FACTOR, MORE = 2, 1000
 
 
 @contextmanager
-def no_more_than(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
+def limit_parameters(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     """Stop what builds a network in this block when it has more parameters than a file's ``weights``.
 
     Each is counted before it is filled, so that neither a million blocks nor a huge one take time or memory.

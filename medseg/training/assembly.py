@@ -24,7 +24,7 @@ from medseg.system.device import pick_device, pick_precision
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
 from medseg.training.callbacks.divergence import Divergence
-from medseg.training.callbacks.epoch_log import EpochLog, Gauges
+from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
 from medseg.training.callbacks.progress import Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
@@ -162,7 +162,7 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    trainer, gauges = settings["trainer"], Gauges()
+    trainer, gauges = settings["trainer"], StepMetrics()
     interval: int | None = trainer["validation_interval"]  # in epochs; None: as the time allows
     if not interval and not trainer["max_time"]:
         # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.

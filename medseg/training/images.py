@@ -47,7 +47,7 @@ class Worst:
     picture: Image.Image | None = None
 
 
-class Pictures(Callback):
+class CaseImages(Callback):
     """Draws prediction and reference over the scans of validation cases, as the network sees these.
 
     ``names`` are the ids of the validation cases in order. Each process draws its own cases, the first one writes.

@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.jobs.predict import predict
 from medseg.jobs.train import train
 from medseg.training.transfer.sources import read_source
-from medseg.training.transfer.transfer import take_over
+from medseg.training.transfer.transfer import transfer_weights
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,14 @@ def test_weights_are_those_of_the_run(run_dir):
         torch.nn.init.zeros_(parameter)
     spec = model.description["config"]["model"]
     source = read_source(run_dir)
-    transfer = take_over(model.network, spec, source, model.label_map.outputs, regions=False)
+    transfer = transfer_weights(model.network, spec, source, model.label_map.outputs, regions=False)
     transfer.put_into(model.network)
     assert transfer.share == 1
     assert not transfer.left
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, expected[name])
     with pytest.raises(MedsegError, match=r"none of its .* weights fits this network, a Conv3d"):
-        take_over(torch.nn.Conv3d(1, 2, 3), {}, source, model.label_map.outputs, regions=False)
+        transfer_weights(torch.nn.Conv3d(1, 2, 3), {}, source, model.label_map.outputs, regions=False)
     assert read_checkpoint(run_dir).label_map == model.label_map
 
 

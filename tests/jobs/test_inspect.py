@@ -17,7 +17,7 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.inspect import inspect
 from medseg.jobs.inspect.tables import show, value_text
-from medseg.preprocessing.quality.check_dataset import Finding
+from medseg.preprocessing.quality.check_dataset import Issue
 
 CASES = 6
 SHAPE, SPACING = (16, 18, 20), (1.0, 1.0, 2.0)
@@ -281,7 +281,7 @@ def test_tables_fit_80_columns_and_findings_are_not_broken(inspected):
     text = "c0: " + "/a/long/path" * 20
     out = StringIO()
     plan = {"plan": {"strides": [[2, 2, 2]] * 5, "divisor": None}}
-    show(Console(file=out, width=80), "a data set", numbers, [Finding("error", text), Finding("warning", "w")], plan)
+    show(Console(file=out, width=80), "a data set", numbers, [Issue("error", text), Issue("warning", "w")], plan)
     lines = out.getvalue().splitlines()
     assert f"  - {text}" in lines
     assert all(len(line) <= 80 for line in lines if text not in line)
@@ -333,7 +333,7 @@ def test_what_reading_a_case_warns_of_is_a_finding_of_every_inspection(inspected
         numbers = inspected("dataset.geometry=warn")[1]
         [finding] = [finding for finding in numbers["findings"] if finding["kind"] == "file"]
         assert finding["cases"] == ["c3"]
-        assert "another origin or direction" in finding["text"]
+        assert "headers differ (origin/direction)" in finding["text"]
         assert finding["text"] in capsys.readouterr().out
         shutil.rmtree(tmp_path / "run")
 

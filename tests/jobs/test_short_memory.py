@@ -227,7 +227,7 @@ def test_eval_reports_a_case_that_is_too_large_and_scores_the_others(cases, monk
 def test_the_survey_reports_a_case_that_is_too_large_and_reads_the_others(cases, monkeypatch):
     short_for(
         monkeypatch,
-        "medseg.preprocessing.quality.check_dataset.noted",
+        "medseg.preprocessing.quality.check_dataset.cached_fingerprint",
         lambda case, *rest: case.id == "case1",
         times=99,
     )

@@ -15,7 +15,7 @@ from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.training.callbacks.progress import Progress
-from medseg.training.images import SIDE, Pictures, captioned, choose, drawn, mean_dice, native, scan_of, upright
+from medseg.training.images import SIDE, CaseImages, captioned, choose, drawn, mean_dice, native, scan_of, upright
 
 LABELS = LabelMap({"background": 0, "lesion": 1, "cyst": 2})
 
@@ -114,7 +114,7 @@ class Watched:
 
     def __init__(self, folder):
         self.progress = Progress(max_steps=100, max_seconds=None, clock=lambda: self.now)
-        self.pictures = Pictures(["a", "b", "c"], LABELS, self.progress)
+        self.pictures = CaseImages(["a", "b", "c"], LABELS, self.progress)
         self.now, self.global_step, self.current_epoch, self.global_rank, self.is_global_zero = 0.0, 0, 0, 0, True
         self.loggers = [TensorBoardLogger(folder, name="", version="")]
         self.datamodule = SimpleNamespace(val_files=[folder / f"{place}.pt" for place in range(3)])

@@ -19,7 +19,7 @@ from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_
 from medseg.io.files.sizes import size_of
 from medseg.io.layouts.csv_table import table
 from medseg.io.layouts.image_folder import folder
-from medseg.preprocessing.quality.check_dataset import survey
+from medseg.preprocessing.quality.check_dataset import check_dataset
 
 
 def outcome(path, kind, result):
@@ -34,7 +34,7 @@ def outcome(path, kind, result):
             if not dataset.cases:
                 return f"refused: {dataset.problems}"
             classes = label_map(dataset)
-            survey(dataset.cases, classes, dataset.problems)
+            check_dataset(dataset.cases, classes, dataset.problems)
             case = dataset.cases[0]
             np.save(result, read_labels(case, classes, read_case(case)))
             return "read"

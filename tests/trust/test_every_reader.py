@@ -46,7 +46,7 @@ NO_CONFIG = {
     "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
-    "preprocessing.fingerprint.cached.noted": "weights_only: tensors and numbers",
+    "preprocessing.fingerprint.cached.cached_fingerprint": "weights_only: tensors and numbers",
 }
 """Functions that read files which hold no config, and what they take."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
 from medseg.models.unet import UNet
-from medseg.models.weight_checks import check_finite, no_more_than
+from medseg.models.weight_checks import check_finite, limit_parameters
 from medseg.system.torch_files import load_safely
 
 PACKAGE = "dynamic_network_architectures."
@@ -85,7 +85,7 @@ def without_weights(
     Raises:
         MedsegError: the file or folder at ``path`` has no weights for so large a network.
     """
-    with torch.device("meta"), no_more_than(weights, path):
+    with torch.device("meta"), limit_parameters(weights, path):
         return UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
 
 

@@ -21,7 +21,7 @@ from medseg.preprocessing.fingerprint.duplicates import SameScan
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.outside_body import where_outside
 from medseg.preprocessing.quality.check_dataset import working_bytes
-from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.outliers import speck_sizes, where_specks
 from medseg.system.files import write_torch
 from medseg.system.memory import is_out_of_memory
@@ -86,14 +86,14 @@ def draw_picture(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_class
     return content.getvalue()
 
 
-def marks_of(findings: Sequence[Finding], usable: Fingerprint, label_map: LabelMap) -> dict[str, Marks]:
+def marks_of(findings: Sequence[Issue], usable: Fingerprint, label_map: LabelMap) -> dict[str, Marks]:
     """Return what to ring in the cases of which specks or labels outside the body were found."""
     specks, outside = ({name for f in findings if f.kind == kind for name in f.cases} for kind in ("specks", "outside"))
     most = tuple(speck_sizes(usable.cases, len(label_map.names)).items())
     return {name: Marks(most if name in specks else (), name in outside) for name in specks | outside}
 
 
-def shown_cases(usable: Fingerprint, findings: Sequence[Finding], same: Sequence[SameScan]) -> list[str]:
+def shown_cases(usable: Fingerprint, findings: Sequence[Issue], same: Sequence[SameScan]) -> list[str]:
     """Return the cases to show: with findings, in pairs of one scan, and others evenly chosen."""
     names = [*usable.cases]
     pairs = ("same scan", "same image")

@@ -22,12 +22,12 @@ from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
 from medseg.jobs.train.setup import in_run_directory, plan_run
 from medseg.preprocessing.cache_files import dataset_folder, in_use
-from medseg.preprocessing.fingerprint.duplicates import EQUAL, parted, parts_of
+from medseg.preprocessing.fingerprint.duplicates import EQUAL, is_split_apart, subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.quality.check_dataset import examine
-from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.overview import case_rows, overview
-from medseg.preprocessing.quality.warnings import classes_by_part, suspicions
+from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal, with_progress_bar
 
@@ -54,15 +54,15 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     with in_use(cache):
         usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
     for name, case in usable.cases.items():
-        findings += [Finding("warning", message, (name,), "file") for message in case.messages]
-    findings += suspicions(usable, classes)
+        findings += [Issue("warning", message, (name,), "file") for message in case.messages]
+    findings += data_warnings(usable, classes)
     split: Split | None = None
     try:
         split = split_as_set(dataset.cases, settings, dataset.split_file)
     except MedsegError as error:
-        findings.append(Finding("error", str(error)))
+        findings.append(Issue("error", str(error)))
     findings += same_scan_findings(usable, split)
-    findings += classes_by_part(usable, classes, split)
+    findings += classes_by_subset(usable, classes, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
@@ -90,7 +90,7 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
 
 def try_plan(
     config: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
-) -> tuple[dict[str, Any] | None, list[Finding]]:
+) -> tuple[dict[str, Any] | None, list[Issue]]:
     """Return the plan that ``train`` would make of the cases that can be used, or why it cannot."""
     learned = split.train + split.val if split else ()
     fingerprint = Fingerprint({name: usable.cases[name] for name in learned if name in usable.cases})
@@ -99,19 +99,19 @@ def try_plan(
     try:
         return plan_run(config, resolve(config), fingerprint, classes, dataset.modality), []
     except MedsegError as error:
-        return None, [Finding("error", str(error))]
+        return None, [Issue("error", str(error))]
 
 
-def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:
+def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Issue]:
     """Return scans in two subsets of the split, then probable copies of one; ``examine`` has named equal images."""
-    part_of = parts_of(split)
+    part_of = subsets_of(split)
     findings = []
-    for same in sorted(usable.same_scans, key=lambda same: not parted(same, part_of)):
-        leaks = parted(same, part_of)
+    for same in sorted(usable.same_scans, key=lambda same: not is_split_apart(same, part_of)):
+        leaks = is_split_apart(same, part_of)
         where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
         certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
         if leaks or same.reason != EQUAL:
             cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""
             text = f"{certainty}{where if leaks else ''}; {same.reason}{cure}"
-            findings.append(Finding("warning", text, same.cases, "same scan"))
+            findings.append(Issue("warning", text, same.cases, "same scan"))
     return findings

@@ -29,7 +29,7 @@ from medseg.jobs.inspect.tables import (
     unit_of,
 )
 from medseg.preprocessing.fingerprint.duplicates import SameScan
-from medseg.preprocessing.quality.issues import Finding, is_named, told
+from medseg.preprocessing.quality.issues import Issue, cases_with_details, is_named
 from medseg.preprocessing.quality.overview import Numbers
 
 FEW = 12
@@ -47,7 +47,7 @@ SPREAD = 10
 def inspect_page(
     name: str,
     numbers: Numbers,
-    findings: Sequence[Finding],
+    findings: Sequence[Issue],
     same: Sequence[SameScan],
     pictures: Mapping[str, bytes],
     plan: Numbers | None,
@@ -76,7 +76,7 @@ def inspect_page(
     return page(f"Data set {name}", sections, lead=paragraph(" · ".join(parts), "quiet"))
 
 
-def finding_lists(findings: Sequence[Finding], anchors: Mapping[str, str]) -> Iterator[str]:
+def finding_lists(findings: Sequence[Issue], anchors: Mapping[str, str]) -> Iterator[str]:
     """Yield the errors and the warnings with their cases, a list for each kind; many of a kind are folded away."""
     for level in ("error", "warning"):
         of_level = [finding for finding in findings if finding.level == level]
@@ -90,13 +90,14 @@ def finding_lists(findings: Sequence[Finding], anchors: Mapping[str, str]) -> It
         yield paragraph("Nothing was found that is wrong or odd.")
 
 
-def finding_item(finding: Finding, anchors: Mapping[str, str]) -> str:
+def finding_item(finding: Issue, anchors: Mapping[str, str]) -> str:
     """Return a finding with its cases, many of them folded away; those with a picture lead to it."""
     text = escape(finding.text).replace("\n", "<br>")
     if is_named(finding):
         names = [linked("picture", name, anchors) for name in finding.cases if name in anchors]
         return text + "".join(f" ({name})" for name in names)
-    names = [linked(label, name, anchors) for label, name in zip(told(finding), finding.cases, strict=True)]
+    labels = cases_with_details(finding)
+    names = [linked(label, name, anchors) for label, name in zip(labels, finding.cases, strict=True)]
     listed = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED))
     return f"{text}: {listed}" if len(names) <= FEW else text + folded(counted(len(names), "case"), f"<p>{listed}</p>")
 

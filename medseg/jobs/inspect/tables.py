@@ -11,7 +11,7 @@ from rich.table import Table
 from medseg.config.check import dotted
 from medseg.evaluation.report.tables import NONE, TextTable
 from medseg.evaluation.report.text import print_tables
-from medseg.preprocessing.quality.issues import Finding, on_a_line
+from medseg.preprocessing.quality.issues import Issue, on_a_line
 from medseg.preprocessing.quality.overview import Numbers
 
 AXES = {("mm", 3): ("right", "front", "head"), ("mm", 2): ("right", "front"), ("px", 2): ("row", "column")}
@@ -19,7 +19,7 @@ AXES = {("mm", 3): ("right", "front", "head"), ("mm", 2): ("right", "front"), ("
 RANGE = ("min", "median", "max")
 
 
-def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Finding], plan: Numbers | None) -> None:
+def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Issue], plan: Numbers | None) -> None:
     """Print the tables of a data set, the plan and everything found."""
     print_tables(tables_of(name, numbers), console)
     if plan:

@@ -36,7 +36,7 @@ from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
-from medseg.training.transfer.transfer import read_whole, take_over, write_report
+from medseg.training.transfer.transfer import read_whole, transfer_weights, write_report
 from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def load_initial_weights(run: Run, module: TrainingModule) -> None:
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
-        transfer = take_over(
+        transfer = transfer_weights(
             module.network,
             run.settings["model"],
             source,

@@ -22,7 +22,7 @@ from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.pretraining.data import ReconstructionData
-from medseg.training.pretraining.images import ReconstructionPictures
+from medseg.training.pretraining.images import ReconstructionImages
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def fit(run: Run, begin: Callable[[], None]) -> Fitted:
     load_initial_weights(run, module)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     picture = run.directory / "reconstruction.png"
-    pictures = ReconstructionPictures(picture, settings["plan"]["slice_axis"], progress)
+    pictures = ReconstructionImages(picture, settings["plan"]["slice_axis"], progress)
     callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, interactive_terminal())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run), kind=ReconstructionData)

@@ -24,21 +24,21 @@ from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
 from medseg.preprocessing.cache_files import dataset_folder
-from medseg.preprocessing.fingerprint.duplicates import warn_of_parted
+from medseg.preprocessing.fingerprint.duplicates import warn_of_split_scans
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.planning.plan import make_plan, outputs_of
-from medseg.preprocessing.quality.check_dataset import examine, survey
+from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 from medseg.preprocessing.quality.issues import in_brief
-from medseg.preprocessing.quality.warnings import classes_by_part
+from medseg.preprocessing.quality.warnings import classes_by_subset
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.probe import Probe
 from medseg.training.transfer.sources import Source, read_source
-from medseg.training.transfer.transfer import take_over
+from medseg.training.transfer.transfer import transfer_weights
 from medseg.training.transfer.warm_start import (
-    begun_from,
+    config_from_source,
     is_same_data,
     parts_seen,
     start_of,
@@ -92,20 +92,20 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     source = read_source(start) if start else None
     file = published_weights_file(settings)  # a failing download shows before the data are read
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
-        survey(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
+        check_dataset(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     if "metrics" in settings:  # pre-training measures nothing in the end
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
-    fingerprint = survey(used, classes, watch=with_progress_bar, folder=cache_of(settings))
-    warn_of_parted(fingerprint.same_scans, split)
-    for finding in classes_by_part(fingerprint, classes, split):
+    fingerprint = check_dataset(used, classes, watch=with_progress_bar, folder=cache_of(settings))
+    warn_of_split_scans(fingerprint.same_scans, split)
+    for finding in classes_by_subset(fingerprint, classes, split):
         log.warning("%s", in_brief(finding))
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})
     if source:
         warn_of_seen(source, parts_seen(source, fingerprint), split.test)
         is_same = is_same_data(source, fingerprint, {case.id for case in used if case.added}, classes)
-        config = begun_from(config, settings, source, learned, is_same=is_same)
+        config = config_from_source(config, settings, source, learned, is_same=is_same)
         settings = resolve(config)
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
@@ -115,7 +115,7 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     whole = None
     if source:
         regions, trust = bool(classes.regions), filled["trust"]
-        whole = take_over(network, filled["model"], source, classes.outputs, regions=regions, trust=trust).whole
+        whole = transfer_weights(network, filled["model"], source, classes.outputs, regions=regions, trust=trust).whole
     if file:
         load_published([network], filled["model"], file)
     FineTuning(network, filled.get("finetune", {}), whole)

@@ -23,7 +23,7 @@ from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.images import Pictures
+from medseg.training.images import CaseImages
 from medseg.training.optim.finetuning import check as check_tuning
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def fit(run: Run, begin: Callable[[], None]) -> Fitted:
     is_new = is_first_process() and not settings["resume"]  # of a run that goes on, more may learn by now
     for line in module.tuning.describe(optimizer) if is_new else ():
         log.info("%s", line)
-    pictures = Pictures(run.split.val, run.label_map, progress) if settings["logger"] else None
+    pictures = CaseImages(run.split.val, run.label_map, progress) if settings["logger"] else None
     classes = list(run.label_map.reported)
     callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, interactive_terminal())
     trainer = make_trainer(settings, run.directory, callbacks)

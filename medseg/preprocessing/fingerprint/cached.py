@@ -23,7 +23,7 @@ from medseg.system.parallel import has_logged
 log = logging.getLogger(__name__)
 
 
-def noted(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
+def cached_fingerprint(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
     """Return the fingerprint of a labelled case, from ``folder`` where it is there, else read now and put there.
 
     The warnings of reading the case are kept, too, and logged every time. A case of which anything else is logged is

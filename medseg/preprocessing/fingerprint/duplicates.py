@@ -219,22 +219,22 @@ def follows(first: str, second: str, parity: int) -> bool:
     return number >= 0 and number % 2 == parity and numbered(second) == (before, after, number + 1)
 
 
-def parts_of(split: Split | None) -> dict[str, str]:
+def subsets_of(split: Split | None) -> dict[str, str]:
     """Return the subset (train, val, test) of each case in a split."""
     return {name: part for part in PARTS if split for name in getattr(split, part)}
 
 
-def parted(same: SameScan, part_of: Mapping[str, str]) -> bool:
+def is_split_apart(same: SameScan, part_of: Mapping[str, str]) -> bool:
     """Tell whether the cases of one scan are in several subsets of a split."""
     return len({part_of[name] for name in same.cases if name in part_of}) > 1
 
 
-def warn_of_parted(same_scans: Iterable[SameScan], split: Split) -> None:
+def warn_of_split_scans(same_scans: Iterable[SameScan], split: Split) -> None:
     """Name the scans that are in two parts of a split: the test would be of scans that were trained on."""
-    part_of = parts_of(split)
+    part_of = subsets_of(split)
     lines: dict[bool, list[str]] = {True: [], False: []}
     for same in same_scans:
-        if parted(same, part_of):
+        if is_split_apart(same, part_of):
             names = " = ".join(f"{name} ({part_of[name]})" for name in same.cases if name in part_of)
             lines[same.reason == EQUAL].append(f"{names}: {same.reason}")
     if lines[True]:

@@ -12,12 +12,12 @@ from medseg.io.case import Case
 from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import UNKNOWN, size_of
 from medseg.io.labels import UNLABELLED, LabelMap
-from medseg.preprocessing.fingerprint.cached import noted
+from medseg.preprocessing.fingerprint.cached import cached_fingerprint
 from medseg.preprocessing.fingerprint.duplicates import EQUAL
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.quality.issues import MOST, Finding, in_brief, in_full, is_named
+from medseg.preprocessing.quality.issues import MOST, Issue, in_brief, in_full, is_named
 from medseg.preprocessing.quality.mask_values import doubtful_masks
-from medseg.preprocessing.quality.warnings import suspicions
+from medseg.preprocessing.quality.warnings import data_warnings
 from medseg.system.memory import TO_READ, NotEnoughMemoryError, enough_memory
 from medseg.system.parallel import Watch, in_parallel, unwatched
 
@@ -28,7 +28,7 @@ FAR = 5
 """How many times coarser or finer than the median an axis must be for its spacing to be odd."""
 
 
-def survey(
+def check_dataset(
     cases: Sequence[Case],
     label_map: LabelMap,
     problems: Sequence[str] = (),
@@ -42,17 +42,17 @@ def survey(
     Raises:
         MedsegError: listing these and all that ``examine`` calls an error.
     """
-    usable, findings = examine(cases, label_map, problems, watch, folder)
-    wrong = [finding for finding in findings if finding.level == "error"]
-    if errors := [finding.text if is_named(finding) else in_brief(finding) for finding in wrong]:
+    usable, issues = examine(cases, label_map, problems, watch, folder)
+    wrong = [issue for issue in issues if issue.level == "error"]
+    if errors := [issue.text if is_named(issue) else in_brief(issue) for issue in wrong]:
         raise MedsegError(
             f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
             "Mend or remove these cases. medseg inspect lists everything, with warnings."
         )
-    for finding in findings:
-        log.warning("%s", in_full(finding))
-    for finding in suspicions(usable, label_map):
-        log.warning("%s", in_brief(finding))
+    for issue in issues:
+        log.warning("%s", in_full(issue))
+    for issue in data_warnings(usable, label_map):
+        log.warning("%s", in_brief(issue))
     return usable
 
 
@@ -62,7 +62,7 @@ def examine(
     problems: Sequence[str] = (),
     watch: Watch = unwatched,
     folder: Path | None = None,
-) -> tuple[Fingerprint, list[Finding]]:
+) -> tuple[Fingerprint, list[Issue]]:
     """Read every case, several at once; return the usable ones and all that is wrong, in the order of the cases.
 
     What was noted of cases that have not changed is taken from ``folder``, the data set's in the cache.
@@ -73,7 +73,7 @@ def examine(
     Warnings are equal images, empty masks, classes that never occur and odd spacings.
     """
     fingerprints: dict[str, CaseFingerprint] = {}
-    errors = [Finding("error", problem) for problem in problems]
+    errors = [Issue("error", problem) for problem in problems]
     outcomes = in_parallel(
         partial(attempt, label_map=label_map, folder=folder),
         cases,
@@ -83,7 +83,7 @@ def examine(
     for case, outcome in zip(cases, watch(outcomes, len(cases), "reading"), strict=True):
         if isinstance(outcome, str):
             text = outcome if outcome.startswith(f"{case.id} ") else f"{case.id}: {outcome}"
-            errors.append(Finding("error", text, (case.id,)))
+            errors.append(Issue("error", text, (case.id,)))
         else:
             fingerprints[case.id] = outcome
     forms = {name: (len(case.shape), case.channels, case.unit) for name, case in fingerprints.items()}
@@ -94,13 +94,13 @@ def examine(
                 f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, "
                 f"the others are {usual[0]}D with {usual[1]} in {usual[2]}"
             )
-            errors.append(Finding("error", text, (name,)))
+            errors.append(Issue("error", text, (name,)))
             del fingerprints[name]
     usable = Fingerprint(fingerprints)
     if fingerprints and not any(case.voxels[1:].any() for case in fingerprints.values()):
         text = "every mask is empty: there is nothing to learn. Are dataset.labels and dataset.masks right?"
-        errors.append(Finding("error", text, tuple(fingerprints)))
-    errors += [finding for finding in doubtful_masks(fingerprints, label_map) if finding.level == "error"]
+        errors.append(Issue("error", text, tuple(fingerprints)))
+    errors += [issue for issue in doubtful_masks(fingerprints, label_map) if issue.level == "error"]
     return usable, errors + warnings_of(usable, label_map)
 
 
@@ -112,7 +112,7 @@ def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerp
     """
     try:
         with enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
-            return noted(case, label_map, folder)
+            return cached_fingerprint(case, label_map, folder)
     except NotEnoughMemoryError:
         raise
     except MedsegError as error:
@@ -132,23 +132,23 @@ def working_bytes(cases: Sequence[Case]) -> float:
     return COPIES * 4 * size.channels * size.voxels
 
 
-def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
+def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Issue]:
     """Return warnings: equal images, empty masks, absent classes, spacings far from the median.
 
     A spacing is off where metres were taken for millimetres, or a header says 1 mm for want of anything better.
     """
     cases = usable.cases
     warnings = [
-        Finding("warning", f"{len(same.cases)} cases have the same image", same.cases, "same image")
+        Issue("warning", f"{len(same.cases)} cases have the same image", same.cases, "same image")
         for same in usable.same_scans
         if same.reason == EQUAL
     ]
     if empty := tuple(name for name, case in cases.items() if not case.voxels[1:].any()):
-        warnings.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
+        warnings.append(Issue("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
     total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
     absent = [name for name, count in zip(label_map.names, total, strict=False) if not count]
     if absent and label_map is not UNLABELLED:
-        warnings.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
+        warnings.append(Issue("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
     if not cases or usable.unit == "px":
         return warnings
     median = np.median([case.spacing for case in cases.values()], axis=0)
@@ -156,5 +156,5 @@ def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
         if np.any(np.maximum(case.spacing / median, median / case.spacing) > FAR):
             own, usual = (" × ".join(f"{step:.3g}" for step in spacing) for spacing in (case.spacing, median))
             text = f"{name}: spacing {own} mm, the median is {usual} mm"
-            warnings.append(Finding("warning", text, (name,), "spacing"))
+            warnings.append(Issue("warning", text, (name,), "spacing"))
     return warnings

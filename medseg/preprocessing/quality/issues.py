@@ -10,7 +10,7 @@ FEW = 3  # cases that one line names
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """A mistake, which a data set cannot be used with, or a warning; ``cases`` are those that it is about.
 
     ``kind`` is a word or two for tables and filters, ``details`` what is to be said of each case, or nothing.
@@ -23,29 +23,29 @@ class Finding:
     details: tuple[str, ...] = ()
 
 
-def told(finding: Finding) -> list[str]:
-    """Return the cases of a finding, each with what is to be said of it."""
-    if not finding.details:
-        return list(finding.cases)
-    return [f"{name} ({detail})" for name, detail in zip(finding.cases, finding.details, strict=True)]
+def cases_with_details(issue: Issue) -> list[str]:
+    """Return the cases of an issue, each with what is to be said of it."""
+    if not issue.details:
+        return list(issue.cases)
+    return [f"{name} ({detail})" for name, detail in zip(issue.cases, issue.details, strict=True)]
 
 
-def is_named(finding: Finding) -> bool:
+def is_named(issue: Issue) -> bool:
     """Tell whether the text names the cases itself, or there are none."""
-    return not finding.cases or (len(finding.cases) == 1 and finding.cases[0] in finding.text and not finding.details)
+    return not issue.cases or (len(issue.cases) == 1 and issue.cases[0] in issue.text and not issue.details)
 
 
-def in_full(finding: Finding) -> str:
-    """Return a finding with its cases, a line each, where the text does not name the one that it is about."""
-    return finding.text if is_named(finding) else f"{finding.text}:\n{listing(told(finding), most=MOST)}"
+def in_full(issue: Issue) -> str:
+    """Return an issue with its cases, a line each, where the text does not name the one that it is about."""
+    return issue.text if is_named(issue) else f"{issue.text}:\n{listing(cases_with_details(issue), most=MOST)}"
 
 
-def on_a_line(finding: Finding) -> str:
-    """Return a finding on one line, with every case that its text does not name."""
-    return finding.text if is_named(finding) else f"{finding.text}: {', '.join(told(finding))}"
+def on_a_line(issue: Issue) -> str:
+    """Return an issue on one line, with every case that its text does not name."""
+    return issue.text if is_named(issue) else f"{issue.text}: {', '.join(cases_with_details(issue))}"
 
 
-def in_brief(finding: Finding) -> str:
-    """Return a finding on one line, with few of its cases."""
-    names = ", ".join(finding.cases[:FEW]) + ("" if len(finding.cases) <= FEW else ", …")
-    return f"{finding.text}, in {len(finding.cases)} case(s): {names}. medseg inspect tells more"
+def in_brief(issue: Issue) -> str:
+    """Return an issue on one line, with few of its cases."""
+    names = ", ".join(issue.cases[:FEW]) + ("" if len(issue.cases) <= FEW else ", …")
+    return f"{issue.text}, in {len(issue.cases)} case(s): {names}. medseg inspect tells more"

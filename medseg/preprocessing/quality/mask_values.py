@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medseg.io.formats.mask_values import rgb
 from medseg.io.labels import UNLABELLED, LabelMap, few
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint
-from medseg.preprocessing.quality.issues import FEW, Finding
+from medseg.preprocessing.quality.issues import FEW, Issue
 
 RIM = 0.5
 """Share of a class's voxels between lower and higher values from which on it is a rim."""
@@ -28,7 +28,7 @@ GREY = 100
 Cases = Mapping[str, CaseFingerprint]
 
 
-def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Finding]:
+def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Issue]:
     """Yield what is doubtful in the masks of some cases, errors and warnings."""
     if label_map is UNLABELLED:
         return
@@ -38,27 +38,27 @@ def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Finding]:
     if lossy and read_off:
         values = few(label_map.values)
         text = f"{len(lossy)} masks are JPEG or of another lossy format, so some of the values {values} may be noise"
-        yield Finding("error", f"{text}. {cure(cases, label_map, doubtful)}", lossy, "lossy mask")
+        yield Issue("error", f"{text}. {cure(cases, label_map, doubtful)}", lossy, "lossy mask")
     elif lossy:
         text = "masks are JPEG or of another lossy format, which changes values at edges. Save masks as PNG, or give"
-        yield Finding("warning", f"{text} dataset.other_values=nearest", lossy, "lossy mask")
+        yield Issue("warning", f"{text} dataset.other_values=nearest", lossy, "lossy mask")
     if doubtful and not (lossy and read_off):
         indices = [label_map.names.index(name) for name in doubtful]
         rims = {name: f"{n} voxels" for name, case in cases.items() if (n := case.voxels[indices].sum())}
         names = f"{', '.join(doubtful[:FEW])}{' and others' if len(doubtful) > FEW else ''}"
         text = f"only on the borders of other classes, as smoothed, resampled or lossy masks have them, occur: {names}"
         level: Literal["error", "warning"] = "error" if label_map.is_inferred else "warning"
-        yield Finding(
+        yield Issue(
             level, f"{text}. {cure(cases, label_map, doubtful)}", tuple(rims), "rim of a mask", tuple(rims.values())
         )
     if mixed := {name: f"{case.mixed} pixels" for name, case in cases.items() if case.mixed}:
         text = "masks of one class hold values beside 0 and their highest, and all but 0 count as the class"
         advice = "dataset.other_values=nearest takes those of at least half the highest, with ignore they are unknown"
-        yield Finding("warning", f"{text}; {advice}", tuple(mixed), "mask values", tuple(mixed.values()))
+        yield Issue("warning", f"{text}; {advice}", tuple(mixed), "mask values", tuple(mixed.values()))
     if clear := {name: f"{case.transparent} pixels" for name, case in cases.items() if case.transparent}:
         text = "masks have colours in transparent pixels, which are read as background"
         advice = "Save the masks without transparency if that is not meant"
-        yield Finding("warning", f"{text}. {advice}", tuple(clear), "transparent mask", tuple(clear.values()))
+        yield Issue("warning", f"{text}. {advice}", tuple(clear), "transparent mask", tuple(clear.values()))
     turned = {
         name: f"image {case.orientations[0]}, mask {case.orientations[1]}"
         for name, case in cases.items()
@@ -69,7 +69,7 @@ def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Finding]:
             "pictures are turned as their EXIF or TIFF orientation says, as viewers show them; masks must match that."
             " dataset.orientation=ignore reads the stored pixels of both"
         )
-        yield Finding("warning", text, tuple(turned), "orientation", tuple(turned.values()))
+        yield Issue("warning", text, tuple(turned), "orientation", tuple(turned.values()))
 
 
 def not_structures(cases: Cases, label_map: LabelMap) -> list[str]:

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike
 from medseg.io.case import Case, Dataset
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.fingerprint.duplicates import parts_of
+from medseg.preprocessing.fingerprint.duplicates import subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.outliers import Cases, sizes_of, speck_size, specks_of
 from medseg.preprocessing.quality.warnings import size_of
 
@@ -118,18 +118,18 @@ def masks_of(cases: Cases, index: int) -> Numbers:
 
 
 def case_rows(
-    dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None, findings: Sequence[Finding]
+    dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None, issues: Sequence[Issue]
 ) -> list[Numbers]:
     """Return what is known of each case, in order; without grid and voxels where it cannot be used.
 
     ``intensities`` (C, 5) are minimum, 0.5, 50 and 99.5 percentile and maximum, ``sizes`` those of each class in ml or
     pixels.
     """
-    part_of = parts_of(split)
+    part_of = subsets_of(split)
     kinds: dict[str, list[str]] = {case.id: [] for case in dataset.cases}
-    for finding in findings:
-        for name in finding.cases:
-            kinds[name] += [finding.kind] if finding.kind not in kinds[name] else []
+    for issue in issues:
+        for name in issue.cases:
+            kinds[name] += [issue.kind] if issue.kind not in kinds[name] else []
     return [
         {
             "id": case.id,

@@ -8,7 +8,7 @@ from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.grids.grid import TOLERANCE
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.quality.issues import Finding
+from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.mask_values import doubtful_masks
 from medseg.preprocessing.quality.outliers import Cases, odd_intensities, odd_sizes, speck_sizes, specks_of
 
@@ -21,7 +21,7 @@ ROUNDING = 0.01
 """How far apart in voxels headers may be that were stored in single precision, or as quaternions."""
 
 
-def suspicions(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
+def data_warnings(usable: Fingerprint, label_map: LabelMap) -> list[Issue]:
     """Return warnings: specks, labels outside the body, and cases whose sizes, intensities or headers are unusual."""
     cases = usable.cases
     if not cases:
@@ -37,11 +37,11 @@ def suspicions(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
         low, high = (np.array([case.quantiles[channel, at] for case in cases.values()]) for at in (1, 3))
         details = {name: text for name, text in zip(cases, odd_intensities(low, high), strict=True) if text}
         warnings += about(f"channel {channel}: intensities on another scale than most", details, "intensity")
-    warnings += [finding for finding in doubtful_masks(cases, label_map) if finding.level == "warning"]
+    warnings += [issue for issue in doubtful_masks(cases, label_map) if issue.level == "warning"]
     return [*warnings, *of_headers(cases)]
 
 
-def of_class(cases: Cases, index: int, name: str, speck_voxels: int) -> Iterator[Finding]:
+def of_class(cases: Cases, index: int, name: str, speck_voxels: int) -> Iterator[Issue]:
     """Yield what is unusual in the masks of one class, whose specks have at most ``speck_voxels``."""
     specks = {case: specks_of(fingerprint, index, speck_voxels) for case, fingerprint in cases.items()}
     details = {
@@ -85,7 +85,7 @@ def size_of(case: CaseFingerprint, index: int) -> float:
     return voxels * case.voxel_volume / 1000 if case.unit == "mm" else float(voxels)
 
 
-def of_headers(cases: Cases) -> Iterator[Finding]:
+def of_headers(cases: Cases) -> Iterator[Issue]:
     """Yield the cases whose headers do not agree on where the voxels are."""
     shifts = {name: case.placement.files for name, case in cases.items() if case.placement.files > ROUNDING}
     slight = {name: f"{shift:.2g} voxels" for name, shift in shifts.items() if shift <= TOLERANCE}
@@ -103,13 +103,13 @@ def of_headers(cases: Cases) -> Iterator[Finding]:
     yield from about(text, forms, "header")
 
 
-def about(text: str, details: Mapping[str, str], kind: str) -> Iterator[Finding]:
+def about(text: str, details: Mapping[str, str], kind: str) -> Iterator[Issue]:
     """Yield a warning about the cases of ``details``, if there are any."""
     if details:
-        yield Finding("warning", text, tuple(details), kind, tuple(details.values()) if any(details.values()) else ())
+        yield Issue("warning", text, tuple(details), kind, tuple(details.values()) if any(details.values()) else ())
 
 
-def classes_by_part(usable: Fingerprint, label_map: LabelMap, split: Split | None) -> Iterator[Finding]:
+def classes_by_subset(usable: Fingerprint, label_map: LabelMap, split: Split | None) -> Iterator[Issue]:
     """Yield a warning for each class, or region, that has no training case, or those of one group of several.
 
     Classes that no case has are named elsewhere.
@@ -132,10 +132,10 @@ def classes_by_part(usable: Fingerprint, label_map: LabelMap, split: Split | Non
                 f"{label}: no training case has it, so that it cannot be learned (cases with it: {counts}); give"
                 " another split.seed or split.file, more cases, or leave the class out of dataset.labels"
             )
-            yield Finding("warning", text, cases_with_it, "class split", subsets)
+            yield Issue("warning", text, cases_with_it, "class split", subsets)
         elif len(groups) == 1 < len(training_groups):
             only = f"all training cases with it are of one patient, {min(groups)}"
             if len(having["train"]) == 1:
                 only = f"only one training case has it, {having['train'][0]}"
             text = f"{label}: {only} (cases with it: {counts}); what is learned of it may not hold for other patients"
-            yield Finding("warning", text, cases_with_it, "class split", subsets)
+            yield Issue("warning", text, cases_with_it, "class split", subsets)

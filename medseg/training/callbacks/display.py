@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medseg.system.printable import on_a_line
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.epoch_log import EpochLog, Gauges, log, written
+from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics, log, written
 from medseg.training.callbacks.progress import Progress
 
 EVERY = 1.0
@@ -36,7 +36,7 @@ class Display(Callback):
     """
 
     def __init__(
-        self, console: Console, progress: Progress, selection: Selection, gauges: Gauges, epochs: EpochLog
+        self, console: Console, progress: Progress, selection: Selection, gauges: StepMetrics, epochs: EpochLog
     ) -> None:
         self.console, self.progress, self.selection = console, progress, selection
         self.gauges, self.epochs = gauges, epochs

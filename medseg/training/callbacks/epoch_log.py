@@ -21,15 +21,15 @@ from medseg.training.callbacks.progress import Progress
 
 log = logging.getLogger(__name__)
 
-GAUGES = {
+STEP_METRICS = {
     "grad_norm": "train/grad_norm",
     "step_seconds": "train/step_seconds",
     "data_share": "train/data_share",
 }
-"""Columns of ``metrics.csv`` and what ``Gauges`` logs them as."""
+"""Columns of ``metrics.csv`` and what ``StepMetrics`` logs them as."""
 
 
-class Gauges(Callback):
+class StepMetrics(Callback):
     """Measures and logs the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
 
     A step is one of the optimizer. Norms are those before clipping; they stay on the device until the epoch's last
@@ -101,7 +101,15 @@ class EpochLog(Callback):
     def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
         self.path, self.progress, self.selection = path, progress, selection
         self.names = ScoreNames(selection.key, classes)
-        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *(name.column for name in self.names)]
+        self.columns = [
+            "epoch",
+            "step",
+            "seconds",
+            "lr",
+            "train_loss",
+            *STEP_METRICS,
+            *(name.column for name in self.names),
+        ]
         self.rows: list[dict[str, Any]] = []
         self.is_validated = False
 
@@ -133,7 +141,7 @@ class EpochLog(Callback):
                 "seconds": round(self.progress.seconds, 1),
                 "lr": max(rates_of(trainer).values()),
                 "train_loss": metrics["train/loss"].item(),
-                **{column: metrics[tag].item() for column, tag in GAUGES.items()},
+                **{column: metrics[tag].item() for column, tag in STEP_METRICS.items()},
                 **scores,
             }
         )

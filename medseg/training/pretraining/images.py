@@ -23,7 +23,7 @@ RANGE = (0.5, 99.5)
 """Percentiles of a patch that are black and white."""
 
 
-class ReconstructionPictures(Callback):
+class ReconstructionImages(Callback):
     """Draws validations, ``DRAWN`` of a run at most, into TensorBoard, and the latest one into a file."""
 
     def __init__(self, path: Path, slice_axis: int | None, progress: Progress) -> None:

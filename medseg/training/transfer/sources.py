@@ -24,7 +24,7 @@ from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.preprocessing import schemes_of
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
-from medseg.models.weight_checks import check_finite, no_more_than
+from medseg.models.weight_checks import check_finite, limit_parameters
 from medseg.system.torch_files import load_safely
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
     trust = ()  # of a network that medseg does not ship a config takes no more than what the user names, too
     if not any(unknown_targets(model, "model", trust)):
-        with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
+        with torch.random.fork_rng(devices=[]), limit_parameters(weights, file):
             build(model, "model", trust)
     return Source(
         path=file,

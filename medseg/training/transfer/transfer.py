@@ -81,7 +81,7 @@ class Transfer:
         network.load_state_dict({key: weight.value for key, weight in self.taken.items()}, strict=False)
 
 
-def take_over(
+def transfer_weights(
     network: nn.Module,
     spec: Mapping[str, Any],
     source: Source,

@@ -34,7 +34,9 @@ def start_of(settings: Config) -> str | None:
     return None if settings["resume"] else start
 
 
-def begun_from(config: Config, settings: Config, source: Source, learned: Fingerprint, *, is_same: bool) -> Config:
+def config_from_source(
+    config: Config, settings: Config, source: Source, learned: Fingerprint, *, is_same: bool
+) -> Config:
     """Return the config with what it leaves open taken from a source.
 
     Args:

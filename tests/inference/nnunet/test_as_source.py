@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from medseg.config.instantiate import CONF, build
 from medseg.jobs.train import train
 from medseg.training.transfer.sources import read_source
-from medseg.training.transfer.transfer import take_over
+from medseg.training.transfer.transfer import transfer_weights
 
 
 def as_ours(source):
@@ -24,7 +24,7 @@ def as_ours(source):
         **{key: plan[key] for key in ("strides", "kernel_sizes")},
     }
     network = build(spec, "model", ())
-    transfer = take_over(network, spec, source, source.outputs, regions=source.regions)
+    transfer = transfer_weights(network, spec, source, source.outputs, regions=source.regions)
     assert transfer.share == 1
     assert not transfer.left
     transfer.put_into(network)

@@ -20,7 +20,7 @@ from medseg.preprocessing.fingerprint.duplicates import (
     levels_of,
     probable_same_scans,
     same_scans,
-    warn_of_parted,
+    warn_of_split_scans,
 )
 
 IDENTITY = np.eye(4)
@@ -139,9 +139,9 @@ def test_a_scan_of_equal_voxels_and_acquisition_is_named_once():
 
 def test_only_parted_scans_are_warned_of(caplog):
     split = Split(("a", "b", "e"), ("c",), ("d",))
-    warn_of_parted([SameScan(("a", "b"), EQUAL), SameScan(("b", "e"), "maybe")], split)
+    warn_of_split_scans([SameScan(("a", "b"), EQUAL), SameScan(("b", "e"), "maybe")], split)
     assert not caplog.text
-    warn_of_parted([SameScan(("a", "c"), EQUAL), SameScan(("b", "d"), "maybe")], split)
+    warn_of_split_scans([SameScan(("a", "c"), EQUAL), SameScan(("b", "d"), "maybe")], split)
     assert "a (train) = c (val)" in caplog.text
     assert "probably the same scan" in caplog.text
     assert "b (train) = d (test): maybe" in caplog.text

@@ -11,9 +11,9 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.splits import Split
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import cached
-from medseg.preprocessing.fingerprint.duplicates import warn_of_parted
+from medseg.preprocessing.fingerprint.duplicates import warn_of_split_scans
 from medseg.preprocessing.fingerprint.fingerprint import fingerprint
-from medseg.preprocessing.quality.check_dataset import examine, survey
+from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 
 LABELS = LabelMap({"background": 0, "organ": 1})
 SHAPE = (12, 13, 14)
@@ -72,7 +72,7 @@ def test_every_kind_of_error_is_listed_at_once(data, caplog):
     for finding, words in zip(findings, said, strict=True):
         assert words in finding.text
     with pytest.raises(MedsegError, match=r"(?s)7 error\(s\) in a data set of 9 cases.*lonely.*gone.*nan.*flat"):
-        survey(cases, LABELS, ["lonely.nii.gz has no mask"])
+        check_dataset(cases, LABELS, ["lonely.nii.gz has no mask"])
     assert not caplog.text
 
 
@@ -99,7 +99,7 @@ def test_warnings_name_their_cases_and_stop_nothing(data, caplog):
     ]
     assert findings[2].text == "no mask holds the class(es) lesion"
     assert "spacing 1 × 1 × 5.5 mm, the median is 1 × 1 × 1 mm" in findings[3].text
-    assert survey(cases, labels).hashes == usable.hashes
+    assert check_dataset(cases, labels).hashes == usable.hashes
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 5
     assert "organ: specks" in caplog.records[-1].message  # the masks are of noise
     assert "2 cases have the same image:\n  - b\n  - c" in caplog.text
@@ -174,9 +174,9 @@ def test_cuts_of_one_scan_in_two_parts_are_warned_of_unless_grouped(data, group,
     steps = {"a": 5.95897, "b": 5.95897, "c": 6.12345, "d": 7.12345}
     images = {name: (image * step).astype(np.float32) for (name, step), image in zip(steps.items(), whole, strict=True)}
     cases = [data(name, image, (image > 1000).astype(np.uint8), group=group) for name, image in images.items()]
-    found = survey(cases, LABELS)
+    found = check_dataset(cases, LABELS)
     assert not caplog.text
-    warn_of_parted(found.same_scans, Split(("a", "d"), ("c",), ("b",)))
+    warn_of_split_scans(found.same_scans, Split(("a", "d"), ("c",), ("b",)))
     assert ("a (train) = b (test)" in caplog.text) == (group is None)
     assert "c (val)" not in caplog.text
 

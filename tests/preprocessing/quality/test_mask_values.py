@@ -13,8 +13,8 @@ from medseg.io.case import Dataset, LabelFile
 from medseg.io.datasets.dataset import label_map
 from medseg.io.labels import LabelMap
 from medseg.io.layouts.image_folder import folder
-from medseg.preprocessing.quality.check_dataset import examine, survey
-from medseg.preprocessing.quality.warnings import suspicions
+from medseg.preprocessing.quality.check_dataset import check_dataset, examine
+from medseg.preprocessing.quality.warnings import data_warnings
 
 CASES = 4
 
@@ -61,7 +61,7 @@ def told(dataset: Dataset, labels=None, **reading):
     cases = tuple(replace(case, **reading) for case in dataset.cases)
     classes = LabelMap(labels) if labels else label_map(replace(dataset, cases=cases))
     usable, findings = examine(cases, classes)
-    return [(found.level, found.kind, found.text) for found in findings + suspicions(usable, classes)]
+    return [(found.level, found.kind, found.text) for found in findings + data_warnings(usable, classes)]
 
 
 def grey(levels):
@@ -102,7 +102,7 @@ def test_values_that_are_no_classes_are_refused_and_then_read_as_meant(data, sav
     assert finding[:2] == ("error", kind)
     assert "dataset.labels='{background: 0, foreground: 255}', and dataset.other_values=nearest" in finding[2]
     with pytest.raises(MedsegError, match=r"dataset\.other_values=nearest"):
-        survey(dataset.cases, label_map(dataset))
+        check_dataset(dataset.cases, label_map(dataset))
     assert told(dataset, {"background": 0, "foreground": 255}, other_values="nearest") == []
     assert told(dataset, {"background": 0, "foreground": 255}, other_values="ignore") == []
 

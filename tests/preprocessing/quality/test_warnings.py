@@ -10,9 +10,9 @@ from medseg.io.datasets.splits import Split
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.layouts.synthetic import LABELS, make_phantom
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.quality.check_dataset import examine, survey
-from medseg.preprocessing.quality.issues import Finding, in_brief, in_full, on_a_line
-from medseg.preprocessing.quality.warnings import classes_by_part, suspicions
+from medseg.preprocessing.quality.check_dataset import check_dataset, examine
+from medseg.preprocessing.quality.issues import Issue, in_brief, in_full, on_a_line
+from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
 
 CLASSES = LabelMap(dict(LABELS))
 CASES = 6
@@ -39,7 +39,7 @@ def phantom(request, tmp_path):
             cases.append(Case(f"c{number}", f"c{number}", (paths[0],), (LabelFile(paths[1]),)))
         usable, _ = examine(cases, CLASSES)
         assert len(usable.cases) == CASES
-        return suspicions(usable, CLASSES)
+        return data_warnings(usable, CLASSES)
 
     return said
 
@@ -107,7 +107,7 @@ ORGAN = LabelMap({"background": 0, "organ": 1})
 
 def found_in(cases, labels=ORGAN):
     usable, _ = examine(cases, labels)
-    return {finding.kind: finding for finding in suspicions(usable, labels)}
+    return {finding.kind: finding for finding in data_warnings(usable, labels)}
 
 
 def test_odd_sizes_missing_classes_and_scales_are_found(tmp_path):
@@ -135,7 +135,7 @@ def test_headers_that_disagree_are_found(tmp_path):
     cases = balls(tmp_path, 4, c1={"mask_affine": shifted}, c2={"edit": move_qform})
     usable, errors = examine(cases, ORGAN)
     assert errors == []
-    slight, other = suspicions(usable, ORGAN)
+    slight, other = data_warnings(usable, ORGAN)
     assert (slight.cases, slight.details) == (("c1",), ("0.05 voxels",))
     assert "slightly displaced" in slight.text
     assert (other.cases, other.details) == (("c2",), ("7 voxels",))
@@ -154,7 +154,7 @@ def test_masks_that_were_resampled_are_told(tmp_path):
 def test_training_says_each_on_a_line(tmp_path, caplog):
     mask = np.zeros((14, 15, 16), np.uint8)
     mask[3:11, 3:11, 3:11] = mask[13, 13, 13] = 1
-    survey(balls(tmp_path, 6, **{f"c{number}": {"mask": mask} for number in range(5)}), ORGAN)
+    check_dataset(balls(tmp_path, 6, **{f"c{number}": {"mask": mask} for number in range(5)}), ORGAN)
     (record,) = caplog.records
     assert record.message == (
         "organ: specks, separate pieces of at most 8 voxels, in 5 case(s): c0, c1, c2, …. medseg inspect tells more"
@@ -162,8 +162,8 @@ def test_training_says_each_on_a_line(tmp_path, caplog):
 
 
 def test_findings_are_written_with_their_cases():
-    bare, one = Finding("warning", "text"), Finding("error", "c1: text", ("c1",))
-    many = Finding("warning", "text", ("c1", "c2"), "kind", ("3", "4"))
+    bare, one = Issue("warning", "text"), Issue("error", "c1: text", ("c1",))
+    many = Issue("warning", "text", ("c1", "c2"), "kind", ("3", "4"))
     assert [on_a_line(bare), on_a_line(one), on_a_line(many)] == ["text", "c1: text", "text: c1 (3), c2 (4)"]
     assert in_full(many) == "text:\n  - c1 (3)\n  - c2 (4)"
     assert in_brief(many) == "text, in 2 case(s): c1, c2. medseg inspect tells more"
@@ -185,7 +185,7 @@ def fingerprint(having, groups=None):
 
 
 def texts(*arguments):
-    return [finding.text for finding in classes_by_part(*arguments)]
+    return [finding.text for finding in classes_by_subset(*arguments)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from medseg.training.callbacks.divergence import StepRecord
-from medseg.training.callbacks.epoch_log import Gauges, mean_and_largest
+from medseg.training.callbacks.epoch_log import StepMetrics, mean_and_largest
 from medseg.training.data.datamodule import TimedLoader
 from medseg.training.segmentation import SegmentationModule
 
@@ -103,7 +103,7 @@ def epoch(gauges, *, accumulate=1, batches=4, wait=0.0, work=0.0):
 
 
 def test_an_epoch_in_numbers():
-    gauges = Gauges(Clock())
+    gauges = StepMetrics(Clock())
     for _ in range(2):  # the second epoch knows nothing of the first
         found = epoch(gauges, wait=1.0, work=3.0)
         assert found["train/grad_norm"] == pytest.approx((11 + 12 + 13 + 14) / 4)
@@ -113,7 +113,7 @@ def test_an_epoch_in_numbers():
 
 
 def test_a_step_of_the_optimizer_counts_once_while_gradients_are_accumulated():
-    found = epoch(Gauges(Clock()), accumulate=2, work=3.0)
+    found = epoch(StepMetrics(Clock()), accumulate=2, work=3.0)
     assert found["train/grad_norm"] == pytest.approx((11 + 12) / 2)
     assert found["train/step_seconds"] == 6.0
     assert found["train/data_share"] == 0

@@ -10,7 +10,7 @@ from torch.nn.functional import conv3d
 from medseg.config.instantiate import build
 from medseg.errors import MedsegError
 from medseg.training.transfer.sources import Source
-from medseg.training.transfer.transfer import read_whole, take_over, write_report
+from medseg.training.transfer.transfer import read_whole, transfer_weights, write_report
 
 CLASSES = ("background", "edema", "core", "enhancing")
 
@@ -33,7 +33,7 @@ def taken(spec, source, outputs=CLASSES, *, regions=False):
     torch.manual_seed(2)
     network = build(spec, "model", ())
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    transfer = take_over(network, spec, source, outputs, regions=regions)
+    transfer = transfer_weights(network, spec, source, outputs, regions=regions)
     transfer.put_into(network)
     return transfer, network.state_dict(), before
 
@@ -142,7 +142,7 @@ def test_what_does_not_fit_is_written_down(tmp_path):
 def test_nothing_taken_is_an_error_that_says_what_there_is():
     source = Source(Path("other.pth"), {"fc.weight": torch.zeros(3, 3)})
     with pytest.raises(MedsegError, match=r"(?s)other\.pth: none of its 1 weights fits .*UNet.*fc\.weight"):
-        take_over(build(spec_of(), "model", ()), spec_of(), source, CLASSES, regions=False)
+        transfer_weights(build(spec_of(), "model", ()), spec_of(), source, CLASSES, regions=False)
 
 
 def test_looking_at_other_networks_draws_no_random_numbers():
@@ -150,7 +150,7 @@ def test_looking_at_other_networks_draws_no_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    take_over(network, spec_of(), source, CLASSES, regions=False)
+    transfer_weights(network, spec_of(), source, CLASSES, regions=False)
     assert torch.equal(torch.rand(1), expected)
 
 

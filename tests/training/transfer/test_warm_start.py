@@ -10,7 +10,7 @@ import yaml
 from medseg.config.instantiate import CONF
 from medseg.errors import MedsegError
 from medseg.training.transfer.sources import Source
-from medseg.training.transfer.warm_start import begun_from, model_of, preprocessing_of, with_windows
+from medseg.training.transfer.warm_start import config_from_source, model_of, preprocessing_of, with_windows
 
 UNET = yaml.safe_load((CONF / "model/unet.yaml").read_text())
 RESENC = yaml.safe_load((CONF / "model/resenc_m.yaml").read_text())["model"]
@@ -59,7 +59,7 @@ def config(**nodes):
 
 def begun(given, source, learned=None):
     settings = {**given, "model": {**given["model"], "in_channels": None}}
-    return begun_from(given, settings, source, learned or data(), is_same=False)
+    return config_from_source(given, settings, source, learned or data(), is_same=False)
 
 
 def test_what_is_at_its_default_is_the_sources():
@@ -220,5 +220,5 @@ def test_the_whole_plan_of_a_source_is_taken_only_where_the_user_chose_nothing_o
     given = config() | {"explicit_keys": [key], "trainer": {"max_epochs": 3, "compile": None}}
     given["plan"] |= {"patch_size": None}
     settings = {**given, "model": {**given["model"], "in_channels": None}}
-    result = begun_from(given, settings, theirs, data(), is_same=True)
+    result = config_from_source(given, settings, theirs, data(), is_same=True)
     assert (result["plan"]["file"] == "plan.json") == is_taken
