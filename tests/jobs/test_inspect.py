@@ -333,7 +333,7 @@ def test_what_reading_a_case_warns_of_is_a_finding_of_every_inspection(inspected
         numbers = inspected("dataset.geometry=warn")[1]
         [finding] = [finding for finding in numbers["findings"] if finding["kind"] == "file"]
         assert finding["cases"] == ["c3"]
-        assert "another origin or direction" in finding["text"]
+        assert "headers differ (origin/direction)" in finding["text"]
         assert finding["text"] in capsys.readouterr().out
         shutil.rmtree(tmp_path / "run")
 
