@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from medseg import Predictor
-from medseg.inference.nnunet.weights import numbers_of_numpy
+from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.files.read import find_images, read_mask
 from medseg.io.layouts.channels import cases_from_files
 

@@ -35,7 +35,7 @@ class Comparison:
     @property
     def losers(self) -> tuple[int, ...]:
         """The places of the classes whose mean gets worse."""
-        return tuple(place for place, gain in enumerate(self.class_gains) if gain < -ROUNDING)
+        return tuple(index for index, gain in enumerate(self.class_gains) if gain < -ROUNDING)
 
     @property
     def is_worth_it(self) -> bool:
@@ -116,7 +116,9 @@ def select(score: Score, space: Space, start: Choice) -> Selection:
     before = now = score(choice)
     for step in count(1):
         candidates = [
-            found for trial in space.untried(choice, names) for found in tries(score, space, choice, now, step, trial)
+            candidate
+            for trial in space.untried(choice, names)
+            for candidate in tries(score, space, choice, now, step, trial)
         ]
         tried += candidates
         taken = best_of_each(candidates)[: None if space.independent else 1]
@@ -147,8 +149,8 @@ def tries(
     if space.independent:
         of_all = score(with_option(choice, names, option, value))
         for name in names:
-            after, place = now.copy(), space.names.index(name)
-            after[:, place] = of_all[:, place]
+            after, index = now.copy(), space.names.index(name)
+            after[:, index] = of_all[:, index]
             yield candidate(name, after)
     else:
         yield from (candidate(name, score(with_option(choice, [name], option, value))) for name in names)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 from medseg.inference.predictor import Predictor, Prepared
 
@@ -39,15 +37,12 @@ def agreement(one: Predictor, other: Predictor, prepared: Prepared) -> Agreement
     """Compare what two predictors of the same grids make of a prepared scan, before post-processing, slab by slab."""
     score, unequal, voxels = 0.0, 0, 0
     with one.computing(prepared):
-        for (_, ours), (_, theirs) in zip(one.scores(prepared), other.scores(prepared), strict=True):
+        for (_, ours), (_, theirs) in zip(one.probabilities(prepared), other.probabilities(prepared), strict=True):
             score = float(np.maximum(score, float((ours - theirs).abs().max())))  # keeps a NaN
-            differ = (labels(one, ours) != labels(one, theirs)).reshape(-1, *ours.shape[1:]).any(0)
+            shape = ours.shape[1:]
+            slab = slice(0, shape[-1])
+            labels = [one.segmenter.decide(iter([(slab, probs)]), shape) for probs in (ours, theirs)]
+            differ = (labels[0] != labels[1]).reshape(-1, *shape).any(0)  # of regions, in any of their masks
             unequal += int(differ.sum())
             voxels += differ.size
     return Agreement(score, unequal, voxels)
-
-
-def labels(predictor: Predictor, scores: Tensor) -> NDArray[np.uint8]:
-    """Return the labels (*native grid, some slices) of a slab's probabilities (K, *), of regions a mask each."""
-    thickness = scores.shape[-1]
-    return predictor.segmenter.decide(iter([(slice(0, thickness), scores)]), scores.shape[1:])

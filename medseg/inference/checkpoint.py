@@ -96,9 +96,9 @@ def locate(path: str | Path, key: str = "checkpoint") -> Path:
         return path
     best = path / "checkpoints" / "best.ckpt"
     if not best.is_file():
-        found = sorted(str(file.relative_to(path)) for file in path.rglob("*.ckpt"))
+        files = sorted(str(file.relative_to(path)) for file in path.rglob("*.ckpt"))
         raise MedsegError(
-            f"{key}={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {found or 'none'}."
+            f"{key}={path}: no checkpoints/best.ckpt in this directory. Checkpoints found: {files or 'none'}."
         )
     return best
 

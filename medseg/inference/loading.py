@@ -3,11 +3,9 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from torch import nn
-
 from medseg.config.instantiate import build, check_targets
 from medseg.errors import MedsegError
-from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
+from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.trained_model import Model, model_of
@@ -24,7 +22,7 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
         paths: run directories, ``.ckpt`` or ``.onnx`` files, folders of runs such as a sweep over folds, or models that
             nnU-Net trained; one or several.
         trust: dotted names of network classes that checkpoints may build beside those that medseg ships, and names of
-            nnU-Net's trainers (see ``medseg.inference.nnunet.trainers``).
+            nnU-Net's trainers (see ``medseg.inference.nnunet.folder``).
 
     Raises:
         MedsegError: no such checkpoint, a damaged one, one that names a class that is not trusted, or models that do
@@ -32,24 +30,29 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
     """
     if paths is None:
         raise MedsegError("checkpoint=null: give a run directory or a .ckpt file.")
-    named = [paths] if isinstance(paths, str | Path) else paths
-    models = [model for path in named for model in models_of(Path(path), trust)]
+    models = []
+    for path in map(Path, [paths] if isinstance(paths, str | Path) else paths):
+        if is_nnunet(path):
+            with reading(path, "model of nnU-Net"):
+                models += read_nnunet(path, trust)
+            continue
+        for file in files_of(path):
+            with reading(file, "model"):  # whose description of itself may be anything
+                models.append(read_model(file, trust))
     if not models:
         raise MedsegError("checkpoint=[]: name at least one run directory or .ckpt file.")
-    for model in models[1:]:
-        refuse_others(models[0], model)
-    return models
-
-
-def models_of(path: Path, trust: Collection[str]) -> list[Model]:
-    """Read what one path means."""
-    if is_nnunet(path):
-        with reading(path, "model of nnU-Net"):
-            return read_nnunet(path, trust)
-    models = []
-    for file in files_of(path):
-        with reading(file, "model"):  # whose description of itself may be anything
-            models.append(read_model(file, trust))
+    first = models[0]
+    for other in models[1:]:
+        for what, ours, theirs in (
+            ("classes", first.label_map, other.label_map),
+            ("number of channels", first.preprocessor.n_channels, other.preprocessor.n_channels),
+            ("number of dimensions", len(first.patch_size), len(other.patch_size)),
+        ):
+            if ours != theirs:
+                raise MedsegError(
+                    f"checkpoint: the models of an ensemble must have the same {what}.\n{first.path}: {ours}\n"
+                    f"{other.path}: {theirs}"
+                )
     return models
 
 
@@ -78,27 +81,8 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
     check_targets(spec, "model", trust, f"The checkpoint {path}")
     with no_more_than(checkpoint.weights, path):
         network = build(spec, "model", trust)
-    load_weights(network, checkpoint)
-    return model_of(checkpoint, network)
-
-
-def load_weights(network: nn.Module, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint's weights into its network, all of them."""
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        raise MedsegError(f"{checkpoint.path}: its weights do not fit its own description.\n{error}") from error
-
-
-def refuse_others(first: Model, other: Model) -> None:
-    """Refuse models that cannot vote on the same scans and classes."""
-    for what, ours, theirs in (
-        ("classes", first.label_map, other.label_map),
-        ("number of channels", first.preprocessor.n_channels, other.preprocessor.n_channels),
-        ("number of dimensions", len(first.patch_size), len(other.patch_size)),
-    ):
-        if ours != theirs:
-            raise MedsegError(
-                f"checkpoint: the models of an ensemble must have the same {what}.\n{first.path}: {ours}\n"
-                f"{other.path}: {theirs}"
-            )
+        raise MedsegError(f"{path}: its weights do not fit its own description.\n{error}") from error
+    return model_of(checkpoint, network)

@@ -53,21 +53,21 @@ def training_ranges(fingerprint: Fingerprint, label_map: LabelMap, normalize: Se
         for case in cases
     ]
     ranges = {name: range_of([each[name] for each in measured]) for name in measured[0]}
-    return {name: found for name, found in ranges.items() if found}
+    return {name: limits for name, limits in ranges.items() if limits}
 
 
-def reasons(ranges: Ranges, found: Mapping[str, Measured]) -> dict[str, str]:
+def reasons(ranges: Ranges, measured: Mapping[str, Measured]) -> dict[str, str]:
     """Return in words what a scan has outside the ranges, by the name of the quantity."""
     return {
-        name: f"{name} is {found[name].value:.4g}, in training {low:.4g} to {high:.4g}"
+        name: f"{name} is {measured[name].value:.4g}, in training {low:.4g} to {high:.4g}"
         for name, (low, high, least, most) in ranges.items()
-        if name in found and not least <= found[name].value <= most
+        if name in measured and not least <= measured[name].value <= most
     }
 
 
-def shared_reasons(models: Sequence[Ranges], found: Mapping[str, Measured]) -> str:
+def shared_reasons(models: Sequence[Ranges], measured: Mapping[str, Measured]) -> str:
     """Return in words what a scan has outside the ranges of every model of an ensemble; nothing where it is alike."""
-    each = [reasons(ranges, found) for ranges in models]
+    each = [reasons(ranges, measured) for ranges in models]
     return "; ".join(text for name, text in each[0].items() if all(name in other for other in each))
 
 
@@ -76,7 +76,7 @@ def of_scan(scan: Scan, absent: Collection[int] = ()) -> dict[str, Measured]:
 
     ``absent`` holds the places of channels that there is no file of.
     """
-    methods = [None if place in absent else "none" for place in range(len(scan.image))]
+    methods = [None if channel in absent else "none" for channel in range(len(scan.image))]
     order = whole(scan.affine, scan.shape).order
     shape, spacing = tuple(scan.shape[axis] for axis in order), tuple(scan.spacing[axis] for axis in order)
     return of_image(shape, spacing, scan.unit, quantiles(scan), methods)
@@ -95,20 +95,20 @@ def of_image(
     Channels whose normalisation is None are left out.
     """
     axes = ("left-right", "front-back", "head-foot") if unit == "mm" else ("first", "second")
-    found = {}
+    measured = {}
     for axis, voxels, step in zip(axes, shape, spacing, strict=False):
-        found[f"the {axis} extent in {unit}"] = Measured(voxels * step)
+        measured[f"the {axis} extent in {unit}"] = Measured(voxels * step)
         if unit == "mm":
-            found[f"the {axis} spacing in mm"] = Measured(step)
+            measured[f"the {axis} spacing in mm"] = Measured(step)
     for channel, (method, (_, dark, middle, bright, _)) in enumerate(zip(normalize, levels.tolist(), strict=True), 1):
         if method is None:
             continue
         width = bright - dark
-        place = (middle - dark) / width if width else 0.0
-        found[f"where the median of channel {channel} lies from dark (0) to bright (1)"] = Measured(place, SHARE)
+        position = (middle - dark) / width if width else 0.0
+        measured[f"where the median of channel {channel} lies from dark (0) to bright (1)"] = Measured(position, SHARE)
         for name, value in (("dark", dark), ("median", middle), ("bright", bright)) if method in ABSOLUTE else ():
-            found[f"the {name} intensity of channel {channel}"] = Measured(value, SHARE * width)
-    return found
+            measured[f"the {name} intensity of channel {channel}"] = Measured(value, SHARE * width)
+    return measured
 
 
 def of_voxels(voxels: Mapping[str, int], unit: str, dims: int, voxel_volume: float) -> dict[str, Measured]:

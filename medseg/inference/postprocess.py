@@ -1,6 +1,6 @@
-"""Post-processing of a map of class indices: smoother borders, no holes, no specks.
+"""Post-processing of a label map: smoother borders, no holes, no small components.
 
-Every step works inside the bounding boxes of the classes, so that its cost follows the findings and not the scan.
+Every step works inside the bounding boxes of the classes, so that its cost depends on the foreground and not the scan.
 """
 
 from collections import defaultdict
@@ -66,7 +66,14 @@ def postprocess(
     volume = prod(spacing) if voxel_volume is None else voxel_volume
 
     def rule(options: Mapping[str, Any]) -> Rule:
-        minimum = max(options["min_voxels"], _voxels(options["min_ml"], spacing, unit, volume))
+        minimum, ml = options["min_voxels"], options["min_ml"]
+        if ml > 0 and (unit == "px" or len(spacing) < 3):
+            raise MedsegError(
+                f"postprocess.min_ml={ml:g} needs a volume, but the scan is a picture with {len(spacing)} axes "
+                f"in {unit}. Give the smallest size in pixels instead, for example postprocess.min_voxels=50."
+            )
+        if ml > 0:  # 1 ml = 1000 mm³; a rounding error must not cost a voxel
+            minimum = max(minimum, ceil(ml * 1000 / volume - 1e-6))
         return Rule(options["largest"], minimum, options["fill_holes"])
 
     of_all = {"largest": largest, "min_ml": min_ml, "min_voxels": min_voxels, "fill_holes": fill_holes}
@@ -83,51 +90,49 @@ def postprocess(
     if any(one.fill_holes for one in every):
         indices = filled(indices, rules)
     if any(one.removes for one in every):
-        indices = without_specks(indices, rules)
+        indices = without_small_components(indices, rules)
     return indices
 
 
 def smoothed(indices: Indices, sigma: tuple[float, ...]) -> Indices:
     """Blur each class's one-hot map by ``sigma`` (voxels an axis) and let the largest win, the lower index in a tie."""
+    from scipy.ndimage import gaussian_filter
+
     reach = [ceil(TRUNCATE * s) + 1 for s in sigma]
     result = np.zeros_like(indices)
-    for _, box in _boxes((indices > 0).view(np.uint8)):  # one box round all that is foreground, or none
-        box = _grown(box, reach)
-        result[box] = _blurred_winner(indices[box], sigma, reach)
+    for _, around in _boxes((indices > 0).view(np.uint8)):  # one box round all that is foreground, or none
+        around = _grown(around, reach)
+        inside = indices[around]
+        winner = np.zeros_like(inside)
+        best = np.zeros(inside.shape, np.float32)
+        # one class at a time is in memory; the background is what the others leave of 1, the blur being linear
+        background = np.ones(inside.shape, np.float32)
+        for index, box in _boxes(inside):
+            box = _grown(box, reach)
+            one_hot = (inside[box] == index).astype(np.float32)
+            blurred = gaussian_filter(one_hot, sigma, mode="nearest", truncate=TRUNCATE)
+            wins = blurred > best[box]
+            winner[box][wins] = index
+            best[box][wins] = blurred[wins]
+            background[box] -= blurred
+        winner[background >= best] = 0
+        result[around] = winner
     return result
 
 
-def _blurred_winner(indices: Indices, sigma: tuple[float, ...], reach: list[int]) -> Indices:
-    """One class at a time is in memory; the background's score is what the others leave of 1, the blur being linear."""
-    from scipy.ndimage import gaussian_filter
-
-    winner = np.zeros_like(indices)
-    best = np.zeros(indices.shape, np.float32)
-    rest = np.ones(indices.shape, np.float32)
-    for index, box in _boxes(indices):
-        box = _grown(box, reach)
-        score = gaussian_filter((indices[box] == index).astype(np.float32), sigma, mode="nearest", truncate=TRUNCATE)
-        wins = score > best[box]
-        winner[box][wins] = index
-        best[box][wins] = score[wins]
-        rest[box] -= score
-    winner[rest >= best] = 0
-    return winner
-
-
 def filled(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
-    """Give every piece of background that one class encloses to that class, the innermost where classes nest."""
+    """Give each component of the background that a class encloses to that class, the innermost where classes nest."""
     from scipy.ndimage import binary_fill_holes
 
     result = indices.copy()
     boxes = [(index, box) for index, box in _boxes(indices) if rules[index].fill_holes]
-    for index, box in sorted(boxes, key=lambda found: _size(found[1])):
+    for index, box in sorted(boxes, key=lambda each: prod(span.stop - span.start for span in each[1])):
         holes = binary_fill_holes(indices[box] == index) & (result[box] == 0)
         result[box][holes] = index
     return result
 
 
-def without_specks(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
+def without_small_components(indices: Indices, rules: Mapping[int, Rule]) -> Indices:
     """Remove each class's components below its ``minimum``, and with ``largest`` all but its largest one."""
     result = indices.copy()
     for index, box in _boxes(indices):
@@ -178,19 +183,3 @@ def _boxes(indices: Indices) -> Iterator[tuple[int, Box]]:
 def _grown(box: Box, reach: list[int]) -> Box:
     """The box with room on all sides for a kernel of that reach; past the end of an array a slice is cut by NumPy."""
     return tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(box, reach, strict=True))
-
-
-def _size(box: Box) -> int:
-    return prod(s.stop - s.start for s in box)
-
-
-def _voxels(min_ml: float, spacing: tuple[float, ...], unit: str, volume: float) -> int:
-    """The smallest whole number of voxels that holds ``min_ml``."""
-    if not min_ml > 0:
-        return 0
-    if unit == "px" or len(spacing) < 3:
-        raise MedsegError(
-            f"postprocess.min_ml={min_ml:g} needs a volume, but the scan is a picture with {len(spacing)} axes "
-            f"in {unit}. Give the smallest size in pixels instead, for example postprocess.min_voxels=50."
-        )
-    return ceil(min_ml * 1000 / volume - 1e-6)  # 1 ml = 1000 mm³; a rounding error must not cost a voxel

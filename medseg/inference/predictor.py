@@ -13,12 +13,11 @@ from torch import Tensor
 
 from medseg.config.check import resolve
 from medseg.errors import MedsegError
-from medseg.inference.class_options import inference_over, postprocess_over
 from medseg.inference.loading import read_models
-from medseg.inference.probabilities import Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
-from medseg.inference.segmenter import Watch
+from medseg.inference.probabilities import Scorer, Slabs, Watch, averaged, kept_on_disk, slabs_within_memory
+from medseg.inference.segmenter import inference_over, make_segmenter, postprocess_over
 from medseg.inference.sliding_window import Network
-from medseg.inference.trained_model import Model, make_segmenter, scorer_of
+from medseg.inference.trained_model import Model, scorer_of
 from medseg.io.arrays import scan_from_array
 from medseg.io.case import Case, Scan
 from medseg.io.files.read import read_case, write_mask
@@ -203,7 +202,7 @@ class Predictor:
     def decide(self, prepared: Prepared, watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
         """Run the networks: what their probabilities say, not yet post-processed (see ``Segmenter.decide``)."""
         with self.computing(prepared):
-            return self.segmenter.decide(self.scores(prepared), prepared.scan.shape, watches)
+            return self.segmenter.decide(self.probabilities(prepared), prepared.scan.shape, watches)
 
     def finish(self, prepared: Prepared, decided: NDArray[np.uint8]) -> Mask:
         """Post-process what ``decide`` returned."""
@@ -214,11 +213,11 @@ class Predictor:
             )
         return Mask(scan, indices, self.label_map)
 
-    def scores(self, prepared: Prepared) -> Slabs:
+    def probabilities(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``."""
-        return slabs_within_memory(lambda place: self.scores_on(place, prepared), self.device)
+        return slabs_within_memory(lambda device: self.probabilities_on(device, prepared), self.device)
 
-    def scores_on(self, place: torch.device, prepared: Prepared) -> Slabs:
+    def probabilities_on(self, device: torch.device, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.
 
         Of groups of models on different grids all but the last leave theirs in a temporary file first. Their slabs are
@@ -226,9 +225,9 @@ class Predictor:
         """
         slabs = []
         for number, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
-            rows = group.scorer.rows(group.networks, image.to(place), geometry, self.device)
+            rows = group.scorer.rows(group.networks, image.to(device), geometry, self.device)
             rows = rows if number == len(self.groups) else kept_on_disk(rows, self.scratch)
-            slabs.append(group.scorer.slabs(rows, geometry, place, SLAB // (2 * len(self.groups) - 1)))
+            slabs.append(group.scorer.slabs(rows, geometry, device, SLAB // (2 * len(self.groups) - 1)))
         return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
 
     @contextmanager
@@ -271,15 +270,13 @@ def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
 
 def grouped(models: Sequence[Model], inference: dict[str, Any]) -> list[Group]:
     """Put models of the same grid and windows together, in the order of the first of each."""
-    groups: list[tuple[Any, list[Model]]] = []
+    keys: list[Any] = []  # of plain containers, which may not be hashed
+    members: list[list[Model]] = []
     for model in models:
-        wanted = resolve(inference, model.inference)
-        key = (model.grid, wanted["overlap"], wanted["tta"])
-        members = next((members for known, members in groups if known == key), None)
-        if members is None:
-            groups.append((key, [model]))
-        else:
-            members.append(model)
-    return [
-        Group(tuple(members), scorer_of(members[0], resolve(inference, members[0].inference))) for _, members in groups
-    ]
+        options = resolve(inference, model.inference)
+        key = (model.grid, options["overlap"], options["tta"])
+        if key not in keys:
+            keys.append(key)
+            members.append([])
+        members[keys.index(key)].append(model)
+    return [Group(tuple(each), scorer_of(each[0], resolve(inference, each[0].inference))) for each in members]

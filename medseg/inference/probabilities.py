@@ -1,6 +1,7 @@
-"""Scores of a scan on its native grid, slab by slab: of one network, of folds, or of models of different grids."""
+"""Probabilities of a scan on its native grid, slab by slab, of one network or of several."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
@@ -21,11 +22,17 @@ from medseg.inference.sliding_window import (
     softmax,
     unchanged,
 )
+from medseg.io.case import Scan
+from medseg.io.formats.slab_writer import shares_file
 from medseg.preprocessing.geometry import SLAB, Geometry
+from medseg.system.file_names import file_names
 from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
 
 Slabs = Iterator[tuple[slice, Tensor]]
 """Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
+
+Watch = Callable[[slice, Tensor], None]
+"""Sees every slab of probabilities that goes by."""
 
 
 NEVER = -100.0
@@ -104,16 +111,16 @@ class Scorer:
         outside = torch.full((self.n_outputs,), NEVER if self.averaging == "logits" else 0.0, device=device)
         if not self.regions:
             outside[0] = 1.0 if self.averaging == "probabilities" else 0.0
-        for place, scores in geometry.slabs(rows, outside, most):
+        for slices, probs in geometry.slabs(rows, outside, most):
             if self.averaging == "logits":
-                scores = scores.sigmoid() if self.regions else scores.softmax(0)
-            yield place, scores
+                probs = probs.sigmoid() if self.regions else probs.softmax(0)
+            yield slices, probs
 
     def __call__(self, networks: Sequence[Network], image: Tensor, geometry: Geometry) -> Slabs:
         """Yield the probabilities of an image (C, *network grid) that lies on the networks' device."""
 
-        def slabs_on(place: torch.device) -> Slabs:
-            return self.slabs(self.rows(networks, image.to(place), geometry, image.device), geometry, place)
+        def slabs_on(device: torch.device) -> Slabs:
+            return self.slabs(self.rows(networks, image.to(device), geometry, image.device), geometry, device)
 
         return slabs_within_memory(slabs_on, image.device)
 
@@ -126,10 +133,10 @@ def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch
     done = 0  # slices that have been yielded
     if device.type != "cpu":
         try:
-            for place, scores in slabs_on(device):
-                yield place, scores
-                done = place.stop
-                del scores
+            for slices, probs in slabs_on(device):
+                yield slices, probs
+                done = slices.stop
+                del probs
             return
         except Exception as error:
             if not is_out_of_memory(error):
@@ -137,18 +144,18 @@ def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch
             drop_frames(error)
         free_caches()  # after the error is gone
         warn_once(f"memory of {device} is short: probabilities are added up in the memory of the CPU, which is slower")
-    for place, scores in slabs_on(torch.device("cpu")):
-        if place.start >= done:
-            yield place, scores
+    for slices, probs in slabs_on(torch.device("cpu")):
+        if slices.start >= done:
+            yield slices, probs
 
 
 def averaged(ensemble: Sequence[Slabs], weights: Sequence[int]) -> Slabs:
     """Average the slabs of several groups of models, weighted by how many models each has."""
     for slabs in zip(*ensemble, strict=True):
-        place, total = slabs[0][0], slabs[0][1] * (weights[0] / sum(weights))
-        for (_, scores), weight in zip(slabs[1:], weights[1:], strict=True):
-            total.add_(scores, alpha=weight / sum(weights))
-        yield place, total
+        slices, total = slabs[0][0], slabs[0][1] * (weights[0] / sum(weights))
+        for (_, probs), weight in zip(slabs[1:], weights[1:], strict=True):
+            total.add_(probs, alpha=weight / sum(weights))
+        yield slices, total
 
 
 def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator[Tensor]:
@@ -175,3 +182,22 @@ def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator
                 yield torch.from_numpy(np.load(file, allow_pickle=False)).to(device)
 
     return again()
+
+
+@contextmanager
+def probability_files(folder: Path, names: Sequence[str], like: Scan, written: list[Path]) -> Iterator[Watch]:
+    """Yield what writes the probabilities (K, *) of each class or region into ``folder/NAME.nii.gz``.
+
+    They are there when the block ends well, and their paths then added to ``written``.
+    """
+    stems = file_names(names)
+    paths = [folder / f"{stems[name]}.nii.gz" for name in names]
+    with ExitStack() as stack:
+        files = [stack.enter_context(shares_file(path, like)) for path in paths]
+
+        def write(slices: slice, probs: Tensor) -> None:
+            for file, shares in zip(files, probs.float().cpu().numpy(), strict=True):
+                file.write(shares)
+
+        yield write
+    written += paths

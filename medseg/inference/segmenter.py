@@ -1,7 +1,12 @@
-"""Probabilities to class indices on the native grid: the part of the road that validation and prediction share."""
+"""From probabilities to a label map on the native grid, as validation and prediction both do it.
 
-from collections.abc import Callable, Sequence
+Options of single classes are in ``postprocess.classes``, such as ``{liver: {largest: true}}``, thresholds of single
+regions in ``inference.thresholds``, such as ``{WT: 0.4}``. An option for all holds where a class has none of its own.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -9,16 +14,57 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medseg.config.check import wrong
+from medseg.config.schema import KEYS
+from medseg.errors import MedsegError, listing, nearest
 from medseg.inference.postprocess import largest_together, postprocess
-from medseg.inference.probabilities import Slabs
-from medseg.inference.regions import Regions
+from medseg.inference.probabilities import Slabs, Watch
+from medseg.io.labels import LabelMap
 from medseg.system.memory import on_device_or_cpu
 
 EVEN = 0.5
-"""Probability from which a region is as likely to be there as not."""
+"""Threshold of a region without its own: from here on it is more likely there than not."""
 
-Watch = Callable[[slice, Tensor], None]
-"""Sees every slab of probabilities that goes by."""
+OF_CLASSES = ("largest", "min_ml", "min_voxels", "fill_holes")
+"""Options that may differ between classes; smoothing weighs them against each other."""
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The class indices that make up each region, and the class that it is written as, in the order of writing.
+
+    ``nested``: what lies outside a region is outside all that are parts of it. Else, as in nnU-Net, each is written
+    wherever it was predicted, the later one over the earlier.
+    """
+
+    members: tuple[tuple[int, ...], ...]
+    painted: tuple[int, ...]
+    nested: bool = True
+
+    @classmethod
+    def of(cls, label_map: LabelMap) -> "Regions | None":
+        """Return the regions of a label map, None where classes exclude each other."""
+        if not label_map.regions:
+            return None
+        return cls(tuple(label_map.reported.values()), label_map.painted, label_map.nested)
+
+    @property
+    def are_disjoint(self) -> bool:
+        """Whether a voxel is in one region at most: no two have a class in common, nor are written over each other."""
+        return self.nested and all(set(one).isdisjoint(other) for one, other in combinations(self.members, 2))
+
+    def paint(self, masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+        """Write masks (*spatial), one a region, one over the other, as class indices; nested ones are cut to nest."""
+        indices = np.zeros(masks[0].shape, dtype=np.uint8)
+        for mask, members, index in zip(masks, self.members, self.painted, strict=True):
+            inside = mask
+            for larger, other in zip(masks, self.members, strict=True):
+                if self.nested and set(members) < set(other):
+                    inside = inside & larger
+            indices[inside] = index
+        return indices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +77,7 @@ class Segmenter:
             0.5.
         cuts: of each region its own threshold; none: that of all.
         postprocess: arguments of ``medseg.inference.postprocess.postprocess``; of regions that overlap each is cleaned
-            by itself, as the class of its place counted from one.
+            by itself, as the class of its number counted from one.
         regions: what the network's outputs are, where they are no classes that exclude each other.
         largest_of: groups of class indices. At the very end, one group after the other, only the largest component of
             its classes taken together stays.
@@ -59,13 +105,13 @@ class Segmenter:
     @torch.inference_mode()
     def decide(self, slabs: Slabs, native_shape: Sequence[int], watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
         """Return what the probabilities say: class indices (*native grid), or of regions that overlap (R, *) masks."""
-        kinds = 0 if self.regions is None or self.regions.are_disjoint else len(self.regions.members)
-        labels = np.empty((*[kinds] * bool(kinds), *native_shape), dtype=np.uint8)
-        for place, scores in slabs:
+        overlapping = self.regions if self.regions and not self.regions.are_disjoint else None
+        masks = [len(overlapping.members)] if overlapping else []
+        labels = np.empty((*masks, *native_shape), dtype=np.uint8)
+        for slices, probs in slabs:
             for watch in watches:
-                watch(place, scores)
-            found = on_device_or_cpu(self.above if kinds else self.classes, scores)
-            labels[..., place] = found.cpu().numpy()
+                watch(slices, probs)
+            labels[..., slices] = on_device_or_cpu(self.above if overlapping else self.classes, probs).cpu().numpy()
         return labels
 
     def clean(
@@ -84,21 +130,107 @@ class Segmenter:
         if decided.ndim == len(spacing):
             return largest_together(cleaned(decided), self.largest_of)
         assert self.regions is not None  # or there would be no mask for each
-        masks = [cleaned(mask * np.uint8(place)) > 0 for place, mask in enumerate(decided, 1)]
+        masks = [cleaned(mask * np.uint8(number)) > 0 for number, mask in enumerate(decided, 1)]
         return largest_together(self.regions.paint(masks), self.largest_of)
 
-    def above(self, scores: Tensor) -> Tensor:
-        """Tell where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""
-        cuts = self.cuts or [EVEN if self.threshold is None else self.threshold]
-        return scores > torch.tensor(cuts, dtype=scores.dtype, device=scores.device).view(-1, *[1] * (scores.ndim - 1))
+    def above(self, probs: Tensor) -> Tensor:
+        """Return where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""
+        thresholds = self.cuts or [EVEN if self.threshold is None else self.threshold]
+        each = torch.tensor(thresholds, dtype=probs.dtype, device=probs.device)
+        return probs > each.view(-1, *[1] * (probs.ndim - 1))
 
-    def classes(self, scores: Tensor) -> Tensor:
+    def classes(self, probs: Tensor) -> Tensor:
         """Turn probabilities (K, *) of classes, or of regions that exclude each other, into class indices (*) uint8."""
         if self.regions:
-            likeliest = scores.max(0).indices
-            painted = torch.tensor(self.regions.painted, dtype=torch.uint8, device=scores.device)
-            return painted[likeliest] * self.above(scores).gather(0, likeliest[None])[0]
+            likeliest = probs.max(0).indices
+            painted = torch.tensor(self.regions.painted, dtype=torch.uint8, device=probs.device)
+            return painted[likeliest] * self.above(probs).gather(0, likeliest[None])[0]
         if self.threshold is None:
-            return scores.argmax(0).to(torch.uint8)
-        foreground = 1 - scores[0] > self.threshold
-        return ((scores[1:].argmax(0) + 1) * foreground).to(torch.uint8)
+            return probs.argmax(0).to(torch.uint8)
+        foreground = 1 - probs[0] > self.threshold
+        return ((probs[1:].argmax(0) + 1) * foreground).to(torch.uint8)
+
+
+def make_segmenter(inference: Options, postprocess: Options, label_map: LabelMap) -> Segmenter:
+    """Return how probabilities become labels, by the config's nodes ``inference`` and ``postprocess``.
+
+    Raises:
+        MedsegError: an option of a class or region that there is not, or a value that it cannot have.
+    """
+    thresholds, classes = inference.get("thresholds") or {}, postprocess.get("classes") or {}
+    if problems := threshold_problems(thresholds, label_map):
+        raise MedsegError(f"these thresholds of regions are wrong:\n{listing(problems)}")
+    if problems := class_problems(classes, label_map):
+        raise MedsegError(f"these options of classes are wrong:\n{listing(problems)}")
+    regions = Regions.of(label_map)
+    # a class is cleaned by its index; regions that overlap are cleaned one by one, each by its number from one
+    numbers: Sequence[int] = range(1, len(label_map.reported) + 1)
+    if regions and regions.are_disjoint:
+        numbers = regions.painted
+    by_name = dict(zip(label_map.reported, numbers, strict=True))
+    own = {by_name[name]: options for name, options in classes.items()}
+    for_all: float = EVEN if inference["threshold"] is None else inference["threshold"]
+    return Segmenter(
+        threshold=inference["threshold"],
+        cuts=tuple(thresholds.get(name, for_all) for name in label_map.regions or ()),
+        postprocess={name: value for name, value in postprocess.items() if name != "largest_of"} | {"classes": own},
+        regions=regions,
+        largest_of=postprocess.get("largest_of", ()),
+    )
+
+
+def class_problems(classes: Options, label_map: LabelMap) -> list[str]:
+    """Return what is wrong with ``postprocess.classes``: the options of each class or region."""
+    problems = []
+    for name, own in classes.items():
+        where = f"postprocess.classes.{name}"
+        if name not in label_map.reported:
+            problems.append(f"{where}: {unknown(name, label_map)}")
+        elif not isinstance(own, Mapping):
+            problems.append(f"{where}={own!r}: must be a mapping, such as {{largest: true}}.")
+        else:
+            for option, value in own.items():
+                key = KEYS[f"postprocess.{option}"] if option in OF_CLASSES else None
+                allowed = f" Options of a class are {', '.join(OF_CLASSES)}." if key is None else ""
+                if problem := wrong(f"{where}.{option}", key, value):
+                    problems.append(f"{problem}{allowed}")
+    return problems
+
+
+def threshold_problems(thresholds: Options, label_map: LabelMap) -> list[str]:
+    """Return what is wrong with ``inference.thresholds``: the threshold of each region."""
+    problems = []
+    for name, value in thresholds.items():
+        where = f"inference.thresholds.{name}"
+        if not label_map.regions:
+            problems.append(f"{where}: the model has classes that exclude each other, and no regions.")
+        elif name not in label_map.regions:
+            problems.append(f"{where}: {unknown(name, label_map)}")
+        elif problem := wrong(where, KEYS["inference.threshold"], value):
+            problems.append(problem)
+    return problems
+
+
+def unknown(name: str, label_map: LabelMap) -> str:
+    """Return the message for a name that is no class or region."""
+    known = list(label_map.reported)
+    return f"no class or region of the model.{nearest(str(name), known)} There are {', '.join(known)}."
+
+
+def inference_over(overrides: Options, saved: Options) -> dict[str, Any]:
+    """Return the ``inference`` options that hold: the overrides that are not None, over those saved.
+
+    A threshold for all regions takes the place of saved ones of single regions.
+    """
+    new = {name: value for name, value in overrides.items() if value is not None}
+    return {**saved, **({"thresholds": {}} if "threshold" in new else {}), **new}
+
+
+def postprocess_over(overrides: Options, saved: Options) -> dict[str, Any]:
+    """Return the ``postprocess`` options that hold, likewise: an override for all replaces saved ones of classes."""
+    new = {name: value for name, value in overrides.items() if value is not None}
+    classes = {
+        name: {option: value for option, value in own.items() if option not in new}
+        for name, own in saved.get("classes", {}).items()
+    }
+    return {**saved, "classes": classes, **new}

@@ -111,12 +111,18 @@ def sliding_window(
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = weighting(tuple(patch_size)).to(image.device)
-    chunks = list(batches(all_corners, max(1, min(batch_size, PASS // (n_outputs * weight.numel())))))
-    sums = RowSums(n_outputs, grid, way, longest(chunks, way) + patch_size[way], image.device)
+    size = max(1, min(batch_size, PASS // (n_outputs * weight.numel())))
+    chunks = [all_corners[first : first + size] for first in range(0, len(all_corners), size)]
+    # rows are finished from the first window of the next chunk on; until then one chunk spans this many
+    length = max(chunk[-1][way] - chunk[0][way] for chunk in chunks) + patch_size[way]
+    sums = RowSums(n_outputs, grid, way, length, image.device)
     begins = [chunk[0][way] for chunk in chunks[1:]]
+    if backwards:  # the image's span on the way, counted from where the windows begin
+        span = inner[way]
+        inner = (*inner[:way], slice(grid[way] - span.stop, grid[way] - span.start), *inner[way + 1 :])
     limit = limit or PassLimit()
 
-    def scores_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
+    def probs_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
         windows = [on_image(corner, grid, patch_size, way, backwards=backwards) for corner in corners]
         patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
         return mirrored(networks, patches.to(device or image.device), mirror_axes, activation).to(image.device)
@@ -125,16 +131,16 @@ def sliding_window(
         rest = chunk
         while rest:
             corners = rest[: limit.windows]
-            batch = attempted(partial(scores_of, corners)) if len(corners) > 1 else scores_of(corners)
+            batch = attempted(partial(probs_of, corners)) if len(corners) > 1 else probs_of(corners)
             if batch is None:
                 limit.windows = len(corners) // 2
                 warn_once("memory is short: fewer windows than inference.batch_size go through the network at once")
                 continue
-            for corner, scores in zip(corners, batch, strict=True):
-                sums.add(corner, scores.flip(1 + way) if backwards else scores, weight)
-            del batch, scores  # not needed while others work on the rows
+            for corner, probs in zip(corners, batch, strict=True):
+                sums.add(corner, probs.flip(1 + way) if backwards else probs, weight)
+            del batch, probs  # not needed while others work on the rows
             rest = rest[len(corners) :]
-        yield from sums.take(finished, turned(inner, grid, way) if backwards else inner)
+        yield from sums.take(finished, inner)
 
 
 class RowSums:
@@ -146,11 +152,11 @@ class RowSums:
         self.total = torch.zeros((n_outputs, *shape), device=device)
         self.norm = torch.zeros((1, *shape), device=device)
 
-    def add(self, corner: Sequence[int], scores: Tensor, weight: Tensor) -> None:
+    def add(self, corner: Sequence[int], probs: Tensor, weight: Tensor) -> None:
         """Add the scores (K, *patch) of the window at ``corner``, weighted by ``weight`` (*patch)."""
-        place = [start - self.first if axis == self.way else start for axis, start in enumerate(corner)]
-        where = (slice(None), *window(place, weight.shape))
-        self.total[where].addcmul_(scores, weight)
+        at = [start - self.first if axis == self.way else start for axis, start in enumerate(corner)]
+        where = (slice(None), *window(at, weight.shape))
+        self.total[where].addcmul_(probs, weight)
         self.norm[where] += weight
 
     def take(self, stop: int, inner: Sequence[slice]) -> Iterator[Tensor]:
@@ -162,7 +168,7 @@ class RowSums:
         at_once = max(1, PIECE // (self.total.numel() // self.total.shape[axis]))
         wanted = inner[self.way]
         first, last = max(self.first, wanted.start), min(stop, wanted.stop)
-        others = tuple(slice(None) if place == self.way else span for place, span in enumerate(inner))
+        others = tuple(slice(None) if each == self.way else span for each, span in enumerate(inner))
         for low in range(first, last, at_once):
             rows = (low - self.first, min(at_once, last - low))
             yield self.total.narrow(axis, *rows).div_(self.norm.narrow(axis, *rows))[(slice(None), *others)]
@@ -199,19 +205,6 @@ def on_image(
     return tuple(grid[axis] - patch_size[axis] - start if axis == way else start for axis, start in enumerate(corner))
 
 
-def turned(inner: Sequence[slice], grid: Sequence[int], way: int) -> tuple[slice, ...]:
-    """Return a box with its span on the way counted from the far end."""
-    return tuple(
-        slice(grid[axis] - span.stop, grid[axis] - span.start) if axis == way else span
-        for axis, span in enumerate(inner)
-    )
-
-
-def longest(chunks: Sequence[Sequence[tuple[int, ...]]], way: int) -> int:
-    """Return the greatest distance on the way between the windows of one chunk."""
-    return max(chunk[-1][way] - chunk[0][way] for chunk in chunks)
-
-
 def mirrored(
     networks: Sequence[Network], patches: Tensor, axes: Sequence[int], activation: Activation = softmax
 ) -> Tensor:
@@ -220,9 +213,9 @@ def mirrored(
     total: Tensor | None = None
     for network in networks:
         for flip in flips:
-            scores = activation(network(patches.flip(flip) if flip else patches)[0])
-            scores = scores.flip(flip) if flip else scores
-            total = scores if total is None else total.add_(scores)
+            probs = activation(network(patches.flip(flip) if flip else patches)[0])
+            probs = probs.flip(flip) if flip else probs
+            total = probs if total is None else total.add_(probs)
     assert total is not None  # there is a network, and the empty combination of flips
     count = len(networks) * len(flips)
     return total.div_(count) if count > 1 else total
@@ -248,8 +241,3 @@ def starts(size: int, patch: int, overlap: float) -> list[int]:
 def window(corner: Sequence[int], patch_size: Sequence[int]) -> tuple[slice, ...]:
     """Return the window at ``corner`` as slices."""
     return tuple(slice(start, start + patch) for start, patch in zip(corner, patch_size, strict=True))
-
-
-def batches(items: Sequence[tuple[int, ...]], size: int) -> Iterator[Sequence[tuple[int, ...]]]:
-    """Cut a sequence into runs of at most ``size``."""
-    return (items[i : i + size] for i in range(0, len(items), size))

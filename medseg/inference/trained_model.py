@@ -9,10 +9,7 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint
-from medseg.inference.class_options import by_number, cuts
 from medseg.inference.probabilities import Scorer
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import EVEN, Segmenter
 from medseg.inference.sliding_window import Weighting, gaussian
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
@@ -170,16 +167,4 @@ def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: Labe
         batch_size=inference["batch_size"],
         mirror_axes=plan["mirror_axes"] if inference["tta"] else (),
         context=context_in_volume(plan),
-    )
-
-
-def make_segmenter(inference: dict[str, Any], postprocess: dict[str, Any], label_map: LabelMap) -> Segmenter:
-    """Return how probabilities become labels; MedsegError where options of single classes are wrong."""
-    each = {name: value for name, value in postprocess.items() if name != "largest_of"}
-    return Segmenter(
-        threshold=inference["threshold"],
-        cuts=cuts(inference, label_map, EVEN),
-        postprocess=by_number(each, label_map),
-        regions=Regions.of(label_map),
-        largest_of=postprocess.get("largest_of", ()),
     )

@@ -27,16 +27,16 @@ SUFFIXES = (".nii.gz", ".png")
 AT_ONCE = 16  # slices that are written at once
 
 
-def entropy(scores: Tensor, *, regions: bool) -> Tensor:
+def entropy(probs: Tensor, *, regions: bool) -> Tensor:
     """Return Shannon's entropy (*) of probabilities (K, *), from 0, sure, to 1, as good as a guess.
 
     Of classes that exclude each other it is -Σ p log p / log K; of regions, each of which is there or not, the mean
     over them of -(p log₂ p + (1 - p) log₂ (1 - p)).
     """
-    total = torch.zeros_like(scores[0], dtype=torch.float32)
-    for p in scores:  # one by one: all at once would take several times the memory of the scores
+    total = torch.zeros_like(probs[0], dtype=torch.float32)
+    for p in probs:  # one by one: all at once would take several times the memory of the probabilities
         total += bits(p) + bits(1 - p) if regions else bits(p)
-    return total / (len(scores) if regions else float(np.log2(len(scores))))
+    return total / (len(probs) if regions else float(np.log2(len(probs))))
 
 
 def bits(probabilities: Tensor) -> Tensor:
@@ -48,10 +48,10 @@ def bits(probabilities: Tensor) -> Tensor:
 class UncertaintyMap:
     """The entropy of every voxel of a scan, gathered slab by slab.
 
-    >>> found = UncertaintyMap((1, 2), regions=False)
-    >>> found(slice(0, 1), torch.tensor([[[0.5]], [[0.5]]]))
-    >>> found(slice(1, 2), torch.tensor([[[1.0]], [[0.0]]]))
-    >>> found.values
+    >>> gathered = UncertaintyMap((1, 2), regions=False)
+    >>> gathered(slice(0, 1), torch.tensor([[[0.5]], [[0.5]]]))
+    >>> gathered(slice(1, 2), torch.tensor([[[1.0]], [[0.0]]]))
+    >>> gathered.values
     array([[255,   0]], dtype=uint8)
     """
 
@@ -59,10 +59,10 @@ class UncertaintyMap:
         self.values: NDArray[np.uint8] = np.zeros(tuple(shape), np.uint8)  # entropy, 255 being 1
         self.regions = regions
 
-    def __call__(self, place: slice, scores: Tensor) -> None:
+    def __call__(self, slices: slice, probs: Tensor) -> None:
         """Take up the probabilities (K, *slab) of a slice along the last axis."""
-        found = on_device_or_cpu(partial(entropy, regions=self.regions), scores)
-        self.values[..., place] = (found * STEPS).round().clamp(0, STEPS).to(torch.uint8).cpu().numpy()
+        entropies = on_device_or_cpu(partial(entropy, regions=self.regions), probs)
+        self.values[..., slices] = (entropies * STEPS).round().clamp(0, STEPS).to(torch.uint8).cpu().numpy()
 
 
 def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> float:

@@ -16,7 +16,8 @@ from medseg.config.check import parse_duration
 from medseg.config.instantiate import build
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import describe
-from medseg.inference.trained_model import make_scorer, make_segmenter
+from medseg.inference.segmenter import make_segmenter
+from medseg.inference.trained_model import make_scorer
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.system.device import pick_device, pick_precision

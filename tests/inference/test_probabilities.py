@@ -8,8 +8,7 @@ import torch
 from scipy.special import expit, softmax
 
 from medseg.inference.probabilities import NotFiniteError, Scorer, averaged, kept_on_disk
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Regions, Segmenter
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.preprocessor import Preprocessor

@@ -14,7 +14,7 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.report.files import read_report, write_report
-from medseg.evaluation.statistics.case_rows import as_csv, read_rows
+from medseg.evaluation.statistics.cases import as_csv, read_rows
 from medseg.evaluation.statistics.summary import summarise
 from medseg.jobs import sweeps
 from medseg.jobs.evaluate import compare
@@ -219,7 +219,7 @@ def test_what_cannot_be_compared_is_refused_before_a_folder_is_made(compared, tm
     with pytest.raises(MedsegError, match="no report has nsd"):
         compared(a, report(tmp_path / "b", rows_of(0.8)), names=["nsd"])
     other = [row | {"truth_voxels": row["truth_voxels"] + 1} for row in rows_of(0.8)]
-    with pytest.raises(MedsegError, match=r"24 case\(s\) have another truth"):
+    with pytest.raises(MedsegError, match=r"24 case\(s\) have another ground truth"):
         compared(a, report(tmp_path / "c", other))
     assert not (tmp_path / "out").exists()
 

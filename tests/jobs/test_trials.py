@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Regions, Segmenter
 from medseg.io.labels import LabelMap
 from medseg.jobs.evaluate.trials import masks_of, quantised
 

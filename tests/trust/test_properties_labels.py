@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg.errors import MedsegError
-from medseg.inference.regions import Regions
+from medseg.inference.segmenter import Regions
 from medseg.io.case import Scan
 from medseg.io.files.read import read_mask, read_scan, write_mask
 from medseg.io.labels import IGNORE, LabelMap, file_value, number

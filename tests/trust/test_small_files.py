@@ -16,7 +16,7 @@ from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.inference.nnunet.weights import numbers_of_numpy
+from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import groups

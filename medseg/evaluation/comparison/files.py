@@ -46,22 +46,19 @@ def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
     """Return a row a comparison; what is undefined is an empty cell, and so is the class of the mean over classes."""
-    rows = [_flat(_record(one)) for one in comparisons]
+    pairs = {"means": ("mean_a", "mean_b"), "interval": ("low", "high"), "missed": ("missed_a", "missed_b")}
+    rows = []
+    for one in comparisons:
+        row: dict[str, Any] = {}
+        for name, value in _record(one).items():
+            if name in pairs:  # as two columns
+                row |= dict(zip(pairs[name], value or ("", ""), strict=True))
+            else:
+                row[name] = "" if value is None else value
+        rows.append(row)
     return csv_files.as_csv(list(rows[0]), rows)
 
 
 def _record(one: Comparison) -> dict[str, Any]:
     """A comparison with "class" for the name of the class."""
     return {"class" if name == "name" else name: value for name, value in asdict(one).items()}
-
-
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    """Pairs as two columns each."""
-    pairs = {"means": ("mean_a", "mean_b"), "interval": ("low", "high"), "missed": ("missed_a", "missed_b")}
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        if name in pairs:
-            flat |= dict(zip(pairs[name], value or ("", ""), strict=True))
-        else:
-            flat[name] = "" if value is None else value
-    return flat

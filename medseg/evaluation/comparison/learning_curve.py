@@ -1,16 +1,15 @@
 """How the test Dice grows with the number of labelled cases, for each way to begin."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.evaluation.report.tables import TextTable, number
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means
-from medseg.evaluation.statistics.case_rows import Row
+from medseg.evaluation.statistics.cases import Row
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,18 @@ class Point:
 
 def points_of(runs: Sequence[Trained]) -> list[Point]:
     """Return a point for each arm and number of labelled groups, in this order."""
-
-    def place(run: Trained) -> tuple[str, int]:
-        return run.arm, run.labelled
-
     arms = list(dict.fromkeys(run.arm for run in runs))
     ordered = sorted(runs, key=lambda run: (arms.index(run.arm), run.labelled, run.seed))
-    return [_point(list(members)) for _, members in groupby(ordered, place)]
+    return [_point(list(members)) for _, members in groupby(ordered, lambda run: (run.arm, run.labelled))]
 
 
 def table(points: Sequence[Point]) -> TextTable:
     """Return the points as a table, a row each."""
-    rows = [[point.arm, str(point.labelled), *_cells(point)] for point in points]
+    rows = []
+    for point in points:
+        between = "–".join(number(bound, "dice") for bound in point.ci95) if point.ci95 else "–"
+        seeds = ", ".join(number(score, "dice") for score in point.seeds.values())
+        rows.append([point.arm, str(point.labelled), number(point.mean, "dice"), between, seeds])
     notes = ["interval: of the mean over seeds, over the patients of the test part (BCa bootstrap)"]
     return TextTable("test Dice by labelled groups", ["arm", "labelled", "Dice", "95 % interval", "seeds"], rows, notes)
 
@@ -62,25 +61,15 @@ def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def _point(runs: Sequence[Trained]) -> Point:
+    """The interval is of the mean over runs of the mean over classes of the class means."""
     seeds = {run.seed: run.score for run in runs}
-    return Point(runs[0].arm, runs[0].labelled, seeds, float(np.mean(list(seeds.values()))), _interval(runs))
-
-
-def _interval(runs: Sequence[Trained]) -> list[float] | None:
-    """The interval of the mean over runs of the mean over classes of the class means."""
     patients = [{row["group"] for row in run.rows} for run in runs]
-    if any(found != patients[0] for found in patients):
-        return None
-    return interval_of_class_means([column for run in runs for column in _columns(run.rows)])
-
-
-def _columns(rows: Sequence[Row]) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
-    """The Dice of each class, and the groups that they are of."""
-    for name in dict.fromkeys(row["class"] for row in rows):
-        own = [row for row in rows if row["class"] == name]
-        yield np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])
-
-
-def _cells(point: Point) -> list[str]:
-    interval = "–".join(number(bound, "dice") for bound in point.ci95) if point.ci95 else "–"
-    return [number(point.mean, "dice"), interval, ", ".join(number(score, "dice") for score in point.seeds.values())]
+    interval = None
+    if all(each == patients[0] for each in patients):
+        columns = []  # the Dice of each class of each run, and the groups that they are of
+        for run in runs:
+            for name in dict.fromkeys(row["class"] for row in run.rows):
+                own = [row for row in run.rows if row["class"] == name]
+                columns.append((np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])))
+        interval = interval_of_class_means(columns)
+    return Point(runs[0].arm, runs[0].labelled, seeds, float(np.mean(list(seeds.values()))), interval)

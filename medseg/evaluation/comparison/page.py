@@ -5,9 +5,9 @@ from pathlib import Path
 
 from medseg.evaluation.comparison.ranking import patient_scores
 from medseg.evaluation.comparison.tables import RULES, Result, all_tables, by_class, by_pair, ranking_table
+from medseg.evaluation.images.plots import Point, Strip, figure, linear, some, strips
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.report.page import Section, folded, page, paragraph, section, table, terms
-from medseg.evaluation.report.plots import Point, Strip, figure, linear, some, strips
 
 POINTS = 500
 """Patients that are drawn at most."""
@@ -31,8 +31,8 @@ def _comparisons(result: Result) -> Section:
     """Dice to begin with, every other table folded."""
     is_two = len(result.paired.runs) == 2
     main = by_class(result, "dice") if is_two else by_pair(result, "dice", result.overall)
-    others = [found for found in list(all_tables(result))[1:] if found != main]
-    shown = (folded(found.title, table(found, is_sortable=not is_two, is_filterable=not is_two)) for found in others)
+    others = [other for other in list(all_tables(result))[1:] if other != main]
+    shown = (folded(other.title, table(other, is_sortable=not is_two, is_filterable=not is_two)) for other in others)
     return section("Comparisons", table(main, is_sortable=not is_two), *shown)
 
 

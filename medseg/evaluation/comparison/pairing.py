@@ -3,12 +3,13 @@
 What a case counts as in a comparison, where a report leaves it undefined:
 
 * Both masks empty: perfect. Shares count as 1, differences and distances as 0, so that a run which invents a finding is
-  told from one that does not. Metrics that are shares of the truth (``NEED_TRUTH``) have nothing to say there.
+  told from one that does not. Metrics that are shares of the ground truth (``NEED_REFERENCE``) have nothing to say
+  there.
 * One mask empty, or no lesion found: distances are missed (infinite): worse than any that was measured.
 * Anything else, such as a class that was not annotated: left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
 
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.report.files import Report
-from medseg.evaluation.statistics.case_rows import Row, is_missed, is_nothing
+from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
 
 Values = NDArray[np.float64]
 
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
-NEED_TRUTH = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
+NEED_REFERENCE = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
 
 BEARING = {
     "nsd_mm": ("nsd",),
@@ -61,7 +62,7 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     ``metrics`` are names; those that a report lacks, or has measured in another way, are left out.
 
     Raises:
-        MedsegError: the reports have no case or no class in common, or another truth of the same case.
+        MedsegError: the reports have no case or no class in common, or another ground truth of the same case.
     """
     cases, lost_cases = _in_all(reports, "case")
     classes, lost_classes = _in_all(reports, "class")
@@ -69,8 +70,23 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     _check_truth(reports, tables, [(case, name) for case in cases for name in classes])
     patients, doubt = _patients(reports, cases)
     chosen = [name for name in metrics if all(name in report.rows[0] for report in reports)]
-    unlike = {name: setting for setting, name in _measured_otherwise(reports, chosen)}
-    values = {name: _values(tables, classes, cases, name) for name in chosen if name not in unlike}
+    unlike: dict[str, str] = {}  # metrics that reports have measured with different settings
+    for setting, names in BEARING.items():
+        if len({str(report.settings.get(setting)) for report in reports}) > 1:
+            unlike |= {name: setting for name in chosen if name in names}
+    values = {}  # (R, C, N)
+    for metric in chosen:
+        if metric not in unlike:
+            values[metric] = np.array(
+                [
+                    [
+                        [_value(table[case, name], metric) if (case, name) in table else nan for case in cases]
+                        for name in classes
+                    ]
+                    for table in tables
+                ],
+                float,
+            )
     lacking = [name for name in metrics if name not in chosen and any(name in report.rows[0] for report in reports)]
     otherwise = [f"not in all reports, so left out: {name}" for name in lacking]
     otherwise += [f"measured with another metrics.{unlike[name]}, so left out: {name}" for name in unlike]
@@ -86,15 +102,15 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
 
 def _in_all(reports: Sequence[Report], column: str) -> tuple[list[str], list[str]]:
     """Return what all reports have in a column, in the first one's order, and a note on what some of them lack."""
-    found = [dict.fromkeys(row[column] for row in report.rows) for report in reports]
-    common = [name for name in found[0] if all(name in names for names in found)]
+    names_of_each = [dict.fromkeys(row[column] for row in report.rows) for report in reports]
+    common = [name for name in names_of_each[0] if all(name in names for names in names_of_each)]
     if not common:
-        some = [f"{report.name}: {_few(list(names))}" for report, names in zip(reports, found, strict=True)]
+        some = [f"{report.name}: {_few(list(names))}" for report, names in zip(reports, names_of_each, strict=True)]
         raise MedsegError(
             f"the runs have no {column} in common, so there is nothing to compare:\n{listing(some)}\n"
             f"Evaluate them on the same data: {HOW}"
         )
-    left = [name for name in dict.fromkeys(name for names in found for name in names) if name not in common]
+    left = [name for name in dict.fromkeys(name for names in names_of_each for name in names) if name not in common]
     plural = "" if len(left) == 1 else "es" if column == "class" else "s"
     return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({_few(left)})"] if left else []
 
@@ -105,18 +121,18 @@ def _few(names: Sequence[str], most: int = 5) -> str:
 
 
 def _check_truth(
-    reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], places: Sequence[tuple[str, str]]
+    reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], pairs: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse reports whose truths of a case differ in size: they were measured against other masks."""
+    """Refuse reports whose ground truths of a case differ in size: they were measured against other masks."""
     problems: dict[str, str] = {}
-    for case, name in places:
+    for case, name in pairs:
         sizes = [table[case, name]["truth_voxels"] if (case, name) in table else nan for table in tables]
         if not np.allclose(sizes, sizes[0], rtol=0, atol=0, equal_nan=True):
             told = zip(reports, sizes, strict=True)
             problems.setdefault(case, f"{case}, {name}: " + ", ".join(f"{size:g} in {run.name}" for run, size in told))
     if problems:
         raise MedsegError(
-            f"{len(problems)} case(s) have another truth (voxels of a class) in one run than in another:\n"
+            f"{len(problems)} case(s) have another ground truth (voxels of a class) in one run than in another:\n"
             f"{listing(problems.values())}\nEvaluate all on the same masks: {HOW}"
         )
 
@@ -132,35 +148,12 @@ def _patients(reports: Sequence[Report], cases: Sequence[str]) -> tuple[NDArray[
     return fewest, ["the runs group cases by patient in different ways: the coarsest counts"] if is_doubtful else []
 
 
-def _measured_otherwise(reports: Sequence[Report], metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (setting, metric) for metrics that reports have measured with different settings."""
-    for setting, names in BEARING.items():
-        if len({str(report.settings.get(setting)) for report in reports}) > 1:
-            yield from ((setting, name) for name in metrics if name in names)
-
-
-def _values(
-    tables: Sequence[dict[tuple[str, str], Row]], classes: Sequence[str], cases: Sequence[str], metric: str
-) -> Values:
-    """The values (R, C, N) of a metric."""
-    return np.array(
-        [
-            [
-                [_value(table[case, name], metric) if (case, name) in table else nan for case in cases]
-                for name in classes
-            ]
-            for table in tables
-        ],
-        float,
-    )
-
-
 def _value(row: Row, metric: str) -> float:
     """What a case counts as for a class."""
     true, value = row["truth_voxels"], row[metric]
-    if true != true or (not true and metric in NEED_TRUTH):
+    if true != true or (not true and metric in NEED_REFERENCE):
         return nan
-    if is_nothing(row, metric) and metric not in NEED_TRUTH:
+    if is_nothing(row, metric) and metric not in NEED_REFERENCE:
         return 1.0 if METRICS[metric].better == "higher" else 0.0
     if is_missed(row, metric):
         return inf

@@ -69,17 +69,18 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
     overall = None if len(paired.classes) > 1 else paired.classes[0]
     of_metric = [one for one in comparisons if one.metric == metric and one.name == overall]
     order = np.argsort(ranks, kind="stable").tolist()
-    ties = not_told_apart([paired.runs[place] for place in order], of_metric)
+    ties = not_told_apart([paired.runs[run] for run in order], of_metric)
+    letters = [chr(ord("a") + number % 26) + "′" * (number // 26) for number in range(len(ties))]  # …, z, then a′, …
     runs = [
         Ranked(
-            paired.runs[place],
-            int(ranks[place]),
-            float(scores[place].mean()),
-            _interval(scores[place]),
-            None if draws is None else stability(draws[:, place], len(paired.runs)),
-            "".join(_letter(number) for number, tie in enumerate(ties) if paired.runs[place] in tie),
+            paired.runs[run],
+            int(ranks[run]),
+            float(scores[run].mean()),
+            _interval(scores[run]),
+            None if draws is None else stability(draws[:, run], len(paired.runs)),
+            "".join(letters[number] for number, tie in enumerate(ties) if paired.runs[run] in tie),
         )
-        for place in order
+        for run in order
     ]
     tau = np.array([]) if draws is None else taus(ranks, draws)
     return Ranking(
@@ -117,10 +118,10 @@ def taus(ranks: NDArray[np.int64], draws: NDArray[np.int64]) -> Values:
     from scipy.stats import kendalltau
 
     different, times = np.unique(draws, axis=0, return_counts=True)  # few of them: most draws agree
-    found = np.array(
+    correlations = np.array(
         [kendalltau(ranks, one).statistic if np.ptp(one) and np.ptp(ranks) else np.nan for one in different]
     )
-    return np.repeat(found[~np.isnan(found)], times[~np.isnan(found)])
+    return np.repeat(correlations[~np.isnan(correlations)], times[~np.isnan(correlations)])
 
 
 def not_told_apart(runs: Sequence[str], comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
@@ -150,16 +151,11 @@ def patient_scores(paired: Paired, metric: str) -> Values:
 
 
 def _interval(scores: Values) -> tuple[float, float] | None:
-    found = confidence_interval(scores, np.arange(len(scores)))
-    return (found[0], found[1]) if found else None
+    interval = confidence_interval(scores, np.arange(len(scores)))
+    return (interval[0], interval[1]) if interval else None
 
 
 def _percentiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, float]:
     """The interval that holds 95 % of the draws."""
     low, high = np.percentile(values, (2.5, 97.5), method="inverted_cdf").tolist()
     return low, high
-
-
-def _letter(place: int) -> str:
-    """a, b, …, z, then a′, b′, …"""
-    return chr(ord("a") + place % 26) + "′" * (place // 26)

@@ -16,7 +16,7 @@ PAIRS = 10
 RULES = (
     "A patient counts once, with the mean over the patient's cases: means here are over patients, those of a report "
     "over cases.",
-    "A case in which truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
+    "A case in which ground truth and prediction are both empty counts as perfect: 1 for shares, 0 for differences and "
     "distances.",
     "A distance that was missed, since one mask is empty, is the worst in the test, and left out of means, difference "
     "and interval; its number stands in brackets.",
@@ -175,10 +175,10 @@ def _missed(n: int) -> str:
 def _ranked(one: Ranked, metric: str) -> list[str]:
     interval = "–".join(number(end, metric) for end in one.interval) if one.interval else NONE
     head = [one.run, str(one.rank), number(one.mean, metric), interval]
-    if (found := one.stability) is None:
+    if (stability := one.stability) is None:
         return [*head, NONE, NONE, NONE, one.letters]
-    low, high = found.interval
-    return [*head, f"{found.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{found.first:.0%}", one.letters]
+    low, high = stability.interval
+    return [*head, f"{stability.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{stability.first:.0%}", one.letters]
 
 
 def _names(result: Result) -> list[str | None]:

@@ -60,9 +60,9 @@ class Comparison:
 
 def compare_all(paired: Paired) -> list[Comparison]:
     """Compare every two runs by every metric, class by class and in the mean over classes."""
-    found = [_compare(paired, *places) for places in _places(paired)]
-    adjusted = holm([one.p for one in found])
-    return [replace(one, p_holm=p, verdict=_verdict(one, p)) for one, p in zip(found, adjusted, strict=True)]
+    comparisons = [_compare(paired, *arguments) for arguments in _every_pair(paired)]
+    adjusted = holm([one.p for one in comparisons])
+    return [replace(one, p_holm=p, verdict=_verdict(one, p)) for one, p in zip(comparisons, adjusted, strict=True)]
 
 
 def smallest_p(n_patients: int, n_comparisons: int) -> float:
@@ -91,12 +91,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6 (1979).
     """
-    tested = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    tested = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for step, (p, place) in enumerate(tested):
+    for step, (p, index) in enumerate(tested):
         highest = max(highest, min(1.0, p * (len(tested) - step)))
-        adjusted[place] = highest
+        adjusted[index] = highest
     return adjusted
 
 
@@ -113,10 +113,10 @@ def patient_means(values: Values, use: NDArray[np.bool_], patients: NDArray[np.i
     return np.divide(by_class.sum(axis=0), n_classes, out=np.full(size, np.nan), where=n_classes > 0)
 
 
-def _places(paired: Paired) -> Iterator[tuple[str, list[int], int, int]]:
+def _every_pair(paired: Paired) -> Iterator[tuple[str, list[int], int, int]]:
     """Yield metric, places of the classes and of the runs of every comparison; one class needs no mean."""
     every = list(range(len(paired.classes)))
-    choices = [[place] for place in every] + ([every] if len(every) > 1 else [])
+    choices = [[index] for index in every] + ([every] if len(every) > 1 else [])
     for metric in paired.values:
         for chosen in choices:
             for a, b in combinations(range(len(paired.runs)), 2):
@@ -131,7 +131,7 @@ def _compare(paired: Paired, metric: str, classes: list[int], a: int, b: int) ->
     means = [patient_means(values, measured, paired.patients) for values in (of_a, of_b)]
     known = ~np.isnan(means[0])
     differences = np.round(means[0][known] - means[1][known], DECIMALS)
-    found = (float(means[0][known].mean()), float(means[1][known].mean())) if known.any() else None
+    both_means = (float(means[0][known].mean()), float(means[1][known].mean())) if known.any() else None
     interval = confidence_interval(differences, np.arange(len(differences)))
     return Comparison(
         metric,
@@ -140,8 +140,8 @@ def _compare(paired: Paired, metric: str, classes: list[int], a: int, b: int) ->
         paired.runs[b],
         n_cases=int(both.any(axis=0).sum()),
         n_patients=len(tested),
-        means=found,
-        difference=found[0] - found[1] if found else None,
+        means=both_means,
+        difference=both_means[0] - both_means[1] if both_means else None,
         interval=(interval[0], interval[1]) if interval else None,
         missed=(int(np.isinf(of_a[both]).sum()), int(np.isinf(of_b[both]).sum())),
         rank_biserial=_rank_biserial(tested),
@@ -172,12 +172,12 @@ def _rank_biserial(differences: Values) -> float:
     return float((np.sign(differences) * ranks).sum() / ranks.sum()) if ranks.any() else 0.0
 
 
-def _verdict(found: Comparison, p_holm: float | None) -> str:
+def _verdict(comparison: Comparison, p_holm: float | None) -> str:
     if p_holm is None:
         return TOO_FEW
     if p_holm >= LEVEL:
         return NOT_SHOWN
-    sign = 1 if METRICS[found.metric].better == "higher" else -1
-    if found.difference is not None and found.difference * found.rank_biserial < 0:
+    sign = 1 if METRICS[comparison.metric].better == "higher" else -1
+    if comparison.difference is not None and comparison.difference * comparison.rank_biserial < 0:
         return UNCLEAR
-    return BETTER if found.rank_biserial * sign > 0 else WORSE
+    return BETTER if comparison.rank_biserial * sign > 0 else WORSE

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from medseg.io.segments.colours import Colour
+from medseg.io.segments.terminology import Colour
 
 Row = Mapping[str, Any]
 
@@ -48,16 +48,16 @@ def contact_sheet(
     """
     orders = orders_of(rows, colours)
     flags = [flags_of(row, colours) for row in rows]
-    shown = [flag for flag in FLAGS if any(flag in found for found in flags)]
+    shown = [flag for flag in FLAGS if any(flag in flags_of_case for flags_of_case in flags)]
     cards = (
-        card(row, found, pictures.get(row["case"]), colours, orders, folder)
-        for row, found in zip(rows, flags, strict=True)
+        card(row, flags_of_case, pictures.get(row["case"]), colours, orders, folder)
+        for row, flags_of_case in zip(rows, flags, strict=True)
     )
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(title),
         summary=summary(flags),
         shown="".join(f'<option value="{flag}">{FLAGS[flag]}</option>' for flag in shown),
-        orders="".join(f'<option value="{place}">{escape(name)}</option>' for place, name in enumerate(orders)),
+        orders="".join(f'<option value="{index}">{escape(name)}</option>' for index, name in enumerate(orders)),
         cards="\n".join(cards),
     )
 
@@ -84,7 +84,7 @@ def summary(flags: Sequence[Sequence[str]]) -> str:
     >>> summary([["failed"], [], ["empty", "unlike"]])
     '3 cases · 1 failed · 1 nothing found · 1 unlike the training data'
     """
-    counts = {flag: sum(flag in found for found in flags) for flag in FLAGS}
+    counts = {flag: sum(flag in flags_of_case for flags_of_case in flags) for flag in FLAGS}
     parts = [f"{count} {FLAGS[flag]}" for flag, count in counts.items() if count]
     return " · ".join([f"{len(flags)} case{'s' * (len(flags) != 1)}", *parts])
 
@@ -98,28 +98,36 @@ def card(
     folder: Path,
 ) -> str:
     """Return the part of the page that tells of one case."""
-    found = [name for name in colours if number(row.get(f"{name}_voxels"))]
-    first = found if len(colours) <= MOST else sorted(found, key=lambda name: -row_size(row, name))
+    present = [name for name in colours if number(row.get(f"{name}_voxels"))]
+    first = present
+    if len(colours) > MOST:  # the largest
+        first = sorted(present, key=lambda name: -(number(row.get(f"{name}_voxels")) or 0.0))
     name = str(row["case"] or "not a case")
+    html = [f"<h2>{escape(name)}</h2>"]
+    uncertainty = number(row.get("uncertainty"))
+    if uncertainty is not None:
+        html.append(f'<p class="quiet">uncertainty {uncertainty:.3f}</p>')
+    for flag in flags:
+        reason = {"failed": row.get("error"), "unlike": row.get("unlike")}.get(flag)
+        text = f"{FLAGS[flag]}: {reason}" if reason else FLAGS[flag]
+        html.append(f'<p class="flag {flag}">{escape(text[0].upper() + text[1:])}</p>')
+    html.append(table(row, first[:MOST], colours))
+    if more := first[MOST:]:
+        html.append(f"<details><summary>{len(more)} more</summary>{table(row, more, colours)}</details>")
+    absent = [name for name in colours if name not in present] if "failed" not in flags else []
+    if absent and present:
+        few = ", ".join(absent[:MOST]) + (f" and {len(absent) - MOST} more" if len(absent) > MOST else "")
+        html.append(f'<p class="quiet">not found: {escape(few)}</p>')
     remarks = [str(row.get(column) or "") for column in ("error", "unlike")]
-    values = [row["case"] if column == "case" else number(row.get(column)) for column in orders.values()]
     text = " ".join([name, str(row["status"]), *remarks, *(FLAGS[flag] for flag in flags)]).lower()
-    absent = [name for name in colours if name not in found] if "failed" not in flags else []
-    inside = [
-        f"<h2>{escape(name)}</h2>",
-        uncertainty_of(row),
-        *(flag_line(flag, row) for flag in flags),
-        table(row, first[:MOST], colours),
-        folded(row, first[MOST:], colours),
-        f'<p class="quiet">not found: {escape(few(absent))}</p>' if absent and found else "",
-    ]
+    values = [row["case"] if column == "case" else number(row.get(column)) for column in orders.values()]
     data = {"text": text, "flags": " ".join(flags), "values": json.dumps(values)}
     attributes = " ".join(f'data-{key}="{escape(value)}"' for key, value in data.items())
     image = thumbnail(picture, name, row, first, folder)
-    return f"<article {attributes}>{image}<div>{''.join(inside)}</div></article>"
+    return f"<article {attributes}>{image}<div>{''.join(html)}</div></article>"
 
 
-def thumbnail(picture: Path | None, name: str, row: Row, found: Sequence[str], folder: Path) -> str:
+def thumbnail(picture: Path | None, name: str, row: Row, present: Sequence[str], folder: Path) -> str:
     """Return the embedded picture of a case, which links to the whole one; nothing where there is none."""
     if picture is None or not picture.is_file():
         return ""
@@ -129,7 +137,7 @@ def thumbnail(picture: Path | None, name: str, row: Row, found: Sequence[str], f
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=QUALITY)
     data = base64.b64encode(buffer.getvalue()).decode()
-    sizes = ", ".join(f"{each} {size_of(row, each)}" for each in found[:MOST]) or "nothing found"
+    sizes = ", ".join(f"{each} {size_of(row, each)}" for each in present[:MOST]) or "nothing found"
     link = quote(os.fsencode(picture.relative_to(folder) if picture.is_relative_to(folder) else picture))
     return (
         f'<a href="{escape(link)}"><img src="data:image/jpeg;base64,{data}" width="{small.width}" '
@@ -141,33 +149,20 @@ def table(row: Row, names: Sequence[str], colours: Mapping[str, Colour]) -> str:
     """Return the sizes of classes as a table; nothing of none."""
     if not names:
         return ""
-    surface = any(number(row.get(f"{name}_mm2")) is not None for name in names)
+    has_surface = any(number(row.get(f"{name}_mm2")) is not None for name in names)
     volume = "volume" if number(row.get(f"{names[0]}_ml")) is not None else "size"
-    head = f'<th scope="col">class</th><th scope="col">{volume}</th>' + surface * '<th scope="col">surface</th>'
-    lines = (
-        f'<tr><th scope="row"><i style="background:rgb{colours[name]}"></i>{escape(name)}</th>'
-        f"<td>{size_of(row, name)}</td>" + surface * f"<td>{surface_of(row, name)}</td>" + "</tr>"
-        for name in names
-    )
+    head = f'<th scope="col">class</th><th scope="col">{volume}</th>'
+    head += '<th scope="col">surface</th>' if has_surface else ""
+    lines = []
+    for name in names:
+        line = f'<th scope="row"><i style="background:rgb{colours[name]}"></i>{escape(name)}</th>'
+        line += f"<td>{size_of(row, name)}</td>"
+        if has_surface:  # in cm²
+            mm2 = number(row.get(f"{name}_mm2"))
+            cm2 = "" if mm2 is None else f"{mm2 / 100:,.2f} cm²" if mm2 < 1000 else f"{mm2 / 100:,.1f} cm²"
+            line += f"<td>{cm2}</td>"
+        lines.append(f"<tr>{line}</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
-def folded(row: Row, names: Sequence[str], colours: Mapping[str, Colour]) -> str:
-    """Return the table of further classes, folded away; nothing of none."""
-    return f"<details><summary>{len(names)} more</summary>{table(row, names, colours)}</details>" if names else ""
-
-
-def flag_line(flag: str, row: Row) -> str:
-    """Return what is to be said of a case."""
-    reason = {"failed": row.get("error"), "unlike": row.get("unlike")}.get(flag)
-    text = f"{FLAGS[flag]}: {reason}" if reason else FLAGS[flag]
-    return f'<p class="flag {flag}">{escape(text[0].upper() + text[1:])}</p>'
-
-
-def uncertainty_of(row: Row) -> str:
-    """Return the line that tells how unsure the network was."""
-    value = number(row.get("uncertainty"))
-    return "" if value is None else f'<p class="quiet">uncertainty {value:.3f}</p>'
 
 
 def size_of(row: Row, name: str) -> str:
@@ -178,23 +173,6 @@ def size_of(row: Row, name: str) -> str:
     return f"{ml:,.3f} ml" if ml < 1 else f"{ml:,.1f} ml"
 
 
-def surface_of(row: Row, name: str) -> str:
-    """Return a class's surface in cm², or nothing where it is not known."""
-    area = number(row.get(f"{name}_mm2"))
-    return "" if area is None else f"{area / 100:,.2f} cm²" if area < 1000 else f"{area / 100:,.1f} cm²"
-
-
-def row_size(row: Row, name: str) -> float:
-    """Return the voxels of a class."""
-    return number(row.get(f"{name}_voxels")) or 0.0
-
-
 def number(value: Any) -> float | None:
     """Return a cell's number; None of an empty one."""
     return None if value in (None, "") else float(value)
-
-
-def few(names: Sequence[str]) -> str:
-    """Name some classes, and say how many more there are."""
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more

@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
-from medseg.io.segments.colours import Colour, colour
+from medseg.io.segments.terminology import Colour, colour
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
 
 Indices = NDArray[np.uint8]
@@ -44,7 +44,7 @@ class Panel:
 
     picture: NDArray[np.float32]  # (H, W) or (H, W, 3)
     indices: Indices  # (H, W)
-    truth: Indices  # (H, W), empty where there is none
+    reference: Indices  # (H, W), empty where there is none
     extent: tuple[float, float]  # height and width in mm or px
     sides: str = ""  # letters of the left, right, top and bottom side
 
@@ -53,25 +53,30 @@ def overlay(
     scan: Scan,
     indices: Indices,
     names: Sequence[str],
-    truth: Indices | None = None,
+    reference: Indices | None = None,
     annotated: NDArray[np.bool_] | None = None,
     side: int = MAX_SIDE,
 ) -> Image.Image:
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
-    ``indices`` and ``truth`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background first.
-    The truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which classes were looked
-    for (None: all), and ``IGNORE`` is no truth. A picture is shown whole. Of a volume the axial, coronal and sagittal
-    slice with the most of the largest connected part of the foreground, of the truth where there is one, is shown in
-    radiological convention (the patient's right on the left, anterior or superior up), whatever the order of the axes
-    in the file; oblique axes are shown along the nearest one. No slice is longer than ``side`` pixels.
+    ``indices`` and ``reference`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background
+    first. The ground truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which
+    classes were looked for (None: all), and ``IGNORE`` is no ground truth. A picture is shown whole. Of a volume the
+    axial, coronal and sagittal slice with the most of the largest connected part of the foreground, of the ground truth
+    where there is one, is shown in radiological convention (the patient's right on the left, anterior or superior up),
+    whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice is longer than
+    ``side`` pixels.
     """
     annotated = np.ones(len(names), np.bool_) if annotated is None else annotated
-    true = np.zeros_like(indices) if truth is None else _known(truth, annotated)
-    panels = list(_planes(scan, indices, true)) if scan.unit == "mm" else [_whole(scan, indices, true)]
+    true = np.zeros_like(indices)
+    if reference is not None:
+        true = np.where(np.isin(reference, np.flatnonzero(annotated)), reference, 0).astype(np.uint8)
+    panels = _panels(scan, indices, true)
     window = _window(panels, scan.unit)
-    scale = _scale(panels, min(scan.spacing), side)
-    legend = _legend(scan, class_sizes(indices), None if truth is None else class_sizes(true), names, annotated)
+    # pixels of the result for each mm or px, one for all panels: the finest voxel gets one if ``side`` allows
+    scale = max(1 / min(scan.spacing), MIN_HEIGHT / max(panel.extent[0] for panel in panels))
+    scale = min(scale, side / max(max(panel.extent) for panel in panels))
+    legend = _legend(scan, class_sizes(indices), None if reference is None else class_sizes(true), names, annotated)
     return _compose([_draw(panel, window, scale) for panel in panels], legend)
 
 
@@ -80,15 +85,29 @@ def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = N
 
     ``marked`` (*spatial) are voxels to be seen: the slices go through their largest part, and rings are around them.
     """
+    from scipy.ndimage import find_objects, label
+
     marks = np.zeros_like(indices) if marked is None else marked.view(np.uint8)
-    panels = list(_planes(scan, indices, marks)) if scan.unit == "mm" else [_whole(scan, indices, marks)]
+    panels = _panels(scan, indices, marks)
     width = sum(panel.extent[1] for panel in panels)
     scale = min(MINI_HEIGHT / max(panel.extent[0] for panel in panels), MINI_WIDTH / width)
     window = _window(panels, scan.unit)
-    images = [_draw(replace(panel, truth=np.zeros_like(panel.truth)), window, scale) for panel in panels]
+    images = [_draw(replace(panel, reference=np.zeros_like(panel.reference)), window, scale) for panel in panels]
     for image, panel in zip(images, panels, strict=True):
-        _ring(image, panel.truth)
-    return _side_by_side(images)
+        down, across = (length / panel.reference.shape[axis] for axis, length in enumerate(image.size[::-1]))
+        draw = ImageDraw.Draw(image)
+        for rows, columns in find_objects(
+            label(panel.reference, np.ones((3, 3)))[0]
+        ):  # each connected part of the marks
+            box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
+            ring = [*(edge - RING for edge in box[:2]), *(edge + RING for edge in box[2:])]
+            draw.ellipse(ring, outline=WHITE, width=2)
+    canvas = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)), CANVAS)
+    x = 0
+    for image in images:
+        canvas.paste(image, (x, (canvas.height - image.height) // 2))
+        x += image.width
+    return canvas
 
 
 def colours(label_map: LabelMap) -> dict[str, Colour]:
@@ -97,30 +116,24 @@ def colours(label_map: LabelMap) -> dict[str, Colour]:
     return {name: colour(index) for name, index in zip(label_map.reported, painted, strict=True)}
 
 
-def _known(truth: Indices, annotated: NDArray[np.bool_]) -> Indices:
-    """The truth of classes that were looked for; the background elsewhere."""
-    return np.where(np.isin(truth, np.flatnonzero(annotated)), truth, 0).astype(np.uint8)
-
-
-def _whole(scan: Scan, indices: Indices, truth: Indices) -> Panel:
-    """A picture (C, H, W): three channels are colours, else the first one is shown."""
-    picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
-    return Panel(picture, indices, truth, (float(scan.shape[0]), float(scan.shape[1])))
-
-
-def _planes(scan: Scan, indices: Indices, truth: Indices) -> Iterator[Panel]:
-    """The slices of a volume through the largest part; of a single slice, only the plane in which it lies."""
-    volumes, spacing = _towards_lpi([scan.image[0], indices, truth], scan.affine)
+def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
+    """The 2D image as a whole, or the slices of a volume through the largest component; of a single slice, itself."""
+    if scan.unit == "px":  # three channels are colours, else the first one is shown
+        picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
+        return [Panel(picture, indices, reference, (float(scan.shape[0]), float(scan.shape[1])))]
+    volumes, spacing = _towards_lpi([scan.image[0], indices, reference], scan.affine)
     shape = volumes[0].shape
     centre = _largest_part(volumes[2] if volumes[2].any() else volumes[1])  # a wild prediction must not choose the view
+    panels = []
     for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
         columns, rows = (other for other in range(3) if other != axis)
         if shape[axis] > 1 and 1 in shape:
             continue
         extent = (shape[rows] * spacing[rows], shape[columns] * spacing[columns])
-        shown = (np.ascontiguousarray(volume.take(centre[axis], axis).T) for volume in volumes)  # (rows, columns)
-        picture, found, true = shown
-        yield Panel(picture, found, true, extent, sides)
+        # (rows, columns) each
+        picture, predicted, true = (np.ascontiguousarray(volume.take(centre[axis], axis).T) for volume in volumes)
+        panels.append(Panel(picture, predicted, true, extent, sides))
+    return panels
 
 
 def _largest_part(indices: Indices) -> tuple[int, ...]:
@@ -167,43 +180,45 @@ def _window(panels: Sequence[Panel], unit: str) -> tuple[float, float]:
     if unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1) and high > 127:
         return 0.0, 255.0
     if unit == "mm" and -500 > values.min() >= -10_000 and high > -500:
-        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.truth > 0)] for panel in panels])
-        return WINDOWS[_tissue(float(np.median(finding)) if finding.size else 0.0)]
+        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
+        hounsfield = float(np.median(finding)) if finding.size else 0.0
+        return WINDOWS["lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"]
     return low, high
 
 
-def _tissue(hounsfield: float) -> str:
-    return "lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"
-
-
-def _scale(panels: Sequence[Panel], finest: float, side: int) -> float:
-    """Pixels of the result for each mm or px, one for all panels: the finest voxel gets one if ``side`` allows."""
-    height = max(panel.extent[0] for panel in panels)
-    longest = max(max(panel.extent) for panel in panels)
-    return min(max(1 / finest, MIN_HEIGHT / height), side / longest)
-
-
 def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Image:
+    """Fill and contour of the classes over the slice, a dashed contour of the ground truth, letters at the sides."""
     height, width = (max(1, round(length * scale)) for length in panel.extent)
     low, high = window
     grey = np.clip((panel.picture - low) / max(high - low, 1e-6), 0, 1)
     picture = Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
-    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)
-    masks = (Image.fromarray(mask) for mask in (panel.indices, panel.truth))
-    indices, truth = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
-    image = Image.fromarray(_painted(pixels, indices, truth))
+    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)  # (H, W, 3)
+    masks = (Image.fromarray(mask) for mask in (panel.indices, panel.reference))
+    indices, reference = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
+
+    colours = np.array([(0, 0, 0), *(colour(index) for index in range(1, int(indices.max()) + 1))], np.float32)[indices]
+    filled = np.where(indices[..., None] > 0, (1 - ALPHA) * pixels + ALPHA * colours, pixels)
+    filled = np.where(_contour(indices)[..., None], colours, filled)
+    row, column = np.indices(reference.shape)
+    dashes = _contour(reference) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
+    image = Image.fromarray(np.where(dashes[..., None], 255, filled).astype(np.uint8))
+
     _letter(image, panel.sides)
     return image
 
 
-def _painted(pixels: NDArray[np.float32], indices: Indices, truth: Indices) -> NDArray[np.uint8]:
-    """Fill and contour of the classes over pixels (H, W, 3), and the dashed contour of the truth on top."""
-    colours = np.array([(0, 0, 0), *(colour(index) for index in range(1, int(indices.max()) + 1))], np.float32)[indices]
-    filled = np.where(indices[..., None] > 0, (1 - ALPHA) * pixels + ALPHA * colours, pixels)
-    filled = np.where(_contour(indices)[..., None], colours, filled)
-    row, column = np.indices(truth.shape)
-    dashes = _contour(truth) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
-    return np.where(dashes[..., None], 255, filled).astype(np.uint8)
+def _letter(image: Image.Image, sides: str) -> None:
+    """Write the letters of the left, right, top and bottom side into the image."""
+    width, height = image.size
+    corners = (
+        (3, height / 2, "lm"),
+        (width - 3, height / 2, "rm"),
+        (width / 2, 3, "mt"),
+        (width / 2, height - 3, "mb"),
+    )
+    draw = ImageDraw.Draw(image)
+    for letter, (x, y, anchor) in zip(sides, corners, strict=False):
+        draw.text((x, y), letter, WHITE, _font(), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
 
 
 def _contour(indices: Indices) -> NDArray[np.bool_]:
@@ -215,54 +230,29 @@ def _contour(indices: Indices) -> NDArray[np.bool_]:
     return other & (indices > 0)
 
 
-def _letter(image: Image.Image, sides: str) -> None:
-    width, height = image.size
-    places = ((3, height / 2, "lm"), (width - 3, height / 2, "rm"), (width / 2, 3, "mt"), (width / 2, height - 3, "mb"))
-    draw = ImageDraw.Draw(image)
-    for letter, (x, y, anchor) in zip(sides, places, strict=False):
-        draw.text((x, y), letter, WHITE, _font(), anchor, stroke_width=2, stroke_fill=(0, 0, 0))
-
-
-def _ring(image: Image.Image, marks: Indices) -> None:
-    """Draw a ring around each connected part of the marks (H, W) of a slice."""
-    from scipy.ndimage import find_objects, label
-
-    down, across = (length / marks.shape[axis] for axis, length in enumerate(image.size[::-1]))
-    draw = ImageDraw.Draw(image)
-    for rows, columns in find_objects(label(marks, np.ones((3, 3)))[0]):
-        box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
-        draw.ellipse([*(edge - RING for edge in box[:2]), *(edge + RING for edge in box[2:])], outline=WHITE, width=2)
-
-
-def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    height = max(image.height for image in images)
-    canvas = Image.new("RGB", (sum(image.width for image in images), height), CANVAS)
-    x = 0
-    for image in images:
-        canvas.paste(image, (x, (height - image.height) // 2))
-        x += image.width
-    return canvas
-
-
 def _legend(
     scan: Scan,
-    found: NDArray[np.int64],
-    true: NDArray[np.int64] | None,
+    predicted_voxels: NDArray[np.int64],
+    true_voxels: NDArray[np.int64] | None,
     names: Sequence[str],
     annotated: NDArray[np.bool_],
 ) -> list[tuple[Colour, str]]:
     """A coloured entry for each class that occurs, from the voxels per class index; the largest come first."""
     entries = []
     for index in range(1, len(names)):
-        predicted, expected = (0 if n is None or index >= len(n) else int(n[index]) for n in (found, true))
+        predicted, expected = (
+            0 if n is None or index >= len(n) else int(n[index]) for n in (predicted_voxels, true_voxels)
+        )
         if predicted or expected:
             known = _size(scan, expected) if annotated[index] else "not annotated"
-            against = "" if true is None else f" (truth {known})"
-            text = f"{_plain(names[index], index)}: {_size(scan, predicted)}{against}"
+            against = "" if true_voxels is None else f" (reference {known})"
+            # Pillow's own font has ASCII letters only; a class with none of them is called by its number
+            letters = unicodedata.normalize("NFKD", names[index]).encode("ascii", "ignore").decode().strip()
+            text = f"{letters or f'class {index}'}: {_size(scan, predicted)}{against}"
             entries.append((max(predicted, expected), colour(index), text))
     shown = [(fill, text) for _, fill, text in sorted(entries, key=lambda entry: -entry[0])]
-    if true is not None and true[1:].any():
-        shown.append((WHITE, "dashed: truth"))
+    if true_voxels is not None and true_voxels[1:].any():
+        shown.append((WHITE, "dashed: reference"))
     return shown or [(WHITE, "no foreground")]
 
 
@@ -273,41 +263,33 @@ def _size(scan: Scan, voxels: int) -> str:
     return f"{volume:,.3f} ml" if volume < 1 else f"{volume:,.1f} ml"
 
 
-def _plain(name: str, index: int) -> str:
-    """The name in the letters that Pillow's own font has, which is ASCII; a name with none of them by its number."""
-    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip()
-    return letters or f"class {index}"
-
-
 def _compose(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]]) -> Image.Image:
     """The panels side by side, the legend in lines below."""
     width = sum(panel.width for panel in panels) + GAP * (len(panels) + 1)
     width = max(width, 3 * GAP + FONT_SIZE + max(round(_font().getlength(text)) for _, text in legend) + GAP)
     height = max(panel.height for panel in panels)
-    places = list(_flow([text for _, text in legend], width))
-    canvas = Image.new("RGB", (width, height + 3 * GAP + places[-1][1] + FONT_SIZE), CANVAS)
+    corners = _flow([text for _, text in legend], width)
+    canvas = Image.new("RGB", (width, height + 3 * GAP + corners[-1][1] + FONT_SIZE), CANVAS)
     x = GAP
     for panel in panels:
         canvas.paste(panel, (x, GAP + (height - panel.height) // 2))
         x += panel.width + GAP
     draw = ImageDraw.Draw(canvas)
-    for (fill, text), (x, y) in zip(legend, places, strict=True):
+    for (fill, text), (x, y) in zip(legend, corners, strict=True):
         top = height + 2 * GAP + y
         draw.rectangle((x, top, x + FONT_SIZE - 1, top + FONT_SIZE - 1), fill)
         draw.text((x + FONT_SIZE + GAP, top + FONT_SIZE / 2), text, WHITE, _font(), "lm")
     return canvas
 
 
-def _flow(texts: Sequence[str], width: int) -> Iterator[tuple[int, int]]:
+def _flow(texts: Sequence[str], width: int) -> list[tuple[int, int]]:
     """Where each legend entry begins: one after the other on a single line, or in the columns of several."""
     lengths = [FONT_SIZE + 3 * GAP + round(_font().getlength(text)) for text in texts]
     if GAP + sum(lengths) <= width:
-        yield from ((GAP + sum(lengths[:place]), 0) for place in range(len(texts)))
-        return
+        return [(GAP + sum(lengths[:entry]), 0) for entry in range(len(texts))]
     columns = max(1, (width - GAP) // max(lengths))
-    for place in range(len(texts)):
-        row, column = divmod(place, columns)
-        yield GAP + column * ((width - GAP) // columns), row * (FONT_SIZE + GAP)
+    cells = (divmod(entry, columns) for entry in range(len(texts)))
+    return [(GAP + column * ((width - GAP) // columns), row * (FONT_SIZE + GAP)) for row, column in cells]
 
 
 def _font() -> Any:

@@ -8,14 +8,14 @@ from medseg.evaluation.metrics.boxes import bounding_box
 Mask = NDArray[np.bool_]
 
 
-def cldice(prediction: Mask, truth: Mask) -> float:
+def cldice(prediction: Mask, reference: Mask) -> float:
     """Return the centreline Dice of two masks (*spatial), 2D or 3D, that both have voxels; 0…1.
 
-    The harmonic mean of the share of the predicted centreline that lies in the truth, and of the share of the true
-    centreline that lies in the prediction. Shit et al., "clDice - a novel topology-preserving loss function for tubular
-    structure segmentation" (CVPR 2021).
+    The harmonic mean of the share of the predicted centreline that lies in the ground truth, and of the share of the
+    true centreline that lies in the prediction. Shit et al., "clDice - a novel topology-preserving loss function for
+    tubular structure segmentation" (CVPR 2021).
     """
-    precision, sensitivity = share_within(prediction, truth), share_within(truth, prediction)
+    precision, sensitivity = share_within(prediction, reference), share_within(reference, prediction)
     return 2 * precision * sensitivity / (precision + sensitivity) if precision and sensitivity else 0.0
 
 

@@ -1,9 +1,10 @@
 """Lesion by lesion: which are found, what is found that is none, and how well those that are found are outlined.
 
-Lesions are connected parts of the truth, across faces, edges and corners. A part of the prediction belongs to a lesion
-if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule ``overlap`` the
-zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one, and small ones
-do not count: the rule of BraTS 2023 for glioma (Saluja et al., github.com/rachitsaluja/BraTS-2023-Metrics).
+Lesions are connected parts of the ground truth, across faces, edges and corners. A part of the prediction belongs to a
+lesion if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule
+``overlap`` the zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one,
+and small ones do not count: the rule of BraTS 2023 for glioma (Saluja et al.,
+github.com/rachitsaluja/BraTS-2023-Metrics).
 """
 
 from collections.abc import Iterator
@@ -13,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.evaluation.metrics.boxes import around, bounding_box, widened
-from medseg.evaluation.metrics.surface_distances import Kind, hd95, surface_distances
-from medseg.evaluation.metrics.surfaces import Spacing
+from medseg.evaluation.metrics.surfaces import Kind, Spacing, hd95, surface_distances
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -39,7 +39,7 @@ class Lesions:
     """Lesions 1…L and the parts 1…P of the prediction, on a box; 0 is neither."""
 
     true: Labels  # (*box): of which lesion a voxel is
-    found: Labels  # (*box): of which part of the prediction
+    predicted: Labels  # (*box): of which part of the prediction
     spacing: Spacing
     counted: Mask  # (1 + L,): whether a lesion counts
     n_parts: int
@@ -71,15 +71,15 @@ class Lesions:
         return self.n_parts - len(np.unique(self.pairs[1]))
 
 
-def match(prediction: Mask, truth: Mask, spacing: Spacing, rule: Rule) -> Lesions:
-    """Find the lesions of the truth and what belongs to them; masks (*spatial), a voxel at least in one of them."""
-    box = widened(bounding_box(prediction | truth), rule.dilations)
-    zones, n_zones = labelled(dilated(truth[box], rule.dilations))
-    found, n_parts = labelled(prediction[box])
-    true = zones * truth[box]
+def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Lesions:
+    """Find the lesions of the ground truth and what belongs to them; masks (*spatial), not both of them empty."""
+    box = widened(bounding_box(prediction | reference), rule.dilations)
+    zones, n_zones = labelled(dilated(reference[box], rule.dilations))
+    predicted, n_parts = labelled(prediction[box])
+    true = zones * reference[box]
     counted = np.bincount(true.ravel(), minlength=n_zones + 1) * np.prod(spacing) > rule.above
     counted[0] = False
-    return Lesions(true, found, spacing, counted, n_parts, shared(zones, found))
+    return Lesions(true, predicted, spacing, counted, n_parts, shared(zones, predicted))
 
 
 def sensitivity(lesions: Lesions) -> float:
@@ -126,9 +126,10 @@ def dice_of_each(lesions: Lesions) -> NDArray[np.float64]:
     """Return the Dice of each lesion and the parts that belong to it, (1 + L,)."""
     n = len(lesions.counted)
     true = np.bincount(lesions.true.ravel(), minlength=n)
-    within = np.bincount(lesions.true[lesions.found > 0], minlength=n)  # all of it belongs, being in the lesion's zone
+    # all of it belongs to the lesion, being in its zone
+    within = np.bincount(lesions.true[lesions.predicted > 0], minlength=n)
     lesion, part = lesions.pairs
-    parts = np.bincount(lesion, np.bincount(lesions.found.ravel())[part], minlength=n)
+    parts = np.bincount(lesion, np.bincount(lesions.predicted.ravel())[part], minlength=n)
     return np.asarray(2 * within / np.maximum(true + parts, 1))
 
 
@@ -136,20 +137,20 @@ def distance_of_each(lesions: Lesions, kind: Kind) -> Iterator[float]:
     """Yield the HD95 of each lesion that counts and is found."""
     from scipy.ndimage import find_objects
 
-    true, found = find_objects(lesions.true), find_objects(lesions.found)
+    true, predicted = find_objects(lesions.true), find_objects(lesions.predicted)
     lesion, part = lesions.pairs
     for number in np.unique(lesion[lesions.hits]):
         own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
-        box = around([true[number - 1], *(found[part - 1] for part in own)])
-        prediction, truth = np.isin(lesions.found[box], own), lesions.true[box] == number
-        yield hd95(surface_distances(prediction, truth, lesions.spacing, kind))
+        box = around([true[number - 1], *(predicted[part - 1] for part in own)])
+        prediction, reference = np.isin(lesions.predicted[box], own), lesions.true[box] == number
+        yield hd95(surface_distances(prediction, reference, lesions.spacing, kind))
 
 
-def shared(zones: Labels, found: Labels) -> tuple[Counts, Counts]:
+def shared(zones: Labels, predicted: Labels) -> tuple[Counts, Counts]:
     """Return the zones, ascending, and the parts, (N,) each, of all pairs of them that share a voxel."""
-    both = (zones > 0) & (found > 0)
-    n = int(found.max(initial=0)) + 1
-    pairs = np.unique(zones[both].astype(np.int64) * n + found[both])
+    both = (zones > 0) & (predicted > 0)
+    n = int(predicted.max(initial=0)) + 1
+    pairs = np.unique(zones[both].astype(np.int64) * n + predicted[both])
     return pairs // n, pairs % n
 
 

@@ -1,4 +1,4 @@
-"""Overlap of a prediction with the truth, from three counts a class.
+"""Overlap of a prediction with the ground truth, from three counts a class.
 
 The counts are integers, so they can be summed, gathered and stored without loss; the scores follow from them.
 """
@@ -16,30 +16,30 @@ CHUNK = 1 << 20
 
 
 def counts(
-    prediction: NDArray[Any], truth: NDArray[Any], n_classes: int, unions: Iterable[Sequence[int]] | None = None
+    prediction: NDArray[Any], reference: NDArray[Any], n_classes: int, unions: Iterable[Sequence[int]] | None = None
 ) -> NDArray[np.int64]:
     """Count |P∩G|, |P| and |G| of each class, or of each union of class indices, in voxels.
 
-    ``prediction`` and ``truth`` hold class indices 0..K-1 in integer arrays of one shape (*spatial); voxels whose truth
-    is IGNORE are left out of all three.
+    ``prediction`` and ``reference`` hold class indices 0..K-1 in integer arrays of one shape (*spatial); voxels whose
+    ground truth is IGNORE are left out of all three.
     Returns int64 (K or number of unions, 3). Raises ValueError where the shapes differ or an index is not below
     ``n_classes``.
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction and truth differ in shape: {prediction.shape} and {truth.shape}")
-    predicted, true = prediction.ravel(), truth.ravel()
-    together = np.zeros((n_classes, n_classes), np.int64)  # (truth, prediction)
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction and ground truth differ in shape: {prediction.shape} and {reference.shape}")
+    predicted, true = prediction.ravel(), reference.ravel()
+    together = np.zeros((n_classes, n_classes), np.int64)  # (reference, prediction)
     for start in range(0, predicted.size, CHUNK):
         together += _confusion(predicted[start : start + CHUNK], true[start : start + CHUNK], n_classes)
     rows = [list(union) for union in unions] if unions is not None else [[index] for index in range(n_classes)]
-    found = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
-    return np.array(found, dtype=np.int64).reshape(-1, 3)
+    sizes = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
+    return np.array(sizes, dtype=np.int64).reshape(-1, 3)
 
 
 def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Dice coefficient 2|P∩G| / (|P| + |G|) of counts (..., K, 3), as float64 (..., K).
 
-    NaN (undefined) where prediction and truth are both empty, 0 where one of them is.
+    NaN (undefined) where prediction and ground truth are both empty, 0 where one of them is.
     Dice, "Measures of the amount of ecologic association between species", Ecology 26 (1945).
     """
     intersection, predicted, true = np.moveaxis(counts, -1, 0)  # each (..., K)
@@ -49,7 +49,7 @@ def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection over union |P∩G| / |P∪G| (Jaccard index) of counts (..., K, 3), as float64 (..., K).
 
-    NaN (undefined) where prediction and truth are both empty, 0 where one of them is.
+    NaN (undefined) where prediction and ground truth are both empty, 0 where one of them is.
     Jaccard, "The distribution of the flora in the alpine zone", New Phytologist 11 (1912).
     """
     intersection, predicted, true = np.moveaxis(counts, -1, 0)  # each (..., K)
@@ -57,9 +57,9 @@ def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def sensitivity(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share |P∩G| / |G| of the truth that was found, of counts (..., K, 3), as float64 (..., K).
+    """Share |P∩G| / |G| of the ground truth that was found, of counts (..., K, 3), as float64 (..., K).
 
-    NaN without truth.
+    NaN without ground truth.
     """
     intersection, _, true = np.moveaxis(counts, -1, 0)
     return _ratio(intersection, true)
@@ -77,7 +77,7 @@ def precision(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def relative_difference(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Volume difference 100·(|P| - |G|) / |G| in percent, of counts (..., K, 3), as float64 (..., K).
 
-    NaN without truth.
+    NaN without ground truth.
     """
     _, predicted, true = np.moveaxis(counts, -1, 0)
     return 100 * _ratio(predicted - true, true)

@@ -1,13 +1,13 @@
 """The metrics of a report: their names, what they mean, and a case measured by them.
 
-Empty masks, of every metric the same: where prediction and truth are both empty, nothing was to be found and nothing
-was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty, metrics
-of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands for them.
-Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions out, the
-metrics of lesions take a truth of nothing else for an empty one.
+Empty masks, of every metric the same: where prediction and ground truth are both empty, nothing was to be found and
+nothing was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty,
+metrics of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands
+for them. Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions
+out, the metrics of lesions take a ground truth of nothing else for an empty one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from medseg.evaluation.metrics import lesions
 from medseg.evaluation.metrics.boxes import around, widened
 from medseg.evaluation.metrics.centerlines import cldice
 from medseg.evaluation.metrics.overlap import dice, iou, precision, relative_difference, sensitivity
-from medseg.evaluation.metrics.surface_distances import assd, hd95, nsd, surface_distances
+from medseg.evaluation.metrics.surfaces import assd, hd95, nsd, surface_distances
 from medseg.io.labels import IGNORE
 
 MARGIN = 4
@@ -63,7 +63,7 @@ METRICS: dict[str, Metric] = {
         "Dice",
         "",
         "higher",
-        "2|P∩G| / (|P| + |G|): twice the common voxels of prediction P and truth G over the sum of both.",
+        "2|P∩G| / (|P| + |G|): twice the common voxels of prediction P and ground truth G over the sum of both.",
         "Dice, Ecology 26 (1945)",
     ),
     "iou": Metric(
@@ -73,13 +73,13 @@ METRICS: dict[str, Metric] = {
         "|P∩G| / |P∪G|: the common voxels over those of either.",
         "Jaccard, New Phytologist 11 (1912)",
     ),
-    "sensitivity": Metric("sensitivity", "", "higher", "|P∩G| / |G|: the share of the truth that was found."),
+    "sensitivity": Metric("sensitivity", "", "higher", "|P∩G| / |G|: the share of the ground truth that was found."),
     "precision": Metric("precision", "", "higher", "|P∩G| / |P|: the share of the prediction that is right."),
     "volume_difference": Metric(
-        "volume difference", "ml", "zero", "|P| − |G|: how much larger the prediction is than the truth."
+        "volume difference", "ml", "zero", "|P| − |G|: how much larger the prediction is than the ground truth."
     ),
     "relative_volume_difference": Metric(
-        "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the truth."
+        "relative volume difference", "%", "zero", "100 · (|P| − |G|) / |G|: the same in percent of the ground truth."
     ),
     "hd95": Metric(
         "HD95",
@@ -108,7 +108,7 @@ METRICS: dict[str, Metric] = {
         "clDice",
         "",
         "higher",
-        "The harmonic mean of two shares: of the predicted centreline that lies in the truth, and of the true "
+        "The harmonic mean of two shares: of the predicted centreline that lies in the ground truth, and of the true "
         "centreline that lies in the prediction.",
         "Shit et al., CVPR (2021)",
     ),
@@ -171,56 +171,53 @@ def settings_of(node: dict[str, Any]) -> Settings:
 
 def measure_case(
     prediction: NDArray[Any],
-    truth: NDArray[Any],
+    reference: NDArray[Any],
     unions: Sequence[Sequence[int]],
     *,
     spacing: Sequence[float],
     voxel_size: float,
     settings: Settings,
 ) -> list[Measured]:
-    """Measure each union of class indices of a case; voxels whose truth is IGNORE belong to none.
+    """Measure each union of class indices of a case; voxels whose ground truth is IGNORE belong to none.
 
-    ``prediction`` and ``truth`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size`` in
-    ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes. A
-    volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
+    ``prediction`` and ``reference`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size``
+    in ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes.
+    A volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
     """
-    if truth.ndim == 3 and 1 in truth.shape:
-        flat = truth.shape.index(1)
-        prediction, truth = prediction.squeeze(flat), truth.squeeze(flat)
+    if reference.ndim == 3 and 1 in reference.shape:
+        flat = reference.shape.index(1)
+        prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
         spacing = [*spacing[:flat], *spacing[flat + 1 :]]
-    unknown = truth == IGNORE
+    unknown = reference == IGNORE
     if unknown.any():
-        prediction, truth = np.where(unknown, 0, prediction), np.where(unknown, 0, truth)
-    boxes = [find_objects(mask) for mask in (prediction, truth)]
+        prediction, reference = np.where(unknown, 0, prediction), np.where(unknown, 0, reference)
+    boxes = [find_objects(mask) for mask in (prediction, reference)]
     measured = []
     for union in unions:
-        box = _box_round([found[index - 1] for found in boxes for index in union if 0 < index <= len(found)], truth)
-        masks = (np.isin(mask[box], union) for mask in (prediction, truth))
+        of_union = [of_mask[index - 1] for of_mask in boxes for index in union if 0 < index <= len(of_mask)]
+        there = [box for box in of_union if box is not None]
+        box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in reference.shape)  # one voxel
+        masks = (np.isin(mask[box], union) for mask in (prediction, reference))
         measured.append(measure(*masks, spacing=spacing, voxel_size=voxel_size, settings=settings))
     return measured
 
 
 def measure(
-    prediction: Mask, truth: Mask, *, spacing: Sequence[float], voxel_size: float, settings: Settings
+    prediction: Mask, reference: Mask, *, spacing: Sequence[float], voxel_size: float, settings: Settings
 ) -> Measured:
     """Measure one mask (*spatial) against another, by the metrics that the settings name; NaN is undefined.
 
-    What lies outside the arrays is background.
+    What lies outside the arrays is background. ``spacing`` is in mm (1 in pictures), ``voxel_size`` in ml (1 in
+    pictures).
     """
-    nothing = not (prediction.any() or truth.any())
-    found: Measured = dict.fromkeys(METRICS, nan) | {"volume_difference": 0.0} if nothing else {}
-    for names, family in FAMILIES.items():
-        if set(names) & set(settings.names) and not nothing:
-            found |= family(prediction, truth, spacing, voxel_size, settings)
-    return {name: found[name] for name in settings.names}
-
-
-def _overlaps(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    sizes = [int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth)]
+    names = set(settings.names)
+    if not (prediction.any() or reference.any()):
+        return {name: 0.0 if name == "volume_difference" else nan for name in settings.names}
+    are_both = bool(prediction.any() and reference.any())
+    step = tuple(map(float, spacing))
+    sizes = [int(np.count_nonzero(mask)) for mask in (prediction & reference, prediction, reference)]
     counts = np.array(sizes, np.int64)
-    return {
+    values = {
         "dice": float(dice(counts)),
         "iou": float(iou(counts)),
         "sensitivity": float(sensitivity(counts)),
@@ -228,50 +225,23 @@ def _overlaps(
         "volume_difference": float(f"{(sizes[1] - sizes[2]) * voxel_size:.9g}"),  # without rounding noise
         "relative_volume_difference": float(relative_difference(counts)),
     }
-
-
-def _surfaces(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    if not (prediction.any() and truth.any()):
-        missed = nan if settings.missed_mm is None else settings.missed_mm
-        return {"hd95": missed, "assd": missed, "nsd": 0.0}
-    pair = surface_distances(prediction, truth, tuple(map(float, spacing)), settings.surface)
-    return {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
-
-
-def _centerlines(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    return {"cldice": cldice(prediction, truth) if prediction.any() and truth.any() else 0.0}
-
-
-def _lesions(
-    prediction: Mask, truth: Mask, spacing: Sequence[float], voxel_size: float, settings: Settings
-) -> Measured:
-    found = lesions.match(prediction, truth, tuple(map(float, spacing)), lesions.RULES[settings.lesions])
-    measured = {
-        "lesion_dice": lesions.lesion_dice(found),
-        "lesion_sensitivity": lesions.sensitivity(found),
-        "lesion_precision": lesions.precision(found),
-        "lesion_f1": lesions.f1(found),
-    }
-    if "lesion_hd95" in settings.names:  # takes longer than the others together
-        measured["lesion_hd95"] = lesions.lesion_hd95(found, settings.missed_mm, settings.surface)
-    return measured
-
-
-Family = Callable[[Mask, Mask, Sequence[float], float, Settings], Measured]
-FAMILIES: dict[tuple[str, ...], Family] = {
-    ("dice", "iou", "sensitivity", "precision", "volume_difference", "relative_volume_difference"): _overlaps,
-    ("hd95", "assd", "nsd"): _surfaces,
-    ("cldice",): _centerlines,
-    ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"): _lesions,
-}
-"""Metrics that are computed together."""
-
-
-def _box_round(parts: Sequence[tuple[slice, ...] | None], volume: NDArray[Any]) -> tuple[slice, ...]:
-    """The box round some boxes, ``MARGIN`` larger as far as the volume goes; one voxel of it where there are none."""
-    boxes = [part for part in parts if part is not None]
-    return widened(around(boxes), MARGIN) if boxes else tuple(slice(0, 1) for _ in volume.shape)
+    if names & {"hd95", "assd", "nsd"}:
+        if are_both:
+            pair = surface_distances(prediction, reference, step, settings.surface)
+            values |= {"hd95": hd95(pair), "assd": assd(pair), "nsd": nsd(pair, settings.nsd_mm)}
+        else:
+            missed = nan if settings.missed_mm is None else settings.missed_mm
+            values |= {"hd95": missed, "assd": missed, "nsd": 0.0}
+    if "cldice" in names:
+        values["cldice"] = cldice(prediction, reference) if are_both else 0.0
+    if any(name.startswith("lesion_") for name in names):
+        matched = lesions.match(prediction, reference, step, lesions.RULES[settings.lesions])
+        values |= {
+            "lesion_dice": lesions.lesion_dice(matched),
+            "lesion_sensitivity": lesions.sensitivity(matched),
+            "lesion_precision": lesions.precision(matched),
+            "lesion_f1": lesions.f1(matched),
+        }
+        if "lesion_hd95" in names:  # takes longer than the others together
+            values["lesion_hd95"] = lesions.lesion_hd95(matched, settings.missed_mm, settings.surface)
+    return {name: values[name] for name in settings.names}

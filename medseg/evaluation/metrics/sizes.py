@@ -30,12 +30,12 @@ def sizes(indices: Indices, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     members = memberships(label_map)
     inside = cut_to_foreground(indices)
     voxels = {name: int(n) for name, n in zip(label_map.reported, members @ class_sizes(inside), strict=True)}
-    found: dict[str, Any] = {f"{name}_voxels": n for name, n in voxels.items()}
+    values: dict[str, Any] = {f"{name}_voxels": n for name, n in voxels.items()}
     if scan.unit != "mm" or indices.ndim != 3:
-        return found
+        return values
     areas = surface_areas(inside, scan.affine, members)
-    found |= {f"{name}_ml": round(n * scan.voxel_volume / 1000, 6) for name, n in voxels.items()}
-    return found | {f"{name}_mm2": round(float(area), 3) for name, area in zip(voxels, areas, strict=True)}
+    values |= {f"{name}_ml": round(n * scan.voxel_volume / 1000, 6) for name, n in voxels.items()}
+    return values | {f"{name}_mm2": round(float(area), 3) for name, area in zip(voxels, areas, strict=True)}
 
 
 def memberships(label_map: LabelMap) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.evaluation.report.page import paragraph, picture, table
 from medseg.evaluation.report.tables import NONE, TextTable, number, titled
-from medseg.evaluation.statistics.scored_cases import ScoredCase, ranked
+from medseg.evaluation.statistics.cases import ScoredCase, ranked
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names
 
@@ -30,16 +30,31 @@ def overlay_files(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
 def pictures(cases: Sequence[ScoredCase], folder: Path) -> list[str]:
     """Return the overlays that a report's folder has, the worst case first, with what they show in words."""
     order, files = ranked(cases), overlay_files(folder, (case.id for case in cases))
-    places = {case.id: place for place, case in enumerate(cases)}
-    drawn = [case for case in order if files[case.id].is_file()]
-    shown = (
-        drawn
-        if len(drawn) <= PICTURES
-        else [drawn[place * (len(drawn) - 1) // (PICTURES - 1)] for place in range(PICTURES)]
-    )
-    figures = [_figure(case, _rank(order.index(case), len(order)), places[case.id], files[case.id]) for case in shown]
-    more = [paragraph(f"{len(drawn) - len(shown)} more pictures are in the folder overlays.", "note")]
-    return [*figures, *(more if len(drawn) > len(shown) else [])]
+    numbers = {case.id: index for index, case in enumerate(cases)}
+    drawn = [(rank, case) for rank, case in enumerate(order) if files[case.id].is_file()]
+    shown = drawn
+    if len(drawn) > PICTURES:
+        shown = [drawn[index * (len(drawn) - 1) // (PICTURES - 1)] for index in range(PICTURES)]
+    figures = []
+    for rank, case in shown:
+        position = f"Case {rank + 1} of {len(order)} from the worst"
+        if rank in (0, len(order) - 1):
+            position = "Best case" if rank else "Worst case"
+        elif abs(rank - (len(order) - 1) / 2) <= 0.5:
+            position = "Median case"
+        scores = sorted((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
+        dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
+        dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
+        text = f"Overlay of {case.id}: the prediction filled in colours, the ground truth as a dashed white contour."
+        text += f" Dice: {dice}"
+        link = f'<a href="#case-{numbers[case.id]}">{escape(case.id)}</a>'
+        caption = f"{position}: {link}<small>mean Dice {number(case.dice, 'dice')}; {escape(dice)}</small>"
+        image = picture(files[case.id], SIDE, text)
+        figure = f'<figure data-case="{numbers[case.id]}"><figcaption>{caption}</figcaption>\n{image}</figure>'
+        figures.append(figure)
+    if len(drawn) > len(shown):
+        figures.append(paragraph(f"{len(drawn) - len(shown)} more pictures are in the folder overlays.", "note"))
+    return figures
 
 
 def case_table(cases: Sequence[ScoredCase], summary: Summary) -> str:
@@ -47,19 +62,19 @@ def case_table(cases: Sequence[ScoredCase], summary: Summary) -> str:
     names = list(summary["classes"])
     has_groups = any(case.group != case.id for case in cases)
     further = list(cases[0].further) if cases else []
-    classes = names if len(names) <= COLUMNS else ["lowest", "of class"]
-    headers = ["case", *["group"] * has_groups, *further, "mean", *classes]
-    rows = [
-        [
-            case.id,
-            *[case.group] * has_groups,
-            *case.further.values(),
-            number(case.dice, "dice"),
-            *(_by_class(case, names) if len(names) <= COLUMNS else _lowest(case)),
-        ]
-        for case in cases
-    ]
-    links = [f"#case-{place}" for place in range(len(cases))]
+    headers = ["case", *["group"] * has_groups, *further, "mean"]
+    headers += names if len(names) <= COLUMNS else ["lowest", "of class"]
+    rows = []
+    for case in cases:
+        row = [case.id, *[case.group] * has_groups, *case.further.values(), number(case.dice, "dice")]
+        if len(names) <= COLUMNS:
+            row += [number(case.value(name, "dice"), "dice") for name in names]
+        else:
+            scores = ((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
+            lowest, name = min(scores, default=(None, NONE))
+            row += [number(lowest, "dice"), name]
+        rows.append(row)
+    links = [f"#case-{index}" for index in range(len(cases))]
     return table(TextTable("Dice by case", headers, rows), is_sortable=True, is_filterable=True, links=links)
 
 
@@ -85,35 +100,6 @@ def case_data(cases: Sequence[ScoredCase], summary: Summary) -> str:
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="case-data">{text}</script>'
-
-
-def _rank(place: int, number: int) -> str:
-    if place == 0:
-        return "Worst case"
-    if place == number - 1:
-        return "Best case"
-    return "Median case" if abs(place - (number - 1) / 2) <= 0.5 else f"Case {place + 1} of {number} from the worst"
-
-
-def _figure(case: ScoredCase, rank: str, place: int, file: Path) -> str:
-    scores = sorted((case.value(name, "dice"), name) for name in case.classes if not isnan(case.value(name, "dice")))
-    told = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
-    told += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
-    text = f"Overlay of {case.id}: the prediction filled in colours, the truth as a dashed white contour. Dice: {told}"
-    link = f'<a href="#case-{place}">{escape(case.id)}</a>'
-    caption = f"{rank}: {link}<small>mean Dice {number(case.dice, 'dice')}; {escape(told)}</small>"
-    image = picture(file, SIDE, text)
-    return f'<figure data-case="{place}"><figcaption>{caption}</figcaption>\n{image}</figure>'
-
-
-def _by_class(case: ScoredCase, names: Sequence[str]) -> list[str]:
-    return [number(case.value(name, "dice"), "dice") for name in names]
-
-
-def _lowest(case: ScoredCase) -> list[str]:
-    scores = [(case.value(name, "dice"), name) for name in case.classes]
-    value, name = min(((value, name) for value, name in scores if not isnan(value)), default=(None, NONE))
-    return [number(value, "dice"), name]
 
 
 def _cell(case: ScoredCase, name: str, column: str) -> str:

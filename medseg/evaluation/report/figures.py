@@ -1,15 +1,11 @@
 """The plots of a report: metrics by class, Dice against volume, the course of training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import inf, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.metrics.score_names import ScoreNames
-from medseg.evaluation.report.page import folded, paragraph, side_by_side
-from medseg.evaluation.report.plots import (
-    Axis,
+from medseg.evaluation.images.plots import (
     Point,
     Series,
     Strip,
@@ -21,8 +17,11 @@ from medseg.evaluation.report.plots import (
     some,
     strips,
 )
+from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.evaluation.report.page import folded, paragraph, side_by_side
 from medseg.evaluation.report.tables import NONE, number, titled
-from medseg.evaluation.statistics.scored_cases import ScoredCase
+from medseg.evaluation.statistics.cases import ScoredCase
 from medseg.evaluation.statistics.summary import Summary
 from medseg.io.csv_files import read_csv
 
@@ -56,15 +55,26 @@ def volumes(cases: Sequence[ScoredCase], summary: Summary) -> list[str]:
     """Return a plot of Dice against the true volume for each class, the volume on a logarithmic axis."""
     size, unit = ("truth_ml", "ml") if summary["unit"] == "mm" else ("truth_voxels", "px")
     names = _worst_first(summary, "dice") if len(summary["classes"]) > PANELS else list(summary["classes"])
-    points = {name: list(_sized(cases, name, size)) for name in names}
-    drawn = [name for name in names if points[name]]
-    if not drawn:
-        return [paragraph("No case has a truth to compare with.")]
-    every = [point for name in drawn for point in points[name]]
+    points: dict[str, list[Point]] = {}
+    for name in names:
+        for index, case in enumerate(cases):
+            volume, dice = case.value(name, size), case.value(name, "dice")
+            if volume > 0 and not isnan(dice):
+                label = f"{case.id}: {number(dice, 'dice')}, {volume:.3g}"
+                points.setdefault(name, []).append(Point(volume, dice, label, f"#case-{index}"))
+    if not points:
+        return [paragraph("No case has a ground truth to compare with.")]
+    every = [point for of_class in points.values() for point in of_class]
     x = logarithmic(f"true volume ({unit})" if unit == "ml" else "true area (px)", [point.x for point in every])
     y = linear(METRICS["dice"].title, [point.y for point in every], 0, 1)
-    plots = [_volume_plot(name, points[name], len(cases), x, y, max(FEW, POINTS // len(drawn))) for name in drawn]
-    more = [folded(f"{len(drawn) - PANELS} more classes", side_by_side(plots[PANELS:]))] if len(drawn) > PANELS else []
+    plots = []
+    for name, of_class in points.items():
+        shown, left = some(of_class, max(FEW, POINTS // len(points))), len(cases) - len(of_class)
+        remarks = [f"{len(shown)} of {len(of_class)} cases drawn"] if len(shown) < len(of_class) else []
+        remarks += [f"{left} without this class or a ground truth of it left out"] if left else []
+        text = f"{len(shown)} cases; {x.title} on a logarithmic axis"
+        plots.append(figure(name, scatter(shown, x, y, f"Dice against size: {name}", text), "; ".join(remarks)))
+    more = [folded(f"{len(plots) - PANELS} more classes", side_by_side(plots[PANELS:]))] if len(plots) > PANELS else []
     return [side_by_side(plots[:PANELS]), *more]
 
 
@@ -84,24 +94,33 @@ def learning_curves(path: Path, classes: Sequence[str]) -> list[str]:
         "step_seconds": "seconds a step",
         "data_share": "share of time waiting for data",
     }
-    found = [_curves(rows, scores, "validation Dice")]
-    found += [_curves(rows, [Curve(column, title)], title) for column, title in others.items()]
-    return [side_by_side([plot for plot in found if plot])]
+    plots = [_curves(rows, scores, "validation Dice")]
+    plots += [_curves(rows, [Curve(column, title)], title) for column, title in others.items()]
+    return [side_by_side(plot for plot in plots if plot)]
 
 
 def _distribution(cases: Sequence[ScoredCase], summary: Summary, metric: str, most: int) -> list[str]:
     """The plot of the classes that are shown at once, and that of the others; nothing where no value is defined."""
     names = _worst_first(summary, metric) if len(summary["classes"]) > CLASSES else list(summary["classes"])
     title, share = titled(metric, summary["unit"]), max(FEW, most // min(CLASSES, len(names)))
-    parts = [
-        _strip(cases, summary, name, metric, share if place < CLASSES else FEW) for place, name in enumerate(names)
-    ]
+    parts = []
+    for rank, name in enumerate(names):
+        points = [
+            Point(value, 0.0, case.id, f"#case-{index}")
+            for index, case in enumerate(cases)
+            if not isnan(value := case.value(name, metric))
+        ]
+        drawn = some(points, share if rank < CLASSES else FEW)
+        drawn = [point._replace(name=f"{point.name}: {number(point.x, metric)}") for point in drawn]
+        of_class = summary["classes"][name][metric]
+        median = f"median {number(of_class['median'], metric)}" if of_class["n"] else NONE
+        parts.append(Strip(name, median, [point.x for point in points], drawn))
     every = [value for part in parts for value in part.values]
     if not every:
         return []
-    least, highest = (
-        (0, 1) if METRICS[metric].unit == "" else (0, inf) if METRICS[metric].better == "lower" else (-inf, inf)
-    )
+    least, highest = (0, inf) if METRICS[metric].better == "lower" else (-inf, inf)
+    if METRICS[metric].unit == "":
+        least, highest = 0, 1
     axis = linear(title, every, least, highest)
     description = "; ".join(f"{part.name}: {part.note}" for part in parts[:CLASSES])
     groups = [parts[:CLASSES], parts[CLASSES:]] if len(parts) > CLASSES else [parts]
@@ -111,18 +130,6 @@ def _distribution(cases: Sequence[ScoredCase], summary: Summary, metric: str, mo
         figure(title, strips(group, axis, f"{title} by class", description), note if group is groups[0] else "")
         for group in groups
     ]
-
-
-def _strip(cases: Sequence[ScoredCase], summary: Summary, name: str, metric: str, most: int) -> Strip:
-    points = [
-        Point(value, 0.0, case.id, f"#case-{place}")
-        for place, case in enumerate(cases)
-        if not isnan(value := case.value(name, metric))
-    ]
-    drawn = [point._replace(name=f"{point.name}: {number(point.x, metric)}") for point in some(points, most)]
-    of = summary["classes"][name][metric]
-    note = f"median {number(of['median'], metric)}" if of["n"] else NONE
-    return Strip(name, note, [point.x for point in points], drawn)
 
 
 def _worst_first(summary: Summary, metric: str) -> list[str]:
@@ -136,26 +143,14 @@ def _worst_first(summary: Summary, metric: str) -> list[str]:
     return sorted(summary["classes"], key=badness)
 
 
-def _sized(cases: Sequence[ScoredCase], name: str, size: str) -> Iterator[Point]:
-    for place, case in enumerate(cases):
-        volume, dice = case.value(name, size), case.value(name, "dice")
-        if volume > 0 and not isnan(dice):
-            yield Point(volume, dice, f"{case.id}: {number(dice, 'dice')}, {volume:.3g}", f"#case-{place}")
-
-
-def _volume_plot(name: str, points: Sequence[Point], cases: int, x: Axis, y: Axis, most: int) -> str:
-    shown = some(points, most)
-    left = cases - len(points)
-    remarks = [f"{len(shown)} of {len(points)} cases drawn"] if len(shown) < len(points) else []
-    remarks += [f"{left} without this class or a truth of it left out"] if left else []
-    plot = scatter(shown, x, y, f"Dice against size: {name}", f"{len(shown)} cases; {x.title} on a logarithmic axis")
-    return figure(name, plot, "; ".join(remarks))
-
-
 def _curves(rows: Sequence[dict[str, Any]], curves: Sequence[Curve], title: str) -> str:
     """A plot of some columns over the epochs; nothing where none has a value."""
-    series = [Series(curve.name, _course(rows, curve.column), is_minor=curve.is_minor) for curve in curves]
-    series = [part for part in series if part.points]
+    series = []
+    for curve in curves:
+        points = [Point(float(row["epoch"]), float(row[curve.column])) for row in rows if row.get(curve.column)]
+        points = [point for point in points if not isnan(point.y)]
+        if points:
+            series.append(Series(curve.name, points, is_minor=curve.is_minor))
     if not series:
         return ""
     values = [point.y for part in series for point in part.points]
@@ -167,8 +162,3 @@ def _curves(rows: Sequence[dict[str, Any]], curves: Sequence[Curve], title: str)
         title[0].upper() + title[1:],
         lines(series, x, linear("", values, *bounds), title, description),
     )
-
-
-def _course(rows: Sequence[dict[str, Any]], column: str) -> list[Point]:
-    found = [Point(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
-    return [point for point in found if not isnan(point.y)]

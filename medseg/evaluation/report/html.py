@@ -1,4 +1,4 @@
-"""``report.html``: all that the files of an evaluation, and of the training before it, tell, on one page."""
+"""``report.html``: an evaluation, and the training before it, on one page."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from medseg.evaluation.report import cases as report_cases
 from medseg.evaluation.report import figures, run_info
 from medseg.evaluation.report.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report.tables import interval, number, statistics_table, tables_of, titled
-from medseg.evaluation.statistics.scored_cases import read_cases
+from medseg.evaluation.statistics.cases import Row, scored_cases
 from medseg.evaluation.statistics.summary import Summary
 
 RULES = (
@@ -19,24 +19,28 @@ RULES = (
     "the volume difference is 0.",
     "One mask empty: metrics of overlap are 0. Distances are undefined and counted as missed, or have the value of "
     "metrics.missed_mm where it is set.",
-    "Sensitivities, and the volume difference in percent, are undefined where the truth is empty; precisions where the "
-    "prediction is.",
+    "Sensitivities, and the volume difference in percent, are undefined where the ground truth is empty; precisions "
+    "where the prediction is.",
     "The mean over classes is the mean of the class means; a class without a defined value is left out. Intervals are "
     "BCa bootstrap intervals of the mean over patients, given from 8 patients on.",
 )
 WANTED = {"higher": "higher is better", "lower": "lower is better", "zero": "best near 0"}
 
 
-def html_report(folder: Path, runs: Mapping[str, Path]) -> str:
-    """Return the page of an evaluation whose ``metrics.json``, ``cases.csv`` and ``overlays`` are in a folder.
+def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path]) -> str:
+    """Return the page of an evaluation, which needs no other file and no network.
 
-    ``runs`` are the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What
-    they do not hold is left out. The page needs no other file and no network.
+    Args:
+        summary: the statistics over the cases (see ``summarise``).
+        rows: of the cases (see ``case_rows``).
+        folder: the report's, which ``overlays`` are in.
+        runs: the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What they
+            do not hold is left out.
     """
-    summary, cases = run_info.read_json(folder / "metrics.json"), read_cases(folder / "cases.csv")
+    cases = scored_cases(rows)
     training = runs.get("training", folder)
     curves = training / "metrics.csv"
-    found = [
+    sections = [
         section("Summary", *_problems(summary), *_tables(summary)),
         section("By class", *figures.distributions(cases, summary)),
         section("By size", *figures.volumes(cases, summary)),
@@ -49,27 +53,25 @@ def html_report(folder: Path, runs: Mapping[str, Path]) -> str:
         section("Definitions", *definitions(summary)),
     ]
     code = [report_cases.SCRIPT.read_text(encoding="utf-8")]
-    lead = _lead(summary, runs, (folder / "metrics.json").stat().st_mtime)
-    return page(_title(summary, runs), [part for part in found if part.html], lead=lead, scripts=code)
+    lead = _lead(summary, runs)
+    return page(_title(summary, runs), [part for part in sections if part.html], lead=lead, scripts=code)
 
 
 def definitions(summary: Summary) -> list[str]:
     """Return what the metrics of a report mean, and the rules that hold for all."""
     settings, unit = summary["settings"], summary["unit"]
-    told = {titled(name, unit): _definition(name) for name in settings["names"]}
+    meanings = {}
+    for name in settings["names"]:
+        metric = METRICS[name]
+        source = f" {metric.source}." if metric.source else ""
+        meanings[titled(name, unit)] = f"{metric.definition} {WANTED[metric.better].capitalize()}.{source}"
     rules = "".join(f"<li>{escape(rule)}</li>" for rule in RULES)
     used = {f"metrics.{key}": run_info.written(value) for key, value in settings.items() if key != "names"}
-    return [terms(told), f"<h3>Rules</h3>\n<ul>{rules}</ul>", "<h3>Settings</h3>", terms(used)]
-
-
-def _definition(name: str) -> str:
-    metric = METRICS[name]
-    source = f" {metric.source}." if metric.source else ""
-    return f"{metric.definition} {WANTED[metric.better].capitalize()}.{source}"
+    return [terms(meanings), f"<h3>Rules</h3>\n<ul>{rules}</ul>", "<h3>Settings</h3>", terms(used)]
 
 
 def _tables(summary: Summary) -> list[str]:
-    tables = [table(found, is_sortable=len(found.rows) > 3) for found in tables_of(summary)]
+    tables = [table(each, is_sortable=len(each.rows) > 3) for each in tables_of(summary)]
     full = [table(statistics_table(summary, metric)) for metric in summary["settings"]["names"]]
     return [*tables, folded("All statistics of every metric", *full)]
 
@@ -90,13 +92,13 @@ def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
     return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
 
 
-def _lead(summary: Summary, runs: Mapping[str, Path], written: float) -> str:
+def _lead(summary: Summary, runs: Mapping[str, Path]) -> str:
     """The mean Dice and what it is of."""
     classes, cases = len(summary["classes"]), summary["n_cases"]
     over = f" over {classes} classes" if classes > 1 else ""
     between = f", 95 % interval {interval(summary['mean_ci95'], 'dice')}" if summary["mean_ci95"] else ""
     text = f"mean Dice{over}, {cases} case{'s' if cases != 1 else ''}{between}"
-    told = [*_models(runs), f"evaluated {datetime.fromtimestamp(written):%Y-%m-%d %H:%M}"]
+    told = [*_models(runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"]
     key = f"<strong>{number(summary['mean']['dice'], 'dice')}</strong> {text}"
     return f'<p class="key">{key}</p>\n{paragraph(" · ".join(told), "quiet")}'
 
@@ -104,8 +106,8 @@ def _lead(summary: Summary, runs: Mapping[str, Path], written: float) -> str:
 def _models(runs: Mapping[str, Path]) -> list[str]:
     configs: list[dict[str, Any]] = [run_info.read_config(run / "config.yaml") for run in runs.values()]
     targets = [run_info.node(config, "model").get("_target_") for config in configs]
-    found = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
+    facts = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
     for key in ("checkpoint", "predictions"):
-        found += [f"{key} {run_info.written(config[key])}" for config in configs if config.get(key)]
-    found += [f"{name} in {run}" for name, run in runs.items() if name == "training"]
-    return found
+        facts += [f"{key} {run_info.written(config[key])}" for config in configs if config.get(key)]
+    facts += [f"{name} in {run}" for name, run in runs.items() if name == "training"]
+    return facts

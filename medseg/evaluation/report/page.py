@@ -69,7 +69,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", scripts: Se
 def policy(scripts: Sequence[str]) -> str:
     """Return a content security policy under which a page runs these scripts and loads nothing from anywhere."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{found}'" for found in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
 
 
@@ -87,13 +87,18 @@ def table(
     that the first cell of each row leads to.
     """
     is_text = [
-        any(not NUMBER.fullmatch(row[place]) for row in content.rows if row[place] != NONE)
-        for place in range(len(content.headers))
+        any(not NUMBER.fullmatch(row[column]) for row in content.rows if row[column] != NONE)
+        for column in range(len(content.headers))
     ]
-    kinds = [' class="text"' if text or not place else "" for place, text in enumerate(is_text)]
+    kinds = [' class="text"' if text or not column else "" for column, text in enumerate(is_text)]
     heads = [f'<th scope="col"{kind}>{escape(head)}</th>' for head, kind in zip(content.headers, kinds, strict=True)]
     has_mean = bool(content.rows) and content.rows[-1][0] == "mean"
-    rows = [_row(row, kinds, link) for row, link in zip(content.rows, links or [""] * len(content.rows), strict=True)]
+    rows = []
+    for cells, link in zip(content.rows, links or [""] * len(content.rows), strict=True):
+        name = f'<a href="{escape(link)}">{escape(cells[0])}</a>' if link else escape(cells[0])
+        values = (f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(cells[1:], kinds[1:], strict=True))
+        mean = ' class="mean"' if cells[0] == "mean" else ""
+        rows.append(f'<tr{mean}><th scope="row">{name}</th>{"".join(values)}</tr>')
     body, foot = (rows[:-1], rows[-1:]) if has_mean else (rows, [])
     box = "scroll long" if len(rows) > LONG else "scroll"
     flags = " data-sortable" * is_sortable + " data-filterable" * is_filterable
@@ -129,9 +134,9 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
-def terms(found: Mapping[str, str]) -> str:
+def terms(meanings: Mapping[str, str]) -> str:
     """Return a list of terms, each with what is said of it."""
-    items = (f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in found.items())
+    items = (f"<div><dt>{escape(term)}</dt><dd>{escape(text)}</dd></div>" for term, text in meanings.items())
     return f"<dl>{''.join(items)}</dl>"
 
 
@@ -156,10 +161,3 @@ def embedded(webp: bytes, description: str) -> str:
 def side_by_side(figures: Iterable[str]) -> str:
     """Return figures in as many columns as there is room for."""
     return f'<div class="plots">{"".join(figures)}</div>'
-
-
-def _row(cells: Sequence[str], kinds: Sequence[str], link: str) -> str:
-    name = f'<a href="{escape(link)}">{escape(cells[0])}</a>' if link else escape(cells[0])
-    values = (f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(cells[1:], kinds[1:], strict=True))
-    kind = ' class="mean"' if cells[0] == "mean" else ""
-    return f'<tr{kind}><th scope="row">{name}</th>{"".join(values)}</tr>'

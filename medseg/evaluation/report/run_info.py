@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a mapping inside a file's content, empty where there is none."""
-    found = content.get(name)
-    return found if isinstance(found, dict) else {}
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def data_name(node: Mapping[str, Any]) -> str:
@@ -64,33 +64,45 @@ def training_data(run: Path) -> list[str]:
 
 def split(run: Path) -> list[str]:
     """Return the sizes of the parts of a split, and which cases they hold."""
-    found = read_json(run / "splits.json")
-    if not found:
+    parts = read_json(run / "splits.json")
+    if not parts:
         return []
-    cases = {part: [str(name) for name in found[part]] if isinstance(found.get(part), list) else [] for part in PARTS}
+    cases = {part: [str(name) for name in parts[part]] if isinstance(parts.get(part), list) else [] for part in PARTS}
     rows = [[part, str(len(cases[part]))] for part in PARTS]
     named = (
         folded(f"The cases of {part}", preformatted("\n".join(cases[part]), part)) for part in PARTS if cases[part]
     )
-    return [table(TextTable(f"Split, seed {found.get('seed', NONE)}", ["part", "cases"], rows)), *named]
+    return [table(TextTable(f"Split, seed {parts.get('seed', NONE)}", ["part", "cases"], rows)), *named]
 
 
 def configs(runs: Mapping[str, Path]) -> list[str]:
     """Return the config of each run as YAML."""
-    found = {name: run / "config.yaml" for name, run in runs.items()}
+    files = {name: run / "config.yaml" for name, run in runs.items()}
     return [
         folded(
             f"config.yaml of the {name}",
             preformatted(path.read_text(encoding="utf-8", errors="replace"), f"config of the {name}"),
         )
-        for name, path in found.items()
+        for name, path in files.items()
         if path.is_file()
     ]
 
 
 def environments(runs: Mapping[str, Path]) -> list[str]:
     """Return how each run was called, on what, and how it ended."""
-    return [part for name, run in runs.items() for part in _environment(name, run)]
+    html = []
+    for name, run in runs.items():
+        environment, result = read_json(run / "environment.json"), read_json(run / "result.json")
+        if not environment:
+            continue
+        arguments = environment.pop("arguments", [])
+        arguments = arguments if isinstance(arguments, list) else [arguments]
+        facts = {"command": "medseg " + shlex.join(map(str, arguments))}
+        facts |= {key: written(value) for key, value in environment.items() if key != "versions"}
+        facts |= {"versions": written(environment["versions"])} if "versions" in environment else {}
+        facts |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
+        html += [f"<h3>{name.capitalize()}</h3>", terms(facts)]
+    return html
 
 
 def written(value: Any) -> str:
@@ -109,16 +121,3 @@ def _read(reader: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any
     except MedsegError as error:
         log.warning("the report goes without it: %s", error)
         return {}
-
-
-def _environment(name: str, run: Path) -> Iterator[str]:
-    found, result = read_json(run / "environment.json"), read_json(run / "result.json")
-    if not found:
-        return
-    arguments = found.pop("arguments", [])
-    told = {"command": "medseg " + shlex.join(map(str, arguments if isinstance(arguments, list) else [arguments]))}
-    told |= {key: written(value) for key, value in found.items() if key != "versions"}
-    told |= {"versions": written(found["versions"])} if "versions" in found else {}
-    told |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
-    yield f"<h3>{name.capitalize()}</h3>"
-    yield terms(told)

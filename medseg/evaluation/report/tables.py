@@ -1,6 +1,6 @@
 """A summary as tables of text, which the terminal, Markdown, LaTeX and HTML all show: every number is written here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,37 +28,64 @@ class TextTable:
 
 def tables_of(summary: Summary) -> list[TextTable]:
     """Return the tables of a report: Dice in full, the means of the other metrics, and Dice by stratum."""
-    return [overview(summary), *_families(summary), *_strata(summary)]
+    tables, classes, unit = [overview(summary)], summary["classes"], summary["unit"]
+    for title, family in FAMILIES.items():
+        metrics = [name for name in summary["settings"]["names"][1:] if name in family]
+        if not metrics:
+            continue
+        rows, missed = [], False
+        for name, of_class in classes.items():
+            cells = [name]
+            for metric in metrics:
+                n_missed = of_class[metric]["n_missed"]
+                missed |= bool(n_missed)
+                cells.append(number(of_class[metric]["mean"], metric) + (f" ({n_missed})" if n_missed else ""))
+            rows.append(cells)
+        rows.append(["mean", *(number(summary["mean"][metric], metric) for metric in metrics)])
+        notes = ["(n): no distance in n cases, as one mask is empty or no lesion was found"] if missed else []
+        tables.append(TextTable(title, ["class", *(titled(metric, unit) for metric in metrics)], rows, notes))
+    for column, strata in summary["strata"].items():
+        rows = [
+            [
+                value or "(none)",
+                str(stratum["n_cases"]),
+                *(_mean_std(of_class["dice"]) for of_class in stratum["classes"].values()),
+                number(stratum["mean"]["dice"], "dice"),
+            ]
+            for value, stratum in strata.items()
+        ]
+        tables.append(TextTable(f"{titled('dice', unit)} by {column}", [column, "cases", *classes, "mean"], rows))
+    return tables
 
 
 def overview(summary: Summary) -> TextTable:
     """Return Dice in full, and IoU."""
-    main, also = "dice", [name for name in summary["settings"]["names"] if name == "iou"]
-    headers = ["class", METRICS[main].title, "median", "95 % interval", *(METRICS[name].title for name in also)]
-    rows = [
-        [
-            name,
-            *_described(found, main),
-            *(number(found[other]["mean"], other) for other in also),
-            *_numbers(found[main]),
-        ]
-        for name, found in summary["classes"].items()
-    ]
+    has_iou = "iou" in summary["settings"]["names"]
+    headers = ["class", METRICS["dice"].title, "median", "95 % interval", *[METRICS["iou"].title] * has_iou]
+    rows, notes = [], []
+    if summary["problems"]:
+        notes.append(f"{len(summary['problems'])} further case(s) could not be scored")
+    for name, of_class in summary["classes"].items():
+        dice, empty = of_class["dice"], of_class["empty_truth"]
+        cells = [_mean_std(dice), number(dice["median"], "dice"), interval(dice["ci95"], "dice")]
+        cells += [number(of_class["iou"]["mean"], "iou")] if has_iou else []
+        rows.append([name, *cells, str(dice["n"]), str(dice["n_undefined"])])
+        if empty["n"]:  # a class that some cases do not have, as their Dice hides how large a false positive is
+            amount = f"{empty['ml']:.3g} ml" if "ml" in empty else f"{empty['voxels']} px"
+            notes.append(f"{name}: absent in {empty['n']}, falsely found in {empty['false_positives']} ({amount})")
     means = summary["mean"]
-    between = interval(summary["mean_ci95"], main)
-    mean = ["mean", number(means[main], main), "", between, *(number(means[name], name) for name in also), "", ""]
-    cases = f"{summary['n_cases']} case{'s' if summary['n_cases'] != 1 else ''}"
-    title = f"{summary['subset']}: {cases}"
-    problems = [f"{len(summary['problems'])} further case(s) could not be scored"] if summary["problems"] else []
-    return TextTable(title, [*headers, "n", "undefined"], [*rows, mean], [*problems, *_absences(summary)])
+    mean = ["mean", number(means["dice"], "dice"), "", interval(summary["mean_ci95"], "dice")]
+    mean += [number(means["iou"], "iou")] if has_iou else []
+    title = f"{summary['subset']}: {summary['n_cases']} case{'s' if summary['n_cases'] != 1 else ''}"
+    return TextTable(title, [*headers, "n", "undefined"], [*rows, [*mean, "", ""]], notes)
 
 
 def statistics_table(summary: Summary, metric: str) -> TextTable:
     """Return all statistics of one metric, a row a class."""
     headers = ("class", "mean", "std", "median", "quartiles", "95 % interval", "n", "undefined", "missed")
     rows = []
-    for name, found in summary["classes"].items():
-        of = found[metric]
+    for name, of_class in summary["classes"].items():
+        of = of_class[metric]
         middle = [number(of[key], metric) for key in ("mean", "std", "median")]
         rows.append(
             [
@@ -102,57 +129,5 @@ def titled(metric: str, unit: str) -> str:
     return METRICS[metric].title + (f" ({shown})" if shown else "")
 
 
-def _described(found: dict[str, Any], metric: str) -> list[str]:
-    of = found[metric]
-    return [_mean_std(of, metric), number(of["median"], metric), interval(of["ci95"], metric)]
-
-
-def _mean_std(of: dict[str, Any], metric: str) -> str:
-    return number(of["mean"], metric) + ("" if of["std"] is None else f" ± {number(of['std'], metric)}")
-
-
-def _numbers(of: dict[str, Any]) -> list[str]:
-    return [str(of["n"]), str(of["n_undefined"])]
-
-
-def _families(summary: Summary) -> Iterator[TextTable]:
-    """The means of the metrics that are not in the overview."""
-    for title, family in FAMILIES.items():
-        if chosen := [name for name in summary["settings"]["names"][1:] if name in family]:
-            rows = [
-                [name, *(number(found[metric]["mean"], metric) + _missed(found[metric]) for metric in chosen)]
-                for name, found in summary["classes"].items()
-            ]
-            mean = ["mean", *(number(summary["mean"][metric], metric) for metric in chosen)]
-            is_missing = any(found[metric]["n_missed"] for found in summary["classes"].values() for metric in chosen)
-            notes = ["(n): no distance in n cases, as one mask is empty or no lesion was found"] if is_missing else []
-            yield TextTable(title, ["class", *(titled(name, summary["unit"]) for name in chosen)], [*rows, mean], notes)
-
-
-def _missed(of: dict[str, Any]) -> str:
-    return f" ({of['n_missed']})" if of["n_missed"] else ""
-
-
-def _strata(summary: Summary) -> Iterator[TextTable]:
-    main = "dice"
-    for column, values in summary["strata"].items():
-        headers = [column, "cases", *summary["classes"], "mean"]
-        rows = [
-            [
-                value or "(none)",
-                str(part["n_cases"]),
-                *(_mean_std(found[main], main) for found in part["classes"].values()),
-                number(part["mean"][main], main),
-            ]
-            for value, part in values.items()
-        ]
-        yield TextTable(f"{titled(main, summary['unit'])} by {column}", headers, rows)
-
-
-def _absences(summary: Summary) -> Iterator[str]:
-    """A line for each class that some cases do not have, as their Dice hides how large a false finding is."""
-    for name, found in summary["classes"].items():
-        empty = found["empty_truth"]
-        if empty["n"]:
-            amount = f"{empty['ml']:.3g} ml" if "ml" in empty else f"{empty['voxels']} px"
-            yield f"{name}: absent in {empty['n']}, falsely found in {empty['false_positives']} ({amount})"
+def _mean_std(of: dict[str, Any]) -> str:
+    return number(of["mean"], "dice") + ("" if of["std"] is None else f" ± {number(of['std'], 'dice')}")

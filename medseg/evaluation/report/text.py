@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,15 +34,12 @@ NAME = 8
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
     """Print tables; those with more columns than there is room for in parts, one below the other."""
-    for table in map(readable, tables):
-        for part in in_parts(table, console.width):
+    for table in tables:
+        # names are made printable, each on a line, which the widths of columns depend on
+        rows = [[on_a_line(cell) for cell in row] for row in table.rows]
+        readable = replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
+        for part in in_parts(readable, console.width):
             console.print(for_terminal(part, console.width))
-
-
-def readable(table: TextTable) -> TextTable:
-    """Return a table whose names are printable, each on a line, which the widths of columns depend on."""
-    rows = [[on_a_line(cell) for cell in row] for row in table.rows]
-    return replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
 
 
 def for_terminal(table: TextTable, width: int) -> Table:
@@ -58,8 +55,8 @@ def for_terminal(table: TextTable, width: int) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for place, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
-        shown.add_column(escape(header), justify="right" if place else "left", overflow="fold", width=fitted)
+    for column, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
+        shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted)
     for row in table.rows:
         is_mean = row is table.rows[-1] and row[0] == "mean"
         if is_mean:
@@ -103,8 +100,8 @@ def widths(table: TextTable, width: int) -> list[int]:
     least = least_widths(table)
     room = width - frame(len(wanted))
     least[0] = min(least[0], max(NAME, room - sum(least[1:])))
-    while sum(wanted) > room and (wider := [place for place, one in enumerate(wanted) if one > least[place]]):
-        wanted[max(wider, key=lambda place: wanted[place])] -= 1
+    while sum(wanted) > room and (wider := [column for column, one in enumerate(wanted) if one > least[column]]):
+        wanted[max(wider, key=lambda column: wanted[column])] -= 1
     return wanted
 
 
@@ -134,8 +131,9 @@ def frame(n_columns: int) -> int:
 
 def as_markdown(table: TextTable) -> str:
     """Return a table of Markdown under a heading."""
-    lines = [_line([_plain(header) for header in table.headers]), _line(["---", *["---:"] * (len(table.headers) - 1)])]
-    lines += [_line([_plain(cell) for cell in row]) for row in table.rows]
+    head, *rows = [[_plain(cell) for cell in row] for row in (table.headers, *table.rows)]
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in rows]
     notes = [f"\n{_plain(note)}" for note in table.notes]
     return "\n".join([f"### {_plain(table.title)}\n", *lines, *notes, ""])
 
@@ -150,10 +148,6 @@ def as_latex(table: TextTable) -> str:
     notes = [f"% {on_a_line(note)}" for note in (table.title, *table.notes)]
     lines = [*notes, rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule"]
     return "\n".join([*lines, r"\end{tabular}", ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _plain(text: str) -> str:

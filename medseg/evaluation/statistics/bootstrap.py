@@ -61,11 +61,11 @@ def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, s
     if len(names) < MIN_GROUPS:
         return None
     sums, sizes = (np.zeros((len(names), len(classes))) for _ in range(2))
-    for place, (values, groups) in enumerate(classes):
+    for index, (values, groups) in enumerate(classes):
         defined = ~np.isnan(values)
         member = np.searchsorted(names, groups[defined])
-        np.add.at(sums[:, place], member, values[defined])
-        np.add.at(sizes[:, place], member, 1)
+        np.add.at(sums[:, index], member, values[defined])
+        np.add.at(sizes[:, index], member, 1)
 
     def mean_of(drawn: NDArray[np.int64], axis: int = -1) -> Values:
         times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn.reshape(-1, drawn.shape[-1])])
@@ -75,7 +75,7 @@ def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, s
         return means.reshape(drawn.shape[:-1])
 
     every = np.arange(len(names))
-    left_out = mean_of(np.stack([np.delete(every, place) for place in every]))
+    left_out = mean_of(np.stack([np.delete(every, index) for index in every]))
     if np.allclose(left_out, left_out[0], rtol=1e-9):
         return [float(left_out[0])] * 2
     return bca(mean_of, (every,), seed)
@@ -86,8 +86,8 @@ def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: 
     from scipy.stats import bootstrap
 
     options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "rng": np.random.default_rng(seed)}
-    found = bootstrap(samples, statistic, paired=True, **options).confidence_interval
-    return [float(found.low), float(found.high)]
+    interval = bootstrap(samples, statistic, paired=True, **options).confidence_interval
+    return [float(interval.low), float(interval.high)]
 
 
 def _pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:

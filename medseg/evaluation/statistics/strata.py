@@ -42,10 +42,10 @@ def check_values(column: str, values: Mapping[str, str]) -> None:
 def in_ranges(values: Mapping[str, str], numbers: Mapping[str, float]) -> dict[str, str]:
     """Return the range that each case's number lies in, of four with about as many cases each."""
     quartiles = np.percentile(list(numbers.values()), (25, 50, 75))
-    places = {case: int(np.searchsorted(quartiles, number)) for case, number in numbers.items()}
-    members = {place: [case for case in numbers if places[case] == place] for place in set(places.values())}
-    names = {place: range_name(values, numbers, cases) for place, cases in members.items()}
-    return {case: names[place] for case, place in places.items()}
+    quarters = {case: int(np.searchsorted(quartiles, number)) for case, number in numbers.items()}
+    members = {quarter: [case for case in numbers if quarters[case] == quarter] for quarter in set(quarters.values())}
+    names = {quarter: range_name(values, numbers, cases) for quarter, cases in members.items()}
+    return {case: names[quarter] for case, quarter in quarters.items()}
 
 
 def range_name(values: Mapping[str, str], numbers: Mapping[str, float], cases: list[str]) -> str:

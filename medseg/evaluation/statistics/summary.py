@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means, statistics
-from medseg.evaluation.statistics.case_rows import Row, is_missed
+from medseg.evaluation.statistics.cases import Row, is_missed
 from medseg.evaluation.statistics.strata import strata_of
 
 Summary = dict[str, Any]
@@ -32,13 +32,20 @@ def summarise(
     a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart,
     ``problems`` the cases that could not be scored, each with the reason.
     """
+    by_column: dict[str, dict[str, Summary]] = {}
+    for column in strata:  # cases without a value are under ""
+        members = strata_of({row["case"]: str(row.get(column, "")) for row in rows})
+        by_column[column] = {
+            stratum: _of_rows([row for row in rows if row["case"] in cases], names, settings)
+            for stratum, cases in ((each, set(ids)) for each, ids in members.items())
+        }
     return {
         "format": FORMAT,
         "subset": subset,
         "unit": "mm" if any("truth_ml" in row for row in rows) else "px",
         "settings": {**asdict(settings), "names": list(settings.names)},
         **_of_rows(rows, names, settings),
-        "strata": {column: _by_value(rows, column, names, settings) for column in strata},
+        "strata": by_column,
         "problems": list(problems),
     }
 
@@ -48,8 +55,8 @@ def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> S
     for row in rows:
         own.get(row["class"], []).append(row)
     classes = {name: _of_class(its, settings) for name, its in own.items()}
-    found = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
-    means = {metric: [value for value in values if value is not None] for metric, values in found.items()}
+    by_metric = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
+    means = {metric: [value for value in values if value is not None] for metric, values in by_metric.items()}
     return {
         "n_cases": len({row["case"] for row in rows}),
         "classes": classes,
@@ -62,30 +69,18 @@ def _dice(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[Any]]:
     return np.array([row["dice"] for row in rows], float), np.array([row["group"] for row in rows])
 
 
-def _by_value(rows: Sequence[Row], column: str, names: Sequence[str], settings: Settings) -> dict[str, Summary]:
-    """The same for the cases of each stratum of a column; cases without a value are under ""."""
-    strata = strata_of({row["case"]: str(row.get(column, "")) for row in rows})
-    return {
-        stratum: _of_rows([row for row in rows if row["case"] in set(cases)], names, settings)
-        for stratum, cases in strata.items()
-    }
-
-
 def _of_class(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:
     groups = np.array([row["group"] for row in rows])
-    found: dict[str, Any] = {}
+    of_class: dict[str, Any] = {}
     for metric in settings.names:
         values = np.array([row[metric] for row in rows], float)
-        found[metric] = statistics(values, groups, missed=sum(is_missed(row, metric) for row in rows))
-    return found | {"empty_truth": _empty_truth(rows)}
-
-
-def _empty_truth(rows: Sequence[Row]) -> dict[str, Any]:
-    """Cases without the class: how many there are, in how many it was found, and how much of it in all."""
+        of_class[metric] = statistics(values, groups, missed=sum(is_missed(row, metric) for row in rows))
+    # cases without the class: how many there are, in how many it was predicted, and how much of it in all
     size = "ml" if all("predicted_ml" in row for row in rows) else "voxels"
     empty = [row for row in rows if row["truth_voxels"] == 0]
-    return {
+    of_class["empty_truth"] = {
         "n": len(empty),
         "false_positives": sum(row["predicted_voxels"] > 0 for row in empty),
         size: sum(row[f"predicted_{size}"] for row in empty),
     }
+    return of_class

@@ -1,20 +1,24 @@
-"""nnU-Net's PlainConvUNet and ResidualEncoderUNet as medseg's U-Net: the arguments, and which weight is which.
+"""nnU-Net's checkpoints, and its PlainConvUNet and ResidualEncoderUNet as medseg's U-Net.
 
 Facts from dynamic_network_architectures 0.4, with which nnU-Net 2.8.1 builds its networks.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
+from medseg.models.finite import check_finite
 from medseg.models.parameter_limit import no_more_than
 from medseg.models.unet import UNet
+from medseg.system.torch_files import load_safely
 
 PACKAGE = "dynamic_network_architectures."
 NORMS = {"InstanceNorm": "instance", "BatchNorm": "batch"}
@@ -23,7 +27,7 @@ TRANSLATED = {
     *("n_stages", "features_per_stage", "conv_op", "kernel_sizes", "strides", "n_conv_per_stage_decoder", "conv_bias"),
     *("norm_op", "norm_op_kwargs", "nonlin", "nonlin_kwargs", *ARCHITECTURES.values()),
 }
-NEEDED = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
+NEEDED_ARGUMENTS = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 WITHOUT_EFFECT = {"dropout_op", "dropout_op_kwargs", "deep_supervision"}
 """Arguments that are of training only."""
 
@@ -53,11 +57,23 @@ def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str,
         arguments["norm"] = "batch"
     network = without_weights(arguments, plan.path.parent, n_channels, n_outputs, weights)
     mapped = mapped_weights(weights, arguments["depth"], plan)
-    wanted = network.state_dict()
     if not plan.settings["architecture"]["arch_kwargs"].get("conv_bias", False):
-        mapped = zero_biases(network) | mapped
-    if problems := misfits(wanted, mapped):
-        raise MedsegError(f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(problems)}")
+        convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+        for name, module in network.named_modules():
+            if isinstance(module, convolutions) and module.bias is not None:
+                mapped.setdefault(f"{name}.bias", torch.zeros(module.bias.shape))  # nnU-Net has none: the same
+    state = network.state_dict()
+    problems = [f"{key} is missing" for key in state.keys() - mapped.keys()]
+    problems += [f"{key} has no place" for key in mapped.keys() - state.keys()]
+    problems += [
+        f"{key} has shape {tuple(mapped[key].shape)} where {tuple(state[key].shape)} is expected"
+        for key in state.keys() & mapped.keys()
+        if state[key].shape != mapped[key].shape
+    ]
+    if problems:
+        raise MedsegError(
+            f"{plan.path.parent}: the weights do not fit the plan's network:\n{listing(sorted(problems))}"
+        )
     network.load_state_dict(mapped, assign=True)
     return network
 
@@ -74,28 +90,6 @@ def without_weights(
         return UNet(in_channels=n_channels, out_channels=n_outputs, **arguments)
 
 
-def zero_biases(network: UNet) -> dict[str, Tensor]:
-    """Return biases of 0 for all convolutions, which nnU-Net can do without."""
-    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    return {
-        f"{name}.bias": torch.zeros(module.bias.shape)
-        for name, module in network.named_modules()
-        if isinstance(module, convolutions) and module.bias is not None
-    }
-
-
-def misfits(wanted: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """Say which weights are missing, left over, or of another shape."""
-    missing = [f"{key} is missing" for key in wanted.keys() - given.keys()]
-    left = [f"{key} has no place" for key in given.keys() - wanted.keys()]
-    other = [
-        f"{key} has shape {tuple(given[key].shape)} where {tuple(wanted[key].shape)} is expected"
-        for key in wanted.keys() & given.keys()
-        if wanted[key].shape != given[key].shape
-    ]
-    return sorted(missing + left + other)
-
-
 def unet_arguments(plan: Plan) -> dict[str, Any]:
     """Return the arguments of ``medseg.models.UNet``, without channels and outputs, for the plan's network."""
     architecture = plan.settings["architecture"]
@@ -105,10 +99,10 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
             f"{plan.path}: the network is {architecture['network_class_name']}; {' and '.join(ARCHITECTURES)} are read."
         )
     given = architecture["arch_kwargs"]
-    needed = (*NEEDED, ARCHITECTURES[kind])
+    needed = (*NEEDED_ARGUMENTS, ARCHITECTURES[kind])
     if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
         raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
-    stages = given["n_stages"]
+    stages, blocks = given["n_stages"], given["n_conv_per_stage_decoder"]
     return {
         "spatial_dims": plan.dims,
         "depth": stages - 1,
@@ -116,7 +110,8 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
         "strides": each_stage(given["strides"], stages)[1:],
         "kernel_sizes": each_stage(given["kernel_sizes"], stages),
         "blocks": given[ARCHITECTURES[kind]],
-        "decoder_blocks": decoder_blocks(given["n_conv_per_stage_decoder"]),
+        # finest first; nnU-Net lists them in the order of computation
+        "decoder_blocks": blocks if isinstance(blocks, int) else list(reversed(blocks)),
         "norm": NORMS[without_dims(given["norm_op"])] if given.get("norm_op") else "none",
         "activation": ACTIVATIONS[given["nonlin"].rpartition(".")[2]],
         "residual": kind == "ResidualEncoderUNet",
@@ -126,7 +121,7 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
 
 
 def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
-    """Say which arguments of nnU-Net's network have no equal."""
+    """Return which arguments of nnU-Net's network medseg's U-Net has no equal of."""
     stages = given["n_stages"]
     if not isinstance(stages, int) or not 2 <= stages <= MOST_STAGES:
         return [f"n_stages={stages!r}, which must be 2 to {MOST_STAGES}"]
@@ -152,19 +147,12 @@ def each_stage(value: Any, stages: int) -> list[Any]:
     return [value] * stages if isinstance(value, int) else list(value)
 
 
-def decoder_blocks(counts: Any) -> Any:
-    """Return the convolutions of the decoder's levels, finest first; nnU-Net lists them as they are run."""
-    return counts if isinstance(counts, int) else list(reversed(counts))
-
-
 def without_dims(name: str) -> str:
     """Return the class of a dotted name, without the 2d or 3d at its end."""
     return re.sub(r"\dd$", "", name.rpartition(".")[2])
 
 
-Place = Callable[[re.Match[str], int], str]
-
-PLACES: list[tuple[str, Place]] = [
+LAYERS: list[tuple[str, Callable[[re.Match[str], int], str]]] = [
     (r"encoder\.stages\.(\d+)\.0\.convs\.(\d+)\.(conv|norm)", lambda m, _: f"encoder.{m[1]}.{m[2]}.{PARTS[m[3]]}"),
     (r"encoder\.stem\.convs\.0\.(conv|norm)", lambda m, _: f"encoder.0.0.{PARTS[m[1]]}"),
     (
@@ -201,25 +189,25 @@ def mapped_weights(weights: dict[str, Tensor], depth: int, plan: Plan) -> dict[s
         MedsegError: a weight has no place, or another value under its second name.
     """
     mapped: dict[str, Tensor] = {}
-    strange = []
+    problems = []
     for key, weight in weights.items():
         ours = our_name(key, depth)
         if ours is None:
-            strange.append(f"{key} has no place")
+            problems.append(f"{key} has no place")
             continue
         if ours in mapped and not torch.equal(mapped[ours], weight):
-            strange.append(f"{key} differs from {first_name(key)}, though it is the same layer")
+            problems.append(f"{key} differs from {first_name(key)}, though it is the same layer")
         mapped[ours] = weight.clone() if ours not in mapped else mapped[ours]
-    if strange:
-        raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(strange)}")
+    if problems:
+        raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(problems)}")
     return mapped
 
 
 def our_name(key: str, depth: int) -> str | None:
-    """Return the name that a weight of nnU-Net's has in medseg's U-Net of this depth; None: it has no place there."""
+    """Return the name that a weight of nnU-Net's has in medseg's U-Net of this depth; None: it has no place."""
     layer, _, parameter = first_name(key).rpartition(".")
-    found = next((place(m, depth) for name, place in PLACES if (m := re.fullmatch(name, layer))), None)
-    return f"{found}.{parameter}" if found else None
+    ours = next((name(m, depth) for pattern, name in LAYERS if (m := re.fullmatch(pattern, layer))), None)
+    return f"{ours}.{parameter}" if ours else None
 
 
 def first_name(key: str) -> str:
@@ -231,3 +219,64 @@ def first_name(key: str) -> str:
     key = key.removeprefix("_orig_mod.").removeprefix("module.")
     key = re.sub(r"^decoder\.encoder\.", "encoder.", key)
     return re.sub(r"\.all_modules\.(\d)\.", lambda m: ".conv." if m[1] == "0" else ".norm.", key)
+
+
+NUMBERS = ("f2", "f4", "f8", "i4", "i8", "b1")
+"""Types of numbers in nnU-Net's log, as pickles name them."""
+
+NEEDED_ENTRIES = ("network_weights", "trainer_name", "init_args")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fold: its file, trainer and configuration, the network's axes that may be mirrored, and its weights."""
+
+    path: Path
+    trainer: str
+    configuration: str
+    mirror_axes: tuple[int, ...]
+    weights: dict[str, Tensor]
+
+
+def read_trained(path: Path) -> Trained:
+    """Read ``checkpoint_final.pth`` or the like. The optimizer's state, twice as large, stays on disk.
+
+    Raises:
+        MedsegError: the file is damaged, holds objects that are not loaded, is no checkpoint of nnU-Net v2, or its
+            weights are not finite.
+    """
+    with torch.serialization.safe_globals(numbers_of_numpy()):
+        content = load_safely(path, mmap=True)
+    if not isinstance(content, dict) or any(key not in content for key in NEEDED_ENTRIES):
+        raise MedsegError(
+            f"{path}: a PyTorch file, but no checkpoint of nnU-Net v2 (it needs {', '.join(NEEDED_ENTRIES)})."
+        )
+    check_finite(path, content["network_weights"])
+    return Trained(
+        path,
+        content["trainer_name"],
+        content["init_args"]["configuration"],
+        tuple(content.get("inference_allowed_mirroring_axes") or ()),
+        content["network_weights"],
+    )
+
+
+def numbers_of_numpy() -> list[Any]:
+    """Return NumPy's numbers, in which nnU-Net's log is kept, as the classes that a file may name.
+
+    Their module is called differently by NumPy 1 and 2.
+    """
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, (number_type, "numpy.dtype"), *(type(np.dtype(kind)) for kind in NUMBERS)]
+
+
+def number_type(name: str, *options: bool) -> np.dtype[Any]:
+    """Return the type of a number, in the place of ``numpy.dtype``, whose texts can ask for one of any size.
+
+    Raises:
+        ValueError: it is none of ``NUMBERS``.
+    """
+    if name not in NUMBERS:
+        raise ValueError(f"{name!r} is no type of a number")
+    return np.dtype(name, *options)

@@ -31,38 +31,35 @@ def largest_of(folder: Path, folds: Sequence[str], label_map: LabelMap) -> list[
     if file is None:
         return []
     content = read_json(file)
+    index_of = {value: index for index, value in enumerate(label_map.values)}
+    groups = []
     steps = zip(content.get("postprocessing_fns", []), content.get("postprocessing_kwargs", []), strict=True)
-    return [classes(name, arguments, label_map, file) for name, arguments in steps]
+    for name, arguments in steps:
+        values = sorted(set(numbers(arguments.get("labels_or_regions", []))))
+        if name != KNOWN or arguments.get("background_label", 0) != 0 or not set(values) <= index_of.keys():
+            raise MedsegError(
+                f"{file}: {name} of {arguments} is not known; known is {KNOWN} of labels among {sorted(index_of)}, with"
+                " background_label 0. Correct the file, or take it away to go without."
+            )
+        groups.append([index_of[value] for value in values])
+    return groups
 
 
 def find(folder: Path, folds: Sequence[str]) -> Path | None:
-    """Return the file that is meant for these folds; say so where there is none that can be read."""
-    places = [folder / f"crossval_results_folds_{'_'.join(folds)}", folder]
-    for place in places:
-        if (place / FILE).is_file():
-            return place / FILE
-        if (place / PICKLE).is_file():
+    """Return the file that is meant for these folds; log it where there is none that can be read."""
+    for parent in (folder / f"crossval_results_folds_{'_'.join(folds)}", folder):
+        if (parent / FILE).is_file():
+            return parent / FILE
+        if (parent / PICKLE).is_file():
             log.warning(
                 "%s: not applied, for a pickle can run any code. nnU-Net writes %s beside it: copy it here.",
-                place / PICKLE,
+                parent / PICKLE,
                 FILE,
             )
             return None
     if others := [*folder.glob(f"crossval_results_folds_*/{FILE}")]:
         log.warning("%s: not applied, for it was chosen with other folds than %s.", others[0], " ".join(folds))
     return None
-
-
-def classes(name: str, arguments: dict[str, Any], label_map: LabelMap, file: Path) -> list[int]:
-    """Return the class indices that a step is about."""
-    values = sorted(set(numbers(arguments.get("labels_or_regions", []))))
-    known = dict(zip(label_map.values, range(len(label_map.names)), strict=True))
-    if name != KNOWN or arguments.get("background_label", 0) != 0 or not set(values) <= known.keys():
-        raise MedsegError(
-            f"{file}: {name} of {arguments} is not known; known is {KNOWN} of labels among {sorted(known)}, with"
-            " background_label 0. Correct the file, or take it away to go without."
-        )
-    return [known[value] for value in values]
 
 
 def numbers(value: Any) -> Iterator[int]:

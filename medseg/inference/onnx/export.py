@@ -62,14 +62,20 @@ def write_onnx(models: Sequence[Model], path: Path, trust: Collection[str] = ())
     import onnx
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    refuse_others(models)
-    refuse_different(models)
-    refuse_large(models)
+    check_models(models)
     program = traced(models, trust)
     ClearMetadataAndDocStringPass()(program.model)  # it names source files of this machine
     file = program.model_proto
     file.producer_name, file.producer_version = "medseg", __version__
-    onnx.helper.set_model_props(file, {ENTRY: json.dumps(description(models), ensure_ascii=False)})
+    content = described(models[0])
+    description = {
+        **content,
+        "format": FORMAT,
+        "config": {**content["config"], "trainer": {"precision": "fp32"}},
+        "models": len(models),
+        "activation": "sigmoid" if models[0].label_map.regions else "softmax",
+    }
+    onnx.helper.set_model_props(file, {ENTRY: json.dumps(description, ensure_ascii=False)})
     onnx.save(file, path)
     onnx.checker.check_model(path, full_check=True)
 
@@ -130,56 +136,37 @@ def quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def description(models: Sequence[Model]) -> dict[str, Any]:
-    """Return what ``checkpoint["medseg"]`` holds of the first model, how many there are, and what their logits are."""
-    content = described(models[0])
-    return {
-        **content,
-        "format": FORMAT,
-        "config": {**content["config"], "trainer": {"precision": "fp32"}},
-        "models": len(models),
-        "activation": "sigmoid" if models[0].label_map.regions else "softmax",
-    }
-
-
 def described(model: Model) -> dict[str, Any]:
     """Return the description of one of medseg's own models."""
     assert model.description is not None
     return model.description
 
 
-def refuse_others(models: Sequence[Model]) -> None:
-    """Refuse models that are not read from checkpoints of medseg."""
+def check_models(models: Sequence[Model]) -> None:
+    """Check that one file can hold the models.
+
+    Raises:
+        MedsegError: one is not read from a checkpoint of medseg, they do not see the same windows of the same image, or
+            their weights are too large.
+    """
     for model in models:
         if model.description is None:
             raise MedsegError(f"{model.path}: only medseg's own checkpoints can be exported.")
         if isinstance(model.network, OnnxNetwork):
             raise MedsegError(f"{model.path}: an ONNX file already. Export the checkpoints that it was made of.")
-
-
-def refuse_different(models: Sequence[Model]) -> None:
-    """Refuse an ensemble whose members do not see the same windows of the same image."""
-    first = seen_by(models[0])
-    for model in models[1:]:
-        for name, value in seen_by(model).items():
-            if value != first[name]:
+    seen = []  # by its name in the config, what decides how a model goes over an image
+    for model in models:
+        config = described(model)["config"]
+        plan = {f"plan.{name}": config["plan"][name] for name in ("patch_size", "slice_axis", "context", "mirror_axes")}
+        windows = {f"inference.{name}": config["inference"][name] for name in ("overlap", "tta")}
+        seen.append({"preprocessing": model.preprocessor.config, **plan, **windows})
+        for name, value in seen[-1].items():
+            if value != seen[0][name]:
                 raise MedsegError(
-                    f"one file holds models of the same {name} only.\n{models[0].path}: {first[name]}\n"
+                    f"one file holds models of the same {name} only.\n{models[0].path}: {seen[0][name]}\n"
                     f"{model.path}: {value}\nExport each to a file of its own: predict averages them too, with "
                     "checkpoint=[a.onnx,b.onnx]."
                 )
-
-
-def seen_by(model: Model) -> dict[str, Any]:
-    """Return by its name in the config what decides how a model goes over an image."""
-    config = described(model)["config"]
-    plan = {f"plan.{name}": config["plan"][name] for name in ("patch_size", "slice_axis", "context", "mirror_axes")}
-    windows = {f"inference.{name}": config["inference"][name] for name in ("overlap", "tta")}
-    return {"preprocessing": model.preprocessor.config, **plan, **windows}
-
-
-def refuse_large(models: Sequence[Model]) -> None:
-    """Refuse more weights than one file can hold."""
     size = sum(4 * value.numel() for model in models for value in model.network.state_dict().values())
     if size > MOST_BYTES:
         raise MedsegError(
@@ -193,10 +180,9 @@ def summary(path: Path) -> str:
     import onnx
 
     file = onnx.load(path, load_external_data=False)
-    maps = " to ".join(f"{value.name} {shape_of(value)}" for value in (*file.graph.input, *file.graph.output))
-    return f"{path.stat().st_size / 1e6:.1f} MB, opset {file.opset_import[0].version}, {maps}, float32"
-
-
-def shape_of(value: Any) -> str:
-    """Write the shape of a graph's input or output, the batch by its name."""
-    return f"({', '.join(axis.dim_param or str(axis.dim_value) for axis in value.type.tensor_type.shape.dim)})"
+    maps = []
+    for value in (*file.graph.input, *file.graph.output):  # the batch's axis by its name
+        axes = (axis.dim_param or str(axis.dim_value) for axis in value.type.tensor_type.shape.dim)
+        maps.append(f"{value.name} ({', '.join(axes)})")
+    megabytes, opset = path.stat().st_size / 1e6, file.opset_import[0].version
+    return f"{megabytes:.1f} MB, opset {opset}, {' to '.join(maps)}, float32"

@@ -39,7 +39,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path, self.device = path, torch.device("cpu")
-        self.session, self.place = open_session(path, self.device)
+        self.session, self.session_device = open_session(path, self.device)
         self.says_precision = True
 
     @property
@@ -50,32 +50,27 @@ class OnnxNetwork(nn.Module):
     @property
     def shapes(self) -> tuple[list[int], list[int]]:
         """Shapes of one input and of its output, without the batch: (C, *patch) and (K, *patch)."""
-        (given,), (made,) = self.session.get_inputs(), self.session.get_outputs()
-        return given.shape[1:], made.shape[1:]
+        (image,), (logits,) = self.session.get_inputs(), self.session.get_outputs()
+        return image.shape[1:], logits.shape[1:]
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, C, *patch) -> logits (B, K, *patch), float32."""
         if patches.device != self.device:
-            self.session, self.place = open_session(self.path, patches.device)
+            self.session, self.session_device = open_session(self.path, patches.device)
             self.device = patches.device
         if self.says_precision and torch.is_autocast_enabled(patches.device.type):
             log.warning("%s: ONNX files compute in fp32, whatever the precision", self.path)
             self.says_precision = False
-        given = patches.to(self.place, torch.float32).contiguous()
-        made = torch.empty((len(given), *self.shapes[1]), device=self.place)
-        compute(self.session, given, made)
-        return made.to(patches.device)
-
-
-def compute(session: Any, given: Tensor, made: Tensor) -> None:
-    """Let a session read one tensor and write another where they lie, float32 and contiguous."""
-    if given.is_cuda:
-        torch.cuda.synchronize(given.device)  # onnxruntime has a stream of its own
-    binding = session.io_binding()
-    for bind, name, tensor in ((binding.bind_input, INPUT, given), (binding.bind_output, OUTPUT, made)):
-        bind(name, tensor.device.type, tensor.device.index or 0, "float32", tuple(tensor.shape), tensor.data_ptr())
-    session.run_with_iobinding(binding)
-    binding.synchronize_outputs()
+        image = patches.to(self.session_device, torch.float32).contiguous()
+        logits = torch.empty((len(image), *self.shapes[1]), device=self.session_device)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)  # onnxruntime has a stream of its own
+        binding = self.session.io_binding()  # it reads and writes the tensors where they lie
+        for bind, name, x in ((binding.bind_input, INPUT, image), (binding.bind_output, OUTPUT, logits)):
+            bind(name, x.device.type, x.device.index or 0, "float32", tuple(x.shape), x.data_ptr())
+        self.session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return logits.to(patches.device)
 
 
 def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
@@ -167,13 +162,13 @@ def check_graph(path: Path) -> None:
     except Exception as error:  # onnx's errors have no common class
         raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
     graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    found = [node.op_type for node in file.graph.node if any(each.type in graphs for each in node.attribute)]
-    found += [function.name for function in file.functions]
-    found += [each.name for each in file.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
-    if found or file.graph.sparse_initializer:
+    refused = [node.op_type for node in file.graph.node if any(each.type in graphs for each in node.attribute)]
+    refused += [function.name for function in file.functions]
+    refused += [each.name for each in file.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL]
+    if refused or file.graph.sparse_initializer:
         raise MedsegError(
             f"{path}: not a graph of medseg's: it has loops, branches, functions, or weights that lie elsewhere"
-            f" ({', '.join(sorted({*found})[:5]) or 'sparse weights'}). Export the checkpoint again: medseg export."
+            f" ({', '.join(sorted({*refused})[:5]) or 'sparse weights'}). Export the checkpoint again: medseg export."
         )
     for value in inferred.graph.value_info:
         shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim if axis.HasField("dim_value")]

@@ -19,7 +19,7 @@ from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.statistics.case_rows import Row, case_rows
+from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
 from medseg.evaluation.statistics.strata import check_values
 from medseg.evaluation.statistics.summary import Summary, summarise
 from medseg.io.case import Case, Scan
@@ -99,7 +99,7 @@ def evaluate_cases(
     files = overlay_files(folder, (row["case"] for row in rows))
     draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
     write_report(folder, rows, summary)
-    write_text(folder / REPORT, html_report(folder, options.runs))
+    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs))
     print_tables(tables_of(summary), Terminal())
     return summary, problems
 
@@ -194,14 +194,10 @@ def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
 
 def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:
     """Pick cases evenly from the worst mean Dice to the best."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        scores.setdefault(row["case"], []).append(row["dice"])
-    means = {name: float(np.nanmean(values)) for name, values in scores.items() if not np.isnan(values).all()}
-    ranked = sorted(means, key=lambda name: means[name])
-    indices = np.linspace(0, len(ranked) - 1, min(number, len(ranked))).round().astype(int)
-    by_name = {case.id: case for case in cases}
-    return [by_name[ranked[index]] for index in dict.fromkeys(indices.tolist())]
+    order = [case.id for case in ranked(scored_cases(rows))]
+    evenly = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
+    by_id = {case.id: case for case in cases}
+    return [by_id[order[index]] for index in dict.fromkeys(evenly.tolist())]
 
 
 def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:

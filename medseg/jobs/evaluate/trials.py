@@ -13,11 +13,8 @@ from torch import Tensor
 
 from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
-from medseg.inference.class_options import OF_CLASSES
 from medseg.inference.predictor import Predictor
-from medseg.inference.regions import Regions
-from medseg.inference.segmenter import EVEN, Segmenter
-from medseg.inference.trained_model import make_segmenter
+from medseg.inference.segmenter import EVEN, OF_CLASSES, Regions, Segmenter, make_segmenter
 from medseg.io.case import Case
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of

@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 
+from medseg.evaluation.images.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
 from medseg.evaluation.report.page import (
     Section,
     embedded,
@@ -16,8 +17,7 @@ from medseg.evaluation.report.page import (
     side_by_side,
     table,
 )
-from medseg.evaluation.report.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
-from medseg.io.segments.colours import colour
+from medseg.io.segments.terminology import colour
 from medseg.jobs.inspect.tables import (
     AXES,
     case_table,

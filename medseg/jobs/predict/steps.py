@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from medseg import __version__
 from medseg.inference.out_of_distribution import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.inference.predictor import Predictor, Prepared
-from medseg.inference.probability_files import probability_files
-from medseg.inference.segmenter import Watch
+from medseg.inference.probabilities import Watch, probability_files
 from medseg.inference.trained_model import Model
 from medseg.inference.uncertainty import UncertaintyMap, case_uncertainty, write_uncertainty
 from medseg.io.case import Case

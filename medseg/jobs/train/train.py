@@ -11,7 +11,7 @@ from medseg.config.instantiate import CONF
 from medseg.config.untrusted import read_yaml
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.predictor import Predictor
-from medseg.inference.trained_model import make_segmenter
+from medseg.inference.segmenter import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import from_predictor
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from medseg.errors import listing
 from medseg.io.case import Scan
 from medseg.io.datasets.splits import PARTS, Split
-from medseg.io.formats.nifti_orientation import header_hash
+from medseg.io.formats.nifti import header_hash
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,9 @@ from medseg.config.untrusted import check_settings, read_json_object
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
-from medseg.inference.nnunet.network import our_name, unet_arguments, without_weights
-from medseg.inference.nnunet.normalization import Scheme, schemes_of
+from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, without_weights
 from medseg.inference.nnunet.plans import Plan, plan_of
-from medseg.inference.nnunet.weights import numbers_of_numpy
+from medseg.inference.nnunet.preprocessing import Scheme, schemes_of
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
 from medseg.models.finite import check_finite

@@ -293,7 +293,7 @@ def test_nothing_in_common_is_refused() -> None:
 
 @pytest.mark.parametrize("other", [8, nan])
 def test_another_truth_is_refused(other: float) -> None:
-    with pytest.raises(MedsegError, match=r"1 case\(s\) have another truth.*\n  - x, lesion: 9 in a, "):
+    with pytest.raises(MedsegError, match=r"1 case\(s\) have another ground truth.*\n  - x, lesion: 9 in a, "):
         pair([report("a", [row("x", 0.5), row("y", 0.5)]), report("b", [row("x", 0.5, true=other), row("y", 0.5)])], [])
 
 

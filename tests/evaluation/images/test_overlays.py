@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from medseg.evaluation.images import overlays
 from medseg.evaluation.images.overlays import GAP, MIN_HEIGHT, overlay
 from medseg.io.case import Scan
-from medseg.io.segments.colours import PALETTE, colour
+from medseg.io.segments.terminology import PALETTE, colour
 
 NAMES = ["background", "marker", "other"]
 ALL = np.ones(3, np.bool_)
@@ -61,7 +61,7 @@ def test_marker_is_shown_in_radiological_convention(axcodes: str) -> None:
 def test_every_orientation_gives_the_same_picture() -> None:
     def panels(axcodes: str) -> list[overlays.Panel]:
         scan, indices = marked(axcodes)
-        return list(overlays._planes(scan, indices, indices))
+        return overlays._panels(scan, indices, indices)
 
     assert len(set(ORIENTATIONS)) == 48
     for axcodes in ORIENTATIONS:
@@ -77,7 +77,7 @@ def test_oblique_axes_are_shown_along_the_nearest() -> None:
 
 def test_letters_stand_at_their_sides() -> None:
     scan, indices = marked()
-    assert [panel.sides for panel in overlays._planes(scan, indices, indices)] == ["RLAP", "RLSI", "APSI"]
+    assert [panel.sides for panel in overlays._panels(scan, indices, indices)] == ["RLAP", "RLSI", "APSI"]
     for at, (row, column) in enumerate([(50, 10), (50, 90), (10, 50), (90, 50)]):  # left, right, top, bottom
         image = Image.new("RGB", (100, 100))
         overlays._letter(image, " " * at + "H")
@@ -88,7 +88,7 @@ def test_letters_stand_at_their_sides() -> None:
 def corners(image: np.ndarray, indices: np.ndarray) -> list[float]:
     """The lowest value of each panel."""
     scan = Scan(image, np.eye(4))
-    return [float(panel.picture.min()) for panel in overlays._planes(scan, indices, np.zeros_like(indices))]
+    return [float(panel.picture.min()) for panel in overlays._panels(scan, indices, np.zeros_like(indices))]
 
 
 def test_slices_through_the_largest_part_are_shown_or_the_middle() -> None:
@@ -119,7 +119,7 @@ def test_a_single_slice_is_shown_as_the_plane_it_lies_in() -> None:
     for shape in ((60, 40), (60, 40, 1)):
         picture = overlay(Scan(np.ones((1, *shape), np.float32), affine), np.ones(shape, np.uint8), NAMES)
         assert picture.width == round(MIN_HEIGHT * 60 / 80) + 2 * GAP
-        assert "".join(panel.sides for panel in overlays._planes(*_flat(shape, affine))) == "RLAP"
+        assert "".join(panel.sides for panel in overlays._panels(*_flat(shape, affine))) == "RLAP"
 
 
 def _flat(shape: tuple[int, ...], affine: np.ndarray) -> tuple[Scan, np.ndarray, np.ndarray]:
@@ -161,7 +161,7 @@ def test_ct_is_shown_in_the_window_of_the_finding(tissue: int, window: tuple[flo
     indices = np.zeros((8, 8, 8), np.uint8)
     indices[2:5, 2:5, 2:5] = 1
     image[0, 2:5, 2:5, 2:5] = tissue
-    panels = list(overlays._planes(Scan(image, np.eye(4)), indices, np.zeros_like(indices)))
+    panels = overlays._panels(Scan(image, np.eye(4)), indices, np.zeros_like(indices))
     assert overlays._window(panels, "mm") == window
     for panel in panels:
         panel.indices[:] = 0
@@ -185,7 +185,7 @@ def test_legend_names_what_is_there_with_its_size() -> None:
     scan, indices = marked()  # 8 x 4 x 3 voxels of 8 mm³
     assert overlays._legend(scan, np.bincount(indices.ravel()), None, NAMES, ALL) == [(PALETTE[0], "marker: 0.768 ml")]
     against = overlays._legend(scan, np.array([9]), np.array([9, 0, 1000]), NAMES, ALL)
-    assert against == [(PALETTE[1], "other: 0.000 ml (truth 8.0 ml)"), ((255, 255, 255), "dashed: truth")]
+    assert against == [(PALETTE[1], "other: 0.000 ml (reference 8.0 ml)"), ((255, 255, 255), "dashed: reference")]
     pixels = Scan(np.zeros((1, 4, 4), np.float32), np.eye(4), "px")
     found = overlays._legend(pixels, np.array([0, 1234, 5]), None, ["background", "Läsion", "肿瘤"], ALL)
     assert [text for _, text in found] == ["Lasion: 1,234 px", "class 2: 5 px"]  # Pillow's font has only ASCII
@@ -202,7 +202,7 @@ def test_a_long_legend_stays_on_the_canvas() -> None:
 
 def test_a_legend_of_several_lines_stands_in_columns_and_does_not_overlap() -> None:
     texts = [f"class {'x' * (index % 5)}: {index} ml" for index in range(30)]
-    places = list(overlays._flow(texts, 700))
+    places = overlays._flow(texts, 700)
     widest = max(overlays._font().getlength(text) for text in texts)
     across = sorted({x for x, _ in places})
     assert len(across) == 700 // (15 + 3 * GAP + widest)
@@ -246,12 +246,12 @@ def test_the_truth_chooses_the_view_and_what_is_not_annotated_is_said() -> None:
     truth, prediction = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     truth[4, 5, 6] = 1
     prediction[10:18, 10:18, 10:18] = 2  # much larger, and elsewhere
-    panels = list(overlays._planes(Scan(np.zeros((1, *shape), np.float32), np.eye(4)), prediction, truth))
-    assert [int(panel.truth.any()) for panel in panels] == [1, 1, 1]
+    panels = overlays._panels(Scan(np.zeros((1, *shape), np.float32), np.eye(4)), prediction, truth)
+    assert [int(panel.reference.any()) for panel in panels] == [1, 1, 1]
     found, true, annotated = np.array([0, 0, 512]), np.array([7999, 1]), np.array([True, True, False])
     scan = Scan(np.zeros((1, *shape), np.float32), np.eye(4))
     legend = overlays._legend(scan, found, true, ["b", "one", "two"], annotated)
-    assert legend[0][1] == "two: 0.512 ml (truth not annotated)"
+    assert legend[0][1] == "two: 0.512 ml (reference not annotated)"
 
 
 def test_truth_that_does_not_tell_is_not_drawn() -> None:

@@ -6,7 +6,7 @@ from scipy.ndimage import binary_dilation, generate_binary_structure
 from skimage.measure import label
 
 from medseg.evaluation.metrics.lesions import RULES, Rule, f1, lesion_dice, lesion_hd95, match, precision, sensitivity
-from medseg.evaluation.metrics.surface_distances import hd95, surface_distances
+from medseg.evaluation.metrics.surfaces import hd95, surface_distances
 from tests.evaluation.masks import random_pairs
 
 UNIT = (1.0, 1.0, 1.0)

@@ -15,7 +15,7 @@ from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.tables import overview
 from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.statistics.case_rows import case_rows
+from medseg.evaluation.statistics.cases import case_rows
 from medseg.evaluation.statistics.summary import summarise
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap

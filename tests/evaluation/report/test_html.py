@@ -20,7 +20,7 @@ from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
 from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.statistics.case_rows import SIZES, Row
+from medseg.evaluation.statistics.cases import SIZES, Row, read_rows
 from medseg.evaluation.statistics.summary import Summary, summarise
 
 HOSTILE = "<img src=x onerror=alert(1)>&amp;</script>"
@@ -46,6 +46,11 @@ def written(folder: Path, rows: list[Row], names: list[str] = NAMES, **told: Any
     summary = summarise(rows, names, Settings(tuple(METRICS)), subset="test", strata=["site"], **told)
     write_report(folder, rows, summary)
     return summary
+
+
+def report_of(folder: Path, runs: dict[str, Path]) -> str:
+    """The page of the report whose files are in a folder."""
+    return html_report(json.loads((folder / "metrics.json").read_text()), read_rows(folder / "cases.csv"), folder, runs)
 
 
 def made_run(run: Path) -> Path:
@@ -89,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def html(folder: Path) -> str:
-    return html_report(folder, {"training": made_run(folder / "run")})
+    return report_of(folder, {"training": made_run(folder / "run")})
 
 
 def markdown_tables(text: str) -> dict[str, list[list[str]]]:
@@ -212,7 +217,7 @@ def test_nothing_is_loaded_and_names_cannot_break_the_page(tmp_path: Path) -> No
         row["case"] += HOSTILE
         row["site"] = HOSTILE
     written(tmp_path, rows, [HOSTILE, "b"])
-    html = html_report(tmp_path, {})
+    html = report_of(tmp_path, {})
     found = Markup(html)
     assert not found.all("img")
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", html)
@@ -228,7 +233,7 @@ def test_of_a_single_picture_without_millimetres_nothing_is_missing(tmp_path: Pa
     ]
     rows[0] |= {"truth_voxels": 5, "dice": 0.5}
     written(tmp_path, rows, ["cell"])
-    html = html_report(tmp_path, {})
+    html = report_of(tmp_path, {})
     assert Markup(html).tables["Dice by case"] == [
         ["case", "site", "mean", "cell"],
         ["case 000", "Bonn", "0.500", "0.500"],
@@ -240,7 +245,7 @@ def test_of_a_single_picture_without_millimetres_nothing_is_missing(tmp_path: Pa
 def test_a_class_absent_everywhere_and_nothing_defined(tmp_path: Path) -> None:
     rows = [row | dict.fromkeys(METRICS, float("nan")) | {"truth_voxels": 0} for row in made_rows(3, ["a", "b"])]
     written(tmp_path, rows, ["a", "b"])
-    found = Markup(html_report(tmp_path, {}))
+    found = Markup(report_of(tmp_path, {}))
     assert "No case has a defined value." in found.text
     assert found.tables["Dice by case"][1][3:] == ["–", "–", "–"]
 
@@ -260,7 +265,7 @@ def test_many_cases_and_classes_stay_below_5_mb(tmp_path: Path, cases: int, clas
         path.parent.mkdir(exist_ok=True)
         coarse = Image.fromarray(rng.integers(0, 255, (60, 150, 3), np.uint8))
         coarse.resize((1500, 600), Image.Resampling.BICUBIC).save(path, compress_level=0)
-    html = html_report(tmp_path, {"training": made_run(tmp_path / "run")})
+    html = report_of(tmp_path, {"training": made_run(tmp_path / "run")})
     assert len(html.encode()) < 5e6
     found = Markup(html)
     assert len(found.tables["Dice by case"]) == cases + 1

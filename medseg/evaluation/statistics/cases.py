@@ -1,10 +1,10 @@
-"""A row for each case and class of a report: its metrics and sizes."""
+"""The cases of a report: a row for each case and class with its metrics and sizes."""
 
 import csv
 from collections.abc import Sequence
-from math import isinf, nan
+from math import isinf, isnan, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,13 +35,21 @@ def case_rows(
 
     ``counts`` (R, 3) of ``overlap.counts`` and ``measured`` of ``metrics.measure_case`` are over
     ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
-    Undefined values are NaN, and so is all that asks for a truth where the case was not annotated for it.
+    Undefined values are NaN, and so is all that asks for a ground truth where the case was not annotated for it.
     """
-    volume = voxel_volume if unit == "mm" else None
-    known = label_map.is_known(label_map.annotated(case.annotated))
-    found = zip(label_map.reported, known, counts.tolist(), measured, strict=True)
-    head = {**case.columns, "case": case.id, "group": case.group}
-    return [head | _row(name, known, sizes, metrics, volume) for name, known, sizes, metrics in found]
+    is_known = label_map.is_known(label_map.annotated(case.annotated))
+    rows = []
+    for name, known, (_, predicted, true), values in zip(
+        label_map.reported, is_known, counts.tolist(), measured, strict=True
+    ):
+        row: Row = {**case.columns, "case": case.id, "group": case.group, "class": name}
+        row |= values if known else dict.fromkeys(values, nan)
+        row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
+        if unit == "mm":  # mm³ to ml, without the digits that are rounding noise
+            row["truth_ml"] = float(f"{true * voxel_volume / 1000:.9g}") if known else nan
+            row["predicted_ml"] = float(f"{predicted * voxel_volume / 1000:.9g}")
+        rows.append(row)
+    return rows
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -92,16 +100,36 @@ def is_missed(row: Row, metric: str) -> bool:
     return is_distance(metric) and is_known and row[metric] != row[metric] and not is_nothing(row, metric)
 
 
-def _row(name: str, known: bool, counts: Sequence[int], measured: Measured, voxel_volume: float | None) -> Row:
-    _, predicted, true = counts
-    row: Row = {"class": name, **(measured if known else dict.fromkeys(measured, nan))}
-    row |= {"truth_voxels": true if known else nan, "predicted_voxels": predicted}
-    if voxel_volume is not None:
-        row["truth_ml"] = _ml(true * voxel_volume) if known else nan
-        row["predicted_ml"] = _ml(predicted * voxel_volume)
-    return row
+class ScoredCase(NamedTuple):
+    """A case: its id, group and further columns of the data set's table, and the row of each class."""
+
+    id: str
+    group: str
+    further: dict[str, str]
+    classes: dict[str, Row]
+
+    def value(self, name: str, column: str) -> float:
+        """Return a number of a class; NaN where it is undefined."""
+        return float(self.classes.get(name, {}).get(column, nan))
+
+    @property
+    def dice(self) -> float:
+        """The mean Dice over the classes where it is defined; NaN where it is nowhere."""
+        values = [value for value in (self.value(name, "dice") for name in self.classes) if not isnan(value)]
+        return sum(values) / len(values) if values else nan
 
 
-def _ml(volume: float) -> float:
-    """mm³ as ml, without the digits that are rounding noise."""
-    return float(f"{volume / 1000:.9g}")
+def scored_cases(rows: Sequence[Row]) -> list[ScoredCase]:
+    """Return the cases of a report's rows, in their order."""
+    further = list(dict.fromkeys(column for row in rows for column in row if column not in COLUMNS))
+    cases: dict[str, ScoredCase] = {}
+    for row in rows:
+        cells = {column: str(row.get(column, "")) for column in further}
+        case = cases.setdefault(row["case"], ScoredCase(row["case"], row["group"], cells, {}))
+        case.classes[row["class"]] = row
+    return list(cases.values())
+
+
+def ranked(cases: Sequence[ScoredCase]) -> list[ScoredCase]:
+    """Return the cases that have a mean Dice, the worst first."""
+    return sorted((case for case in cases if not isnan(case.dice)), key=lambda case: case.dice)

@@ -55,8 +55,8 @@ class Axis(NamedTuple):
     ticks: Sequence[float]
     is_log: bool = False
 
-    def place(self, value: float) -> float:
-        """Return where a value lies, from 0 to 100."""
+    def percent(self, value: float) -> float:
+        """Return where a value lies on the axis, from 0 to 100."""
         low, high, at = (math.log(v) for v in (self.low, self.high, value)) if self.is_log else (*self[1:3], value)
         return round(100 * (at - low) / (high - low), 2)
 
@@ -66,9 +66,12 @@ def linear(title: str, values: Sequence[float], least: float = -math.inf, most: 
     low, high = (min(values), max(values)) if len(values) else (0.0, 1.0)
     if high - low < 1e-9 * max(abs(high), 1e-3):
         low, high = low - 0.5 * (abs(low) or 1), high + 0.5 * (abs(high) or 1)
-    step = _round_step((high - low) / 4)
+    # the 1, 2 or 5 times a power of ten that is next above a quarter of the range
+    width = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(width))
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= width * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = [float(f"{step * place:.12g}") for place in range(first, last + 1)]
+    ticks = [float(f"{step * number:.12g}") for number in range(first, last + 1)]
     ticks = [tick for tick in ticks if least <= tick <= most]
     return Axis(title, max(least, first * step), min(most, last * step), ticks)
 
@@ -77,7 +80,13 @@ def logarithmic(title: str, values: Sequence[float]) -> Axis:
     """Return a logarithmic axis that holds the values, all above 0."""
     low, high = (min(values), max(values)) if len(values) else (1.0, 10.0)
     low, high = low / 1.1, high * 1.1
-    ticks = linear(title, (low, high)).ticks if high < 6 * low else _powers(low, high)
+    if high < 6 * low:
+        ticks = linear(title, (low, high)).ticks
+    else:  # powers of ten, and 2 and 5 times these where they are few
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        digits = (1, 2, 5) if high < 300 * low else (1,)
+        shown = decades[:: math.ceil(len(decades) / 8)]
+        ticks = [float(f"{digit}e{decade}") for decade in shown for digit in digits]
     return Axis(title, low, high, [tick for tick in ticks if low <= tick <= high], is_log=True)
 
 
@@ -88,28 +97,53 @@ def strips(parts: Sequence[Strip], axis: Axis, title: str, description: str) -> 
     1977.
     """
     height = STRIP * len(parts)
-    drawn = [
-        *_vertical(axis, height),
-        *(line for place, part in enumerate(parts) for line in _strip(part, axis, STRIP * place)),
-    ]
+    drawn = list(_vertical(axis, height))
+    for number, part in enumerate(parts):
+        top = STRIP * number
+        middle = top + 32
+        head = f'<span title="{escape(part.name)}">{escape(part.name)}</span><small>{escape(part.note)}</small>'
+        head = f'<div class="strip">{head}</div>'
+        drawn.append(f'<foreignObject y="{top + 1}" width="100%" height="20">{head}</foreignObject>')
+        if len(part.values):
+            low, median, high = np.percentile(part.values, (25, 50, 75)).tolist()
+            reach = 1.5 * (high - low)
+            within = [value for value in part.values if low - reach <= value <= high + reach]
+            first, q1, q2, q3, last = (axis.percent(value) for value in (min(within), low, median, high, max(within)))
+            width = round(max(q3 - q1, 0.1), 2)
+            drawn += [
+                f'<line class="whisker" x1="{first}%" x2="{last}%" y1="{middle}" y2="{middle}"/>',
+                f'<rect class="box" x="{q1}%" width="{width}%" y="{middle - 8}" height="16" rx="2"/>',
+                f'<line class="median" x1="{q2}%" x2="{q2}%" y1="{middle - 8}" y2="{middle + 8}"/>',
+            ]
+        drawn += [
+            _dot(point, f"{axis.percent(point.x)}%", str(middle + JITTER[index % len(JITTER)]))
+            for index, point in enumerate(part.drawn)
+        ]
     return _svg(drawn, height + 36, "0 10px", title, description)
 
 
 def scatter(points: Sequence[Point], x: Axis, y: Axis, title: str, description: str) -> str:
     """Return a plot of points."""
-    dots = [_dot(point, f"{x.place(point.x)}%", f"{100 - y.place(point.y)}%") for point in points]
+    dots = [_dot(point, f"{x.percent(point.x)}%", f"{100 - y.percent(point.y)}%") for point in points]
     return _in_plane(x, y, dots, title, description)
 
 
 def lines(series: Sequence[Series], x: Axis, y: Axis, title: str, description: str) -> str:
     """Return a plot of lines with its legend; of more than can be told apart, those that are minor are alike."""
-    styles = _styles(series)
+    own = iter(range(len(series)))
+    styles = [  # s0 for the minor ones of more than can be told apart
+        "s0" if part.is_minor and len(series) > SERIES else f"s{1 + next(own) % SERIES}" for part in series
+    ]
     courses = [(part.is_minor, _line(part, style, x, y)) for part, style in zip(series, styles, strict=True)]
     drawn = [course for _, course in sorted(courses, key=lambda course: not course[0])]  # the minor ones below
     entries = dict(zip(styles, (part.name for part in series), strict=True))
     if "s0" in entries:
         entries["s0"] = f"{styles.count('s0')} single classes"
-    items = (f"<li>{_swatch(style)}{escape(name)}</li>" for style, name in entries.items())
+    items = []
+    for style, name in entries.items():
+        swatch = f'<line class="{style}" x2="28" y1="5" y2="5"/>'
+        swatch = f'<svg class="swatch" width="28" height="10" aria-hidden="true">{swatch}</svg>'
+        items.append(f"<li>{swatch}{escape(name)}</li>")
     legend = f'<ul class="legend">{"".join(items)}</ul>' if len(series) > 1 else ""
     return legend + _in_plane(x, y, drawn, title, description)
 
@@ -125,43 +159,13 @@ def some(points: Sequence[Point], most: int) -> list[Point]:
     if len(points) <= most:
         return list(points)
     ranked = sorted(points, key=lambda point: point.x)
-    return [ranked[place] for place in np.linspace(0, len(ranked) - 1, most).round().astype(int)]
-
-
-def _powers(low: float, high: float) -> list[float]:
-    """Powers of ten, and 2 and 5 times these where they are few."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    digits = (1, 2, 5) if high < 300 * low else (1,)
-    return [float(f"{digit}e{decade}") for decade in decades[:: math.ceil(len(decades) / 8)] for digit in digits]
-
-
-def _round_step(width: float) -> float:
-    """The 1, 2 or 5 times a power of ten that is next above a width."""
-    power = 10.0 ** math.floor(math.log10(width))
-    return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= width * (1 - 1e-9))
+    return [ranked[index] for index in np.linspace(0, len(ranked) - 1, most).round().astype(int)]
 
 
 def _svg(drawn: Sequence[str], height: int, padding: str, title: str, description: str) -> str:
     head = f"<title>{escape(title)}</title><desc>{escape(description)}</desc>"
     style = f'height="{height}" style="padding: {padding}"'
     return f'<svg class="plot" role="img" {style}>{head}\n' + "\n".join(drawn) + "\n</svg>"
-
-
-def _strip(part: Strip, axis: Axis, top: int) -> Iterator[str]:
-    middle = top + 32
-    head = f'<span title="{escape(part.name)}">{escape(part.name)}</span><small>{escape(part.note)}</small>'
-    yield f'<foreignObject y="{top + 1}" width="100%" height="20"><div class="strip">{head}</div></foreignObject>'
-    if len(part.values):
-        low, median, high = np.percentile(part.values, (25, 50, 75)).tolist()
-        reach = 1.5 * (high - low)
-        within = [value for value in part.values if low - reach <= value <= high + reach]
-        first, q1, q2, q3, last = (axis.place(value) for value in (min(within), low, median, high, max(within)))
-        yield f'<line class="whisker" x1="{first}%" x2="{last}%" y1="{middle}" y2="{middle}"/>'
-        width = round(max(q3 - q1, 0.1), 2)
-        yield f'<rect class="box" x="{q1}%" width="{width}%" y="{middle - 8}" height="16" rx="2"/>'
-        yield f'<line class="median" x1="{q2}%" x2="{q2}%" y1="{middle - 8}" y2="{middle + 8}"/>'
-    for place, point in enumerate(part.drawn):
-        yield _dot(point, f"{axis.place(point.x)}%", str(middle + JITTER[place % len(JITTER)]))
 
 
 def _dot(point: Point, x: str, y: str) -> str:
@@ -173,7 +177,7 @@ def _dot(point: Point, x: str, y: str) -> str:
 def _vertical(axis: Axis, height: int) -> Iterator[str]:
     """The x axis below a plot of some height, with lines upwards from its marks."""
     for tick in axis.ticks:
-        x = axis.place(tick)
+        x = axis.percent(tick)
         side = "start" if x <= 3 else "end" if x >= 97 else "middle"
         yield f'<line class="grid" x1="{x}%" x2="{x}%" y1="0" y2="{height}"/>'
         yield f'<text class="{side}" x="{x}%" y="{height + 15}">{tick:g}</text>'
@@ -184,8 +188,8 @@ def _vertical(axis: Axis, height: int) -> Iterator[str]:
 def _in_plane(x: Axis, y: Axis, drawn: Sequence[str], title: str, description: str) -> str:
     """Both axes, and what is drawn between them; the title of y, if it has one, stands above."""
     across = "".join(
-        f'<line class="grid" x1="0" x2="100%" y1="{100 - y.place(tick)}%" y2="{100 - y.place(tick)}%"/>'
-        f'<text class="end" x="-6" y="{100 - y.place(tick)}%" dy="4">{tick:g}</text>'
+        f'<line class="grid" x1="0" x2="100%" y1="{100 - y.percent(tick)}%" y2="{100 - y.percent(tick)}%"/>'
+        f'<text class="end" x="-6" y="{100 - y.percent(tick)}%" dy="4">{tick:g}</text>'
         for tick in y.ticks
     )
     name = f'<text x="-40" y="-10">{escape(y.title)}</text>' if y.title else ""
@@ -194,23 +198,11 @@ def _in_plane(x: Axis, y: Axis, drawn: Sequence[str], title: str, description: s
     return _svg([*_vertical(x, HEIGHT), inner], HEIGHT + 32 + above, f"{above}px 10px 0 46px", title, description)
 
 
-def _styles(series: Sequence[Series]) -> list[str]:
-    """A style for each line; the same, s0, for the minor ones of more than can be told apart."""
-    is_many = len(series) > SERIES
-    own = iter(range(len(series)))
-    return ["s0" if part.is_minor and is_many else f"s{1 + next(own) % SERIES}" for part in series]
-
-
-def _swatch(style: str) -> str:
-    drawn = f'<line class="{style}" x2="28" y1="5" y2="5"/>'
-    return f'<svg class="swatch" width="28" height="10" aria-hidden="true">{drawn}</svg>'
-
-
 def _line(part: Series, style: str, x: Axis, y: Axis) -> str:
     """A polyline, which knows no percent, in a frame that stretches; a single point as a dot."""
-    places = [(x.place(point.x), round(100 - y.place(point.y), 2)) for point in part.points]
-    if len(places) == 1:
-        return f'<circle class="{style}" cx="{places[0][0]}%" cy="{places[0][1]}%" r="3"/>'
-    course = " ".join(f"{across:g},{down:g}" for across, down in places)
+    corners = [(x.percent(point.x), round(100 - y.percent(point.y), 2)) for point in part.points]
+    if len(corners) == 1:
+        return f'<circle class="{style}" cx="{corners[0][0]}%" cy="{corners[0][1]}%" r="3"/>'
+    course = " ".join(f"{across:g},{down:g}" for across, down in corners)
     frame = 'viewBox="0 0 100 100" preserveAspectRatio="none" overflow="visible"'
     return f'<svg {frame}><polyline class="{style}" points="{course}"/></svg>'

@@ -9,10 +9,8 @@ from monai.metrics import HausdorffDistanceMetric, SurfaceDiceMetric, SurfaceDis
 from numpy.testing import assert_allclose
 from scipy.ndimage import distance_transform_edt
 
-from medseg.evaluation.metrics import nearest
-from medseg.evaluation.metrics.nearest import to_nearest
-from medseg.evaluation.metrics.surface_distances import assd, hd95, nsd, surface_distances
-from medseg.evaluation.metrics.surfaces import element_sizes
+from medseg.evaluation.metrics import surfaces
+from medseg.evaluation.metrics.surfaces import assd, element_sizes, hd95, nsd, surface_distances, to_nearest
 from tests.evaluation.masks import random_pairs, some_mask
 
 reference = pytest.importorskip("surface_distance")
@@ -82,7 +80,7 @@ def test_element_sizes_are_deepminds(spacing):
 @pytest.mark.parametrize("dense", [0, 10**9], ids=["search tree", "transform"])
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_distances_are_exact_either_way(monkeypatch, dense, spacing):
-    monkeypatch.setattr(nearest, "DENSE", dense)
+    monkeypatch.setattr(surfaces, "DENSE", dense)
     random = np.random.default_rng(0)
     for _ in range(20):
         shape = random.integers(3, 20, len(spacing))
@@ -122,7 +120,7 @@ def test_noise_takes_no_more_memory_than_a_few_volumes(monkeypatch):
     """The mask of an untrained network is all surface."""
     import tracemalloc
 
-    monkeypatch.setattr(nearest, "CHUNK", 10_000)
+    monkeypatch.setattr(surfaces, "CHUNK", 10_000)
     truth, prediction = np.zeros((80, 80, 80), bool), np.random.default_rng(0).random((80, 80, 80)) < 0.5
     truth[:2] = True
     wanted = deepmind(prediction[::2, ::2, ::2], truth[::2, ::2, ::2], (1.0, 2.0, 1.0), 1.0)

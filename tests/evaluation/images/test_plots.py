@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from medseg.evaluation.report.plots import Axis, Point, Series, Strip, linear, lines, logarithmic, scatter, some, strips
+from medseg.evaluation.images.plots import Axis, Point, Series, Strip, linear, lines, logarithmic, scatter, some, strips
 
 
 def drawn(svg: str) -> ElementTree.Element:
@@ -36,15 +36,15 @@ def test_axes_end_at_round_numbers(values: list, bounds: tuple, expected: tuple)
 def test_an_axis_of_one_value_has_a_width(value: float) -> None:
     axis = linear("x", [value, value])
     assert axis.low <= value < axis.high
-    assert 0 <= axis.place(value) <= 100
+    assert 0 <= axis.percent(value) <= 100
 
 
 @pytest.mark.parametrize("values", [[0.002, 350.0], [1.0, 1.9], [5.0], [1e-6, 1e9]])
 def test_logarithmic_axes_hold_the_values_and_few_marks(values: list) -> None:
     axis = logarithmic("ml", values)
-    assert all(0 < axis.place(value) < 100 for value in values)
+    assert all(0 < axis.percent(value) < 100 for value in values)
     assert 1 <= len(axis.ticks) <= 15
-    assert Axis("", 1, 100, [], True).place(10) == 50
+    assert Axis("", 1, 100, [], True).percent(10) == 50
 
 
 def test_a_strip_shows_quartiles_and_every_case() -> None:
