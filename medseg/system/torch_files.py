@@ -86,7 +86,9 @@ def check_size(file: Path) -> None:
     with file.open("rb") as stream:
         if not is_zipfile(stream):
             stream.seek(0)
-            for _ in range(OLD_PICKLES if stream.peek(1)[:1] == PICKLE else 0):
+            for _ in range(OLD_PICKLES):
+                if stream.peek(1)[:1] != PICKLE:  # what follows is no pickle, which PyTorch tells
+                    break
                 check_pickle(stream)
             return
         try:
