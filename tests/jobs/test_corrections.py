@@ -105,5 +105,5 @@ def test_a_checkpoint_without_its_run_is_begun_with_but_warned_of(run_dir, small
     config["finetune"] |= {"checkpoint": str(tmp_path / "alone.ckpt")}
     with caplog.at_level(logging.INFO):
         assert train.run(config)["status"] == "done"
-    assert "which scans it was trained on is not known" in caplog.text
+    assert "its training scans are unknown" in caplog.text
     assert "100.00 % of the parameters" in caplog.text
