@@ -13,8 +13,8 @@ import threading
 import time
 import traceback
 from argparse import ArgumentError, Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -29,14 +29,13 @@ from medseg.cli.overrides import (
     check,
     compose,
     explicit_keys,
-    lies_below,
     own_sources,
     quote,
     quoted,
     syntax_problem,
     unquoted_sweeps,
 )
-from medseg.config.check import check_values, escape, resolve
+from medseg.config.check import check_values, escape, lies_below, resolve
 from medseg.config.instantiate import CONF, named_targets, with_current_names
 from medseg.config.schema import SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
@@ -160,7 +159,7 @@ def answer(argv: list[str]) -> int:
 
 
 def split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
-    """Part a command line into the command, the flags with their values, and the ``key=value`` settings.
+    """Split a command line into the command, the flags with their values, and the ``key=value`` settings.
 
     Raises:
         MedsegError: there is no such command.
@@ -256,15 +255,17 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
 
 
 def value_of(key: str, settings: Sequence[str]) -> Any:
-    """Return the value that a command line gives a key, None where it gives none."""
+    """Return the value that a command line sets a key to, None where it does not set it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    given = [setting for setting in settings if setting.startswith(f"{key}=")]
+    setting = next((setting for setting in reversed(settings) if setting.startswith(f"{key}=")), None)
+    if setting is None:
+        return None
     try:
-        return OverridesParser.create().parse_override(given[-1]).value() if given else None
+        return OverridesParser.create().parse_override(setting).value()
     except HydraException as error:
-        raise MedsegError(syntax_problem(given[-1])) from error
+        raise MedsegError(syntax_problem(setting)) from error
 
 
 def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:
@@ -283,19 +284,16 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     configure_logging()
     if options.multirun:
         return sweep(argv, [*flags, *settings], checked, sources)
-    if own and is_plain(options, settings):
-        same = sorted(settings) == sorted(checked.settings[0])  # if not, one is given twice, or Hydra does not take it
-        config = checked.composed[0] if same else compose(sources, sources.loader(), settings)
+    is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
+    if own and not (is_hydras or options.package or options.experimental_rerun or options.resolve):
+        # All that Hydra would do is to compose a config of medseg's own, which ``check`` has done, but for settings
+        # that differ: one is given twice, or Hydra does not take it
+        is_composed = sorted(settings) == sorted(checked.settings[0])
+        config = checked.composed[0] if is_composed else compose(sources, sources.loader(), settings)
         return attempt(completed(config, sources, settings), argv)[0]
     statuses: list[int] = []
     hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
-
-
-def is_plain(options: Namespace, settings: Sequence[str]) -> bool:
-    """Tell whether all that Hydra would do is to compose a config of medseg's own, which has been done."""
-    is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
-    return not (is_hydras or options.package or options.experimental_rerun or options.resolve)
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -309,20 +307,13 @@ def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" =
     """Let Hydra compose, and call the task with each config."""
     import hydra
 
-    with command_line(arguments):
-        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
-    return 0
-
-
-@contextmanager
-def command_line(arguments: list[str]) -> Iterator[None]:
-    """Set ``sys.argv``, which is where Hydra looks, for the length of the block."""
     saved = sys.argv[:]
-    sys.argv[1:] = arguments
+    sys.argv[1:] = arguments  # which is where Hydra looks
     try:
-        yield
+        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
     finally:
         sys.argv[:] = saved
+    return 0
 
 
 def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
@@ -335,10 +326,9 @@ def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
 
 
 def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:
-    """Note in a composed config what is known of its sources.
+    """Return a composed config with what is known of its sources: the user's trust, and the keys that the user chose.
 
-    What the user's own ``--config-dir`` names may be built from a checkpoint. What the command line gave is told apart
-    from what is default.
+    What the user's own ``--config-dir`` names may be built from a checkpoint.
     """
     if sources.config_dir and "trust" in config:
         config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
@@ -368,7 +358,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) 
 
 
 def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
-    """Run the jobs of a sweep one after the other into one folder, and print them ranked.
+    """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
@@ -377,7 +367,9 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
     from medseg.jobs import sweeps
 
     stand_in(checked, arguments)
-    with sweeps.sweep_folder(*sweep_place(checked.composed), arguments) as folder:
+    run_dir = resolve({"run_dir": checked.composed[0].get("run_dir")})["run_dir"]
+    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
+    with sweeps.sweep_folder(run_dir, "+".join(dict.fromkeys(names)), arguments) as folder:
 
         def task(composed: "DictConfig") -> float:
             from hydra.core.hydra_config import HydraConfig
@@ -400,15 +392,8 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
         return report(folder)
 
 
-def sweep_place(composed: list[dict[str, Any]]) -> tuple[str | None, str]:
-    """Return a sweep's ``run_dir``, and the names of its data sets, or of its command where it names none."""
-    run_dir = resolve({"run_dir": composed[0].get("run_dir")})["run_dir"]
-    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in composed]
-    return run_dir, "+".join(dict.fromkeys(names))
-
-
 def stand_in(checked: Check, arguments: list[str]) -> None:
-    """Give Hydra an option of each unknown name, with the keys that the command line sets in its group."""
+    """Register with Hydra an option of each unknown name, with the keys that the command line sets in its group."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
@@ -419,28 +404,30 @@ def stand_in(checked: Check, arguments: list[str]) -> None:
 
 
 def report(folder: Path) -> int:
-    """Print a sweep's ranked table and return its exit status."""
+    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     from medseg.jobs import sweeps
     from medseg.system.terminal import Terminal
 
     results = sweeps.read(folder)
     Terminal().print(sweeps.table(results))
     print(printable(f"sweep folder: {folder}"))
-    if sweeps.has_learning_curve(results):
+    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve
 
         if learning_curve(folder):
             print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if sweeps.is_comparable(folder):
-        print(printable(f"what of this may be chance: medseg compare runs={shlex.quote(str(folder))}"))
-    return sweeps.exit_status(results)
+    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1
 
 
 def configure_logging() -> None:
     """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
-    from medseg.system.terminal import watched
+    from medseg.system.terminal import interactive_terminal
 
-    if console := watched():
+    if console := interactive_terminal():
         from rich.logging import RichHandler
 
         handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)

@@ -5,7 +5,7 @@ anything heavy is imported.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.config import schema
-from medseg.config.check import escape, is_interpolation, nearest_key, problems, resolve
+from medseg.config.check import (
+    dotted,
+    escape,
+    is_interpolation,
+    lies_below,
+    look_up,
+    nearest_key,
+    problems,
+    resolve,
+)
 from medseg.config.instantiate import CONF, with_current_names
 from medseg.config.schema import KEYS
 from medseg.errors import MedsegError, nearest
@@ -30,7 +39,7 @@ SOURCES = (
 )
 """Keys of paths that have to be there."""
 
-MADE_UP = "medseg.io.layouts.phantom"
+SYNTHETIC = "medseg.io.layouts.phantom"
 """The layout that writes its data itself."""
 
 REPLACED = {"model", "plan", "preprocessing"}
@@ -67,21 +76,21 @@ def quoted(setting: str) -> str:
 
 def unquoted_sweeps(settings: list[str]) -> list[str]:
     """Name settings that look like a sweep over paths but, unquoted, mean one path, which is not there."""
-    found = []
+    problems = []
     for setting in settings:
         name, _, value = setting.partition("=")
         if name in SOURCES and "," in value and quoted(setting) != setting and not Path(value).exists():
             each = ",".join(f"'{part}'" for part in value.split(","))
-            found.append(
+            problems.append(
                 f'{setting}: no such path. A sweep over paths needs quotes, for the shell too: "{name}={each}"'
             )
-    return found
+    return problems
 
 
 def quote(text: str) -> str:
     """Write text as a literal of Hydra's grammar that stays literal through OmegaConf's interpolation."""
-    # Backslashes are special only before a quote or the end.
-    body = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), escape(text))
+    # Backslashes are special only before a quote or the end
+    body = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), escape(text))
     return f"'{body}'"
 
 
@@ -108,11 +117,11 @@ class Sources:
         from hydra.types import RunMode
 
         @cache
-        def found(name: str, *choices: str) -> "dict[str, str | None]":
-            defaults = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
-            return {each.config_path: each.package for each in defaults if each.config_path}
+        def packages(name: str, *choices: str) -> "dict[str, str | None]":
+            files = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
+            return {each.config_path: each.package for each in files if each.config_path}
 
-        return found
+        return packages
 
     @cached_property
     def skeleton(self) -> Callable[..., dict[str, Any]]:
@@ -120,7 +129,7 @@ class Sources:
         return cache(lambda *choices: compose(self, self.loader(), list(choices)))
 
     def loader(self) -> "ConfigLoaderImpl":
-        """Return Hydra's loader for these places, in Hydra's own order of search."""
+        """Return Hydra's loader for these folders, in Hydra's own order of search."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
         from hydra._internal.utils import create_config_search_path
         from hydra.core.config_search_path import SearchPathQuery
@@ -153,29 +162,11 @@ class Check:
 
 @cache
 def own_sources(command: str) -> Sources:
-    """Return the sources of a command without files of the user's, whose parts are composed once in a process."""
+    """Return the sources of a command without files of the user, whose parts are composed once in a process."""
     return Sources(CONF, command)
 
 
-def check(sources: Sources, settings: list[str], *, multirun: bool = False, values_needed: bool = True) -> Check:
-    """Compare settings with the config that they compose, group choices first.
-
-    In a multirun a wrong value in a swept list is left to its job. ``values_needed=False`` lets missing values pass.
-    """
-    loader, found = sources.loader(), Check()
-    overrides = parse(settings, loader, found, multirun=multirun)
-    chosen = [override for override in overrides if override.key_or_group in sources.groups]
-    others = [override for override in overrides if override.key_or_group not in sources.groups]
-    found.swept = {override.key_or_group for override in others if override.is_sweep_override()}
-    options = check_groups(chosen, loader, found)
-    for choice in variants(options):
-        check_composed(sources, loader, choice, others, found)
-    if not values_needed:
-        found.problems = {key: text for key, text in found.problems.items() if f"{key}: missing" not in text}
-    return found
-
-
-def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, multirun: bool) -> "list[Override]":
+def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, multirun: bool) -> "list[Override]":
     """Parse each setting on its own, so that one error does not hide the next."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -185,43 +176,25 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", found: Check, *, mult
         try:
             override = parser.parse_override(setting)
         except HydraException:
-            found.problems[setting] = syntax_problem(setting)
+            checked.problems[setting] = syntax_problem(setting)
             continue
         if not override.key_or_group:  # key = value, in three words
-            found.problems[setting] = syntax_problem(setting)
+            checked.problems[setting] = syntax_problem(setting)
             continue
         override.config_loader = loader  # a sweep over glob(*) asks it for the options
         if override.is_sweep_override() and not multirun:
-            found.problems[setting] = f"{setting}: several values make a sweep, which needs -m."
+            checked.problems[setting] = f"{setting}: several values make a sweep, which needs -m."
             continue
         parsed.append(override)
     return parsed
 
 
 def syntax_problem(setting: str) -> str:
-    """Say what is wrong with a setting that Hydra cannot parse."""
+    """Return what is wrong with a setting that Hydra cannot parse."""
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         return f"{setting!r}: settings are written key=value, without spaces around the =."
     return f"{setting!r}: cannot be read. Quote a value with special characters, for the shell too: \"{key}='{value}'\""
-
-
-def check_groups(overrides: "list[Override]", loader: "ConfigLoaderImpl", found: Check) -> dict[str, list[str]]:
-    """Return the choices of each group that exist, and note those that do not."""
-    choices = {}
-    for override in overrides:
-        group, allowed = override.key_or_group, sorted(loader.get_group_options(override.key_or_group))
-        if override.is_delete():
-            found.problems[group] = f"{override.input_line}: a group cannot be removed; choose another of its options."
-            continue
-        named = options_of(override)
-        for option in set(named) - {*allowed, "null"}:
-            note_unknown_option(override, option, allowed, found)
-        if exist := [option for option in named if option in (*allowed, "null")]:
-            choices[group] = exist
-        else:
-            found.unknown.add(group)
-    return choices
 
 
 def options_of(override: "Override") -> list[str]:
@@ -236,121 +209,73 @@ def options_of(override: "Override") -> list[str]:
     return ["null" if value is None else str(getattr(value, "text", value)) for value in values]
 
 
-def note_unknown_option(override: "Override", option: str, allowed: list[str], found: Check) -> None:
-    """Note an option that a group does not have: it stops a run, or its own job of a sweep."""
-    group = override.key_or_group
-    offered = [name for name in allowed if name != schema.SAVED]
-    text = f"{group}={option}: no such option.{nearest(option, offered)} Options: {', '.join(offered)}."
-    if override.is_sweep_override():
-        found.doomed[group, option] = text
-    else:
-        found.problems[group] = text
+def check(sources: Sources, settings: list[str], *, multirun: bool = False, values_needed: bool = True) -> Check:
+    """Compare settings with the config that they compose, group choices first.
 
-
-def variants(options: dict[str, list[str]]) -> Iterator[list[str]]:
-    """Yield choices of groups such that every option appears once, beside the first of the other groups."""
+    In a multirun a wrong value in a swept list is left to its job. ``values_needed=False`` lets missing values pass.
+    """
+    loader, checked = sources.loader(), Check()
+    overrides = parse(settings, loader, checked, multirun=multirun)
+    choices = [override for override in overrides if override.key_or_group in sources.groups]
+    others = [override for override in overrides if override.key_or_group not in sources.groups]
+    checked.swept = {override.key_or_group for override in others if override.is_sweep_override()}
+    options = check_groups(choices, loader, checked)
+    # Configs in which every option of a group appears once, beside the first of the other groups
     first = {group: names[0] for group, names in options.items()}
-    yield [f"{group}={name}" for group, name in first.items()]
-    for group, names in options.items():
-        for name in names[1:]:
-            yield [f"{key}={value}" for key, value in {**first, group: name}.items()]
+    variants = [first, *({**first, group: name} for group, names in options.items() for name in names[1:])]
+    for variant in variants:
+        check_composed(sources, loader, [f"{group}={name}" for group, name in variant.items()], others, checked)
+    if not values_needed:
+        checked.problems = {key: text for key, text in checked.problems.items() if f"{key}: missing" not in text}
+    return checked
+
+
+def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked: Check) -> dict[str, list[str]]:
+    """Return the chosen options of each group that exist; those that do not are problems of a run, or of their job."""
+    options = {}
+    for override in choices:
+        group, allowed = override.key_or_group, sorted(loader.get_group_options(override.key_or_group))
+        if override.is_delete():
+            checked.problems[group] = (
+                f"{override.input_line}: a group cannot be removed; choose another of its options."
+            )
+            continue
+        names = options_of(override)
+        offered = [name for name in allowed if name != schema.SAVED]
+        for option in set(names) - {*allowed, "null"}:
+            hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
+            text = f"{group}={option}: no such option.{hint}"
+            if override.is_sweep_override():
+                checked.doomed[group, option] = text
+            else:
+                checked.problems[group] = text
+        if known := [option for option in names if option in (*allowed, "null")]:
+            options[group] = known
+        else:
+            checked.unknown.add(group)
+    return options
 
 
 def check_composed(
-    sources: Sources,
-    loader: "ConfigLoaderImpl",
-    choice: list[str],
-    others: "list[Override]",
-    found: Check,
+    sources: Sources, loader: "ConfigLoaderImpl", choice: list[str], others: "list[Override]", checked: Check
 ) -> None:
-    """Check where settings are put against the config of one choice of groups, then the values that they compose."""
+    """Check which keys settings name against the config of one choice of groups, then the values that they compose."""
     skeleton = sources.skeleton(*choice)
     good = [*choice]
     for override in others:
-        if problem := misplaced(override, skeleton, found.unknown):
-            found.problems[override.key_or_group] = problem
-        elif not override.is_sweep_override() and not lies_below(override.key_or_group, found.unknown):
+        if problem := misplaced(override, skeleton, checked.unknown):
+            checked.problems[override.key_or_group] = problem
+        elif not override.is_sweep_override() and not lies_below(override.key_or_group, checked.unknown):
             good.append(override.input_line or "")
     try:
         composed = compose(sources, loader, good) if good != choice else deepcopy(skeleton)
     except MedsegError as error:
-        found.problems.setdefault("composition", str(error))
+        checked.problems.setdefault("composition", str(error))
         return
-    found.composed.append(composed)
-    found.settings.append(good)
-    ignored = found.unknown | found.swept
-    found.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
-
-
-def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[str]:
-    """Return the dotted keys whose values the user chose, be they the defaults or not.
-
-    These are the keys of the settings and, in the nodes of ``REPLACED``, the keys with a value in the files that they
-    choose for a group, or that a primary config of the user's own brings.
-    """
-    from omegaconf import OmegaConf
-
-    loader = sources.loader()
-    overrides = parse(settings, loader, Check(), multirun=False)
-    keys = [override.key_or_group for override in overrides if override.key_or_group not in sources.groups]
-    choices = [override for override in overrides if override.key_or_group in sources.groups]
-    files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
-    is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
-    usual = command if is_shipped else sources.config_name
-    # All that decides which files compose the config: groups, those below others, packages, and Hydra's search path
-    deciding = [each for each in overrides if each in choices or re.search(r"[/@]|^hydra", each.key_or_group)]
-    if not deciding and usual == sources.config_name:
-        return chosen_keys(keys)
-    packages = sources.packages(sources.config_name, *(each.input_line or "" for each in deciding))
-    files |= packages.keys() - sources.packages(usual).keys()
-    loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in files & packages.keys()}
-    for path in list(loaded):  # an experiment may choose options of groups
-        overridden = [item for item in loaded[path].defaults_list if item.is_override()]
-        named = {f"{item.group.lstrip('/')}/{item.value}" for item in overridden} & packages.keys()
-        loaded |= {other: loader.repository.load_config(other) for other in named - loaded.keys()}
-    for path in sorted(loaded):
-        node = OmegaConf.to_container(loaded[path].config, resolve=False)
-        found = values(node, f"{packages[path]}." if packages[path] else "")
-        keys += [key for key in found if lies_below(key, REPLACED)]
-    return chosen_keys(keys)
-
-
-def chosen_keys(keys: list[str]) -> list[str]:
-    """Return each key once, without those of which every run has its own."""
-    return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]
-
-
-def values(node: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of every value of a config but nulls and references to other keys."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from values(value, f"{prefix}{name}.")
-        elif value is not None and not is_interpolation(value):
-            yield f"{prefix}{name}"
-
-
-def absent_paths(checked: Check) -> list[str]:
-    """Name the paths to read from that are not there, before anything heavy is imported to find it out."""
-    found: dict[str, None] = {}
-    for config, key in product(checked.composed, SOURCES):
-        _, value, _ = look_up(config, key)
-        is_made = key == "dataset.root" and look_up(config, "dataset.layout._target_")[1] == MADE_UP
-        if is_made or key in checked.swept:
-            continue
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not is_interpolation(text) and (problem := absent(text)):
-                found[f"{key}={problem}"] = None
-    return list(found)
-
-
-def absent(text: str) -> str | None:
-    """Return what to say of a path that is not there; None of one that is."""
-    path = Path(resolve({"path": text})["path"])
-    if path.exists():
-        return None
-    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    tilde = " The shell left the ~ as it is: write the folder in full." if str(path).startswith("~") else ""
-    return f"{path}: no such file or folder.{nearest(path.name, there)}{tilde}"
+    checked.composed.append(composed)
+    checked.settings.append(good)
+    ignored = checked.unknown | checked.swept
+    checked.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
 
 
 def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -> dict[str, Any]:
@@ -370,64 +295,78 @@ def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -
 
 
 def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str]) -> str | None:
-    """Return what is wrong with the place that an override names, or None."""
+    """Return what is wrong with the key that an override names, or None."""
     key = override.key_or_group
     if key.startswith("hydra") or lies_below(key, unknown):
         return None
-    is_there, value, owner = look_up(skeleton, key)
+    is_there, value, owner = look_up(skeleton, key.split("."))
     # Other packages' objects take arguments that the config does not list, and so do ours that hand them on.
     is_open = owner is not None and (not owner.startswith("medseg.") or owner.startswith(schema.OPEN))
     if override.is_delete():
         return None if is_there and is_open else f"~{key}: cannot be removed."
     if is_there and override.is_add() and not override.is_force_add():
         return f"+{key}: is there already; write it without the plus."
-    if is_there:
-        return overwrites(override, value)
-    if is_open and (override.is_add() or override.is_force_add()):
+    if not is_there:
+        if is_open and (override.is_add() or override.is_force_add()):
+            return None
+        advice = f" An argument of {owner} that the config does not list needs a plus: +{key}=..." if is_open else ""
+        return f"{key}: unknown key.{nearest_key(key, (path for path, _ in dotted(skeleton)))}{advice}"
+    if not isinstance(value, dict) or (key in KEYS and KEYS[key].kind == schema.MAPPING):
         return None
-    advice = f" An argument of {owner} that the config does not list needs a plus: +{key}=..." if is_open else ""
-    return f"{key}: unknown key.{nearest_key(key, paths(skeleton))}{advice}"
-
-
-def overwrites(override: "Override", present: Any) -> str | None:
-    """Refuse a plain value for what holds keys; a labels mapping is one value."""
-    key = override.key_or_group
-    is_mapping = key in KEYS and KEYS[key].kind == schema.MAPPING
-    if not isinstance(present, dict) or is_mapping or (not override.is_sweep_override() and is_node(override.value())):
+    if not override.is_sweep_override() and (override.value() is None or isinstance(override.value(), dict)):
         return None
-    names = ", ".join(f"{key}.{name}" for name in present if name != "_target_") or "no keys"
+    names = ", ".join(f"{key}.{name}" for name in value if name != "_target_") or "no keys"
     return f"{override.input_line}: {key} is no single value but holds {names}."
 
 
-def is_node(value: Any) -> bool:
-    """Tell whether a value may stand where keys are."""
-    return value is None or isinstance(value, dict)
+def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[str]:
+    """Return the dotted keys whose values the user chose, be they the defaults or not.
+
+    These are the keys of the settings and, in the nodes of ``REPLACED``, the keys with a value in the files that they
+    choose for a group, or that a primary config of the user's own brings.
+    """
+    from omegaconf import OmegaConf
+
+    loader = sources.loader()
+    overrides = parse(settings, loader, Check(), multirun=False)
+    choices = [override for override in overrides if override.key_or_group in sources.groups]
+    keys = [override.key_or_group for override in overrides if override not in choices]
+    files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
+    is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
+    usual = command if is_shipped else sources.config_name
+    # All that decides which files compose the config: groups, those below others, packages, and Hydra's search path
+    deciding = [each for each in overrides if each in choices or re.search(r"[/@]|^hydra", each.key_or_group)]
+    if deciding or usual != sources.config_name:
+        packages = sources.packages(sources.config_name, *(each.input_line or "" for each in deciding))
+        files |= packages.keys() - sources.packages(usual).keys()
+        loaded: dict[str, Any] = {path: loader.repository.load_config(path) for path in files & packages.keys()}
+        for path in list(loaded):  # an experiment may choose options of groups
+            overridden = [item for item in loaded[path].defaults_list if item.is_override()]
+            names = {f"{item.group.lstrip('/')}/{item.value}" for item in overridden} & packages.keys()
+            loaded |= {other: loader.repository.load_config(other) for other in names - loaded.keys()}
+        for path in sorted(loaded):
+            node: Any = OmegaConf.to_container(loaded[path].config, resolve=False)
+            for key, value in dotted(node, f"{packages[path]}." if packages[path] else ""):
+                is_value = value is not None and not isinstance(value, dict) and not is_interpolation(value)
+                keys += [key] if is_value and lies_below(key, REPLACED) else []
+    return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]  # of these every run has its own
 
 
-def look_up(config: dict[str, Any], key: str) -> tuple[bool, Any, str | None]:
-    """Return whether a key is there, its value, and the target of the innermost object that it belongs to."""
-    node: Any = config
-    owner = None
-    for name in key.split("."):
-        if isinstance(node, dict):
-            owner = node.get("_target_", owner)
-        if isinstance(node, list) and name.isdecimal() and int(name) < len(node):
-            node = node[int(name)]
-        elif isinstance(node, dict) and name in node:
-            node = node[name]
-        else:
-            return False, None, owner
-    return True, node, owner
-
-
-def paths(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted path of every key of a config."""
-    for name, value in node.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from paths(value, f"{prefix}{name}.")
-
-
-def lies_below(key: str, parents: set[str]) -> bool:
-    """Tell whether a key is one of ``parents`` or lies below one."""
-    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+def absent_paths(checked: Check) -> list[str]:
+    """Name the paths to read from that are not there, before anything heavy is imported to find it out."""
+    problems: dict[str, None] = {}
+    for config, key in product(checked.composed, SOURCES):
+        _, value, _ = look_up(config, key.split("."))
+        is_synthetic = key == "dataset.root" and look_up(config, ("dataset", "layout", "_target_"))[1] == SYNTHETIC
+        if is_synthetic or key in checked.swept:
+            continue
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str) or is_interpolation(text):
+                continue
+            path = Path(resolve({"path": text})["path"])
+            if not path.exists():
+                siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+                is_home = str(path).startswith("~")
+                tilde = " The shell left the ~ as it is: write the folder in full." if is_home else ""
+                problems[f"{key}={path}: no such file or folder.{nearest(path.name, siblings)}{tilde}"] = None
+    return list(problems)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,12 +25,12 @@ def check_values(config: dict[str, Any]) -> list[str]:
 def problems(config: dict[str, Any]) -> dict[str, str]:
     """Return ``check_values``'s messages by dotted key."""
     from_checkpoint = config.get("command") not in ("train", "inspect", "pretrain")
-    found = {}
+    by_key = {}
     for path, key, value in leaves(config):
         null = key is not None and (key.null or (from_checkpoint and path.startswith(FROM_CHECKPOINT)))
         if problem := wrong(path, key, value, null_allowed=bool(null)):
-            found[path] = problem
-    return found
+            by_key[path] = problem
+    return by_key
 
 
 def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> Iterator[tuple[str, Key | None, Any]]:
@@ -47,41 +47,31 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
     for name, value in node.items() if isinstance(node, dict) else enumerate(node):
         child = f"{path}.{name}" if path else str(name)
         key = table.get(child) if table is not None else None
-        branch = is_branch(key, value) or (is_open and key is None and isinstance(value, list))
+        branch = isinstance(value, dict) and (key is None or key.kind == schema.NODE)
+        branch |= isinstance(value, list) and (is_open if key is None else key.kind == schema.NODES)
         if key or value == MISSING or (not is_open and not branch and name != "_target_"):
             yield child, key, value
         if branch:
             yield from leaves(value, child, None if is_open else table)
 
 
-def is_branch(key: Key | None, value: Any) -> bool:
-    """Tell whether a value holds further keys, rather than being one value."""
-    if isinstance(value, dict):
-        return key is None or key.kind == schema.NODE
-    return isinstance(value, list) and key is not None and key.kind == schema.NODES
-
-
 def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
     """Return what is wrong with the value of one key, or None."""
+    meaning = f"{limits(key)}: {key.meaning}" if key else "required by its class"
     if isinstance(value, str) and value == MISSING:
-        return f"{path}: missing. Give {path}=... ({describe(key) if key else 'required by its class'})."
+        return f"{path}: missing. Give {path}=... ({meaning})."
     if key is None:
         return f"{path}: unknown key.{nearest_key(path, KEYS)}"
     if (null_allowed and value is None) or is_interpolation(value):
         return None
     if not fits(key, value):
         null = f" Or null: {key.null or 'taken from the checkpoint'}." if null_allowed else ""
-        return f"{path}={value!r}: must be {describe(key)}.{hint(key, value)}{null}"
+        return f"{path}={value!r}: must be {meaning}.{hint(key, value)}{null}"
     return None
 
 
-def describe(key: Key) -> str:
-    """Say in words what a key may hold, and what it means."""
-    return f"{limits(key)}: {key.meaning}"
-
-
 def limits(key: Key) -> str:
-    """Say in words what a key may hold."""
+    """Return in words what a key may hold."""
     if isinstance(key.allowed, str):
         return f"{key.kind} in {key.allowed}"
     if not key.allowed:
@@ -91,7 +81,7 @@ def limits(key: Key) -> str:
 
 
 def hint(key: Key, value: Any) -> str:
-    """Say what to do about a wrong value, where that is not plain."""
+    """Return advice about a wrong value, where it is not obvious."""
     if key.kind == schema.DURATION and not isinstance(value, str):
         return " Quote it: unquoted, YAML reads 12:00:00:00 as a number to base 60."
     if key.kind in (schema.TEXT, schema.BOOL_OR_TEXT, schema.TEXT_OR_TEXTS) and isinstance(value, str):
@@ -100,7 +90,7 @@ def hint(key: Key, value: Any) -> str:
 
 
 def fits(key: Key, value: Any) -> bool:
-    """Tell whether a value has the key's type and lies within its limits."""
+    """Return whether a value has the key's type and lies within its limits."""
     if not TYPES[key.kind](value):
         return False
     value = list(value.values()) if isinstance(value, dict) else value
@@ -111,7 +101,7 @@ def fits(key: Key, value: Any) -> bool:
 
 
 def is_within(number: float, interval: str) -> bool:
-    """Tell whether a number lies in an interval written as ``"[0, 1)"``.
+    """Return whether a number lies in an interval written as ``"[0, 1)"``.
 
     >>> is_within(1, "[0, 1)"), is_within(0, "[0, 1)")
     (False, True)
@@ -122,37 +112,70 @@ def is_within(number: float, interval: str) -> bool:
 
 
 def is_int(value: Any) -> bool:
-    """Tell whether a value is a whole number; true and 3.0 are none."""
+    """Return whether a value is a whole number; true and 3.0 are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def is_text(value: Any) -> bool:
-    """Tell whether a value is text."""
+    """Return whether a value is text."""
     return isinstance(value, str)
 
 
 def is_list(value: Any, is_item: Callable[[Any], bool]) -> bool:
-    """Tell whether a value is a list, nested or not, of such items."""
+    """Return whether a value is a list, nested or not, of such items."""
     return isinstance(value, list) and all(map(is_item, flat(value)))
 
 
 def is_object(value: Any) -> bool:
-    """Tell whether a value describes an object."""
+    """Return whether a value describes an object."""
     return isinstance(value, dict) and "_target_" in value
 
 
 def is_regex(value: Any) -> bool:
-    """Tell whether a value is a regular expression."""
+    """Return whether a value is a regular expression."""
     try:
         re.compile(value)
     except (re.error, TypeError, RecursionError, OverflowError):
         return False
     return True
+
+
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Return the texts of a key that takes none, one, or a list of them."""
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def lies_below(key: str, parents: Iterable[str]) -> bool:
+    """Return whether a dotted key is one of ``parents`` or lies below one."""
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
+
+
+def look_up(config: Any, names: Iterable[str | int]) -> tuple[bool, Any, str | None]:
+    """Return whether a config has a path, its value, and the target of the innermost object that it belongs to."""
+    node, owner = config, None
+    for name in names:
+        if isinstance(node, dict):
+            owner = node.get("_target_", owner)
+        if isinstance(node, list) and str(name).isdecimal() and int(name) < len(node):
+            node = node[int(name)]
+        elif isinstance(node, dict) and name in node:
+            node = node[name]
+        else:
+            return False, None, owner
+    return True, node, owner
+
+
+def dotted(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of all that nested mappings hold, a mapping before what is in it."""
+    for name, value in node.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
 
 
 def flat(value: list[Any]) -> Iterator[Any]:
@@ -190,7 +213,7 @@ def parse_duration(text: str) -> int:
     5400
 
     Raises:
-        MedsegError: it is written otherwise, or is nothing.
+        MedsegError: it is written otherwise, or is 0.
     """
     if not isinstance(text, str) or not seconds(text):
         raise MedsegError(
@@ -221,7 +244,7 @@ def nearest_key(path: str, known: Iterable[str]) -> str:
 
 
 def is_interpolation(value: Any) -> bool:
-    r"""Tell whether a value is text with an interpolation in it: ``${plan.strides}``, but not ``\${plan.strides}``."""
+    r"""Return whether a value is text with an interpolation: ``${plan.strides}``, but not ``\${plan.strides}``."""
     return isinstance(value, str) and re.search(r"(?<!\\)(\\\\)*\$\{", value) is not None
 
 
@@ -235,9 +258,9 @@ def escape(value: Any) -> Any:
 
 
 def is_explicit(config: dict[str, Any], key: str) -> bool:
-    """Tell whether the user chose the value of a key, or of one above or below it, be it the default or not."""
+    """Return whether the user chose the value of a key, or of one above or below it, be it the default or not."""
     names = config.get("explicit_keys", ())  # runs of older versions have none
-    return any(f"{key}.".startswith(f"{name}.") or f"{name}.".startswith(f"{key}.") for name in names)
+    return lies_below(key, names) or any(lies_below(name, [key]) for name in names)
 
 
 def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -263,7 +286,7 @@ def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> di
 
 
 def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with every null decided. Preprocessing is planned as a whole, given values included."""
+    """Return the settings with every null filled by the plan, which has the whole of ``preprocessing``."""
     return resolve(config | {"preprocessing": escape(plan["preprocessing"])}, plan)
 
 
@@ -271,9 +294,9 @@ def fill(config: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """Return ``config`` with its nulls, and the keys that it lacks, taken from ``overlay``."""
     filled = dict(config)
     for name, value in overlay.items():
-        given = config.get(name)
-        if isinstance(given, dict) and isinstance(value, dict):
-            filled[name] = fill(given, value)
-        elif given is None and (name in config or "_target_" not in config):
+        present = config.get(name)
+        if isinstance(present, dict) and isinstance(value, dict):
+            filled[name] = fill(present, value)
+        elif present is None and (name in config or "_target_" not in config):
             filled[name] = value
     return filled

@@ -1,8 +1,8 @@
-"""Building the objects that a config describes by ``_target_``: at each place only what may stand there.
+"""Building the objects that a config describes by ``_target_``: for each key only those that it may have.
 
-A config may come from a file that a stranger wrote, and building an object runs its code. So ``build`` takes the place
-in the config that the object stands at, and builds only names that ``conf/`` has for the group of this place, or that
-the user trusts. Names are compared exactly, since an alias such as ``torch.nn.modules.module.torch.load`` defeats any
+A config may come from an untrusted file, and building an object runs its code. So ``build`` takes the key of the
+config that holds the object, and builds only names that ``conf/`` has for the group of this key, or that the user
+trusts. Names are compared exactly, since an alias such as ``torch.nn.modules.module.torch.load`` defeats any
 comparison by prefix, on which Hydra's own ``instantiate`` relies.
 """
 
@@ -47,10 +47,10 @@ def with_current_names(node: Any) -> Any:
         return [with_current_names(child) for child in node]
     if not isinstance(node, dict):
         return node
-    found = {key: with_current_names(child) for key, child in node.items()}
+    renamed = {key: with_current_names(child) for key, child in node.items()}
     if isinstance(name := node.get("_target_"), str):
-        found["_target_"] = MOVED.get(name, name)
-    return found
+        renamed["_target_"] = MOVED.get(name, name)
+    return renamed
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -76,10 +76,10 @@ def _named_targets(folder: Path) -> frozenset[str]:
 
 
 @functools.cache
-def shipped(place: str) -> frozenset[str]:
-    """Return the targets that ``conf/`` has for the group of a place: networks for ``model``, none for other places."""
-    group = place.split(".")[0]
-    return named_targets(CONF / group) if place in OBJECTS else frozenset()
+def shipped(key: str) -> frozenset[str]:
+    """Return the targets that ``conf/`` has for the group of a key: networks for ``model``, none for other keys."""
+    group = key.split(".")[0]
+    return named_targets(CONF / group) if key in OBJECTS else frozenset()
 
 
 def own_targets(config: Any) -> list[str]:
@@ -87,55 +87,64 @@ def own_targets(config: Any) -> list[str]:
     return sorted({str(name) for name in targets(config)} - named_targets())
 
 
-def build(spec: dict[str, Any], place: str, trust: Collection[str], /, *args: Any, **kwargs: Any) -> Any:
+def build(spec: dict[str, Any], key: str, trust: Collection[str], /, *args: Any, **kwargs: Any) -> Any:
     """Build the object that ``spec`` describes, and those nested in its arguments first.
 
     Args:
         spec: a mapping with ``_target_``, the dotted name of a class or function, and its arguments.
-        place: the key of the config that holds it, one of ``medseg.config.schema.OBJECTS``.
-        trust: names that the user trusts, beside those that ``conf/`` has for this place.
+        key: the key of the config that holds it, one of ``medseg.config.schema.OBJECTS``.
+        trust: names that the user trusts, beside those that ``conf/`` has for this key.
         args: positional arguments of the outermost object.
         kwargs: further arguments, which replace those of ``spec`` and are passed as they are.
 
     Raises:
-        MedsegError: a name that may not stand there or is not found, or arguments that do not fit.
+        MedsegError: a name that this key may not have or that does not exist, or arguments that do not fit.
     """
-    refuse_strangers(spec, place, trust)
-    return _build(spec, *args, **kwargs)
+    check_targets(spec, key, trust)
+
+    def built(value: Any) -> Any:
+        if isinstance(value, dict):
+            arguments = {name: built(child) for name, child in value.items() if name != "_target_"}
+            return construct(value["_target_"], **arguments) if "_target_" in value else arguments
+        return [built(child) for child in value] if isinstance(value, list | tuple) else value
+
+    arguments = {name: built(value) for name, value in spec.items() if name != "_target_"}
+    return construct(spec["_target_"], *args, **arguments | kwargs)
 
 
 def construct(name: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Call the class or function of a dotted name, with a message of the user's where its arguments do not fit.
+    """Call the class or function of a dotted name, with a message for the user where its arguments do not fit.
 
     Raises:
         MedsegError: there is no such name, or the arguments do not fit.
     """
     factory = locate(name)
-    check_arguments(name, factory, args, kwargs)
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # classes written in C have none
+        signature = None
+    try:
+        if signature:
+            signature.bind(*args, **kwargs)
+    except TypeError as error:
+        assert signature is not None
+        accepted = [key for key, value in signature.parameters.items() if value.kind != value.VAR_KEYWORD]
+        unknown = next((key for key in kwargs if key not in accepted), None)
+        hint = nearest(unknown, accepted) if unknown else ""
+        raise MedsegError(f"{name}: {error}.{hint} It accepts: {', '.join(accepted) or 'nothing'}.") from error
     try:
         return factory(*args, **kwargs)
     except REFUSALS[name.startswith("medseg.")] as error:
         raise MedsegError(f"{name} cannot be built from {kwargs}: {error}") from error
 
 
-def _build(spec: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-    arguments = {key: _build_nested(value) for key, value in spec.items() if key != "_target_"}
-    return construct(spec["_target_"], *args, **arguments | kwargs)
-
-
-def _build_nested(value: Any) -> Any:
-    if isinstance(value, dict):
-        return _build(value) if "_target_" in value else {key: _build_nested(child) for key, child in value.items()}
-    return [_build_nested(child) for child in value] if isinstance(value, list | tuple) else value
-
-
-def strangers(node: Any, place: str, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
+def unknown_targets(node: Any, key: str, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path and the name of every target in the description of an object that may not be built there.
 
     A name of medseg's own counts where ``conf/`` has it and nowhere else, whoever trusts it: as the outermost object,
     in an object that takes others of its kind, and in one of the user's own.
     """
-    own, allowed = {MOVED.get(name, name) for name in trust} - named_targets(), shipped(place)
+    own, allowed = {MOVED.get(name, name) for name in trust} - named_targets(), shipped(key)
 
     def walk(node: Any, path: str, takes: bool) -> Iterator[tuple[str, str]]:
         if isinstance(node, dict) and "_target_" in node:
@@ -144,25 +153,25 @@ def strangers(node: Any, place: str, trust: Collection[str], path: str = "") -> 
                 yield path, str(name)
             takes = name in WITH_OBJECTS or (isinstance(name, str) and name in own)
         items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list | tuple) else ())
-        for key, child in items:
-            yield from walk(child, f"{path}.{key}", takes)
+        for name, child in items:
+            yield from walk(child, f"{path}.{name}", takes)
 
-    yield from walk(node, path or place, place in OBJECTS)
+    yield from walk(node, path or key, key in OBJECTS)
 
 
-def refuse_strangers(spec: Any, place: str, trust: Collection[str], source: str = "") -> None:
+def check_targets(spec: Any, key: str, trust: Collection[str], source: str = "") -> None:
     """Raise unless every target in the description of an object may be built; ``source`` is the file it comes from."""
-    refuse(strangers(spec, place, trust), source)
+    raise_unknown_targets(unknown_targets(spec, key, trust), source)
 
 
-def refuse(found: Iterable[tuple[str, str]], source: str = "") -> None:
-    """Raise where there is any target, given by its path and name, that may not be built."""
-    named = list(found)
-    if not named:
+def raise_unknown_targets(targets: Iterable[tuple[str, str]], source: str = "") -> None:
+    """Raise where there is any target, by its path and name, that may not be built."""
+    targets = list(targets)
+    if not targets:
         return
-    lines = listing(f"{path}: {name}" for path, name in named)
-    misplaced = sorted({name for _, name in named} & named_targets())
-    unknown = sorted({name for _, name in named} - named_targets())
+    lines = listing(f"{path}: {name}" for path, name in targets)
+    misplaced = sorted({name for _, name in targets} & named_targets())
+    unknown = sorted({name for _, name in targets} - named_targets())
     text = f"{source or 'The config'} names code that medseg does not ship, or that does not belong there:\n{lines}\n"
     if misplaced:
         text += f"{', '.join(misplaced)} may stand only where conf/ has it: correct the config. "
@@ -181,45 +190,24 @@ def locate(name: str) -> Callable[..., Any]:
         MedsegError: there is no such module, or no such name in it.
     """
     parts = str(name).split(".")
-    module, depth = longest_module(parts)
+    module, depth = None, 0  # the longest beginning of the name that is a module
+    for length in range(1, len(parts) + 1):
+        path = ".".join(parts[:length])
+        try:
+            module, depth = import_module(path), length
+        except ModuleNotFoundError as error:
+            # A module that exists but lacks one of its own imports must say so
+            if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+                raise MedsegError(f"_target_={name}: importing {path} failed: {error}.") from error
+            break
     if module is None:
         raise MedsegError(f"_target_={name}: no module {parts[0]!r}. Install it, or name its folder by --config-dir.")
-    found = module
+    factory: Any = module
     for part in parts[depth:]:
-        if not hasattr(found, part):
-            owner = getattr(found, "__name__", found)
-            raise MedsegError(f"_target_={name}: {owner} has no {part!r}.{nearest(part, dir(found))}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise MedsegError(f"_target_={name}: this is no class or function, but {type(found).__name__}.")
-    return found
-
-
-def longest_module(parts: list[str]) -> tuple[Any, int]:
-    """Import the longest beginning of a dotted name that is a module; return it and how many parts it takes."""
-    module, depth = None, 0
-    for depth in range(1, len(parts) + 1):
-        name = ".".join(parts[:depth])
-        try:
-            module = import_module(name)
-        except ModuleNotFoundError as error:
-            # A module that is there but lacks one of its own imports must say so.
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise MedsegError(f"_target_={'.'.join(parts)}: importing {name} failed: {error}.") from error
-            return module, depth - 1
-    return module, depth
-
-
-def check_arguments(name: str, factory: Callable[..., Any], args: Iterable[Any], kwargs: dict[str, Any]) -> None:
-    """Raise when a call's arguments do not fit the signature; classes written in C have none to compare with."""
-    try:
-        signature = inspect.signature(factory)
-    except ValueError:
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        accepted = [key for key, value in signature.parameters.items() if value.kind != value.VAR_KEYWORD]
-        unknown = next((key for key in kwargs if key not in accepted), None)
-        hint = nearest(unknown, accepted) if unknown else ""
-        raise MedsegError(f"{name}: {error}.{hint} It accepts: {', '.join(accepted) or 'nothing'}.") from error
+        if not hasattr(factory, part):
+            owner = getattr(factory, "__name__", factory)
+            raise MedsegError(f"_target_={name}: {owner} has no {part!r}.{nearest(part, dir(factory))}")
+        factory = getattr(factory, part)
+    if not callable(factory):
+        raise MedsegError(f"_target_={name}: this is no class or function, but {type(factory).__name__}.")
+    return factory

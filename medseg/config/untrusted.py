@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from medseg.config.check import is_interpolation, is_number, problems
-from medseg.config.instantiate import named_targets, refuse, strangers, with_current_names
+from medseg.config.check import is_interpolation, is_number, lies_below, look_up, problems
+from medseg.config.instantiate import named_targets, raise_unknown_targets, unknown_targets, with_current_names
 from medseg.config.schema import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
-from medseg.system.plain_files import read_text
+from medseg.system.files import read_text
 
 Node = dict[str, Any]
 
@@ -70,7 +70,7 @@ class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML without merges (``<<``), each of which copies a mapping: a few lines of them fill the memory."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse a mapping that takes in others."""
+        """Raise for a mapping that merges others."""
         if any(name.tag == "tag:yaml.org,2002:merge" for name, _ in node.value):
             raise yaml.constructor.ConstructorError(None, None, "merges (<<) are not read", node.start_mark)
         super().flatten_mapping(node)
@@ -108,7 +108,7 @@ def read_yaml(path: Path, cure: str = "") -> Node:
 
 
 def reason(error: Exception) -> str:
-    """Say in a line why a file cannot be read."""
+    """Return in a line why a file cannot be read."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or first_line(error)
@@ -173,9 +173,10 @@ def config_of_run(
     lost += [f"{name}.{key}" for name in needed if name not in lost for key in needed[name] if key not in config[name]]
     if lost:
         raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
-    refuse(((key, name) for key, name in all_strangers(config, trust) if not is_changed(key, changed)), str(path))
+    unknown = [(key, name) for key, name in all_unknown_targets(config, trust) if not lies_below(key, changed)]
+    raise_unknown_targets(unknown, str(path))
     wrong = {**wrong_references(config), **({} if part else outside_paths(config, run))}
-    if left := [f"{key}: {text}" for key, text in wrong.items() if not is_changed(key, changed)]:
+    if left := [f"{key}: {text}" for key, text in wrong.items() if not lies_below(key, changed)]:
         raise MedsegError(
             f"{path} holds what a config may not that is read from a file:\n{listing(left)}\n"
             "Give these keys their values on this command line."
@@ -183,21 +184,16 @@ def config_of_run(
     return {**config, "trust": [], "resume": None, "run_dir": None}
 
 
-def is_changed(key: str, changed: Collection[str]) -> bool:
-    """Tell whether a key, or a node that it lies in, is one of those changed."""
-    return any(key == name or key.startswith(f"{name}.") for name in changed)
-
-
-def all_strangers(node: Any, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
+def all_unknown_targets(node: Any, trust: Collection[str], path: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path and the name of every target in a config that may not be built there."""
     if path in OBJECTS:
-        yield from strangers(node, path, trust)
+        yield from unknown_targets(node, path, trust)
         return
     if isinstance(node, dict) and "_target_" in node:
         yield path, str(node["_target_"])
     items = node.items() if isinstance(node, dict) else enumerate(node if isinstance(node, list) else ())
     for name, child in items:
-        yield from all_strangers(child, trust, f"{path}.{name}" if path else str(name))
+        yield from all_unknown_targets(child, trust, f"{path}.{name}" if path else str(name))
 
 
 def wrong_references(config: Node) -> dict[str, str]:
@@ -218,26 +214,16 @@ def wrong_references(config: Node) -> dict[str, str]:
 
 
 def ends(config: Node, keys: tuple[Any, ...], match: re.Match[str] | None) -> bool:
-    """Tell whether a reference leads to a value without one, past others or not."""
+    """Return whether a reference leads to a value without one, past others or not."""
     for _ in range(MAX_DEPTH):
         if match is None:
             return True
         keys = (*(keys[: -len(match[1])] if match[1] else ()), *match[2].split("."))
-        value = look_up(config, keys)
+        _, value, _ = look_up(config, keys)
         if isinstance(value, dict | list):
             return not any(is_interpolation(text) for _, text in texts(value))
         match = REFERENCE.search(value) if is_interpolation(value) else None
     return False
-
-
-def look_up(node: Any, keys: tuple[Any, ...]) -> Any:
-    """Return the value at a path, None where there is none."""
-    for key in keys:
-        if isinstance(node, list):
-            node = node[int(key)] if str(key).isdecimal() and int(key) < len(node) else None
-        else:
-            node = node.get(key) if isinstance(node, dict) else None
-    return node
 
 
 def texts(node: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -279,14 +265,16 @@ def plan_from(content: Any, source: Path | str) -> Node:
     plan = mapping(content, source, cure)
     found = unfit(plan, PLAN_NODES, optional=("pretext", "measured"))
     for name in ("model", "pretext", "measured"):  # of any network: numbers, or lists of them
-        found += [f"{name}.{key}: {value!r}" for key, value in nodes_of(plan, name) if not is_flat(value)]
+        node = plan.get(name, {})
+        items = node.items() if isinstance(node, dict) else [("", node)]
+        found += [f"{name}.{key}: {value!r}" for key, value in items if not is_flat(value)]
     if found:
         raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")
     return plan
 
 
 def check_settings(settings: Node, source: Path | str) -> None:
-    """Refuse the nodes of a config that a file holds where a key or a value is none of medseg's.
+    """Raise where the nodes of a config from a file have a key or a value that is none of medseg's.
 
     Raises:
         MedsegError: with the keys and what they may hold.
@@ -313,39 +301,26 @@ def checked_description(content: Any, source: Path | str) -> Node:
         value = content.get(name)
         if not isinstance(value, kind) and (value is not None or name == "classes"):
             found.append(f"{name}: must be {'a mapping' if kind is dict else 'a list'}, not {value!r}")
-    found = found or [*wrong_channels(content), *wrong_ranges(content), *wrong_tuning(content)]
+    if not found:
+        for index, suffixes in enumerate(content.get("channels") or ()):
+            if not (isinstance(suffixes, list) and suffixes and all(isinstance(text, str) for text in suffixes)):
+                found.append(f"channels.{index}: must be a list of texts, not {suffixes!r}")
+        for name, numbers in (content.get("training_data") or {}).items():
+            if not (isinstance(numbers, list) and len(numbers) == 4 and all(map(is_number, numbers))):
+                found.append(f"training_data.{name}: must be a list of four numbers, not {numbers!r}")
+        if "tuned" in content:  # "before" has the options that tuning replaced
+            before = content["tuned"].get("before") if isinstance(content["tuned"], dict) else None
+            if isinstance(before, dict):
+                needed = {name: DESCRIPTION_NODES[name] for name in ("inference", "postprocess")}
+                found += [f"tuned.before.{text}" for text in unfit(before, needed)]
+            else:
+                found.append(f"tuned: must have the mapping 'before', not {content['tuned']!r}")
     if found:
         raise MedsegError(
             f"{source}: a checkpoint of medseg's whose description cannot be used:\n{listing(found)}\n"
             "Give another copy of the file, or another checkpoint."
         )
     return content
-
-
-def wrong_channels(content: Node) -> Iterator[str]:
-    """Yield what is wrong with the endings of a checkpoint's channels: each has one or more."""
-    for place, endings in enumerate(content.get("channels") or ()):
-        if not (isinstance(endings, list) and endings and all(isinstance(text, str) for text in endings)):
-            yield f"channels.{place}: must be a list of texts, not {endings!r}"
-
-
-def wrong_ranges(content: Node) -> Iterator[str]:
-    """Yield what is wrong with what a checkpoint says of its training data: four numbers by the name of a quantity."""
-    for name, numbers in (content.get("training_data") or {}).items():
-        if not (isinstance(numbers, list) and len(numbers) == 4 and all(map(is_number, numbers))):
-            yield f"training_data.{name}: must be a list of four numbers, not {numbers!r}"
-
-
-def wrong_tuning(content: Node) -> Iterator[str]:
-    """Yield what is wrong with the options that a checkpoint had before any were chosen for it."""
-    if "tuned" not in content:
-        return
-    before = content["tuned"].get("before") if isinstance(content["tuned"], dict) else None
-    if not isinstance(before, dict):
-        yield f"tuned: must have the mapping 'before', not {content['tuned']!r}"
-    else:
-        needed = {name: DESCRIPTION_NODES[name] for name in ("inference", "postprocess")}
-        yield from (f"tuned.before.{text}" for text in unfit(before, needed))
 
 
 def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[str] = ()) -> list[str]:
@@ -368,12 +343,6 @@ def unfit(nodes: Node, needed: dict[str, tuple[str, ...]], optional: Collection[
     return found + list(problems(known).values())
 
 
-def nodes_of(plan: Node, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the keys and values of a node of a plan."""
-    node = plan.get(name, {})
-    yield from node.items() if isinstance(node, dict) else [("", node)]
-
-
 def is_flat(value: Any) -> bool:
-    """Tell whether a value is a number or a text, or a list of these."""
+    """Return whether a value is a number or a text, or a list of these."""
     return all(map(is_flat, value)) if isinstance(value, list) else not isinstance(value, dict)

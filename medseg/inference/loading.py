@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from medseg.config.instantiate import build, refuse_strangers
+from medseg.config.instantiate import build, check_targets
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
@@ -78,7 +78,7 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
             f" medseg train finetune.checkpoint={path} dataset=..."
         )
     spec = checkpoint.content["config"]["model"]
-    refuse_strangers(spec, "model", trust, f"The checkpoint {path}")
+    check_targets(spec, "model", trust, f"The checkpoint {path}")
     with no_more_than(checkpoint.weights, path):
         network = build(spec, "model", trust)
     try:

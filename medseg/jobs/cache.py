@@ -33,7 +33,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     folder = Path(settings["cache_dir"])
     files = [file for file in cache_files(folder) if is_chosen(file, settings)]
     Terminal().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
-    Terminal().print(table(files) if files else "nothing in it" if nothing_asked(settings) else "no such files in it")
+    is_all = settings["dataset_name"] is None and settings["older_than_days"] is None and not settings["outdated"]
+    Terminal().print(table(files) if files else "nothing in it" if is_all else "no such files in it")
     problems = clean(files, folder) if settings["clean"] else []
     reason = f"not all could be removed:\n{listing(problems)}" if problems else ""
     if problems:
@@ -43,7 +44,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
-    """Tell whether a file is among those that the settings ask for; one that is being written is left alone."""
+    """Return whether a file is among those that the settings ask for; one that is being written is left alone."""
     name, days = settings["dataset_name"], settings["older_than_days"]
     if settings["clean"] and file.is_temporary and not file.is_outdated:
         return False
@@ -54,11 +55,6 @@ def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
     )
 
 
-def nothing_asked(settings: dict[str, Any]) -> bool:
-    """Tell whether the settings ask for all files."""
-    return settings["dataset_name"] is None and settings["older_than_days"] is None and not settings["outdated"]
-
-
 def table(files: Sequence[CacheFile]) -> Table:
     """Return a row for each data set and format: cases, size, days since a file was used, and what is out of date."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -67,11 +63,11 @@ def table(files: Sequence[CacheFile]) -> Table:
     rows: dict[tuple[str, int, bool], list[CacheFile]] = defaultdict(list)
     for file in files:
         rows[file.dataset, file.format, file.is_temporary].append(file)
-    for (dataset, version, is_temporary), found in sorted(rows.items()):
-        state = "out of date" if any(file.is_outdated for file in found) else ""
+    for (dataset, version, is_temporary), group in sorted(rows.items()):
+        state = "out of date" if any(file.is_outdated for file in group) else ""
         state = ("left by killed runs" if state else "being written") if is_temporary else state
-        cases = sum(file.is_case for file in found)
-        megabytes, days = sum(file.bytes for file in found) / 1e6, min(file.days for file in found)
+        cases = sum(file.is_case for file in group)
+        megabytes, days = sum(file.bytes for file in group) / 1e6, min(file.days for file in group)
         numbers = (str(version or "before 4"), str(cases), f"{megabytes:.1f}", f"{days:.0f}")
         shown.add_row(escape(dataset) or "?", *numbers, state)
     return shown
@@ -90,16 +86,10 @@ def clean(files: Sequence[CacheFile], cache_dir: Path) -> list[str]:
                     removed.append(file)
                 except OSError as error:
                     problems.append(f"{file.path}: {error.strerror}")
-    for folder in {parent for file in removed for parent in file.path.parents if cache_dir in parent.parents}:
-        remove_empty(folder, cache_dir)
+    folders = {parent for file in removed for parent in file.path.parents if cache_dir in parent.parents}
+    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):  # those inside others first
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
     size = sum(file.bytes for file in removed) / 1e6
     log.info("removed %d cases, %.1f MB", sum(file.is_case for file in removed), size)
     return problems
-
-
-def remove_empty(folder: Path, cache_dir: Path) -> None:
-    """Remove a folder and those above it, up to the cache's, as far as they are empty."""
-    with suppress(OSError):
-        while folder != cache_dir:
-            folder.rmdir()
-            folder = folder.parent

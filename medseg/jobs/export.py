@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.config.check import resolve
+from medseg.config.check import as_list, resolve
 from medseg.errors import MedsegError
 from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.loading import read_models
@@ -25,11 +25,9 @@ from medseg.system.files import remove_leftovers_of, replacing
 log = logging.getLogger(__name__)
 
 SUFFIX = ".onnx"
-PARTS = ("test", "val", "train")
-"""Parts of a split in the order in which a case is looked for."""
 
 THICKNESS = 4
-"""Slices of made-up scans for networks that look at one at a time."""
+"""Slices of synthetic scans for networks that look at one at a time."""
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
@@ -49,13 +47,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     with replacing(output) as temporary:
         write_onnx(models, temporary, settings["trust"])
         name, files = case_to_check(settings, models[0])
-        found = check(models, temporary, files, settings["device"])
-        if not found:
+        result = check(models, temporary, files, settings["device"])
+        if not result:
             raise MedsegError(
-                f"{output}: not written, since on {name} it does not do what the checkpoint does: {found}."
+                f"{output}: not written, since on {name} it does not do what the checkpoint does: {result}."
             )
         log.info("%s: %s", output, summary(temporary))
-    log.info("checked on %s: %s", name, found)
+    log.info("checked on %s: %s", name, result)
     return {"status": "done", "reason": "", "score": None, "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -67,37 +65,31 @@ def check(models: Sequence[Model], file: Path, scan: Scan | Sequence[Path], devi
 
 
 def case_to_check(settings: dict[str, Any], model: Model) -> tuple[str, Scan | Sequence[Path]]:
-    """Return a name and the files of the case that the user names, or of one of the run's own; else noise."""
-    if given := settings["case"]:
-        files = [Path(file) for file in ([given] if isinstance(given, str) else given)]
+    """Return a name and the files of ``case``, else of the first case of the run, those of its test first; else noise.
+
+    Raises:
+        MedsegError: the data of ``dataset.root`` cannot be opened.
+    """
+    if files := [Path(file) for file in as_list(settings["case"])]:
         return str(files[0]), files
     try:
-        return own_case(settings)
+        trained_in = training_run(settings["checkpoint"])
+        node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
+        dataset = open_dataset(node, settings["trust"], may_write=False)
+        assert trained_in is not None  # or its data set would be unknown
+        split = read_split(trained_in / "splits.json")
+        subset = next(name for name in ("test", "val", "train") if getattr(split, name))
+        case = select(dataset, subset, trained_in / "splits.json")[0]
+        return case.id, case.images
     except MedsegError as error:
         if settings["dataset"]["root"]:
             raise
-        log.warning("the check is on noise, not on a real case, which case=FILE gives: %s", error)
+        log.warning("ONNX output checked on random noise (%s); pass case=FILE to check a real scan", error)
         return "noise", noise(model)
 
 
-def own_case(settings: dict[str, Any]) -> tuple[str, Sequence[Path]]:
-    """Return the id and the files of the first case that the run kept for its test, or else had.
-
-    Raises:
-        MedsegError: the checkpoint does not lie in its run directory, or the data are not where they were.
-    """
-    trained_in = training_run(settings["checkpoint"])
-    node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
-    dataset = open_dataset(node, settings["trust"], may_write=False)
-    assert trained_in is not None  # or its data set would be unknown
-    file = trained_in / "splits.json"
-    split = read_split(file)
-    case = select(dataset, next(part for part in PARTS if getattr(split, part)), file)[0]
-    return case.id, case.images
-
-
 def noise(model: Model) -> Scan:
-    """Return a made-up scan of one patch on the model's own grid."""
+    """Return a synthetic scan of one patch on the model's own grid."""
     config = model.preprocessor.config
     shape = [THICKNESS if size == 1 else size for size in model.patch_size]
     spacing = [*(config["spacing"] or [1.0] * len(shape)), 1.0][:3]

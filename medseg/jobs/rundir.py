@@ -14,17 +14,18 @@ from typing import Any
 
 import yaml
 
-from medseg.config.check import escape, resolve
+from medseg.config.check import escape, is_number, resolve
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
-from medseg.system.directory_lock import NAME as LOCK
-from medseg.system.directory_lock import locked
 from medseg.system.file_names import file_name
-from medseg.system.files import TEMPORARY, remove_leftovers, write_json, write_text
-from medseg.system.plain_files import open_to_append, refuse_links
+from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
+from medseg.system.locks import NAME as LOCK
+from medseg.system.locks import locked, open_to_append
 from medseg.system.printable import PrintableFormatter, printable
 
 log = logging.getLogger(__name__)
+
+RESULT_CURE = "Remove it, to have the job done again."
 
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
@@ -40,17 +41,17 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
     Raises:
         MedsegError: it cannot be made, ``run_dir`` is not empty, or another process works in it.
     """
-    given = resolve(config)["run_dir"]
+    chosen = resolve(config)["run_dir"]
     if config.get("resume"):
-        refuse_links(Path(given), f"resume={given}")
-        with locked(Path(given), f"resume={given}"):
+        refuse_links(Path(chosen), f"resume={chosen}")
+        with locked(Path(chosen), f"resume={chosen}"):
             yield config
         return
     name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    path = Path(given) if given else Path("outputs") / config["command"] / file_name(str(dataset)) / name
+    path = Path(chosen) if chosen else Path("outputs") / config["command"] / file_name(str(dataset)) / name
     absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        if given:
+        if chosen:
             path.mkdir(parents=True, exist_ok=True)
         else:
             path = make_unique(path)
@@ -67,31 +68,28 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
             yield config | {"run_dir": escape(str(path))}
     except BaseException:
         with suppress(OSError):  # it holds something by now
-            for folder in dict.fromkeys([*([path] if not given else []), *absent]):
+            for folder in dict.fromkeys([*([path] if not chosen else []), *absent]):
                 folder.rmdir()
         raise
 
 
 def is_broken_off(run_dir: Path, command: str) -> bool:
-    """Tell whether a directory is empty, or holds what this command left there when it was killed, and nothing more.
+    """Return whether a directory is empty, or holds only what this command left there when it was killed.
 
-    Then it may begin anew in it. A training that has come as far as the end of an epoch is resumed.
+    Then the command may start again in it. A training that has reached the end of an epoch is to be resumed instead.
     """
     names = {path.name for path in run_dir.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
     if "config.yaml" not in names:
         return not names
-    if (run_dir / "checkpoints" / "last.ckpt").exists() or epochs_in(run_dir / "metrics.csv") > 1:
+    table = run_dir / "metrics.csv"
+    epochs = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
+    if (run_dir / "checkpoints" / "last.ckpt").exists() or epochs > 1:  # the last may lack a checkpoint to resume from
         return False
     try:
         result = read_json_object(run_dir / "result.json") if "result.json" in names else {}
         return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
     except MedsegError:
         return False
-
-
-def epochs_in(table: Path) -> int:
-    """Return how many epochs a training has noted. The last of them may lack a checkpoint to resume from."""
-    return len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
 
 
 def make_unique(path: Path) -> Path:
@@ -116,6 +114,10 @@ def write_environment(path: Path) -> None:
     """Write versions, git revision, device and arguments: what another needs to repeat the run."""
     import torch
 
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     write_json(
         path,
@@ -125,17 +127,9 @@ def write_environment(path: Path) -> None:
             "platform": platform.platform(),
             "device": device,
             "git": git_revision(),
-            "versions": {name: installed(name) for name in PACKAGES},
+            "versions": versions,
         },
     )
-
-
-def installed(name: str) -> str | None:
-    """Return a package's installed version."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def git_revision() -> str | None:
@@ -154,8 +148,8 @@ def git_revision() -> str | None:
 def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, Any]]:
     """Yield a job's result and write it into ``result.json`` when the block ends, however it ends.
 
-    Of a resumed run the seconds of earlier sessions count, too, and what a sweep has noted in it stays. ``started``, by
-    the monotonic clock, is when the job began, if not now.
+    The seconds of a resumed run include those of earlier sessions, and what a sweep has written into it stays.
+    ``started``, by the monotonic clock, is when the job began, if not now.
     """
     started = time.monotonic() if started is None else started
     path = run_dir / "result.json"
@@ -176,26 +170,46 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     write_json(path, result)
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """Return what a job has left as its ``result.json``.
+
+    Raises:
+        MedsegError: it cannot be read, or holds other kinds of values.
+    """
+    result = read_json_object(path, RESULT_CURE)
+    overrides = result.get("overrides", [])
+    is_fit = {
+        "status": isinstance(result.get("status"), str),
+        "reason": isinstance(result.get("reason"), str | None),
+        "score": result.get("score") is None or is_number(result["score"]),
+        "seconds": result.get("seconds") is None or is_number(result["seconds"]),
+        "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
+    }
+    if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
+        raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
+    return {"score": None, "seconds": None, **result, "overrides": overrides}
+
+
 def earlier_result(path: Path) -> dict[str, Any]:
-    """Return what an earlier session of a run has left as its result; nothing, with a line in the log, if damaged."""
+    """Return the result of an earlier session of a run; nothing, with a line in the log, if it is damaged."""
     try:
         before = read_json_object(path) if path.is_file() else {}
     except MedsegError as error:
-        log.warning("what earlier sessions of the run took is not known: %s", error)
+        log.warning("the seconds of the run's earlier sessions are unknown: %s", error)
         return {}
     is_time = isinstance(before.get("seconds"), int | float)
     return before if is_time else {**before, "seconds": None}
 
 
 class LogFile(logging.FileHandler):
-    """A log in a file, of which lines are missing where the disk is full; what must be written says so."""
+    """A log file. On a full disk its lines are lost without an error: files that must be whole raise one."""
 
     def _open(self) -> Any:
         """Open the file, which is never a link to another."""
         return open_to_append(Path(self.baseFilename))
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on; logging would print a traceback for each line."""
+        """Do nothing, where logging would print a traceback for each line."""
 
     def close(self) -> None:
         """Close the file, though its last line may not fit."""
@@ -207,7 +221,7 @@ class LogFile(logging.FileHandler):
 def logged_to(path: Path) -> Iterator[logging.Handler]:
     """Copy medseg's log, with times, into a file while the block runs, and the error that ends it, if one does.
 
-    Yield what writes the file.
+    Yields the handler that writes the file.
     """
     try:
         handler = LogFile(path, encoding="utf-8")

@@ -6,15 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.config.check import is_number
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.jobs.rundir import make_unique
-from medseg.system.directory_lock import NAME as LOCK
-from medseg.system.directory_lock import locked
+from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
 from medseg.system.file_names import file_name
-from medseg.system.files import TEMPORARY, remove_leftovers, write_json
-from medseg.system.plain_files import refuse_links
+from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json
+from medseg.system.locks import NAME as LOCK
+from medseg.system.locks import locked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,37 +20,37 @@ if TYPE_CHECKING:
 SETTINGS = "sweep.json"
 """The settings that a sweep was begun with, in its folder."""
 
-RESULT_CURE = "Remove it, to have the job done again."
-
 
 @contextmanager
-def sweep_folder(given: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
-    """Yield the sweep's folder: ``given``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+    """Yield the sweep's folder: ``run_dir``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
 
-    A sweep that was stopped goes on in the folder ``given``, with the settings that it was begun with.
+    A sweep that was stopped goes on in the folder ``run_dir``, with the settings that it was begun with.
 
     Raises:
-        MedsegError: ``given`` holds anything else, another process works in it, or it cannot be made.
+        MedsegError: ``run_dir`` holds anything else, another process works in it, or it cannot be made.
     """
     try:
-        if given:
-            folder = Path(given)
+        if run_dir:
+            folder = Path(run_dir)
             folder.mkdir(parents=True, exist_ok=True)
         else:
             name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             folder = make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
     except OSError as error:
-        raise MedsegError(f"the sweep's folder {error.filename or given} cannot be made: {error.strerror}.") from error
+        raise MedsegError(
+            f"the sweep's folder {error.filename or run_dir} cannot be made: {error.strerror}."
+        ) from error
     asked = [setting for setting in settings if not setting.startswith("run_dir=")]
     names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
     if names and SETTINGS not in names:
-        raise MedsegError(f"run_dir={given}: it exists already, and holds no sweep. Give a folder that does not.")
+        raise MedsegError(f"run_dir={run_dir}: it exists already, and holds no sweep. Give a folder that does not.")
     refuse_links(folder, f"run_dir={folder}")
     with locked(folder, f"run_dir={folder}"):
         if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
             raise MedsegError(
-                f"run_dir={given}: it exists already, and was begun with other settings ({begun}). Give these to go on "
-                "with that sweep, or another folder."
+                f"run_dir={run_dir}: it exists already, and was begun with other settings ({begun}). Give these to go "
+                "on with that sweep, or another folder."
             )
         remove_leftovers(folder)
         write_json(folder / SETTINGS, {"settings": asked})
@@ -67,26 +65,6 @@ def result_of(folder: Path) -> dict[str, Any] | None:
         return result
     path.unlink(missing_ok=True)
     return None
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Return what a job has left as its ``result.json``.
-
-    Raises:
-        MedsegError: it cannot be read, or holds other kinds of values.
-    """
-    result = read_json_object(path, RESULT_CURE)
-    overrides = result.get("overrides", [])
-    is_fit = {
-        "status": isinstance(result.get("status"), str),
-        "reason": isinstance(result.get("reason"), str | None),
-        "score": result.get("score") is None or is_number(result["score"]),
-        "seconds": result.get("seconds") is None or is_number(result["seconds"]),
-        "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
-    }
-    if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
-        raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
-    return {"score": None, "seconds": None, **result, "overrides": overrides}
 
 
 def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
@@ -119,29 +97,7 @@ def table(results: list[dict[str, Any]]) -> "Table":
     for result in results:
         own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
         reason = escape(" ".join((result.get("reason") or "").split()))
-        score, seconds = written(result["score"], 4), written(result["seconds"], 1)
+        score = "-" if result["score"] is None else f"{result['score']:.4f}"
+        seconds = "-" if result["seconds"] is None else f"{result['seconds']:.1f}"
         columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
     return columns
-
-
-def has_learning_curve(results: list[dict[str, Any]]) -> bool:
-    """Tell whether jobs differ in how many groups were labelled."""
-    found = {item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}
-    return len(found) > 1
-
-
-def is_comparable(folder: Path) -> bool:
-    """Tell whether two jobs or more have a report of cases."""
-    return len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1
-
-
-def written(value: float | None, digits: int) -> str:
-    """Write a number, or a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def exit_status(results: list[dict[str, Any]]) -> int:
-    """Return 0 when all jobs are done, 1 when none is, 3 in between."""
-    if results and all(result["status"] == "done" for result in results):
-        return 0
-    return 3 if any(result["status"] != "failed" for result in results) else 1

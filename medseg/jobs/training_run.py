@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import problems, resolve
+from medseg.config.check import as_list, problems, resolve
 from medseg.config.instantiate import CONF
 from medseg.config.untrusted import config_of_run, read_yaml
 from medseg.errors import MedsegError, listing
@@ -98,8 +98,7 @@ def fold_of(model: Path, folds: Sequence[Split]) -> int | None:
 
 def checkpoint_files(checkpoint: str | Sequence[str] | None) -> list[Path]:
     """Return the files of all checkpoints that are given, alone or as members of ensembles."""
-    paths = [checkpoint] if isinstance(checkpoint, str) else checkpoint or []
-    return [file for path in paths for file in files_of(Path(path))]
+    return [file for path in as_list(checkpoint) for file in files_of(Path(path))]
 
 
 def run_of(file: Path) -> Path | None:
@@ -115,7 +114,7 @@ def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
 
 
 def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collection[str] = ()) -> dict[str, Any]:
-    """Return the ``dataset`` node of the training run, with what this command line gives put over it.
+    """Return the ``dataset`` node of the training run, overridden by what this command line sets.
 
     Raises:
         MedsegError: the run is not known, or its config is damaged, or one that a file may not hold.
@@ -125,15 +124,15 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collecti
             "the checkpoint does not lie in its run directory, so its data set is unknown: name one, "
             "as in dataset=folder dataset.root=DIR."
         )
-    later = read_yaml(CONF / "common" / "dataset.yaml")  # than an older run
-    given = {key: value for key, value in node.items() if value is not None}
-    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in given}, part="dataset")
+    defaults = read_yaml(CONF / "common" / "dataset.yaml")  # of keys that an older run lacks
+    overrides = {key: value for key, value in node.items() if value is not None}
+    saved = config_of_run(trained_in, trust, {f"dataset.{key}" for key in overrides}, part="dataset")
     own = saved.get("dataset")
     if not isinstance(own, dict) or not isinstance(own.get("layout"), dict):
         raise MedsegError(
             f"{trained_in / 'config.yaml'}: it names no data set. Give one, as dataset=… dataset.root=DIR."
         )
-    saved["dataset"] = {**later, **own, **given}
+    saved["dataset"] = {**defaults, **own, **overrides}
     if wrong := list(problems({"dataset": saved["dataset"]}).values()):
         raise MedsegError(f"{trained_in / 'config.yaml'}: its data set has wrong values:\n{listing(wrong)}")
     return resolve(saved)["dataset"]

@@ -33,7 +33,7 @@ from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.preprocessing.cache_files import FORMAT
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.system.files import write_torch
+from medseg.system.files import file_hash, write_torch
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.parallel import Watch, in_parallel, unwatched
 
@@ -183,17 +183,16 @@ def hash_of(recipe: list[Any], case: Case) -> str:
     for path in (part for file in case.files for part in on_disk(file) or (file,)):
         try:
             status = path.stat()
-            digest.update(file_hash(path, status.st_size, status.st_mtime_ns))
+            digest.update(cached_hash(path, status.st_size, status.st_mtime_ns))
         except OSError as error:
             raise MedsegError(f"{path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:32]
 
 
 @cache
-def file_hash(path: Path, size: int, changed: int) -> bytes:
-    """Return the SHA-256 of a file's bytes, read once for all keys until size or time of change tell of another."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+def cached_hash(path: Path, size: int, changed: int) -> bytes:
+    """Return the SHA-256 of a file's bytes, which is read once as long as size and time of change stay the same."""
+    return bytes.fromhex(file_hash(path))
 
 
 def recipe(case: Case, label_map: LabelMap) -> list[Any]:

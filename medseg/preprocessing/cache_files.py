@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.system.file_locks import open_locked
 from medseg.system.file_names import file_name
 from medseg.system.files import is_left_over, remove_leftovers
+from medseg.system.locks import open_locked
 
 FORMAT = 5
 IN_USE = ".lock"

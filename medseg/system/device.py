@@ -14,13 +14,13 @@ def pick_device(name: str) -> torch.device:
     """Return the device called ``name``: "auto" (a GPU where there is one), "cpu", "gpu", "cuda:1", "mps".
 
     Raises:
-        MedsegError: the device is not there.
+        MedsegError: the machine has no such device.
     """
     if name in ("auto", "gpu"):
-        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        if name == "gpu" and found == "cpu":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if name == "gpu" and device == "cpu":
             raise MedsegError("device=gpu: no GPU is available here; use device=cpu or device=auto.")
-        return torch.device(found)
+        return torch.device(device)
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -1,4 +1,4 @@
-"""File names made of texts: of case ids, class names, and the names of data sets and runs."""
+"""File names made from texts: case ids, class names, and the names of data sets and runs."""
 
 import re
 import unicodedata

@@ -1,5 +1,7 @@
-"""Files that are either whole or absent."""
+"""Files that are written whole or not at all, and folders to write into that hold no link to anywhere else."""
 
+import errno
+import hashlib
 import json
 import os
 import re
@@ -11,8 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import MedsegError
-from medseg.system.file_locks import NotLockableError, held, is_held
+from medseg.errors import MedsegError, listing
+from medseg.system.locks import NotLockableError, is_locked, locked_file
 from medseg.system.printable import printable
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{8}-.+")
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path`` that takes its place when the block ends well and vanishes otherwise.
 
     The temporary name keeps the suffix, since readers and writers choose the format by it. The file is there, empty
-    and locked while the block runs, so that ``leftovers`` tells it from those of killed processes.
+    and locked while the block runs, so that ``remove_leftovers`` can distinguish it from those of killed processes.
 
     Raises:
         MedsegError: the folder or the file cannot be written.
@@ -42,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     UNFINISHED.add(temporary)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with held(temporary):
+        with locked_file(temporary):
             yield temporary
             temporary.replace(path)
     except MedsegError as error:  # of a writer, which knows the temporary name only
@@ -71,11 +73,6 @@ def remove_unfinished() -> None:
         temporary.unlink(missing_ok=True)
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """Return the files in and below a folder that a killed process was writing, and nobody writes to now."""
-    return [path for path in sorted(folder.rglob(".*")) if TEMPORARY.fullmatch(path.name) and is_left_over(path)]
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left in and below a folder."""
     for path in folder.rglob(".*"):
@@ -91,9 +88,9 @@ def remove_leftovers_of(path: Path) -> None:
 
 
 def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
-    """Tell whether nobody writes to a temporary file any more; it can be removed then, without a race."""
+    """Return whether nobody writes to a temporary file any more; it can be removed then, without a race."""
     try:
-        return temporary.is_file() and not is_held(temporary, remove=remove)
+        return temporary.is_file() and not is_locked(temporary, remove=remove)
     except NotLockableError:
         is_old = time.time() - temporary.stat().st_mtime > LEFT_OVER
         if is_old and remove:
@@ -101,6 +98,18 @@ def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
         return is_old
     except OSError:  # it has just taken its place, or is another user's
         return False
+
+
+def read_text(path: Path) -> str:
+    """Return what a text file in UTF-8 holds; a pipe or a device, which may never end, is not read.
+
+    Raises:
+        OSError: it is no plain file, or cannot be opened.
+        ValueError: it is not in UTF-8.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no plain file", str(path))
+    return path.read_text(encoding="utf-8")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,3 +131,33 @@ def write_torch(path: Path, content: Any) -> None:
     torch.save(content, buffer)
     with replacing(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def refuse_links(folder: Path, what: str) -> None:
+    """Raise for a folder to write to that holds a link to a folder outside it; ``what`` names it in the message.
+
+    A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What
+    ``replacing`` writes takes a link's place; a folder would be followed.
+
+    Raises:
+        MedsegError: with the links and where they lead.
+    """
+    inside = folder.resolve()
+    paths = [Path(parent, name) for parent, folders, _ in os.walk(folder) for name in folders]
+    links = [path for path in paths if path.is_symlink() and not path.resolve().is_relative_to(inside)]
+    if links:
+        lines = listing(f"{path} leads to {path.resolve()}" for path in links)
+        raise MedsegError(
+            f"{what}: files would be written outside this folder, since it holds links to others:\n{lines}\n"
+            "Put what is meant in the place of each link, or remove it."
+        )
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's bytes in hexadecimal digits.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

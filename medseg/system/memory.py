@@ -1,4 +1,4 @@
-"""Lack of memory, on a device or in the machine: told from other errors, freed of what it holds, named for the user."""
+"""Out-of-memory errors of any library, on a device or in the machine: recognised, released, explained to the user."""
 
 import errno
 import gc
@@ -33,14 +33,14 @@ TEXTS = (
     "valid cudnn algorithm",  # cuDNN, where no algorithm's workspace fits
     "can't start new thread",  # Python, where there is no room for its stack
 )
-"""What lack of memory is called in the messages of PyTorch, CUDA, cuDNN, MPS, ITK and onnxruntime."""
+"""How the messages of PyTorch, CUDA, cuDNN, MPS, ITK and onnxruntime say that memory ran out."""
 
 MORE_MEMORY = "Close other programs, use a machine with more memory, or crop or downsample the scan."
 TO_READ = f"{MORE_MEMORY} If it is not that large, the header of a file is damaged."
 """Advice where memory does not suffice for something, or for reading it."""
 
 QUOTING = (MedsegError, ValueError, TypeError, LookupError, SyntaxError)
-"""Errors whose messages quote what the user gave, which may have any name."""
+"""Errors whose messages quote names of the user, which may be anything."""
 
 
 class NotEnoughMemoryError(MedsegError):
@@ -49,14 +49,14 @@ class NotEnoughMemoryError(MedsegError):
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an error, or one that it was raised from, says that memory ran out."""
-    return isinstance(error, NotEnoughMemoryError) or origin(error) is not None
+    return isinstance(error, NotEnoughMemoryError) or memory_error_in(error) is not None
 
 
-def origin(error: BaseException | None) -> BaseException | None:
+def memory_error_in(error: BaseException | None) -> BaseException | None:
     """Return the error that says that memory ran out: ``error`` itself, one that it was raised from, or None.
 
-    Python and NumPy have a class for it, and PyTorch for GPUs, which is not imported here since the command line asks,
-    too. All others raise a RuntimeError, or a class of their own, with a telling message.
+    Python and NumPy have a class for it, and PyTorch for GPUs, which is not imported here since the command line calls
+    this, too. All others raise a RuntimeError, or a class of their own, with one of ``TEXTS`` in its message.
     """
     while error is not None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -109,7 +109,7 @@ def on_device_or_cpu(work: "Callable[[Tensor], Tensor]", x: "Tensor") -> "Tensor
 
 @contextmanager
 def enough_memory(what: str | Callable[[], str], advice: str | Callable[[], str]) -> Iterator[None]:
-    """Say what there was not enough memory for, and what to do, where the block runs out of it.
+    """Raise an error with what memory was needed for, and what to do, where the block runs out of it.
 
     Args:
         what: completes the sentence "not enough memory ..."; or a function that returns such a text, where that takes
@@ -124,7 +124,7 @@ def enough_memory(what: str | Callable[[], str], advice: str | Callable[[], str]
     except NotEnoughMemoryError:
         raise
     except Exception as error:
-        cause = origin(error)
+        cause = memory_error_in(error)
         if cause is None:
             raise
         drop_frames(error)

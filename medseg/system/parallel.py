@@ -20,12 +20,12 @@ import torch
 from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
 
 HELD = local()
-"""Of each thread at work the ``records`` that it has logged, which are shown with its result."""
+"""Of each thread at work the ``records`` that it has logged, which are logged with its result."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_WORKERS = 32
+MAX_WORKERS = 32
 
 
 class Watch(Protocol):
@@ -54,11 +54,11 @@ def in_parallel(
     An item for which memory runs out is worked on again when nothing else is, and half as many at once from then on.
     Where it is too large even so, ``too_large`` makes its result of the error.
     """
-    workers = max(1, min(len(items), cores(), MOST_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
+    workers = max(1, min(len(items), cores(), MAX_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
     waiting: deque[tuple[Item, Future[Outcome[Result]]]] = deque()
-    most = 2 * workers  # at work and waiting to be taken
+    most = 2 * workers  # at work and waiting to be next_result
 
-    def taken() -> Result:
+    def next_result() -> Result:
         nonlocal most
         item, future = waiting.popleft()
         outcome = future.result()
@@ -71,16 +71,20 @@ def in_parallel(
             outcome = attempt(function, item)
         if too_large and outcome.error and is_out_of_memory(outcome.error):
             return too_large(item, outcome.error)
-        return shown(outcome)
+        return logged(outcome)
 
-    with held_back(), torch_threads(1 if workers > 1 else torch.get_num_threads()), ThreadPoolExecutor(workers) as pool:
+    with (
+        withheld_records(),
+        torch_threads(1 if workers > 1 else torch.get_num_threads()),
+        ThreadPoolExecutor(workers) as pool,
+    ):
         try:
             for item in items:
                 while len(waiting) >= most:
-                    yield taken()
+                    yield next_result()
                 waiting.append((item, pool.submit(attempt, function, item)))
             while waiting:
-                yield taken()
+                yield next_result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -106,7 +110,7 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Result]:
         HELD.records = None
 
 
-def shown(outcome: Outcome[Result]) -> Result:
+def logged(outcome: Outcome[Result]) -> Result:
     """Log what was held back of an item, then return its result or raise its error."""
     for record in outcome.records:
         logging.getLogger(record.name).handle(record)
@@ -116,8 +120,8 @@ def shown(outcome: Outcome[Result]) -> Result:
 
 
 @contextmanager
-def held_back() -> Iterator[None]:
-    """Keep what threads at work log, rather than show it as it comes."""
+def withheld_records() -> Iterator[None]:
+    """Store the log records of threads at work instead of showing them at once."""
 
     def is_shown(record: logging.LogRecord) -> bool:
         records = getattr(HELD, "records", None)
@@ -136,7 +140,7 @@ def held_back() -> Iterator[None]:
 
 
 def has_logged() -> bool:
-    """Tell whether the item that this thread works on has logged anything."""
+    """Return whether the item that this thread works on has logged anything."""
     return bool(getattr(HELD, "records", ()))
 
 

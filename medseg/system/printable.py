@@ -1,4 +1,4 @@
-"""Texts from files and users as they may be shown and written: what steers a terminal or reverses a name is escaped."""
+"""Texts of files and users, made safe to print and write: what steers a terminal or reverses a name is escaped."""
 
 import logging
 import re
@@ -33,7 +33,7 @@ def escaped(match: re.Match[str]) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats records for terminals and log files, whatever names they tell of."""
+    """Formats records for terminals and log files, whatever names they contain."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text, a traceback included."""

@@ -6,11 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-CONFIG_DIR = ("--config-dir", "-cd")
 QUIET = (
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
@@ -22,7 +20,7 @@ QUIET = (
 
 def import_path() -> str:
     """Return the PYTHONPATH with which a further process imports what this one can."""
-    return os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
+    return os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
 
 
 def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
@@ -48,25 +46,28 @@ def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess
 def rerun_arguments(run_dir: str | Path) -> list[str]:
     """Return the command line that runs ``run_dir/config.yaml`` again, as it is.
 
-    Lightning starts the other ranks with ``sys.argv``. Those of the user would begin a second run, or a second sweep.
+    Such a config is complete, and trusts already what the user's ``--config-dir`` names.
     """
-    places = [
-        argument
-        for before, argument in pairwise(sys.argv)
-        if argument in CONFIG_DIR or before in CONFIG_DIR or argument.startswith("--config-dir=")
-    ]
-    return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *places, *QUIET]
+    return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *QUIET]
 
 
 @contextmanager
 def rerunnable(run_dir: str | Path) -> Iterator[None]:
-    """Let Lightning start further processes of the job in ``run_dir`` while the block runs."""
-    saved = sys.argv[:]
+    """Let Lightning start further processes of the job in ``run_dir`` while the block runs.
+
+    It starts them with ``sys.argv``, of which the user's own would begin a second run, or a second sweep. They import
+    what this process can.
+    """
+    saved_argv, saved_path = sys.argv[:], os.environ.get("PYTHONPATH")
     sys.argv[1:] = rerun_arguments(run_dir)
+    os.environ["PYTHONPATH"] = import_path()
     try:
         yield
     finally:
-        sys.argv[:] = saved
+        sys.argv[:] = saved_argv
+        del os.environ["PYTHONPATH"]
+        if saved_path is not None:
+            os.environ["PYTHONPATH"] = saved_path
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a job shows while it works, where somebody is looking."""
+"""The terminal: what a job prints, and its progress bars where standard output is interactive."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -32,28 +32,28 @@ class Terminal(Console):
 
 
 @cache
-def shared() -> Terminal:
+def shared_terminal() -> Terminal:
     """Return the console that log and displays share, so that they do not run into each other."""
     return Terminal()
 
 
-def watched() -> Terminal | None:
-    """Return the shared console where somebody is looking; None in file or pipe."""
-    return shared() if sys.stdout.isatty() and shared().is_interactive else None
+def interactive_terminal() -> Terminal | None:
+    """Return the shared console where standard output is a terminal; None in a file or pipe."""
+    return shared_terminal() if sys.stdout.isatty() and shared_terminal().is_interactive else None
 
 
-def on_terminal(results: Iterable[Result], total: int, doing: str) -> Iterable[Result]:
-    """Pass results on as they come, with a progress bar on a terminal and nothing in a pipe."""
-    console = watched()
+def with_progress_bar(results: Iterable[Result], total: int, doing: str) -> Iterable[Result]:
+    """Yield results as they come, with a progress bar on a terminal and nothing in a pipe."""
+    console = interactive_terminal()
     return track(results, doing, total, console=console, transient=True, disable=console is None)
 
 
-def download_on_terminal(pieces: Iterable[bytes], there: int, total: int | None, doing: str) -> Iterator[bytes]:
-    """Pass the pieces of a download on as they come, with bytes, speed and the time left on a terminal."""
-    console = watched()
+def with_download_bar(chunks: Iterable[bytes], received: int, total: int | None, doing: str) -> Iterator[bytes]:
+    """Yield the chunks of a download as they come, with bytes, speed and the time left on a terminal."""
+    console = interactive_terminal()
     columns = (TextColumn(doing), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=console is None) as progress:
-        task = progress.add_task(doing, total=total, completed=there)
-        for piece in pieces:
-            progress.advance(task, len(piece))
-            yield piece
+        task = progress.add_task(doing, total=total, completed=received)
+        for chunk in chunks:
+            progress.advance(task, len(chunk))
+            yield chunk

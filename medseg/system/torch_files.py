@@ -1,7 +1,7 @@
-"""Files of PyTorch's, read with ``weights_only=True``, which runs no code of theirs.
+"""Files of PyTorch, read with ``weights_only=True``, which runs no code of theirs.
 
-That leaves a tiny file ways to fill the memory: numbers of bytes to make, records packed a thousandfold, tensors of any
-size over one stored number. ``torch.save`` writes none of these for a network, and none is taken.
+A tiny file could still fill the memory: by numbers of bytes to allocate, records compressed a thousandfold, or tensors
+of any size over one stored number. ``torch.save`` writes none of these for a network, and none is loaded.
 """
 
 import pickletools
@@ -40,10 +40,10 @@ ENCODE = "_codecs encode"
 CODECS = {"base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "uu_codec", "zlib_codec"}
 REPEATABLE = CODECS | {name for name, codec in aliases.items() if codec in CODECS}
 """Names of codecs from bytes to bytes, which lengthen what they have lengthened."""
-MOST_ENCODED = 10**8
+MAX_ENCODED = 10**8
 """Bytes that all texts of a file may come to."""
 
-VIEWS = 8
+MAX_VIEWS = 8
 """Tensors that share their numbers, at most, on average: nnU-Net's decoder names those of the encoder a second time."""
 
 
@@ -77,7 +77,7 @@ def load_safely(file: Path, *, name: str = "", advice: str = "", mmap: bool = Fa
 
 
 def check_size(file: Path) -> None:
-    """Refuse a file of which more would come than it holds, before any of it is loaded.
+    """Raise for a file that would fill more memory than it holds bytes, before any of it is loaded.
 
     Raises:
         ValueError: with the reason, as do damaged files.
@@ -103,7 +103,7 @@ def check_size(file: Path) -> None:
 
 
 def check_pickle(stream: IO[bytes]) -> None:
-    """Refuse a pickle that makes something large of a number, or by encoding texts again and again.
+    """Raise for a pickle that allocates memory by a number alone, or by encoding texts again and again.
 
     Raises:
         ValueError: it does, or is damaged.
@@ -116,17 +116,17 @@ def check_pickle(stream: IO[bytes]) -> None:
             names.add(str(argument))
         elif isinstance(argument, str):
             texts.append(argument)
-    if found := sorted(names & MADE_BY_SIZE):
-        raise ValueError(f"it calls {', '.join(found)}, which may be of any size whatever the file's")
+    if calls_by_size := sorted(names & MADE_BY_SIZE):
+        raise ValueError(f"it calls {', '.join(calls_by_size)}, which may be of any size whatever the file's")
     if ENCODE not in names:
         return
     codecs = {normalize_encoding(text).lower() for text in texts if len(text) < max(map(len, REPEATABLE)) * 2}
-    if codecs & REPEATABLE or calls * max(map(len, texts)) > MOST_ENCODED:
+    if codecs & REPEATABLE or calls * max(map(len, texts)) > MAX_ENCODED:
         raise ValueError("it encodes texts in a way that grows beyond any size")
 
 
 def check_tensors(content: Any) -> None:
-    """Refuse tensors that are no plain arrays, or have more numbers than the file has for them.
+    """Raise for tensors that are no plain arrays, or have more numbers than the file has for them.
 
     Raises:
         ValueError: with the shape.
@@ -142,7 +142,7 @@ def check_tensors(content: Any) -> None:
         total += size
         if size > storage.nbytes():
             raise ValueError(f"it has {storage.nbytes()} bytes for a tensor {tuple(tensor.shape)} of {size}")
-    if total > VIEWS * sum(stored.values()):
+    if total > MAX_VIEWS * sum(stored.values()):
         raise ValueError(f"its tensors are of {total} bytes, but it holds {sum(stored.values())} for them")
 
 
@@ -159,7 +159,7 @@ def tensors_in(content: Any) -> Iterator[Tensor]:
 
 
 def reason(file: Path, error: Exception) -> str:
-    """Say why a file cannot be loaded: what it plainly is, or what PyTorch says.
+    """Return why a file cannot be loaded: what it plainly is, or what PyTorch says.
 
     PyTorch's message begins with advice to load what is not safe, and ends so; what is wrong stands between.
     """
@@ -174,5 +174,5 @@ def reason(file: Path, error: Exception) -> str:
         return "it is incomplete"
     if not start.startswith((ZIP, PICKLE)):
         return "PyTorch has not written it"
-    found = re.search(r"WeightsUnpickler error:\s*(.+?)(?:\. Please|$)", str(error), re.MULTILINE)
-    return found[1] if found else first_line(error)
+    match = re.search(r"WeightsUnpickler error:\s*(.+?)(?:\. Please|$)", str(error), re.MULTILINE)
+    return match[1] if match else first_line(error)

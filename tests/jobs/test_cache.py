@@ -9,7 +9,7 @@ import pytest
 
 from medseg.jobs import cache
 from medseg.preprocessing.cache_files import FORMAT, dataset_folder, in_use
-from medseg.system.file_locks import held
+from medseg.system.locks import locked_file
 
 KEY = "0123456789abcdef" * 2
 DAY = 24 * 3600
@@ -37,7 +37,7 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * 1000)
         os.utime(path, (time.time() - days * DAY,) * 2)
-    with held(root / WRITTEN_NOW):
+    with locked_file(root / WRITTEN_NOW):
         yield root
 
 

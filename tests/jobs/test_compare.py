@@ -148,13 +148,14 @@ def test_a_browser_sorts_and_filters_the_comparisons(compared, tmp_path):
     assert (len(up), shown, apart, fits) == (3, "2 of 3 shown", [True] * 3, True)
 
 
-def test_a_sweep_is_compared_by_what_its_jobs_differ_in(compared, tmp_path, caplog):
+def test_a_sweep_is_compared_by_what_its_jobs_differ_in(compared, tmp_path, caplog, capsys):
     sweep = tmp_path / "sweep"
     for job, level in enumerate((0.7, 0.8, 0.9)):
         training(sweep / str(job), rows_of(level, job))
         sweeps.record(sweep / str(job), {"status": "done", "score": level}, [f"model.depth={job}", "seed=1"])
     sweeps.record(sweep / "3", {"status": "failed", "reason": "too large"}, ["model.depth=9", "seed=1"])
-    assert sweeps.is_comparable(sweep)
+    assert command_line.report(sweep) == 3
+    assert f"for significance tests: medseg compare runs={sweep}" in capsys.readouterr().out
     with caplog.at_level(logging.WARNING):
         compared(sweep)
     assert "no report of 3, left out" in caplog.text

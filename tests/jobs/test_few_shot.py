@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medseg.cli import command_line
+from medseg.jobs import sweeps
+from medseg.jobs.evaluate import few_shot
 from medseg.jobs.evaluate.few_shot import learning_curve
-from medseg.jobs.sweeps import has_learning_curve
 
 
 def job(folder: Path, number: int, labelled: int, seed: int, start: str, dice: float) -> None:
@@ -67,7 +69,17 @@ def test_one_number_of_groups_is_no_curve(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("learning_curve*"))
 
 
-def test_a_sweep_over_labelled_groups_is_known_by_its_settings() -> None:
-    assert has_learning_curve([{"overrides": ["split.labelled=5"]}, {"overrides": ["split.labelled=10", "seed=1"]}])
-    assert not has_learning_curve([{"overrides": ["split.labelled=5"]}, {"overrides": ["split.labelled=5", "seed=1"]}])
-    assert not has_learning_curve([{"overrides": []}])
+def test_a_sweep_over_labelled_groups_is_known_by_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_drawn(*overrides: list[str]) -> bool:
+        folder = tmp_path / str(len([*tmp_path.iterdir()]))
+        for number, own in enumerate(overrides):
+            sweeps.record(folder / str(number), {"status": "done", "score": 0.5, "seconds": 1.0}, own)
+        folders.clear()
+        command_line.report(folder)
+        return folders == [folder]
+
+    folders: list[Path] = []
+    monkeypatch.setattr(few_shot, "learning_curve", folders.append)
+    assert is_drawn(["split.labelled=5"], ["split.labelled=10", "seed=1"])
+    assert not is_drawn(["split.labelled=5"], ["split.labelled=5", "seed=1"])
+    assert not is_drawn([])

@@ -190,7 +190,7 @@ def test_cases_that_the_weights_have_seen_stay_out_of_the_test(small, tmp_path, 
     config["split"]["file"] = str(tmp_path / "split.json")
     with caplog.at_level(logging.WARNING):
         train.run(config | {"run_dir": str(tmp_path / "leaking")})
-    assert f"{len(before['train'])} cases of the test part were trained on" in caplog.text
+    assert f"{len(before['train'])} cases of the test subset were used to train" in caplog.text
     assert all(f"{name} (train)" in caplog.text for name in before["train"])
     chained = json.loads((tmp_path / "leaking" / "finetune.json").read_text())["seen"]
     assert chained == {before["hashes"][name]: part for part in ("train", "val", "test") for name in before[part]}

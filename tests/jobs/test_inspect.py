@@ -236,7 +236,7 @@ def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     first = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "run")
-    monkeypatch.setattr(images, "drawn", None)
+    monkeypatch.setattr(images, "draw_picture", None)
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
 

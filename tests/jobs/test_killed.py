@@ -8,9 +8,9 @@ import sys
 
 import torch
 import yaml
+from leftovers import leftovers
 
 from medseg.jobs.train import train
-from medseg.system.files import leftovers
 
 EPOCHS, EPOCH_STEPS, KILLED_AT = 6, 5, 17
 

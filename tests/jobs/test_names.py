@@ -19,7 +19,7 @@ from medseg.io.csv_files import read_csv
 from medseg.io.files.read import stem
 from medseg.jobs.evaluate import evaluate
 from medseg.jobs.predict import predict
-from medseg.jobs.predict.scans import find_jobs
+from medseg.jobs.predict.scans import find_scans
 from medseg.jobs.train import train
 
 HERE = Path(__file__).parent
@@ -114,7 +114,7 @@ def test_a_name_that_itk_cannot_take_is_one_scans_failure(tmp_path):
 
 
 def test_masks_lie_where_their_scans_do(scans, tmp_path):
-    jobs, _ = find_jobs(scans, tmp_path / "masks", None)
+    jobs, _ = find_scans(scans, tmp_path / "masks", None)
     assert len(jobs) == len(NAMES)
     for job in jobs:
         assert job.mask.relative_to(tmp_path / "masks") == job.images[0].relative_to(scans)

@@ -16,6 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from leftovers import leftovers
 from PIL import Image
 from thresholding import TARGET, Threshold, blob, write_checkpoint
 
@@ -23,7 +24,6 @@ from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Scan
 from medseg.jobs.predict import predict
-from medseg.system.files import leftovers
 
 HERE = str(Path(__file__).parent)
 KILLS = 2

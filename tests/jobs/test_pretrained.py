@@ -143,13 +143,13 @@ def test_the_plan_has_what_the_weights_need(composed, workplace, tmp_path, overr
 def test_a_download_is_shown_on_a_terminal(monkeypatch):
     shown = io.StringIO()
     console = terminal.Console(file=shown, force_terminal=True, width=120)
-    monkeypatch.setattr(terminal, "watched", lambda: console)
+    monkeypatch.setattr(terminal, "interactive_terminal", lambda: console)
     pieces = [bytes(1_000_000)] * 3
-    assert list(terminal.download_on_terminal(pieces, 2_000_000, 5_000_000, "downloading net.pth")) == pieces
+    assert list(terminal.with_download_bar(pieces, 2_000_000, 5_000_000, "downloading net.pth")) == pieces
     assert "downloading net.pth" in shown.getvalue()
     assert "5.0/5.0 MB" in shown.getvalue()
     monkeypatch.undo()
-    assert list(terminal.download_on_terminal(pieces, 0, None, "downloading")) == pieces  # nothing in a pipe
+    assert list(terminal.with_download_bar(pieces, 0, None, "downloading")) == pieces  # nothing in a pipe
 
 
 def test_of_an_encoder_that_is_frozen_nothing_changes(settings, tmp_path):

@@ -17,7 +17,7 @@ from medseg.errors import MedsegError
 from medseg.evaluation.tuning import select
 from medseg.inference.checkpoint import FORMAT, read_checkpoint, rewrite
 from medseg.io.labels import LabelMap
-from medseg.jobs.evaluate.trials import Kept, Trials, filled_box
+from medseg.jobs.evaluate.trials import Prediction, Trials, filled_box
 from medseg.jobs.evaluate.tune import tuned, untuned
 from medseg.jobs.train import train
 
@@ -41,8 +41,8 @@ def truth_of(shape=(12, 12, 12)):
 
 def kept(folder, number, found, truth, known=(True, True)):
     file = folder / f"{number}.npz"
-    np.savez_compressed(file, found=found, truth=truth)
-    return Kept(file, (1.0, 1.0, 1.0), "mm", 1.0, np.array(known), found.nbytes + truth.nbytes)
+    np.savez_compressed(file, predicted=found, reference=truth)
+    return Prediction(file, (1.0, 1.0, 1.0), "mm", 1.0, np.array(known), found.nbytes + truth.nbytes)
 
 
 def specks(size):
@@ -105,11 +105,11 @@ def test_thresholds_and_specks_of_regions_that_overlap(tmp_path):
     truth = truth_of()
     cases = []
     for number in range(N):
-        rungs = np.zeros((2, *truth.shape), np.uint8)
-        rungs[0][truth > 0] = 5
-        rungs[0][6, 6, : 2 + number % 3] = 3  # above 0.5, not above 0.6
-        rungs[1][truth == 2] = 2  # above 0.4, not above 0.5
-        cases.append(kept(tmp_path, number, rungs, truth))
+        levels = np.zeros((2, *truth.shape), np.uint8)
+        levels[0][truth > 0] = 5
+        levels[0][6, 6, : 2 + number % 3] = 3  # above 0.5, not above 0.6
+        levels[1][truth == 2] = 2  # above 0.4, not above 0.5
+        cases.append(kept(tmp_path, number, levels, truth))
     trials = Trials(NESTED, INFERENCE, OFF)
     assert trials.thresholds == (0.3, 0.4, 0.5, 0.6, 0.7)
     found = chosen(trials, cases)
@@ -136,8 +136,8 @@ def test_sizes_are_in_pixels_or_in_millilitres(tmp_path, spacing, unit, option, 
         truth[..., 1:], found[..., 1:] = 0, 0
     label_map = LabelMap({"background": 0, "cells": 1})
     file = tmp_path / "case.npz"
-    np.savez_compressed(file, found=found, truth=truth)
-    case = Kept(file, spacing, unit, float(np.prod(spacing)), np.array([True]), 2 * found.nbytes)
+    np.savez_compressed(file, predicted=found, reference=truth)
+    case = Prediction(file, spacing, unit, float(np.prod(spacing)), np.array([True]), 2 * found.nbytes)
     trials = Trials(label_map, INFERENCE, OFF)
     space = trials.space(has_volume=case.has_volume)
     assert select(partial(trials.scores, [case] * N), space, {}).choice == {"cells": {option: least}}

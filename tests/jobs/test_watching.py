@@ -78,7 +78,7 @@ def test_the_same_cases_are_drawn_at_every_validation_and_the_worst(trained):
 def terminal(monkeypatch):
     """A terminal of 80 columns that somebody looks at, drawn at every step."""
     console = Console(file=io.StringIO(), force_terminal=True, width=80, height=30, _environ={"TERM": "xterm"})
-    monkeypatch.setattr(train, "watched", lambda: console)
+    monkeypatch.setattr(train, "interactive_terminal", lambda: console)
     monkeypatch.setattr(display, "EVERY", 0.0)
     return console
 

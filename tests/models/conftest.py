@@ -1,6 +1,8 @@
 """Networks of ``conf/model``, small enough to train a step in a moment."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -27,9 +29,14 @@ def planned() -> Planned:
     sources = Sources(CONF, "train")
     loader = sources.loader()
 
-    def plan(name: str, dims: int, *settings: str) -> dict[str, Any]:
+    @cache
+    def composed(name: str, *settings: str) -> dict[str, Any]:
         config = compose(sources, loader, [f"model={name}", *settings])
         assert not [problem for key, problem in problems(config).items() if key.startswith(("model.", "plan."))]
+        return config
+
+    def plan(name: str, dims: int, *settings: str) -> dict[str, Any]:
+        config = deepcopy(composed(name, *settings))
         config["model"] |= small(config["model"], name) | {"spatial_dims": dims}
         return resolve(config, {"plan": small_plan(dims, config["plan"]["divisor"] or 4)})
 

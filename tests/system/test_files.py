@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from leftovers import leftovers
 
 from medseg.errors import MedsegError
-from medseg.system import file_locks, files
-from medseg.system.files import leftovers, remove_leftovers, remove_leftovers_of, replacing, write_text, write_torch
+from medseg.system import files, locks
+from medseg.system.files import remove_leftovers, remove_leftovers_of, replacing, write_text, write_torch
 
 KILLED = """
 import os, signal, sys
@@ -52,7 +53,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
 
 
 def test_without_locks_age_decides(tmp_path, monkeypatch):
-    monkeypatch.setattr(file_locks, "fcntl", None)
+    monkeypatch.setattr(locks, "fcntl", None)
     write_text(tmp_path / "a.txt", "whole")
     young, old = tmp_path / ".01234567-a.txt", tmp_path / ".89abcdef-a.txt"
     young.touch()
@@ -69,7 +70,7 @@ def test_pytorch_s_files_tell_of_a_full_disk(tmp_path, monkeypatch):
         temporary.symlink_to("/dev/full")
         return open(os.devnull)  # noqa: PTH123
 
-    monkeypatch.setattr(files, "held", full)
+    monkeypatch.setattr(files, "locked_file", full)
     with pytest.raises(MedsegError, match=f"a.pt: {os.strerror(errno.ENOSPC)}"):
         write_torch(tmp_path / "a.pt", {"a": 1})
     assert list(tmp_path.iterdir()) == []

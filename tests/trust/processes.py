@@ -118,7 +118,7 @@ class FullDisk:
 
     def arm(self) -> None:
         """Let temporary files lead to /dev/full, where the system refuses every byte."""
-        held, seen = medseg.system.files.held, []
+        held, seen = medseg.system.files.locked_file, []
 
         @contextmanager
         def held_or_full(temporary):
@@ -131,7 +131,7 @@ class FullDisk:
                 with held(temporary):
                     yield
 
-        medseg.system.files.held = held_or_full
+        medseg.system.files.locked_file = held_or_full
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import csv
 import json
 
+from leftovers import leftovers
 from processes import check_whole, names_in, run, said
-
-from medseg.system.files import leftovers
 
 DATA = ("dataset.dims=2", "dataset.cases=8", "dataset.size=32")
 SMALL = (

@@ -16,7 +16,7 @@ from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
 from medseg.errors import MedsegError
-from medseg.system.directory_lock import locked
+from medseg.system.locks import locked
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
 EVAL = ("eval", "checkpoint=run", "device=cpu", "run_dir=evaluation")
@@ -197,7 +197,7 @@ def test_a_report_goes_without_a_damaged_record_of_the_run(place, name, damage):
 HOLD = """
 import sys, time
 from pathlib import Path
-from medseg.system.directory_lock import locked
+from medseg.system.locks import locked
 with locked(Path(sys.argv[1]), ""):
     print("held", flush=True)
     time.sleep(600)
@@ -242,13 +242,13 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
 
 
 def test_a_lock_file_of_another_kind_says_less(tmp_path, monkeypatch):
-    from medseg.system import directory_lock
+    from medseg.system import locks
 
     (tmp_path / ".lock").write_text("[]")
-    assert directory_lock.owner(tmp_path / ".lock") == "another process"
+    assert locks.owner(tmp_path / ".lock") == "another process"
     monkeypatch.setattr(time, "time", lambda: 1e9)
     (tmp_path / ".lock").write_text(json.dumps({"process": 7, "host": "a", "since": 1e9 - 600}))
-    assert directory_lock.owner(tmp_path / ".lock") == "process 7 on a, begun 10 minutes ago,"
+    assert locks.owner(tmp_path / ".lock") == "process 7 on a, begun 10 minutes ago,"
 
 
 def test_a_killed_data_worker_is_one_message(place, capsys, monkeypatch):

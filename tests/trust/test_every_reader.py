@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import medseg
+from medseg.config.instantiate import LOADER
 from medseg.config.schema import OBJECTS
 from medseg.config.untrusted import PlainLoader
 
@@ -39,10 +40,10 @@ NO_CONFIG = {
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.dataset_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
-    "system.directory_lock.owner": "a number and a name for a message",
+    "system.locks.owner": "a number and a name for a message",
     "io.layouts.groups._from_pattern": "texts, from a process that this one started",
     "io.tables._rows": "texts",
-    "jobs.inspect.images.noted_picture": "weights_only: the bytes of a picture",
+    "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
     "preprocessing.fingerprint.cached.noted": "weights_only: tensors and numbers",
@@ -84,8 +85,12 @@ def test_every_function_that_reads_a_file_is_known():
 
 def test_nothing_is_loaded_that_can_run_code():
     assert not {(module, name) for module, name, _, _ in all_calls() if name in NEVER}
-    assert {ast.unparse(node.args[1]) for _, name, _, node in all_calls() if name == "yaml.load"} <= {"PlainLoader"}
+    assert {ast.unparse(node.args[1]) for _, name, _, node in all_calls() if name == "yaml.load"} <= {
+        "PlainLoader",
+        "LOADER",
+    }
     assert issubclass(PlainLoader, yaml.SafeLoader)
+    assert LOADER in (yaml.SafeLoader, getattr(yaml, "CSafeLoader", None))
 
 
 @pytest.mark.parametrize("name", ["torch.load", "trainer.fit"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leftovers import leftovers
 from processes import FILLER, FilledDisk, FullDisk, check_whole, run, said
 from small_jobs import EVAL, PREDICT, RESUME, SMALL, TRAIN, again, check_same, content
 
@@ -14,7 +15,6 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
-from medseg.system.files import leftovers
 
 FULL = "No space left on device"
 UNRANKED = tuple(setting for setting in PREDICT if setting != "worst=1")
@@ -119,7 +119,7 @@ def test_every_writer_of_masks_tells_of_a_full_disk(tmp_path, monkeypatch, form,
     shape = (24, 24) if name in ("a.png", "a.tif") else (24, 24, 24)
     scan = Scan(np.zeros((1, *shape), np.float32), np.eye(4), "px" if len(shape) == 2 else "mm")
     indices = np.random.default_rng(0).integers(0, 2, shape, np.uint8)  # too many bytes to wait in a buffer
-    monkeypatch.setattr("medseg.system.files.held", full)
+    monkeypatch.setattr("medseg.system.files.locked_file", full)
     with pytest.raises(MedsegError, match=rf"cannot write .*{name}"):
         write_classes(tmp_path / name, indices, LabelMap({"background": 0, "lesion": 1}), scan, form)
     assert list(tmp_path.iterdir()) == []

@@ -4,10 +4,9 @@ import shutil
 from contextlib import ExitStack
 
 import pytest
+from leftovers import leftovers
 from processes import TIME_LIMIT, Kill, check_whole, run, said, started
 from small_jobs import CLEAN, SMALL, content
-
-from medseg.system.files import leftovers
 
 SHORT = ("train", *SMALL, "trainer.max_epochs=1", "trainer.steps_per_epoch=1")
 KILLS = (Kill("half", "*.fingerprint.pt", 2), Kill("half", "*.case.pt", 1), Kill("before", "*.case.pt", 3))

@@ -14,12 +14,13 @@ import pytest
 import torch
 from small_run import PREDICT, TRAIN
 
-from medseg.cli import command_line, sweeps
+from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import groups
+from medseg.jobs import sweeps
 from medseg.system.torch_files import load_safely
 from medseg.training.transfer.sources import read_source
 
@@ -265,7 +266,7 @@ RESULT = {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0, "overrid
 def test_results_of_a_sweep_are_checked(tmp_path, name, value):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").write_text(json.dumps(RESULT))
-    assert sweeps.exit_status(sweeps.read(tmp_path)) == 0
+    assert command_line.report(tmp_path) == 0
     (tmp_path / "0" / "result.json").write_text(json.dumps({**RESULT, name: value}))
     with pytest.raises(MedsegError, match=f"no result of a job: {name}="):
         sweeps.read(tmp_path)

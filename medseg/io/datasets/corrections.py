@@ -4,7 +4,6 @@ A folder of corrections holds masks that are called like their cases. ``medseg p
 ``cases.csv`` that tells of each mask which images it is of, and what its file was like before anyone touched it.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.csv_files import text_of
 from medseg.io.files.read import find_masks, stem
 from medseg.io.tables import Row, read_table
+from medseg.system.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,7 @@ def masks_by_case(root: Path) -> dict[str, Path]:
 
 def is_untouched(mask: Path, row: Mapping[str, str] | None) -> bool:
     """Tell whether a mask is as it was written for correction."""
-    return row is not None and row.get(WRITTEN) == sha256(mask)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return row is not None and row.get(WRITTEN) == file_hash(mask)
 
 
 def new_case(name: str, row: Row, mask: Path) -> Case:

@@ -108,11 +108,11 @@ def is_picture(one: Header, studies: Collection[tuple[Path, str]]) -> bool:
 
 
 def tell_passed(headers: Iterable[Header]) -> None:
-    """Log what is passed over, and why."""
+    """Log which files are skipped, and why."""
     passed = [each for each in headers if each.passed]
     for reason, count in Counter(each.passed for each in passed).items():
         first = next(each.path for each in passed if each.passed == reason)
-        log.info("passed over %d DICOM files of the kind %s, such as %s", count, reason, first)
+        log.info("skipped %d DICOM files (%s), such as %s", count, reason, first)
 
 
 def sorted_into_images(headers: Iterable[Header]) -> list[Series]:

@@ -138,7 +138,7 @@ def warn_of(files: Sequence[str], like: Scan) -> None:
     """Warn of files whose voxels are taken as they lie though their headers say that they lie elsewhere."""
     if files:
         others = ", ".join(files)
-        warn(f"{name(like)}: taken voxel by voxel, though of another origin or direction, are {others}")
+        warn(f"{name(like)}: headers differ (origin/direction); files used by voxel index: {others}")
 
 
 def grid_of(scan: Scan) -> Grid:

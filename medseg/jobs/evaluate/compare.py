@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import is_interpolation, resolve
+from medseg.config.check import as_list, is_interpolation, resolve
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison.files import write_comparison
@@ -33,8 +33,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         MedsegError: fewer than two reports, or reports that cannot be compared.
     """
     settings = resolve(config)
-    given = settings["runs"]
-    reports = read_reports([Path(path) for path in ([given] if isinstance(given, str) else given)])
+    runs = [Path(run) for run in as_list(settings["runs"])]
+    folders = list(dict.fromkeys(folder for run in runs for folder in report_folders(run)))
+    if len(folders) < 2:
+        raise MedsegError(f"runs={', '.join(map(str, runs))}: {len(folders)} report found, but two or more are needed.")
+    reports = [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     result = compared(reports, settings["metrics"]["names"])
     with run_directory(config, dataset_of([report.folder for report in reports])) as named:
         run_dir = Path(resolve(named)["run_dir"])
@@ -53,9 +56,9 @@ def compared(reports: Sequence[Report], names: str | Sequence[str] = ALL) -> Res
     Raises:
         MedsegError: they cannot be compared.
     """
-    given = [names] if isinstance(names, str) else names
-    chosen = [metric for name in given for metric in PRESETS.get(name, (name,))]
-    if unknown := [name for name in chosen if name in given and not any(name in report.rows[0] for report in reports)]:
+    names = as_list(names)
+    chosen = [metric for name in names for metric in PRESETS.get(name, (name,))]
+    if unknown := [name for name in chosen if name in names and not any(name in report.rows[0] for report in reports)]:
         raise MedsegError(f"metrics.names: no report has {', '.join(unknown)}.")
     paired = pair(reports, list(dict.fromkeys(["dice", *chosen])))
     comparisons = compare_all(paired)
@@ -81,20 +84,6 @@ def show_and_write(result: Result, reports: Sequence[Report], folder: Path) -> N
     log.info("comparison: %s", folder / "comparison.html")
 
 
-def read_reports(paths: Sequence[Path]) -> list[Report]:
-    """Read the reports of runs, or of all runs in folders such as a sweep's.
-
-    Raises:
-        MedsegError: there are fewer than two, or one cannot be read.
-    """
-    folders = list(dict.fromkeys(folder for path in paths for folder in report_folders(path)))
-    if len(folders) < 2:
-        raise MedsegError(
-            f"runs={', '.join(map(str, paths))}: {len(folders)} report found, but two or more are needed."
-        )
-    return [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
-
-
 def report_folders(path: Path) -> list[Path]:
     """Return where a run's report lies: of a training in ``test``, of an evaluation or a sweep in one folder a run.
 
@@ -104,14 +93,14 @@ def report_folders(path: Path) -> list[Path]:
     if own := report_folder(path):
         return [own]
     children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
-    found = {child: report_folder(child) for child in children if child.is_dir()}
-    folders = [folder for folder in found.values() if folder]
+    reports = {child: report_folder(child) for child in children if child.is_dir()}
+    folders = [folder for folder in reports.values() if folder]
     if not folders:
         raise MedsegError(
             f"{path}: no report in it (cases.csv, test/cases.csv, or folders with one). Give the directory of a "
             "training or an evaluation, or a sweep's folder; medseg eval checkpoint=RUN makes one."
         )
-    if lost := [child.name for child, folder in found.items() if not folder and (child / "result.json").is_file()]:
+    if lost := [child.name for child, folder in reports.items() if not folder and (child / "result.json").is_file()]:
         log.warning("%s: no report of %s, left out", path, ", ".join(lost))
     return folders
 
@@ -130,26 +119,22 @@ def run_of(folder: Path) -> Path:
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Name runs: jobs of a sweep by what they differ in, others by as much of their path as tells them apart."""
-    runs = [run_of(folder) for folder in folders]
-    settings = [overrides_of(run) for run in runs]
+    runs, settings = [run_of(folder) for folder in folders], []
+    for run in runs:
+        overrides: Any = None
+        with suppress(MedsegError):
+            overrides = read_json_object(run / "result.json").get("overrides")
+        settings.append(list(map(str, overrides)) if isinstance(overrides, list) else [])
     common = set.intersection(*map(set, settings))
-    own = [" ".join(setting for setting in found if setting not in common) for found in settings]
+    own = [" ".join(setting for setting in of_run if setting not in common) for of_run in settings]
     if all(own) and len(set(own)) == len(own):
         return own
     length = next(n for n in range(1, 100) if len({run.parts[-n:] for run in runs}) == len(runs))
     return ["/".join(run.parts[-length:]) for run in runs]
 
 
-def overrides_of(run: Path) -> list[str]:
-    """Return the settings that a job of a sweep was given."""
-    with suppress(MedsegError):
-        overrides = read_json_object(run / "result.json").get("overrides", [])
-        return [str(setting) for setting in overrides] if isinstance(overrides, list) else []
-    return []
-
-
 def dataset_of(folders: Sequence[Path]) -> str:
-    """Return the name of the data set that the runs' configs name, or "runs" where they do not tell."""
+    """Return the name of the data set that the runs' configs name, or "runs" where they name none."""
     for folder in folders:
         with suppress(MedsegError):
             node = read_yaml(run_of(folder) / "config.yaml").get("dataset")

@@ -13,14 +13,14 @@ from medseg.evaluation.report.files import read_report
 from medseg.evaluation.report.page import page, section
 from medseg.evaluation.report.page import table as html_table
 from medseg.evaluation.report.text import as_markdown, print_tables
-from medseg.jobs.sweeps import read_result
+from medseg.jobs.rundir import read_result
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
 
 AXES = ("split.labelled", "seed")
-"""Overrides that place a run on the curve; all others that differ between runs tell arms apart."""
+"""Overrides that are the axes of the curve; all others that differ between runs name its arms."""
 
 
 def learning_curve(folder: Path) -> bool:
@@ -47,7 +47,10 @@ def trained_runs(folder: Path) -> list[Trained]:
     jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
     jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
     results = {job: read_result(job / "result.json") for job in jobs}
-    own = {job: arm_of(result["overrides"]) for job, result in results.items()}
+    own = {
+        job: [item for item in result["overrides"] if item.partition("=")[0] not in AXES]
+        for job, result in results.items()
+    }
     common = set.intersection(*map(set, own.values())) if own else set()
     arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
     configs = {job: sizes_of(job / "config.yaml") for job in jobs}
@@ -77,11 +80,6 @@ def sizes_of(path: Path) -> tuple[int, int]:
     return labelled, config["seed"]
 
 
-def arm_of(overrides: Sequence[str]) -> list[str]:
-    """Return what makes a run's arm of the experiment."""
-    return [item for item in overrides if item.partition("=")[0] not in AXES]
-
-
 def plot(points: Sequence[Point]) -> str:
     """Draw a line an arm through the means, and one through the scores of each seed."""
     series = []
@@ -89,13 +87,9 @@ def plot(points: Sequence[Point]) -> str:
         own = [point for point in points if point.arm == arm]
         series.append(Series(arm, [Dot(point.labelled, point.mean, f"{arm}: {point.mean:.3f}") for point in own]))
         for seed in sorted({seed for point in own for seed in point.seeds}):
-            course = [Dot(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
-            series.append(Series(f"{arm}, seed {seed}", course, is_minor=True))
+            dots = [Dot(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
+            series.append(Series(f"{arm}, seed {seed}", dots, is_minor=True))
     scores = [score for point in points for score in (point.mean, *point.seeds.values())]
     x, y = linear("labelled groups", [point.labelled for point in points], least=0), linear("Dice", scores, 0, 1)
-    return lines(series, x, y, "Test Dice by labelled groups", described(points))
-
-
-def described(points: Sequence[Point]) -> str:
-    """Say in words what the plot shows."""
-    return "; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points)
+    text = "; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points)
+    return lines(series, x, y, "Test Dice by labelled groups", text)

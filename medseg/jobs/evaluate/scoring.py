@@ -40,7 +40,7 @@ from medseg.system.memory import (
     warn_once,
 )
 from medseg.system.parallel import cores
-from medseg.system.terminal import Terminal, on_terminal
+from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ REPORT = "report.html"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReportOptions:
     """What a report is to hold.
 
-    ``strata`` are columns of the data set's table whose values are told apart, ``examples`` how many cases are drawn,
-    ``runs`` the run directories that are told of: "training", "evaluation".
+    ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
+    number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
     """
 
     metrics: Settings
@@ -63,11 +63,16 @@ class Wanted:
 
 
 def evaluate_cases(
-    segment: Segment, cases: Sequence[Case], label_map: LabelMap, folder: Path, wanted: Wanted, lost: Sequence[str] = ()
+    segment: Segment,
+    cases: Sequence[Case],
+    label_map: LabelMap,
+    folder: Path,
+    options: ReportOptions,
+    unreadable: Sequence[str] = (),
 ) -> tuple[Summary, list[str]]:
     """Predict and measure cases, write the report's files and overlays, and show its tables.
 
-    ``lost`` says of further cases why they cannot even be tried.
+    ``unreadable`` has a line for each further case that cannot even be tried.
 
     Returns:
         The summary as in ``metrics.json``, and a line for each case that could not be scored.
@@ -75,10 +80,12 @@ def evaluate_cases(
     Raises:
         MedsegError: no case could be scored, or strata that the data set does not have.
     """
-    check_strata(cases, wanted.strata)
+    check_strata(cases, options.strata)
     rows: list[Row] = []
-    problems = list(lost)
-    for case, outcome in on_terminal(scored(segment, cases, label_map, wanted.metrics), len(cases), "evaluating"):
+    problems = list(unreadable)
+    for case, outcome in with_progress_bar(
+        scored(segment, cases, label_map, options.metrics), len(cases), "evaluating"
+    ):
         if isinstance(outcome, str):
             problems.append(f"{case.id}: {outcome}")
         else:
@@ -87,17 +94,17 @@ def evaluate_cases(
         log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
-    names, subset, strata = list(label_map.reported), wanted.subset, wanted.strata
-    summary = summarise(rows, names, wanted.metrics, subset=subset, strata=strata, problems=problems)
+    names, subset, strata = list(label_map.reported), options.subset, options.strata
+    summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, problems=problems)
     files = overlay_files(folder, (row["case"] for row in rows))
-    draw_overlays(segment, pick_examples(rows, cases, wanted.examples), label_map, files)
+    draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
     write_report(folder, rows, summary)
-    write_text(folder / REPORT, html_report(summary, rows, folder, wanted.runs))
+    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs))
     print_tables(tables_of(summary), Terminal())
     return summary, problems
 
 
-def tell_places(run_dir: Path) -> None:
+def log_output_paths(run_dir: Path) -> None:
     """Log where a run's files are, its reports last."""
     log.info("run directory: %s", run_dir)
     for path in sorted(run_dir.rglob(REPORT)):
@@ -116,7 +123,7 @@ def scored(
     most = cores()
     with ThreadPoolExecutor(cores()) as pool:
 
-        def taken() -> tuple[Case, list[Row] | str]:
+        def next_outcome() -> tuple[Case, list[Row] | str]:
             nonlocal most
             case, future = waiting.popleft()
             if (error := future.exception()) and is_out_of_memory(error):
@@ -125,7 +132,7 @@ def scored(
                 wait([other for _, other in waiting])
                 drop_frames(error)
                 free_caches()
-                future = begun(pool.submit, segment, case, label_map, metrics)
+                future = start(pool.submit, segment, case, label_map, metrics)
             try:
                 return case, future.result()
             except MedsegError as error:
@@ -133,21 +140,21 @@ def scored(
 
         for number, case in enumerate(cases, 1):
             while len(waiting) >= most:
-                yield taken()
-            waiting.append((case, begun(pool.submit, segment, case, label_map, metrics)))
+                yield next_outcome()
+            waiting.append((case, start(pool.submit, segment, case, label_map, metrics)))
             log.debug("%d of %d: %s", number, len(cases), case.id)
         while waiting:
-            yield taken()
+            yield next_outcome()
 
 
-def begun(
+def start(
     submit: Callable[..., Future[list[Row]]], segment: Segment, case: Case, label_map: LabelMap, metrics: Settings
 ) -> Future[list[Row]]:
-    """Predict a case and begin to measure it; its MedsegError is in the future, too, where that cannot be done."""
+    """Predict a case and start to measure it; a MedsegError of predicting is in the future, too."""
     try:
         with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
-            scan, truth = read_labelled(case, label_map)
-        return submit(measured_rows, case, scan, segment(case, scan), truth, label_map, metrics)
+            scan, reference = read_labelled(case, label_map)
+        return submit(measured_rows, case, scan, segment(case, scan), reference, label_map, metrics)
     except MedsegError as error:
         failed: Future[list[Row]] = Future()
         failed.set_exception(error)
@@ -158,7 +165,7 @@ def measured_rows(
     case: Case,
     scan: Scan,
     indices: NDArray[np.uint8],
-    truth: NDArray[np.uint8],
+    reference: NDArray[np.uint8],
     label_map: LabelMap,
     metrics: Settings,
 ) -> list[Row]:
@@ -166,13 +173,15 @@ def measured_rows(
     reported = list(label_map.reported.values())
     voxel_size = scan.voxel_volume / 1000 if scan.unit == "mm" else 1.0
     with enough_memory(f"to measure the masks of a scan of {scan.shape}", MORE_MEMORY):
-        found = counts(indices, truth, len(label_map.names), reported)
-        measured = measure_case(indices, truth, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics)
-    return case_rows(case, found, measured, label_map, scan.voxel_volume, scan.unit)
+        voxels = counts(indices, reference, len(label_map.names), reported)
+        measured = measure_case(
+            indices, reference, reported, spacing=scan.spacing, voxel_size=voxel_size, settings=metrics
+        )
+    return case_rows(case, voxels, measured, label_map, scan.voxel_volume, scan.unit)
 
 
 def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
-    """Refuse to tell apart by a column that the data set's table does not have, or that tells most cases apart."""
+    """Raise for strata that the data set's table does not have, or that have a value of their own for most cases."""
     known = sorted({column for case in cases for column in case.columns})
     if unknown := [column for column in strata if column not in known]:
         raise MedsegError(
@@ -192,13 +201,13 @@ def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> li
 
 
 def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
-    """Draw prediction and truth over the scans, each into the file of its case's id."""
+    """Draw prediction and ground truth over the scans, each into the file of its case's id."""
     for case in cases:
         try:
             with enough_memory(lambda: f"to draw {size_of(case)}", MORE_MEMORY):  # noqa: B023 - called within the loop
-                scan, truth = read_labelled(case, label_map)
+                scan, reference = read_labelled(case, label_map)
                 annotated = label_map.annotated(case.annotated)
-                picture = overlay(scan, segment(case, scan), label_map.names, truth, annotated)
+                picture = overlay(scan, segment(case, scan), label_map.names, reference, annotated)
         except NotEnoughMemoryError as error:
             log.warning("%s: no overlay: %s", case.id, error)
             continue

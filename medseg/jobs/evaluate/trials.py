@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
@@ -18,7 +20,6 @@ from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import told
-from medseg.jobs.evaluate.quantised import decided, rungs_of
 from medseg.system.files import replacing
 from medseg.system.memory import TO_READ, enough_memory
 from medseg.system.parallel import in_parallel
@@ -34,11 +35,11 @@ COPIES = 10
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A case predicted once. Its file holds ``found`` and ``truth``, both cut to what is not background.
+class Prediction:
+    """A case predicted once. Its file holds ``predicted`` and ``reference``, both cut to what is not background.
 
-    ``found`` are class indices (*spatial) before post-processing, or of regions their rungs (R, *spatial). ``known``
-    tells of each class or region whether it was annotated, ``bytes`` how large the arrays are.
+    ``predicted`` are class indices (*spatial) before post-processing, or of regions ``quantised`` (R, *spatial).
+    ``known`` says of each class or region whether it was annotated, ``bytes`` how large the arrays are.
     """
 
     file: Path
@@ -56,7 +57,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Trials:
-    """What trials have in common: the classes, and the checkpoint's own options, which a choice is put over."""
+    """What all trials share: the classes, and the checkpoint's own options, which a choice overrides."""
 
     label_map: LabelMap
     inference: Node
@@ -106,53 +107,81 @@ class Trials:
             "postprocess": {**self.postprocess, "classes": {name: own for name, own in classes.items() if own}},
         }
 
-    def keep(self, predictor: Predictor, case: Case, file: Path) -> Kept:
-        """Predict a case and write down what scoring needs of it."""
+    def keep(self, predictor: Predictor, case: Case, file: Path) -> Prediction:
+        """Predict a case and write what scoring needs of it into a file."""
         with told(), enough_memory(lambda: f"to read {size_of(case)}", TO_READ):
-            scan, truth = read_labelled(case, self.label_map)
+            scan, reference = read_labelled(case, self.label_map)
         prepared = predictor.prepare(scan)
         if self.regions is None:
-            found = predictor.decide(prepared)
+            predicted = predictor.decide(prepared)
         else:
-            found = np.zeros((len(self.regions.members), *scan.shape), np.uint8)
-            predictor.decide(prepared, [partial(note_rungs, found, self.thresholds, self.regions)])
+            regions, levels = self.regions, np.zeros((len(self.regions.members), *scan.shape), np.uint8)
+
+            def quantise(where: slice, probs: Tensor) -> None:
+                levels[..., where] = quantised(probs, self.thresholds, regions).cpu().numpy()
+
+            predictor.decide(prepared, [quantise])
+            predicted = levels
         if not self.postprocess["smooth_mm"]:  # a blur would feel where the arrays end
-            box = filled_box([*found.reshape(-1, *scan.shape), truth])
-            found, truth = found[(slice(None),) * (found.ndim - truth.ndim) + box], truth[box]
+            box = filled_box([*predicted.reshape(-1, *scan.shape), reference])
+            predicted, reference = predicted[(slice(None),) * (predicted.ndim - reference.ndim) + box], reference[box]
         with replacing(file) as temporary:
-            np.savez_compressed(temporary, found=found, truth=truth)
+            np.savez_compressed(temporary, predicted=predicted, reference=reference)
         known = self.label_map.is_known(self.label_map.annotated(case.annotated))
-        return Kept(file, scan.spacing, scan.unit, scan.voxel_volume, known, found.nbytes + truth.nbytes)
+        return Prediction(file, scan.spacing, scan.unit, scan.voxel_volume, known, predicted.nbytes + reference.nbytes)
 
-    def score(self, segmenter: Segmenter, kept: Kept) -> NDArray[np.float64]:
+    def score(self, segmenter: Segmenter, case: Prediction) -> NDArray[np.float64]:
         """Return the Dice of each class or region (R,), 1 where both are empty, NaN where it was not annotated."""
-        with np.load(kept.file) as arrays:
-            found, truth = arrays["found"], arrays["truth"]
+        with np.load(case.file) as arrays:
+            predicted, reference = arrays["predicted"], arrays["reference"]
         if self.regions:
-            found = decided(found, self.thresholds, segmenter.cuts, self.regions)
-        indices = segmenter.clean(found, spacing=kept.spacing, unit=kept.unit, voxel_volume=kept.voxel_volume)
+            predicted = masks_of(predicted, self.thresholds, segmenter.cuts, self.regions)
+        indices = segmenter.clean(predicted, spacing=case.spacing, unit=case.unit, voxel_volume=case.voxel_volume)
         reported = self.label_map.reported.values()
-        scores = dice(counts(indices, truth, len(self.label_map.names), reported))
-        return np.where(kept.known, np.nan_to_num(scores, nan=1.0), np.nan)
+        scores = dice(counts(indices, reference, len(self.label_map.names), reported))
+        return np.where(case.known, np.nan_to_num(scores, nan=1.0), np.nan)
 
-    def scores(self, kept: Sequence[Kept], choice: Choice) -> Scores:
+    def scores(self, predictions: Sequence[Prediction], choice: Choice) -> Scores:
         """Return the Dice of all cases (N, R) with a choice."""
         options = self.options(choice)
         segmenter = make_segmenter(options["inference"], options["postprocess"], self.label_map)
-        work = COPIES * max(case.bytes for case in kept)
-        return np.stack(list(in_parallel(partial(self.score, segmenter), kept, work)))
-
-
-def note_rungs(found: NDArray[np.uint8], ladder: Sequence[float], regions: Regions, place: slice, scores: Any) -> None:
-    """Write the rungs of a slab of probabilities into ``found`` (R, *spatial)."""
-    found[..., place] = rungs_of(scores, ladder, regions).cpu().numpy()
+        work = COPIES * max(case.bytes for case in predictions)
+        return np.stack(list(in_parallel(partial(self.score, segmenter), predictions, work)))
 
 
 def filled_box(arrays: Sequence[NDArray[np.uint8]]) -> tuple[slice, ...]:
     """Return the smallest box outside which all arrays of one shape are 0; one voxel where they are so everywhere."""
+    from scipy.ndimage import find_objects
+
     anything = np.logical_or.reduce([array > 0 for array in arrays])
-    spans = []
-    for axis in range(anything.ndim):
-        places = np.flatnonzero(anything.any(tuple(other for other in range(anything.ndim) if other != axis)))
-        spans.append(slice(places[0], places[-1] + 1) if places.size else slice(0, 1))
-    return tuple(spans)
+    return next(iter(find_objects(anything.view(np.uint8))), (slice(0, 1),) * anything.ndim)
+
+
+def quantised(probs: Tensor, thresholds: Sequence[float], regions: Regions) -> Tensor:
+    """Return uint8 (R, *) of probabilities (R, *): how many of the rising thresholds each exceeds.
+
+    This is all that masks at any of these thresholds need, in a byte a voxel. Of regions that exclude each other, all
+    but the likeliest are 0.
+    """
+    levels = torch.zeros(probs.shape, dtype=torch.uint8, device=probs.device)
+    for threshold in thresholds:
+        levels += probs > threshold
+    if regions.are_disjoint:
+        levels *= torch.zeros_like(levels).scatter_(0, probs.max(0).indices[None], 1)
+    return levels
+
+
+def masks_of(
+    levels: NDArray[np.uint8], thresholds: Sequence[float], chosen: Sequence[float], regions: Regions
+) -> NDArray[np.uint8]:
+    """Return what ``Segmenter.decide`` would at the ``chosen`` thresholds, one a region and each in ``thresholds``.
+
+    ``levels`` is (R, *spatial). Returns a mask of each region (R, *spatial), or class indices (*spatial) of regions
+    that exclude each other; uint8.
+    """
+    above = [level > thresholds.index(threshold) for level, threshold in zip(levels, chosen, strict=True)]
+    masks = np.stack(above).view(np.uint8)
+    if not regions.are_disjoint:
+        return masks
+    classes = np.array(regions.painted, np.uint8).reshape(-1, *[1] * (levels.ndim - 1))
+    return (masks * classes).max(0)  # at most one of them is not 0

@@ -16,7 +16,7 @@ from medseg.inference.checkpoint import read_checkpoint, rewrite
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
-from medseg.jobs.evaluate.trials import Kept, Trials
+from medseg.jobs.evaluate.trials import Prediction, Trials
 from medseg.system.files import write_json
 from medseg.system.terminal import Terminal
 
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 Content = dict[str, Any]
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 PREDICTIONS = ".predictions-"
 
 
 def tune(
-    predictor: Predictor, cases: Sequence[Case], truth_map: LabelMap, run_dir: Path, *, checkpoint: str
+    predictor: Predictor, cases: Sequence[Case], reference_map: LabelMap, run_dir: Path, *, checkpoint: str
 ) -> dict[str, Any]:
-    """Predict cases once, choose options on them, write ``tuning.json``, and save what is worth it in the checkpoint.
+    """Predict cases once, choose options on them, write ``tuning.json``, and save what improves Dice in the checkpoint.
 
-    Earlier choices count for nothing: it begins with the options that the model was trained with.
+    Earlier choices are ignored: it starts with the options that the model was trained with.
 
     Returns:
         Status, reason and score: the mean Dice with the options chosen, both empty counted as 1.
@@ -42,17 +42,17 @@ def tune(
         MedsegError: the checkpoint is none of medseg's, or cannot be written.
     """
     config = untuned(read_checkpoint(checkpoint).content)["config"]
-    trials = Trials(truth_map, config["inference"], config["postprocess"])
+    trials = Trials(reference_map, config["inference"], config["postprocess"])
     if len(cases) < MIN_CASES:
         return too_few(len(cases), run_dir)
     for abandoned in run_dir.glob(f"{PREDICTIONS}*"):  # by an evaluation in this directory that was killed
         rmtree(abandoned, ignore_errors=True)  # of a link or a file nothing is removed
     with TemporaryDirectory(dir=run_dir, prefix=PREDICTIONS) as folder:
-        kept, problems = predict_all(trials, predictor, cases, Path(folder))
-        if len(kept) < MIN_CASES:
-            return too_few(len(kept), run_dir, problems)
-        space = trials.space(has_volume=all(case.has_volume for case in kept))
-        selection = select(partial(trials.scores, kept), space, trials.start)
+        predictions, problems = predict_all(trials, predictor, cases, Path(folder))
+        if len(predictions) < MIN_CASES:
+            return too_few(len(predictions), run_dir, problems)
+        space = trials.space(has_volume=all(case.has_volume for case in predictions))
+        selection = select(partial(trials.scores, predictions), space, trials.start)
     report = report_of(selection, space.names)
     write_json(run_dir / "tuning.json", report)
     print_tables([table(report)], Terminal())
@@ -60,32 +60,32 @@ def tune(
         rewrite(checkpoint, partial(tuned, options=trials.options(selection.choice), record=report))
         log.info("mean Dice %.4f → %.4f: saved in %s", *report["mean_dice"].values(), checkpoint)
     else:
-        log.info("nothing was worth it: %s stays as it is", checkpoint)
+        log.info("no tested post-processing improved the mean validation Dice; %s unchanged", checkpoint)
     return ended(problems) | {"score": report["mean_dice"]["after"]}
 
 
 def predict_all(
     trials: Trials, predictor: Predictor, cases: Sequence[Case], folder: Path
-) -> tuple[list[Kept], list[str]]:
+) -> tuple[list[Prediction], list[str]]:
     """Predict every case once, whatever becomes of the others.
 
     Returns:
         The predictions of cases with something to compare, and a line for each case that failed.
     """
-    kept, problems = [], []
+    predictions, problems = [], []
     for number, case in enumerate(cases, 1):
         try:
-            kept.append(trials.keep(predictor, case, folder / f"{number}.npz"))
+            predictions.append(trials.keep(predictor, case, folder / f"{number}.npz"))
         except MedsegError as error:
             problems.append(f"{case.id}: {error}")
         log.info("%d/%d %s", number, len(cases), case.id)
     if problems:
         log.error("%d case(s) could not be predicted:\n%s", len(problems), listing(problems))
-    return [case for case in kept if case.known.any()], problems
+    return [case for case in predictions if case.known.any()], problems
 
 
 def too_few(number: int, run_dir: Path, problems: Sequence[str] = ()) -> dict[str, Any]:
-    """Say that there are too few cases, and leave everything as it is."""
+    """Return the result, and write the report, of a tuning for which there are too few cases."""
     reason = f"{number} cases to choose on, {MIN_CASES} are needed: everything stays as it is"
     log.warning(reason)
     write_json(run_dir / "tuning.json", {"n_cases": number, "needed": MIN_CASES, "changed": False, "candidates": []})
@@ -100,7 +100,7 @@ def ended(problems: Sequence[str]) -> dict[str, Any]:
 
 
 def tuned(content: Content, *, options: dict[str, Any], record: dict[str, Any]) -> Content:
-    """Return a checkpoint's description with other options, which ``untuned`` takes back."""
+    """Return a checkpoint's description with other options, which ``untuned`` undoes."""
     content = untuned(content)
     before = {node: content["config"][node] for node in options}
     how = {key: record[key] for key in ("n_cases", "gain", "standard_error", "mean_dice")}
@@ -116,7 +116,7 @@ def untuned(content: Content) -> Content:
 
 
 def undo(checkpoint: str) -> dict[str, Any]:
-    """Take back what was chosen for a checkpoint.
+    """Undo the choice of post-processing in a checkpoint.
 
     Raises:
         MedsegError: nothing was, or the checkpoint cannot be read or written.
@@ -140,7 +140,18 @@ def report_of(selection: Selection, names: Sequence[str]) -> dict[str, Any]:
         "mean_dice": {"before": mean_dice(selection.before), "after": mean_dice(selection.after)},
         "gains": dict(zip(names, total.class_gains, strict=True)),
         "choice": selection.choice,
-        "candidates": [row_of(candidate, names) for candidate in selection.candidates],
+        "candidates": [
+            {
+                "step": candidate.step,
+                "class": candidate.name,
+                "option": candidate.option,
+                "value": candidate.value,
+                "gain": candidate.comparison.gain,
+                "standard_error": candidate.comparison.standard_error,
+                "decision": decision(candidate, names),
+            }
+            for candidate in selection.candidates
+        ],
     }
 
 
@@ -149,30 +160,16 @@ def mean_dice(scores: Scores) -> float:
     return float(mean_of_known(scores, axis=1).mean())
 
 
-def row_of(candidate: Candidate, names: Sequence[str]) -> dict[str, Any]:
-    """Return what is told of a candidate."""
-    found = candidate.comparison
-    return {
-        "step": candidate.step,
-        "class": candidate.name,
-        "option": candidate.option,
-        "value": candidate.value,
-        "gain": found.gain,
-        "standard_error": found.standard_error,
-        "decision": decision(candidate, names),
-    }
-
-
 def decision(candidate: Candidate, names: Sequence[str]) -> str:
-    """Say in a few words whether a candidate was kept, or why not."""
-    found = candidate.comparison
+    """Return in a few words whether a candidate was kept, or why not."""
+    comparison = candidate.comparison
     if candidate.kept:
         return "kept"
-    if found.is_worth_it:
+    if comparison.is_worth_it:
         return "another was better"
-    if found.losers:
-        return f"{', '.join(names[place] for place in found.losers)} would lose"
-    return "within one standard error" if found.gain > 0 else "no gain"
+    if comparison.losers:
+        return f"{', '.join(names[index] for index in comparison.losers)} would lose"
+    return "within one standard error" if comparison.gain > 0 else "no gain"
 
 
 def table(report: dict[str, Any]) -> TextTable:
@@ -190,8 +187,8 @@ def table(report: dict[str, Any]) -> TextTable:
             f"{row['standard_error']:.4f}",
             row["decision"],
         ]
-        for row in rows[:MOST_ROWS]
+        for row in rows[:MAX_ROWS]
     ]
     headers = ("class: option", "step", "gain", "std. error", "decision made")
-    notes = [f"{len(rows) - MOST_ROWS} more rows are in tuning.json"] if len(rows) > MOST_ROWS else []
+    notes = [f"{len(rows) - MAX_ROWS} more rows are in tuning.json"] if len(rows) > MAX_ROWS else []
     return TextTable(f"options tried on {report['n_cases']} cases: gain in mean Dice", headers, cells, notes)

@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SAMPLE = 60
-"""Cases that are shown whatever was found, evenly chosen."""
-MOST_FOUND = 60
-"""Cases that are shown for what was found of them."""
-MOST_SAME = 20
+"""Cases that are shown with or without findings, evenly chosen."""
+MAX_WITH_FINDINGS = 60
+"""Cases that are shown because of their findings."""
+MAX_SAME = 20
 """Scans held twice that are shown side by side."""
 QUALITY = 75
 
@@ -51,13 +51,13 @@ def pictures(
     cases: Sequence[Case], label_map: LabelMap, marks: Mapping[str, Marks], folder: Path, watch: Watch
 ) -> dict[str, bytes]:
     """Return a small picture (WebP) of each case, several drawn at once; of none that can no longer be read."""
-    draw = partial(noted_picture, label_map=label_map, marks=marks, folder=folder)
+    draw = partial(cached_picture, label_map=label_map, marks=marks, folder=folder)
     drawn = in_parallel(draw, cases, working_bytes(cases), too_large=lambda case, error: b"")
-    found = zip(cases, watch(drawn, len(cases), "drawing"), strict=True)
-    return {case.id: picture for case, picture in found if picture}
+    pairs = zip(cases, watch(drawn, len(cases), "drawing"), strict=True)
+    return {case.id: picture for case, picture in pairs if picture}
 
 
-def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], folder: Path) -> bytes:
+def cached_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], folder: Path) -> bytes:
     """Return the picture of a case from ``folder``, or draw it now and put it there; b"" where it cannot be read."""
     marked = marks.get(case.id, Marks())
     try:
@@ -67,20 +67,20 @@ def noted_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], f
                 return bytes(torch.load(path, weights_only=True)["picture"].numpy())
             except Exception:  # a damaged file makes torch raise almost anything
                 log.warning("%s: this picture is damaged; it is drawn again", path)
-        found = drawn(*read_labelled(case, label_map), marked, len(label_map.names))
+        picture = draw_picture(*read_labelled(case, label_map), marked, len(label_map.names))
     except MedsegError as error:
         if is_out_of_memory(error):
             raise  # it may be drawn when fewer are drawn at once
         return b""
-    write_torch(path, {"picture": torch.frombuffer(bytearray(found), dtype=torch.uint8)})
-    return found
+    write_torch(path, {"picture": torch.frombuffer(bytearray(picture), dtype=torch.uint8)})
+    return picture
 
 
-def drawn(scan: Scan, truth: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
+def draw_picture(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
     """Draw a case with its classes, and rings around what is marked."""
-    marked = where_specks(truth, dict(marks.specks))
-    outside = where_outside(scan, truth, n_classes) if marks.outside else None
-    shown = np.where(truth < n_classes, truth, 0).astype(np.uint8)
+    marked = where_specks(reference, dict(marks.specks))
+    outside = where_outside(scan, reference, n_classes) if marks.outside else None
+    shown = np.where(reference < n_classes, reference, 0).astype(np.uint8)
     content = io.BytesIO()
     miniature(scan, shown, marked if outside is None else marked | outside).save(content, "WEBP", quality=QUALITY)
     return content.getvalue()
@@ -96,8 +96,9 @@ def marks_of(findings: Sequence[Finding], usable: Fingerprint, label_map: LabelM
 def shown_cases(usable: Fingerprint, findings: Sequence[Finding], same: Sequence[SameScan]) -> list[str]:
     """Return the cases to show: with findings, in pairs of one scan, and others evenly chosen."""
     names = [*usable.cases]
-    found = {name for finding in findings if finding.kind not in ("same scan", "same image") for name in finding.cases}
-    chosen = {*[name for name in names if name in found][:MOST_FOUND]}
-    chosen |= {name for pair in same[:MOST_SAME] for name in pair.cases}
+    pairs = ("same scan", "same image")
+    with_findings = {name for finding in findings if finding.kind not in pairs for name in finding.cases}
+    chosen = {*[name for name in names if name in with_findings][:MAX_WITH_FINDINGS]}
+    chosen |= {name for pair in same[:MAX_SAME] for name in pair.cases}
     even = np.unique(np.linspace(0, max(len(names) - 1, 0), min(SAMPLE, len(names))).round().astype(int))
-    return [name for place, name in enumerate(names) if name in chosen or place in even]
+    return [name for index, name in enumerate(names) if name in chosen or index in even]

@@ -5,13 +5,11 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import own_targets
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name
 from medseg.io.case import Dataset
@@ -21,8 +19,8 @@ from medseg.io.labels import LabelMap
 from medseg.jobs.inspect.images import marks_of, pictures, shown_cases
 from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
-from medseg.jobs.rundir import recorded, run_directory, write_config
-from medseg.jobs.train.setup import plan_run
+from medseg.jobs.rundir import recorded, write_config
+from medseg.jobs.train.setup import in_run_directory, plan_run
 from medseg.preprocessing.cache_files import dataset_folder, in_use
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, parted, parts_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
@@ -32,7 +30,7 @@ from medseg.preprocessing.quality.issues import Finding
 from medseg.preprocessing.quality.overview import case_rows, overview
 from medseg.preprocessing.quality.warnings import suspicions
 from medseg.system.files import write_json, write_text
-from medseg.system.terminal import Terminal, on_terminal
+from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +43,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data set cannot be opened, or its classes are not known; nothing has been written then.
     """
-    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
-        return inspect(named)
+    return in_run_directory(config, inspect)
 
 
 def inspect(config: dict[str, Any]) -> dict[str, Any]:
@@ -57,16 +53,24 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     classes = label_map(dataset)
     cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
     with in_use(cache):
-        usable, findings = examine(dataset.cases, classes, dataset.problems, on_terminal, cache)
-    split, wrong = try_split(settings, dataset)
-    findings += reading_findings(usable) + suspicions(usable, classes) + wrong + same_scan_findings(usable, split)
+        usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
+    for name, case in usable.cases.items():
+        findings += [Finding("warning", message, (name,), "file") for message in case.messages]
+    findings += suspicions(usable, classes)
+    split: Split | None = None
+    try:
+        split = split_as_set(dataset.cases, settings, dataset.split_file)
+    except MedsegError as error:
+        findings.append(Finding("error", str(error)))
+    findings += same_scan_findings(usable, split)
     findings += classes_by_part(usable, classes, split)
     plan, wrong = try_plan(config, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     with in_use(cache):
-        shown = draw(dataset, classes, usable, findings, cache)
+        cases = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
+        shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, with_progress_bar)
     run_dir = Path(settings["run_dir"])
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
@@ -79,31 +83,10 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
         show(Terminal(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
         log.info("the same with pictures: %s", page_path)
-        result |= outcome(findings, usable)
+        errors = sum(finding.level == "error" for finding in findings)
+        status = ("some_failed" if usable.cases else "failed") if errors else "done"
+        result |= {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
     return result
-
-
-def draw(
-    dataset: Dataset, classes: LabelMap, usable: Fingerprint, findings: Sequence[Finding], folder: Path
-) -> dict[str, bytes]:
-    """Return small pictures of some cases that can be used, and of those with findings."""
-    chosen = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
-    return pictures(chosen, classes, marks_of(findings, usable, classes), folder, on_terminal)
-
-
-def outcome(findings: Sequence[Finding], usable: Fingerprint) -> dict[str, Any]:
-    """Return status and reason of an inspection."""
-    errors = sum(finding.level == "error" for finding in findings)
-    status = ("some_failed" if usable.cases else "failed") if errors else "done"
-    return {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
-
-
-def try_split(settings: dict[str, Any], dataset: Dataset) -> tuple[Split | None, list[Finding]]:
-    """Return the split that ``train`` would draw, or why it cannot."""
-    try:
-        return split_as_set(dataset.cases, settings, dataset.split_file), []
-    except MedsegError as error:
-        return None, [Finding("error", str(error))]
 
 
 def try_plan(
@@ -120,17 +103,10 @@ def try_plan(
         return None, [Finding("error", str(error))]
 
 
-def reading_findings(usable: Fingerprint) -> list[Finding]:
-    """Return what reading the cases warns of, a warning for each case, as it is logged."""
-    return [
-        Finding("warning", message, (name,), "file") for name, case in usable.cases.items() for message in case.messages
-    ]
-
-
 def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding]:
-    """Name scans in two parts of the split, then probable cuts of one scan; equal images are among the survey's."""
+    """Return scans in two subsets of the split, then probable copies of one; ``examine`` has named equal images."""
     part_of = parts_of(split)
-    found = []
+    findings = []
     for same in sorted(usable.same_scans, key=lambda same: not parted(same, part_of)):
         leaks = parted(same, part_of)
         where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
@@ -138,5 +114,5 @@ def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Finding
         if leaks or same.reason != EQUAL:
             cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""
             text = f"{certainty}{where if leaks else ''}; {same.reason}{cure}"
-            found.append(Finding("warning", text, same.cases, "same scan"))
-    return found
+            findings.append(Finding("warning", text, same.cases, "same scan"))
+    return findings

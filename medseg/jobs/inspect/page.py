@@ -34,11 +34,11 @@ from medseg.preprocessing.quality.overview import Numbers
 
 FEW = 12
 """Findings of a kind, and cases of a finding, that are shown at once; more are folded away."""
-MOST_NAMED = 500
-MOST_ROWS = 3000
-MOST_POINTS, LEAST_POINTS = 6000, 20
+MAX_NAMED = 500
+MAX_ROWS = 3000
+MAX_POINTS, MIN_POINTS = 6000, 20
 """Points of all strips of a plot, and of one strip at least."""
-MOST_BYTES = 3_000_000
+MAX_BYTES = 3_000_000
 """Of all pictures as files."""
 SPREAD = 10
 """Ratio of the 95 to the 5 percentile from which on values are shown on a logarithmic axis."""
@@ -54,8 +54,12 @@ def inspect_page(
     config: str,
 ) -> str:
     """Return the page of a data set; ``numbers`` are those of ``inspect.json``, ``pictures`` WebP files by case id."""
-    shown = within(pictures)
-    anchors = {case["id"]: f"case-{place}" for place, case in enumerate(numbers["per_case"]) if case["id"] in shown}
+    shown, size = {}, 0  # the first pictures, as many as a page can hold
+    for case_id, content in pictures.items():
+        size += len(content)
+        if size <= MAX_BYTES:
+            shown[case_id] = content
+    anchors = {case["id"]: f"case-{index}" for index, case in enumerate(numbers["per_case"]) if case["id"] in shown}
     sections = [
         section("Findings", *finding_lists(findings, anchors)),
         section("Numbers", *map(table, tables_of("cases", numbers))),
@@ -66,44 +70,24 @@ def inspect_page(
         section("Plan", *([table(plan_table(plan))] if plan else [paragraph("There is no plan; see the findings.")])),
         section("Config", folded("config.yaml", preformatted(config, "config.yaml"))),
     ]
-    return page(f"Data set {name}", sections, lead=lead(numbers, findings))
-
-
-def within(pictures: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return as many of the pictures as a page can take, the first ones."""
-    found, size = {}, 0
-    for name, content in pictures.items():
-        size += len(content)
-        if size <= MOST_BYTES:
-            found[name] = content
-    return found
-
-
-def lead(numbers: Numbers, findings: Sequence[Finding]) -> str:
-    """Return what stands under the heading."""
     levels = [counted(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
     usable = [f"{numbers['usable']} of them usable"] if numbers["usable"] < numbers["cases"] else []
     parts = [counted(numbers["cases"], "case"), *usable, counted(numbers["groups"], "group"), *levels]
-    return paragraph(" · ".join(parts), "quiet")
+    return page(f"Data set {name}", sections, lead=paragraph(" · ".join(parts), "quiet"))
 
 
 def finding_lists(findings: Sequence[Finding], anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield the errors and the warnings, with their cases."""
+    """Yield the errors and the warnings with their cases, a list for each kind; many of a kind are folded away."""
     for level in ("error", "warning"):
-        found = [finding for finding in findings if finding.level == level]
-        if found:
-            yield f"<h3>{counted(len(found), level)}</h3>"
-            yield from by_kind(found, anchors)
+        of_level = [finding for finding in findings if finding.level == level]
+        if of_level:
+            yield f"<h3>{counted(len(of_level), level)}</h3>"
+        for kind in dict.fromkeys(finding.kind for finding in of_level):
+            items = [f"<li>{finding_item(finding, anchors)}</li>" for finding in of_level if finding.kind == kind]
+            html = f"<ul>{''.join(items)}</ul>"
+            yield html if len(items) <= FEW else folded(f"{kind}: {len(items)}", html)
     if not findings:
         yield paragraph("Nothing was found that is wrong or odd.")
-
-
-def by_kind(findings: Sequence[Finding], anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield a list of the findings of each kind, many of them folded away."""
-    for kind in dict.fromkeys(finding.kind for finding in findings):
-        items = [f"<li>{finding_item(finding, anchors)}</li>" for finding in findings if finding.kind == kind]
-        listed = f"<ul>{''.join(items)}</ul>"
-        yield listed if len(items) <= FEW else folded(f"{kind}: {len(items)}", listed)
 
 
 def finding_item(finding: Finding, anchors: Mapping[str, str]) -> str:
@@ -113,7 +97,7 @@ def finding_item(finding: Finding, anchors: Mapping[str, str]) -> str:
         names = [linked("picture", name, anchors) for name in finding.cases if name in anchors]
         return text + "".join(f" ({name})" for name in names)
     names = [linked(label, name, anchors) for label, name in zip(told(finding), finding.cases, strict=True)]
-    listed = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED))
+    listed = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED))
     return f"{text}: {listed}" if len(names) <= FEW else text + folded(counted(len(names), "case"), f"<p>{listed}</p>")
 
 
@@ -127,24 +111,31 @@ def distributions(numbers: Numbers, anchors: Mapping[str, str]) -> list[Section]
     known = [case for case in numbers["per_case"] if "shape" in case]
     if not known:
         return []
-    plots = [size_plot(known, numbers, anchors), *intensity_plots(known, numbers, anchors), *grid_plots(known, numbers)]
+    masks, unit = numbers["masks"], unit_of(numbers)
+    sizes = {name: [(case["sizes"][name], case["id"]) for case in known if case["sizes"][name]] for name in masks}
+    axis = fitting(unit, [value for pairs in sizes.values() for value, _ in pairs])
+    parts = [
+        strip_of(name, f"in {len(pairs)} of {len(known)}", pairs, len(sizes), unit, anchors)
+        for name, pairs in sizes.items()
+    ]
+    plots = [plot_of("Size of each class", parts, axis)]
+    titles = {1: "0.5 %", 2: "50 %", 3: "99.5 %"}  # by the index in a case's intensities
+    for index, channel in enumerate(numbers["channels"]):
+        strips = {
+            title: [(case["intensities"][index][at], case["id"]) for case in known] for at, title in titles.items()
+        }
+        axis = fitting("intensity", [value for pairs in strips.values() for value, _ in pairs])
+        parts = [strip_of(title, "", pairs, len(titles), "", anchors) for title, pairs in strips.items()]
+        plots.append(plot_of(f"Percentiles of channel {channel_name(index, channel)}", parts, axis))
+    axes = AXES[numbers["unit"], numbers["spatial_dims"]]
+    keys = {"shape": "voxels", "spacing": "mm"} if numbers["unit"] == "mm" else {"shape": "pixels"}
+    for key, step in keys.items():
+        strips = {name: [(case[key][index], case["id"]) for case in known] for index, name in enumerate(axes)}
+        axis = linear(step, [value for pairs in strips.values() for value, _ in pairs], least=0)
+        parts = [strip_of(name, "", pairs, len(axes), step, {}) for name, pairs in strips.items()]
+        plots.append(plot_of(key.capitalize(), parts, axis))
     note = "A box from quartile to quartile with the median, whiskers of 1.5 times its length, and the cases."
     return [section("Distributions", paragraph(note, "note"), side_by_side(plots))]
-
-
-def size_plot(known: Sequence[Numbers], numbers: Numbers, anchors: Mapping[str, str]) -> str:
-    """Return the plot of the sizes of classes, where they are there."""
-    sizes = {
-        name: [(case["sizes"][name], case["id"]) for case in known if case["sizes"][name]] for name in numbers["masks"]
-    }
-    values = [value for found in sizes.values() for value, _ in found]
-    title = unit_of(numbers)
-    axis = fitting(title, values)
-    parts = [
-        strip_of(name, f"in {len(found)} of {len(known)}", found, len(sizes), title, anchors)
-        for name, found in sizes.items()
-    ]
-    return plot_of("Size of each class", parts, axis)
 
 
 def fitting(title: str, values: Sequence[float]) -> Axis:
@@ -153,37 +144,16 @@ def fitting(title: str, values: Sequence[float]) -> Axis:
     return logarithmic(title, values) if is_wide else linear(title, values)
 
 
-def intensity_plots(known: Sequence[Numbers], numbers: Numbers, anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield a plot a channel: three percentiles over the cases."""
-    titles = {1: "0.5 %", 2: "50 %", 3: "99.5 %"}
-    for place, channel in enumerate(numbers["channels"]):
-        found = {title: [(c["intensities"][place][at], c["id"]) for c in known] for at, title in titles.items()}
-        axis = fitting("intensity", [value for pairs in found.values() for value, _ in pairs])
-        parts = [strip_of(title, "", pairs, len(titles), "", anchors) for title, pairs in found.items()]
-        yield plot_of(f"Percentiles of channel {channel_name(place, channel)}", parts, axis)
-
-
-def grid_plots(known: Sequence[Numbers], numbers: Numbers) -> Iterator[str]:
-    """Yield the plots of shapes, and of spacings in mm."""
-    keys = {"shape": "voxels", "spacing": "mm"} if numbers["unit"] == "mm" else {"shape": "pixels"}
-    for key, unit in keys.items():
-        axes = AXES[numbers["unit"], numbers["spatial_dims"]]
-        found = {axis: [(case[key][place], case["id"]) for case in known] for place, axis in enumerate(axes)}
-        axis = linear(unit, [value for pairs in found.values() for value, _ in pairs], least=0)
-        parts = [strip_of(name, "", pairs, len(axes), unit, {}) for name, pairs in found.items()]
-        yield plot_of(key.capitalize(), parts, axis)
-
-
 def strip_of(
-    name: str, note: str, found: Sequence[tuple[float, str]], n_strips: int, unit: str, anchors: Mapping[str, str]
+    name: str, note: str, pairs: Sequence[tuple[float, str]], n_strips: int, unit: str, anchors: Mapping[str, str]
 ) -> Strip:
     """Return a strip of values with their cases, not too many of them drawn; the others count in the box."""
     points = [
         Point(value, name=f"{case}: {short(value)} {unit}".strip(), link=f"#{anchors[case]}" if case in anchors else "")
-        for value, case in found
+        for value, case in pairs
     ]
-    most = min(300, max(LEAST_POINTS, MOST_POINTS // n_strips))
-    return Strip(name, note, [value for value, _ in found], some(points, most))
+    most = min(300, max(MIN_POINTS, MAX_POINTS // n_strips))
+    return Strip(name, note, [value for value, _ in pairs], some(points, most))
 
 
 def plot_of(caption: str, parts: Sequence[Strip], axis: Axis) -> str:
@@ -211,9 +181,9 @@ def same_scans(same: Sequence[SameScan], pictures: Mapping[str, bytes], numbers:
 def cases(numbers: Numbers, anchors: Mapping[str, str]) -> Iterator[str]:
     """Yield the table of cases, those with findings first where there are too many."""
     rows = numbers["per_case"]
-    if len(rows) > MOST_ROWS:
-        yield paragraph(f"{MOST_ROWS} of {len(rows)} cases; inspect.json has all of them.", "note")
-        rows = sorted(rows, key=lambda case: not case["findings"])[:MOST_ROWS]
+    if len(rows) > MAX_ROWS:
+        yield paragraph(f"{MAX_ROWS} of {len(rows)} cases; inspect.json has all of them.", "note")
+        rows = sorted(rows, key=lambda case: not case["findings"])[:MAX_ROWS]
     links = [f"#{anchors[case['id']]}" if case["id"] in anchors else "" for case in rows]
     yield table(case_table({**numbers, "per_case": rows}), is_sortable=True, is_filterable=True, links=links)
 

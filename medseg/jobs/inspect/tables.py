@@ -1,6 +1,6 @@
 """What ``medseg inspect`` shows, as tables of text for the terminal and the page: every number is written here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medseg.config.check import dotted
 from medseg.evaluation.report.tables import NONE, TextTable
 from medseg.evaluation.report.text import print_tables
 from medseg.preprocessing.quality.issues import Finding, on_a_line
@@ -22,11 +23,16 @@ def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Findi
     """Print the tables of a data set, the plan and everything found."""
     print_tables(tables_of(name, numbers), console)
     if plan:
-        console.print(plan_for_terminal(plan))
+        table = Table(title="plan", box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")  # values may be long
+        for row in plan_table(plan).rows:
+            table.add_row(*map(escape, row))
+        console.print(table)
     for level, style in (("error", "bold red"), ("warning", "yellow")):
-        found = [finding for finding in findings if finding.level == level]
-        console.print(f"\n{counted(len(found), level)}", style=style if found else None)
-        for finding in found:
+        of_level = [finding for finding in findings if finding.level == level]
+        console.print(f"\n{counted(len(of_level), level)}", style=style if of_level else None)
+        for finding in of_level:
             console.print(f"  - {on_a_line(finding)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -86,18 +92,18 @@ def intensity_table(channels: Sequence[Numbers]) -> TextTable:
     return TextTable("intensities over the cases", ("channel", "percentile", *RANGE), rows)
 
 
-def channel_name(place: int, channel: Numbers) -> str:
-    """Return a channel's name, or its place."""
-    return channel["name"] or str(place)
+def channel_name(index: int, channel: Numbers) -> str:
+    """Return a channel's name, or its index."""
+    return channel["name"] or str(index)
 
 
 def class_table(numbers: Numbers) -> TextTable:
     """Return in how many cases each class is, and how large it is there."""
     rows = []
-    for name, found in numbers["classes"].items():
-        value = "region" if found["is_region"] else value_text(numbers["labels"][name])
-        sizes = (short(found["volume"][word]) if found["volume"] else NONE for word in RANGE)
-        rows.append([name, value, f"{found['n_present']} of {found['n_known']}", *sizes])
+    for name, of_class in numbers["classes"].items():
+        value = "region" if of_class["is_region"] else value_text(numbers["labels"][name])
+        sizes = (short(of_class["volume"][word]) if of_class["volume"] else NONE for word in RANGE)
+        rows.append([name, value, f"{of_class['n_present']} of {of_class['n_known']}", *sizes])
     headers = ("class", "value", "in cases", *(f"{word} {unit_of(numbers)}" for word in RANGE))
     return TextTable("classes", headers, rows)
 
@@ -112,12 +118,12 @@ def mask_table(numbers: Numbers) -> TextTable:
     rows = [
         [
             name,
-            *(short(found["components"][word]) if found["components"] else NONE for word in RANGE),
-            f"≤ {found['speck']}",
-            in_cases(found["specks"]["n"], found["specks"]["n_cases"]),
-            in_cases(found["outside"]["voxels"], found["outside"]["n_cases"]),
+            *(short(mask["components"][word]) if mask["components"] else NONE for word in RANGE),
+            f"≤ {mask['speck']}",
+            in_cases(mask["specks"]["n"], mask["specks"]["n_cases"]),
+            in_cases(mask["outside"]["voxels"], mask["outside"]["n_cases"]),
         ]
-        for name, found in numbers["masks"].items()
+        for name, mask in numbers["masks"].items()
     ]
     unit = "voxels" if numbers["spatial_dims"] == 3 else "pixels"
     headers = ("class", f"pieces {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}")
@@ -136,45 +142,24 @@ def in_cases(number: int, cases: int) -> str:
 
 def plan_table(plan: Numbers) -> TextTable:
     """Return the plan that ``train`` would use."""
-    return TextTable("plan", ("key", "value"), [[path, value_text(value)] for path, value in leaves(plan)])
-
-
-def plan_for_terminal(plan: Numbers) -> Table:
-    """Return the plan for a terminal; values may be long."""
-    table = Table(title="plan", box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for row in plan_table(plan).rows:
-        table.add_row(*map(escape, row))
-    return table
+    rows = [[key, value_text(value)] for key, value in dotted(plan) if not isinstance(value, dict)]
+    return TextTable("plan", ("key", "value"), rows)
 
 
 def case_table(numbers: Numbers) -> TextTable:
     """Return a row a case; what cannot be read has no numbers."""
     classes, unit = [*numbers.get("masks", {})], unit_of(numbers) if "unit" in numbers else ""
+    times = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}"
     rows = []
     for case in numbers["per_case"]:
         sizes = [short(case["sizes"][name]) if "sizes" in case else NONE for name in classes]
-        grid = [grid_text(case[key]) if "shape" in case else NONE for key in ("shape", "spacing")]
+        grid = [times.join(map(short, case[key])) if "shape" in case else NONE for key in ("shape", "spacing")]
         middle = [short(channel[2]) for channel in case.get("intensities", [])] or [NONE]
-        found = ", ".join(case["findings"])
-        rows.append([case["id"], case["group"], case["part"] or NONE, found, *grid, " ".join(middle), *sizes])
-    headers = (
-        "case",
-        "group",
-        "part",
-        "findings",
-        "shape",
-        "spacing",
-        "median value",
-        *(f"{n} {unit}" for n in classes),
-    )
+        name = [case["id"], case["group"], case["part"] or NONE, ", ".join(case["findings"])]
+        rows.append([*name, *grid, " ".join(middle), *sizes])
+    headers = ["case", "group", "part", "findings", "shape", "spacing", "median value"]
+    headers += [f"{name} {unit}" for name in classes]
     return TextTable("all cases", headers, rows)
-
-
-def grid_text(numbers: Sequence[float]) -> str:
-    """Write a shape or a spacing, with spaces that no line breaks at."""
-    return "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(map(short, numbers))
 
 
 def counted(number: int, word: str) -> str:
@@ -184,15 +169,6 @@ def counted(number: int, word: str) -> str:
     ('1 error', '2 cases')
     """
     return f"{number} {word}{'s' if number != 1 else ''}"
-
-
-def leaves(node: Numbers, path: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield (dotted key, value) of nested mappings, in the config's own terms."""
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value
 
 
 def value_text(value: Any) -> str:

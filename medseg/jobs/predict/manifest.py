@@ -1,7 +1,7 @@
-"""What a folder of masks keeps of each case: what its mask was made of, and how it must look.
+"""A record of each predicted case, hidden beside the masks: what its mask was made of, and the hash of its files.
 
-One small file a case, hidden beside the masks, so that a run goes on where another ended, and machines that share a
-folder need no word with each other.
+There is one small file a case, so that a run goes on where another ended, and machines that share a folder need not
+communicate.
 """
 
 import hashlib
@@ -13,13 +13,11 @@ from typing import Any
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.io.case import Case
 from medseg.io.datasets.external_masks import RECORDS
-from medseg.preprocessing.cache import hash_of
-from medseg.system.files import write_json
+from medseg.system.files import file_hash, write_json
 
-STATUSES = ("done", "failed")
-"""What a case's row may say of it."""
+DONE, FAILED = "done", "failed"
+"""The status in a case's row."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +34,14 @@ class Record:
     messages: Sequence[str] = ()
 
 
-def made_of(images: Sequence[Path], settings: Mapping[str, Any]) -> str:
-    """Hash what a mask depends on: the bytes of its scan's files, and plain containers.
-
-    Raises:
-        MedsegError: a file cannot be read.
-    """
-    return hash_of([settings], Case("", "", tuple(images)))
-
-
 def write(output: Path, case: str, record: Record) -> None:
-    """Keep a record, whole."""
-    write_json(place(output, case), asdict(record))
+    """Write the record of a case, whole or not at all."""
+    write_json(record_file(output, case), asdict(record))
 
 
 def read(output: Path, case: str) -> Record | None:
-    """Return what is kept of a case; None where there is nothing, or nothing that can be read."""
-    path = place(output, case)
+    """Return the record of a case; None where there is none, or none that can be read."""
+    path = record_file(output, case)
     try:
         content = read_json_object(path) if path.is_file() else {}
     except MedsegError:
@@ -60,30 +49,26 @@ def read(output: Path, case: str) -> Record | None:
     kinds = {"made_of": str, "files": dict, "row": dict, "messages": list}
     is_record = {"made_of", "files", "row"} <= content.keys() <= kinds.keys()
     is_record = is_record and all(isinstance(value, kinds[name]) for name, value in content.items())
-    if not is_record or "case" not in content["row"] or content["row"].get("status") not in STATUSES:
+    if not is_record or "case" not in content["row"] or content["row"].get("status") not in (DONE, FAILED):
         return None
     return Record(**content)
 
 
 def written(output: Path, case: str) -> float:
     """Return when the record of a case was written, in seconds since the epoch; 0 where there is none."""
-    path = place(output, case)
+    path = record_file(output, case)
     return path.stat().st_mtime if path.is_file() else 0.0
 
 
-def place(output: Path, case: str) -> Path:
-    """Return the file of a case's record, which has a hash for its name, as cases are called like any file."""
+def record_file(output: Path, case: str) -> Path:
+    """Return the file of a case's record. Its name is a hash, since the id of a case may be too long or not unique."""
     return output / RECORDS / f"{hashlib.sha256(os.fsencode(case)).hexdigest()[:32]}.json"
 
 
 def is_done(output: Path, record: Record | None, made_of: str) -> bool:
-    """Tell whether a case's files are there, byte for byte, and were made of the same."""
+    """Return whether a case's files are there, byte for byte, and were made of the same."""
     if record is None or record.made_of != made_of or not record.files:
         return False
-    return all((output / name).is_file() and file_hash(output / name) == known for name, known in record.files.items())
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return all(
+        (output / name).is_file() and file_hash(output / name) == digest for name, digest in record.files.items()
+    )

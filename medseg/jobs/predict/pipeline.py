@@ -20,13 +20,13 @@ NAME = "medseg-stage"
 """Name of the threads. They are daemons: a program that must end at once leaves them behind."""
 
 GRACE = 1.0
-"""Seconds that the last stage, which writes, is given to end what it is at."""
+"""Seconds that the last stage, which writes, has to finish its item."""
 
-MOST_SHORTAGES = 3
+MAX_SHORTAGES = 3
 """Times that memory may run out before items are worked on one at a time."""
 
 PAUSE = 0.1
-"""Seconds after which a thread that waits looks whether it is still wanted."""
+"""Seconds after which a waiting thread checks whether it should stop."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass
 class Passage(Generic[Item]):
-    """An item on its way: what the stages have made of it so far, or why it cannot go on."""
+    """An item on its way: what the last stage returned, or why no further stage can work on it."""
 
     item: Item
     made: Any
@@ -50,14 +50,15 @@ class Passage(Generic[Item]):
 def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage[Item]]:
     """Yield each item with what the last stage made of it, in order; an error of one item stops no other.
 
-    Each stage takes what the one before it returned. At most one result waits between two stages. Who stops asking,
-    by Ctrl-C or an error, ends the threads as soon as what they are at is done, and waits a moment for the last one.
+    Each stage gets what the one before it returned. At most one finished result waits between two stages. A caller
+    that stops iterating, by Ctrl-C or an error, stops the threads after their current items, and waits a moment for the
+    last of them.
 
-    Where memory runs out, no further item begins until those on their way have ended and the items that it was too
-    short for have been worked on again, each by itself. Where that happens again and again, all further items are.
+    Where memory runs out, no further item starts until those on their way have ended and the items that did not fit
+    have been worked on again, one at a time. After ``MAX_SHORTAGES`` such events all further items are.
     """
     remaining, short = iter(items), Event()
-    for _ in range(MOST_SHORTAGES):
+    for _ in range(MAX_SHORTAGES):
         with closing(overlapped(remaining, stages, short)) as passages:
             for passage in passages:
                 for each in (passage, *passages) if passage.is_short else (passage,):  # the others end first
@@ -75,7 +76,7 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
 
 
 def overlapped(items: Iterable[Item], stages: Sequence[Stage], short: Event) -> Generator[Passage[Item]]:
-    """Yield each item with what the stages made of it; begin no further item once ``short`` is set by one of them."""
+    """Yield each item with what the stages made of it; start no further item once a stage has set ``short``."""
     stop = Event()
     queues: list[Queue[Passage[Item] | None]] = [Queue(1) for _ in stages]
 
@@ -87,7 +88,7 @@ def overlapped(items: Iterable[Item], stages: Sequence[Stage], short: Event) -> 
         yield None
 
     threads = torch.get_num_threads()
-    sources = [first(), *(taken(queue, stop) for queue in queues[:-1])]
+    sources = [first(), *(received(queue, stop) for queue in queues[:-1])]
     workers = [
         Thread(target=run, args=(stage, source, queue, stop, short), name=NAME, daemon=True)
         for stage, source, queue in zip(stages, sources, queues, strict=True)
@@ -98,7 +99,7 @@ def overlapped(items: Iterable[Item], stages: Sequence[Stage], short: Event) -> 
         while (passage := queues[-1].get()) is not None:
             yield passage
         for worker in workers:
-            worker.join()  # they have handed on that nothing comes any more
+            worker.join()  # each has passed on the None that ends the queue
     finally:
         stop.set()
         workers[-1].join(GRACE)
@@ -112,21 +113,21 @@ def run(
     stop: Event,
     short: Event,
 ) -> None:
-    """Be a stage: take, work, hand on."""
-    torch.get_num_threads()  # a thread's first question sets its number to the last that any thread was given
+    """Run a stage in its thread: receive, work, send, until the queue ends or ``stop`` is set."""
+    torch.get_num_threads()  # the first call in a thread sets its number to that of the thread that set one last
     torch.set_num_threads(stage.threads)  # of this thread
     for passage in source:
         if passage is not None and passage.error is None:
             advance(stage, passage)
             if passage.is_short:
                 short.set()
-        put(queue, passage, stop)
+        send(queue, passage, stop)
         if stop.is_set() or passage is None:
             return
 
 
 def advance(stage: Stage, passage: Passage[Any]) -> None:
-    """Do a stage's work on an item; an exception that is not the user's to mend is logged with its traceback."""
+    """Do a stage's work on an item; an unexpected exception is logged with its traceback."""
     try:
         passage.made = stage.work(passage.made)
     except MedsegError as error:
@@ -139,8 +140,8 @@ def advance(stage: Stage, passage: Passage[Any]) -> None:
         passage.made, passage.error = None, f"unexpected {type(error).__name__}: {error}"
 
 
-def taken(queue: "Queue[Passage[Any] | None]", stop: Event) -> Iterator[Passage[Any] | None]:
-    """Yield what comes until nothing is wanted any more."""
+def received(queue: "Queue[Passage[Any] | None]", stop: Event) -> Iterator[Passage[Any] | None]:
+    """Yield the items of a queue until ``stop`` is set."""
     while not stop.is_set():
         try:
             yield queue.get(timeout=PAUSE)
@@ -148,8 +149,8 @@ def taken(queue: "Queue[Passage[Any] | None]", stop: Event) -> Iterator[Passage[
             continue
 
 
-def put(queue: "Queue[Passage[Any] | None]", passage: Passage[Any] | None, stop: Event) -> None:
-    """Hand on, unless nothing is wanted any more."""
+def send(queue: "Queue[Passage[Any] | None]", passage: Passage[Any] | None, stop: Event) -> None:
+    """Put an item into a queue, unless ``stop`` is set."""
     while not stop.is_set():
         try:
             queue.put(passage, timeout=PAUSE)

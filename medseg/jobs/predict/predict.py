@@ -6,8 +6,9 @@ what it was made of, so that a run that was stopped goes on where it ended.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ from medseg.config.check import resolve
 from medseg.errors import MedsegError, listing
 from medseg.inference.loading import read_models
 from medseg.jobs.predict import manifest
-from medseg.jobs.predict.manifest import Record
+from medseg.jobs.predict.manifest import FAILED, Record
 from medseg.jobs.predict.pipeline import pipeline
-from medseg.jobs.predict.scans import Job, find_jobs
+from medseg.jobs.predict.scans import ScanTask, find_scans
 from medseg.jobs.predict.shards import check_devices, of_shard, on_devices, parse_shard
-from medseg.jobs.predict.steps import Folder
-from medseg.jobs.predict.table import FAILED, rows_of, write_table, write_views
+from medseg.jobs.predict.steps import PredictionSettings
+from medseg.jobs.predict.table import rows_of, write_table, write_views
 from medseg.jobs.predict.to_correct import write_worst
-from medseg.system.files import remove_leftovers, remove_unfinished
-from medseg.system.plain_files import refuse_links
+from medseg.system.files import refuse_links, remove_leftovers, remove_unfinished
 from medseg.system.printable import on_a_line
 
 log = logging.getLogger(__name__)
@@ -45,26 +45,28 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     settings = resolve(config)
     settings["uncertainty"] |= settings["worst"] > 0
-    output, (place, number) = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
+    output, shard = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
     models = read_models(settings["checkpoint"], settings["trust"])
     reading = resolve(settings["dataset"], models[0].reading)
     may_lack = all(model.may_lack for model in models)
-    source, form = Path(settings["input"]), settings["format"]
-    jobs, problems = find_jobs(source, output, models[0].endings, reading["reference"], form, may_lack=may_lack)
-    mine, classes = of_shard(jobs, place, number), models[0].label_map
+    source, form, suffixes = Path(settings["input"]), settings["format"], models[0].endings
+    tasks, problems = find_scans(source, output, suffixes, reading["reference"], form, may_lack=may_lack)
+    mine, classes = of_shard(tasks, *shard), models[0].label_map
     refuse_links(output, f"output={output}")
     remove_leftovers(output)
-    write_table(output, classes, jobs, problems)  # to find out whether the folder can be written
+    rewrite_table = partial(write_table, output, classes, tasks, problems)
+    rewrite_table()  # to find out whether the folder can be written
     if settings["trainer"]["devices"] > 1:
-        rows = predict_on_devices(config, settings, mine, output, (place, number))
+        rows = predict_on_devices(config, settings, mine, output, shard)
     else:
-        rows = predict_all(Folder.of(models, settings), mine, lambda: write_table(output, classes, jobs, problems))
-    write_table(output, classes, jobs, problems)
-    views = {"page": settings["overlays"] == "html", "ranking": settings["uncertainty"]}
-    write_views(output, classes, jobs, problems, **views)
+        rows = predict_all(PredictionSettings.of(models, settings), mine, rewrite_table)
+    rewrite_table()
+    page, ranking = settings["overlays"] == "html", settings["uncertainty"]
+    write_views(output, classes, tasks, problems, page=page, ranking=ranking)
     if settings["worst"]:
-        write_worst(output, rows_of(output, jobs, problems), jobs, classes, settings["worst"], reading)
-    return outcome(rows, problems if place == 1 else [], output) | {"seconds": round(time.monotonic() - started, 1)}
+        write_worst(output, rows_of(output, tasks, problems), tasks, classes, settings["worst"], reading)
+    is_first = shard[0] == 1  # of several shards one tells of the files that are no scans
+    return outcome(rows, problems if is_first else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
 
 def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Path) -> dict[str, Any]:
@@ -85,9 +87,9 @@ def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Pat
 
 
 def predict_on_devices(
-    config: dict[str, Any], settings: dict[str, Any], jobs: Sequence[Job], output: Path, shard: tuple[int, int]
+    config: dict[str, Any], settings: dict[str, Any], tasks: Sequence[ScanTask], output: Path, shard: tuple[int, int]
 ) -> list[dict[str, Any]]:
-    """Let a process for each device do its part of the jobs; return their rows.
+    """Let a process for each device do its part of the scans; return their rows.
 
     Raises:
         MedsegError: there are not so many devices, or a process ended before its part was done.
@@ -100,27 +102,31 @@ def predict_on_devices(
         raise MedsegError(
             f"{len(broken)} of {count} processes broke down (exit status {broken[0]}); what is above says why."
         )
-    kept = [(job, manifest.read(output, job.id)) for job in jobs]
+    records = [(task, manifest.read(output, task.id)) for task in tasks]
     # A process that could do nothing has tried every scan of its part, or has not even begun.
-    failed = [job for index, status in enumerate(statuses) if status == 1 for job in of_shard(jobs, index + 1, count)]
-    stale = {job.id for job in failed if manifest.written(output, job.id) < began}
-    if lost := [job.id for job, record in kept if record is None or job.id in stale]:
+    failed = [
+        task for index, status in enumerate(statuses) if status == 1 for task in of_shard(tasks, index + 1, count)
+    ]
+    stale = {task.id for task in failed if manifest.written(output, task.id) < began}
+    if lost := [task.id for task, record in records if record is None or task.id in stale]:
         raise MedsegError(f"{len(lost)} scan(s) were not reached; what is above says why:\n{listing(lost)}")
-    return [dict(record.row) for _, record in kept if record is not None]
+    return [dict(record.row) for _, record in records if record is not None]
 
 
-def predict_all(folder: Folder, jobs: Sequence[Job], rewrite_table: Any) -> list[dict[str, Any]]:
+def predict_all(
+    prediction: PredictionSettings, tasks: Sequence[ScanTask], rewrite_table: Callable[[], None]
+) -> list[dict[str, Any]]:
     """Segment every scan, whatever becomes of the others; return their rows."""
     rows, written = [], time.monotonic()
     try:
-        for number, passage in enumerate(pipeline(jobs, folder.stages), 1):
+        for number, passage in enumerate(pipeline(tasks, prediction.stages), 1):
             row = passage.made
             if passage.error is not None:
                 row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
                 with suppress(MedsegError):  # on a full disk other scans may still have room
-                    manifest.write(folder.output, passage.item.id, Record("", {}, row))
+                    manifest.write(prediction.output, passage.item.id, Record("", {}, row))
             rows.append(row)
-            log.info("%d/%d %s %s", number, len(jobs), on_a_line(row["case"]), row["status"])
+            log.info("%d/%d %s %s", number, len(tasks), on_a_line(row["case"]), row["status"])
             if time.monotonic() - written > REWRITTEN:
                 with suppress(MedsegError):  # at the end it must be written
                     rewrite_table()

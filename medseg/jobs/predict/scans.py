@@ -1,7 +1,7 @@
 """Which scans there are to segment, and where their results go."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.errors import MedsegError, listing
@@ -12,10 +12,10 @@ from medseg.io.layouts.channels import cases_from_files, equal_names
 
 
 @dataclass(frozen=True)
-class Job:
+class ScanTask:
     """One scan to segment: its files, one a channel or one for all, and where its results go.
 
-    ``absent`` holds the places and the names of channels that it has no file of.
+    ``absent`` maps the index of each channel that has no file to the channel's name.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Job:
         return self.id
 
 
-def find_jobs(
+def find_scans(
     source: Path,
     output: Path,
     endings: Sequence[Sequence[str]] | None,
@@ -39,7 +39,7 @@ def find_jobs(
     format: str = "image",
     *,
     may_lack: bool = False,
-) -> tuple[list[Job], list[str]]:
+) -> tuple[list[ScanTask], list[str]]:
     """List the scans under ``source`` and where their masks go: the same relative path and name.
 
     ``format`` is that of the masks (see ``medseg.io.files.write_masks``); ``may_lack`` says whether the network can do
@@ -62,34 +62,25 @@ def find_jobs(
     cases, problems = cases_from_files(root, files, endings, may_lack=may_lack)
     if not cases:
         raise MedsegError(f"input={source}: no scan to segment.\n{listing(problems)}".rstrip())
-    jobs = [
-        replace(
-            job_of(case.id, case.images, output, present(reference, case.absent), format),
-            absent={place: (endings or [])[place][0] for place in case.absent},
+    tasks = []
+    for case in cases:
+        # The mask is called like the case, with the suffix of the reference channel's file
+        reference_file = case.images[min(present(reference, case.absent), len(case.images) - 1)]
+        suffix = reference_file.name[len(stem(reference_file)) :]
+        relative = Path(case.id)
+        tasks.append(
+            ScanTask(
+                case.id,
+                case.images,
+                mask=output / relative.parent / mask_file_name(Path(relative.name + suffix), format),
+                picture=output / "overlays" / f"{case.id}.png",
+                probabilities=output / "probabilities" / case.id,
+                uncertainty=output / "uncertainty" / case.id,
+                meshes=output / "meshes" / case.id,
+                absent={channel: (endings or [])[channel][0] for channel in case.absent},
+            )
         )
-        for case in cases
-    ]
-    refuse_overwriting(jobs)
-    return jobs, problems
-
-
-def job_of(name: str, images: tuple[Path, ...], output: Path, reference: int, format: str) -> Job:
-    """Return where the results of one scan go; its mask is called like the case, in the form of the reference."""
-    form = images[min(reference, len(images) - 1)]
-    mask = Path(name).parent / mask_file_name(Path(Path(name).name + form.name[len(stem(form)) :]), format)
-    return Job(
-        name,
-        images,
-        output / mask,
-        picture=output / "overlays" / f"{name}.png",
-        probabilities=output / "probabilities" / name,
-        uncertainty=output / "uncertainty" / name,
-        meshes=output / "meshes" / name,
-    )
-
-
-def refuse_overwriting(jobs: Sequence[Job]) -> None:
-    """Refuse masks that would take the place of their scans."""
-    images = {image.resolve() for job in jobs for image in job.images}
-    if overwritten := [str(job.mask) for job in jobs if job.mask.resolve() in images]:
+    images = {image.resolve() for task in tasks for image in task.images}
+    if overwritten := [str(task.mask) for task in tasks if task.mask.resolve() in images]:
         raise MedsegError(f"these masks would overwrite scans; give another output folder:\n{listing(overwritten)}")
+    return tasks, problems

@@ -16,7 +16,7 @@ SHARD = re.compile(r"(\d+)/(\d+)")
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """Return (place, number) of a shard, the first being 1; None is all.
+    """Return (index, count) of a shard, the first index being 1; None is all.
 
     >>> parse_shard("2/8"), parse_shard(None)
     ((2, 8), (1, 1))
@@ -25,19 +25,19 @@ def parse_shard(text: str | None) -> tuple[int, int]:
         MedsegError: it is no such text, or out of range.
     """
     match = SHARD.fullmatch(text or "1/1")
-    place, number = map(int, match.groups()) if match else (0, 0)
-    if not 1 <= place <= number:
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= index <= count:
         raise MedsegError(f"predict.shard={text}: give PLACE/NUMBER from 1/n to n/n, as in predict.shard=2/8.")
-    return place, number
+    return index, count
 
 
-def of_shard(items: Sequence[Item], place: int, number: int) -> list[Item]:
-    """Return every ``number``-th item, so that neighbours, which are often alike in size, go to different shards."""
-    return list(items[place - 1 :: number])
+def of_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
+    """Return every ``count``-th item, so that neighbours, which are often similar in size, go to different shards."""
+    return list(items[index - 1 :: count])
 
 
 def on_devices(config: dict[str, Any], kind: str, count: int, place: int, number: int) -> list[int]:
-    """Run the job of a config on several devices, each with its part of the shard; return the exit statuses.
+    """Run the job of a config on several devices, each with a part of the shard ``place/number``; return exit statuses.
 
     Each device has a process of its own. On the CPU they share the cores.
     """

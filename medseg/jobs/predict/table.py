@@ -10,44 +10,44 @@ from medseg.inference.predictor import Mask
 from medseg.io.csv_files import as_csv
 from medseg.io.labels import LabelMap
 from medseg.jobs.predict import manifest
-from medseg.jobs.predict.scans import Job
+from medseg.jobs.predict.manifest import DONE, FAILED
+from medseg.jobs.predict.scans import ScanTask
 from medseg.system.files import write_text
 
-DONE, FAILED = "done", "failed"
 ABSENT = "missing_channels"
 """Column of the channels that a scan had no file of."""
 
 Row = dict[str, Any]
 
 
-def row_of(job: Job, mask: Mask, seconds: float) -> Row:
+def row_of(task: ScanTask, mask: Mask, seconds: float) -> Row:
     """Return the row of a scan that was segmented."""
     return {
-        "case": job.id,
+        "case": task.id,
         "status": DONE,
         "seconds": round(seconds, 2),
-        ABSENT: " ".join(job.absent.values()),
+        ABSENT: " ".join(task.absent.values()),
         **sizes(mask.indices, mask.scan, mask.label_map),
     }
 
 
-def rows_of(output: Path, jobs: Sequence[Job], problems: Sequence[str]) -> list[Row]:
+def rows_of(output: Path, tasks: Sequence[ScanTask], problems: Sequence[str]) -> list[Row]:
     """Return a row for each file that is no scan, and for each scan that any process has recorded in this folder."""
-    kept = (manifest.read(output, job.id) for job in jobs)
+    records = (manifest.read(output, task.id) for task in tasks)
     failed = [{"case": "", "status": FAILED, "error": problem} for problem in problems]
-    return [*failed, *(dict(record.row) for record in kept if record is not None)]
+    return [*failed, *(dict(record.row) for record in records if record is not None)]
 
 
-def write_table(output: Path, label_map: LabelMap, jobs: Sequence[Job], problems: Sequence[str]) -> None:
+def write_table(output: Path, label_map: LabelMap, tasks: Sequence[ScanTask], problems: Sequence[str]) -> None:
     """Write the table anew, of all rows that there are.
 
     Raises:
         MedsegError: the folder cannot be written.
     """
-    absent = [ABSENT] if any(job.absent for job in jobs) else []
-    rows = rows_of(output, jobs, problems)
-    asked = [name for name in ("uncertainty", "unlike") if any(name in row for row in rows)]
-    names = ["case", "status", "seconds", *absent, *columns(label_map), *asked, "error"]
+    absent = [ABSENT] if any(task.absent for task in tasks) else []
+    rows = rows_of(output, tasks, problems)
+    optional = [name for name in ("uncertainty", "unlike") if any(name in row for row in rows)]
+    names = ["case", "status", "seconds", *absent, *columns(label_map), *optional, "error"]
     try:
         write_text(output / "predictions.csv", as_csv(names, rows))
     except MedsegError as error:
@@ -55,17 +55,17 @@ def write_table(output: Path, label_map: LabelMap, jobs: Sequence[Job], problems
 
 
 def write_views(
-    output: Path, label_map: LabelMap, jobs: Sequence[Job], problems: Sequence[str], *, page: bool, ranking: bool
+    output: Path, label_map: LabelMap, tasks: Sequence[ScanTask], problems: Sequence[str], *, page: bool, ranking: bool
 ) -> None:
-    """Write what readers of a whole folder want: the page of all overlays, and the cases by their uncertainty."""
+    """Write the page of all overlays, and the table of cases by their uncertainty."""
     from medseg.evaluation.images.contact_sheet import contact_sheet
     from medseg.evaluation.images.overlays import colours
     from medseg.inference.uncertainty import write_ranking
 
-    rows = rows_of(output, jobs, problems)
+    rows = rows_of(output, tasks, problems)
     if page:
         done = {row["case"] for row in rows if row["status"] == DONE}
-        pictures = {job.id: job.picture for job in jobs if job.id in done}
+        pictures = {task.id: task.picture for task in tasks if task.id in done}
         title = f"Masks in {output.resolve().name}"
         write_text(output / "contact_sheet.html", contact_sheet(rows, pictures, colours(label_map), output, title))
     if ranking:

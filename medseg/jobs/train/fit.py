@@ -17,7 +17,7 @@ from medseg.errors import MedsegError, first_line
 from medseg.io.datasets.dataset import by_id
 from medseg.io.files.damage import reading
 from medseg.jobs.rundir import write_config
-from medseg.jobs.train.setup import Run, cache_of, file_to_begin_with, is_first_process
+from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file
 from medseg.models.pretrained.catalogue import published
 from medseg.models.pretrained.download import warn_of_another
 from medseg.models.pretrained.load import load_published, names_in
@@ -25,7 +25,7 @@ from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.system.memory import enough_memory
 from medseg.system.relaunch import rerunnable
-from medseg.system.terminal import on_terminal
+from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.callbacks import Budget, Checkpoints, FirstStep
@@ -42,9 +42,15 @@ from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
 
+Fitted = tuple[dict[str, Any], list[Logger], int]
+"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its loggers; its steps.
 
-def start_from(run: Run, module: TrainingModule) -> None:
-    """Give the networks the weights of ``finetune.checkpoint`` or ``model.pretrained``, and settle what learns."""
+The score is that of the best validation, of which more is better: Dice, or minus the loss.
+"""
+
+
+def load_initial_weights(run: Run, module: TrainingModule) -> None:
+    """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained."""
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
@@ -67,7 +73,7 @@ def start_from(run: Run, module: TrainingModule) -> None:
         whole = read_whole(report)
     elif weights := published(run.settings["model"]):
         whole = names_in(module.network, weights)
-        if file := file_to_begin_with(run.settings):
+        if file := published_weights_file(run.settings):
             networks = [network for network in (module.network, module.average) if network]
             lines = load_published(networks, run.settings["model"], file)
             if is_first_process():
@@ -81,31 +87,31 @@ def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
     """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
     preprocessor = Preprocessor(**run.settings["preprocessing"])
     cases = by_id(run.dataset.cases, run.split.train + run.split.val)
-    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), on_terminal)
+    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
-def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger], int] | None:
-    """Return what ``carry_out`` does for a resumed run that its settings leave nothing to train; None for any other.
+def result_of_finished(run: Run, selection: Selection) -> Fitted | None:
+    """Return what ``run_trainer`` would of a resumed run that has nothing left to train; None of any other run.
 
     Raises:
         MedsegError: its last checkpoint cannot be read.
     """
-    wanted = run.settings["trainer"]
+    limits = run.settings["trainer"]
     if not run.settings["resume"]:
         return None
-    state, progress = read_last(run.last), make_progress(wanted)
+    state, progress = read_last(run.last), make_progress(limits)
     with reading(run.last, "state of a training"):
         for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
-            if kept := state["callbacks"].get(callback.state_key):
-                callback.load_state_dict(kept)
+            if saved := state["callbacks"].get(callback.state_key):
+                callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
-        is_without_gain = stopper is not None and wanted["patience"] and stopper["wait_count"] >= wanted["patience"]
+        is_without_gain = stopper is not None and limits["patience"] and stopper["wait_count"] >= limits["patience"]
     progress.step, epoch = state["global_step"], state["epoch"] + 1
-    if epoch < (epochs_of(wanted) or math.inf) and not progress.is_over and not is_without_gain:
+    if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
         return None
     progress.current = float(progress.is_over)
-    reason = stop_reason(epoch, wanted, progress)
+    reason = stop_reason(epoch, limits, progress)
     log.info(
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
@@ -114,13 +120,10 @@ def end_of(run: Run, selection: Selection) -> tuple[dict[str, Any], list[Logger]
     return outcome(reason, selection), loggers, progress.step
 
 
-def carry_out(
+def run_trainer(
     run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
-) -> tuple[dict[str, Any], list[Logger], int]:
+) -> Fitted:
     """Train, and call ``begin`` once when the first step is done.
-
-    Returns:
-        Why training ended and the best validation's score, of which more is better; who has logged it; steps.
 
     Raises:
         MedsegError: the state of a resumed run does not fit its settings.
@@ -139,12 +142,8 @@ def carry_out(
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
         write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
-        warnings.filterwarnings(
-            "ignore", ".*does not have many workers"
-        )  # cutting patches out of the cache takes no time
-        warnings.filterwarnings(
-            "ignore", ".*LeafSpec", FutureWarning
-        )  # Lightning 2.6 under torch 2.13, in its own code
+        warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
             with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
                 trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
@@ -168,7 +167,13 @@ def carry_out(
             ) from error
     reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
     if (chosen := selection.report()) and is_first_process():
-        announce_choice(chosen, selection)
+        best, last, key = chosen["best"], chosen["last"], selection.key
+        noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
+        log.info(
+            "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
+            *(best["epoch"], selection.name, best[key], best["smoothed"]),
+            *(last["epoch"], last[key], last["smoothed"], noise),
+        )
     return outcome(reason, selection), trainer.loggers, trainer.global_step
 
 
@@ -197,7 +202,7 @@ def read_last(file: Path) -> dict[str, Any]:
 
 
 def less_memory(run: Run) -> str:
-    """Say which settings make a training take less memory, with the run's own values, and how to go on."""
+    """Return advice: the settings that make a training take less memory, with the run's values, and how to go on."""
     plan, model = run.settings["plan"], run.settings["model"]
     width = f" or model.base_channels (now {model['base_channels']})" if "base_channels" in model else ""
     saved = f" {run.last} is kept: resume={run.directory} goes on from it where more memory is free."
@@ -208,19 +213,8 @@ def less_memory(run: Run) -> str:
     )
 
 
-def announce_choice(chosen: dict[str, Any], selection: Selection) -> None:
-    """Log which weights are kept, and how far the choice can be trusted."""
-    best, last, key = chosen["best"], chosen["last"], selection.key
-    noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
-    log.info(
-        "best.ckpt: epoch %d, validation %s %.4f (smoothed %.4f); last: epoch %d, %.4f (smoothed %.4f)%s",
-        *(best["epoch"], selection.name, best[key], best["smoothed"]),
-        *(last["epoch"], last[key], last["smoothed"], noise),
-    )
-
-
-def stop_reason(epoch: int, wanted: dict[str, Any], progress: Progress) -> str:
-    """Say why training ended after so many epochs."""
-    if progress.step >= progress.max_steps or epoch >= (epochs_of(wanted) or math.inf):
+def stop_reason(epoch: int, limits: dict[str, Any], progress: Progress) -> str:
+    """Return why training ended after so many epochs."""
+    if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
         return "max_epochs reached"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

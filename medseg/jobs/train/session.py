@@ -1,15 +1,21 @@
-"""What the directory of a training keeps of it: its log, its result and, where it is resumed, its new settings."""
+"""The course of a training of either kind, and what its directory keeps: log, result and, if resumed, new settings."""
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from logging.handlers import MemoryHandler
 from typing import Any
 
+from medseg.io.case import Dataset
+from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import logged_to, recorded, write_config
-from medseg.jobs.train.setup import Run
+from medseg.jobs.train.fit import Fitted, result_of_finished
+from medseg.jobs.train.setup import Run, announce, cache_of, is_first_process, reopen, set_up
+from medseg.preprocessing.cache_files import in_use
 from medseg.system.files import remove_leftovers
+from medseg.training.callbacks.hparams import end_session
+from medseg.training.callbacks.selection import Selection
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +32,13 @@ class Session:
         self.lines = MemoryHandler(CAPACITY, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
 
     def begin(self) -> None:
-        """Write down that training goes on by new settings, which have been found good."""
+        """Write the new settings of a resumed run: the first step has shown that they work."""
         if not self.is_open:
             write_config(self.run.directory / "config.yaml", self.run.config)
         self.open()
 
     def open(self) -> None:
-        """Keep log and result from now on, and the log lines so far."""
+        """Write log and result into the directory from now on, beginning with the log lines so far."""
         if self.is_open:
             return
         self.is_open = True
@@ -45,7 +51,7 @@ class Session:
 
 @contextmanager
 def session(run: Run) -> Iterator[Session]:
-    """Keep the log and the result of a training in its directory while the block runs.
+    """Write the log and the result of a training into its directory while the block runs.
 
     Where a resumed training fails before it opens the session, its directory is left as it was, byte for byte.
     """
@@ -66,3 +72,38 @@ def session(run: Run) -> Iterator[Session]:
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()
             raise
+
+
+def train_in_run_directory(
+    config: dict[str, Any],
+    settings: dict[str, Any],
+    dataset: Dataset,
+    classes: LabelMap,
+    fit: Callable[[Run, Callable[[], None]], Fitted],
+    selection: Selection,
+    finish: Callable[[Run, dict[str, Any]], dict[str, float]],
+) -> dict[str, Any]:
+    """Set up or take up a training, fit, and return its result, as it is in ``result.json``.
+
+    Args:
+        config: unresolved; its ``run_dir`` has been made.
+        settings: the same, resolved.
+        dataset: all cases.
+        classes: the classes to learn.
+        fit: trains, and calls its second argument when the first step is done.
+        selection: which validation counts, for a resumed run that has nothing left to train.
+        finish: adds status and score to the result; returns scores for the loggers.
+    """
+    if not is_first_process():  # one of several, started by the first
+        return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
+    with ExitStack() as stack:
+        stack.enter_context(in_use(cache_of(settings)))
+        run = (reopen if settings["resume"] else set_up)(config, settings, dataset, classes)
+        this = stack.enter_context(session(run))
+        announce(run)
+        if finished := result_of_finished(run, selection):
+            this.open()
+        fitted, loggers, step = finished or fit(run, this.begin)
+        this.result |= fitted
+        end_session(loggers, finish(run, this.result), step)
+    return this.result

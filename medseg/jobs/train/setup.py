@@ -1,7 +1,7 @@
-"""A training about to begin, or to go on: data checked, split, plan, and the run directory that says so."""
+"""Setup of a training, or of going on with one: check the data, split, plan, and write these into the run directory."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from medseg.config.check import is_explicit, planned, resolve
-from medseg.config.instantiate import build
+from medseg.config.instantiate import build, own_targets
 from medseg.config.untrusted import plan_from, read_json, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.inference.out_of_distribution import training_ranges
@@ -19,7 +19,7 @@ from medseg.io.datasets.dataset import by_id
 from medseg.io.datasets.splits import Split, continued_split, limited, split_as_set
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.jobs.evaluate.scoring import check_strata
-from medseg.jobs.rundir import write_config, write_environment
+from medseg.jobs.rundir import run_directory, write_config, write_environment
 from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
@@ -31,7 +31,7 @@ from medseg.preprocessing.quality.classes_by_subset import classes_by_part
 from medseg.preprocessing.quality.issues import in_brief
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
-from medseg.system.terminal import download_on_terminal, on_terminal
+from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.probe import Probe
 from medseg.training.transfer.sources import Source, read_source
@@ -73,18 +73,30 @@ class Run:
         return self.directory / "checkpoints" / "last.ckpt"
 
 
-def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
-    """Split, read every case once, plan; then write down in the run directory what was decided."""
+def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose.
+
+    Further processes of distributed training get the config of the first, whose directory is there.
+    """
+    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
+    if not is_first_process():
+        return job(config)
+    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+        return job(named)
+
+
+def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
+    """Split, read every case once, plan; then write the config, the plan and the split into the run directory."""
     start = start_of(settings)
     source = read_source(start) if start else None
-    file = file_to_begin_with(settings)  # what cannot be had is said before the data are read
+    file = published_weights_file(settings)  # a failing download shows before the data are read
     if dataset.problems:  # which a split may trip over: read all cases, and say everything at once
-        survey(dataset.cases, classes, dataset.problems, on_terminal, cache_of(settings))
+        survey(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
     if "metrics" in settings:  # pre-training measures nothing in the end
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
-    fingerprint = survey(used, classes, watch=on_terminal, folder=cache_of(settings))
+    fingerprint = survey(used, classes, watch=with_progress_bar, folder=cache_of(settings))
     warn_of_equal_scans(fingerprint, split)
     for finding in classes_by_part(fingerprint, classes, split):
         log.warning("%s", in_brief(finding))
@@ -97,7 +109,15 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
-    try_network(filled, classes, source, file)  # wrong arguments show before anything is written
+    # Build the network, transfer weights and freeze once, so that wrong arguments show before anything is written
+    network: nn.Module = build(filled["model"], "model", filled["trust"])
+    whole = None
+    if source:
+        regions, trust = bool(classes.regions), filled["trust"]
+        whole = take_over(network, filled["model"], source, classes.outputs, regions=regions, trust=trust).whole
+    if file:
+        load_published([network], filled["model"], file)
+    FineTuning(network, filled.get("finetune", {}), whole)
     run_dir = Path(settings["run_dir"])
     write_config(run_dir / "config.yaml", config)
     write_json(run_dir / "plan.json", plan)
@@ -110,7 +130,7 @@ def begin(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, cl
 
 
 def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
-    """Take up a run by its own split and plan, so that no test case is ever trained on.
+    """Return a run with its own split and plan, so that no test case is ever trained on.
 
     Raises:
         MedsegError: cases of its split are gone, or it has nothing to resume from.
@@ -120,45 +140,32 @@ def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     if missing := sorted({*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}):
         raise MedsegError(f"{directory}: {len(missing)} of its cases are no longer in the data:\n{listing(missing)}")
     plan = plan_from(read_json(directory / "plan.json"), directory / "plan.json")
-    noted = directory / TRAINING_DATA  # runs of older versions have none
-    ranges = read_json_object(noted) if noted.is_file() else {}
+    file = directory / TRAINING_DATA  # runs of older versions have none
+    ranges = read_json_object(file) if file.is_file() else {}
     run = Run(directory, config, planned(config, plan), dataset, classes, split, ranges)
     if settings["resume"] and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     return run
 
 
-def try_network(settings: dict[str, Any], classes: LabelMap, source: Source | None, file: Path | None) -> None:
-    """Build the network, take weights over and freeze as the settings say, only to see whether that works."""
-    network: nn.Module = build(settings["model"], "model", settings["trust"])
-    regions = bool(classes.regions)
-    trust = settings["trust"]
-    transfer = (
-        take_over(network, settings["model"], source, classes.outputs, regions=regions, trust=trust) if source else None
-    )
-    if file:
-        load_published([network], settings["model"], file)
-    FineTuning(network, settings.get("finetune", {}), transfer.whole if transfer else None)
-
-
 def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, source: Source | None) -> Split:
-    """Return the split, in which the scans that a training begins with weights of stay in the part where they were.
+    """Return the split. Scans that initial weights were trained on stay in their subset.
 
-    Unless ``split.file`` or ``split.folds`` say otherwise.
+    ``split.file`` and ``split.folds`` take precedence.
     """
-    wanted, seed = settings["split"], settings["seed"]
-    if source and source.seen and not wanted["file"] and not wanted["folds"]:
-        # What is wrong with the cases is told where those that are used are surveyed.
-        fingerprint, _ = examine(dataset.cases, classes, watch=on_terminal, folder=cache_of(settings))
+    options, seed = settings["split"], settings["seed"]
+    if source and source.seen and not options["file"] and not options["folds"]:
+        # Problems of the cases are logged later, of those that are used
+        fingerprint, _ = examine(dataset.cases, classes, watch=with_progress_bar, folder=cache_of(settings))
         if seen := parts_seen(source, fingerprint):
-            own = seed if wanted["seed"] is None else wanted["seed"]
-            split = continued_split(dataset.cases, seen, val=wanted["val"], test=wanted["test"], seed=own)
+            own = seed if options["seed"] is None else options["seed"]
+            split = continued_split(dataset.cases, seen, val=options["val"], test=options["test"], seed=own)
             log.info("%d of %d cases were in the split of %s", len(seen), len(dataset.cases), source.path)
             if split:
-                return limited(split, dataset.cases, wanted["labelled"], seed) if wanted["labelled"] else split
+                return limited(split, dataset.cases, options["labelled"], seed) if options["labelled"] else split
             log.warning(
-                "no split keeps these cases in the parts that they were in: it would part a patient, or leave training"
-                " or validation empty. All cases are divided anew"
+                "the source's split cannot be reused (a patient's cases would be in two subsets, or training or"
+                " validation empty); a new random split is made"
             )
     return split_as_set(dataset.cases, settings, dataset.split_file)
 
@@ -170,9 +177,10 @@ def plan_run(
     classes: LabelMap,
     modality: Sequence[str] | None,
 ) -> dict[str, Any]:
-    """Return the plan for the data, within the memory and the time that the device has, or the one that is given."""
+    """Return the plan of ``plan.file``, or else one for the data within the memory and the time of the device."""
     fixed = fixed_values(settings["model"])
-    if plan := read_plan(settings["plan"]["file"]):
+    if path := settings["plan"]["file"]:
+        plan = plan_from(read_json(Path(path), "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
         check_plan(plan, settings, learned, classes)
         return {**plan, "model": fixed | plan["model"]}
     device = pick_device(settings["trainer"]["accelerator"])
@@ -181,34 +189,23 @@ def plan_run(
     return {**plan, "model": plan["model"] | fixed}
 
 
-def read_plan(path: str | None) -> dict[str, Any] | None:
-    """Read the ``plan.json`` of another run.
-
-    Raises:
-        MedsegError: it cannot be read, or is something else.
-    """
-    if path is None:
-        return None
-    return plan_from(read_json(Path(path), "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
-
-
 def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:
-    """Refuse a saved plan that does not fit the data, or what else the config gives."""
+    """Raise where a saved plan fits neither the data nor other values of the config."""
     channels = learned.channels * (2 * plan["plan"].get("context", settings["plan"]["context"]) + 1)
-    found = {"in_channels": channels, "out_channels": outputs_of(classes, learned.channels)}
+    of_data = {"in_channels": channels, "out_channels": outputs_of(classes, learned.channels)}
     wrong = [
         f"plan.{key} is {plan['plan'].get(key)}, the data have {value}"
-        for key, value in found.items()
+        for key, value in of_data.items()
         if plan["plan"].get(key) != value
     ]
-    given = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
-    if given["normalize"] and len(given["normalize"]) == 1:  # one for all channels
-        given["normalize"] = given["normalize"] * learned.channels
-    chosen = {key for key in settings["preprocessing"] if is_explicit(settings, f"preprocessing.{key}")}
-    given |= {key: settings["preprocessing"][key] for key in chosen - {*given, "window"}}
+    chosen = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
+    if chosen["normalize"] and len(chosen["normalize"]) == 1:  # one for all channels
+        chosen["normalize"] = chosen["normalize"] * learned.channels
+    explicit = {key for key in settings["preprocessing"] if is_explicit(settings, f"preprocessing.{key}")}
+    chosen |= {key: settings["preprocessing"][key] for key in explicit - {*chosen, "window"}}
     wrong += [
         f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {value}"
-        for key, value in given.items()
+        for key, value in chosen.items()
         if value not in (None, plan["preprocessing"].get(key))
     ]
     window, windows = settings["preprocessing"]["window"], plan["preprocessing"].get("window") or []
@@ -232,15 +229,15 @@ def announce(run: Run) -> None:
     log.info("plan: %s", ", ".join([shape, *depth, *width, spacing]))
 
 
-def file_to_begin_with(settings: dict[str, Any]) -> Path | None:
+def published_weights_file(settings: dict[str, Any]) -> Path | None:
     """Return the file of published weights, downloaded; None where there is none, or a run's weights take their place.
 
     Raises:
         MedsegError: it cannot be had, or the config asks for another form than the weights have.
     """
     fixed_values(settings["model"])
-    is_begun = settings["resume"] or start_of(settings)
-    return None if is_begun else weights_file(settings, download_on_terminal)
+    has_weights = settings["resume"] or start_of(settings)
+    return None if has_weights else weights_file(settings, with_download_bar)
 
 
 def cache_of(settings: dict[str, Any]) -> Path:
@@ -249,5 +246,5 @@ def cache_of(settings: dict[str, Any]) -> Path:
 
 
 def is_first_process() -> bool:
-    """Tell the process that writes files from the others of distributed training."""
+    """Return whether this is the process of distributed training that writes files, or the only one."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)

@@ -2,31 +2,26 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF, own_targets
+from medseg.config.instantiate import CONF
 from medseg.config.untrusted import read_yaml
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.predictor import Predictor
 from medseg.inference.segmenter import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import from_predictor
-from medseg.jobs.evaluate.scoring import Wanted, evaluate_cases, tell_places
-from medseg.jobs.rundir import run_directory
-from medseg.jobs.train.fit import carry_out, end_of, preprocessed, start_from
-from medseg.jobs.train.session import session
-from medseg.jobs.train.setup import Run, announce, begin, cache_of, is_first_process, reopen
-from medseg.preprocessing.cache_files import in_use
+from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
+from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
+from medseg.jobs.train.session import train_in_run_directory
+from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
-from medseg.system.terminal import watched
+from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
-from medseg.training.callbacks.hparams import end_session
 from medseg.training.callbacks.selection import Selection
 from medseg.training.images import Pictures
 from medseg.training.optim.finetuning import check as check_tuning
@@ -42,12 +37,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    settings = resolve(config)
-    if not is_first_process():
-        return train(config)
-    with run_directory(config, settings["dataset"]["name"]) as named:
-        return train(named)
+    return in_run_directory(config, train)
 
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
@@ -57,48 +47,33 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings["dataset"], settings["trust"], may_write=not settings["resume"])
     classes = label_map(dataset)
     make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
-    if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
-    with ExitStack() as stack:
-        stack.enter_context(in_use(cache_of(settings)))
-        start = reopen if settings["resume"] else begin
-        this = start(config, settings, dataset, classes)
-        kept = stack.enter_context(session(this))
-        announce(this)
-        if ended := end_of(this, Selection()):
-            kept.open()
-        fitted, loggers, step = ended or fit(this, kept.begin)
-        result = kept.result
-        result |= fitted
-        write_json(this.directory / "result.json", result)  # the report tells why training ended
-        result |= test(this, result["score"])
-        is_tested = this.split.test and result["score"] is not None
-        end_session(loggers, {"best/test_dice": result["score"]} if is_tested else {}, step)
-        tell_places(this.directory)
-    return result
+
+    def finish(run: Run, result: dict[str, Any]) -> dict[str, float]:
+        write_json(run.directory / "result.json", result)  # the report tells why training ended
+        result |= test(run, result["score"])
+        log_output_paths(run.directory)
+        return {"best/test_dice": result["score"]} if run.split.test and result["score"] is not None else {}
+
+    return train_in_run_directory(config, settings, dataset, classes, fit, Selection(), finish)
 
 
-def fit(run: Run, begin: Callable[[], None]) -> tuple[dict[str, Any], list[Logger], int]:
-    """Train until the budget is used up, and call ``begin`` when the first step is done.
-
-    Returns:
-        Why training ended and the best validation Dice, who has logged it, and the number of steps.
-    """
+def fit(run: Run, begin: Callable[[], None]) -> Fitted:
+    """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
     settings = run.settings
     torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings["trainer"]), Selection()
     module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
-    start_from(run, module)
+    load_initial_weights(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     is_new = is_first_process() and not settings["resume"]  # of a run that goes on, more may learn by now
     for line in module.tuning.describe(optimizer) if is_new else ():
         log.info("%s", line)
     pictures = Pictures(run.split.val, run.label_map, progress) if settings["logger"] else None
     classes = list(run.label_map.reported)
-    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, watched())
+    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, interactive_terminal())
     trainer = make_trainer(settings, run.directory, callbacks)
     data = make_data(settings, *preprocessed(run))
-    return carry_out(run, trainer, module, data, begin)
+    return run_trainer(run, trainer, module, data, begin)
 
 
 def test(run: Run, score: float | None) -> dict[str, Any]:
@@ -111,7 +86,7 @@ def test(run: Run, score: float | None) -> dict[str, Any]:
     predictor = Predictor.load(run.directory, device=device, trust=run.settings["trust"])
     folder = run.directory / "test"
     node = run.settings.get("metrics") or read_yaml(METRICS)  # of a run older than the key
-    wanted = Wanted(settings_of(node), "test", node["strata"], runs={"training": run.directory})
+    options = ReportOptions(settings_of(node), "test", node["strata"], runs={"training": run.directory})
     candidate = from_predictor(run.directory.name, predictor)
-    summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, wanted)
+    summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, options)
     return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}

@@ -5,7 +5,6 @@ What has arrived of an interrupted download stays beside the file as ``.part`` a
 versions of a file apart.
 """
 
-import hashlib
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from filelock import FileLock
 from medseg import __version__
 from medseg.errors import MedsegError
 from medseg.models.pretrained.catalogue import published
+from medseg.system.files import file_hash
 
 log = logging.getLogger(__name__)
 
@@ -236,6 +236,5 @@ def mismatch(path: Path, checksum: str | None) -> str | None:
     if not checksum:
         return None
     algorithm, _, expected = checksum.partition(":")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
+    found = file_hash(path, algorithm)
     return None if found.startswith(expected.lower()) else f"its {algorithm} is {found}, that published {expected}"

@@ -101,7 +101,7 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) 
     assert chosen is not None
     finite = {width: step for width, step in measured.items() if math.isfinite(step)}
     steps = ", ".join(f"{width}: {seconds / step:.0f}" for width, step in finite.items())
-    log.info("width %d chosen; steps in the time by width: %s", chosen["model"]["base_channels"], steps)
+    log.info("base_channels=%d: estimated steps within max_time per width: %s", chosen["model"]["base_channels"], steps)
     chosen["measured"]["step_seconds"] = finite
     return chosen
 

@@ -164,7 +164,7 @@ class FineTuning:
             self._add(optimizer, group)
         rates = [made["lr"] for made in optimizer.param_groups[len(self.groups) :]]
         named = (f"{group.name} (learning rate {rate:.3g})" for group, rate in zip(self.later, rates, strict=True))
-        log.info("from now on learn, too: %s", ", ".join(named))
+        log.info("unfroze %s", ", ".join(named))
         return rates
 
     @property

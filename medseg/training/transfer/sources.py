@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.config.instantiate import build, strangers
+from medseg.config.instantiate import build, unknown_targets
 from medseg.config.untrusted import check_settings, read_json_object
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
@@ -128,7 +128,7 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
     run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]
     trust = ()  # of a network that medseg does not ship a config takes no more than what the user names, too
-    if not any(strangers(model, "model", trust)):
+    if not any(unknown_targets(model, "model", trust)):
         with torch.random.fork_rng(devices=[]), no_more_than(weights, file):
             build(model, "model", trust)
     return Source(

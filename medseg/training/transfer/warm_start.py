@@ -48,9 +48,7 @@ def begun_from(config: Config, settings: Config, source: Source, learned: Finger
         MedsegError: the source's network is 3D, the images are not.
     """
     if not source.settings:
-        log.info(
-            "%s tells neither its network nor its preprocessing: both are planned, or as the config says", source.path
-        )
+        log.info("%s contains only weights; network and preprocessing follow the config and plan", source.path)
         return config
     network, plan = source.settings["model"], source.settings["plan"]
     is_own = is_planned_anew(settings)
@@ -202,13 +200,13 @@ def warn_of_seen(source: Source, seen: Mapping[str, str], tested: tuple[str, ...
     """Name the cases of the test part that the source has learned from: their test is no test."""
     if source.split is None:
         log.warning(
-            "%s: which scans it was trained on is not known, for no splits.json of medseg's lies in its directory. See"
-            " to it that none is in the test part (split.file).",
+            "%s: its training scans are unknown, since its directory has no splits.json of medseg. Make sure that none"
+            " of them is in the test subset (split.file).",
             source.path,
         )
     if learned := [f"{name} ({seen[name]})" for name in tested if seen.get(name) in ("train", "val")]:
         log.warning(
-            "%d cases of the test part were trained on, or chose the checkpoint, when %s was made:\n%s\nTheir test"
-            " is better than that of new cases would be. Give a split.file without them.",
+            "%d cases of the test subset were used to train %s, or to choose its checkpoint:\n%s\nTest scores will be"
+            " optimistic. Give a split.file without them.",
             *(len(learned), source.path, listing(learned)),
         )

@@ -29,7 +29,7 @@ from medseg.io.formats import archives
 from medseg.io.layouts.channels import cases_from_files
 from medseg.io.layouts.csv_table import table
 from medseg.io.layouts.image_folder import folder
-from medseg.jobs.predict.scans import find_jobs
+from medseg.jobs.predict.scans import find_scans
 from medseg.preprocessing.cache import hash_of
 from medseg.system.file_names import LONGEST
 
@@ -141,10 +141,10 @@ def test_localizers_and_objects_that_are_no_images_are_passed_over(tmp_path, dic
     assert report.is_file()
     assert names(tmp_path) == ["s"]
     for words in (
-        "5 DICOM files of the kind localizer",
-        "1 DICOM files of the kind SEG",
-        "kind RTSTRUCT",
-        "1 DICOM files of the kind picture beside slices",
+        "skipped 5 DICOM files (localizer), such as",
+        "skipped 1 DICOM files (SEG), such as",
+        "(RTSTRUCT), such as",
+        "skipped 1 DICOM files (picture beside slices), such as",
     ):
         assert words in caplog.text
 
@@ -331,12 +331,12 @@ def test_jobs_of_series(tmp_path, dicom_series):
     dicom_series("in/p2/b", VOLUME, **tags(2, "v2.nii"))
     for path in [*(tmp_path / "in/p2").rglob("IM*")]:
         path.rename(tmp_path / "in/p2" / f"{path.parent.name}{path.name}")
-    found, problems = find_jobs(tmp_path / "in", tmp_path / "in" / "out", None)
+    found, problems = find_scans(tmp_path / "in", tmp_path / "in" / "out", None)
     masks = [job.mask.relative_to(tmp_path / "in" / "out").as_posix() for job in found]
     assert (masks, problems) == (["p1.nii.gz", "p2/T1.nii.gz", "p2/v2.nii.nii.gz"], [])
-    (alone,), _ = find_jobs(tmp_path / "in" / "p1", tmp_path / "out", None)
+    (alone,), _ = find_scans(tmp_path / "in" / "p1", tmp_path / "out", None)
     assert (alone.id, alone.mask) == ("p1", tmp_path / "out" / "p1.nii.gz")
-    (named,), _ = find_jobs(tmp_path / "in/p2/T1.dicom", tmp_path / "out", None)
+    (named,), _ = find_scans(tmp_path / "in/p2/T1.dicom", tmp_path / "out", None)
     assert (named.id, named.images) == ("T1", (tmp_path / "in/p2/T1.dicom",))
 
 

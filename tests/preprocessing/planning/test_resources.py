@@ -84,7 +84,7 @@ def test_a_width_that_cannot_be_computed_is_not_chosen():
 def test_too_little_time_for_any_gets_the_narrowest(caplog):
     with caplog.at_level(logging.INFO, "medseg"):
         assert fit_width(draft(1), FakeProbe(), "00:00:00:01")["model"]["base_channels"] == WIDTHS[0]
-    assert "steps in the time by width" in caplog.text
+    assert "base_channels=8: estimated steps within max_time per width: 8: " in caplog.text
 
 
 @pytest.mark.parametrize(("max_time", "model"), [(None, {"base_channels": 16}), ("00:00:10:00", {})])

@@ -1,4 +1,4 @@
-"""Rungs give the masks that the probabilities themselves give, at every threshold."""
+"""Quantised probabilities give the masks that the probabilities themselves give, at every threshold."""
 
 from itertools import product
 
@@ -8,7 +8,7 @@ import torch
 
 from medseg.inference.segmenter import Regions, Segmenter
 from medseg.io.labels import LabelMap
-from medseg.jobs.evaluate.quantised import decided, rungs_of
+from medseg.jobs.evaluate.trials import masks_of, quantised
 
 LABELS = {"background": 0, "a": 1, "b": 2}
 NESTED = LabelMap(LABELS, {"both": ["a", "b"], "b": ["b"]})
@@ -25,9 +25,9 @@ def test_regions_come_out_as_from_probabilities(label_map, thresholds):
         scores[region, 0, region, :3], scores[1 - region, 0, region, :3] = torch.tensor(LADDER), 0.1
     slabs = [(slice(0, 4), scores[..., :4]), (slice(4, 7), scores[..., 4:])]
     expected = Segmenter(regions=regions, cuts=thresholds).decide(iter(slabs), (9, 8, 7))
-    rungs = rungs_of(scores, LADDER, regions)
-    assert rungs.dtype == torch.uint8
-    np.testing.assert_array_equal(decided(rungs.numpy(), LADDER, thresholds, regions), expected)
+    levels = quantised(scores, LADDER, regions)
+    assert levels.dtype == torch.uint8
+    np.testing.assert_array_equal(masks_of(levels.numpy(), LADDER, thresholds, regions), expected)
     by_hand = scores > torch.tensor(thresholds)[:, None, None, None]
     if label_map is DISJOINT:
         by_hand &= scores == scores.max(0).values
