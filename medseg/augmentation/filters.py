@@ -32,8 +32,8 @@ def gaussian(sigma: Tensor, size: int, reach: int) -> Tensor:
 
     The border voxels are repeated outwards.
     """
-    places = torch.arange(-reach, size + reach, device=sigma.device)
-    offsets = places - torch.arange(size, device=sigma.device)[:, None]  # (size, size + 2 reach)
+    positions = torch.arange(-reach, size + reach, device=sigma.device)
+    offsets = positions - torch.arange(size, device=sigma.device)[:, None]  # (size, size + 2 reach)
     weights = torch.exp(-0.5 * (offsets / sigma[:, None, None]) ** 2) * (offsets.abs() <= reach)
     weights = weights / weights.sum(2, keepdim=True)
     matrix = weights[:, :, reach : reach + size].clone()

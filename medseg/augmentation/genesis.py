@@ -52,7 +52,7 @@ class Genesis:
     outpainting_share: float = 0.8
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         names = ("nonlinear_probability", "shuffling_probability", "painting_probability", "outpainting_share")
         check_probabilities(self, *names, group="pretext")
 
@@ -76,11 +76,11 @@ class Genesis:
         offsets = (draws.standard(len(shape)) * sizes).long()
         seeds = draws.seeds()
         image = image.clone()
-        for place in [place for place, is_one in enumerate(is_chosen) if is_one]:
-            windows = window_numbers(shape, sizes[place].tolist(), offsets[place].tolist(), image.device)
-            generator = torch.Generator(image.device).manual_seed(seeds[place])
+        for sample in [sample for sample, is_one in enumerate(is_chosen) if is_one]:
+            windows = window_numbers(shape, sizes[sample].tolist(), offsets[sample].tolist(), image.device)
+            generator = torch.Generator(image.device).manual_seed(seeds[sample])
             numbers = torch.rand(windows.numel(), generator=generator, device=image.device)
-            image[place] = shuffled_within(image[place], windows, numbers)
+            image[sample] = shuffled_within(image[sample], windows, numbers)
         return image
 
     def _bend(self, image: Tensor, draws: Draws) -> Tensor:
@@ -112,17 +112,17 @@ class Genesis:
         seeds = draws.seeds()
         replaced = (windows ^ is_outer.to(image.device).reshape(-1, *[1] * len(shape)))[:, None]
         image = image.clone()
-        for place in is_painted.nonzero().flatten().tolist():
-            generator = torch.Generator(image.device).manual_seed(seeds[place])
-            noise = torch.rand(image[place].shape, generator=generator, device=image.device, dtype=image.dtype)
-            image[place] = torch.where(replaced[place], noise, image[place])
+        for sample in is_painted.nonzero().flatten().tolist():
+            generator = torch.Generator(image.device).manual_seed(seeds[sample])
+            noise = torch.rand(image[sample].shape, generator=generator, device=image.device, dtype=image.dtype)
+            image[sample] = torch.where(replaced[sample], noise, image[sample])
         return image
 
 
 def bezier(points: Tensor, is_inverted: Tensor) -> tuple[Tensor, Tensor]:
-    """Return places and values (n, KNOTS) of n curves from 0…1 to 0…1: cubic Bézier curves, made functions by sorting.
+    """Return positions and values (n, KNOTS) of n curves from 0…1 to 0…1: cubic Bézier curves, sorted to be functions.
 
-    As in the code of Zhou et al.: places are sorted, and so are the values, unless the curve is inverted; then these
+    As in the code of Zhou et al.: positions are sorted, and so are the values, unless the curve is inverted; then these
     run from the curve's last point to its first.
 
     Args:
@@ -136,10 +136,10 @@ def bezier(points: Tensor, is_inverted: Tensor) -> tuple[Tensor, Tensor]:
     return x.sort(dim=1).values, values
 
 
-def interpolated(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    """Interpolate linearly between knots: x (n, m), places and values (n, knots), places ascending."""
-    upper = torch.searchsorted(places, x.contiguous()).clamp(1, places.shape[1] - 1)
-    before, after = places.gather(1, upper - 1), places.gather(1, upper)
+def interpolated(x: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    """Interpolate linearly between knots: x (n, m), positions and values (n, knots), positions ascending."""
+    upper = torch.searchsorted(positions, x.contiguous()).clamp(1, positions.shape[1] - 1)
+    before, after = positions.gather(1, upper - 1), positions.gather(1, upper)
     weight = ((x - before) / (after - before).clamp(min=_TINY)).clamp(0, 1)
     return torch.lerp(values.gather(1, upper - 1), values.gather(1, upper), weight)
 
@@ -155,11 +155,11 @@ def window_numbers(shape: Sequence[int], sizes: Sequence[int], offsets: Sequence
 
 def shuffled_within(image: Tensor, windows: Tensor, numbers: Tensor) -> Tensor:
     """Shuffle voxels of (C, *spatial) among those of the same window, in the order of random ``numbers`` (voxels,)."""
-    places = windows.flatten().argsort(stable=True)  # window by window
+    positions = windows.flatten().argsort(stable=True)  # window by window
     order = numbers.argsort()
     sources = order[windows.flatten()[order].argsort(stable=True)]  # the same, each window's in random order
     result = torch.empty_like(image.flatten(1))
-    result[:, places] = image.flatten(1)[:, sources]
+    result[:, positions] = image.flatten(1)[:, sources]
     return result.reshape(image.shape)
 
 
@@ -168,18 +168,18 @@ def inside(shape: Sequence[int], starts: Tensor, sizes: Tensor, there: Tensor) -
 
     Args:
         shape: of the images.
-        starts: where each of W windows begins, as a share of the places where it can: (B, W, axes).
+        starts: where each of W windows begins, as a fraction of the positions where it can: (B, W, axes).
         sizes: how long it is, as a share of each axis; at least a voxel: (B, W, axes).
         there: which of the windows there are: bool (B, W).
     """
-    found = there
+    is_inside = there
     for axis, length in enumerate(shape):
         size = (sizes[..., axis] * length).floor().clamp(min=1)
         first = (starts[..., axis] * (length - size + 1)).floor()
         voxels = torch.arange(length, device=starts.device)
         along = (voxels >= first[..., None]) & (voxels < (first + size)[..., None])  # (B, W, length)
-        found = found[..., None] & along.reshape(*along.shape[:2], *[1] * axis, length)
-    return found.any(1)
+        is_inside = is_inside[..., None] & along.reshape(*along.shape[:2], *[1] * axis, length)
+    return is_inside.any(1)
 
 
 _TINY = 1e-7

@@ -28,7 +28,7 @@ class Noise:
     std: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check(self, "std", self.std, self.std >= 0, "0 or more")
 
@@ -58,7 +58,7 @@ class Blur:
     sigma: Sequence[float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
         check_range(self, "sigma")
 
@@ -83,7 +83,7 @@ class Brightness:
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "factor")
 
@@ -92,7 +92,9 @@ class Brightness:
         channels = image.shape[1]
         chosen = _chosen(draws, self.probability, 1, channels)
         factor = draws.factors(self.factor, channels)
-        return _change(image, chosen, lambda x, factor: x.mul_(_per_row(factor, x)), factor), label
+        return _change(
+            image, chosen, lambda x, factor: x.flatten(1).mul_(factor[:, None]).reshape(x.shape), factor
+        ), label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Contrast:
     factor: Sequence[float] = (0.75, 1.25)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "factor")
 
@@ -130,7 +132,7 @@ class LowResolution:
     scale: Sequence[float] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
         check_range(self, "scale")
         check(self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
@@ -161,7 +163,7 @@ class Gamma:
     invert: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability")
         check_range(self, "gamma")
 
@@ -169,7 +171,10 @@ class Gamma:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels = image.shape[1]
         chosen = _chosen(draws, self.probability, 1, channels)
-        bend = _power_inverted if self.invert else _power
+
+        def bend(x: Tensor, gamma: Tensor) -> Tensor:
+            return _power(x.neg_(), gamma).neg_() if self.invert else _power(x, gamma)
+
         return _change(image, chosen, bend, draws.factors(self.gamma, channels)), label
 
 
@@ -185,7 +190,7 @@ class ChannelDropout:
     channel_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "probability", "channel_probability")
 
     def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -217,11 +222,6 @@ def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *str
     return image
 
 
-def _per_row(values: Tensor, x: Tensor) -> Tensor:
-    """Values (n,) in a shape that broadcasts to x (n, *spatial)."""
-    return values.reshape(-1, *[1] * (x.ndim - 1))
-
-
 def _stretch(x: Tensor, factor: Tensor) -> Tensor:
     """x (n, *spatial) stretched about the mean of each row by factor (n,), within its range; in place."""
     flat, factor = x.flatten(1), factor[:, None]
@@ -240,11 +240,6 @@ def _power(x: Tensor, gamma: Tensor) -> Tensor:
     bent_mean, bent_std = _mean_and_std(flat)
     flat.sub_(bent_mean).mul_(std / bent_std.clamp_(min=_TINY)).add_(mean)
     return x
-
-
-def _power_inverted(x: Tensor, gamma: Tensor) -> Tensor:
-    """As ``_power``, turned upside down before and back after."""
-    return _power(x.neg_(), gamma).neg_()
 
 
 def _mean_and_std(flat: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ class BlockMasking:
     block: Sequence[int] | int = 8
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check(self, "share", self.share, 0 < self.share < 1, "between 0 and 1", group="pretext")
         sizes = [self.block] if isinstance(self.block, int) else list(self.block)
         check(self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more", group="pretext")
@@ -47,16 +47,10 @@ class BlockMasking:
         check(self, "block", sizes, len(sizes) == len(shape), f"{len(shape)} numbers, one an axis", group="pretext")
         counts = [-(-length // size) for length, size in zip(shape, sizes, strict=True)]
         check(self, "block", sizes, prod(counts) > 1, f"smaller than the patch, {list(shape)}", group="pretext")
-        hidden = chosen(draws.standard(prod(counts)), self.share).reshape(len(image), 1, *counts)
+        ranks = draws.standard(prod(counts)).argsort(dim=1, stable=True).argsort(dim=1)  # (B, blocks)
+        most = max(1, min(prod(counts) - 1, int(self.share * prod(counts) + 0.5)))
+        hidden = torch.as_tensor(ranks < most).reshape(len(image), 1, *counts)
         hidden = hidden.to(image.device, non_blocking=True)
         for axis, (length, size) in enumerate(zip(shape, sizes, strict=True), start=2):
             hidden = hidden.repeat_interleave(size, axis).narrow(axis, 0, length)
         return image.masked_fill(hidden, 0), hidden
-
-
-def chosen(numbers: Tensor, share: float) -> Tensor:
-    """Choose, by random numbers (B, n), a share of n things for each sample: bool (B, n)."""
-    count = numbers.shape[1]
-    most = max(1, min(count - 1, int(share * count + 0.5)))
-    ranks = numbers.argsort(dim=1, stable=True).argsort(dim=1)
-    return torch.as_tensor(ranks < most)

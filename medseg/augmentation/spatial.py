@@ -62,7 +62,7 @@ class Spatial:
     spacing: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         check_probabilities(self, "rotation_probability", "scale_probability", "elastic_probability")
         angle = 0 if self.rotation is None else self.rotation
         check(self, "rotation", angle, 0 <= angle <= 180, "degrees from 0 to 180")
@@ -107,8 +107,15 @@ class Spatial:
                 bent = is_bent[indices].nonzero().squeeze(1)
                 field = self._field(displacements[indices][bent].to(image.device, non_blocking=True), shape)
                 grid = _grid(affines[indices], field, bent, shape, image.shape[2:])
-                _resample(image, label, grid, indices, new_image, new_label)
-        _mirror(new_image, new_label, mirrored & ~is_moved[:, None])
+                indices = indices.to(image.device, non_blocking=True)
+                moved = F.grid_sample(image[indices].float(), grid, mode="bilinear", align_corners=False)
+                labels = F.grid_sample(label[indices].float(), grid, mode="nearest", align_corners=False)
+                new_image.index_copy_(0, indices, moved.to(image.dtype))
+                new_label.index_copy_(0, indices, labels.to(label.dtype))
+        for sample, flags in enumerate((mirrored & ~is_moved[:, None]).tolist()):
+            if axes := [axis + 1 for axis, flag in enumerate(flags) if flag]:
+                new_image[sample] = new_image[sample].flip(axes)
+                new_label[sample] = new_label[sample].flip(axes)
         return new_image, new_label
 
     def reach(self, patch_size: Sequence[int]) -> list[int]:
@@ -155,8 +162,13 @@ class Spatial:
         factors = torch.ones(len(angles), dims)
         factors[:, axes] = 1 / magnification[:, None]
         affines = torch.diag_embed(factors)
-        for column, plane in enumerate(combinations(axes, 2)):
-            affines = _rotations(angles[:, column].deg2rad(), plane, dims) @ affines
+        for column, (first, second) in enumerate(combinations(axes, 2)):
+            radians = angles[:, column].deg2rad()
+            rotations = torch.eye(dims).repeat(len(angles), 1, 1)  # of the first axis towards the second
+            rotations[:, first, first] = rotations[:, second, second] = radians.cos()
+            rotations[:, second, first] = radians.sin()
+            rotations[:, first, second] = -radians.sin()
+            affines = rotations @ affines
         spacing = torch.tensor(self._lengths(dims))
         return affines * spacing / spacing[:, None]  # millimetres -> voxels
 
@@ -219,24 +231,6 @@ def in_plane(shape: Sequence[int]) -> list[int]:
     return [axis for axis in range(len(shape)) if not (is_thin and axis == shortest)]
 
 
-def _rotations(angles: Tensor, plane: tuple[int, int], dims: int) -> Tensor:
-    """Angles (n,) in radians -> the rotations (n, dims, dims) of a plane's first axis towards its second."""
-    first, second = plane
-    matrices = torch.eye(dims).repeat(len(angles), 1, 1)
-    matrices[:, first, first] = matrices[:, second, second] = angles.cos()
-    matrices[:, second, first] = angles.sin()
-    matrices[:, first, second] = -angles.sin()
-    return matrices
-
-
-def _mirror(image: Tensor, label: Tensor, mirrored: Tensor) -> None:
-    """Flip, in place, the axes of each sample that ``mirrored`` (B, dims) names."""
-    for sample, flags in enumerate(mirrored.tolist()):
-        if axes := [axis + 1 for axis, flag in enumerate(flags) if flag]:
-            image[sample] = image[sample].flip(axes)
-            label[sample] = label[sample].flip(axes)
-
-
 def _grid(affines: Tensor, field: Tensor, bent: Tensor, shape: Sequence[int], given: Sequence[int]) -> Tensor:
     """Where each voxel of the result is read, as grid_sample counts: each axis from -1 to 1, the last axis first.
 
@@ -259,14 +253,3 @@ def _grid(affines: Tensor, field: Tensor, bent: Tensor, shape: Sequence[int], gi
         moved = field.flatten(2).mT @ steps.to(field.device, non_blocking=True)  # (m, voxels, d)
         grid.index_add_(0, bent.to(field.device, non_blocking=True), moved.reshape(len(bent), *shape, len(shape)))
     return grid
-
-
-def _resample(
-    image: Tensor, label: Tensor, grid: Tensor, indices: Tensor, new_image: Tensor, new_label: Tensor
-) -> None:
-    """Read the samples at ``indices`` (n,) where ``grid`` says and write them into the new tensors."""
-    indices = indices.to(image.device, non_blocking=True)
-    moved = F.grid_sample(image[indices].float(), grid, mode="bilinear", align_corners=False)
-    labels = F.grid_sample(label[indices].float(), grid, mode="nearest", align_corners=False)
-    new_image.index_copy_(0, indices, moved.to(image.dtype))
-    new_label.index_copy_(0, indices, labels.to(label.dtype))

@@ -15,8 +15,8 @@ from medseg import __version__
 from medseg.config.untrusted import checked_description
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
-from medseg.models.finite import check_finite
 from medseg.models.pretrained.catalogue import without_file
+from medseg.models.weight_checks import check_finite
 from medseg.system.files import remove_leftovers_of, write_torch
 from medseg.system.torch_files import load_safely
 

@@ -10,7 +10,7 @@ from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.trained_model import Model, model_of
 from medseg.io.files.damage import reading
-from medseg.models.parameter_limit import no_more_than
+from medseg.models.weight_checks import no_more_than
 
 BEST = Path("checkpoints", "best.ckpt")
 

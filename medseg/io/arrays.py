@@ -45,32 +45,22 @@ def scan_from_array(
     if spacing is not None and affine is not None:
         raise MedsegError("spacing and affine exclude each other: give one.")
     if affine is not None:
-        return Scan(image, checked_affine(affine, dims))
+        matrix = np.array(affine, dtype=np.float64)
+        if (
+            matrix.shape != (4, 4)
+            or not np.isfinite(matrix).all()
+            or matrix[3].tolist() != [0, 0, 0, 1]
+            or np.linalg.matrix_rank(matrix[:3, :dims]) < dims
+        ):
+            raise MedsegError(
+                f"affine={matrix.tolist()}: give 4x4 numbers that map voxel indices to mm, the last row 0 0 0 1."
+            )
+        return Scan(image, matrix)
     if spacing is not None:
-        return Scan(image, affine_of_spacing(spacing, dims))
+        steps = np.array(spacing, dtype=np.float64)
+        if steps.shape != (dims,) or not np.isfinite(steps).all() or (steps <= 0).any():
+            raise MedsegError(f"spacing={spacing}: give the mm between voxels along each of {dims} axes, each above 0.")
+        return Scan(image, np.diag([*steps, *[1.0] * (4 - dims)]))
     if dims == 3:
         raise MedsegError("a volume in memory needs its spacing in mm, as in spacing=(0.9, 0.9, 3.0), or its affine.")
     return Scan(image, np.eye(4), unit="px")
-
-
-def checked_affine(affine: ArrayLike, dims: int) -> Any:
-    """Return a 4x4 affine as float64; MedsegError where it is none."""
-    matrix = np.array(affine, dtype=np.float64)
-    if (
-        matrix.shape != (4, 4)
-        or not np.isfinite(matrix).all()
-        or matrix[3].tolist() != [0, 0, 0, 1]
-        or np.linalg.matrix_rank(matrix[:3, :dims]) < dims
-    ):
-        raise MedsegError(
-            f"affine={matrix.tolist()}: give 4x4 numbers that map voxel indices to mm, the last row 0 0 0 1."
-        )
-    return matrix
-
-
-def affine_of_spacing(spacing: Sequence[float], dims: int) -> Any:
-    """Return the affine of axes along the patient's; MedsegError where a spacing is no length."""
-    steps = np.array(spacing, dtype=np.float64)
-    if steps.shape != (dims,) or not np.isfinite(steps).all() or (steps <= 0).any():
-        raise MedsegError(f"spacing={spacing}: give the mm between voxels along each of {dims} axes, each above 0.")
-    return np.diag([*steps, *[1.0] * (4 - dims)])

@@ -18,6 +18,7 @@ FileValues = FileValue | list[FileValue]
 """The values of a class that was merged from several; masks are written with the first."""
 
 GridPolicy = Literal["error", "warn", "resample"]
+MissingMasks = Literal["error", "empty", "unannotated"]
 Orientation = Literal["apply", "ignore"]
 OtherValues = Literal["error", "nearest", "ignore"]
 

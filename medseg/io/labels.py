@@ -20,7 +20,7 @@ COLOUR = 1 << 24
 IGNORE = 255
 """Index of voxels whose class is unknown: they give no loss and no metric."""
 IGNORE_NAME = "ignore"
-CHUNK = 1 << 20  # voxels looked up at once: places are 64 bit, which a large CT would feel
+CHUNK = 1 << 20  # voxels looked up at once: positions take 64 bits each, too much for a large CT at once
 MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
 MOST_TOLD = 32  # problems, each with a search for the nearest name
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
@@ -31,7 +31,7 @@ GIVE = "Give the classes as dataset.labels='{background: 0, name: value, ...}'"
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The classes of a data set by name, background first; a class's index is its place.
+    """The classes of a data set by name, background first; a class's index is its position.
 
     ``labels`` gives each class its file value, or several that are merged into it; masks are written with the first.
     An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
@@ -60,13 +60,13 @@ class LabelMap:
             raise MedsegError(f"dataset.regions={in_brief(self.regions)} cannot be used:\n{listing(problems)}")
 
     @classmethod
-    def from_values(cls, found: Iterable[int]) -> "LabelMap":
+    def from_values(cls, values_in_masks: Iterable[int]) -> "LabelMap":
         """Name the values that occur in masks: background (0, or else the lowest), then foreground or class_<value>.
 
         Raises:
             MedsegError: the values are too few or too many to be classes.
         """
-        values = sorted(set(found), key=lambda value: (value != 0, value))
+        values = sorted(set(values_in_masks), key=lambda value: (value != 0, value))
         if len(values) > MOST_FOUND:
             raise MedsegError(f"the masks hold over {MOST_FOUND} values: {few(values)}. {GIVE}. {BETWEEN}")
         if len(values) < 2:
@@ -106,7 +106,7 @@ class LabelMap:
     def painted(self) -> tuple[int, ...]:
         """The class index that each region is painted with, in order; empty without regions."""
         regions = [set(members) for members in (self.regions or {}).values()]
-        own = [members.difference(*regions[place + 1 :]) for place, members in enumerate(regions)]
+        own = [members.difference(*regions[index + 1 :]) for index, members in enumerate(regions)]
         order = self.region_order or [min(names, key=self.names.index) for names in own]
         return tuple(map(self.names.index, order))
 
@@ -116,19 +116,30 @@ class LabelMap:
         Raises:
             MedsegError: a value is none of the declared ones, and these are not to be IGNORE.
         """
-        order = np.argsort(self._known)
-        known, indices = np.array(self._known)[order], np.array(self._indices, dtype=np.uint8)[order]
-        flat, found = values.ravel(), np.empty(values.size, dtype=np.uint8)
-        strangers = []
+        # every value that is declared, sorted, and the class index of each
+        index_of = {name: index for index, name in enumerate(self.names)} | {IGNORE_NAME: IGNORE}
+        declared = {value: index_of[name] for name, values in self.labels.items() for value in numbers(values)}
+        known = np.array(sorted(declared))
+        known_indices = np.array([declared[value] for value in sorted(declared)], dtype=np.uint8)
+        flat, indices = values.ravel(), np.empty(values.size, dtype=np.uint8)
+        undeclared = []
         for start in range(0, flat.size, CHUNK):
+            # searchsorted in known[1:] gives the position in ``known`` of the last value that is not above a voxel's:
+            # its own where it is declared; values below all that are declared get position 0, and are not equal either
             part = flat[start : start + CHUNK]
-            places = np.searchsorted(known[1:], part, side="right")  # the last known value that is not above
-            is_strange = known[places] != part
-            found[start : start + CHUNK] = np.where(is_strange, IGNORE, indices[places])
-            strangers.append(part[is_strange])
-        if any(map(len, strangers)) and not others_unknown:
-            raise MedsegError(self._complaint(np.concatenate(strangers), where))
-        return found.reshape(values.shape)
+            positions = np.searchsorted(known[1:], part, side="right")
+            is_undeclared = known[positions] != part
+            indices[start : start + CHUNK] = np.where(is_undeclared, IGNORE, known_indices[positions])
+            undeclared.append(part[is_undeclared])
+        if any(map(len, undeclared)) and not others_unknown:
+            wrong = np.concatenate(undeclared)
+            raise MedsegError(
+                f"{where}: {wrong.size} voxels have values that are none of the declared classes:"
+                f" {few(np.unique(wrong).tolist())}. Declared are {self.labels}. {GIVE}, or correct the mask."
+                " dataset.other_values=nearest gives such voxels the class of the nearest value, ignore makes them"
+                " unknown."
+            )
+        return indices.reshape(values.shape)
 
     def decode(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
         """Turn class indices into file values, any shape, in a type no larger than the classes need."""
@@ -142,26 +153,8 @@ class LabelMap:
         return np.array([index == 0 or name in set(classes) for index, name in enumerate(self.names)])
 
     def is_known(self, annotated: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return of each that is reported whether its truth is known in a case of these annotated classes (K,)."""
+        """Return of each that is reported whether its reference is known where these classes (K,) are annotated."""
         return np.array([annotated[list(members)].all() for members in self.reported.values()])
-
-    @cached_property
-    def _known(self) -> list[int]:
-        """Every declared number, those to ignore too."""
-        return [number for values in self.labels.values() for number in numbers(values)]
-
-    @cached_property
-    def _indices(self) -> list[int]:
-        """The index of each of these."""
-        index = {name: place for place, name in enumerate(self.names)} | {IGNORE_NAME: IGNORE}
-        return [index[name] for name, values in self.labels.items() for _ in numbers(values)]
-
-    def _complaint(self, strangers: NDArray[np.int32], where: str) -> str:
-        return (
-            f"{where}: {strangers.size} voxels have values that are none of the declared classes:"
-            f" {few(np.unique(strangers).tolist())}. Declared are {self.labels}. {GIVE}, or correct the mask."
-            " dataset.other_values=nearest gives such voxels the class of the nearest value, ignore makes them unknown."
-        )
 
     def _region_problems(self) -> Iterable[str]:
         regions = self.regions or {}
@@ -178,13 +171,18 @@ class LabelMap:
         for name in self.region_order or ():
             if name not in self.names[1:]:
                 yield f"dataset.region_order: {name!r} is no foreground class.{nearest(str(name), self.names[1:])}"
-        for place, (region, members) in enumerate(regions.items() if not self.region_order else ()):
-            own = set(members).difference(*list(regions.values())[place + 1 :])
+        for index, (region, members) in enumerate(regions.items() if not self.region_order else ()):
+            own = set(members).difference(*list(regions.values())[index + 1 :])
             if len(own) != 1:
                 yield (
                     f"{region}: {', '.join(sorted(own)) or 'no class'} would be painted; one class is needed. Put"
                     " larger regions before smaller ones, or name the class of each by dataset.region_order"
                 )
+
+
+def class_values(names: Iterable[str]) -> dict[str, FileValues]:
+    """Give classes the values 1, 2, ... in their order, after the background's 0."""
+    return {name: value for value, name in enumerate(["background", *names])}
 
 
 def number(value: FileValue) -> int:

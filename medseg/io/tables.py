@@ -1,4 +1,4 @@
-"""CSV tables about cases: patients, parts of a split, annotated classes, or whole data sets."""
+"""CSV tables about cases: patients (groups), parts of a split, annotated classes, or whole data sets."""
 
 import csv
 from collections import Counter

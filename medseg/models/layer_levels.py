@@ -1,11 +1,10 @@
-"""Where a parameter stands in its network: on a level of the encoder, on one of the decoder, or in the head.
+"""On which level of its network a parameter is: one of the encoder, one of the decoder, or the head.
 
-Networks name their layers each in their own way; the table below says which name is where. Levels of the encoder are
-numbered as an image passes them, those of the decoder from the finest, which is passed last.
+Networks name their layers each in their own way; the table below says which name is on which level. Levels
+of the encoder are numbered as an image passes them, those of the decoder from the finest, which is passed last.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +13,14 @@ from torch import nn
 from medseg.errors import MedsegError
 
 HEAD = "head"
-Part = Literal["encoder", "decoder", "rising decoder", "head"]
-"""A rising decoder numbers its levels as they are passed, from the bottom; any other from the finest."""
+PARTS = ("encoder", "decoder", HEAD)
+Part = Literal["encoder", "decoder", "decoder from bottom", "head"]
+"""A decoder from the bottom numbers its levels as they are passed; any other from the finest."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the parameters are whose names begin like ``names``.
+class LayerRule:
+    """On which level the parameters are whose names begin like ``names``.
 
     ``names`` is a regular expression; the number in its group, plus ``more``, orders the levels of a part, and so does
     the number of times that ``counted`` occurs in a name.
@@ -33,78 +33,78 @@ class Place:
 
     def order(self, name: str) -> int | None:
         """Return the number of the level of a parameter, None for one that is elsewhere."""
-        if not (found := re.match(rf"(?:{self.names})(?:\.|$)", name)):
+        if not (match := re.match(rf"(?:{self.names})(?:\.|$)", name)):
             return None
-        number = int(found[1]) if found.re.groups else 0
+        number = int(match[1]) if match.re.groups else 0
         return self.more + number + (name.count(self.counted) if self.counted else 0)
 
 
 LAST = 99  # after all numbered levels
 
-PLACES: dict[str, tuple[Place, ...]] = {
+LEVELS: dict[str, tuple[LayerRule, ...]] = {
     "UNet": (
-        Place(r"encoder\.(\d+)", "encoder"),
-        Place(r"(?:up|decoder)\.(\d+)", "decoder"),
-        Place("heads", "head"),
+        LayerRule(r"encoder\.(\d+)", "encoder"),
+        LayerRule(r"(?:up|decoder)\.(\d+)", "decoder"),
+        LayerRule("heads", "head"),
     ),
     "DynUNet": (
-        Place("input_block", "encoder"),
-        Place(r"downsamples\.(\d+)", "encoder", 1),
-        Place("bottleneck", "encoder", LAST),
-        Place(r"upsamples\.(\d+)", "rising decoder"),
-        Place("output_block|deep_supervision_heads", "head"),
+        LayerRule("input_block", "encoder"),
+        LayerRule(r"downsamples\.(\d+)", "encoder", 1),
+        LayerRule("bottleneck", "encoder", LAST),
+        LayerRule(r"upsamples\.(\d+)", "decoder from bottom"),
+        LayerRule("output_block|deep_supervision_heads", "head"),
     ),
     "SegResNet": (
-        Place("convInit", "encoder"),
-        Place(r"down_layers\.(\d+)", "encoder"),
-        Place(r"(?:up_layers|up_samples)\.(\d+)", "rising decoder"),
-        Place("conv_final", "head"),
+        LayerRule("convInit", "encoder"),
+        LayerRule(r"down_layers\.(\d+)", "encoder"),
+        LayerRule(r"(?:up_layers|up_samples)\.(\d+)", "decoder from bottom"),
+        LayerRule("conv_final", "head"),
     ),
     "AttentionUnet": (
-        Place(r"model\.[01]\..*?(?:attention|upconv|merge)", "decoder", counted="submodule"),
-        Place(r"model\.[01]\..*conv", "encoder", counted="submodule"),
-        Place(r"model\.2", "head"),
+        LayerRule(r"model\.[01]\..*?(?:attention|upconv|merge)", "decoder", counted="submodule"),
+        LayerRule(r"model\.[01]\..*conv", "encoder", counted="submodule"),
+        LayerRule(r"model\.2", "head"),
     ),
     "UNetPlusPlus": (
-        Place(r"conv_(\d)_0", "encoder"),
-        Place(r"upcat_(\d)_\d", "decoder"),
-        Place(r"final_conv_0_\d", "head"),
+        LayerRule(r"conv_(\d)_0", "encoder"),
+        LayerRule(r"upcat_(\d)_\d", "decoder"),
+        LayerRule(r"final_conv_0_\d", "head"),
     ),
     "UNETR": (
-        Place(r"vit\.patch_embedding", "encoder"),
-        Place(r"vit\.blocks\.(\d+)", "encoder"),
-        Place(r"vit\.norm", "encoder", 11),
-        Place(r"encoder(\d)", "decoder", 1),  # its encoder1 to encoder4 are on the skips
-        Place(r"decoder(\d)", "decoder"),
-        Place("out", "head"),
+        LayerRule(r"vit\.patch_embedding", "encoder"),
+        LayerRule(r"vit\.blocks\.(\d+)", "encoder"),
+        LayerRule(r"vit\.norm", "encoder", 11),
+        LayerRule(r"encoder(\d)", "decoder", 1),  # its encoder1 to encoder4 are on the skips
+        LayerRule(r"decoder(\d)", "decoder"),
+        LayerRule("out", "head"),
     ),
     "SwinUNETR": (
-        Place(r"swinViT\.patch_embed", "encoder"),
-        Place(r"swinViT\.layers(\d)c?", "encoder"),
-        Place(r"(?:encoder|decoder)(\d+)", "decoder"),  # here, too
-        Place("out", "head"),
+        LayerRule(r"swinViT\.patch_embed", "encoder"),
+        LayerRule(r"swinViT\.layers(\d)c?", "encoder"),
+        LayerRule(r"(?:encoder|decoder)(\d+)", "decoder"),  # here, too
+        LayerRule("out", "head"),
     ),
     "MedNeXt": (
-        Place("stem", "encoder"),
-        Place(r"(?:enc_stages|down_blocks)\.(\d+)", "encoder"),
-        Place("bottleneck", "encoder", LAST),
-        Place(r"(?:up_blocks|dec_stages)\.(\d+)", "rising decoder"),
-        Place("out_0|out_blocks", "head"),
+        LayerRule("stem", "encoder"),
+        LayerRule(r"(?:enc_stages|down_blocks)\.(\d+)", "encoder"),
+        LayerRule("bottleneck", "encoder", LAST),
+        LayerRule(r"(?:up_blocks|dec_stages)\.(\d+)", "decoder from bottom"),
+        LayerRule("out_0|out_blocks", "head"),
     ),
     "FlexibleUNet": (
-        Place(r"encoder\.(?:conv1|bn1|_conv_stem|_bn0)", "encoder"),
-        Place(r"encoder\.layer(\d)", "encoder"),
-        Place(r"encoder\._blocks\.(\d+)", "encoder", 1),
-        Place(r"encoder\.(?:_conv_head|_bn1|_fc)", "encoder", 7),
-        Place(r"encoder\.fc", "encoder", 4),
-        Place(r"decoder\.blocks\.(\d+)", "rising decoder"),
-        Place("segmentation_head", "head"),
+        LayerRule(r"encoder\.(?:conv1|bn1|_conv_stem|_bn0)", "encoder"),
+        LayerRule(r"encoder\.layer(\d)", "encoder"),
+        LayerRule(r"encoder\._blocks\.(\d+)", "encoder", 1),
+        LayerRule(r"encoder\.(?:_conv_head|_bn1|_fc)", "encoder", 7),
+        LayerRule(r"encoder\.fc", "encoder", 4),
+        LayerRule(r"decoder\.blocks\.(\d+)", "decoder from bottom"),
+        LayerRule("segmentation_head", "head"),
     ),
     "VNet": (
-        Place("in_tr", "encoder"),
-        Place(r"down_tr(\d+)", "encoder"),
-        Place(r"up_tr(\d+)", "decoder"),
-        Place("out_tr", "head"),
+        LayerRule("in_tr", "encoder"),
+        LayerRule(r"down_tr(\d+)", "encoder"),
+        LayerRule(r"up_tr(\d+)", "decoder"),
+        LayerRule("out_tr", "head"),
     ),
 }
 """By the name of the network's class, medseg's own or MONAI's."""
@@ -116,39 +116,29 @@ def stages_of(network: nn.Module) -> dict[str, str]:
     Stages are called ``encoder.0`` to ``encoder.N``, ``decoder.M`` to ``decoder.0`` and ``head``.
 
     Raises:
-        MedsegError: nobody has said where the parameters of this network are.
+        MedsegError: the levels of this network are not in the table above.
     """
-    places = PLACES.get(type(network).__name__, ())
-    found = {name: located(name, places) for name, _ in network.named_parameters()}
-    if lost := [name for name, place in found.items() if place is None]:
-        raise MedsegError(
-            f"{type(network).__name__}: its levels are not known, nor on which {lost[0]} is, so that"
-            " finetune.freeze_encoder, freeze_levels, layer_decay and head_factor do not work. Networks whose levels"
-            f" are known: {', '.join(PLACES)}."
-        )
-    levels = {part: sorted({place[1] for place in found.values() if place and place[0] == part}) for part in ORDER}
-    stages = {name: stage(*place, levels) for name, place in found.items() if place}
-    return dict(sorted(stages.items(), key=lambda item: passing(item[1])))
+    rules = LEVELS.get(type(network).__name__, ())
+    located: dict[str, tuple[str, int]] = {}  # the part of each parameter, and a number that orders the part's levels
+    for name, _ in network.named_parameters():
+        matches = ((rule, order) for rule in rules if (order := rule.order(name)) is not None)
+        rule, order = next(matches, (None, 0))
+        if rule is None:
+            raise MedsegError(
+                f"{type(network).__name__}: its levels are not known, nor on which {name} is, so that"
+                " finetune.freeze_encoder, freeze_levels, layer_decay and head_factor do not work. Networks whose"
+                f" levels are known: {', '.join(LEVELS)}."
+            )
+        # From the finest level on, whichever way the network counts.
+        located[name] = ("decoder", -order) if rule.part == "decoder from bottom" else (rule.part, order)
+    numbers = {part: sorted({order for other, order in located.values() if other == part}) for part in PARTS}
 
+    def passing(name: str) -> tuple[int, int]:
+        part, order = located[name]
+        return PARTS.index(part), -order if part == "decoder" else order
 
-ORDER = ("encoder", "decoder", HEAD)
-
-
-def located(name: str, places: Iterable[Place]) -> tuple[str, int] | None:
-    """Return a parameter's part and a number that orders the part's levels, the finest first."""
-    for place in places:
-        if (order := place.order(name)) is not None:
-            return ("decoder", -order) if place.part == "rising decoder" else (place.part, order)
-    return None
-
-
-def stage(part: str, order: int, levels: dict[str, list[int]]) -> str:
-    """Return the name of a stage."""
-    return HEAD if part == HEAD else f"{part}.{levels[part].index(order)}"
-
-
-def passing(stage: str) -> tuple[int, int]:
-    """Return what sorts stages in the order in which an image passes them."""
-    part, _, level = stage.partition(".")
-    number = int(level or 0)
-    return ORDER.index(part), -number if part == "decoder" else number
+    stages = {}
+    for name in sorted(located, key=passing):
+        part, order = located[name]
+        stages[name] = HEAD if part == HEAD else f"{part}.{numbers[part].index(order)}"
+    return stages

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
-from torch import nn
+from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
+from monai.networks.nets.resnet import ResNet, ResNetEncoder, resnet_params
+from torch import Tensor, nn
 
 from medseg.config.instantiate import construct
 from medseg.errors import MedsegError
@@ -21,6 +24,9 @@ from medseg.models.pretrained.input_scale import factors, scale_input
 from medseg.models.unet import per_level, widths
 
 NETS = "monai.networks.nets."
+SUFFIX = "-torchvision"
+WIDTHS = [64, 128, 256, 512]
+DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 Sizes = Sequence[Sequence[int] | int]
 """A number a level, or one for each of its axes."""
@@ -132,8 +138,7 @@ def basic_unet_plus_plus(
     """
     features = [base_channels * factor for factor in (1, 1, 2, 4, 8, 1)]
     arguments = {"features": features, "deep_supervision": deep_supervision} | options
-    target = "medseg.models.unet_plus_plus.UNetPlusPlus"
-    return _network(target, spatial_dims, in_channels, out_channels, arguments)
+    return _network(f"{__name__}.UNetPlusPlus", spatial_dims, in_channels, out_channels, arguments)
 
 
 def unetr(
@@ -245,8 +250,9 @@ def flexible_unet(
         MedsegError: ``input_size`` is no multiple of 32, there are no such weights, or MONAI refuses an argument.
     """
     _check_size("FlexibleUNet", input_size, 32)
-    encoder = _torchvision_form(backbone) if pretrained == "imagenet" else backbone
-    arguments = {"backbone": encoder, "decoder_channels": [base_channels * 2**level for level in (4, 3, 2, 1, 0)]}
+    if pretrained == "imagenet" and backbone in DEPTHS:
+        backbone += SUFFIX
+    arguments = {"backbone": backbone, "decoder_channels": [base_channels * 2**level for level in (4, 3, 2, 1, 0)]}
     network = _network("FlexibleUNet", spatial_dims, in_channels, out_channels, arguments | options)
     network = _freeze_unused(network, "encoder._conv_head", "encoder._bn1", "encoder._fc", "encoder.fc")
     return _for_weights(network, "flexible_unet", spatial_dims, in_channels, pretrained, normalize)
@@ -272,17 +278,10 @@ def vnet(
 
 
 def _network(name: str, spatial_dims: int, in_channels: int, out_channels: int, arguments: dict[str, Any]) -> nn.Module:
-    """Build a class of MONAI, or of medseg by its full name, so that wrong arguments are told of as everywhere."""
-    given = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
-    network: nn.Module = construct(name if "." in name else NETS + name, **given)
+    """Build a class of MONAI, or of medseg by its full name, with the usual errors for wrong arguments."""
+    arguments = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels} | arguments
+    network: nn.Module = construct(name if "." in name else NETS + name, **arguments)
     return network
-
-
-def _torchvision_form(backbone: str) -> str:
-    """Return MONAI's name of an encoder in the form of its ImageNet weights."""
-    from medseg.models.pretrained import resnet
-
-    return backbone + resnet.SUFFIX if backbone in resnet.DEPTHS else backbone
 
 
 def _for_weights(
@@ -328,3 +327,51 @@ def _drop_channels_in_2d(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.Dropout3d):
                 setattr(module, name, nn.Dropout2d(child.p))
     return network
+
+
+class UNetPlusPlus(BasicUNetPlusPlus):
+    """MONAI's UNet++ with the output of its deepest U-Net first, and in evaluation alone."""
+
+    def __init__(self, *, deep_supervision: bool = False, **arguments: Any) -> None:
+        super().__init__(deep_supervision=deep_supervision, **arguments)
+        if not deep_supervision:  # without outputs of their own the shallower U-Nets need no heads
+            self.final_conv_0_1 = self.final_conv_0_2 = self.final_conv_0_3 = nn.Identity()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, in_channels, *spatial) -> [logits (B, out_channels, *spatial)], in training one a nested U-Net."""
+        outputs: list[Tensor] = super().forward(x)
+        return outputs[::-1] if self.training else outputs[-1:]
+
+
+class TorchvisionResNetEncoder(ResNetEncoder):
+    """A ResNet whose parameters have torchvision's names and shapes: (B, C, *spatial) to five maps, halved each time.
+
+    MONAI's own ResNet-18 and 34 shorten the way past a block without weights (He et al., arXiv 1512.03385, option A),
+    as MedicalNet's do; the ImageNet weights have a 1 x 1 convolution there (option B).
+
+    Args:
+        model_name: such as ``resnet34-torchvision``.
+        pretrained: not used: weights are loaded by ``medseg.models.pretrained.load``.
+        spatial_dims: 2 or 3.
+        in_channels: of the image.
+    """
+
+    backbone_names = [name + SUFFIX for name in ResNetEncoder.backbone_names]  # noqa: RUF012 - as MONAI has it
+
+    def __init__(self, model_name: str, pretrained: bool, spatial_dims: int, in_channels: int) -> None:
+        block, layers, *_ = resnet_params[model_name.removesuffix(SUFFIX)]
+        ResNet.__init__(
+            self,
+            block,
+            layers,
+            WIDTHS,
+            spatial_dims=spatial_dims,
+            n_input_channels=in_channels,
+            conv1_t_stride=2,
+            feed_forward=False,
+            shortcut_type="B",
+            bias_downsample=False,
+        )
+
+
+FLEXUNET_BACKBONE.register_class(TorchvisionResNetEncoder)

@@ -1,11 +1,9 @@
-"""2D networks on volumes: slice by slice, or with the neighbouring slices as further channels (2.5D)."""
+"""What a network makes of patches: a list of logits; 2D networks go through volumes by slices, or 2.5D."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-
-from medseg.models.outputs import as_list
 
 
 def logits_of(network: nn.Module, plan: dict[str, Any]) -> Callable[[Tensor], list[Tensor]]:
@@ -51,3 +49,13 @@ def without_context(label: Tensor, context: Sequence[int]) -> Tensor:
     """Cut (B, C, *patch with context) back to the patch."""
     inner = (slice(c, size - c) for c, size in zip(context, label.shape[2:], strict=True))
     return label[(slice(None), slice(None), *inner)]
+
+
+def as_list(outputs: Tensor | Sequence[Tensor], patches: Tensor) -> list[Tensor]:
+    """Return what a network made of ``patches`` (B, C, *) as a list of logits (B, K, *), finest first.
+
+    MONAI's DynUNet stacks the outputs of deep supervision into one tensor (B, n, K, *).
+    """
+    if not isinstance(outputs, Tensor):
+        return list(outputs)
+    return list(outputs.unbind(1)) if outputs.ndim > patches.ndim else [outputs]

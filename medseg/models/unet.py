@@ -8,10 +8,10 @@ Isensee et al., "nnU-Net" (Nature Methods 2021) and "nnU-Net Revisited" (MICCAI 
     UNet(**nnunet, residual=True, blocks=[1, 3, 4, 6, 6, 6], decoder_blocks=1)                  # ResEnc
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain
 from math import gcd, prod
 
 import torch
@@ -24,21 +24,14 @@ Axes = tuple[int, ...]
 
 NORMS = ("instance", "batch", "group", "none")
 DOWNSAMPLINGS = ("max_pool", "strided")
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {  # in place where the gradient can be had from the output
     "leaky_relu": partial(nn.LeakyReLU, 0.01, inplace=True),
     "relu": partial(nn.ReLU, inplace=True),
     "gelu": nn.GELU,
     "silu": nn.SiLU,
 }
 
-_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_UP: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_MEAN_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _MOST_CHANNELS = {2: 512, 3: 320}
-_DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
-_INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 @dataclass(frozen=True)
@@ -50,36 +43,33 @@ class Layers:
     activation: str
     dropout: float
 
+    def of_torch(self, kind: str) -> type[nn.Module]:
+        """Return PyTorch's layer of a kind, such as "Conv", in 2D or 3D."""
+        layer: type[nn.Module] = getattr(nn, f"{kind}{self.dims}d")
+        return layer
+
     def conv(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1, *, bias: bool = True) -> nn.Module:
         """A convolution that keeps the size, or divides it by the stride where the stride divides it."""
-        return _CONV[self.dims](inputs, outputs, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=bias)
+        return self.of_torch("Conv")(inputs, outputs, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=bias)
 
     def normalise(self, channels: int) -> nn.Module:
         """The norm, or nothing. Groups are eight, or as many as divide the channels."""
         if self.norm == "instance":
-            return _INSTANCE[self.dims](channels, affine=True)
+            return self.of_torch("InstanceNorm")(channels, affine=True)
         if self.norm == "batch":
-            return _BATCH[self.dims](channels)
+            return self.of_torch("BatchNorm")(channels)
         return nn.GroupNorm(gcd(8, channels), channels) if self.norm == "group" else nn.Identity()
-
-    def activate(self) -> nn.Module:
-        """The activation, in place where its gradient can be had from its output."""
-        return ACTIVATIONS[self.activation]()
 
     def block(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1) -> nn.Module:
         """Convolution, dropout (of whole channels), norm, activation."""
-        dropout = [_DROPOUT[self.dims](self.dropout)] if self.dropout else []
+        dropout = [self.of_torch("Dropout")(self.dropout)] if self.dropout else []
         convolution = self.conv(inputs, outputs, kernel, stride)
-        return nn.Sequential(convolution, *dropout, self.normalise(outputs), self.activate())
-
-    def residual_block(self, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1) -> nn.Module:
-        """Two convolutions and a shortcut."""
-        return ResidualBlock(self, inputs, outputs, kernel, stride)
+        return nn.Sequential(convolution, *dropout, self.normalise(outputs), ACTIVATIONS[self.activation]())
 
     def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
         """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
         same_size = stride == 1 or stride == (1,) * self.dims
-        pool = [] if same_size else [_MEAN_POOL[self.dims](stride)]
+        pool = [] if same_size else [self.of_torch("AvgPool")(stride)]
         if inputs == outputs:
             return nn.Sequential(*pool)
         one = (1,) * self.dims
@@ -89,7 +79,7 @@ class Layers:
         self, count: int, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1, *, residual: bool = False
     ) -> list[nn.Module]:
         """``count`` blocks in a row, of which the first changes channels and size."""
-        block = self.residual_block if residual else self.block
+        block: Callable[..., nn.Module] = partial(ResidualBlock, self) if residual else self.block
         return [block(inputs, outputs, kernel, stride), *(block(outputs, outputs, kernel) for _ in range(count - 1))]
 
 
@@ -99,13 +89,13 @@ class ResidualBlock(nn.Module):
     The basic block of ResNet-D: He et al., "Bag of Tricks for Image Classification" (CVPR 2019), figure 2c.
     """
 
-    def __init__(self, layers: Layers, inputs: int, outputs: int, kernel: Axes, stride: Axes | int) -> None:
+    def __init__(self, layers: Layers, inputs: int, outputs: int, kernel: Axes, stride: Axes | int = 1) -> None:
         super().__init__()
         self.first = layers.block(inputs, outputs, kernel, stride)
         self.second = layers.conv(outputs, outputs, kernel)
         self.norm = layers.normalise(outputs)
         self.shortcut = layers.shortcut(inputs, outputs, stride)
-        self.activation = layers.activate()
+        self.activation = ACTIVATIONS[layers.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, *spatial) -> (B, outputs, *spatial / stride)."""
@@ -164,48 +154,68 @@ class UNet(nn.Module):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__()
-        _refuse(_wrong_numbers(spatial_dims, depth, in_channels, out_channels, base_channels, max_channels, dropout))
-        _refuse(_wrong_names(norm, activation, downsampling))
+        problems = []
+        if spatial_dims not in (2, 3):
+            problems.append(f"model.spatial_dims is {spatial_dims}; allowed: 2 or 3.")
+        if depth not in range(1, 8):
+            problems.append(f"model.depth is {depth}; allowed: 1 to 7.")
+        counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
+        counts |= {} if max_channels is None else {"max_channels": max_channels}
+        for key, count in counts.items():
+            if not isinstance(count, int) or count < 1:
+                problems.append(f"model.{key} is {count}; allowed: 1 or more.")
+        if not 0 <= dropout < 1:
+            problems.append(f"model.dropout is {dropout}; allowed: from 0 to below 1.")
+        _raise_for(problems)
+        for key, name, allowed in (
+            ("norm", norm, NORMS),
+            ("activation", activation, tuple(ACTIVATIONS)),
+            ("downsampling", downsampling, DOWNSAMPLINGS),
+        ):
+            if name not in allowed:
+                hint = nearest(str(name), allowed)
+                problems.append(f"model.{key} is {name!r}; allowed: {', '.join(allowed)}.{hint}")
+        _raise_for(problems)
         self.strides = _per_axis("strides", strides, depth, spatial_dims, default=2)
         self.kernel_sizes = _per_axis("kernel_sizes", kernel_sizes, depth + 1, spatial_dims, default=3)
-        _refuse(_wrong_kernels(self.kernel_sizes))
+        for level, kernel in enumerate(self.kernel_sizes):
+            if any(size % 2 == 0 for size in kernel):
+                text = f"model.kernel_sizes of level {level} is {list(kernel)}"
+                problems.append(f"{text}; allowed: odd sizes, which keep the grid.")
+        _raise_for(problems)
         if channels is None:
             channels = widths(spatial_dims, depth, base_channels, max_channels)
-        self.channels = per_level("channels", channels, depth + 1)
+        self.channels = channels = per_level("channels", channels, depth + 1)
         self.spatial_dims, self.in_channels, self.depth, self.norm = spatial_dims, in_channels, depth, norm
-
+        encoder_blocks = per_level("blocks", blocks, depth + 1)
         layers = Layers(spatial_dims, norm, activation, dropout)
-        counts = per_level("blocks", blocks, depth + 1)
-        self.encoder = self._encoder(layers, counts, residual=residual, pooling=downsampling == "max_pool")
-        self.up, self.decoder = self._decoder(layers, per_level("decoder_blocks", decoder_blocks, depth))
-        heads = depth if deep_supervision else 1
-        self.heads = nn.ModuleList(layers.conv(c, out_channels, (1,) * spatial_dims) for c in self.channels[:heads])
-        self.initialise()
 
-    def _encoder(self, layers: Layers, blocks: list[int], *, residual: bool, pooling: bool) -> nn.ModuleList:
-        """One stage a level, the first without a stride."""
-        channels, kernels = self.channels, self.kernel_sizes
-        stem = [layers.block(self.in_channels, channels[0], kernels[0])] if residual else []
-        inputs = channels[0] if residual else self.in_channels
-        stages = [nn.Sequential(*stem, *layers.stage(blocks[0], inputs, channels[0], kernels[0], residual=residual))]
-        for level, (before, after) in enumerate(pairwise(channels), start=1):
-            stride = self.strides[level - 1]
-            pool = [_MAX_POOL[layers.dims](stride)] if pooling else []
-            convs = layers.stage(
-                blocks[level], before, after, kernels[level], 1 if pooling else stride, residual=residual
+        stem = [layers.block(in_channels, channels[0], self.kernel_sizes[0])] if residual else []
+        inputs = channels[0] if residual else in_channels
+        first = layers.stage(encoder_blocks[0], inputs, channels[0], self.kernel_sizes[0], residual=residual)
+        self.encoder = nn.ModuleList([nn.Sequential(*stem, *first)])
+        for level, stride in enumerate(self.strides, start=1):
+            pool = [layers.of_torch("MaxPool")(stride)] if downsampling == "max_pool" else []
+            stage = layers.stage(
+                encoder_blocks[level],
+                channels[level - 1],
+                channels[level],
+                self.kernel_sizes[level],
+                1 if pool else stride,
+                residual=residual,
             )
-            stages.append(nn.Sequential(*pool, *convs))
-        return nn.ModuleList(stages)
+            self.encoder.append(nn.Sequential(*pool, *stage))
 
-    def _decoder(self, layers: Layers, blocks: list[int]) -> tuple[nn.ModuleList, nn.ModuleList]:
-        """The transposed convolution into each level, and the stage that merges its output with the skip."""
-        up, stages = nn.ModuleList(), nn.ModuleList()
-        for level, (outputs, below) in enumerate(pairwise(self.channels)):
-            stride = self.strides[level]
-            up.append(_UP[layers.dims](below, outputs, stride, stride))
-            convs = layers.stage(blocks[level], 2 * outputs, outputs, self.kernel_sizes[level])
-            stages.append(nn.Sequential(*convs))
-        return up, stages
+        # Each level of the decoder: the transposed convolution into it, and the stage that merges that with the skip.
+        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
+        for level, count in enumerate(per_level("decoder_blocks", decoder_blocks, depth)):
+            stride, outputs = self.strides[level], channels[level]
+            self.up.append(layers.of_torch("ConvTranspose")(channels[level + 1], outputs, stride, stride))
+            self.decoder.append(nn.Sequential(*layers.stage(count, 2 * outputs, outputs, self.kernel_sizes[level])))
+
+        heads = channels[: depth if deep_supervision else 1]
+        self.heads = nn.ModuleList(layers.conv(count, out_channels, (1,) * spatial_dims) for count in heads)
+        self.initialise()
 
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw the weights anew, from ``generator`` (None: torch's own, as every module does when it is made).
@@ -278,51 +288,20 @@ def per_level(name: str, counts: Sequence[int] | int, levels: int) -> list[int]:
     Raises:
         MedsegError: the list ``model.<name>`` is too short, or a count that is used is below 1.
     """
-    given = [counts] * levels if isinstance(counts, int) else list(counts)[:levels]
-    if len(given) != levels or min(given) < 1:
+    used = [counts] * levels if isinstance(counts, int) else list(counts)[:levels]
+    if len(used) != levels or min(used) < 1:
         raise MedsegError(f"model.{name} is {counts}; this depth needs {levels} numbers or more, each 1 or more.")
-    return given
+    return used
 
 
 def _times(shape: Axes) -> str:
     return " x ".join(map(str, shape))
 
 
-def _refuse(problems: Iterator[str]) -> None:
+def _raise_for(problems: list[str]) -> None:
     """Raise all problems at once, if there are any."""
-    if found := list(problems):
-        raise MedsegError("The U-Net cannot be built as asked:\n" + listing(found))
-
-
-def _wrong_numbers(
-    dims: int, depth: int, in_channels: int, out_channels: int, base: int, most: int | None, dropout: float
-) -> Iterator[str]:
-    if dims not in (2, 3):
-        yield f"model.spatial_dims is {dims}; allowed: 2 or 3."
-    if depth not in range(1, 8):
-        yield f"model.depth is {depth}; allowed: 1 to 7."
-    counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base}
-    counts |= {} if most is None else {"max_channels": most}
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            yield f"model.{name} is {count}; allowed: 1 or more."
-    if not 0 <= dropout < 1:
-        yield f"model.dropout is {dropout}; allowed: from 0 to below 1."
-
-
-def _wrong_names(norm: str, activation: str, downsampling: str) -> Iterator[str]:
-    given = {"norm": norm, "activation": activation, "downsampling": downsampling}
-    choices = {"norm": NORMS, "activation": tuple(ACTIVATIONS), "downsampling": DOWNSAMPLINGS}
-    for key, name in given.items():
-        allowed = choices[key]
-        if name not in allowed:
-            yield f"model.{key} is {name!r}; allowed: {', '.join(allowed)}.{nearest(str(name), allowed)}"
-
-
-def _wrong_kernels(kernels: list[Axes]) -> Iterator[str]:
-    for level, kernel in enumerate(kernels):
-        if any(size % 2 == 0 for size in kernel):
-            yield f"model.kernel_sizes of level {level} is {list(kernel)}; allowed: odd sizes, which keep the grid."
+    if problems:
+        raise MedsegError("The U-Net cannot be built as asked:\n" + listing(problems))
 
 
 def _per_axis(

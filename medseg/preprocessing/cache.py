@@ -2,8 +2,8 @@
 
 The name is a hash of what went in (the files' bytes, the preprocessing, the classes, this format), so a changed scan
 or option never meets a stale file, and runs of a sweep, also at the same time, share what they have in common. See
-``cache_folder`` for where the files lie. What the survey notes of a case is kept there, too, so that a further run of
-the same data does not read the scans again.
+``cache_files`` for where the files lie. The fingerprints of cases are kept there, too, so that a further run of the
+same data does not read the scans again.
 
 A patch is read from disk without its volume: tensors lie uncompressed, rows along the last axis one after the other,
 and the pages that a patch touches are mapped: 64³ out of four channels of 240×240×155 (152 MB) touch 11 MB for its
@@ -45,7 +45,7 @@ CONTENT = frozenset(
 )
 """What a preprocessed case holds."""
 LEFT_BY_CROP = 0.2
-"""Share of the voxels that cropping surely leaves: a disk without space for these is refused at once."""
+"""Fraction of the voxels that cropping surely leaves: a disk without space for these is an error at once."""
 COPIES = 6
 """Times that an image is in memory while it is preprocessed: read, cut, normalised, resampled by axis, written."""
 
@@ -53,26 +53,26 @@ COPIES = 6
 def cached_cases(
     cases: Sequence[Case], preprocessor: Preprocessor, label_map: LabelMap, folder: Path, watch: Watch = unwatched
 ) -> list[Path]:
-    """Return the preprocessed files of labelled cases, in order; those that are not there yet are made, in parallel.
+    """Return the preprocessed files of labelled cases, in order; missing ones are made, in parallel.
 
     Raises:
-        MedsegError: a case cannot be read, or the disk clearly has no space for those to be made.
+        MedsegError: a case cannot be read, or the disk clearly has no space for the files.
     """
-    paths = list(in_parallel(partial(path_of, preprocessor=preprocessor, label_map=label_map, folder=folder), cases))
+    settings: dict[str, Any] = {"preprocessor": preprocessor, "label_map": label_map, "folder": folder}
+    paths = list(in_parallel(partial(path_of, **settings), cases))
     missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_usable(path)}
     if missing:
         sizes = [size_of(case) for case in missing.values()]
-        announce(sizes, preprocessor, folder)
-        make = partial(cached, preprocessor=preprocessor, label_map=label_map, folder=folder)
-        largest = max(working_bytes(size, preprocessor) for size in sizes)
-        made = in_parallel(make, list(missing.values()), largest)
+        check_space(sizes, preprocessor, folder)
+        voxels = [size.channels * max(size.voxels, network_voxels(size, preprocessor)) for size in sizes]
+        made = in_parallel(partial(cached, **settings), list(missing.values()), COPIES * 4 * max(voxels))
         for _ in watch(made, len(missing), "preprocessing"):
             pass
     return paths
 
 
 def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
-    """Return the preprocessed file of a labelled case, made now if it is not there yet."""
+    """Return the preprocessed file of a labelled case, made now if it is missing."""
     path = path_of(case, preprocessor, label_map, folder)
     if not is_usable(path):
         with enough_memory(lambda: f"to preprocess {case.id}, {size_of(case)}", MORE_MEMORY):
@@ -81,33 +81,36 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
 
 
 def path_of(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
-    """Return the preprocessed file of a case, there or not."""
-    return folder / f"{key(case, preprocessor, label_map)}.case.pt"
+    """Return the path of a case's preprocessed file, whether it exists or not: its name hashes all it depends on."""
+    return folder / f"{hash_of([preprocessor.config, *recipe(case, label_map)], case)}.case.pt"
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a file has been made, and note that it is used."""
+    """Tell whether a file exists, and mark it as used now."""
     with suppress(OSError):  # somebody else's cache may be read all the same
         os.utime(path)
     return path.is_file()
 
 
 def is_usable(path: Path) -> bool:
-    """Tell whether a preprocessed case is there and whole; a damaged one, to be made again, is logged."""
+    """Tell whether a preprocessed case exists and is whole; a damaged one, to be made again, is logged."""
     if not is_there(path):
         return False
     try:
         if load(path).keys() >= CONTENT:
             return True
-    except (MedsegError, AttributeError):  # what it says leads to the same
+    except (MedsegError, AttributeError):  # the warning below says as much
         pass
     log.warning("%s: this preprocessed case is damaged; it is made again", path)
     return False
 
 
-def announce(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) -> None:
-    """Log how large the files to be made will be at most, and refuse a disk that clearly has no space for them."""
-    total = sum(file_bytes(size, preprocessor) for size in sizes)
+def check_space(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) -> None:
+    """Log how large the files will be at most, and raise where the disk clearly has no space for them."""
+    total = 0.0
+    for size in sizes:  # image, label and locations on the network grid, reference on the native one
+        voxels = network_voxels(size, preprocessor)
+        total += voxels * (4 * size.channels + 1) + size.voxels + 12 * min(LOCATIONS, voxels)
     most = "up to about " if preprocessor.crop else "about "
     log.info("preprocessing %d cases, %s%s, into %s", len(sizes), most, amount(total), folder)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
@@ -119,17 +122,6 @@ def announce(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) ->
         )
 
 
-def file_bytes(size: Size, preprocessor: Preprocessor) -> float:
-    """Return the bytes of a preprocessed case: image, label and locations on the network grid, truth on the native."""
-    voxels = network_voxels(size, preprocessor)
-    return voxels * (4 * size.channels + 1) + size.voxels + 12 * min(LOCATIONS, voxels)
-
-
-def working_bytes(size: Size, preprocessor: Preprocessor) -> float:
-    """Return about how much memory it takes to preprocess a case."""
-    return COPIES * 4 * size.channels * max(size.voxels, network_voxels(size, preprocessor))
-
-
 def network_voxels(size: Size, preprocessor: Preprocessor) -> float:
     """Return the voxels of the network grid, without a crop."""
     if preprocessor.resize:
@@ -138,7 +130,7 @@ def network_voxels(size: Size, preprocessor: Preprocessor) -> float:
 
 
 def amount(number: float) -> str:
-    """Write a number of bytes.
+    """Format a number of bytes.
 
     >>> amount(123_456_789), amount(2.34e9)
     ('123 MB', '2.3 GB')
@@ -151,8 +143,8 @@ def load(path: Path) -> dict[str, Any]:
 
     Returns:
         ``image`` float32 (C, *network grid), ``label`` uint8 (*network grid), ``locations`` a list with int32 (n, d)
-        voxels per foreground class, ``annotated`` bool (K,) of each class, ``truth`` uint8 (*native grid),
-        ``known`` int32 (n, d) voxels of known class where there are others, ``geometry``, ``spacing``,
+        voxels per foreground class, ``annotated`` bool (K,) of each class, the reference ``truth`` uint8
+        (*native grid), ``known`` int32 (n, d) voxels of known class where there are others, ``geometry``, ``spacing``,
         ``voxel_volume`` and ``unit``.
 
     Raises:
@@ -166,11 +158,6 @@ def load(path: Path) -> dict[str, Any]:
             " started again; a training goes on with resume=RUN."
         ) from error
     return content
-
-
-def key(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> str:
-    """Hash everything that the preprocessed case depends on."""
-    return hash_of([preprocessor.config, *recipe(case, label_map)], case)
 
 
 def hash_of(recipe: list[Any], case: Case) -> str:
@@ -205,16 +192,16 @@ def recipe(case: Case, label_map: LabelMap) -> list[Any]:
 
 def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict[str, Any]:
     """Read and preprocess one labelled case."""
-    scan, truth = read_labelled(case, label_map)
+    scan, reference = read_labelled(case, label_map)
     image, geometry = preprocessor(scan)
-    label = preprocessor.label(truth, geometry, len(label_map.names))
+    label = preprocessor.label(reference, geometry, len(label_map.names))
     return {
         "image": image.contiguous(),
         "label": label,
         "locations": [locations(label == index) for index in range(1, len(label_map.names))],
         "known": locations((label != IGNORE) & (label == IGNORE).any()),
         "annotated": torch.from_numpy(label_map.annotated(case.annotated)),
-        "truth": torch.from_numpy(truth),
+        "truth": torch.from_numpy(reference),
         "geometry": geometry.to_dict(),
         "spacing": list(scan.spacing),
         "voxel_volume": scan.voxel_volume,
@@ -224,5 +211,5 @@ def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict
 
 def locations(mask: Tensor) -> Tensor:
     """Return up to 10 000 evenly spread voxels (n, d) of a mask."""
-    found = mask.nonzero().int()
-    return found[:: max(1, -(-len(found) // LOCATIONS))].clone()
+    voxels = mask.nonzero().int()
+    return voxels[:: max(1, -(-len(voxels) // LOCATIONS))].clone()

@@ -92,11 +92,11 @@ def out_of_use(folder: Path) -> Iterator[bool]:
 
 def cache_files(cache_dir: Path) -> Iterator[CacheFile]:
     """Yield every file of the cache, of any format; what is not one of ours is passed over, as are links."""
-    for place in [cache_dir, *sorted(cache_dir.glob("v*"))]:
-        version = re.fullmatch(r"v(\d+)", place.name) if place != cache_dir else None
-        if place.is_symlink() or (place != cache_dir and not version):
+    for folder in [cache_dir, *sorted(cache_dir.glob("v*"))]:
+        version = re.fullmatch(r"v(\d+)", folder.name) if folder != cache_dir else None
+        if folder.is_symlink() or (folder != cache_dir and not version):
             continue
-        for path in sorted(place.rglob("*.pt") if version else place.glob("*.pt")):
+        for path in sorted(folder.rglob("*.pt") if version else folder.glob("*.pt")):
             name = NAME.fullmatch(path.name)
             if not name or path.is_symlink() or bool(version) != bool(name["kind"]):
                 continue
@@ -104,7 +104,7 @@ def cache_files(cache_dir: Path) -> Iterator[CacheFile]:
                 status = path.stat()
             except FileNotFoundError:  # another has been quicker
                 continue
-            dataset = path.parent.relative_to(place).as_posix() if version else ""
+            dataset = path.parent.relative_to(folder).as_posix() if version else ""
             yield CacheFile(
                 path=path,
                 dataset=dataset,

@@ -1,4 +1,4 @@
-"""Where the network grid lies on a scan's native grid: axis order, flips, crop and scale, and the way back by slabs."""
+"""Where the network grid lies on a scan's native grid: axis order, flips, crop, scale; and back to it by slabs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ MANY = 16
 """Classes from which on they lie last in memory."""
 
 SLAB = 1 << 25
-"""Scores that exist on the native grid at once, in numbers: 128 MB."""
+"""Numbers that exist on the native grid at once: 128 MB of float32."""
 
 
 def orient(affine: NDArray[np.float64], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
@@ -73,19 +73,13 @@ class Geometry:
         """Return a kernel per network axis: "nearest" across the coarse ones, else ``fine``."""
         return tuple("nearest" if axis in self.coarse else fine for axis in range(len(self.shape)))
 
-    def forward(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
-        """Bring ``x`` (C, *native_shape) to the network grid (C, *shape), with a kernel per network axis."""
-        return self.resample(self.cut(x), kernels)
-
     def cut(self, x: Tensor) -> Tensor:
         """Orient and crop ``x`` (C, *native_shape), on the CPU, to (C, *cut_shape) in memory of its own."""
         if tuple(x.shape[1:]) != self.native_shape:
             raise ValueError(f"array of spatial shape {tuple(x.shape[1:])}, the scan's is {self.native_shape}")
         oriented = x.numpy().transpose(0, *(1 + axis for axis in self.order))
         cut = oriented[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
-        return torch.from_numpy(
-            np.array(np.flip(cut, tuple(self._flipped_axes())), order="C")
-        )  # turned while it is copied
+        return torch.from_numpy(np.array(np.flip(cut, tuple(self._flipped_axes())), order="C"))  # flipped in the copy
 
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""
@@ -101,49 +95,55 @@ class Geometry:
         axis = self.order.index(len(self.order) - 1)
         return axis, self.flips[axis]
 
-    def in_rows(self, scores: Tensor) -> Iterator[Tensor]:
-        """Yield the scores (K, *shape) of the whole network grid as ``slabs`` takes them."""
-        axis, backwards = self.way
-        yield scores.flip(1 + axis) if backwards else scores
+    def in_rows(self, values: Tensor) -> Iterator[Tensor]:
+        """Yield values (K, *shape) of the whole network grid as ``slabs`` takes them."""
+        axis, is_flipped = self.way
+        yield values.flip(1 + axis) if is_flipped else values
 
     def slabs(self, rows: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
-        """Bring scores back to the native grid, a slab at a time, each made of the rows it needs.
+        """Bring probabilities or logits back to the native grid, a slab of slices of its last axis at a time.
 
         Interpolation is linear, with a low-pass along axes where the native grid is the coarser one, unless ``back``
         says otherwise.
 
         Args:
-            rows: scores (K, *shape), float32, in blocks that follow each other along the way in the native direction:
+            rows: values (K, *shape), float32, in blocks that follow each other along ``way`` in the native direction:
                 where the network axis is flipped the last ones first, and each reversed. They may be overwritten later.
-            fill: (K,), the scores of voxels outside the crop.
-            most: scores of a slab, in numbers; at least one slice is made.
+            fill: (K,), the values of voxels outside the crop.
+            most: numbers in a slab; at least one slice is made.
 
         Yields:
-            The slab's range along the last native axis, and its scores (K, *native_shape[:-1], a few slices).
+            The slab's range along the last native axis, and its values (K, *native_shape[:-1], a few slices).
         """
         *others, length = self.native_shape
         thickness = max(1, most // (len(fill) * prod(others)))
-        places = [slice(low, min(low + thickness, length)) for low in range(0, length, thickness)]
+        slabs = [slice(low, min(low + thickness, length)) for low in range(0, length, thickness)]
+        # The crop on the native grid: a box across the other axes, and from start to stop along the last one.
         *box, (start, stop) = [self._unflipped_crop()[self.order.index(native)] for native in range(len(self.order))]
-        spans = [slice(max(place.start, start), min(place.stop, stop)) for place in places]
-        inside = [slice(span.start - start, span.stop - start) for span in spans if span.start < span.stop]
-        values = self._uncut(rows, inside)
-        for place, span in zip(places, spans, strict=True):
-            if span == place and box == [(0, size) for size in others]:
-                yield place, next(values)
+        # What of each slab the crop covers: first counted on the native grid, then from the crop's own beginning.
+        covered = [slice(max(slab.start, start), min(slab.stop, stop)) for slab in slabs]
+        inside = [slice(span.start - start, span.stop - start) for span in covered if span.start < span.stop]
+        values = self._uncut(rows, inside)  # one for each slab that meets the crop
+        for slab, span in zip(slabs, covered, strict=True):
+            if span == slab and box == [(0, size) for size in others]:
+                yield slab, next(values)
                 continue
-            slab = fill.view(-1, *[1] * len(self.native_shape)).repeat(1, *others, place.stop - place.start)
+            filled = fill.view(-1, *[1] * len(self.native_shape)).repeat(1, *others, slab.stop - slab.start)
             if span.start < span.stop:
-                within = slice(span.start - place.start, span.stop - place.start)
-                slab[(slice(None), *(slice(*edges) for edges in box), within)] = next(values)
-            yield place, slab
+                within = slice(span.start - slab.start, span.stop - slab.start)
+                filled[(slice(None), *(slice(*edges) for edges in box), within)] = next(values)
+            yield slab, filled
 
-    def _uncut(self, rows: Iterator[Tensor], wanted: Sequence[slice]) -> Iterator[Tensor]:
-        """Yield scores on the native grid's crop, with only the ``wanted`` slices of its last axis, in native order."""
+    def _uncut(self, rows: Iterator[Tensor], spans: Sequence[slice]) -> Iterator[Tensor]:
+        """Yield values on the native grid's crop, only the ``spans`` of its last axis, in native order.
+
+        Each span is interpolated along the last native axis first, from the few rows that it needs (the interpolation
+        weights say which), and then across: so no more than one slab exists on the native grid at a time.
+        """
         way, _ = self.way
         linear: Kernel = "linear"
         kernels = self.back or (linear,) * len(self.shape)
-        along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in wanted]
+        along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in spans]
         needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
         flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
         sizes = [size for axis, size in enumerate(self.cut_shape) if axis != way]
@@ -152,19 +152,6 @@ class Geometry:
             x = resample_axis(x, 1 + way, (indices - first, weights)).flip(flipped)
             x = planes(x.movedim(1 + way, 0), sizes, across).movedim(0, 1 + way)  # (K, *network axes)
             yield x.permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
-
-    def network_affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the 4x4 affine of the network grid, for the native grid's: both map voxel centres to world mm."""
-        dims = len(self.order)
-        to_native = np.eye(4)  # network voxel index -> native voxel index
-        to_native[:dims, :dims] = 0
-        for axis, native in enumerate(self.order):
-            (start, stop), length = self.crop[axis], self.native_shape[native]
-            scale = (stop - start) / self.shape[axis]
-            offset = start + scale / 2 - 0.5
-            to_native[native, axis] = -scale if self.flips[axis] else scale
-            to_native[native, 3] = length - 1 - offset if self.flips[axis] else offset
-        return np.asarray(affine @ to_native)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers, for a file."""
@@ -191,7 +178,7 @@ class Geometry:
 
 
 def planes(x: Tensor, sizes: Sequence[int], kernels: Sequence[Kernel]) -> Tensor:
-    """Resample planes (n, K, *axes) to ``sizes``, as ``taps`` does: one axis (of a picture) or two, a kernel each.
+    """Resample planes (n, K, *axes) to ``sizes``, as ``taps`` does: one axis (of a 2D image) or two, a kernel each.
 
     PyTorch's own kernels take a tenth of the time of two passes. They are fastest with many classes last in memory.
     """
@@ -220,9 +207,9 @@ def cut_out(blocks: Iterator[Tensor], axis: int, spans: Sequence[tuple[int, int]
     first, held = 0, next(blocks).clone()  # the rows that are held, and where they begin
     for start, stop in spans:
         while (end := first + held.shape[axis]) < stop:
-            kept = min(start, end)
-            held = torch.cat([held.narrow(axis, kept - first, end - kept), next(blocks)], axis)
-            first = kept
+            keep_from = min(start, end)  # rows before the span are needed no more
+            held = torch.cat([held.narrow(axis, keep_from - first, end - keep_from), next(blocks)], axis)
+            first = keep_from
         yield held.narrow(axis, start - first, stop - start)
 
 
@@ -238,6 +225,6 @@ def bounding_box(mask: Tensor, margin: int) -> tuple[tuple[int, int], ...]:
     spans = []
     for axis in range(mask.dim()):
         others = [other for other in range(mask.dim()) if other != axis]
-        found = torch.nonzero(mask.any(others))
-        spans.append((max(0, int(found[0]) - margin), min(mask.shape[axis], int(found[-1]) + 1 + margin)))
+        occupied = torch.nonzero(mask.any(others))
+        spans.append((max(0, int(occupied[0]) - margin), min(mask.shape[axis], int(occupied[-1]) + 1 + margin)))
     return tuple(spans)

@@ -120,7 +120,7 @@ def denoise(image: Values, method: str, strength: float) -> Values:
 
 
 def check_methods(methods: Sequence[str], window: Sequence[Any] | None, smoothing: str | None, strength: float) -> None:
-    """Refuse unknown names, "ct" without a window and a filter without strength."""
+    """Raise for unknown names, "ct" without a window and a filter without strength."""
     for method in methods:
         if method not in METHODS:
             hint = nearest(method, METHODS)

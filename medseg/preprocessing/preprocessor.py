@@ -102,7 +102,7 @@ class Preprocessor:
         return result
 
     def _check(self, scan: Scan) -> None:
-        """Refuse a scan that does not fit the settings."""
+        """Raise for a scan that does not fit the settings."""
         shape = tuple(scan.image.shape)
         if len(shape) not in (3, 4):
             raise MedsegError(f"An image of shape {shape}: expected channels and 2 or 3 spatial axes.")

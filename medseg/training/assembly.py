@@ -21,14 +21,13 @@ from medseg.inference.trained_model import make_scorer
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.system.device import pick_device, pick_precision
-from medseg.training.callbacks.callbacks import Budget, CheckpointFiles, Checkpoints, EpochLog, Patience
+from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
 from medseg.training.callbacks.divergence import Divergence
-from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
-from medseg.training.callbacks.step_metrics import Gauges
+from medseg.training.callbacks.epoch_log import EpochLog, Gauges
+from medseg.training.callbacks.progress import Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
-from medseg.training.data.margins import margin_for
+from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
 
@@ -39,26 +38,28 @@ LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed",
 
 EPOCHS = 500
 """Of a training that nothing else bounds."""
+VALIDATIONS = 50
+"""Of a training without a time limit."""
 
 
-def make_progress(wanted: Settings) -> Progress:
+def make_progress(trainer: Settings) -> Progress:
     """Return the budget that the ``trainer`` node gives."""
-    steps = ceil(wanted["steps_per_epoch"] / wanted["accumulate"])  # an epoch's last batch always ends in a step
-    seconds = parse_duration(wanted["max_time"]) if wanted["max_time"] else None
-    epochs = epochs_of(wanted)
+    steps = ceil(trainer["steps_per_epoch"] / trainer["accumulate"])  # an epoch's last batch always ends in a step
+    seconds = parse_duration(trainer["max_time"]) if trainer["max_time"] else None
+    epochs = epochs_of(trainer)
     return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=seconds)
 
 
-def epochs_of(wanted: Settings) -> int | None:
+def epochs_of(trainer: Settings) -> int | None:
     """Return after how many epochs training ends: where none are given 500, or none with a time limit."""
-    epochs: int | None = wanted["max_epochs"]
-    return epochs or (None if wanted["max_time"] else EPOCHS)
+    epochs: int | None = trainer["max_epochs"]
+    return epochs or (None if trainer["max_time"] else EPOCHS)
 
 
 def make_module(
     settings: Settings,
     label_map: LabelMap,
-    endings: Sequence[Sequence[str]] | None,
+    suffixes: Sequence[Sequence[str]] | None,
     progress: Progress,
     selection: Selection,
     training_data: dict[str, Any] | None = None,
@@ -70,7 +71,7 @@ def make_module(
         scorer=make_scorer(settings["plan"], settings["inference"], label_map),
         segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
         label_map=label_map,
-        content=describe(settings, label_map, endings, training_data),
+        content=describe(settings, label_map, suffixes, training_data),
         progress=progress,
         selection=selection,
         **in_common(settings),
@@ -78,14 +79,14 @@ def make_module(
 
 
 def make_reconstruction(
-    settings: Settings, endings: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
+    settings: Settings, suffixes: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
 ) -> ReconstructionModule:
     """Build what learns to reconstruct hidden parts of scans."""
     return ReconstructionModule(
         make_network(settings),
         pretext=build(settings["pretext"], "pretext", settings["trust"]),
         distance=settings["reconstruction"],
-        content=describe(settings, None, endings),
+        content=describe(settings, None, suffixes),
         progress=progress,
         selection=selection,
         **in_common(settings),
@@ -94,16 +95,17 @@ def make_reconstruction(
 
 def in_common(settings: Settings) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
-    augment, wanted, trust = settings["augment"], settings["trainer"], settings["trust"]
-    device = pick_device(wanted["accelerator"])
+    augment, trainer, trust = settings["augment"], settings["trainer"], settings["trust"]
+    device = pick_device(trainer["accelerator"])
+    is_scaled = pick_precision(trainer["precision"], device) == "fp16"  # loss scaling: no fused step with clipping
     spatial = [build(augment["spatial"], "augment.spatial", trust)] if augment["spatial"] else []
     return {
         "optimizer": settings["optimizer"],
         "trust": trust,
         "schedule": build(settings["scheduler"], "scheduler", trust),
         "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment["intensity"]],
-        "averaging": wanted["averaging"],
-        "fused": can_fuse(device, pick_precision(wanted["precision"], device)),
+        "averaging": trainer["averaging"],
+        "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(settings),
         "seed": settings["seed"],
     }
@@ -124,11 +126,6 @@ def memory_format(settings: Settings) -> torch.memory_format:
     if not settings["trainer"]["channels_last"] or plan["slice_axis"] is not None:
         return torch.contiguous_format
     return torch.channels_last if len(plan["patch_size"]) == 2 else torch.channels_last_3d
-
-
-def can_fuse(device: torch.device, precision: str) -> bool:
-    """Tell whether a fused optimizer can be had; with the loss scaling of fp16 it does not go with clipping."""
-    return device.type in ("cpu", "cuda") and precision != "fp16"
 
 
 def make_data(
@@ -165,10 +162,14 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    wanted, gauges = settings["trainer"], Gauges()
+    trainer, gauges = settings["trainer"], Gauges()
+    interval: int | None = trainer["validation_interval"]  # in epochs; None: as the time allows
+    if not interval and not trainer["max_time"]:
+        # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
+        interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=validation_interval(wanted), share=wanted["validation_share"]),
+        Budget(progress, interval=interval, share=trainer["validation_share"]),
         gauges,
         Divergence(),
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
@@ -177,13 +178,13 @@ def make_callbacks(
     ]
     if pictures:
         callbacks.append(pictures)
-    if wanted["patience"]:
+    if trainer["patience"]:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             Patience(
                 epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
-                patience=wanted["patience"],
+                patience=trainer["patience"],
                 min_delta=0.0,
                 check_on_train_epoch_end=False,
             )
@@ -199,18 +200,18 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
     Raises:
         MedsegError: the devices that the config wants are not there.
     """
-    wanted = settings["trainer"]
-    device = pick_device(wanted["accelerator"])
+    trainer = settings["trainer"]
+    device = pick_device(trainer["accelerator"])
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=wanted["devices"],
-            precision=LIGHTNING_PRECISION[pick_precision(wanted["precision"], device)],
-            max_epochs=epochs_of(wanted) or -1,
-            gradient_clip_val=wanted["gradient_clip"],
-            accumulate_grad_batches=wanted["accumulate"],
-            deterministic=wanted["deterministic"],
-            benchmark=device.type == "cuda" and not wanted["deterministic"],  # patches are all of one size
+            devices=trainer["devices"],
+            precision=LIGHTNING_PRECISION[pick_precision(trainer["precision"], device)],
+            max_epochs=epochs_of(trainer) or -1,
+            gradient_clip_val=trainer["gradient_clip"],
+            accumulate_grad_batches=trainer["accumulate"],
+            deterministic=trainer["deterministic"],
+            benchmark=device.type == "cuda" and not trainer["deterministic"],  # patches are all of one size
             callbacks=callbacks,
             plugins=CheckpointFiles(),
             logger=build(settings["logger"], "logger", settings["trust"]) if settings["logger"] else False,
@@ -224,15 +225,3 @@ def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -
         )
     except MisconfigurationException as error:
         raise MedsegError(f"trainer: {error}") from error
-
-
-def validation_interval(wanted: Settings) -> int | None:
-    """Return after how many epochs to validate; None: as the time allows.
-
-    A run that is not bound by time must come out the same twice, so its interval may not hang on the clock: fifty
-    validations in all.
-    """
-    if wanted["validation_interval"] or wanted["max_time"]:
-        interval: int | None = wanted["validation_interval"]
-        return interval
-    return max(1, (epochs_of(wanted) or EPOCHS) // 50)

@@ -40,7 +40,7 @@ Indices = NDArray[np.uint8]
 
 @dataclass
 class Worst:
-    """The worst case so far: its place among the validation cases, its Dice, and a picture where one is due."""
+    """The worst case so far: its index among the validation cases, its Dice, and a picture where one is due."""
 
     index: int
     score: float
@@ -48,7 +48,7 @@ class Worst:
 
 
 class Pictures(Callback):
-    """Draws prediction and truth over the scans of validation cases, as the network sees these.
+    """Draws prediction and reference over the scans of validation cases, as the network sees these.
 
     ``names`` are the ids of the validation cases in order. Each process draws its own cases, the first one writes.
     """
@@ -118,10 +118,10 @@ class Pictures(Callback):
             for tag, image in images.items():
                 logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
             if worst:
-                told = (
+                text = (
                     f"{on_a_line(self.names[worst.index])}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
                 )
-                logger.experiment.add_text("worst case", told, trainer.global_step)
+                logger.experiment.add_text("worst case", text, trainer.global_step)
 
 
 def writers(trainer: Trainer) -> list[TensorBoardLogger]:
@@ -136,10 +136,10 @@ def files_of(trainer: Trainer) -> Sequence[Path]:
 
 
 def choose(files: Sequence[Path], number: int) -> list[int]:
-    """Pick places evenly among the cases with foreground, or among all where none has any."""
-    full = [place for place, file in enumerate(files) if any(map(len, load(file)["locations"]))]
+    """Pick indices evenly among the cases with foreground, or among all where none has any."""
+    full = [index for index, file in enumerate(files) if any(map(len, load(file)["locations"]))]
     among = full or list(range(len(files)))
-    return [among[place] for place in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
+    return [among[index] for index in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
 
 
 def mean_dice(counts: NDArray[np.int64]) -> float:
@@ -150,8 +150,8 @@ def mean_dice(counts: NDArray[np.int64]) -> float:
 
 def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:
     """Draw a preprocessed case (see ``medseg.preprocessing.cache.load``) with its predicted classes (*native grid)."""
-    truth, annotated = case["truth"].numpy(), case["annotated"].numpy()
-    return overlay(scan_of(case), predicted, label_map.names, truth, annotated, SIDE)
+    reference, annotated = case["truth"].numpy(), case["annotated"].numpy()
+    return overlay(scan_of(case), predicted, label_map.names, reference, annotated, SIDE)
 
 
 def scan_of(case: dict[str, Any]) -> Scan:
@@ -164,10 +164,10 @@ def scan_of(case: dict[str, Any]) -> Scan:
 
 def native(image: Tensor, geometry: Geometry) -> NDArray[np.float32]:
     """Bring an image (C, *network grid) to (C, *native grid); what was cropped away is as dark as its darkest voxel."""
-    found = np.empty((len(image), *geometry.native_shape), np.float32)
-    for place, slab in geometry.slabs(geometry.in_rows(image), fill=torch.amin(image.flatten(1), 1)):
-        found[..., place] = slab.numpy()
-    return found
+    volume = np.empty((len(image), *geometry.native_shape), np.float32)
+    for span, slab in geometry.slabs(geometry.in_rows(image), fill=torch.amin(image.flatten(1), 1)):
+        volume[..., span] = slab.numpy()
+    return volume
 
 
 def upright(geometry: Geometry, spacing: Sequence[float], unit: str) -> NDArray[np.float64]:

@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from medseg.augmentation import Draws
 from medseg.errors import MedsegError
-from medseg.models.finite import not_finite
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
+from medseg.models.weight_checks import not_finite
 from medseg.system.random_seeds import seeded
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.divergence import StepRecord, leave_out
 from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
 """(image, label, draws) to image and label; see ``medseg.augmentation``."""
 
 
 class TrainingModule(LightningModule):
-    """Trains a network. What it learns, and how it is validated, is said by what inherits from this.
+    """Trains a network. Subclasses define the loss and the validation.
 
     Args:
         network: patches (B, C, *patch) to outputs, a tensor or a list of them with the finest first.
@@ -33,7 +33,7 @@ class TrainingModule(LightningModule):
         trust: names that it may have beside those of ``conf/optimizer``.
         schedule: progress in 0…1 to a factor on the learning rate.
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
-            ``medseg.training.data.margins``), the first is called with it and cuts it off.
+            ``medseg.training.data.patches``), the first is called with it and cuts it off.
         progress: how far the run is.
         selection: takes the validation scores and tells which weights are the best.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
@@ -102,7 +102,7 @@ class TrainingModule(LightningModule):
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
-        """Augment the batch of a process; a sample's draws hang on the seed and its place in the run: (step, index)."""
+        """Augment the batch of a process; a sample's random numbers depend only on seed, step and index."""
         draws = draws_of(len(image), rank, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
@@ -115,7 +115,7 @@ class TrainingModule(LightningModule):
     def margin_of(self, image: Tensor) -> list[int]:
         """Return by how many voxels on either side a batch is larger than what the network sees."""
         seen = [size + 2 * beside for size, beside in zip(self.patch_size, self.context, strict=True)]
-        return [(given - size) // 2 for given, size in zip(image.shape[2:], seen, strict=True)]
+        return [(whole - size) // 2 for whole, size in zip(image.shape[2:], seen, strict=True)]
 
     def on_train_start(self) -> None:
         """Go on from the step that a resumed run had averaged, with the options that its optimizer is to have now."""
@@ -133,26 +133,26 @@ class TrainingModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """See to it that the averaged weights have statistics of their own."""
-        still = self.tuning.still
-        if self.average is not None and has_batch_statistics(self.average, still):
+        frozen_norms = self.tuning.frozen_norms
+        if self.average is not None and has_batch_statistics(self.average, frozen_norms):
             with self.trainer.precision_plugin.forward_context():
-                estimate_statistics(self.average, self.final_logits, self.some_images(), still)
+                estimate_statistics(self.average, self.final_logits, self.some_images(), frozen_norms)
 
     def renew_statistics(self) -> None:
         """Take the running statistics of the trained network anew, which a step that was left out has made NaN."""
         with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.network, self.logits, self.some_images(), self.tuning.still)
+            estimate_statistics(self.network, self.logits, self.some_images(), self.tuning.frozen_norms)
 
     def some_images(self) -> Iterator[Tensor]:
         """Yield batches as the network is given them in training, the same at every call and in every process."""
-        for place, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
-            yield self.input_of(self.transfer_batch_to_device(batch, self.device, 0), place)
+        for number, batch in enumerate(self.trainer.datamodule.examples()):  # type: ignore[attr-defined]
+            yield self.input_of(self.transfer_batch_to_device(batch, self.device, 0), number)
 
     def on_train_epoch_start(self) -> None:
-        """Let what is frozen learn from the epoch on that it is wanted from, and norms that are frozen stay still."""
+        """Unfreeze parameters at the epoch of the config, and keep frozen norms frozen."""
         if self.tuning.is_due(self.current_epoch):
             self.rates += self.tuning.unfreeze(self.trainer.optimizers[0])
-        self.tuning.keep_still()
+        self.tuning.keep_norms_frozen()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Let weights decay to those that the training began with, where that is wanted."""
@@ -223,14 +223,14 @@ class TrainingModule(LightningModule):
 
 
 def draws_of(count: int, rank: int, *key: int) -> Draws:
-    """Return the random numbers of the ``count`` samples of a process; a sample's hang on ``key`` and its place."""
-    return Draws([seeded(*key, rank * count + place) for place in range(count)])
+    """Return the random numbers of the ``count`` samples of a process; a sample's depend on ``key`` and its index."""
+    return Draws([seeded(*key, rank * count + index) for index in range(count)])
 
 
-def gather(found: dict[int, Found]) -> dict[int, Found]:
-    """Merge what all ranks found of their cases."""
+def gather(values: dict[int, Value]) -> dict[int, Value]:
+    """Merge the values of all ranks, by case."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return found
-    parts: list[dict[int, Found]] = [{}] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, found)
+        return values
+    parts: list[dict[int, Value]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, values)
     return {index: value for part in parts for index, value in part.items()}

@@ -57,27 +57,25 @@ class Probe:
 
         Of a few passes the quickest counts: what else the machine does at the start is not what a training will meet.
         """
-        try:
-            return self._timed(planned(self.config, plan))
-        except RuntimeError:  # out of memory, or a layout that the network cannot take
-            return math.inf
-
-    def _timed(self, settings: Settings) -> float:
+        settings = planned(self.config, plan)
         precision = pick_precision(settings["trainer"]["precision"], self.device)
         layout = memory_format(settings)
-        network = build(settings["model"], "model", settings["trust"]).to(self.device, memory_format=layout).train()
-        images = patches(settings["plan"], self.device, most=CPU_BATCH if self.device.type == "cpu" else None)
-        images = images.contiguous(memory_format=layout)
-        logits = logits_of(network, settings["plan"])
-        times = []
-        for _ in range(1 + REPEATS):
-            started = time.perf_counter()
-            with autocast(self.device, precision):
-                loss = torch.stack([output.float().square().mean() for output in logits(images)]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            wait_for(self.device)
-            times.append(time.perf_counter() - started)
-        return min(times[1:]) * settings["plan"]["batch_size"] / len(images)
+        try:
+            network = build(settings["model"], "model", settings["trust"]).to(self.device, memory_format=layout).train()
+            images = patches(settings["plan"], self.device, most=CPU_BATCH if self.device.type == "cpu" else None)
+            images = images.contiguous(memory_format=layout)
+            logits = logits_of(network, settings["plan"])
+            times = []
+            for _ in range(1 + REPEATS):
+                started = time.perf_counter()
+                with autocast(self.device, precision):
+                    loss = torch.stack([output.float().square().mean() for output in logits(images)]).sum()
+                loss.backward()  # type: ignore[no-untyped-call]
+                wait_for(self.device)
+                times.append(time.perf_counter() - started)
+            return min(times[1:]) * settings["plan"]["batch_size"] / len(images)
+        except RuntimeError:  # out of memory, or a layout that the network cannot take
+            return math.inf
 
 
 def patches(plan: Settings, device: torch.device, most: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learning to segment: the loss on patches, validation by the Dice of whole cases."""
+"""Learning to segment: the loss on patches, its targets, validation by the Dice of whole cases."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +11,11 @@ from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
-from medseg.io.labels import LabelMap
+from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import without_context
 from medseg.preprocessing.geometry import Geometry
 from medseg.training.callbacks.divergence import diverged
 from medseg.training.module import TrainingModule, gather
-from medseg.training.targets import region_targets
 
 
 class SegmentationModule(TrainingModule):
@@ -86,8 +85,8 @@ class SegmentationModule(TrainingModule):
             )
         except NotFiniteError as error:
             raise diverged(self.trainer, "the network's output for a validation case is NaN or infinite") from error
-        found = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
-        self.case_counts[batch["index"]] = found * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
+        voxels = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
+        self.case_counts[batch["index"]] = voxels * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
         return {"predicted": predicted}
 
     def on_validation_epoch_end(self) -> None:
@@ -116,12 +115,34 @@ def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Ten
     weights = [0.5**level for level in range(len(outputs))]
     total = torch.zeros((), device=target.device)
     for weight, output in zip(weights, outputs, strict=True):
-        total = total + weight / sum(weights) * loss(output, nearest_to(target, output.shape[2:]))
+        coarse, shape = target, output.shape[2:]
+        if target.shape[2:] != shape:
+            coarse = nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
+        total = total + weight / sum(weights) * loss(output, coarse)
     return total
 
 
-def nearest_to(target: Tensor, shape: Sequence[int]) -> Tensor:
-    """Bring class indices (B, C, *) to another spatial shape by nearest neighbour."""
-    if target.shape[2:] == torch.Size(shape):
-        return target
-    return nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
+def region_targets(label: Tensor, annotated: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
+    """Tell of each region and voxel whether it belongs to it: 1, 0, or IGNORE where that is unknown.
+
+    A voxel of unknown class is unknown to every region; a region of which a class was not annotated in a sample is
+    unknown in all of the sample. So partly annotated cases teach what they know (as in Ulrich et al., "MultiTalent",
+    MICCAI 2023).
+
+    Args:
+        label: class indices (B, 1, *spatial), IGNORE among them.
+        annotated: bool (B, K), which classes were annotated.
+        regions: the class indices of each of R regions.
+
+    Returns:
+        uint8 (B, R, *spatial).
+    """
+    channels = []
+    for members in regions:
+        belongs = torch.zeros(IGNORE + 1, dtype=torch.uint8, device=label.device)
+        belongs[list(members)] = 1
+        belongs[IGNORE] = IGNORE
+        target = belongs[label[:, 0].long()]  # (B, *)
+        target[~annotated[:, list(members)].all(1)] = IGNORE
+        channels.append(target)
+    return torch.stack(channels, dim=1)

@@ -10,14 +10,14 @@ from medseg.io.files.read import find_images, read_scan, suffix
 from medseg.io.grids.grid import Grid
 
 REFUSED = {
-    "sm_image.dcm": "no place in the patient",
-    "sm_image_control.dcm": "no place in the patient",
-    "sm_image_dots.dcm": "no place in the patient",
-    "sm_image_grayscale.dcm": "no place in the patient",
-    "sm_image_grayscale_reversed.dcm": "no place in the patient",
-    "sm_image_jpegls.dcm": "no place in the patient",
-    "sm_image_jpegls_nobot.dcm": "no place in the patient",
-    "sm_image_numbers.dcm": "no place in the patient",
+    "sm_image.dcm": "no position in the patient",
+    "sm_image_control.dcm": "no position in the patient",
+    "sm_image_dots.dcm": "no position in the patient",
+    "sm_image_grayscale.dcm": "no position in the patient",
+    "sm_image_grayscale_reversed.dcm": "no position in the patient",
+    "sm_image_jpegls.dcm": "no position in the patient",
+    "sm_image_jpegls_nobot.dcm": "no position in the patient",
+    "sm_image_numbers.dcm": "no position in the patient",
 }
 """Whole-slide images, whose frames are tiles."""
 

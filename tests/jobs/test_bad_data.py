@@ -194,7 +194,7 @@ def test_a_run_directory_below_a_file(data, composed):
 
 def test_an_unreadable_mask_is_listed_with_all_others_where_classes_are_read_off_masks(composed, tmp_path):
     root = tmp_path / "data"
-    write_phantom(root, layout="folder", dims=2, channels=1, cases=6, size=32, seed=0)
+    write_phantom(root, dims=2, channels=1, cases=6, size=32, seed=0)
     (root / "masks" / "case_001.png").write_bytes(b"no picture")
     (root / "masks" / "case_003.png").unlink()
     config = composed("train", "dataset=folder", "trainer.accelerator=cpu", "trainer.max_epochs=1")

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from brats_phantom import write_brats
 
-from medseg.io.layouts.synthetic import write_phantom
 from medseg.jobs.predict import predict
 from medseg.jobs.train import train
 
@@ -40,7 +40,7 @@ def trained(request, composed, tmp_path_factory):
     """Return the generation, its data's folder and the directory of a run on it."""
     folder = tmp_path_factory.mktemp("brats")
     layout = f"brats{request.param}".replace("__", "_")
-    root = write_phantom(folder / "data", layout=layout, dims=3, channels=4, cases=8, size=24, seed=0)
+    root = write_brats(folder / "data", layout, cases=8, size=24, seed=0)
     config = composed("train", "dataset=brats", *SMALL)
     config["dataset"]["root"] = str(root)
     train.run(config | {"run_dir": str(folder / "run"), "cache_dir": str(folder / "cache")})
@@ -80,7 +80,7 @@ class Copies(torch.nn.Module):
 
 @pytest.mark.parametrize("generation", LAYOUTS)
 def test_written_values_are_right_region_by_region(generation, composed, tmp_path, monkeypatch):
-    from medseg.io.layouts.brats_generations import GENERATIONS, LABELS, regions_of
+    from medseg.io.layouts.brats_cases import GENERATIONS, LABELS, regions_of
 
     name = "decathlon" if generation == "_decathlon" else f"brats{generation}"
     labels = {key: value for key, value in LABELS[GENERATIONS[name]].items() if key != "resection_cavity"}

@@ -29,7 +29,7 @@ def laid_out(run_dir, composed, workplace, tmp_path_factory):
     from medseg.io.layouts.synthetic import write_phantom
 
     new = tmp_path_factory.mktemp("new")
-    write_phantom(new, layout="decathlon", dims=3, channels=1, cases=3, size=32, seed=77)
+    write_phantom(new, dims=3, channels=1, cases=3, size=32, seed=77)
     for number, path in enumerate(sorted((new / "imagesTr").iterdir())):
         path.rename(path.with_name(f"new_{number}.nii.gz"))
     output = tmp_path_factory.mktemp("masks")

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.train import train
-from medseg.training.callbacks.callbacks import Checkpoints
+from medseg.training.callbacks.checkpoints import Checkpoints
 
 SHORT = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2")
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from medseg.jobs.train import train
 from medseg.training.callbacks import display
-from medseg.training.callbacks.callbacks import log
+from medseg.training.callbacks.epoch_log import log
 from medseg.training.images import SIDE
 
 

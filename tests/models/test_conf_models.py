@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.config.instantiate import CONF, build
-from medseg.models.outputs import as_list
+from medseg.models.slices import as_list
 from medseg.training.segmentation import deep_loss
 
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -11,7 +11,7 @@ import yaml
 from medseg.cli import command_line
 from medseg.config.check import resolve
 from medseg.config.instantiate import build
-from medseg.models.outputs import as_list
+from medseg.models.slices import as_list
 
 DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
 PLAN = {"in_channels": 2, "out_channels": 3, "patch_size": [16, 8]}

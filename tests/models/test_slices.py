@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from medseg.inference.sliding_window import sliding_window
-from medseg.models.slices import by_slices, context_in_volume, logits_of, patch_in_volume, without_context
+from medseg.models.slices import as_list, by_slices, context_in_volume, logits_of, patch_in_volume, without_context
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -61,3 +61,29 @@ def test_sliding_over_slices_is_the_network_on_every_slice():
         slices = torch.stack([padded[i : i + 3] for i in range(7)])  # (7, 3, 12, 10)
         expected = network(slices).softmax(1).movedim(0, 1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+PATCHES = torch.zeros(2, 1, 8, 8)
+
+
+def test_a_tensor_is_one_output():
+    logits = torch.zeros(2, 3, 8, 8)
+    (output,) = as_list(logits, PATCHES)
+    assert output is logits
+
+
+def test_lists_and_tuples_keep_their_order():
+    fine, coarse = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 4, 4)
+    for outputs in ([fine, coarse], (fine, coarse)):
+        assert [id(output) for output in as_list(outputs, PATCHES)] == [id(fine), id(coarse)]
+
+
+def test_stacked_outputs_are_taken_apart():
+    stacked = torch.randn(2, 4, 3, 8, 8)
+    outputs = as_list(stacked, PATCHES)
+    assert [tuple(output.shape) for output in outputs] == [(2, 3, 8, 8)] * 4
+    assert all(torch.equal(output, stacked[:, place]) for place, output in enumerate(outputs))
+
+
+def test_a_volume_s_logits_are_not_stacked_outputs():
+    assert len(as_list(torch.zeros(2, 3, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8))) == 1

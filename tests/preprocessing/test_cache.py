@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.cache import amount, announce, cached, cached_cases, load
+from medseg.preprocessing.cache import amount, cached, cached_cases, check_space, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -87,7 +87,7 @@ def test_cases_are_made_in_parallel_and_come_in_order(case, tmp_path, caplog):
 def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):
     size = Size(10**15, 4, 1.0)
     with pytest.raises(MedsegError, match=r"are free, but 3 preprocessed cases take .* GB\. Give cache_dir"):
-        announce([size] * 3, PREPROCESSOR, tmp_path / "cache")
+        check_space([size] * 3, PREPROCESSOR, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from network_grid import forward, network_affine
 from nibabel.orientations import inv_ornt_aff
 
 from medseg.errors import MedsegError
@@ -52,9 +53,9 @@ def test_every_orientation_there_and_back(ornt: np.ndarray) -> None:
     affine = inv_ornt_aff(ornt, shape)
     geometry = whole(affine, shape)
     canonical = nib.as_closest_canonical(nib.Nifti1Image(label.numpy().astype("uint8"), affine))
-    network = geometry.forward(label[None].float(), ["cubic"] * 3)
+    network = forward(geometry, label[None].float(), ["cubic"] * 3)
     assert np.array_equal(network[0], canonical.get_fdata())
-    np.testing.assert_allclose(geometry.network_affine(affine), canonical.affine)
+    np.testing.assert_allclose(network_affine(geometry, affine), canonical.affine)
     scores = torch.nn.functional.one_hot(network[0].long(), 3).permute(3, 0, 1, 2).float()
     assert torch.equal(joined(geometry, scores, torch.zeros(3), 4).argmax(0), label)
 
@@ -78,8 +79,8 @@ def test_affine_without_direction() -> None:
 @pytest.mark.parametrize("shape", [(12, 8, 9), (9, 5, 18), (6, 8, 9)])
 def test_voxels_stay_where_they_are_in_the_world(shape: tuple[int, ...]) -> None:
     geometry = Geometry((10, 9, 8), (2, 0, 1), (False, True, False), ((1, 7), (2, 10), (0, 9)), shape)
-    got = geometry.forward(world(OBLIQUE, geometry.native_shape), ["linear"] * 3)
-    expected = world(geometry.network_affine(OBLIQUE), shape)
+    got = forward(geometry, world(OBLIQUE, geometry.native_shape), ["linear"] * 3)
+    expected = world(network_affine(geometry, OBLIQUE), shape)
     inner = (slice(None), *[slice(2, -2)] * 3)  # linear interpolation is exact for a ramp, away from the border
     torch.testing.assert_close(got[inner], expected[inner], rtol=0, atol=1e-4)
 
@@ -88,8 +89,8 @@ def test_voxels_stay_where_they_are_in_2d() -> None:
     affine = np.array([[0.0, 0, 1, 3], [0.2, -2, 0, 40], [1, 0.3, 0, -5], [0, 0, 0, 1]])
     order, flips = orient(affine, (9, 8))
     geometry = Geometry((9, 8), order, flips, ((0, 7), (2, 9)), (14, 10))
-    got = geometry.forward(world(affine, (9, 8)), ["linear"] * 2)
-    expected = world(geometry.network_affine(affine), geometry.shape)
+    got = forward(geometry, world(affine, (9, 8)), ["linear"] * 2)
+    expected = world(network_affine(geometry, affine), geometry.shape)
     torch.testing.assert_close(got[:, 2:-2, 2:-2], expected[:, 2:-2, 2:-2], rtol=0, atol=1e-4)
 
 
@@ -100,10 +101,10 @@ def test_equals_simpleitk() -> None:
     affine = OBLIQUE.copy()
     affine[:3, :3] = orthogonal.U @ orthogonal.Vh * [0.9, 1.1, 2.4]
     x = noise(1, 10, 9, 8)
-    target = itk_image(torch.zeros(geometry.shape), geometry.network_affine(affine))
+    target = itk_image(torch.zeros(geometry.shape), network_affine(geometry, affine))
     expected = sitk.Resample(itk_image(x[0], affine), target, sitk.Transform(), sitk.sitkLinear)
     inner = (slice(1, -1),) * 3  # outside the outermost centres SimpleITK gives zero
-    got = geometry.forward(x, ["linear"] * 3)[0]
+    got = forward(geometry, x, ["linear"] * 3)[0]
     np.testing.assert_allclose(got[inner], sitk.GetArrayFromImage(expected).T[inner], atol=1e-4)
 
 
@@ -128,7 +129,7 @@ def test_slabs_equal_the_whole(thickness: int) -> None:
 
 
 def test_slabs_lie_where_the_scan_lies() -> None:
-    scores = world(BENT.network_affine(OBLIQUE), BENT.shape)
+    scores = world(network_affine(BENT, OBLIQUE), BENT.shape)
     native = joined(BENT, scores, torch.full((3,), torch.nan), 3)
     inner = (slice(None), slice(2, 6), slice(1, -1), slice(2, -2))
     # a widened triangle keeps a ramp to a few hundredths of a voxel only
@@ -149,7 +150,7 @@ def test_outside_the_crop_is_filled() -> None:
 def test_nothing_resampled_is_bit_equal() -> None:
     geometry = Geometry((10, 9, 8), (2, 0, 1), (True, True, False), ((1, 7), (2, 10), (0, 9)), (6, 8, 9))
     x = noise(3, 10, 9, 8)
-    native = joined(geometry, geometry.forward(x, ["cubic"] * 3), torch.zeros(3), 3)
+    native = joined(geometry, forward(geometry, x, ["cubic"] * 3), torch.zeros(3), 3)
     assert torch.equal(native[:, :8, :, 1:7], x[:, :8, :, 1:7])
 
 

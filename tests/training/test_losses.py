@@ -227,7 +227,7 @@ def test_cross_entropy_of_regions_is_binary() -> None:
 
 
 def test_another_number_of_outputs_than_regions_is_explained() -> None:
-    with pytest.raises(MedsegError, match="the network has 4 outputs, but the truth 2 regions"):
+    with pytest.raises(MedsegError, match="the network has 4 outputs, but the reference 2 regions"):
         DiceLoss()(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.int64))
 
 

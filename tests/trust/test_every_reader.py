@@ -38,7 +38,7 @@ NO_CONFIG = {
     "io.csv_files.read_csv": "texts",
     "io.dicom.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
     "io.dicom.decoder_process.serve": "the process that started this one",
-    "io.layouts.dataset_json.read_description": "names and values of classes and files",
+    "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
     "system.locks.owner": "a number and a name for a message",
     "io.layouts.groups._from_pattern": "texts, from a process that this one started",

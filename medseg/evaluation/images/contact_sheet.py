@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from medseg.io.segments.colours import Colour
+from medseg.io.segments.terminology import Colour
 
 Row = Mapping[str, Any]
 

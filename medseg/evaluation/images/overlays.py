@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
-from medseg.io.segments.colours import Colour, colour
+from medseg.io.segments.terminology import Colour, colour
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
 
 Indices = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from medseg.inference.nnunet.postprocessing import largest_of
 from medseg.inference.nnunet.preprocessing import preparation_of, weights
 from medseg.inference.trained_model import Model
 from medseg.io.labels import LabelMap
-from medseg.io.layouts.dataset_json import FILE, in_order
+from medseg.io.layouts.decathlon_json import FILE, in_order
 from medseg.io.layouts.nnunet_raw import classes_of
 from medseg.models.slices import logits_of
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
-from medseg.models.finite import check_finite
-from medseg.models.parameter_limit import no_more_than
 from medseg.models.unet import UNet
+from medseg.models.weight_checks import check_finite, no_more_than
 from medseg.system.torch_files import load_safely
 
 PACKAGE = "dynamic_network_architectures."

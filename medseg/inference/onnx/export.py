@@ -18,7 +18,7 @@ from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import FORMAT
 from medseg.inference.onnx.runtime import ENTRY, INPUT, OUTPUT, OnnxNetwork, graph_shapes, require
 from medseg.inference.trained_model import Model
-from medseg.models.outputs import as_list
+from medseg.models.slices import as_list
 from medseg.system.memory import NotEnoughMemoryError, enough_memory
 
 OPSET = 20

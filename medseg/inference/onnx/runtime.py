@@ -15,7 +15,7 @@ from medseg.errors import MedsegError, first_line
 from medseg.inference.checkpoint import Checkpoint, checked
 from medseg.inference.trained_model import Model, model_of
 from medseg.io.limits import check_memory
-from medseg.models.finite import check_finite
+from medseg.models.weight_checks import check_finite
 from medseg.system.memory import NotEnoughMemoryError, enough_memory
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ A folder of corrections holds masks that are called like their cases. ``medseg p
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def with_corrections(cases: Iterable[Case], root: Path) -> tuple[Case, ...]:
         raise MedsegError(
             f"dataset.corrections={root}: no case is called\n{listing(hints)}\nA mask is called like its case."
         )
-    touched = {name: mask for name, mask in masks.items() if not is_untouched(mask, rows.get(name))}
+    touched = {name: mask for name, mask in masks.items() if rows.get(name, {}).get(WRITTEN) != file_hash(mask)}
     if untouched := [name for name in masks if name not in touched]:
         log.warning(
             "%d masks of %s are as they were predicted, and are left out. Save those that you looked at:\n%s",
@@ -79,11 +79,6 @@ def masks_by_case(root: Path) -> dict[str, Path]:
             )
         found[name] = path
     return found
-
-
-def is_untouched(mask: Path, row: Mapping[str, str] | None) -> bool:
-    """Tell whether a mask is as it was written for correction."""
-    return row is not None and row.get(WRITTEN) == file_hash(mask)
 
 
 def new_case(name: str, row: Row, mask: Path) -> Case:

@@ -12,9 +12,8 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.datasets.annotations import found_classes, found_values
 from medseg.io.datasets.corrections import with_corrections
-from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, few
+from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, class_values, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
-from medseg.io.layouts.class_masks import class_values
 from medseg.io.layouts.groups import assign_groups
 from medseg.io.segments.segmentation import unique
 from medseg.io.tables import read_annotated
@@ -44,7 +43,13 @@ def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_wri
     regions = found.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
     check_order(regions or {}, config["region_order"] or [])
     if config["labels"] and config["regions"] is None:
-        check_members(found.regions or {}, labels or {})
+        members = {name for several in (found.regions or {}).values() for name in several}
+        if missing := sorted(members - {*(labels or {})}):
+            raise MedsegError(
+                f"dataset.labels has no {', '.join(missing)}, of which the data set's regions"
+                f" {', '.join(found.regions or {})} are made. Give dataset.regions={{}} to learn classes, or regions of"
+                " your classes."
+            )
     return replace(
         found,
         cases=tuple(as_configured(case, config, labels, found.labels) for case in cases),
@@ -125,7 +130,11 @@ def found_labels(cases: tuple[Case, ...]) -> LabelMap:
     Raises:
         MedsegError: some masks name their segments and others have values, or there are too few or too many.
     """
-    names, values = classes_of(cases), values_of(cases)
+    names: list[str] = []
+    for case in cases:
+        with suppress(MedsegError):  # reported where every case is checked
+            names += found_classes(case)
+    names, values = unique(names), values_of(cases)
     if values and (policies := {case.other_values for case in cases} - {"error"}):
         raise MedsegError(f"dataset.other_values={policies.pop()} needs the classes whose values are right. {GIVE}.")
     if not names:
@@ -137,26 +146,8 @@ def found_labels(cases: tuple[Case, ...]) -> LabelMap:
     return LabelMap(class_values([name for name in names if name.casefold() not in ("background", IGNORE_NAME)]))
 
 
-def classes_of(cases: tuple[Case, ...]) -> list[str]:
-    """Return the classes that the named segments of all cases are meant for, in the order in which they are met."""
-    found: list[str] = []
-    for case in cases:
-        with suppress(MedsegError):  # named where every case is checked
-            found += found_classes(case)
-    return unique(found)
-
-
-def check_members(regions: Mapping[str, list[str]], labels: Mapping[str, FileValues]) -> None:
-    """Refuse the layout's regions where the user's classes are other ones."""
-    if lost := sorted({name for members in regions.values() for name in members} - {*labels}):
-        raise MedsegError(
-            f"dataset.labels has no {', '.join(lost)}, of which the data set's regions {', '.join(regions)} are made."
-            " Give dataset.regions={} to learn classes, or regions of your classes."
-        )
-
-
 def check_order(regions: Mapping[str, list[str]], order: Sequence[str]) -> None:
-    """Refuse an order of painting, as the user gave it, that spoils regions; nnU-Net's own is taken as it is."""
+    """Reject an order of regions, as the user gave it, that spoils regions; nnU-Net's own is taken as it is."""
     if order and not regions:
         raise MedsegError(f"dataset.region_order={list(order)}: there are no regions to paint. Give dataset.regions.")
     wrong = [

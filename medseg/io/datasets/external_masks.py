@@ -28,29 +28,27 @@ def predicted_masks(root: Path, cases: Sequence[Case]) -> dict[str, Path]:
     """
     if not root.is_dir():
         raise MedsegError(f"predictions={root}: there is no such folder.")
-    files = [path for path in find_masks(root) if not is_beside_masks(path)]
-    found = masks_by_id(files, root, {case.id for case in cases})
-    strangers = found.pop(None, [])
-    by_name = masks_by_id((root / path.name for path in strangers), root, set(unique_names(cases)))
-    by_name.pop(None, None)
-    places = {root / path.name: path for path in strangers}
+    # without what else ``medseg predict`` wrote of the same cases
+    files = [
+        path
+        for path in find_masks(root)
+        if not any(folder.name in BESIDE_MASKS and (folder.parent / RECORDS).is_dir() for folder in path.parents)
+    ]
+    masks_of = masks_by_id(files, root, {case.id for case in cases})
+    # what has no case's relative name may have only the name of one, in whatever folder
+    others = {root / path.name: path for path in masks_of.pop(None, [])}
     owners = unique_names(cases)
-    for name, paths in by_name.items():
+    for name, paths in masks_by_id(others, root, set(owners)).items():
         if name is not None:
-            found.setdefault(owners[name], []).extend(places[path] for path in dict.fromkeys(paths))
-    if shared := [f"{name}: {', '.join(map(str, paths))}" for name, paths in found.items() if len(paths) > 1]:
+            masks_of.setdefault(owners[name], []).extend(others[path] for path in dict.fromkeys(paths))
+    if shared := [f"{name}: {', '.join(map(str, paths))}" for name, paths in masks_of.items() if len(paths) > 1]:
         raise MedsegError(f"predictions={root}: several masks for {shared[0]}. Remove all but one.")
-    if not found:
+    if not masks_of:
         raise MedsegError(
-            f"predictions={root}: none of its {len(files)} masks is called like a case: {example(files)} there, "
-            f"{cases[0].id if cases else 'no case'} in the data set."
+            f"predictions={root}: none of its {len(files)} masks is called like a case:"
+            f" {files[0].name if files else 'nothing'} there, {cases[0].id if cases else 'no case'} in the data set."
         )
-    return {str(name): paths[0] for name, paths in found.items()}
-
-
-def is_beside_masks(path: Path) -> bool:
-    """Tell whether a file is no mask, but something else that ``medseg predict`` wrote of the same case."""
-    return any(folder.name in BESIDE_MASKS and (folder.parent / RECORDS).is_dir() for folder in path.parents)
+    return {str(name): paths[0] for name, paths in masks_of.items()}
 
 
 def unique_names(cases: Iterable[Case]) -> dict[str, str]:
@@ -58,8 +56,3 @@ def unique_names(cases: Iterable[Case]) -> dict[str, str]:
     names = [(name, case.id) for case in cases for name in {case.id.rpartition("/")[2], stem(case.images[0])}]
     times = Counter(name for name, _ in names)
     return {name: case for name, case in names if times[name] == 1}
-
-
-def example(files: Sequence[Path]) -> str:
-    """Return the name of one of some files."""
-    return files[0].name if files else "nothing"

@@ -1,8 +1,8 @@
-"""Splits: which cases train, which choose the best checkpoint, which are tested; no group in two parts."""
+"""Splits: which cases train, which choose the best checkpoint, which are tested; no group in two subsets."""
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,14 @@ class Split:
     def save(self, path: Path, hashes: Mapping[str, str], seed: int) -> None:
         """Write ``splits.json``: the parts, the seed they were drawn with, and the hash of each case's voxels."""
         write_json(path, {"format": FORMAT, "seed": seed, **asdict(self), "hashes": dict(hashes)})
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[str, str]]) -> "Split":
+        """Return the split of cases by id and part."""
+        ids: dict[str, list[str]] = {part: [] for part in PARTS}
+        for name, part in parts:
+            ids[part].append(name)
+        return cls(**{part: tuple(sorted(names)) for part, names in ids.items()})
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -88,11 +96,58 @@ def make_split(
     """
     cases = tuple(cases)
     listed = {name for ids in asdict(read_split(Path(file), fold)).values() for name in ids} if file else set()
-    drawn = tuple(case for case in cases if not case.added or case.id in listed)
-    split = _of_drawn(drawn, val=val, test=test, folds=folds, fold=fold, seed=seed, file=file, found=found)
+    drawn = [case for case in cases if not case.added or case.id in listed]
+    members = defaultdict(list)
+    for case in drawn:
+        members[case.group].append(case.id)
+    if file is not None:
+        split = _checked(read_split(Path(file), fold), members, f"split.file={file}")
+    elif folds is None and any(case.columns.get("split") for case in drawn):
+        log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
+        split = _checked(_from_column(drawn), members, "the table's column 'split'")
+    elif folds is None and found is not None:
+        log.info("split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, found)
+        split = _checked(read_split(found, fold), members, str(found))
+    else:
+        split = _random_split(members, val=val, test=test, folds=folds, fold=fold, seed=seed)
     if labelled is not None:
         split = limited(split, drawn, labelled, draw)
-    return _with_added(split, drawn, [case for case in cases if case.added and case.id not in listed])
+    part_of = {name: part for part, ids in asdict(split).items() for name in ids}
+    part_of_group = {case.group: part_of[case.id] for case in drawn if case.id in part_of}
+    added = {case.id: part_of_group.get(case.group, "train") for case in cases if case.id not in {c.id for c in drawn}}
+    return Split.of((part_of | added).items())
+
+
+def _random_split(
+    members: Mapping[str, list[str]], *, val: float, test: float, folds: int | None, fold: int, seed: int
+) -> Split:
+    """Divide groups, each with the ids of its cases, at random; errors as in ``make_split``."""
+    if not 0 <= test < 1:
+        raise MedsegError(f"split.test={test} must be at least 0 and below 1.")
+    if folds is None and not 0 < val < 1 - test:
+        raise MedsegError(
+            f"split.val={val} must be above 0, and below 1 with split.test={test}:"
+            " validation chooses the best checkpoint, and training needs the rest."
+        )
+    if folds is None and fold:
+        raise MedsegError(f"split.fold={fold} has no meaning without split.folds.")
+    if folds is not None and (folds < 2 or not 0 <= fold < folds):
+        raise MedsegError(f"split.folds={folds} must be at least 2, and split.fold={fold} from 0 to split.folds - 1.")
+    groups = np.random.default_rng(seed).permutation(np.array(sorted(members), dtype=object))
+    tested, rest = np.split(groups, [_count(test, len(groups))])
+    if folds is None:
+        validated, trained = np.split(rest, [_count(val, len(groups))])
+    else:
+        validated = np.array_split(rest, folds)[fold]
+        trained = np.setdiff1d(rest, validated)
+    if not len(trained) or not len(validated):
+        raise MedsegError(
+            f"a part of the split has no case: of {len(groups)} groups training would have {len(trained)}, validation"
+            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test},"
+            f" split.folds={folds or 'null'}. Lower these, add cases, or check dataset.group."
+        )
+    divided = zip(PARTS, (trained, validated, tested), strict=True)
+    return Split.of((name, part) for part, groups in divided for group in groups for name in members[group])
 
 
 def continued_split(
@@ -120,51 +175,11 @@ def continued_split(
     new = sorted({case.group for case in cases if not case.added} - part_of.keys())
     total, left = len(part_of) + len(new), list(np.random.default_rng(seed).permutation(np.array(new, dtype=object)))
     for part, share in (("val", val), ("test", test)):
-        wanted = max(0, _count(share, total) - list(part_of.values()).count(part))
-        part_of |= dict.fromkeys(left[:wanted], part)
-        left = left[wanted:]
-    parts = {name: part_of.get(group, "train") for name, group in ((case.id, case.group) for case in cases)}
-    split = Split(*(tuple(sorted(name for name, part in parts.items() if part == wanted)) for wanted in PARTS))
+        lacking = max(0, _count(share, total) - list(part_of.values()).count(part))
+        part_of |= dict.fromkeys(left[:lacking], part)
+        left = left[lacking:]
+    split = Split.of({case.id: part_of.get(case.group, "train") for case in cases}.items())
     return split if split.train and split.val else None
-
-
-def _of_drawn(
-    cases: Sequence[Case],
-    *,
-    val: float,
-    test: float,
-    folds: int | None,
-    fold: int,
-    seed: int,
-    file: str | None,
-    found: Path | None,
-) -> Split:
-    members = defaultdict(list)
-    for case in cases:
-        members[case.group].append(case.id)
-    if file is not None:
-        return _checked(read_split(Path(file), fold), members, f"split.file={file}")
-    if folds is None and any(case.columns.get("split") for case in cases):
-        log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
-        return _checked(_from_column(cases), members, "the table's column 'split'")
-    if folds is None and found is not None:
-        log.info("split: fold %d of %s, which came with the data; split.file or split.folds go before it", fold, found)
-        return _checked(read_split(found, fold), members, str(found))
-    _check_shares(val=val, test=test, folds=folds, fold=fold)
-    groups = np.random.default_rng(seed).permutation(np.array(sorted(members), dtype=object))
-    tested, rest = np.split(groups, [_count(test, len(groups))])
-    if folds is None:
-        validated, trained = np.split(rest, [_count(val, len(groups))])
-    else:
-        validated = np.array_split(rest, folds)[fold]
-        trained = np.setdiff1d(rest, validated)
-    if not len(trained) or not len(validated):
-        raise MedsegError(
-            f"a part of the split has no case: of {len(groups)} groups training would have {len(trained)}, validation"
-            f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test},"
-            f" split.folds={folds or 'null'}. Lower these, add cases, or check dataset.group."
-        )
-    return Split(*(_ids(part, members) for part in (trained, validated, tested)))
 
 
 def limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
@@ -177,45 +192,17 @@ def limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Sp
             f"split.labelled={labelled}: training and validation have {total} groups, of which 2 or more are needed."
         )
     n_val = max(1, round(labelled * len(groups[1]) / total))
-    orders = [np.random.default_rng([draw, place]).permutation(len(part)) for place, part in enumerate(groups)]
-    numbers = (labelled - n_val, n_val)
-    kept = [{part[i] for i in order[:number]} for part, order, number in zip(groups, orders, numbers, strict=True)]
-    train, val = (
-        tuple(name for name in part if group_of[name] in chosen)
-        for part, chosen in zip((split.train, split.val), kept, strict=True)
-    )
+    limited_parts: list[tuple[str, ...]] = []
+    for index, (ids, count) in enumerate(((split.train, labelled - n_val), (split.val, n_val))):
+        order = np.random.default_rng([draw, index]).permutation(len(groups[index]))
+        chosen = {groups[index][i] for i in order[:count]}
+        limited_parts.append(tuple(name for name in ids if group_of[name] in chosen))
+    train, val = limited_parts
     return Split(train, val, split.test)
-
-
-def _with_added(split: Split, drawn: Iterable[Case], added: Iterable[Case]) -> Split:
-    parts = {part: set(ids) for part, ids in asdict(split).items()}
-    group_of = {case.id: case.group for case in drawn}
-    part_of = {group_of[name]: part for part, ids in parts.items() for name in ids if name in group_of}
-    for case in added:
-        parts[part_of.get(case.group, "train")].add(case.id)
-    return Split(**{part: tuple(sorted(ids)) for part, ids in parts.items()})
-
-
-def _check_shares(*, val: float, test: float, folds: int | None, fold: int) -> None:
-    if not 0 <= test < 1:
-        raise MedsegError(f"split.test={test} must be at least 0 and below 1.")
-    if folds is None and not 0 < val < 1 - test:
-        raise MedsegError(
-            f"split.val={val} must be above 0, and below 1 with split.test={test}:"
-            " validation chooses the best checkpoint, and training needs the rest."
-        )
-    if folds is None and fold:
-        raise MedsegError(f"split.fold={fold} has no meaning without split.folds.")
-    if folds is not None and (folds < 2 or not 0 <= fold < folds):
-        raise MedsegError(f"split.folds={folds} must be at least 2, and split.fold={fold} from 0 to split.folds - 1.")
 
 
 def _count(share: float, total: int) -> int:
     return max(1, int(share * total + 0.5)) if share else 0
-
-
-def _ids(groups: Iterable[str], members: Mapping[str, list[str]]) -> tuple[str, ...]:
-    return tuple(sorted(name for group in groups for name in members[group]))
 
 
 def _from_column(cases: Iterable[Case]) -> Split:
@@ -225,7 +212,7 @@ def _from_column(cases: Iterable[Case]) -> Split:
         raise MedsegError(
             f"the table's column 'split' must be train, val or test for every case, or empty for all:\n{listing(wrong)}"
         )
-    return Split(*(tuple(sorted(name for name, part in part_of.items() if part == wanted)) for wanted in PARTS))
+    return Split.of(part_of.items())
 
 
 def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Split:
@@ -237,7 +224,11 @@ def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Spli
     hints = [nearest(name, ids) for name in unknown[:20]] + [""] * len(unknown[20:])  # a hint takes a search of all ids
     problems = [f"{name} is no case of the data set.{hint}" for name, hint in zip(unknown, hints, strict=True)]
     problems += [f"{name} is listed {count} times" for name, count in listed.items() if count > 1]
-    problems += _parted(parts, groups) if not problems else []
+    part_of = {name: part for part, names in parts.items() for name in names}
+    for group, members in groups.items() if not problems else ():
+        parts_of_group = sorted({part_of[name] for name in members if name in part_of})
+        if len(parts_of_group) > 1:
+            problems.append(f"the group {group} is in {' and '.join(parts_of_group)}: {', '.join(members[:5])}")
     problems += [f"the part {part!r} has no case" for part in ("train", "val") if not parts[part]]
     if problems:
         raise MedsegError(f"{source} does not fit the data:\n{listing(problems)}")
@@ -246,18 +237,16 @@ def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Spli
     return split
 
 
-def _parted(parts: Mapping[str, Iterable[str]], groups: Mapping[str, list[str]]) -> Iterable[str]:
-    part_of = {name: part for part, names in parts.items() for name in names}
-    for group, members in groups.items():
-        found = sorted({part_of[name] for name in members if name in part_of})
-        if len(found) > 1:
-            yield f"the group {group} is in {' and '.join(found)}: {', '.join(members[:5])}"
-
-
 def read_split(path: Path, fold: int = 0) -> Split:
     """Read a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part)."""
     if path.suffix.lower() in (".csv", ".tsv"):
-        return _read_table(path)
+        rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
+        wrong = [f"line {n}: id={name}, part={part}" for n, (name, part) in enumerate(rows, 2) if part not in PARTS]
+        if wrong or not rows:
+            raise MedsegError(
+                f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
+            )
+        return Split.of(rows)
     content = _read_json(path)
     if not isinstance(content, list):
         return Split.load(path)
@@ -272,16 +261,6 @@ def read_folds(path: Path) -> list[Split]:
     return [read_split(path, fold) for fold in range(len(content) if isinstance(content, list) else 0)] or [
         read_split(path)
     ]
-
-
-def _read_table(path: Path) -> Split:
-    rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
-    wrong = [f"line {line}: id={name}, part={part}" for line, (name, part) in enumerate(rows, 2) if part not in PARTS]
-    if wrong or not rows:
-        raise MedsegError(
-            f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
-        )
-    return Split(*(tuple(sorted(name for name, part in rows if part == wanted)) for wanted in PARTS))
 
 
 def _read_json(path: Path) -> Any:

@@ -15,14 +15,14 @@ from medseg.io.dicom.attributes import FORMS, clock, day, patient_and_study, tex
 from medseg.io.dicom.headers import numbers_of, pydicom, readable_numbers_of
 from medseg.io.dicom.image import DicomLayout, dataset_of
 from medseg.io.grids.alignment import name
-from medseg.io.grids.grid import TOLERANCE, Grid, as_volume
+from medseg.io.grids.grid import LPS_RAS, TOLERANCE, Grid, as_volume
 
 log = logging.getLogger(__name__)
 
 Dataset = Any
 """A ``pydicom.Dataset``; pydicom is an extra, and not imported before it is needed."""
 
-FLIP = np.diag([-1.0, -1.0, 1.0])
+FLIP = LPS_RAS[:3, :3]
 """RAS to LPS, DICOM's coordinates, and back."""
 Privacy = Literal["keep", "strip"]
 """Whether objects say of patient and study what the standard has them say, or leave all of it empty."""
@@ -86,13 +86,13 @@ class Source:
     def date(self) -> str:
         """A date that a derived object may have: it must not depend on when it was made."""
         keywords = ("SeriesDate", "StudyDate", "AcquisitionDate", "ContentDate") if self.privacy == "keep" else ()
-        return next((found for key in keywords if (found := day(text_of(self.first, key)))), "19700101")
+        return next((date for key in keywords if (date := day(text_of(self.first, key)))), "19700101")
 
     @property
     def time(self) -> str:
         """Likewise a time."""
         keywords = ("SeriesTime", "StudyTime") if self.privacy == "keep" else ()
-        return next((found for key in keywords if (found := clock(text_of(self.first, key)))), "000000")
+        return next((time for key in keywords if (time := clock(text_of(self.first, key)))), "000000")
 
     @cached_property
     def uids(self) -> list[str]:
@@ -165,8 +165,8 @@ def source_of(like: Scan, kind: str, privacy: Privacy = "keep") -> Source:
             f" format={kind} cannot refer to them. Take format=seg.nrrd or format=nifti."
         )
     if len(datasets) == 1 and "NumberOfFrames" in datasets[0]:
-        return Source((datasets[0],), tuple(place + 1 for place in order), grid, privacy)
-    return Source(tuple(datasets[place] for place in order), None, grid, privacy)
+        return Source((datasets[0],), tuple(index + 1 for index in order), grid, privacy)
+    return Source(tuple(datasets[index] for index in order), None, grid, privacy)
 
 
 def slice_order(datasets: Sequence[Dataset], grid: Grid) -> list[int] | None:
@@ -183,7 +183,7 @@ def slice_order(datasets: Sequence[Dataset], grid: Grid) -> list[int] | None:
     distances = np.abs(slices[:, None] - corners).max(axis=-1)  # (slices, images)
     if (distances.min(axis=1) > TOLERANCE).any():
         return None
-    return [int(place) for place in distances.argmin(axis=1)]
+    return [int(index) for index in distances.argmin(axis=1)]
 
 
 def positions_of(dataset: Dataset) -> list[tuple[float, ...]]:

@@ -5,7 +5,7 @@ a structure are filled by the even-odd rule: one within another is a hole, and s
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +79,19 @@ def read(path: Path, like: Scan) -> Segmentation:
 
 
 def check(path: Path, dataset: Dataset, like: Scan) -> None:
-    """Refuse a structure set of another scan."""
+    """Reject a structure set of another scan."""
     frames = {str(item.get("ReferencedFrameOfReferenceUID")) for item in dataset.get("StructureSetROISequence") or []}
-    series = set(referenced_series(dataset))
+    series = {
+        str(item.SeriesInstanceUID)
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []
+        for study in frame.get("RTReferencedStudySequence") or []
+        for item in study.get("RTReferencedSeriesSequence") or []
+    }
     if not belongs(like, frames, series):
         raise MedsegError(
             f"{path}: it was drawn on another series than {name(like)}, in other coordinates: it refers to"
             f" {', '.join(sorted(series)) or 'no series'}. Pair it with that."
         )
-
-
-def referenced_series(dataset: Dataset) -> Iterator[str]:
-    """Yield the UID of each series that a structure set refers to."""
-    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
-        for study in frame.get("RTReferencedStudySequence") or []:
-            yield from (str(series.SeriesInstanceUID) for series in study.get("RTReferencedSeriesSequence") or [])
 
 
 def in_slices(
@@ -150,14 +148,11 @@ def segments_of(found: Mapping[str, Contours], axis: int, grid: Grid) -> Iterato
         first = min(contours)
         mask = np.zeros((max(contours) - first + 1, *plane), dtype=bool)
         for place, polygons in contours.items():
-            mask[place - first] = fill(distinct(polygons), plane)
+            # contours that are there twice would cancel each other out by the even-odd rule
+            distinct = list({polygon.tobytes(): polygon for polygon in polygons}.values())
+            mask[place - first] = fill(distinct, plane)
         start = tuple(first if each == axis else 0 for each in range(3))
         yield Segment(structure, start, np.moveaxis(mask, 0, axis))
-
-
-def distinct(polygons: Iterable[Polygon]) -> list[Polygon]:
-    """Leave out contours that are there twice: by the even-odd rule they would cancel each other out."""
-    return list({polygon.tobytes(): polygon for polygon in polygons}.values())
 
 
 def write(
@@ -208,20 +203,20 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
     dataset.InstanceCreationTime = dataset.StructureSetTime = dataset.SeriesTime = source.time
     dataset.StructureSetLabel, dataset.ApprovalStatus = "medseg", "UNAPPROVED"
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = source.frame_of_reference, ""
-    dataset.ReferencedFrameOfReferenceSequence = [referenced_frame(source)]
-    return dataset
-
-
-def referenced_frame(source: Source) -> Dataset:
-    """Return the item that names the series and its images."""
-    images = [reference_to(image) for image in source.datasets]
-    series = item_of(SeriesInstanceUID=source.series, ContourImageSequence=images)
     study = item_of(
         ReferencedSOPClassUID="1.2.840.10008.3.1.2.3.1",  # as the standard has it for studies
         ReferencedSOPInstanceUID=source.study,
-        RTReferencedSeriesSequence=[series],
+        RTReferencedSeriesSequence=[
+            item_of(
+                SeriesInstanceUID=source.series,
+                ContourImageSequence=[reference_to(image) for image in source.datasets],
+            )
+        ],
     )
-    return item_of(FrameOfReferenceUID=source.frame_of_reference, RTReferencedStudySequence=[study])
+    dataset.ReferencedFrameOfReferenceSequence = [
+        item_of(FrameOfReferenceUID=source.frame_of_reference, RTReferencedStudySequence=[study])
+    ]
+    return dataset
 
 
 def structure(each: ClassDescription, source: Source) -> Dataset:
@@ -251,26 +246,22 @@ def contours_of(each: ClassDescription, volume: NDArray[np.uint8], grid: Grid, s
     """Return the item with the contours of a class (none where it does not occur) in every slice."""
     item = item_of(ROIDisplayColor=list(each.colour), ReferencedROINumber=each.index)
     mask = volume == each.index
-    contours = [
-        contour(polygon, place, grid, source)
-        for place in map(int, np.flatnonzero(mask.any(axis=(0, 1))))
-        for polygon in outlines(mask[:, :, place])
-    ]
+    decimals = max(3, 3 - int(np.floor(np.log10(grid.spacing.min()))))
+    contours = []
+    for index in map(int, np.flatnonzero(mask.any(axis=(0, 1)))):
+        for polygon in outlines(mask[:, :, index]):
+            points = grid.to_mm(np.insert(polygon, 2, index, axis=1)) @ FLIP
+            contours.append(
+                item_of(
+                    ContourImageSequence=[source.reference(index)],
+                    ContourGeometricType="CLOSED_PLANAR",
+                    NumberOfContourPoints=len(points),
+                    ContourData=[short(value, decimals) for value in points.ravel()],
+                )
+            )
     if contours:
         item.ContourSequence = contours
     return item
-
-
-def contour(polygon: Polygon, place: int, grid: Grid, source: Source) -> Dataset:
-    """Return the item of one contour."""
-    points = grid.to_mm(np.insert(polygon, 2, place, axis=1)) @ FLIP
-    decimals = max(3, 3 - int(np.floor(np.log10(grid.spacing.min()))))
-    return item_of(
-        ContourImageSequence=[source.reference(place)],
-        ContourGeometricType="CLOSED_PLANAR",
-        NumberOfContourPoints=len(points),
-        ContourData=[short(value, decimals) for value in points.ravel()],
-    )
 
 
 def short(value: float, decimals: int) -> str:

@@ -78,13 +78,17 @@ def read(path: Path, like: Scan) -> Segmentation:
     check(path, dataset, like)
     planes = planes_of(path, dataset, like)
     if dataset.SegmentationType == "LABELMAP":
-        wanted = [(label, 0, number) for number, label in labels_of(dataset).items()]
-        return Segmentation(planes.grid, labelled([label_map_of(path, dataset, planes)], wanted))
+        label_map = np.zeros(planes.grid.shape, dtype=np.uint16)  # pixels are segment numbers
+        frames = pixels(path, dataset, range(len(planes.slices)))
+        for index, frame in zip(planes.slices, frames, strict=True):
+            label_map[:, :, index] = frame.T
+        segments = [(label, 0, number) for number, label in labels_of(dataset).items()]
+        return Segmentation(planes.grid, labelled([label_map], segments))
     return Segmentation(planes.grid, segments_of(path, dataset, planes))
 
 
 def check(path: Path, dataset: Dataset, like: Scan) -> None:
-    """Refuse what is none of a scan's segmentations."""
+    """Reject what is none of a scan's segmentations."""
     if "TotalPixelMatrixRows" in dataset:
         raise MedsegError(
             f"{path}: a segmentation of a whole-slide image, in tiles, is not read. Convert it to a picture."
@@ -137,7 +141,7 @@ ASK = "Resample it to its series with another tool first."
 
 def in_plane(path: Path, dataset: Dataset) -> NDArray[np.float64]:
     """Return the step along columns and rows in mm and the normal, in RAS, which all frames must share."""
-    found = []
+    planes = []
     for frame in range(len(positions_of(dataset))):
         directions = numbers_of(dataset, frame, "PlaneOrientationSequence", "ImageOrientationPatient")
         spacing = numbers_of(dataset, frame, "PixelMeasuresSequence", "PixelSpacing")
@@ -145,10 +149,10 @@ def in_plane(path: Path, dataset: Dataset) -> NDArray[np.float64]:
             raise MedsegError(f"{path}: a frame lacks its orientation or pixel spacing. Export it again.")
         along_columns, along_rows = np.reshape(directions, (2, 3)) @ FLIP
         normal = np.cross(along_columns, along_rows)
-        found.append(np.stack([along_columns * spacing[1], along_rows * spacing[0], normal], axis=1))
-    if np.ptp(found, axis=0).max() > SAME_DIRECTION:
+        planes.append(np.stack([along_columns * spacing[1], along_rows * spacing[0], normal], axis=1))
+    if np.ptp(planes, axis=0).max() > SAME_DIRECTION:
         raise MedsegError(f"{path}: its frames differ in orientation or pixel spacing. {ASK}")
-    return found[0]
+    return planes[0]
 
 
 def grid_at(
@@ -193,14 +197,6 @@ def scan_step(lowest: Grid, target: Grid) -> NDArray[np.float64] | None:
     return step if step @ lowest.affine[:3, 2] > 0 else -step
 
 
-def label_map_of(path: Path, dataset: Dataset, planes: Planes) -> NDArray[np.integer]:
-    """Return the label map (*grid) of a segmentation that is one: pixels are segment numbers."""
-    array = np.zeros(planes.grid.shape, dtype=np.uint16)
-    for place, picture in zip(planes.slices, pixels(path, dataset, range(len(planes.slices))), strict=True):
-        array[:, :, place] = picture.T
-    return array
-
-
 def segments_of(path: Path, dataset: Dataset, planes: Planes) -> Iterator[Segment]:
     """Yield the segments of a binary or fractional segmentation, each within its own slices."""
     least = HALF * float(dataset.MaximumFractionalValue) if dataset.SegmentationType == "FRACTIONAL" else HALF
@@ -211,13 +207,14 @@ def segments_of(path: Path, dataset: Dataset, planes: Planes) -> Iterator[Segmen
             raise MedsegError(f"{path}: frame {frame + 1} does not say of which segment it is. Export it again.")
         frames_of[int(number)].append(frame)
     for number, label in labels_of(dataset).items():
-        its = frames_of.get(number, [])
-        if not its:
+        frames = frames_of.get(number, [])
+        if not frames:
             continue
-        first, last = planes.slices[its].min(), planes.slices[its].max()
+        slices = planes.slices[frames]
+        first, last = slices.min(), slices.max()
         mask = np.zeros((*planes.grid.shape[:2], last - first + 1), dtype=bool)
-        for place, picture in zip(planes.slices[its], pixels(path, dataset, its), strict=True):
-            mask[:, :, place - first] |= least <= picture.T
+        for index, frame_values in zip(slices, pixels(path, dataset, frames), strict=True):
+            mask[:, :, index - first] |= least <= frame_values.T
         yield Segment(label, (0, 0, int(first)), mask)
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Series:
 def find_series(files: Iterable[Path]) -> list[Series]:
     """Sort files, of which some are DICOM or zip archives with DICOM in them, into images, sorted by path.
 
-    Localizers, and objects that are no images, are passed over with a word in the log, and so are pictures without a
+    Localizers, and objects that are no images, are skipped with a line in the log, and so are pictures without a
     position in a folder with slices of the same study: screenshots and dose reports. A file that cannot be read is an
     image by itself, so that it is missed where all are read.
 
@@ -47,11 +47,14 @@ def find_series(files: Iterable[Path]) -> list[Series]:
     """
     there = [path for path in files if is_dicom(path)]
     headers = headers_of(path for path in there if path.suffix.lower() != ".zip")
-    tell_passed(headers)
-    found = sorted_into_images(headers)
+    skipped = [each for each in headers if each.passed]
+    for reason, count in Counter(each.passed for each in skipped).items():
+        first = next(each.path for each in skipped if each.passed == reason)
+        log.info("skipped %d DICOM files (%s), such as %s", count, reason, first)
+    images = sorted_into_images(headers)
     for archive in (path for path in there if path.suffix.lower() == ".zip"):
-        found += in_archive(archive)
-    return sorted(found, key=lambda series: series.path)
+        images += in_archive(archive)
+    return sorted(images, key=lambda series: series.path)
 
 
 def find_segmentations(files: Iterable[Path]) -> list[Path]:
@@ -95,53 +98,40 @@ def in_archive(archive: Path) -> list[Series]:
 
 
 def headers_of(files: Iterable[Path]) -> list[Header]:
-    """Return the headers of DICOM files, of which pictures beside slices of their study are to be passed over."""
+    """Return the headers of DICOM files, of which pictures beside slices of their study are to be skipped."""
     headers = [header(path) for path in files]
-    beside = {(each.path.parent, each.study) for each in headers if each.position and not each.passed}
-    passed = "picture beside slices"
-    return [replace(each, passed=passed) if is_picture(each, beside) and not each.passed else each for each in headers]
-
-
-def is_picture(one: Header, studies: Collection[tuple[Path, str]]) -> bool:
-    """Tell a picture without a place, in the folder of slices of its study: a screenshot or a dose report."""
-    return not one.position and one.frames == 1 and one.series != "" and (one.path.parent, one.study) in studies
-
-
-def tell_passed(headers: Iterable[Header]) -> None:
-    """Log which files are skipped, and why."""
-    passed = [each for each in headers if each.passed]
-    for reason, count in Counter(each.passed for each in passed).items():
-        first = next(each.path for each in passed if each.passed == reason)
-        log.info("skipped %d DICOM files (%s), such as %s", count, reason, first)
+    studies = {(each.path.parent, each.study) for each in headers if each.position and not each.passed}
+    for index, each in enumerate(headers):
+        # a single frame without a position, in the folder of slices of its study, is a screenshot or a dose report
+        is_picture = not each.position and each.frames == 1 and each.series != ""
+        if is_picture and (each.path.parent, each.study) in studies and not each.passed:
+            headers[index] = replace(each, passed="picture beside slices")
+    return headers
 
 
 def sorted_into_images(headers: Iterable[Header]) -> list[Series]:
     """Put the files of each image together and give it its path."""
-    kept = [each for each in headers if not each.passed]
-    return named([[each] for each in kept if not each.position] + stacks(each for each in kept if each.position))
+    images = [each for each in headers if not each.passed]
+    return named([[each] for each in images if not each.position] + stacks(each for each in images if each.position))
 
 
 def stacks(slices: Iterable[Header]) -> list[list[Header]]:
     """Put slices of one series, size and orientation together."""
-    found: dict[tuple[str, tuple[int, int]], list[list[Header]]] = defaultdict(list)
+    groups_of: dict[tuple[str, tuple[int, int]], list[list[Header]]] = defaultdict(list)
     for one in slices:
-        alike = found[one.series, one.size]
-        fitting = next((group for group in alike if same_direction(group[0], one)), None)
-        if fitting is None:
-            alike.append([one])
+        for group in groups_of[one.series, one.size]:
+            pairs = [*zip(group[0].orientation, one.orientation, strict=False)]
+            is_same_length = len(group[0].orientation) == len(one.orientation)
+            if is_same_length and all(abs(a - b) < SAME_DIRECTION for a, b in pairs):
+                group.append(one)
+                break
         else:
-            fitting.append(one)
-    return [part for alike in found.values() for group in alike for part in by_folder(group)]
-
-
-def same_direction(one: Header, other: Header) -> bool:
-    """Tell whether slices are parallel and turned alike."""
-    pairs = zip(one.orientation, other.orientation, strict=False)
-    return len(one.orientation) == len(other.orientation) and all(abs(a - b) < SAME_DIRECTION for a, b in pairs)
+            groups_of[one.series, one.size].append([one])
+    return [part for groups in groups_of.values() for group in groups for part in by_folder(group)]
 
 
 def by_folder(group: list[Header]) -> list[list[Header]]:
-    """Part a series by folders where two of them hold the same place: these are copies, or patients made anonymous."""
+    """Split a series by folders where two of them hold the same position: copies, or patients made anonymous."""
     folders: dict[Path, list[Header]] = defaultdict(list)
     for one in group:
         folders[one.path.parent].append(one)

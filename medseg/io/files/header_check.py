@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-import nibabel as nib
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.io.case import Case, Scan
 from medseg.io.files.read import format_of
@@ -25,34 +23,20 @@ class Placement:
 
 
 def placement(case: Case, scan: Scan) -> Placement:
-    """Compare the headers of a case's NIfTI files with the scan that was read of it; others tell of one place only."""
-    headers = [nifti.read_header(path) for path in case.files if path.is_file() and format_of(path) is nifti]
+    """Compare the headers of a case's NIfTI files with the scan that was read of it; other formats have one affine."""
     like = grid_of(scan)
-    return Placement(
-        max((shift_of(header, like) for header in headers), default=0.0),
-        max((form_shift(header, like) for header in headers), default=0.0),
-    )
-
-
-def shift_of(header: nib.Nifti1Header, like: Grid) -> float:
-    """Return how far a header's grid is from another, in voxels; infinite where the shapes differ."""
-    shape = header.get_data_shape()[: len(like.shape)]
-    if tuple(shape) != like.shape:
-        return float("inf")
-    return corner_shift(Grid(like.shape, in_mm(header.get_best_affine(), header)), like)
-
-
-def form_shift(header: nib.Nifti1Header, like: Grid) -> float:
-    """Return how far sform and qform of a header are apart on the scan's grid, in voxels; 0 where one is not given."""
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if sform is None or qform is None:
-        return 0.0
-    grids = [Grid(like.shape, in_mm(form, header)) for form in (sform, qform)]
-    return float(np.linalg.norm(grids[0].corners - grids[1].corners, axis=1).max() / like.spacing.min())
-
-
-def in_mm(affine: NDArray[np.float64], header: nib.Nifti1Header) -> NDArray[np.float64]:
-    """Return an affine of a header in mm, whatever unit the header has."""
-    found = np.array(affine, dtype=np.float64)
-    found[:3] *= nifti.millimetres(header)
-    return found
+    files, forms = [0.0], [0.0]
+    for path in case.files:
+        if not path.is_file() or format_of(path) is not nifti:
+            continue
+        header = nifti.read_header(path)
+        to_mm = np.diag([*[nifti.millimetres(header)] * 3, 1.0])  # whatever unit the header has
+        if tuple(header.get_data_shape()[: len(like.shape)]) == like.shape:
+            files.append(corner_shift(Grid(like.shape, to_mm @ header.get_best_affine()), like))
+        else:
+            files.append(float("inf"))
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+        if sform is not None and qform is not None:
+            corners = [Grid(like.shape, to_mm @ affine).corners for affine in (sform, qform)]
+            forms.append(float(np.linalg.norm(corners[0] - corners[1], axis=1).max() / like.spacing.min()))
+    return Placement(max(files), max(forms))

@@ -119,8 +119,13 @@ def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     shape, too, or where ``spatial_dims`` says that volumes are wanted.
     """
     scans = [_read_image(path, case.orientation) for path in case.images]
-    if any(_may_be_stack(scan.layout) for scan in scans) and (spatial_dims == 3 or _has_stack(case)):
-        scans = [_as_stack(scan) for scan in scans]
+    if any(_may_be_stack(scan.layout) for scan in scans) and (
+        spatial_dims == 3 or any(_may_be_stack(_read(label.path)[2]) for label in case.labels)
+    ):
+        for index, scan in enumerate(scans):
+            if _may_be_stack(scan.layout):
+                image, affine, layout = nifti.as_stack(scan.image, scan.affine, scan.layout)
+                scans[index] = replace(scan, image=np.ascontiguousarray(image), affine=affine, layout=layout)
     return with_absent(join_channels(scans, case.geometry, present(case.reference, case.absent)), case.absent)
 
 
@@ -340,14 +345,3 @@ def _whole(data: NDArray[Any], path: Path) -> NDArray[np.int32]:
 
 def _may_be_stack(layout: Any) -> bool:
     return isinstance(layout, nifti.NiftiLayout) and layout.may_be_stack
-
-
-def _has_stack(case: Case) -> bool:
-    return any(_may_be_stack(_read(label.path)[2]) for label in case.labels)
-
-
-def _as_stack(scan: Scan) -> Scan:
-    if not _may_be_stack(scan.layout):
-        return scan
-    image, affine, layout = nifti.as_stack(scan.image, scan.affine, scan.layout)
-    return replace(scan, image=np.ascontiguousarray(image), affine=affine, layout=layout)

@@ -18,7 +18,7 @@ from medseg.io.case import Scan
 from medseg.io.formats import metaimage, nrrd
 from medseg.io.formats.nifti import channels_first, check_affine
 from medseg.io.formats.voxel_files import VoxelFiles, read_voxels
-from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.grids.grid import LPS_RAS, Grid, as_volume
 
 SEGMENTATION = ".seg.nrrd"
 """3D Slicer's name for a segmentation, which is no scan."""
@@ -27,9 +27,6 @@ SUFFIXES = (SEGMENTATION, ".nrrd", ".nhdr", ".mha", ".mhd")
 
 IN_ONE_FILE = {".nhdr": ".nrrd", ".mhd": ".mha"}
 """Forms of header and data apart, and the same form in one file, which alone can be written whole or not at all."""
-
-LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Turns positions by left, posterior and superior, as ITK and DICOM have them, into RAS, and back."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +109,25 @@ def place(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
 
 
 def save(image: Any, path: Path) -> None:
-    """Write an image, compressed; OSError where that fails."""
+    """Write an image, compressed.
+
+    Raises:
+        OSError: it cannot be written.
+        MedsegError: the path is none that ITK can have, which would abort the process.
+    """
     try:
-        simpleitk().WriteImage(image, in_utf8(path), useCompression=True)
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise MedsegError(
+            f"{path}: the name holds bytes that are not UTF-8, which NRRD and MetaImage files cannot have here. Rename "
+            "the file or its folder, as convmv -f latin1 -t utf8 does."
+        ) from error
+    try:
+        simpleitk().WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise OSError(_reason(error)) from error
+        # the last line of ITK's message says what is wrong; those before it say where in ITK
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise OSError(reason[0].strip()) from error
     if path.suffix == ".nrrd" and not is_whole(path):  # of which ITK says nothing
         raise OSError("it was written in part, as happens on a full disk")
 
@@ -139,20 +150,3 @@ def simpleitk() -> Any:
     library: Any = SimpleITK
     library.ProcessObject.SetGlobalWarningDisplay(False)
     return library
-
-
-def in_utf8(path: Path) -> str:
-    """Return a path as ITK takes it, which would abort the process otherwise; MedsegError where that is impossible."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise MedsegError(
-            f"{path}: the name holds bytes that are not UTF-8, which NRRD and MetaImage files cannot have here. Rename "
-            "the file or its folder, as convmv -f latin1 -t utf8 does."
-        ) from error
-    return str(path)
-
-
-def _reason(error: BaseException) -> str:
-    """Return the last line of ITK's message, which says what is wrong; those before it say where in ITK."""
-    return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__

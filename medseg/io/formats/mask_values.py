@@ -23,11 +23,12 @@ def nearest_values(pixels: NDArray[Any], values: Sequence[int]) -> NDArray[np.in
     """
     known = np.array(sorted(values), dtype=np.int64)
     if len(pixels) == 1 and known[-1] < COLOUR:
-        return known[_nearest(pixels[0].astype(np.float64), known)].astype(np.int32)
+        thresholds = (known[:-1] + known[1:]) / 2
+        return known[np.searchsorted(thresholds, pixels[0].astype(np.float64), side="left")].astype(np.int32)
     colours = colour_codes(pixels) if len(pixels) == 3 else np.rint(pixels[0].astype(np.float64)).astype(np.int32)
-    codes, places = np.unique(colours, return_inverse=True)
+    codes, indices = np.unique(colours, return_inverse=True)
     apart = np.linalg.norm(rgb(codes)[:, None].astype(np.float64) - rgb(known)[None], axis=-1)  # (codes, known)
-    return known[apart.argmin(axis=1)].astype(np.int32)[places].reshape(colours.shape)
+    return known[apart.argmin(axis=1)].astype(np.int32)[indices].reshape(colours.shape)
 
 
 def whole_or_unknown(pixels: NDArray[Any]) -> NDArray[np.int32]:
@@ -57,7 +58,3 @@ def rgb(values: NDArray[np.integer]) -> NDArray[np.integer]:
     codes = values - COLOUR
     parts = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
     return np.where((values >= COLOUR)[..., None], parts, values[..., None])
-
-
-def _nearest(levels: NDArray[np.float64], known: NDArray[np.int64]) -> NDArray[np.intp]:
-    return np.searchsorted((known[:-1] + known[1:]) / 2, levels, side="left")

@@ -1,5 +1,6 @@
 """NIfTI files: axes in nibabel's order (i, j, k), channels last on disk and first in memory."""
 
+import hashlib
 import math
 import zlib
 from dataclasses import dataclass, replace
@@ -29,6 +30,25 @@ FARTHEST, SURPLUS = 1 << 26, 1 << 20
 """Bytes that may lie before the voxels (extensions), and after them in packed files."""
 
 
+FORMAL = ("magic", "regular")
+"""Texts in a header that say what a file is, and not what is in it."""
+
+FIELDS = (
+    "descrip",
+    "aux_file",
+    "db_name",
+    "intent_name",
+    "dim_info",
+    "slice_code",
+    "slice_duration",
+    "toffset",
+    "xyzt_units",
+    "qform_code",
+    "sform_code",
+)
+"""Fields of a NIfTI header that the scanner or the converter filled in."""
+
+
 @dataclass(frozen=True)
 class NiftiLayout:
     """What gives a mask the form of the image at ``path``: its header, and its array's shape without channels."""
@@ -48,16 +68,47 @@ class NiftiLayout:
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
     """Read one file as voxels (C, *spatial) of its own type, its affine (to RAS+ mm) and its layout.
 
-    A third axis of length 1 is no axis: (h, w), (h, w, 1) and (h, w, 1, C) are pictures with two spatial axes.
+    A third axis of length 1 is no axis: (h, w), (h, w, 1) and (h, w, 1, C) are 2D images with two spatial axes.
 
     Raises:
         MedsegError: its array is too large, has no clear channel axis or is complex, or its affine is singular.
         Exception: it is damaged; see ``medseg.io.files.damage``.
     """
-    header, data = _load(path)
-    layout = NiftiLayout(path, header, data.shape[:3])
-    planes = _planes(data, path)  # (C, *spatial)
-    return planes, _affine(header, path, axes=planes.ndim - 1), layout
+    header = read_header(path)
+    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+    check_memory(
+        f"{path}: its header describes an array",
+        (*shape, len(dtype.names or "1")),
+        1 if dtype.names else dtype.itemsize,
+    )
+    count = math.prod(shape)
+    needed, present = offset + count * dtype.itemsize, path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) == GZIP:
+            file.seek(0)
+            check_length(shape, needed, present * DEFLATE_RATIO)
+            raw = np.frombuffer(inflate(file, needed, SURPLUS), dtype, count, offset)
+        else:
+            check_length(shape, needed, present)
+            file.seek(offset)
+            raw = np.fromfile(file, dtype, count)
+            check_length(shape, needed, offset + raw.nbytes)
+    raw = raw.reshape(shape, order="F")
+    slope, intercept = header.get_slope_inter()
+    data = raw if slope is None else apply_read_scaling(raw, slope, intercept)
+    header = SIZES[int(header["sizeof_hdr"])](raw, None, header).header  # as nibabel has it: without the scaling
+    if data.dtype.kind == "c":
+        raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
+    if data.dtype.names:  # red, green, blue and perhaps alpha
+        planes = np.concatenate([channels_first(data[name], path) for name in "RGB"])
+    else:
+        planes = channels_first(data, path)  # (C, *spatial)
+    if header["sform_code"] == 0 and header["qform_code"] == 0:
+        warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
+    affine = np.array(header.get_best_affine(), dtype=np.float64)
+    affine[:3] *= millimetres(header)
+    check_affine(affine, path, axes=planes.ndim - 1)
+    return planes, affine, NiftiLayout(path, header, data.shape[:3])
 
 
 def as_stack(
@@ -76,20 +127,12 @@ def as_stack(
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     """Write ``values`` (*spatial) with the shape, affines, codes and units of ``like``, in the smallest type."""
     values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
-    if isinstance(like.layout, NiftiLayout):
-        image = _in_form(values, like.layout)
-    else:
+    if not isinstance(like.layout, NiftiLayout):
         image = nib.Nifti1Image(values, like.affine)
         image.header.set_xyzt_units("mm")
-    nib.save(image, path)
-
-
-FORMAL = ("magic", "regular")
-"""Texts in a header that say what a file is, and not what is in it."""
-
-
-def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Image:
-    header = layout.header.copy()
+        nib.save(image, path)
+        return
+    header = like.layout.header.copy()
     header.set_data_dtype(values.dtype)
     header.set_intent("none")  # a vector or statistics file's mask is neither
     header["cal_min"] = header["cal_max"] = 0  # the image's display window would hide the classes
@@ -98,7 +141,8 @@ def _in_form(values: NDArray[np.integer], layout: NiftiLayout) -> nib.Nifti1Imag
         if header.structarr.dtype[field].kind == "S" and field not in FORMAL:
             header[field] = b""
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind(values.reshape(layout.shape), header.get_best_affine(), header)  # its own affine keeps both forms
+    # the header's own affine keeps both sform and qform
+    nib.save(kind(values.reshape(like.layout.shape), header.get_best_affine(), header), path)
 
 
 def read_header(path: Path) -> nib.Nifti1Header:
@@ -125,33 +169,6 @@ def read_header(path: Path) -> nib.Nifti1Header:
     return header
 
 
-def _load(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
-    """Return the header as nibabel has it of images, and the voxels (*shape), scaled."""
-    header = read_header(path)
-    shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-    check_memory(
-        f"{path}: its header describes an array",
-        (*shape, len(dtype.names or "1")),
-        1 if dtype.names else dtype.itemsize,
-    )
-    count = math.prod(shape)
-    needed, present = offset + count * dtype.itemsize, path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(len(GZIP)) == GZIP:
-            file.seek(0)
-            check_length(shape, needed, present * DEFLATE_RATIO)
-            raw = np.frombuffer(inflate(file, needed, SURPLUS), dtype, count, offset)
-        else:
-            check_length(shape, needed, present)
-            file.seek(offset)
-            raw = np.fromfile(file, dtype, count)
-            check_length(shape, needed, offset + raw.nbytes)
-    raw = raw.reshape(shape, order="F")
-    slope, intercept = header.get_slope_inter()
-    image = SIZES[int(header["sizeof_hdr"])](raw, None, header)  # whose header tells nothing of the scaling
-    return image.header, raw if slope is None else apply_read_scaling(raw, slope, intercept)
-
-
 def millimetres(header: nib.Nifti1Header) -> float:
     """Return the length in mm of a header's unit; ValueError for a unit that there is not."""
     code = int(header["xyzt_units"]) & 7  # the bits above tell the unit of time
@@ -161,15 +178,6 @@ def millimetres(header: nib.Nifti1Header) -> float:
             " Set it with nibabel: header.set_xyzt_units('mm')"
         )
     return MM[code]
-
-
-def _planes(data: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring an array in one of NIfTI's forms to (C, *spatial)."""
-    if data.dtype.kind == "c":
-        raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
-    if data.dtype.names:  # red, green, blue and perhaps alpha
-        return np.concatenate([channels_first(data[name], path) for name in "RGB"])
-    return channels_first(data, path)
 
 
 def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -183,15 +191,6 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
     return np.moveaxis(data.reshape(*spatial, -1), -1, 0)
 
 
-def _affine(header: nib.Nifti1Header, path: Path, *, axes: int) -> NDArray[np.float64]:
-    if header["sform_code"] == 0 and header["qform_code"] == 0:
-        warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= millimetres(header)
-    check_affine(affine, path, axes=axes)
-    return affine
-
-
 def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
     """Refuse an affine that gives voxels no size along one of the first ``axes``."""
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
@@ -199,3 +198,15 @@ def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
             f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."
             " Convert the original again, or set the affine with nibabel if you know it."
         )
+
+
+def header_hash(scan: Scan) -> str:
+    """Return a hash of what the header of a scan's (reference) file holds in ``FIELDS``; "" for other formats.
+
+    The texts themselves may name the patient, and must not reach the cache.
+    """
+    if not isinstance(scan.layout, NiftiLayout):
+        return ""
+    header = scan.layout.header
+    values = [(name, header[name].item()) for name in FIELDS if name in header.keys()]  # noqa: SIM118 - no mapping
+    return hashlib.sha256(repr(values).encode()).hexdigest()

@@ -68,7 +68,8 @@ def read_header(path: Path) -> NrrdHeader:
     with path.open("rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
             raise ValueError("it does not begin with NRRD000")
-    lines, start = header_lines(path, _ends)
+    names_files = re.compile(r"data ?file: ?LIST\b", flags=re.IGNORECASE)
+    lines, start = header_lines(path, lambda line: not line or names_files.match(line) is not None)
     header = NrrdHeader({}, {}, start)
     for line in lines[1:]:
         if not line or line.startswith("#"):
@@ -215,10 +216,6 @@ def _vectors(text: str) -> list[tuple[float, ...] | None]:
     """Return the vectors ``(x,y,z)`` of a field, None for ``none``; ValueError where it holds something else."""
     words = re.findall(r"none|\([^()]*\)|\S+", text, flags=re.IGNORECASE)
     return [None if word.lower() == "none" else tuple(map(float, word.strip("()").split(","))) for word in words]
-
-
-def _ends(line: str) -> bool:
-    return not line or re.match(r"data ?file: ?LIST\b", line, flags=re.IGNORECASE) is not None
 
 
 def _unescaped(text: str) -> str:

@@ -10,13 +10,12 @@ import medseg
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.grids.alignment import name
+from medseg.io.grids.grid import LPS_RAS, bounding_box
 from medseg.system.file_names import file_names
 from medseg.system.files import replacing
 from medseg.system.printable import on_a_line
 
 TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "<u2")])
-FLIP = np.array([-1.0, -1.0, 1.0])
-"""RAS to LPS."""
 
 
 def write_meshes(folder: Path, indices: NDArray[np.uint8], names: Sequence[str], like: Scan) -> list[Path]:
@@ -47,11 +46,10 @@ def surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.
     """
     from skimage.measure import marching_cubes
 
-    start = np.array([np.flatnonzero(mask.any(axis=others))[[0, -1]] for others in ((1, 2), (0, 2), (0, 1))])
-    box = mask[tuple(slice(first, last + 1) for first, last in start)]
-    corners, faces, *_ = marching_cubes(np.pad(box, 1).astype(np.float32), 0.5)
-    voxels = corners.astype(float) + (start[:, 0] - 1)
-    points = (voxels @ affine[:3, :3].T + affine[:3, 3]) * FLIP
+    box = bounding_box(mask)
+    corners, faces, *_ = marching_cubes(np.pad(mask[box], 1).astype(np.float32), 0.5)
+    voxels = corners.astype(float) + (np.array([span.start for span in box]) - 1)
+    points = (voxels @ affine[:3, :3].T + affine[:3, 3]) @ LPS_RAS[:3, :3]
     triangles = points[faces]
     from_middle = triangles - points.mean(axis=0)  # or else far-off coordinates would cancel each other out
     volume = np.einsum("ij,ij->", from_middle[:, 0], np.cross(from_middle[:, 1], from_middle[:, 2]))  # times 6

@@ -33,7 +33,7 @@ NUMBERED = re.compile(r"(?P<before>[^%]*)%(?P<width>0?\d{0,2})d(?P<after>[^%]*)"
 class VoxelFiles:
     """Where and how the voxels of an image are stored, as the header at ``path`` says.
 
-    ``shape`` holds the axes, the fastest first, and ``components`` the place of the one among them that is not in
+    ``shape`` holds the axes, the fastest first, and ``components`` the index of the one among them that is not in
     space, None where there is none. ``affine`` (4x4) leads from indices of the first three axes in space to LPS mm.
     ``files`` hold the same number of bytes each, of which ``skip_lines`` and ``skip_bytes`` come before the voxels
     (-1: the voxels are at the end). ``start`` is where the voxels begin that follow the header in its own file.
@@ -76,18 +76,13 @@ def read_voxels(stored: VoxelFiles) -> NDArray[Any]:
         if not file.is_file():
             kind = "is no regular file" if file.exists() else "is missing"
             raise MedsegError(f"{stored.path}: its data file {file.name} {kind}. Copy both into one folder.")
-        check_room(stored, file, count * stored.dtype.itemsize)
+        needed, present = count * stored.dtype.itemsize, file.stat().st_size - stored.start
+        shortest = {"text": count, "hex": 2 * needed, "bzip2": 0}.get(stored.encoding, needed)
+        check_length(stored.shape, shortest, present * (DEFLATE_RATIO if stored.encoding == "deflate" else 1))
     parts = [_numbers(stored, file, count) for file in stored.files]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
     voxels = flat.astype(stored.dtype.newbyteorder("="), copy=False).reshape(stored.shape, order="F")
     return voxels[..., None] if stored.components is None else np.moveaxis(voxels, stored.components, -1)
-
-
-def check_room(stored: VoxelFiles, file: Path, needed: int) -> None:
-    """Refuse a file that is too short for what its header describes; EOFError."""
-    present = file.stat().st_size - stored.start
-    shortest = {"text": needed // stored.dtype.itemsize, "hex": 2 * needed, "bzip2": 0}.get(stored.encoding, needed)
-    check_length(stored.shape, shortest, present * (DEFLATE_RATIO if stored.encoding == "deflate" else 1))
 
 
 def _numbers(stored: VoxelFiles, file: Path, count: int) -> NDArray[Any]:
@@ -96,7 +91,9 @@ def _numbers(stored: VoxelFiles, file: Path, count: int) -> NDArray[Any]:
     with file.open("rb") as stream:
         stream.seek(stored.start)
         for _ in range(stored.skip_lines):
-            skip_line(stream)
+            while not (part := stream.readline(PACKED_PIECE)).endswith(b"\n"):
+                if not part:
+                    raise EOFError("the file ends before its voxels begin")
         if stored.encoding == "raw":
             from_end = file.stat().st_size - bytes_needed
             stream.seek(*((from_end, 0) if stored.skip_bytes < 0 else (stored.skip_bytes, 1)))
@@ -107,14 +104,18 @@ def _numbers(stored: VoxelFiles, file: Path, count: int) -> NDArray[Any]:
             raise ValueError("only raw data can lie at the end of a file")
         if stored.encoding == "text":
             stream.seek(stored.skip_bytes, 1)
-            return _checked_count(_numbers_of_text(stream.read(), stored.dtype), count)
+            words = stream.read().replace(b",", b" ").split()
+            if stored.dtype.kind == "f":
+                return _checked_count(np.array(words, dtype=np.float64).astype(stored.dtype), count)
+            # OverflowError where one does not fit
+            return _checked_count(np.array([int(word) for word in words], dtype=stored.dtype), count)
         if stored.encoding == "hex":
             stream.seek(stored.skip_bytes, 1)
             unhexed = bytes.fromhex(stream.read().decode("ascii"))
             return _checked_count(np.frombuffer(unhexed, stored.dtype), count)
-        wanted = stored.skip_bytes + bytes_needed
-        check_memory(f"{file}: its header skips to an array", [wanted], 1)
-        unpacked = inflate(stream, wanted) if stored.encoding == "deflate" else _unzipped(stream, wanted)
+        length = stored.skip_bytes + bytes_needed
+        check_memory(f"{file}: its header skips to an array", [length], 1)
+        unpacked = inflate(stream, length) if stored.encoding == "deflate" else _unzipped(stream, length)
     return np.frombuffer(unpacked, stored.dtype, count, stored.skip_bytes)
 
 
@@ -165,23 +166,6 @@ def _unzipped(stream: BinaryIO, count: int) -> bytes:
         if file.read(1):
             raise ValueError(f"it unpacks to more than the {count} bytes that its header describes")
     return unpacked
-
-
-def skip_line(stream: BinaryIO) -> None:
-    """Go to the start of the next line."""
-    while True:
-        part = stream.readline(PACKED_PIECE)
-        if not part:
-            raise EOFError("the file ends before its voxels begin")
-        if part.endswith(b"\n"):
-            return
-
-
-def _numbers_of_text(content: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
-    words = content.replace(b",", b" ").split()
-    if dtype.kind == "f":
-        return np.array(words, dtype=np.float64).astype(dtype)
-    return np.array([int(word) for word in words], dtype=dtype)  # OverflowError where one does not fit
 
 
 def _checked_count(numbers: NDArray[Any], count: int) -> NDArray[Any]:

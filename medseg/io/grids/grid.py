@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 TOLERANCE = 0.1
 """Grids are the same when every corner agrees within this part of a voxel."""
 
+LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Turns positions by left, posterior and superior, as ITK, DICOM and STL have them, into RAS, and back."""
+
 LATTICE = 32
 """Points along an axis at which the overlap of two grids is sampled."""
 
@@ -94,6 +97,16 @@ def voxel_map(scale: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArra
     matrix = np.diag([*scale, 1.0])
     matrix[:3, 3] = offset
     return matrix
+
+
+def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
+    """Return the spans of the True voxels along each axis, at least one, and ``margin`` more as far as there are."""
+    axes = set(range(mask.ndim))
+    used = [np.flatnonzero(mask.any(axis=tuple(axes - {axis}))) for axis in range(mask.ndim)]
+    return tuple(
+        slice(max(0, int(indices[0]) - margin), min(length, int(indices[-1]) + 1 + margin))
+        for indices, length in zip(used, mask.shape, strict=True)
+    )
 
 
 def inside(source: Grid, target: Grid) -> NDArray[np.bool_]:

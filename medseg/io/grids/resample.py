@@ -8,7 +8,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 
-from medseg.io.grids.grid import Grid, as_volume, index_map, inside, same_grid, voxel_map
+from medseg.io.grids.grid import Grid, as_volume, bounding_box, index_map, inside, same_grid, voxel_map
 
 NEGLIGIBLE = 0.01
 """Part of a voxel by which axes may diverge over their whole length and still count as parallel."""
@@ -121,21 +121,12 @@ def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> tuple[Spans, N
 
     The mask is cut out before it is sampled, or else many small structures would take long.
     """
-    near = bounds(mask, margin=1)
+    near = bounding_box(mask, margin=1)
     start, stop = np.array([(span.start, span.stop) for span in near]).T
     place = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
     first = np.array([span.start for span in place])
     to_source = voxel_map(np.ones(3), -start) @ index_map(source, target) @ voxel_map(np.ones(3), first)
     return place, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in place))
-
-
-def bounds(mask: NDArray[np.bool_], margin: int) -> Spans:
-    """Return the spans of the True voxels (three axes), at least one, and ``margin`` more as far as there are."""
-    found = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return tuple(
-        slice(max(0, int(rows[0]) - margin), min(length, int(rows[-1]) + 1 + margin))
-        for rows, length in zip(found, mask.shape, strict=True)
-    )
 
 
 def reach(grid: Grid, shape: tuple[int, ...]) -> Spans:

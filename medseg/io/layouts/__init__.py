@@ -21,18 +21,17 @@ __all__ = ["brats", "decathlon", "folder", "nnunet", "phantom", "table"]
 
 
 def phantom(*, root: str | Path, dims: int, channels: int, cases: int, size: int, seed: int) -> Dataset:
-    """Write the made-up data set of these arguments below ``root``, unless it is there, and read it.
+    """Write the synthetic data set of these arguments below ``root``, unless it is there, and read it.
 
     Raises:
         MedsegError: an argument is out of its range, or ``root`` cannot be written.
     """
     from medseg.io.layouts.synthetic import LABELS, write_phantom
 
-    place = phantom_folder(root=root, dims=dims, channels=channels, cases=cases, size=size, seed=seed)
-    layout = "decathlon" if dims == 3 else "folder"
-    write_phantom(place, layout=layout, dims=dims, channels=channels, cases=cases, size=size, seed=seed)
-    found = decathlon(place) if dims == 3 else folder(place)
-    patients = assign_groups(found.cases, file=str(place / "groups.csv"))
+    arguments = {"dims": dims, "channels": channels, "cases": cases, "size": size, "seed": seed}
+    written = write_phantom(phantom_folder(root=root, **arguments), **arguments)
+    found = decathlon(written) if dims == 3 else folder(written)
+    patients = assign_groups(found.cases, file=str(written / "groups.csv"))
     return replace(found, cases=patients, labels=dict(LABELS), modality=("mri",) * channels)
 
 

@@ -1,4 +1,4 @@
-"""From image files to cases: a file a case, or a file a channel where names end in the channel's."""
+"""From image files to cases: a file a case, or a file a channel where names end in the channel's; their modalities."""
 
 import re
 from collections import Counter, defaultdict
@@ -85,7 +85,11 @@ def without(name: str, ending: str) -> str | None:
 def shared_names(found: Mapping[str, Mapping[int, Sequence[Path]]]) -> list[str]:
     """Name the files that one case and channel would have to share."""
     shared = [paths for channels in found.values() for paths in channels.values() if len(paths) > 1]
-    return [" and ".join(map(str, paths)) + _likeness(paths) for paths in shared]
+    suffix_only = [len({stem(path) for path in paths}) == 1 for paths in shared]
+    return [
+        f"{' and '.join(map(str, paths))} differ in their {'suffix' if alike else 'ending'} only: rename or remove one"
+        for paths, alike in zip(shared, suffix_only, strict=True)
+    ]
 
 
 def equal_names(root: Path, files: Iterable[Path], endings: Sequence[Sequence[str]] | None) -> list[str]:
@@ -134,12 +138,34 @@ def endings_of(cases: Iterable[Case]) -> tuple[tuple[str, ...], ...] | None:
     return tuple((ending,) for ending in endings) if endings[1:] else ((endings[0], ""),)
 
 
-def _likeness(paths: Sequence[Path]) -> str:
-    alike = len({stem(path) for path in paths}) == 1
-    return f" differ in their {'suffix' if alike else 'ending'} only: rename or remove one"
-
-
 def _ending(path: Path, name: str) -> str | None:
     if stem(path).startswith(name):
         return stem(path)[len(name) :]
     return f"/{stem(path)}" if path.parent.name == name else None
+
+
+MODALITIES = {
+    "mri": ("mri", "mr", "t1", "t2", "flair", "adc", "dwi", "swi", "pd"),
+    "ct": ("ct", "cbct", "cta"),
+    "xray": ("xray", "x-ray", "xr", "cr", "dx"),
+    "ultrasound": ("ultrasound", "us"),
+    "microscopy": ("microscopy",),
+}
+"""Names of channels as data sets write them, by modality; those of MRI's sequences may go on (``t1gd``)."""
+
+
+def modalities_of(channels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the modality of each channel by its name; None where one is unknown.
+
+    >>> modalities_of(["FLAIR", "T1w"]), modalities_of(["CT", "dose"])
+    (('mri', 'mri'), None)
+    """
+    found = [_modality_of(name.lower()) for name in channels or ()]
+    known = tuple(name for name in found if name)
+    return known if known and len(known) == len(found) else None
+
+
+def _modality_of(channel: str) -> str | None:
+    exact = (modality for modality, names in MODALITIES.items() if channel in names)
+    sequence = "mri" if channel.startswith(("t1", "t2", "flair")) else None
+    return next(exact, sequence)

@@ -3,17 +3,16 @@
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.case import Case, Dataset, LabelFile
+from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
 from medseg.io.files.read import exists
-from medseg.io.layouts.channels import common_name, complete, endings_of
-from medseg.io.layouts.class_masks import MissingMasks, class_values, with_class_masks
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.labels import class_values
+from medseg.io.layouts.channels import common_name, complete, endings_of, modalities_of
+from medseg.io.layouts.image_folder import with_class_masks
 from medseg.io.tables import Row, class_names, read_table
 from medseg.system.printable import on_a_line
 
@@ -81,25 +80,36 @@ def table(
     columns = choose(list(rows[0]), image_columns, label_columns, class_columns, path)
     if empty := [name for name in columns.classes.values() if not any(row[name] for row in rows)]:
         raise MedsegError(f"dataset.class_columns: no row of {path} has a file in {', '.join(empty)}. Leave it out.")
-    labelled = [(number, row) for number, row in enumerate(rows, 1) if any(row[name] for name in columns.annotation)]
-    cases, problems, folders = [], [], (Path(root), path.parent)
-    for number, row in labelled:
+    cases, unlabelled, problems, folders = [], [], [], (Path(root), path.parent)
+    for number, row in enumerate(rows, 1):
+        is_labelled = any(row[name] for name in columns.annotation)
         try:
-            cases.append(case_of(row, columns, missing_masks, folders))
+            case = scan_of(row, columns, folders)
+            if not is_labelled:
+                unlabelled.append(case)
+            elif columns.classes:
+                masks = {
+                    name: located(row[key], folders) if row[key] else None for name, key in columns.classes.items()
+                }
+                cases.append(with_class_masks(case, masks, missing_masks, whose=columns.classes))
+            else:
+                labels = tuple(LabelFile(located(row[key], folders)) for key in columns.labels if row[key])
+                cases.append(replace(case, labels=labels))
         except MedsegError as error:
-            problems.append(f"{path.name}, row {number}: {error}")
-    kept, incomplete = complete(cases)
-    others = [row for row in rows if not any(row[name] for name in columns.annotation)]
-    if others:
-        log.info("%s: %d of %d rows have no annotation", path, len(others), len(rows))
+            if is_labelled:  # what is not needed for training may be incomplete
+                problems.append(f"{path.name}, row {number}: {error}")
+    if without := sum(not any(row[name] for name in columns.annotation) for row in rows):
+        log.info("%s: %d of %d rows have no annotation", path, without, len(rows))
+    usable, incomplete = complete(cases)
+    known = {case.id for case in usable}
     return Dataset(
-        kept,
+        usable,
         class_values(columns.classes) if columns.classes else None,
         channels=columns.channels,
-        endings=endings_of(kept),
+        endings=endings_of(usable),
         modality=modalities_of(columns.channels),
         problems=(*problems, *incomplete),
-        unlabelled=unlabelled(others, columns, folders, {case.id for case in kept}),
+        unlabelled=complete(case for case in unlabelled if case.id not in known)[0],
     )
 
 
@@ -136,26 +146,6 @@ def usual(there: Sequence[str], names: Sequence[str]) -> list[str]:
     beginnings = tuple(f"{name}{separator}" for name in names for separator in "_:")
     exact = [name for name in there if name in names]
     return exact[:1] or [name for name in there if name.startswith(beginnings)]
-
-
-def case_of(row: Row, columns: Columns, missing_masks: MissingMasks, folders: Sequence[Path]) -> Case:
-    """Return the labelled case of a row; MedsegError where the row lacks what it needs."""
-    case = scan_of(row, columns, folders)
-    if columns.classes:
-        masks = {key: located(row[column], folders) if row[column] else None for key, column in columns.classes.items()}
-        return with_class_masks(case, masks, missing_masks, whose=columns.classes)
-    return replace(case, labels=tuple(LabelFile(located(row[key], folders)) for key in columns.labels if row[key]))
-
-
-def unlabelled(
-    rows: Iterable[Row], columns: Columns, folders: Sequence[Path], known: Collection[str]
-) -> tuple[Case, ...]:
-    """Return the cases of rows without annotation that can be read, and are not ``known`` by id."""
-    cases = []
-    for row in rows:
-        with suppress(MedsegError):  # what is not needed for training may be incomplete
-            cases.append(scan_of(row, columns, folders))
-    return complete(case for case in cases if case.id not in known)[0]
 
 
 def scan_of(row: Row, columns: Columns, folders: Sequence[Path]) -> Case:

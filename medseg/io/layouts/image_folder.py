@@ -7,16 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg.errors import MedsegError, nearest
-from medseg.io.case import Case, Dataset, LabelFile
+from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
 from medseg.io.files.read import find_images, find_masks, stem
-from medseg.io.layouts.channels import MASK_ENDINGS, Found, by_ending, cases_from_files, relative_id, shared_names
-from medseg.io.layouts.class_masks import MissingMasks, class_values, with_class_masks
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.labels import class_values
+from medseg.io.layouts.channels import (
+    MASK_ENDINGS,
+    by_ending,
+    cases_from_files,
+    modalities_of,
+    relative_id,
+    shared_names,
+)
 
 log = logging.getLogger(__name__)
-
-Paired = tuple[list[Case], list[str]]
-"""Cases with their masks, and a line for each that has none."""
 
 
 def folder(
@@ -55,31 +58,58 @@ def folder(
     image_root = subfolder(Path(root), "images", images)
     if masks is None:
         cases, problems = cases_from_files(image_root, find_images(image_root), endings)
-        found_alone = Dataset((), channels=names, endings=endings, modality=modalities_of(names))
-        return replace(found_alone, problems=tuple(problems), unlabelled=tuple(cases))
+        return Dataset(
+            (),
+            channels=names,
+            endings=endings,
+            modality=modalities_of(names),
+            problems=tuple(problems),
+            unlabelled=tuple(cases),
+        )
     mask_root = subfolder(Path(root), "masks", masks)
     image_files, mask_files = image_and_mask_files(image_root, mask_root, patterns)
     cases, problems = cases_from_files(image_root, image_files, endings)
     known = {case.id for case in cases}
+    labelled = []
     if patterns:
-        found, strangers = by_ending(mask_root, mask_files, [(pattern,) for pattern in patterns])
-        if strangers:
-            log.info("%d files below %s are no masks of %s", len(strangers), mask_root, ", ".join(patterns))
-        refuse_unused(patterns, found, mask_files, "class_masks" if class_masks else "mask_endings")
-        paired, unpaired = several_masks(cases, found, patterns, class_masks, missing_masks)
-        orphans = [path for name in found.keys() - known for paths in found[name].values() for path in paths]
+        masks_of, others = by_ending(mask_root, mask_files, [(pattern,) for pattern in patterns])
+        if others:
+            log.info("%d files below %s are no masks of %s", len(others), mask_root, ", ".join(patterns))
+        used = {index for files in masks_of.values() for index in files}
+        if unused := [pattern for index, pattern in enumerate(patterns) if index not in used]:
+            # whatever missing masks mean, an ending that no file has is misspelt, or the class is not there
+            raise MedsegError(
+                f"dataset.{'class_masks' if class_masks else 'mask_endings'}: no mask's name ends in"
+                f" {' or '.join(unused)}. There are, for example,"
+                f" {', '.join(path.name for path in mask_files[:5]) or 'no other files'}. Correct the ending, or leave"
+                " it out."
+            )
+        for case in cases:
+            try:
+                files = masks_of.get(case.id, {})
+                labelled.append(with_several_masks(case, files, patterns, class_masks, missing_masks))
+            except MedsegError as error:
+                problems.append(str(error))
+        orphans = [path for name in masks_of.keys() - known for paths in masks_of[name].values() for path in paths]
     else:
         by_id = masks_by_id(mask_files, mask_root, known)
         orphans = by_id.pop(None, [])
-        paired, unpaired = one_mask(cases, by_id)
-    with_mask = {case.id for case in paired}
+        for case in cases:
+            paths = by_id.get(case.id, [])
+            if len(paths) == 1:
+                labelled.append(replace(case, labels=(LabelFile(paths[0]),)))
+            elif paths:
+                problems.append(f"{case.id} has several masks: {', '.join(map(str, paths))}")
+            else:
+                problems.append(f"{case.images[0]} has no mask")
+    with_mask = {case.id for case in labelled}
     return Dataset(
-        tuple(paired),
+        tuple(labelled),
         class_values(class_masks) if class_masks else None,
         channels=names,
         endings=endings,
         modality=modalities_of(names),
-        problems=(*problems, *unpaired, *(f"{path} has no image" for path in sorted(orphans))),
+        problems=(*problems, *(f"{path} has no image" for path in sorted(orphans))),
         unlabelled=tuple(case for case in cases if case.id not in with_mask),
     )
 
@@ -99,16 +129,6 @@ def check_endings(
     if missing_masks == "unannotated" and not class_masks:
         raise MedsegError("dataset.missing_masks=unannotated needs dataset.class_masks: which classes are in a file?")
     return patterns
-
-
-def refuse_unused(patterns: Sequence[str], found: Found, files: Sequence[Path], key: str) -> None:
-    """Refuse an ending that no file has, whatever missing masks mean: it is misspelt, or the class is not there."""
-    used = {place for parts in found.values() for place in parts}
-    if unused := [pattern for place, pattern in enumerate(patterns) if place not in used]:
-        raise MedsegError(
-            f"dataset.{key}: no mask's name ends in {' or '.join(unused)}. There are, for example,"
-            f" {', '.join(path.name for path in files[:5]) or 'no other files'}. Correct the ending, or leave it out."
-        )
 
 
 def subfolder(root: Path, key: str, name: str) -> Path:
@@ -148,48 +168,49 @@ def masks_by_id(files: Iterable[Path], root: Path, ids: set[str]) -> dict[str | 
     return masks
 
 
-def one_mask(cases: Iterable[Case], masks: Mapping[str | None, Sequence[Path]]) -> Paired:
-    """Give each case its one mask."""
-    paired, problems = [], []
-    for case in cases:
-        found = masks.get(case.id, [])
-        if len(found) == 1:
-            paired.append(replace(case, labels=(LabelFile(found[0]),)))
-        elif found:
-            problems.append(f"{case.id} has several masks: {', '.join(map(str, found))}")
-        else:
-            problems.append(f"{case.images[0]} has no mask")
-    return paired, problems
-
-
-def several_masks(
-    cases: Iterable[Case],
-    found: Found,
+def with_several_masks(
+    case: Case,
+    files: Mapping[int, Sequence[Path]],
     patterns: Sequence[str],
     class_masks: Mapping[str, str] | None,
     missing_masks: MissingMasks,
-) -> Paired:
-    """Give each case its label maps, or its masks by class."""
-    paired, problems = [], []
-    for case in cases:
-        files = found.get(case.id, {})
-        masks = {pattern: files[place][0] if place in files else None for place, pattern in enumerate(patterns)}
-        try:
-            if shared := shared_names({case.id: files}):
-                raise MedsegError(shared[0])
-            if class_masks:
-                of_class = {name: masks[pattern] for name, pattern in class_masks.items()}
-                paired.append(with_class_masks(case, of_class, missing_masks, whose=class_masks))
-            else:
-                paired.append(with_label_maps(case, masks, missing_masks))
-        except MedsegError as error:
-            problems.append(str(error))
-    return paired, problems
+) -> Case:
+    """Give a case its label maps in the order of ``patterns``, or its masks by class.
 
-
-def with_label_maps(case: Case, masks: Mapping[str, Path | None], missing_masks: MissingMasks) -> Case:
-    """Give a case its label maps in the order of their endings; MedsegError where one is missing that may not be."""
+    Raises:
+        MedsegError: a mask is missing that may not be, or there are two of one ending.
+    """
+    if shared := shared_names({case.id: files}):
+        raise MedsegError(shared[0])
+    masks = {pattern: files[index][0] if index in files else None for index, pattern in enumerate(patterns)}
+    if class_masks:
+        of_class = {name: masks[pattern] for name, pattern in class_masks.items()}
+        return with_class_masks(case, of_class, missing_masks, whose=class_masks)
     missing = [ending for ending, path in masks.items() if path is None]
     if len(missing) == len(masks) or (missing and missing_masks == "error"):
         raise MedsegError(f"{case.id} has no mask ending in {' and none in '.join(missing)}")
     return replace(case, labels=tuple(LabelFile(path) for path in masks.values() if path is not None))
+
+
+def with_class_masks(
+    case: Case, masks: Mapping[str, Path | None], missing_masks: MissingMasks, *, whose: Mapping[str, str]
+) -> Case:
+    """Give a case the masks of its classes, in their order, so that the last counts where they overlap.
+
+    ``missing_masks`` says what a class without a mask means: a mistake, a class that does not occur in this case, or
+    one that nobody looked for; classes that the case says nobody looked for need none. ``whose`` names where each mask
+    was looked for: its column or ending.
+
+    Raises:
+        MedsegError: a mask is missing, or all are.
+    """
+    there = [name for name, path in masks.items() if path is not None]
+    needed = [name for name in masks if case.annotated is None or name in case.annotated]
+    missing = [f"{name} ({whose[name]})" for name in needed if name not in there]
+    if not there or (missing and missing_masks == "error"):
+        hint = "" if not there else ". Is this right? Then say dataset.missing_masks=empty|unannotated"
+        raise MedsegError(f"{case.id} has no mask of {', '.join(missing)}{hint}")
+    files = tuple(LabelFile(path, value) for value, path in enumerate(masks.values(), 1) if path is not None)
+    is_partial = bool(missing) and missing_masks == "unannotated"
+    annotated = tuple(name for name in needed if name in there) if is_partial else case.annotated
+    return replace(case, labels=files, annotated=annotated)

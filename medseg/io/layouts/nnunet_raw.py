@@ -1,7 +1,7 @@
 """``dataset=nnunet``: raw data sets of nnU-Net v2 (Isensee et al. 2021), taken as they are.
 
 What nnU-Net's ``verify_dataset_integrity`` (2.8.1) refuses is refused here too, so that a data set is of use to both,
-but for macOS's hidden files, which are passed over, and for several channels in one volume. Beyond it these are
+but for macOS's hidden files, which are skipped, and for several channels in one volume. Beyond it these are
 refused, since nobody could learn from them: two classes of one value, no class beside the background, a case whose
 channels have other numbers than those of the rest, NaN and infinite voxels, constant images, and masks that are all
 empty.
@@ -11,6 +11,7 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,8 @@ from typing import Any
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.files.read import FILES, read_scan
-from medseg.io.layouts.channels import endings_of
-from medseg.io.layouts.dataset_json import FILE, in_order, read_description, whole
-from medseg.io.layouts.modalities import modalities_of
+from medseg.io.layouts.channels import endings_of, modalities_of
+from medseg.io.layouts.decathlon_json import FILE, in_order, read_description, whole
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def nnunet(root: str | Path) -> Dataset:
     """Read ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` and ``dataset.json`` with its regions.
 
     Where ``dataset.json`` has the key "dataset" it names the files instead. Regions are learned as nnU-Net does, and
-    painted in the order of ``regions_class_order``; a value that is a region of its own is a class of the same name,
+    written in the order of ``regions_class_order``; a value that is a region of its own is a class of the same name,
     any other value v is the class ``label_v``. ``splits_final.json`` in the folder is the data set's own split.
 
     Raises:
@@ -81,9 +81,9 @@ def unlabelled(root: Path, ending: str, known: Collection[str], channels: int) -
     """Return the scans of ``imagesTs``, where there is such a folder, with all channels, and not ``known`` by name."""
     images = numbered(files_in(root / "imagesTs", ending), ending)[0] if (root / "imagesTs").is_dir() else {}
     return tuple(
-        Case(name, name, tuple(path for _, path in found))
-        for name, found in sorted(images.items())
-        if name not in known and len(found) in (1, channels)
+        Case(name, name, tuple(path for _, path in several))
+        for name, several in sorted(images.items())
+        if name not in known and len(several) in (1, channels)
     )
 
 
@@ -107,7 +107,7 @@ def check(content: Mapping[str, Any], root: Path) -> None:
 def classes_of(
     content: Mapping[str, Any], root: Path
 ) -> tuple[dict[str, FileValues], dict[str, list[str]] | None, list[str] | None]:
-    """Return the classes by value, background first, and where labels are unions the regions and what paints them.
+    """Return the classes' values, background first; where labels are unions, the regions and their order, too.
 
     Raises:
         MedsegError: a label is neither a whole number nor a list of them, background is not 0, "ignore" is a union, or
@@ -126,16 +126,16 @@ def classes_of(
     name_of = region_classes(named)
     regions = {name: [name_of[value] for value in values if value] for name, values in named.items()}
     labels: dict[str, FileValues] = {name: value for value, name in sorted(name_of.items())}
-    return {"background": 0} | labels | ignored, regions, painted(content, regions, name_of, root)
+    return {"background": 0} | labels | ignored, regions, region_order(content, regions, name_of, root)
 
 
-def values_of(name: str, given: Any, root: Path) -> list[int]:
+def values_of(name: str, label: Any, root: Path) -> list[int]:
     """Return the values of a label."""
-    values = [whole(value) for value in (given if isinstance(given, list) else [given])]
-    known = [value for value in values if value is not None]
-    if not values or len(known) < len(values):
-        raise MedsegError(f"{root / FILE}: the label {name!r} must be a whole number or a list of them, not {given!r}.")
-    return known
+    values = [whole(value) for value in (label if isinstance(label, list) else [label])]
+    numbers = [value for value in values if value is not None]
+    if not values or len(numbers) < len(values):
+        raise MedsegError(f"{root / FILE}: the label {name!r} must be a whole number or a list of them, not {label!r}.")
+    return numbers
 
 
 def region_classes(named: Mapping[str, list[int]]) -> dict[int, str]:
@@ -149,10 +149,10 @@ def region_classes(named: Mapping[str, list[int]]) -> dict[int, str]:
     return {value: alone.get(value, f"label_{value}") for value in values}
 
 
-def painted(
+def region_order(
     content: Mapping[str, Any], regions: Mapping[str, list[str]], name_of: Mapping[int, str], root: Path
 ) -> list[str]:
-    """Return the class that each region is painted with."""
+    """Return the class that each region is written with."""
     order = content.get("regions_class_order")
     if not isinstance(order, list) or len(order) != len(regions) or not set(order) <= name_of.keys():
         raise MedsegError(
@@ -178,27 +178,27 @@ def value_problems(labels: Mapping[str, FileValues], root: Path) -> list[str]:
 
 
 def named_files(root: Path, ending: str) -> Files:
-    """Find ``imagesTr/CASE_0000<ending>`` and ``labelsTr/CASE<ending>``; hidden files are passed over."""
-    found, problems = numbered(files_in(root / "imagesTr", ending), ending)
-    images = {name: [path for _, path in several] for name, several in found.items()}
-    numbers = {name: tuple(number for number, _ in several) for name, several in found.items()}
+    """Find ``imagesTr/CASE_0000<ending>`` and ``labelsTr/CASE<ending>``; hidden files are skipped."""
+    files_of, problems = numbered(files_in(root / "imagesTr", ending), ending)
+    images = {name: [path for _, path in several] for name, several in files_of.items()}
+    numbers = {name: tuple(number for number, _ in several) for name, several in files_of.items()}
     labels = {path.name.removesuffix(ending): path for path in files_in(root / "labelsTr", ending)}
     if spare := sorted(labels.keys() - images.keys()):
-        log.info("%d label files have no image and are passed over: %s", len(spare), ", ".join(spare[:5]))
+        log.info("%d label files have no image and are skipped: %s", len(spare), ", ".join(spare[:5]))
     missing = {name: root / "labelsTr" / f"{name}{ending}" for name in images.keys() - labels.keys()}
     return Files(images, labels | missing, numbers, tuple(problems))
 
 
 def numbered(files: Sequence[Path], ending: str) -> tuple[dict[str, list[tuple[str, Path]]], list[str]]:
     """Return the files of each case with their channel numbers, and a line for each file whose name has none."""
-    found, problems = defaultdict(list), []
+    files_of, problems = defaultdict(list), []
     for path in files:
         match = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
         if match is None:
             problems.append(f"{path}: the name has no channel number; nnU-Net's are CASE_0000{ending}")
         else:
-            found[match[1]].append((match[2], path))
-    return found, problems
+            files_of[match[1]].append((match[2], path))
+    return files_of, problems
 
 
 def files_in(folder: Path, ending: str) -> list[Path]:
@@ -212,27 +212,25 @@ def listed_files(root: Path, listed: Mapping[str, Any]) -> Files:
     """Return the files that ``dataset.json`` itself lists, relative to it or in full."""
     images, labels, problems = {}, {}, []
     for name, entry in listed.items():
-        if is_entry(entry):
+        if (
+            isinstance(entry, dict)
+            and isinstance(entry.get("label"), str)
+            and isinstance(entry.get("images"), list)
+            and len(entry["images"]) > 0
+            and all(isinstance(file, str) for file in entry["images"])
+        ):
             images[name], labels[name] = [root / file for file in entry["images"]], root / entry["label"]
         else:
             problems.append(f"{root / FILE}: {name}: {entry!r} is no {{'images': [FILE, ...], 'label': FILE}}")
     return Files(images, labels, problems=tuple(problems))
 
 
-def is_entry(entry: Any) -> bool:
-    """Tell whether an entry of 'dataset' has its files."""
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("label"), str)
-        and isinstance(entry.get("images"), list)
-        and len(entry["images"]) > 0
-        and all(isinstance(file, str) for file in entry["images"])
-    )
-
-
 def cases_of(files: Files, channels: Iterable[str]) -> tuple[list[Case], list[str]]:
     """Return the cases that are whole, and a line for what is missing of the others."""
-    wanted, each = len(tuple(channels)), channels_in_file(files)
+    count, per_file = len(tuple(channels)), 1  # colour images and 4D volumes have several channels in a file
+    if first := next(iter(sorted(path for images in files.images.values() for path in images if path.is_file())), None):
+        with suppress(MedsegError):  # reported where every file is read
+            per_file = len(read_scan([first]).image)
     usual = Counter(files.numbers.values()).most_common(1)[0][0] if files.numbers else ()
     cases, problems = [], []
     for name, images in sorted(files.images.items()):
@@ -240,9 +238,9 @@ def cases_of(files: Files, channels: Iterable[str]) -> tuple[list[Case], list[st
         numbers = files.numbers.get(name, usual)
         if missing:
             problems += [f"{name}: {path} is missing" for path in missing]
-        elif len(images) * each != wanted:
+        elif len(images) * per_file != count:
             problems.append(
-                f"{name} has {len(images)} image file(s) of {each} channel(s), dataset.json names {wanted}:"
+                f"{name} has {len(images)} image file(s) of {per_file} channel(s), dataset.json names {count}:"
                 f" {', '.join(map(str, images))}"
             )
         elif numbers != usual:
@@ -250,12 +248,3 @@ def cases_of(files: Files, channels: Iterable[str]) -> tuple[list[Case], list[st
         else:
             cases.append(Case(name, name, tuple(images), (LabelFile(files.labels[name]),)))
     return cases, problems
-
-
-def channels_in_file(files: Files) -> int:
-    """Return how many channels the first image file holds: colour pictures and 4D volumes have several."""
-    first = next(iter(sorted(path for images in files.images.values() for path in images if path.is_file())), None)
-    try:
-        return len(read_scan([first]).image) if first else 1
-    except MedsegError:  # said where every file is read
-        return 1

@@ -1,4 +1,4 @@
-"""Made-up heads with a lesion: data for demos and tests, drawn from formulas, in memory or on disk in any layout.
+"""Synthetic heads with a lesion: data for demos and tests, drawn from formulas, in memory or on disk.
 
 The unit of length inside is half the field of view, the origin its centre, the axes R, A, S. Every surface is a
 formula of the position, so that one head can be scanned on any grid: two cases of a patient, or a 2D slice.
@@ -6,19 +6,18 @@ formula of the position, so that one head can be scanned on any grid: two cases 
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medseg.config.untrusted import read_json_object
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError
 from medseg.io.case import FileValue, Scan
-from medseg.io.formats import images_2d, nifti
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -254,273 +253,126 @@ def _majority(fine: Labels) -> Labels:
 # ---- on disk
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides the files of a phantom data set; kept beside them as ``phantom.json``."""
-
-    layout: str
-    dims: int
-    channels: int
-    cases: int
-    size: int
-    seed: int
-    suffix: str
-    version: int = 1  # of the drawing: raise it where the same arguments make another picture
-
-    def make(self, index: int) -> tuple[Scan, Labels]:
-        """Make the case of this number."""
-        return make_phantom(index, dims=self.dims, channels=self.channels, size=self.size, seed=self.seed)
-
-
-def write_phantom(
-    root: Path,
-    *,
-    layout: str,
-    dims: int,
-    channels: int,
-    cases: int,
-    size: int,
-    seed: int,
-    suffix: str | None = None,
-) -> Path:
+def write_phantom(root: Path, *, dims: int, channels: int, cases: int, size: int, seed: int) -> Path:
     """Write a phantom data set under ``root``, unless it is there already, and return ``root``.
 
-    The folder appears whole or not at all, also when several processes write it at once. ``suffix`` is by default
-    ".nii.gz", or ".png" for 2D pictures of one or three channels. ``groups.csv`` (id, group) names the patients.
+    Volumes lie as in the Medical Segmentation Decathlon, as .nii.gz, with two more cases that have no masks. 2D images
+    lie in ``images/`` and their masks in ``masks/``: PNG of one or three channels, or else .nii.gz. ``groups.csv`` (id,
+    group) names the patients. The folder appears whole or not at all, also when several processes write it at once.
 
     Raises:
-        MedsegError: the layout does not exist or does not fit, ``root`` holds something else or cannot be written.
+        MedsegError: an argument is out of its range, ``root`` holds something else or cannot be written.
     """
     _check(index=0, dims=dims, channels=channels, size=size, seed=seed)
-    picture = dims == 2 and channels in (1, 3)
-    recipe = Recipe(layout, dims, channels, cases, size, seed, suffix or (".png" if picture else ".nii.gz"))
-    _check_recipe(recipe)
+    if cases < 1:
+        raise MedsegError(f"phantom: cases={cases} must be at least 1")
+    recipe = {
+        "layout": "decathlon" if dims == 3 else "folder",
+        "dims": dims,
+        "channels": channels,
+        "cases": cases,
+        "size": size,
+        "seed": seed,
+        "suffix": ".png" if dims == 2 and channels in (1, 3) else ".nii.gz",
+        "version": 1,  # of the drawing: raise it where the same arguments make another image
+    }
     if _is_written(root, recipe):
         return root
+    make = partial(make_phantom, dims=dims, channels=channels, size=size, seed=seed)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary:
-            _move(_write(Path(temporary) / root.name, recipe), root, recipe)
+            folder = Path(temporary) / root.name
+            folder.mkdir()
+            patients = (
+                write_decathlon(folder, make, cases, channels) if dims == 3 else _write_folder(folder, make, cases)
+            )
+            with (folder / "groups.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([("id", "group"), *patients.items()])
+            (folder / "phantom.json").write_text(json.dumps(recipe, indent=1))
+            try:
+                folder.rename(root)
+            except OSError:
+                if not _is_written(root, recipe):  # what another process finished first is as good
+                    raise
     except OSError as error:
         raise MedsegError(f"phantom: cannot write {root}: {error.strerror}; choose another dataset.root") from error
     return root
 
 
-def _check_recipe(recipe: Recipe) -> None:
-    if recipe.layout not in WRITERS:
-        hint = nearest(recipe.layout, WRITERS)
-        raise MedsegError(f"phantom: layout={recipe.layout!r} is none of {', '.join(WRITERS)}.{hint}")
-    if recipe.cases < 1:
-        raise MedsegError(f"phantom: cases={recipe.cases} must be at least 1")
-    if recipe.layout != "folder" and recipe.dims != 3:
-        raise MedsegError(
-            f"phantom: layout={recipe.layout!r} holds volumes, not dims={recipe.dims}; use layout='folder'"
-        )
-    if recipe.layout.startswith("brats") and recipe.channels != 4:
-        raise MedsegError(f"phantom: layout={recipe.layout!r} has 4 channels, not channels={recipe.channels}")
-    allowed = nifti.SUFFIXES if recipe.dims == 3 else (*nifti.SUFFIXES, *images_2d.SUFFIXES)
-    if recipe.suffix not in allowed:
-        raise MedsegError(
-            f"phantom: suffix={recipe.suffix!r} cannot hold dims={recipe.dims}; choose one of {', '.join(allowed)}"
-        )
-
-
-def _is_written(root: Path, recipe: Recipe) -> bool:
-    """Tell whether ``root`` holds just this data; an error where it holds other things."""
+def _is_written(root: Path, recipe: Mapping[str, Any]) -> bool:
+    """Return whether ``root`` holds just this data; an error where it holds other things."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     saved = root / "phantom.json"  # looked for last: another process may be moving the whole folder into place
     if not saved.is_file():
         raise MedsegError(f"phantom: {root} holds something else, nothing was written; choose another dataset.root")
-    found, wanted = read_json_object(saved, "Choose another dataset.root, or delete the folder."), asdict(recipe)
-    if found != wanted:
-        other = [f"{key}={found.get(key)!r}, not {wanted[key]!r}" for key in wanted if found.get(key) != wanted[key]]
+    there = read_json_object(saved, "Choose another dataset.root, or delete the folder.")
+    if there != recipe:
+        other = [f"{key}={there.get(key)!r}, not {recipe[key]!r}" for key in recipe if there.get(key) != recipe[key]]
         raise MedsegError(f"phantom: {root} has {', '.join(other)}; choose another dataset.root or delete it")
     return True
 
 
-def _write(folder: Path, recipe: Recipe) -> Path:
-    folder.mkdir()
-    ids = list(WRITERS[recipe.layout](folder, recipe))
-    with (folder / "groups.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("id", "group"), *ids])
-    (folder / "phantom.json").write_text(json.dumps(asdict(recipe), indent=1))
-    return folder
+def write_decathlon(
+    folder: Path, make: Callable[[int], tuple[Scan, Labels]], cases: int, channels: int, prefix: str = "phantom"
+) -> dict[str, str]:
+    """Write the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022); return each case's patient.
 
-
-def _move(folder: Path, root: Path, recipe: Recipe) -> None:
-    """Rename the finished folder into place; one that another process finished first is as good."""
-    try:
-        folder.rename(root)
-    except OSError:
-        if not _is_written(root, recipe):
-            raise
-
-
-def _decathlon(
-    folder: Path, recipe: Recipe, prefix: str = "phantom", description: Mapping[str, object] | None = None
-) -> Iterator[tuple[str, str]]:
-    """Write the layout of the Medical Segmentation Decathlon (Antonelli et al. 2022), with two unlabelled cases.
-
-    ``description`` replaces entries of ``dataset.json``, that of BraTS, whose channels are ordered as there.
+    Two unlabelled cases, of a patient without labelled ones, follow those of ``make`` below ``cases``.
     """
     for name in ("imagesTr", "labelsTr", "imagesTs"):
         (folder / name).mkdir()
-    for index in (*range(recipe.cases), *_unlabelled(recipe)):
-        scan, label = recipe.make(index)
-        name = f"{prefix}_{index:03d}{recipe.suffix}"
-        image = scan.image[list(BRATS_ORDER)] if description else scan.image
-        _write_nifti(folder / ("imagesTr" if index < recipe.cases else "imagesTs") / name, image, scan)
-        if index < recipe.cases:
-            _write_nifti(folder / "labelsTr" / name, label[None], scan)
-        yield f"{prefix}_{index:03d}", _patient(index)
-    (folder / "dataset.json").write_text(json.dumps(_dataset_json(folder, recipe) | dict(description or {}), indent=1))
-
-
-def _unlabelled(recipe: Recipe) -> tuple[int, int]:
-    """Return the numbers of two cases of a patient who has no labelled ones."""
-    first = recipe.cases + recipe.cases % 2
-    return first, first + 1
-
-
-def _dataset_json(folder: Path, recipe: Recipe) -> dict[str, object]:
-    training, test = (sorted(path.name for path in (folder / part).iterdir()) for part in ("imagesTr", "imagesTs"))
-    return {
+    training, test, patients = [], [], {}
+    first_test = cases + cases % 2
+    for index in (*range(cases), first_test, first_test + 1):
+        scan, label = make(index)
+        name = f"{prefix}_{index:03d}.nii.gz"
+        image = "imagesTr" if index < cases else "imagesTs"
+        write_nifti(folder / image / name, scan.image, scan)
+        if index < cases:
+            write_nifti(folder / "labelsTr" / name, label[None], scan)
+            training.append({"image": f"./{image}/{name}", "label": f"./labelsTr/{name}"})
+        else:
+            test.append(f"./{image}/{name}")
+        patients[f"{prefix}_{index:03d}"] = patient_of(index)
+    description = {
         "name": "Phantom",
         "description": "Made-up heads with a lesion; groups.csv names the patients",
-        "tensorImageSize": "3D" if recipe.channels == 1 else "4D",
-        "modality": {str(channel): "MRI" for channel in range(recipe.channels)},
+        "tensorImageSize": "3D" if channels == 1 else "4D",
+        "modality": {str(channel): "MRI" for channel in range(channels)},
         "labels": {str(value): name for name, value in LABELS.items()},
         "numTraining": len(training),
         "numTest": len(test),
-        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in training],
-        "test": [f"./imagesTs/{name}" for name in test],
+        "training": training,
+        "test": test,
     }
+    (folder / "dataset.json").write_text(json.dumps(description, indent=1))
+    return patients
 
 
-def _folder(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Write ``images/`` and ``masks/`` with the same names; masks hold the class indices."""
+def _write_folder(folder: Path, make: Callable[[int], tuple[Scan, Labels]], cases: int) -> dict[str, str]:
+    """Write ``images/`` and ``masks/`` with the same names; return each case's patient."""
     for part in ("images", "masks"):
         (folder / part).mkdir()
-    for index in range(recipe.cases):
-        scan, label = recipe.make(index)
-        name = f"case_{index:03d}"
-        if recipe.suffix in nifti.SUFFIXES:
-            _write_nifti(folder / "images" / f"{name}{recipe.suffix}", scan.image, scan)
-            _write_nifti(folder / "masks" / f"{name}{recipe.suffix}", label[None], scan)
-        else:
-            _write_pictures(folder / "images", name, recipe.suffix, scan.image)
-            _write_pictures(folder / "masks", name, ".png", label[None])  # never JPEG: it changes values
-        yield name, _patient(index)
+    for index in range(cases):
+        scan, label = make(index)
+        for part, array in (("images", scan.image), ("masks", label[None])):
+            if len(scan.image) in (1, 3):
+                pixels = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)  # grey, or (row, column, RGB)
+                _write_png(folder / part / f"case_{index:03d}.png", pixels)
+            else:
+                write_nifti(folder / part / f"case_{index:03d}.nii.gz", array, scan)
+    return {f"case_{index:03d}": patient_of(index) for index in range(cases)}
 
 
-def _patient(index: int) -> str:
+def patient_of(index: int) -> str:
+    """Return the patient of a case: cases 2k and 2k+1 are of one."""
     return f"patient_{index // 2:03d}"
 
 
-BRATS_ORDER = (0, 2, 1, 3)
-"""The places of FLAIR, T1, T1 with contrast agent and T2 among the phantom's four channels."""
-
-
-@dataclass(frozen=True)
-class Brats:
-    """How a generation of BraTS names its files, and which values it gives the parts of a lesion.
-
-    ``case`` is the folder of a case, whose name is the id, as a format of {grade}, {patient}, {time} (counted from
-    ``first_time``) and {number}; ``channels`` and ``mask`` are files in it, without suffix, as formats of {id}. With
-    ``apart`` every case is another patient. ``upper`` is the value of the core's upper half, where there are four
-    classes; ``older`` the case's name in an older generation, which ``name_mapping.csv`` tells.
-    """
-
-    case: str
-    channels: tuple[str, str, str, str] = ("{id}_flair", "{id}_t1", "{id}_t1ce", "{id}_t2")
-    mask: str = "{id}_seg"
-    enhancing: int = 4
-    upper: int | None = None
-    first_time: int = 1
-    apart: bool = False
-    older: str | None = None
-
-    def values(self, label: Labels, scan: Scan) -> Labels:
-        """Return the values of a mask for the classes (*spatial) of the phantom."""
-        values = np.array([0, 2, 1, self.enhancing], np.uint8)[label]  # in all generations edema is 2 and the core 1
-        if self.upper is not None:
-            core = label == CORE
-            height = np.tensordot(scan.affine[2, :3], np.indices(label.shape), 1)
-            values[core & (height * core.sum() > height[core].sum())] = self.upper
-        return values
-
-
-OF_2023 = Brats(
-    "BraTS-GLI-{patient:05d}-{time:03d}",
-    ("{id}-t2f", "{id}-t1n", "{id}-t1c", "{id}-t2w"),
-    "{id}-seg",
-    enhancing=3,
-    first_time=0,
-)
-BRATS = {
-    "brats2012": Brats(
-        "{grade}/brats_tcia_pat{patient:03d}_{time:04d}",
-        ("VSD.Brain.XX.O.MR_Flair", "VSD.Brain.XX.O.MR_T1", "VSD.Brain.XX.O.MR_T1c", "VSD.Brain.XX.O.MR_T2"),
-        "VSD.Brain_3more.XX.O.OT",
-        upper=3,
-    ),
-    "brats2018": Brats("{grade}/Brats18_TCIA05_{patient:03d}_{time}"),
-    "brats2020": Brats("BraTS20_Training_{number:03d}", older="BraTS19_TCIA05_{patient:03d}_{time}"),
-    "brats2021": Brats("BraTS2021_{number:05d}", apart=True),
-    "brats2023": OF_2023,
-    "brats2024": replace(OF_2023, upper=4, first_time=100),
-}
-FIRST_NUMBER = 355
-MISNAMED = {"BraTS20_Training_355": "W39_1998.09.19_Segm"}
-"""The mask of this case was published under another name."""
-
-TASK01 = {
-    "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
-    "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
-}
-
-
-def _brats(folder: Path, recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Write a generation of BraTS under its own names, two unlabelled cases in a folder beside the others."""
-    form, mapping = BRATS[recipe.layout], [("Grade", "BraTS_2019_subject_ID", "BraTS_2020_subject_ID")]
-    for index in (*range(recipe.cases), *_unlabelled(recipe)):
-        made = 2 * index if form.apart else index
-        patient, grade = made // 2, ("HGG", "LGG")[made // 2 % 2]
-        facts = {"patient": patient, "grade": grade, "time": made % 2 + form.first_time, "number": FIRST_NUMBER + index}
-        case = folder / "TrainingData" / form.case.format(**facts)
-        if index >= recipe.cases:
-            case = folder / "ValidationData" / case.name.replace("Training", "Validation")
-        _write_brats(case, recipe.make(made), form, recipe.suffix, labelled=index < recipe.cases)
-        mapping.append((grade, (form.older or "NA").format(**facts), case.name))
-        yield case.name, _patient(made)
-    if form.older:
-        with (folder / "TrainingData" / "name_mapping.csv").open("w", newline="") as file:
-            csv.writer(file).writerows(mapping[: recipe.cases + 1])
-
-
-def _write_brats(case: Path, made: tuple[Scan, Labels], form: Brats, suffix: str, *, labelled: bool) -> None:
-    scan, label = made
-    arrays: list[Floats | Labels] = [*scan.image[list(BRATS_ORDER)], form.values(label, scan)]
-    names = (*form.channels, MISNAMED.get(case.name, form.mask) if labelled else None)
-    for name, array in zip(names, arrays, strict=True):
-        if name is not None:
-            path = case / f"{name.format(id=case.name)}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_nifti(path, array[None], scan)
-
-
-WRITERS: dict[str, Callable[[Path, Recipe], Iterator[tuple[str, str]]]] = {
-    "decathlon": _decathlon,
-    "folder": _folder,
-    "brats_decathlon": partial(_decathlon, prefix="BRATS", description=TASK01),
-    **dict.fromkeys(BRATS, _brats),
-}
-"""A layout writes its files into an empty folder and yields the (id, group) of each case."""
-
-
-def _write_nifti(path: Path, array: Floats | Labels, scan: Scan) -> None:
-    """Write (C, *spatial) as (i, j, k), or (i, j, k, C) where there are several channels; a picture has one slice."""
+def write_nifti(path: Path, array: Floats | Labels, scan: Scan) -> None:
+    """Write (C, *spatial) as (i, j, k), or (i, j, k, C) where there are several channels; a 2D image has one slice."""
     import nibabel as nib
 
     if array.ndim == 3:
@@ -533,14 +385,7 @@ def _write_nifti(path: Path, array: Floats | Labels, scan: Scan) -> None:
     nib.save(image, path)
 
 
-def _write_pictures(folder: Path, name: str, suffix: str, array: Floats | Labels) -> None:
-    """Write (C, row, column) as a grey picture, as RGB, or as a grey picture a channel (``_c0``, ``_c1``, ...)."""
+def _write_png(path: Path, pixels: Floats | Labels) -> None:
     from PIL import Image
 
-    array = array.astype(np.uint8)
-    if len(array) == 3:
-        pictures = {"": np.moveaxis(array, 0, -1)}  # (row, column, RGB)
-    else:
-        pictures = {f"_c{i}" if len(array) > 1 else "": channel for i, channel in enumerate(array)}
-    for ending, pixels in pictures.items():
-        Image.fromarray(pixels).save(folder / f"{name}{ending}{suffix}")
+    Image.fromarray(pixels.astype(np.uint8)).save(path)

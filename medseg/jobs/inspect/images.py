@@ -22,7 +22,7 @@ from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.outside_body import where_outside
 from medseg.preprocessing.quality.check_dataset import working_bytes
 from medseg.preprocessing.quality.issues import Finding
-from medseg.preprocessing.quality.small_components import speck_sizes, where_specks
+from medseg.preprocessing.quality.outliers import speck_sizes, where_specks
 from medseg.system.files import write_torch
 from medseg.system.memory import is_out_of_memory
 from medseg.system.parallel import Watch, in_parallel

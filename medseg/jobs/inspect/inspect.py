@@ -25,10 +25,9 @@ from medseg.preprocessing.cache_files import dataset_folder, in_use
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, parted, parts_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.quality.check_dataset import examine
-from medseg.preprocessing.quality.classes_by_subset import classes_by_part
 from medseg.preprocessing.quality.issues import Finding
 from medseg.preprocessing.quality.overview import case_rows, overview
-from medseg.preprocessing.quality.warnings import suspicions
+from medseg.preprocessing.quality.warnings import classes_by_part, suspicions
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal, with_progress_bar
 

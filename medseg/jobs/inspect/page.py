@@ -17,7 +17,7 @@ from medseg.evaluation.report.page import (
     side_by_side,
     table,
 )
-from medseg.io.segments.colours import colour
+from medseg.io.segments.terminology import colour
 from medseg.jobs.inspect.tables import (
     AXES,
     case_table,

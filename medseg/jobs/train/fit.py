@@ -28,10 +28,9 @@ from medseg.system.relaunch import rerunnable
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
-from medseg.training.callbacks.callbacks import Budget, Checkpoints, FirstStep
+from medseg.training.callbacks.checkpoints import Checkpoints, Selection
 from medseg.training.callbacks.hparams import begin_session
-from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.progress import Budget, FirstStep, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning

@@ -20,7 +20,7 @@ from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
-from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.pretraining.data import ReconstructionData
 from medseg.training.pretraining.images import ReconstructionPictures
 

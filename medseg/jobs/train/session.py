@@ -14,8 +14,8 @@ from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
 from medseg.system.files import remove_leftovers
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.hparams import end_session
-from medseg.training.callbacks.selection import Selection
 
 log = logging.getLogger(__name__)
 

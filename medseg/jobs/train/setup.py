@@ -24,11 +24,12 @@ from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
 from medseg.preprocessing.cache_files import dataset_folder
+from medseg.preprocessing.fingerprint.duplicates import warn_of_parted
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.planning.plan import make_plan, outputs_of
-from medseg.preprocessing.quality.check_dataset import examine, survey, warn_of_equal_scans
-from medseg.preprocessing.quality.classes_by_subset import classes_by_part
+from medseg.preprocessing.quality.check_dataset import examine, survey
 from medseg.preprocessing.quality.issues import in_brief
+from medseg.preprocessing.quality.warnings import classes_by_part
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import with_download_bar, with_progress_bar
@@ -97,7 +98,7 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
     if "metrics" in settings:  # pre-training measures nothing in the end
         check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
     fingerprint = survey(used, classes, watch=with_progress_bar, folder=cache_of(settings))
-    warn_of_equal_scans(fingerprint, split)
+    warn_of_parted(fingerprint.same_scans, split)
     for finding in classes_by_part(fingerprint, classes, split):
         log.warning("%s", in_brief(finding))
     learned = Fingerprint({name: fingerprint.cases[name] for name in split.train + split.val})

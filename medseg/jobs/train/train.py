@@ -22,7 +22,7 @@ from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
-from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.images import Pictures
 from medseg.training.optim.finetuning import check as check_tuning
 

@@ -124,10 +124,10 @@ def published(model: dict[str, Any]) -> Published | None:
         raise MedsegError(
             f"model.pretrained={name}: no such weights.{nearest(name, known)} There are {', '.join(known)}."
         )
-    found, dims = known[name], model.get("spatial_dims") or 3
-    if found.dims > dims:
+    weights, dims = known[name], model.get("spatial_dims") or 3
+    if weights.dims > dims:
         raise MedsegError(f"model.pretrained={name}: the weights of a 3D network; model.spatial_dims is {dims}.")
-    return found
+    return weights
 
 
 def fixed_values(model: dict[str, Any]) -> dict[str, int]:

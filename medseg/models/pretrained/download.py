@@ -1,7 +1,7 @@
 """Files of published weights: downloaded once into a cache folder, whole and as published.
 
-What has arrived of an interrupted download stays beside the file as ``.part`` and is gone on with (HTTP ranges, RFC
-9110), by the next attempt or the next run. Its time is the server's ``Last-Modified``, so that ``If-Range`` keeps two
+What has arrived of an interrupted download stays beside the file as ``.part``, and the next attempt or run continues
+from there (HTTP ranges, RFC 9110). Its time is the server's ``Last-Modified``, so that ``If-Range`` keeps two
 versions of a file apart.
 """
 
@@ -41,7 +41,7 @@ RESUMED = 206
 
 @dataclass(frozen=True)
 class Source:
-    """A published file: its address, ``algorithm:digest`` or the digest's beginning (None: unknown), its place here."""
+    """A published file: its address, ``algorithm:digest`` or the digest's beginning (None: unknown), its path here."""
 
     url: str
     checksum: str | None
@@ -70,16 +70,12 @@ def weights_file(settings: dict[str, Any], watch: Watch | None = None) -> Path |
     if published(model) is None:
         return None
     if model["weights"]:
-        entry_of(model, settings["weights"])  # written wrongly, it is told now
-        return given_file(Path(model["weights"]))
+        entry_of(model, settings["weights"])  # an entry written wrongly is an error now
+        path = Path(model["weights"])
+        if not path.is_file():
+            raise MedsegError(f"model.weights={path}: no such file.")
+        return path
     return fetch(source_of(model, settings["weights"]), watch or (lambda pieces, *_: pieces))
-
-
-def given_file(path: Path) -> Path:
-    """Return a file that the user names, if it is there."""
-    if not path.is_file():
-        raise MedsegError(f"model.weights={path}: no such file.")
-    return path
 
 
 def warn_of_another(settings: dict[str, Any]) -> None:
@@ -133,8 +129,8 @@ def source_of(model: dict[str, Any], table: dict[str, Any]) -> Source:
 
 def cache_folder() -> Path:
     """Return where programs keep files that can be had again, by the platform's convention."""
-    places = {"darwin": ("Library", "Caches"), "win32": ("AppData", "Local")}
-    return Path.home().joinpath(*places.get(sys.platform, (".cache",)), "medseg")
+    folders = {"darwin": ("Library", "Caches"), "win32": ("AppData", "Local")}
+    return Path.home().joinpath(*folders.get(sys.platform, (".cache",)), "medseg")
 
 
 def fetch(source: Source, watch: Watch) -> Path:
@@ -143,21 +139,17 @@ def fetch(source: Source, watch: Watch) -> Path:
     Raises:
         MedsegError: it cannot be had or written, or is another than was published.
     """
-    if not source.path.is_file():
-        obtain(source, watch)
-    elif wrong := mismatch(source.path, source.checksum):
-        raise MedsegError(
-            f"{source.path}: {wrong}. Remove it to have {source.url} downloaded, or correct the checksum in "
-            "weights.published."
-        )
-    return source.path
-
-
-def obtain(source: Source, watch: Watch) -> None:
-    """Download a file to its place; of several processes that want it one does, and the others wait for it."""
+    if source.path.is_file():
+        if wrong := mismatch(source.path, source.checksum):
+            raise MedsegError(
+                f"{source.path}: {wrong}. Remove it to have {source.url} downloaded, or correct the checksum in "
+                "weights.published."
+            )
+        return source.path
     part = source.path.with_name(f"{source.path.name}.part")
     try:
         source.path.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes that want the file one downloads it, and the others wait.
         with FileLock(source.path.with_name(f".{source.path.name}.lock")):
             if not source.path.is_file():
                 download(source, part, watch)
@@ -168,6 +160,7 @@ def obtain(source: Source, watch: Watch) -> None:
             f"{source.path.parent} cannot be written to ({error.strerror or error}). Check its rights and space, or "
             "give another by weights.folder"
         ) from error
+    return source.path
 
 
 def download(source: Source, part: Path, watch: Watch) -> None:
@@ -187,14 +180,22 @@ def download(source: Source, part: Path, watch: Watch) -> None:
 
 
 def receive(source: Source, part: Path, watch: Watch) -> bool:
-    """Append to ``part`` what the server sends from there on; tell whether it is whole then."""
+    """Append to ``part`` what the server sends from its end on; tell whether it is complete then."""
     with connect(source, part) as response:
         there = part.stat().st_size if response.status == RESUMED else 0
         length = response.headers["Content-Length"]
         total = there + int(length) if length else None
+
+        def chunks() -> Iterator[bytes]:
+            try:
+                while chunk := response.read(CHUNK):
+                    yield chunk
+            except (OSError, HTTPException):  # the size says below whether the file is complete
+                return
+
         with part.open("ab" if there else "wb") as file:
-            for piece in watch(pieces(response), there, total, f"downloading {source.path.name}"):
-                file.write(piece)
+            for chunk in watch(chunks(), there, total, f"downloading {source.path.name}"):
+                file.write(chunk)
         if date := response.headers["Last-Modified"]:
             time = parsedate_to_datetime(date).timestamp()
             os.utime(part, (time, time))
@@ -222,19 +223,10 @@ def connect(source: Source, part: Path) -> HTTPResponse:
     return response
 
 
-def pieces(response: HTTPResponse) -> Iterator[bytes]:
-    """Yield the body as it comes, as far as it comes: the caller sees by the size whether it is whole."""
-    try:
-        while piece := response.read(CHUNK):
-            yield piece
-    except (OSError, HTTPException):
-        return
-
-
 def mismatch(path: Path, checksum: str | None) -> str | None:
     """Say how a file differs from a checksum; None where it does not, or nothing is known of it."""
     if not checksum:
         return None
     algorithm, _, expected = checksum.partition(":")
-    found = file_hash(path, algorithm)
-    return None if found.startswith(expected.lower()) else f"its {algorithm} is {found}, that published {expected}"
+    digest = file_hash(path, algorithm)
+    return None if digest.startswith(expected.lower()) else f"its {algorithm} is {digest}, that published {expected}"

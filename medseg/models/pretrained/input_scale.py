@@ -46,9 +46,9 @@ def factors(
         in_colour: whether the channels are the red, green and blue that the weights were trained on.
     """
     factor, shift = [1.0] * channels, [0.0] * channels
-    wanted = statistics(expected, channels, in_colour=in_colour)
+    targets = statistics(expected, channels, in_colour=in_colour)
     neighbours = channels // len(normalize)
-    for channel, (mean, std) in enumerate(wanted):
+    for channel, (mean, std) in enumerate(targets):
         given = SCALE_OF.get(normalize[channel // neighbours])
         if given and given != expected:
             given_mean, given_std = statistics(given, channels, in_colour=in_colour)[channel]

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
-from medseg.models.finite import check_finite
 from medseg.models.pretrained.catalogue import Published, published
+from medseg.models.weight_checks import check_finite
 from medseg.system.torch_files import load_safely
 
 NESTS = ("state_dict", "model")
@@ -43,11 +43,11 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(nest), dict):
             state = state[nest]
     items = state.items() if isinstance(state, dict) else ()
-    found = {str(name).removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
-    if not found:
+    weights = {str(name).removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
+    if not weights:
         raise MedsegError(f"{file}: a PyTorch file, but without weights by name.")
-    check_finite(file, found)
-    return found
+    check_finite(file, weights)
+    return weights
 
 
 def names_in(network: nn.Module, weights: Published) -> list[str]:
@@ -75,11 +75,15 @@ def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], sou
             if value.is_floating_point():  # counters and tables of indices, which older files lack, need no training
                 wrong.append(f"{name}: the file has no {theirs}")
             continue
-        found = adapted(state[theirs], value.shape, is_stem=name in weights.stems)
-        if found.shape != value.shape:
+        weight = state[theirs]
+        if weight.ndim == 4 and value.ndim == 5:
+            weight = inflated(weight, value.shape[-1])
+        if name in weights.stems and weight.ndim == value.ndim:
+            weight = folded(weight, value.shape[1])
+        if weight.shape != value.shape:
             wrong.append(f"{name}: {tuple(state[theirs].shape)} in the file, {tuple(value.shape)} here")
         else:
-            taken[name] = found.to(value.dtype)
+            taken[name] = weight.to(value.dtype)
     if wrong:
         raise MedsegError(
             f"{source}: this file does not hold these weights, or the network has another form; {len(wrong)} of "
@@ -87,13 +91,6 @@ def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], sou
             f"The file's names begin with {next(iter(state))}."
         )
     return taken
-
-
-def adapted(weight: Tensor, shape: Sequence[int], *, is_stem: bool) -> Tensor:
-    """Return a weight with a depth where ``shape`` has one, and of the convolution of the image with its channels."""
-    if weight.ndim == 4 and len(shape) == 5:
-        weight = inflated(weight, shape[-1])
-    return folded(weight, shape[1]) if is_stem and weight.ndim == len(shape) else weight
 
 
 def inflated(weight: Tensor, depth: int) -> Tensor:
@@ -113,35 +110,27 @@ def folded(weight: Tensor, channels: int) -> Tensor:
     old = weight.shape[1]
     if old == channels:
         return weight
-    return weight.mean(1, keepdim=True).expand(-1, channels, *weight.shape[2:]) * (old / channels)
+    return weight.float().mean(1, keepdim=True).expand(-1, channels, *weight.shape[2:]) * (old / channels)
 
 
 def report(network: nn.Module, model: dict[str, Any], weights: Published, taken: dict[str, Tensor]) -> list[str]:
-    """Return what there is to say of weights that were taken."""
+    """Return lines that say how much was loaded, what became of the first convolution, and how images are scaled."""
     sizes = {name: value.numel() for name, value in network.named_parameters()}
     share = sum(size for name, size in sizes.items() if name in taken) / sum(sizes.values())
-    where = f"all of {weights.part.rstrip('.')}" if weights.part else "all but the head"
-    lines = [f"weights: {model['pretrained']} for {share:.0%} of the network, {where}", stem_line(model, weights)]
-    if weights.dims < model["spatial_dims"]:
-        lines.append("2D kernels inflated to 3D: repeated along the last axis, divided by their depth")
-    return [*lines, input_line(network, model, weights)]
-
-
-def stem_line(model: dict[str, Any], weights: Published) -> str:
-    """Say what became of the convolution that sees the image."""
+    part = f"all of {weights.part.rstrip('.')}" if weights.part else "all but the head"
+    lines = [f"weights: {model['pretrained']} for {share:.0%} of the network, {part}"]
     old, new, names = len(weights.channels), model["in_channels"], ", ".join(weights.channels)
     if old == new:
-        return f"first convolution: as it is, for {names}" + (" in this order" if old > 1 else "")
-    which = "the one channel" if new == 1 else f"each of {new} channels"
-    return f"first convolution: the mean over {names}, times {old}/{new}, for {which}"
-
-
-def input_line(network: nn.Module, model: dict[str, Any], weights: Published) -> str:
-    """Say how the images get the intensities that the weights expect."""
-    given = ", ".join(dict.fromkeys(model["normalize"] or ["unknown"]))
+        lines.append(f"first convolution: as it is, for {names}" + (" in this order" if old > 1 else ""))
+    else:
+        which = "the one channel" if new == 1 else f"each of {new} channels"
+        lines.append(f"first convolution: the mean over {names}, times {old}/{new}, for {which}")
+    if weights.dims < model["spatial_dims"]:
+        lines.append("2D kernels inflated to 3D: repeated along the last axis, divided by their depth")
+    methods = ", ".join(dict.fromkeys(model["normalize"] or ["unknown"]))
     factors, shifts = (dict(network.named_buffers()).get(f"input_{name}") for name in ("factor", "shift"))
     if factors is None or shifts is None:
-        return f"input: normalised by {given}, as it is; the weights expect the scale {weights.scale!r}"
+        return [*lines, f"input: normalised by {methods}, as it is; the weights expect the scale {weights.scale!r}"]
     pairs = zip(factors.flatten().tolist(), shifts.flatten().tolist(), strict=True)
     maps = ", ".join(dict.fromkeys(f"{factor:.3f} x {shift:+.3f}" for factor, shift in pairs))
-    return f"input: normalised by {given}; brought to the scale {weights.scale!r} of the weights by {maps}"
+    return [*lines, f"input: normalised by {methods}; brought to the scale {weights.scale!r} of the weights by {maps}"]

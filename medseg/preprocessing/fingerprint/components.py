@@ -9,58 +9,58 @@ Box = tuple[slice, ...]
 
 SMALL = 4
 """Voxels a side of what is small."""
-PART = 1 << 22  # voxels counted at once: bincount takes eight bytes for each
+CHUNK_SIZE = 1 << 22
 
 
-def components(truth: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+def count_values(values: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """Count how often each number 0…n-1 occurs, in chunks: bincount takes eight bytes for each value of its input."""
+    chunks = np.array_split(values.ravel(), 1 + values.size // CHUNK_SIZE)
+    return np.sum([np.bincount(chunk, minlength=n) for chunk in chunks], axis=0)
+
+
+def components(mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
     """Measure the components of each foreground class, joined through faces, edges and corners.
 
-    ``truth`` holds class indices (*spatial), ``n_classes`` counts the background. Work and memory follow the classes'
+    ``mask`` holds class indices (*spatial), ``n_classes`` counts the background. Work and memory follow the classes'
     bounding boxes.
 
     Returns:
-        (n, 3 + d), a row a component: class index, voxels, 1 if it is small and alone (see ``alone``), and the middle
-        of its bounding box in voxels of ``truth``. Those of a class are sorted by size, the largest first.
+        (n, 3 + d), a row a component: class index, voxels, 1 if it is small and isolated, and the middle of its
+        bounding box in voxels of ``mask``. Those of a class are sorted by size, the largest first.
     """
-    found = [np.empty((0, 3 + truth.ndim), np.int64)]
-    for part in parts_of(truth, n_classes):
-        rows = measured(truth, *part)
-        found.append(rows[np.argsort(-rows[:, 1], kind="stable")])
-    return np.concatenate(found)
+    tables = [np.empty((0, 3 + mask.ndim), np.int64)]
+    for class_components in components_by_class(mask, n_classes):
+        rows = measured(mask, *class_components)
+        tables.append(rows[np.argsort(-rows[:, 1], kind="stable")])
+    return np.concatenate(tables)
 
 
-def parts_of(truth: NDArray[np.uint8], n_classes: int) -> Iterator[tuple[int, Box, NDArray[np.int32], int]]:
-    """Yield of each class that is there: its index, its box, in this box the components' numbers from 1, how many."""
+def components_by_class(mask: NDArray[np.uint8], n_classes: int) -> Iterator[tuple[int, Box, NDArray[np.int32], int]]:
+    """Yield of each class in a mask: its index, its box, in this box the components' numbers from 1, how many."""
     from scipy.ndimage import find_objects, label
 
-    connected = np.ones((3,) * truth.ndim)
-    for index, box in enumerate(find_objects(truth, max_label=n_classes - 1), start=1):
+    connected = np.ones((3,) * mask.ndim)
+    for index, box in enumerate(find_objects(mask, max_label=n_classes - 1), start=1):
         if box is not None:
-            yield index, box, *label(truth[box] == index, connected)
+            yield index, box, *label(mask[box] == index, connected)
 
 
 def measured(
-    truth: NDArray[np.uint8], index: int, box: Box, parts: NDArray[np.int32], number: int
+    mask: NDArray[np.uint8], index: int, box: Box, numbered: NDArray[np.int32], count: int
 ) -> NDArray[np.int64]:
-    """Return the rows (number, 3 + d) of a class's components, in the order of their numbers."""
+    """Return the rows (count, 3 + d) of ``components`` for the components of a class, in the order of their numbers.
+
+    A component is isolated if no other class is within a voxel of its bounding box.
+    """
     from scipy.ndimage import find_objects
 
     start = np.array([span.start for span in box])
-    found = find_objects(parts)
-    middles = np.array([[(span.start + span.stop - 1) // 2 for span in part] for part in found])
-    sizes = voxels_of(parts, number)
-    small = sizes <= SMALL**truth.ndim
-    is_alone = [little and alone(truth, index, start, part) for little, part in zip(small, found, strict=True)]
-    return np.column_stack([np.full(number, index), sizes, is_alone, middles + start])
-
-
-def alone(truth: NDArray[np.uint8], index: int, start: NDArray[np.int64], part: Box) -> bool:
-    """Tell whether no other class is within a voxel of a component's box, ``part`` seen from ``start``."""
-    around = truth[tuple(slice(max(0, at + s.start - 1), at + s.stop + 1) for at, s in zip(start, part, strict=True))]
-    return bool(np.isin(around, (0, index)).all())
-
-
-def voxels_of(parts: NDArray[np.int32], number: int) -> NDArray[np.int64]:
-    """Count the voxels (number,) of each component."""
-    pieces = np.array_split(parts.ravel(), 1 + parts.size // PART)
-    return np.sum([np.bincount(piece, minlength=number + 1) for piece in pieces], axis=0)[1:]
+    boxes = find_objects(numbered)
+    middles = np.array([[(span.start + span.stop - 1) // 2 for span in part] for part in boxes])
+    sizes = count_values(numbered, count + 1)[1:]
+    is_isolated = np.zeros(count, bool)
+    for number in np.flatnonzero(sizes <= SMALL**mask.ndim):
+        spans = zip(start, boxes[number], strict=True)
+        around = mask[tuple(slice(max(0, at + span.start - 1), at + span.stop + 1) for at, span in spans)]
+        is_isolated[number] = np.isin(around, (0, index)).all()
+    return np.column_stack([np.full(count, index), sizes, is_isolated, middles + start])

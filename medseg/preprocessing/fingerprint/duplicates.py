@@ -1,10 +1,10 @@
 """Scans that a data set holds twice: equal voxels, or what is probably two cuts of one scan.
 
-A split must not part them, or the test is of patients that were trained on. Equal voxels are told by their hash. Two
+A split must keep them together, or the test is of patients that were trained on. Equal voxels have equal hashes. Two
 cuts of one scan have other voxels, but share how it was taken:
 
 * the intensity step of each channel. Scanners and converters scale whole numbers by a slope that is the scan's own,
-  such as 5.95897, so that all values are multiples of it. It is found again as the greatest common divisor of the
+  such as 5.95897, so that all values are multiples of it. It is recovered as the greatest common divisor of the
   differences between the values that occur; interpolated images have none.
 * the affine, voxels to mm.
 * the header's free texts and codes.
@@ -15,8 +15,9 @@ where the position in the scanner is known: its coordinates are no multiples of 
 are, and the middle of the grid is not the origin, as converters have it that know no better. What more than a few cases
 share tells nothing either: the space of an atlas, or the constant slope of a device.
 
-Where the cases named so are almost all numbered 2k-1 and 2k (or 2k and 2k+1), the others that are numbered so and have
-nothing else to tell are probable, too.
+Data sets that cut each scan in two number the cuts one after the other. Where almost all pairs recognised by the above
+are numbered in twos from an odd number (or all from an even one), that numbering is evidence for the pairs that have
+nothing else to tell, too.
 """
 
 import logging
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from medseg.errors import listing
 from medseg.io.case import Scan
 from medseg.io.datasets.splits import PARTS, Split
-from medseg.io.formats.nifti_orientation import header_hash
+from medseg.io.formats.nifti import header_hash
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class SameScan:
 
 
 def acquisition(scan: Scan) -> Acquisition | None:
-    """Return how a scan was taken; None for pictures, whose files do not tell."""
+    """Return how a scan was taken; None for 2D images, whose files do not tell."""
     if scan.unit == "px":
         return None
     levels = [levels_of(channel) for channel in scan.image]
@@ -149,47 +150,46 @@ def is_placed(affine: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
     return bool(irregular.all() and np.linalg.norm(middle) > voxel)
 
 
-def equal_scans(hashes: Mapping[str, str]) -> list[SameScan]:
-    """Name the cases whose voxels are equal, by the hash of each case's voxels."""
-    found: dict[str, list[str]] = defaultdict(list)
+def same_scans(
+    hashes: Mapping[str, str], acquisitions: Mapping[str, Acquisition | None], groups: Mapping[str, str]
+) -> list[SameScan]:
+    """Name all cases of equal voxels, and those of different groups that are probably of one scan; by case id."""
+    cases_by_hash: dict[str, list[str]] = defaultdict(list)
     for name, code in hashes.items():
-        found[code].append(name)
-    return [SameScan(tuple(names), EQUAL) for names in found.values() if len(names) > 1]
+        cases_by_hash[code].append(name)
+    equal = [SameScan(tuple(names), EQUAL) for names in cases_by_hash.values() if len(names) > 1]
+    known = {frozenset(same.cases) for same in equal}
+    probable = [same for same in probable_same_scans(acquisitions) if len({groups[name] for name in same.cases}) > 1]
+    return equal + [same for same in probable if frozenset(same.cases) not in known]
 
 
 def probable_same_scans(acquisitions: Mapping[str, Acquisition | None]) -> list[SameScan]:
     """Name the cases that are probably cuts of one scan; those of equal voxels may be among them."""
     telling = {name: taken for name, taken in acquisitions.items() if taken and taken.telling}
     most = max(2, min(MOST_SHARING, int(SHARE_SHARING * len(acquisitions))))
-    sets = [names for names in alike(telling) if 1 < len(names) <= most and len(names) < len(acquisitions)]
+    sets = [names for names in by_acquisition(telling) if 1 < len(names) <= most and len(names) < len(acquisitions)]
     sets = [sorted(names, key=numbered) for names in sets]
-    found = [SameScan(tuple(names), "equal intensity step, affine and header") for names in sets]
-    return found + numbered_alike(sets, [name for name in acquisitions if name not in telling])
+    same = [SameScan(tuple(names), "equal intensity step, affine and header") for names in sets]
+    return same + numbered_alike(sets, [name for name in acquisitions if name not in telling])
 
 
-def alike(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
-    """Part cases into sets of one acquisition each."""
+def by_acquisition(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
+    """Group cases by their acquisition: header and channels equal to the letter, steps and affine nearly."""
+    by_header: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for name, taken in acquisitions.items():
+        by_header[len(taken.steps), taken.header_hash].append(name)
     sets = []
-    for names in by_header(acquisitions):
+    for (channels, _), names in by_header.items():
         numbers = np.array([[*acquisitions[name].steps, *acquisitions[name].affine] for name in names])
-        channels = numbers.shape[1] - 12
         relative, absolute = np.repeat([SAME_STEP, 0], [channels, 12]), np.repeat([0, SAME_PLACE], [channels, 12])
         left = np.arange(len(names))
         while len(left):
             first = numbers[left[0]]
             near = np.abs(numbers[left] - first) <= absolute + relative * np.abs(first)
             same = (near | (np.isnan(numbers[left]) & np.isnan(first))).all(axis=1)
-            sets.append([names[place] for place in left[same]])
+            sets.append([names[index] for index in left[same]])
             left = left[~same]
     return sets
-
-
-def by_header(acquisitions: Mapping[str, Acquisition]) -> Iterable[list[str]]:
-    """Part cases by what must be equal to the letter: the header and the number of channels."""
-    found: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for name, taken in acquisitions.items():
-        found[len(taken.steps), taken.header_hash].append(name)
-    return found.values()
 
 
 def numbered_alike(sets: list[list[str]], others: list[str]) -> list[SameScan]:
@@ -204,7 +204,7 @@ def numbered_alike(sets: list[list[str]], others: list[str]) -> list[SameScan]:
 
 
 def numbered(name: str) -> tuple[str, str, int]:
-    """Part a name into what is before and after its last number, and the number.
+    """Split a name into what is before and after its last number, and the number.
 
     >>> numbered("case_007_left")
     ('case_', '_left', 7)
@@ -219,31 +219,21 @@ def follows(first: str, second: str, parity: int) -> bool:
     return number >= 0 and number % 2 == parity and numbered(second) == (before, after, number + 1)
 
 
-def same_scans(
-    hashes: Mapping[str, str], acquisitions: Mapping[str, Acquisition | None], groups: Mapping[str, str]
-) -> list[SameScan]:
-    """Name all cases of equal voxels, and those of different groups that are probably of one scan; by case id."""
-    equal = equal_scans(hashes)
-    known = {frozenset(same.cases) for same in equal}
-    probable = [same for same in probable_same_scans(acquisitions) if len({groups[name] for name in same.cases}) > 1]
-    return equal + [same for same in probable if frozenset(same.cases) not in known]
-
-
 def parts_of(split: Split | None) -> dict[str, str]:
-    """Return the part of each case in a split."""
+    """Return the subset (train, val, test) of each case in a split."""
     return {name: part for part in PARTS if split for name in getattr(split, part)}
 
 
 def parted(same: SameScan, part_of: Mapping[str, str]) -> bool:
-    """Tell whether the cases of one scan are in two parts of a split or more."""
+    """Tell whether the cases of one scan are in several subsets of a split."""
     return len({part_of[name] for name in same.cases if name in part_of}) > 1
 
 
-def warn_of_parted(found: Iterable[SameScan], split: Split) -> None:
+def warn_of_parted(same_scans: Iterable[SameScan], split: Split) -> None:
     """Name the scans that are in two parts of a split: the test would be of scans that were trained on."""
     part_of = parts_of(split)
     lines: dict[bool, list[str]] = {True: [], False: []}
-    for same in found:
+    for same in same_scans:
         if parted(same, part_of):
             names = " = ".join(f"{name} ({part_of[name]})" for name in same.cases if name in part_of)
             lines[same.reason == EQUAL].append(f"{names}: {same.reason}")

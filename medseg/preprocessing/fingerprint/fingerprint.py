@@ -1,4 +1,4 @@
-"""What a case is like: its scan and its mask, read once and described in a few numbers."""
+"""The fingerprint of a case: its scan and its mask, read once and described in a few numbers."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from medseg.io.files.read import suffix
 from medseg.io.formats.images_2d import SUFFIXES, read
 from medseg.io.formats.mask_values import rgb
 from medseg.io.labels import IGNORE, UNLABELLED, LabelMap, numbers
-from medseg.preprocessing.fingerprint.components import components
+from medseg.preprocessing.fingerprint.components import components, count_values
 from medseg.preprocessing.fingerprint.duplicates import Acquisition, SameScan, acquisition, same_scans
 from medseg.preprocessing.fingerprint.outside_body import labels_outside
 from medseg.preprocessing.fingerprint.pixel_size import fidelity
@@ -23,7 +23,6 @@ from medseg.preprocessing.fingerprint.symmetry import Thumbnail, thumbnail
 from medseg.preprocessing.geometry import whole
 
 INTENSITY_SAMPLES = 10_000
-PART = 1 << 22  # voxels counted at once
 QUANTILES = (0, 0.005, 0.5, 0.995, 1)
 QUANTILE_SAMPLES = 100_000
 
@@ -32,15 +31,15 @@ QUANTILE_SAMPLES = 100_000
 class CaseFingerprint:
     """One scan: shape, spacing and thumbnail in network axes, a hash of its voxels, foreground intensities (C, n).
 
-    ``voxels`` counts those of each class. ``fidelity`` tells of pictures what a coarser grid costs (see
-    ``coarseness``); it is empty for scans in mm. ``acquisition`` is how the scan was taken, None where its file does
-    not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``, ``voxel_volume`` is in mm³. ``components``
-    are those of all classes (see the module of this name), ``outside`` counts the voxels of each class outside the
-    body, ``placement`` says how far the headers agree. ``inside`` and ``between`` count the voxels of each class as
-    ``rims`` says. Of pictures ``orientations`` are those that image and mask were turned by (1: as stored), ``lossy``
-    tells of a mask whose format changes values, ``transparent`` counts its pixels that are read as background in spite
-    of their colour, ``mixed`` those of masks of one class that have neither 0 nor the highest value. ``messages`` are
-    what reading the case warns of.
+    ``intensities`` are up to 10 000 of labelled voxels. ``voxels`` counts those of each class. ``fidelity`` is what a
+    coarser grid costs a 2D image (see ``pixel_size``); it is empty for scans in mm. ``acquisition`` is how the scan was
+    taken, None where its file does not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``,
+    ``voxel_volume`` is in mm³. ``components`` are those of all classes (see the module of this name), ``outside``
+    counts the voxels of each class outside the body, ``placement`` says how far the headers agree. ``inside`` and
+    ``between`` count the voxels of each class as ``rims`` says. Of 2D images ``orientations`` are those that image and
+    mask were turned by (1: as stored), ``lossy`` says whether a mask's format changes values, ``transparent`` counts
+    its pixels that are read as background in spite of their colour, ``mixed`` those of masks of one class that have
+    neither 0 nor the highest value. ``messages`` are what reading the case warns of.
     """
 
     shape: tuple[int, ...]
@@ -107,42 +106,46 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     Raises:
         MedsegError: it cannot be read, its image is constant, or its mask does not fit it or has undeclared values.
     """
-    scan, truth = read_labelled(case, label_map)
+    scan, mask = read_labelled(case, label_map)
     foreground_of(scan.image)  # or else there is nothing to segment
     geometry = whole(scan.affine, scan.shape)
-    marked = truth if label_map is not UNLABELLED else np.zeros_like(truth)
+    n_classes = len(label_map.names)
+    marked = mask if label_map is not UNLABELLED else np.zeros_like(mask)
     inside, between = inside_and_between(marked, label_map)
+    flat = scan.image.reshape(len(scan.image), -1)
+    labelled = np.flatnonzero((mask > 0) & (mask != IGNORE))
+    labelled = labelled[:: max(1, -(-len(labelled) // INTENSITY_SAMPLES))]  # evenly spread
     return CaseFingerprint(
         shape=tuple(scan.shape[axis] for axis in geometry.order),
         spacing=tuple(scan.spacing[axis] for axis in geometry.order),
         unit=scan.unit,
         channels=len(scan.image),
         voxel_hash=voxel_hash(scan),
-        voxels=class_sizes(truth)[: len(label_map.names)],
-        intensities=sample_foreground(scan, truth),
+        voxels=class_sizes(mask)[:n_classes],
+        intensities=flat[:, labelled],
         thumbnail=thumbnail(scan, geometry),
-        fidelity=fidelity(marked, geometry, len(label_map.names)) if scan.unit == "px" else (),
+        fidelity=fidelity(marked, geometry, n_classes) if scan.unit == "px" else (),
         group=case.group,
         acquisition=acquisition(scan),
         quantiles=quantiles(scan),
         voxel_volume=scan.voxel_volume,
-        components=components(marked, len(label_map.names)),
-        outside=labels_outside(scan, marked, len(label_map.names)),
+        components=components(marked, n_classes),
+        outside=labels_outside(scan, marked, n_classes),
         placement=placement(case, scan),
         inside=inside,
         between=between,
-        **of_pictures(case, scan, label_map),
+        **of_2d_images(case, scan, label_map),
     )
 
 
-def of_pictures(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
-    """Return what the files of pictures tell of a case: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
+def of_2d_images(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
+    """Return what only 2D image files tell: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
     masks = [(file, *read(file.path)) for file in case.labels if suffix(file.path) in SUFFIXES]
     layouts = [layout for *_, layout in masks]
     tags = (getattr(scan.layout, "orientation", 1), max((layout.orientation for layout in layouts), default=1))
     is_exact = case.other_values == "error"  # or else the user has said what becomes of other values
     background = np.reshape(rgb(np.array(numbers(label_map.labels[label_map.names[0]])[0])), (-1, 1))
-    colours = [
+    hidden = [
         (pixels[:, layout.transparent] != background[: len(pixels)]).any(axis=0)
         for _, pixels, _, layout in masks
         if layout.transparent is not None
@@ -151,15 +154,14 @@ def of_pictures(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     return {
         "orientations": tags if case.orientation == "apply" else (1, 1),
         "lossy": is_exact and any(layout.lossy for layout in layouts),
-        "transparent": sum(int(np.count_nonzero(hidden)) for hidden in colours),
+        "transparent": sum(int(np.count_nonzero(colours)) for colours in hidden),
         "mixed": sum(int(((level > 0) & (level < level.max())).sum()) for level in levels),
     }
 
 
-def class_sizes(truth: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Count the voxels of each index (256,), in parts: bincount takes eight bytes for each voxel that it is given."""
-    parts = np.array_split(truth.ravel(), 1 + truth.size // PART)
-    return np.sum([np.bincount(part, minlength=IGNORE + 1) for part in parts], axis=0)
+def class_sizes(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Count the voxels of each class index, IGNORE included: (256,)."""
+    return count_values(mask, IGNORE + 1)
 
 
 def voxel_hash(scan: Scan) -> str:
@@ -167,13 +169,6 @@ def voxel_hash(scan: Scan) -> str:
     digest = hashlib.sha256(str(scan.image.shape).encode())
     digest.update(np.ascontiguousarray(scan.image).tobytes())
     return digest.hexdigest()
-
-
-def sample_foreground(scan: Scan, truth: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return up to 10 000 evenly spread intensities (C, n) of labelled voxels."""
-    inside = np.flatnonzero((truth > 0) & (truth != IGNORE))
-    inside = inside[:: max(1, -(-len(inside) // INTENSITY_SAMPLES))]
-    return scan.image.reshape(len(scan.image), -1)[:, inside]
 
 
 def quantiles(scan: Scan) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
 """What lies outside the body, as far as it can be told for sure, and the labels that are there.
 
-The air around a body fills the corners of a scan and is dark. The scan is gone through in blocks of a few voxels: air
-are those that on average are about as dark as the corners, and hang together with them. Where a corner is not dark, as
-in scans that were cropped, there is no outside; nor where the rest is in many pieces, as in pictures of cells. Lungs
-and bowels are no part of it, as the body is around them; nor is the rim of a block along the skin, where borders are
-drawn a little generously.
+The air around a body fills the corners of a scan and is dark. The scan is divided into blocks of a few voxels. A block
+is air if its mean is about as dark as the corners and it is connected to them by such blocks. Where a corner is not
+dark, as in cropped scans, there is no outside; nor where the rest is in many pieces, as in images of cells. Lungs and
+bowels do not belong to it, as the body is around them; nor does a block's width along the skin, where borders are drawn
+a little generously.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.case import Scan
-from medseg.preprocessing.fingerprint.components import parts_of, voxels_of
+from medseg.preprocessing.fingerprint.components import components_by_class, count_values
 
 SIDE = 3
 """Voxels along a block's side, at least."""
@@ -38,77 +38,68 @@ SAMPLES = 100_000
 Coarse = NDArray[np.bool_]
 
 
-def labels_outside(scan: Scan, truth: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
+def labels_outside(scan: Scan, mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
     """Count the voxels (n_classes,) of each class outside the body; of the background none are counted."""
-    where = where_outside(scan, truth, n_classes)
-    found = np.zeros(n_classes, np.int64) if where is None else np.bincount(truth[where], minlength=n_classes)
-    return np.asarray(found, dtype=np.int64)
+    where = where_outside(scan, mask, n_classes)
+    counts = np.zeros(n_classes, np.int64) if where is None else np.bincount(mask[where], minlength=n_classes)
+    return np.asarray(counts, dtype=np.int64)
 
 
-def where_outside(scan: Scan, truth: NDArray[np.uint8], n_classes: int) -> NDArray[np.bool_] | None:
+def where_outside(scan: Scan, mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.bool_] | None:
     """Return where (*spatial) foreground classes lie outside the body; None where they do not at all."""
-    steps = block_sides(scan)
+    spacing = np.array(scan.spacing)
+    # Blocks are about cubes in mm, whose thickness may be that of one slice.
+    side = max(SIDE * spacing.min(), (spacing * scan.shape).max() / MOST_BLOCKS)
+    steps = np.maximum(1, np.rint(side / spacing)).astype(int).tolist()
     outside = outside_blocks(scan, steps)
-    if outside is None or not (outside & (in_blocks(truth, steps, np.maximum) > 0)).any():
+    if outside is None or not (outside & (in_blocks(mask, steps, np.maximum) > 0)).any():
         return None
     for axis, step in enumerate(steps):
         outside = np.repeat(outside, step, axis)
-    where = outside[tuple(slice(length) for length in truth.shape)]
-    where = where & (truth > 0) & (truth < n_classes)
-    for _, box, parts, number in parts_of(truth, n_classes):
-        out = voxels_of(parts * where[box], number) >= OUT * voxels_of(parts, number)
-        where[box] &= np.append(False, out)[parts] | (parts == 0)
+    where = outside[tuple(slice(length) for length in mask.shape)]
+    where = where & (mask > 0) & (mask < n_classes)
+    for _, box, numbered, count in components_by_class(mask, n_classes):
+        out = count_values(numbered * where[box], count + 1) >= OUT * count_values(numbered, count + 1)
+        out[0] = False
+        where[box] &= out[numbered] | (numbered == 0)
     return where if where.any() else None
-
-
-def block_sides(scan: Scan) -> tuple[int, ...]:
-    """Return the sides of a block in voxels: about a cube in mm, whose thickness may be that of one slice."""
-    spacing = np.array(scan.spacing)
-    side = max(SIDE * spacing.min(), (spacing * scan.shape).max() / MOST_BLOCKS)
-    return tuple(np.maximum(1, np.rint(side / spacing)).astype(int).tolist())
 
 
 def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
     """Return the blocks outside the body but for those at its border; None where no outside can be told."""
     from scipy.ndimage import binary_erosion, label
 
-    dark = [dark_blocks(channel, steps) for channel in scan.image if channel.min() < channel.max()]
-    told = [blocks for blocks in dark if blocks is not None]
-    if not told or len(told) < len(dark):
+    dark = []
+    for channel in scan.image:
+        if channel.min() < channel.max():
+            blocks = dark_blocks(channel, steps)
+            if blocks is None:
+                return None
+            dark.append(blocks)
+    if not dark:
         return None
-    around, _ = label(np.logical_and.reduce(told))
-    corners = [around[corner] for corner in corner_slices(around.shape)]
-    outside = np.isin(around, np.setdiff1d(np.concatenate([corner.ravel() for corner in corners]), 0))
-    if not is_body(~outside):
+    around, _ = label(np.logical_and.reduce(dark))
+    corners = [around[corner].ravel() for corner in corner_slices(around.shape)]
+    outside = np.isin(around, np.setdiff1d(np.concatenate(corners), 0))
+    connected = np.ones((3,) * outside.ndim)
+    parts, count = label(~outside, connected)
+    sizes = np.sort(count_values(parts, count + 1)[1:])
+    if sizes[-PIECES:].sum() < SHARE * np.count_nonzero(~outside):  # no body, but many pieces
         return None
-    return np.asarray(binary_erosion(outside, np.ones((3,) * outside.ndim), border_value=1))
-
-
-def is_body(rest: Coarse) -> bool:
-    """Tell whether what is not air is mostly a few pieces."""
-    from scipy.ndimage import label
-
-    parts, number = label(rest, np.ones((3,) * rest.ndim))
-    return bool(np.sort(voxels_of(parts, number))[-PIECES:].sum() >= SHARE * rest.sum())
+    return np.asarray(binary_erosion(outside, connected, border_value=1))
 
 
 def dark_blocks(channel: NDArray[np.float32], steps: Sequence[int]) -> Coarse | None:
     """Return the blocks of a channel (*spatial) that are as dark as its corners; None where these are not dark."""
     low, high = np.quantile(channel.ravel()[:: max(1, channel.size // SAMPLES)], RANGE)
-    means = block_means(channel, steps)
+    means = in_blocks(channel, steps, np.add)  # sums, until divided by the thickness along each axis
+    for axis, (step, length) in enumerate(zip(steps, channel.shape, strict=True)):
+        thickness = np.minimum(step, length - np.arange(0, length, step)).astype(np.float32)
+        means = means / np.expand_dims(thickness, [*range(axis), *range(axis + 1, means.ndim)])
     level = max(float(means[corner].max()) for corner in corner_slices(means.shape))
     if level - low > DARK * (high - low):
         return None
     return np.asarray(means <= level + NOISE * (high - low))
-
-
-def block_means(channel: NDArray[np.float32], steps: Sequence[int]) -> NDArray[np.float32]:
-    """Return the mean of each block of a channel (*spatial)."""
-    means = in_blocks(channel, steps, np.add)
-    for axis, (step, length) in enumerate(zip(steps, channel.shape, strict=True)):
-        thickness = np.minimum(step, length - np.arange(0, length, step)).astype(np.float32)
-        means = means / np.expand_dims(thickness, [*range(axis), *range(axis + 1, means.ndim)])
-    return means
 
 
 def in_blocks(values: NDArray[Any], steps: Sequence[int], reduce: np.ufunc) -> NDArray[Any]:

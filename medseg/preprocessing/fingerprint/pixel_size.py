@@ -1,7 +1,7 @@
-"""How much coarser than its pixels a picture may be worked on.
+"""How much coarser than its pixels a 2D image may be processed.
 
-Pictures often have more pixels than their objects need. On a CPU a step at half the resolution costs a quarter, so that
-the network sees four times as many images; on a GPU the pixels are kept.
+2D images often have more pixels than their objects need. On a CPU a step at half the resolution costs a quarter, so
+that the network sees four times as many images; on a GPU the pixels are kept.
 """
 
 from collections.abc import Sequence
@@ -17,35 +17,35 @@ from medseg.preprocessing.preprocessor import Preprocessor
 
 FACTORS = (2, 3, 4)
 FAITHFUL = 0.96
-"""Dice of masks with themselves, there and back, from which on a coarser grid is good enough."""
+"""Dice of masks with themselves, down- and upsampled, from which on a coarser grid is good enough."""
 SHORTEST = 96
-"""Pixels that the shorter side of the median picture keeps."""
+"""Pixels that the shorter side of the median image keeps."""
 
 
-def fidelity(truth: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tuple[float, ...]:
-    """Return for each factor the Dice of class indices (*spatial) with themselves, there and back; NaN without any."""
-    truth = np.where(truth == IGNORE, 0, truth).astype(np.uint8)
-    found = []
+def fidelity(mask: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tuple[float, ...]:
+    """Return for each factor the mean Dice of a mask's classes (*spatial) with themselves, down- and upsampled.
+
+    NaN for a mask without foreground.
+    """
+    mask = np.where(mask == IGNORE, 0, mask).astype(np.uint8)
+    classes = [index for index in np.unique(mask) if index]
+    if not classes:
+        return (float("nan"),) * len(FACTORS)
+    means = []
     for factor in FACTORS:
         shape = tuple(max(1, round(length / factor)) for length in geometry.cut_shape)
         coarse = replace(geometry, shape=shape)
-        label = Preprocessor(normalize=["none"]).label(truth, coarse, n_classes)
+        label = Preprocessor(normalize=["none"]).label(mask, coarse, n_classes)
         one_hot = torch.nn.functional.one_hot(label.long(), n_classes).movedim(-1, 0).float()  # (K, *shape)
-        [(_, scores)] = coarse.slabs(coarse.in_rows(one_hot), torch.eye(n_classes)[0], most=n_classes * truth.size)
-        found.append(mean_dice(scores.argmax(0).numpy(), truth))
-    return tuple(found)
-
-
-def mean_dice(found: NDArray[np.integer], truth: NDArray[np.uint8]) -> float:
-    """Return the mean Dice over the foreground classes of the truth, NaN where it has none."""
-    classes = [index for index in np.unique(truth) if index]
-    masks = [(found == index, truth == index) for index in classes]
-    scores = [2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) for ours, theirs in masks]
-    return float(np.mean(scores)) if scores else float("nan")
+        [(_, probs)] = coarse.slabs(coarse.in_rows(one_hot), torch.eye(n_classes)[0], most=n_classes * mask.size)
+        back = probs.argmax(0).numpy()
+        pairs = [(back == index, mask == index) for index in classes]
+        means.append(float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])))
+    return tuple(means)
 
 
 def coarsest(fidelities: Sequence[Sequence[float]], shortest: float) -> int:
-    """Return the largest factor that masks bear and that leaves pictures of ``shortest`` pixels large enough, or 1."""
+    """Return the largest factor that masks survive and that leaves images of ``shortest`` pixels large enough, or 1."""
     means = np.nanmean(np.array(fidelities), axis=0)
     return max(
         [f for f, mean in zip(FACTORS, means, strict=True) if mean >= FAITHFUL and shortest / f >= SHORTEST] or [1]

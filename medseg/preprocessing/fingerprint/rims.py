@@ -15,10 +15,10 @@ SLAB = 1 << 22  # voxels looked at once
 Counts = NDArray[np.int64]
 
 
-def inside_and_between(truth: NDArray[np.uint8], label_map: LabelMap) -> tuple[Counts, Counts]:
+def inside_and_between(mask: NDArray[np.uint8], label_map: LabelMap) -> tuple[Counts, Counts]:
     """Count of each class (K,) the voxels whose neighbours are all of it, and those between lower and higher values.
 
-    ``truth`` holds class indices (*spatial). Neighbours are along the axes; beyond the edge are none. A voxel is
+    ``mask`` holds class indices (*spatial). Neighbours are along the axes; beyond the edge are none. A voxel is
     between where the two along an axis have a lower and a higher file value than its own; colours are ordered by red,
     then green, then blue, which mixtures of two colours keep. Two classes have nothing between: both counts are 0.
     """
@@ -26,43 +26,31 @@ def inside_and_between(truth: NDArray[np.uint8], label_map: LabelMap) -> tuple[C
     inside, between = np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64)
     if n_classes < 3:
         return inside, between
-    truth = truth.T if truth.flags.f_contiguous else truth  # counts do not depend on the order of the axes
+    mask = mask.T if mask.flags.f_contiguous else mask  # counts do not depend on the order of the axes
     levels = np.zeros(IGNORE + 1, np.uint8)  # what is unknown counts as the lowest
     levels[:n_classes] = np.argsort(np.argsort(rgb(np.array(label_map.values)) @ (1 << np.array([32, 16, 0]))))
     box = tuple(
-        slice(max(0, found[0] - 1), found[-1] + 2)
-        for axis in range(truth.ndim)
-        if (found := np.flatnonzero(truth.any(axis=tuple(other for other in range(truth.ndim) if other != axis)))).size
+        slice(max(0, occupied[0] - 1), occupied[-1] + 2)
+        for axis in range(mask.ndim)
+        if (occupied := np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))).size
     )
     if not box:
         return inside, between
-    truth = truth[box]
-    thick = max(1, SLAB // max(1, truth[0].size))
-    for start in range(0, len(truth), thick):
-        halo = int(start > 0)
-        level = levels[truth[start - halo : start + thick + 1]]
-        kept = slice(halo, halo + thick)
-        is_inside, is_between = _inside(level)[kept], _between(level)[kept]
-        part = truth[start : start + thick]
-        inside += np.bincount(part[is_inside & (part > 0) & (part < n_classes)], minlength=n_classes)
-        between += np.bincount(part[is_between & (part > 0) & (part < n_classes)], minlength=n_classes)
+    mask = mask[box]
+    thick = max(1, SLAB // max(1, mask[0].size))
+    for start in range(0, len(mask), thick):
+        part = mask[start : start + thick]
+        halo = int(start > 0)  # a slice on either side, for the neighbours of this slab's outermost voxels
+        level = levels[mask[start - halo : start + thick + 1]]
+        is_inside, is_between = np.ones(level.shape, bool), np.zeros(level.shape, bool)
+        for axis in range(level.ndim):
+            along = np.moveaxis(level, axis, 0)
+            same_inside, some_between = np.moveaxis(is_inside, axis, 0), np.moveaxis(is_between, axis, 0)  # views
+            equal, rises, falls = along[1:] == along[:-1], along[1:] > along[:-1], along[1:] < along[:-1]
+            same_inside[1:] &= equal
+            same_inside[:-1] &= equal
+            some_between[1:-1] |= (rises[:-1] & rises[1:]) | (falls[:-1] & falls[1:])
+        is_class = (part > 0) & (part < n_classes)
+        inside += np.bincount(part[is_inside[halo : halo + thick] & is_class], minlength=n_classes)
+        between += np.bincount(part[is_between[halo : halo + thick] & is_class], minlength=n_classes)
     return inside, between
-
-
-def _inside(level: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    found = np.ones(level.shape, bool)
-    for axis in range(level.ndim):
-        along, is_same = np.moveaxis(level, axis, 0), np.moveaxis(found, axis, 0)
-        equal = along[1:] == along[:-1]
-        is_same[1:] &= equal
-        is_same[:-1] &= equal
-    return found
-
-
-def _between(level: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    found = np.zeros(level.shape, bool)
-    for axis in range(level.ndim):
-        along, is_between = np.moveaxis(level, axis, 0), np.moveaxis(found, axis, 0)
-        rises, falls = along[1:] > along[:-1], along[1:] < along[:-1]
-        is_between[1:-1] |= (rises[:-1] & rises[1:]) | (falls[:-1] & falls[1:])
-    return found

@@ -4,24 +4,23 @@ A plan is an overlay of the config: it holds values at the same places, which fi
 node is planned as a whole.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from medseg.config.check import parse_duration
 from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
-from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
+from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.pixel_size import coarsest
 from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
 from medseg.preprocessing.intensity import DEFAULT_METHOD
-from medseg.preprocessing.planning.laterality import check_mirrored, is_sided
-from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, memory_limit, within_memory
-from medseg.system.device import pick_precision
+from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, within_memory
+from medseg.system.device import device_memory, pick_precision
 from medseg.system.parallel import cores
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
@@ -76,14 +75,14 @@ def make_plan(
 
     if probe is None:
         return draft(1.0)
-    wanted = config["trainer"]
-    limit = memory_limit(wanted["memory_gb"], device)
-    plan = within_memory(draft, probe, limit, is_given=wanted["memory_gb"] is not None)
-    plan = fit_width(plan, probe, wanted["max_time"], limit)
-    plan.setdefault("measured", {})["precision"] = pick_precision(wanted["precision"], device)
-    if device.type != "cuda" or wanted["deterministic"]:
-        return plan  # on a CPU channels last never paid (measured), and what hangs on noise differs from run to run
-    return fit_layout(plan, probe, wanted["channels_last"])
+    trainer = config["trainer"]
+    limit = trainer["memory_gb"] * 1e9 if trainer["memory_gb"] else device_memory(device)
+    plan = within_memory(draft, probe, limit, is_given=trainer["memory_gb"] is not None)
+    plan = fit_width(plan, probe, trainer["max_time"], limit)
+    plan.setdefault("measured", {})["precision"] = pick_precision(trainer["precision"], device)
+    if device.type != "cuda" or trainer["deterministic"]:
+        return plan  # on a CPU channels last never paid (measured), and what depends on noise differs from run to run
+    return fit_layout(plan, probe, trainer["channels_last"])
 
 
 def lay_out(
@@ -100,23 +99,30 @@ def lay_out(
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
     axis = slice_axis(given, spacing, dims)
     training_voxels = float(np.prod(shape)) * len(fingerprint.cases)
-    shape, spacing = in_slice(shape, axis), in_slice(spacing, axis)
-    wanted = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
-    strides, kernels = topology(wanted, spacing, depth_of(config))
+    in_plane = [other for other in range(len(shape)) if other != axis]
+    shape, spacing = [shape[other] for other in in_plane], [spacing[other] for other in in_plane]
+    size = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
+    depth = config["model"].get("depth")
+    if depth and given["strides"] and depth != len(given["strides"]):
+        raise MedsegError(
+            f"model.depth={depth} does not fit the {len(given['strides'])} entries of plan.strides: give one of them."
+        )
+    strides, kernels = topology(size, spacing, depth or len(given["strides"] or ()) or None)
     strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
     divisor = [given["divisor"]] * dims if given["divisor"] else np.prod(strides, axis=0).tolist()
-    patch = fit_patch(wanted, divisor, is_given=bool(given["patch_size"]))
-    model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
+    patch = fit_patch(size, divisor, is_given=bool(given["patch_size"]))
     batch_voxels = min(BATCH_VOXELS[kind, dims] * budget, BATCH_SHARE * training_voxels)
-    hidden = config.get("pretext", {}).get("block", 0) is None
+    batch = int(np.clip(round(batch_voxels / np.prod(patch)), 2, MOST_IN_BATCH))
+    model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
+    needs_block = config.get("pretext", {}).get("block", 0) is None
     return {
-        **({"pretext": {"block": blocks(strides, axis, given["context"])}} if hidden else {}),
+        **({"pretext": {"block": blocks(strides, axis, given["context"])}} if needs_block else {}),
         "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
             **fixed,
             "patch_size": patch,
-            "batch_size": given.get("batch_size") or batch_of(patch, batch_voxels),
+            "batch_size": given.get("batch_size") or batch,
             "strides": strides,
             "kernel_sizes": kernels,
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
@@ -131,17 +137,12 @@ def outputs_of(label_map: LabelMap, channels: int) -> int:
 
 
 def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> list[int]:
-    """Return the voxels that a voxel on the network's level above the bottom stands for, along each axis of a patch.
+    """Return how many input voxels one voxel of the level above the bottom spans, along each axis of a patch.
 
     Across the slices of a 2D network it is all that the network sees at once.
     """
     size = np.prod(strides[:-1], axis=0, dtype=int).tolist() if strides[1:] else [1] * len(strides[0])
     return size if axis is None else [*size[:axis], 2 * context + 1, *size[axis:]]
-
-
-def batch_of(patch: Sequence[int], voxels: float) -> int:
-    """Return how many patches hold about so many voxels, from 2 to 16."""
-    return int(np.clip(round(voxels / np.prod(patch)), 2, MOST_IN_BATCH))
 
 
 def plan_trainer(trainer: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -164,53 +165,32 @@ def slice_axis(plan: dict[str, Any], spacing: Sequence[float], dims: int) -> int
     It is the coarsest axis, as in nnU-Net, which mostly is the one that the scanner went along; of isotropic volumes
     the last, so that slices are axial.
     """
+    axis: int | None = plan["slice_axis"]
     if dims == len(spacing):
-        if plan["context"] or plan["slice_axis"] is not None:
+        if plan["context"] or axis is not None:
             raise MedsegError(
-                f"plan.context={plan['context']}, plan.slice_axis={plan['slice_axis']}: these are for 2D networks on"
+                f"plan.context={plan['context']}, plan.slice_axis={axis}: these are for 2D networks on"
                 f" volumes (model.spatial_dims=2); here the network is {dims}D like the images."
             )
         return None
-    if plan["slice_axis"] is not None:
-        axis: int = plan["slice_axis"]
+    if axis is not None:
         return axis
     return int(np.argmax(spacing)) if max(spacing) > SLICED * min(spacing) else len(spacing) - 1
 
 
-def in_slice(values: Sequence[Any], axis: int | None) -> list[Any]:
-    """Leave out what belongs to the axis of slices."""
-    return [value for place, value in enumerate(values) if place != axis]
-
-
 def check_dims(config: dict[str, Any], dims: int, data_dims: int) -> None:
-    """Refuse a 3D network on pictures, and values of other dimensions than the network's or the data's."""
+    """Reject a 3D network on 2D images, and values of other dimensions than the network's or the data's."""
     if dims > data_dims:
         raise MedsegError(f"model.spatial_dims={dims}: the data set's images are {data_dims}D; give 2 or null.")
     plan, preprocessing = config["plan"], config["preprocessing"]
-    of_network = {"plan.patch_size": [plan["patch_size"]]} | {
-        f"plan.{name}": plan[name] or [] for name in ("strides", "kernel_sizes")
-    }
+    of_network = {"plan.patch_size": [plan["patch_size"]]}
+    of_network |= {f"plan.{name}": plan[name] or [] for name in ("strides", "kernel_sizes")}
     of_data = {f"preprocessing.{name}": [preprocessing[name]] for name in ("spacing", "resize")}
-    check_lengths(of_network, dims, f"a network that is {dims}D")
-    check_lengths(of_data, data_dims, f"images that are {data_dims}D")
-
-
-def check_lengths(values: dict[str, list[Any]], dims: int, what: str) -> None:
-    """Refuse entries that are not one number an axis."""
-    for name, entries in values.items():
-        for entry in entries:
-            if entry is not None and (not isinstance(entry, list) or len(entry) != dims):
-                raise MedsegError(f"{name}: {entry} does not fit {what}: give {dims} numbers.")
-
-
-def depth_of(config: dict[str, Any]) -> int | None:
-    """Return the depth that the config gives, by ``model.depth`` or by the number of strides."""
-    depth, strides = config["model"].get("depth"), config["plan"]["strides"]
-    if depth and strides and depth != len(strides):
-        raise MedsegError(
-            f"model.depth={depth} does not fit the {len(strides)} entries of plan.strides: give one of them."
-        )
-    return depth or (len(strides) if strides else None)
+    for values, rank, owner in ((of_network, dims, "a network that is"), (of_data, data_dims, "images that are")):
+        for name, entries in values.items():
+            for entry in entries:
+                if entry is not None and (not isinstance(entry, list) or len(entry) != rank):
+                    raise MedsegError(f"{name}: {entry} does not fit {owner} {rank}D: give {rank} numbers.")
 
 
 def plan_preprocessing(
@@ -242,26 +222,19 @@ def plan_preprocessing(
 
 
 def plan_spacing(fingerprint: Fingerprint, kind: str) -> list[float] | None:
-    """Return the median spacing per network axis in mm, along the slices of anisotropic scans a finer one.
+    """Return the network grid's spacing: in mm, nnU-Net's rule; for 2D images in pixels, or None to keep them.
 
-    Pictures keep their pixels (None), but on a CPU they are worked on as coarsely as their masks bear.
+    The rule: the median spacing of each axis. Where one axis is more than three times coarser than the others and has
+    less than a third of their voxels, it gets the tenth percentile of its spacings, though never less than the others'.
+    2D images keep their pixel size; on a CPU they are downsampled as far as masks survive it.
     """
     cases = list(fingerprint.cases.values())
-    if fingerprint.unit == "mm":
-        return [round(float(value), 6) for value in median_spacing(cases)]
-    fidelities = [case.fidelity for case in cases if case.fidelity and not np.isnan(case.fidelity).any()]
-    if kind != "cpu" or not fidelities:
-        return None
-    factor = coarsest(fidelities, min(np.median([case.shape for case in cases], axis=0)))
-    return [float(factor)] * fingerprint.spatial_dims if factor > 1 else None
-
-
-def median_spacing(cases: Sequence[CaseFingerprint]) -> NDArray[np.float64]:
-    """Return the median spacing of each axis (nnU-Net's rule).
-
-    Where one axis is more than three times coarser than the others and has less than a third of their voxels, it gets
-    the tenth percentile of its spacings, though never less than the others'.
-    """
+    if fingerprint.unit == "px":
+        fidelities = [case.fidelity for case in cases if case.fidelity and not np.isnan(case.fidelity).any()]
+        if kind != "cpu" or not fidelities:
+            return None
+        factor = coarsest(fidelities, min(np.median([case.shape for case in cases], axis=0)))
+        return [float(factor)] * fingerprint.spatial_dims if factor > 1 else None
     spacings = np.array([case.spacing for case in cases])
     target = np.median(spacings, axis=0)
     shape = np.median([np.multiply(case.shape, np.divide(case.spacing, target)) for case in cases], axis=0)
@@ -269,7 +242,7 @@ def median_spacing(cases: Sequence[CaseFingerprint]) -> NDArray[np.float64]:
     others, lengths = np.delete(target, worst), np.delete(shape, worst)
     if target[worst] > ANISOTROPIC * others.max() and shape[worst] * ANISOTROPIC < lengths.min():
         target[worst] = max(np.percentile(spacings[:, worst], FINER), others.max())
-    return np.asarray(target)
+    return [round(float(value), 6) for value in target]
 
 
 def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[list[float]]:
@@ -290,14 +263,13 @@ def ct_windows(fingerprint: Fingerprint, window: list[float] | None) -> list[lis
 def network_grid(
     fingerprint: Fingerprint, spacing: Sequence[float] | None, resize: Sequence[int] | None
 ) -> tuple[list[int], list[float]]:
-    """Return the median shape of the cases on the network grid and its spacing (ones for pictures)."""
-    cases = fingerprint.cases.values()
+    """Return the median shape of the cases on the network grid and its spacing (ones for 2D images)."""
     if resize:
         return list(resize), [1.0] * len(resize)
+    cases = fingerprint.cases.values()
     shapes = [np.multiply(case.shape, np.divide(case.spacing, spacing) if spacing else 1.0) for case in cases]
-    return [max(1, round(float(size))) for size in np.median(shapes, axis=0)], list(
-        spacing or [1.0] * fingerprint.spatial_dims
-    )
+    shape = [max(1, round(float(size))) for size in np.median(shapes, axis=0)]
+    return shape, list(spacing or [1.0] * fingerprint.spatial_dims)
 
 
 def limit(shape: Sequence[int], voxels: int) -> list[int]:
@@ -319,26 +291,20 @@ def topology(
     """
     size, step = np.array(patch, float), np.array(spacing, float)
     strides: list[list[int]] = []
-    kernels = [kernel(step)]
-    while len(strides) < (depth or MAX_DEPTH):
+    kernels: list[list[int]] = []
+    while True:
         fine = step < COARSE * step.min()
+        kernels.append([3 if is_fine else 1 for is_fine in fine])
         halved = fine & (size >= 2 * SMALLEST_MAP)
-        if not halved.any() and depth is None:
-            break
+        if len(strides) == (depth or MAX_DEPTH) or (depth is None and not halved.any()):
+            return strides or [[2] * len(patch)], kernels if strides else kernels * 2
         halved = halved if halved.any() else fine
         strides.append([2 if half else 1 for half in halved])
         size, step = np.where(halved, np.ceil(size / 2), size), np.where(halved, step * 2, step)
-        kernels.append(kernel(step))
-    return strides or [[2] * len(patch)], kernels if strides else [kernels[0]] * 2
-
-
-def kernel(spacing: np.ndarray[Any, Any]) -> list[int]:
-    """Return 3 for each axis, 1 for one that is much coarser than the finest."""
-    return [3 if fine else 1 for fine in spacing < COARSE * spacing.min()]
 
 
 def fit_patch(patch: Sequence[int], divisor: Sequence[int], *, is_given: bool) -> list[int]:
-    """Round a patch up to multiples of ``divisor``; refuse one from the config that is none."""
+    """Round a patch up to multiples of ``divisor``; reject one from the config that is none."""
     fitted = [int(-(-size // d) * d) for size, d in zip(patch, divisor, strict=True)]
     if np.prod(np.divide(fitted, divisor)) < 2:  # instance norm needs more than one voxel at the bottom
         fitted[int(np.argmin(divisor))] *= 2
@@ -369,3 +335,31 @@ def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Finger
     all_axes = config["plan"].get("mirror") == "all"
     axes = list(range(fingerprint.spatial_dims)) if all_axes else symmetric_axes(thumbnails)
     return [axis for axis in axes if not (axis == left_right and is_sided(names))]
+
+
+ANYWHERE = (("left", "right"), ("左", "右"))
+AS_WORDS = (*ANYWHERE, ("l", "r"), ("lh", "rh"), ("lt", "rt"), ("sin", "dex"))
+
+
+def is_sided(names: Iterable[str]) -> bool:
+    """Tell whether class names distinguish left and right: by a word of its own, or within a pair of names.
+
+    Mirroring a patient makes a left kidney look like a right one, so such classes must not be mirrored.
+
+    >>> is_sided(["kidney_left"]), is_sided(["LeftLung", "RightLung"]), is_sided(["bright spot"])
+    (True, True, False)
+    """
+    lower = {name.lower() for name in names}
+    words = {word for name in lower for word in re.split(r"[\W_\d]+", name)}
+    if words & {side for pair in AS_WORDS for side in pair}:
+        return True
+    return any(left in name and name.replace(left, right) in lower for name in lower for left, right in ANYWHERE)
+
+
+def check_mirrored(where: str, axes: Sequence[int] | None, left_right: int, names: Iterable[str]) -> None:
+    """Reject axes to mirror, given at config key ``where``, that would turn left classes into right ones."""
+    if axes and left_right in axes and is_sided(names := list(names)):
+        raise MedsegError(
+            f"{where}={list(axes)}: axis {left_right} runs from left to right, and the classes {', '.join(names)} tell"
+            " the sides apart: mirrored, each would carry the other's name. Leave this axis out."
+        )

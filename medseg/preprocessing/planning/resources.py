@@ -8,11 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import torch
-
 from medseg.config.check import parse_duration
 from medseg.errors import MedsegError
-from medseg.system.device import device_memory
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +33,6 @@ class Probe(Protocol):
         """Return the seconds of a step; infinite where it cannot be done."""
 
 
-def memory_limit(wanted_gb: float | None, device: torch.device) -> float:
-    """Return the bytes that training may take: what the config allows, else what the device has; 0 where unknown."""
-    return wanted_gb * 1e9 if wanted_gb else device_memory(device)
-
-
 def within_memory(draft: Callable[[float], Plan], probe: Probe, limit: float, *, is_given: bool) -> Plan:
     """Return the plan with the largest patch and batch that fit into the memory.
 
@@ -60,21 +52,16 @@ def within_memory(draft: Callable[[float], Plan], probe: Probe, limit: float, *,
             return plan
         share *= SHRINK
         if share < SMALLEST:
-            return refuse(plan, need, limit, is_given=is_given)
+            patch = "×".join(map(str, plan["plan"]["patch_size"]))
+            text = (
+                f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of"
+                f" memory, of {limit / 1e9:.1f}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
+            )
+            if is_given:
+                raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")
+            log.warning("memory: %s Or say by trainer.memory_gb what the device has.", text)
+            return plan
         plan = draft(share)
-    return plan
-
-
-def refuse(plan: Plan, need: float, limit: float, *, is_given: bool) -> Plan:
-    """Complain of a plan that cannot be made small enough, or warn of it where the limit is an estimate of ours."""
-    patch = "×".join(map(str, plan["plan"]["patch_size"]))
-    text = (
-        f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of memory,"
-        f" of {limit / 1e9:.1f}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
-    )
-    if is_given:
-        raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")
-    log.warning("memory: %s Or say by trainer.memory_gb what the device has.", text)
     return plan
 
 
@@ -106,12 +93,12 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) 
     return chosen
 
 
-def fit_layout(plan: Plan, probe: Probe, wanted: bool | None) -> Plan:
+def fit_layout(plan: Plan, probe: Probe, setting: bool | None) -> Plan:
     """Return the plan with channels last in memory if that was measured to be faster on the device.
 
-    Nothing is measured where the config says what is wanted, or where a 2D network takes volumes by slices.
+    Nothing is measured where the config has a setting, or where a 2D network takes volumes by slices.
     """
-    if wanted is not None or plan["plan"]["slice_axis"] is not None:
+    if setting is not None or plan["plan"]["slice_axis"] is not None:
         return plan
     first, last = (
         probe.seconds({**plan, "trainer": {**plan["trainer"], "channels_last": is_last}}) for is_last in (False, True)

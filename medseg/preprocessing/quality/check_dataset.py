@@ -1,7 +1,7 @@
-"""What is wrong with a data set: every scan and mask read once, every mistake found at once."""
+"""Data validation: every scan and mask is read once, and all errors and warnings are reported at once."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
-from medseg.io.datasets.splits import Split
 from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import UNKNOWN, size_of
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.cached import noted
-from medseg.preprocessing.fingerprint.duplicates import EQUAL, warn_of_parted
+from medseg.preprocessing.fingerprint.duplicates import EQUAL
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import MOST, Finding, in_brief, in_full, is_named
 from medseg.preprocessing.quality.mask_values import doubtful_masks
@@ -73,24 +72,35 @@ def examine(
     values that nobody declared and that are no classes (see ``doubtful_masks``).
     Warnings are equal images, empty masks, classes that never occur and odd spacings.
     """
-    found: dict[str, CaseFingerprint] = {}
+    fingerprints: dict[str, CaseFingerprint] = {}
     errors = [Finding("error", problem) for problem in problems]
-    read = in_parallel(
+    outcomes = in_parallel(
         partial(attempt, label_map=label_map, folder=folder),
         cases,
         working_bytes(cases),
         too_large=lambda case, error: str(error),
     )
-    for case, outcome in zip(cases, watch(read, len(cases), "reading"), strict=True):
+    for case, outcome in zip(cases, watch(outcomes, len(cases), "reading"), strict=True):
         if isinstance(outcome, str):
-            errors.append(Finding("error", named(case.id, outcome), (case.id,)))
+            text = outcome if outcome.startswith(f"{case.id} ") else f"{case.id}: {outcome}"
+            errors.append(Finding("error", text, (case.id,)))
         else:
-            found[case.id] = outcome
-    odd = odd_ones(found)
-    usable = Fingerprint({name: case for name, case in found.items() if name not in odd})
-    errors += [Finding("error", text, (name,)) for name, text in odd.items()]
-    errors += foreground_missing(usable)
-    errors += [finding for finding in doubtful_masks(usable.cases, label_map) if finding.level == "error"]
+            fingerprints[case.id] = outcome
+    forms = {name: (len(case.shape), case.channels, case.unit) for name, case in fingerprints.items()}
+    usual = max(dict.fromkeys(forms.values()), key=list(forms.values()).count, default=None)
+    for name, form in forms.items():
+        if usual and form != usual:
+            text = (
+                f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, "
+                f"the others are {usual[0]}D with {usual[1]} in {usual[2]}"
+            )
+            errors.append(Finding("error", text, (name,)))
+            del fingerprints[name]
+    usable = Fingerprint(fingerprints)
+    if fingerprints and not any(case.voxels[1:].any() for case in fingerprints.values()):
+        text = "every mask is empty: there is nothing to learn. Are dataset.labels and dataset.masks right?"
+        errors.append(Finding("error", text, tuple(fingerprints)))
+    errors += [finding for finding in doubtful_masks(fingerprints, label_map) if finding.level == "error"]
     return usable, errors + warnings_of(usable, label_map)
 
 
@@ -110,79 +120,41 @@ def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerp
 
 
 def working_bytes(cases: Sequence[Case]) -> float:
-    """Return about how much memory it takes to read and describe the case whose files are largest."""
+    """Return about how many bytes of memory it takes to read and describe the case with the largest files."""
+
+    def bytes_on_disk(case: Case) -> int:
+        try:
+            return sum(part.stat().st_size for path in case.images for part in on_disk(path))
+        except MedsegError:  # raised again where the case is read
+            return 0
+
     size = size_of(max(cases, key=bytes_on_disk)) if cases else UNKNOWN
     return COPIES * 4 * size.channels * size.voxels
 
 
-def bytes_on_disk(case: Case) -> int:
-    """Return the bytes of a case's images, 0 where one cannot be told."""
-    try:
-        return sum(part.stat().st_size for path in case.images for part in on_disk(path))
-    except MedsegError:  # said where the case is read
-        return 0
-
-
-def named(name: str, text: str) -> str:
-    """Put a case's name before a message that does not begin with it."""
-    return text if text.startswith(f"{name} ") else f"{name}: {text}"
-
-
-def odd_ones(found: dict[str, CaseFingerprint]) -> dict[str, str]:
-    """Describe, by name, the cases that differ from most in dimensions, channels or unit."""
-    forms = {name: (len(case.shape), case.channels, case.unit) for name, case in found.items()}
-    usual = max(dict.fromkeys(forms.values()), key=list(forms.values()).count, default=None)
-    return {
-        name: f"{name}: {form[0]}D with {form[1]} channel(s) in {form[2]}, "
-        f"the others are {usual[0]}D with {usual[1]} in {usual[2]}"
-        for name, form in forms.items()
-        if usual and form != usual
-    }
-
-
-def foreground_missing(usable: Fingerprint) -> list[Finding]:
-    """Complain of a data set without any foreground."""
-    if not usable.cases or any(case.voxels[1:].any() for case in usable.cases.values()):
-        return []
-    text = "every mask is empty: there is nothing to learn. Are dataset.labels and dataset.masks right?"
-    return [Finding("error", text, tuple(usable.cases))]
-
-
 def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Finding]:
-    """Return what is worth a look, but may be meant."""
+    """Return warnings: equal images, empty masks, absent classes, spacings far from the median.
+
+    A spacing is off where metres were taken for millimetres, or a header says 1 mm for want of anything better.
+    """
     cases = usable.cases
-    found = [
+    warnings = [
         Finding("warning", f"{len(same.cases)} cases have the same image", same.cases, "same image")
         for same in usable.same_scans
         if same.reason == EQUAL
     ]
     if empty := tuple(name for name, case in cases.items() if not case.voxels[1:].any()):
-        found.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
+        warnings.append(Finding("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
     total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
     absent = [name for name, count in zip(label_map.names, total, strict=False) if not count]
     if absent and label_map is not UNLABELLED:
-        found.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
-    return found + odd_spacings(usable)
-
-
-def odd_spacings(usable: Fingerprint) -> list[Finding]:
-    """Name the cases whose spacing is far from the median, as where metres or a header of 1 mm slipped in."""
-    if not usable.cases or usable.unit == "px":
-        return []
-    usual = np.median([case.spacing for case in usable.cases.values()], axis=0)
-    found = []
-    for name, case in usable.cases.items():
-        if np.any(np.maximum(case.spacing / usual, usual / case.spacing) > FAR):
-            text = f"{name}: spacing {in_mm(case.spacing)}, the median is {in_mm(usual)}"
-            found.append(Finding("warning", text, (name,), "spacing"))
-    return found
-
-
-def in_mm(spacing: Iterable[float]) -> str:
-    """Write a spacing."""
-    return " × ".join(f"{step:.3g}" for step in spacing) + " mm"
-
-
-def warn_of_equal_scans(fingerprint: Fingerprint, split: Split) -> None:
-    """Name the cases of one scan, surely or probably, that are in two parts of a split."""
-    warn_of_parted(fingerprint.same_scans, split)
+        warnings.append(Finding("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
+    if not cases or usable.unit == "px":
+        return warnings
+    median = np.median([case.spacing for case in cases.values()], axis=0)
+    for name, case in cases.items():
+        if np.any(np.maximum(case.spacing / median, median / case.spacing) > FAR):
+            own, usual = (" × ".join(f"{step:.3g}" for step in spacing) for spacing in (case.spacing, median))
+            text = f"{name}: spacing {own} mm, the median is {usual} mm"
+            warnings.append(Finding("warning", text, (name,), "spacing"))
+    return warnings

@@ -1,4 +1,4 @@
-"""Masks that are not what they seem: values between the classes, lossy formats, transparency, turned pictures.
+"""Masks that are not what they seem: values between the classes, lossy formats, transparency, rotated 2D images.
 
 Where nobody declared the classes, values that are no classes would be learned as such: an error. Else a warning.
 """
@@ -36,15 +36,15 @@ def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Finding]:
     doubtful = not_structures(cases, label_map)
     read_off = label_map.is_inferred and len(label_map.names) > 2
     if lossy and read_off:
-        found = few(label_map.values)
-        text = f"{len(lossy)} masks are JPEG or of another lossy format, so some of the values {found} may be noise"
+        values = few(label_map.values)
+        text = f"{len(lossy)} masks are JPEG or of another lossy format, so some of the values {values} may be noise"
         yield Finding("error", f"{text}. {cure(cases, label_map, doubtful)}", lossy, "lossy mask")
     elif lossy:
         text = "masks are JPEG or of another lossy format, which changes values at edges. Save masks as PNG, or give"
         yield Finding("warning", f"{text} dataset.other_values=nearest", lossy, "lossy mask")
     if doubtful and not (lossy and read_off):
-        places = [label_map.names.index(name) for name in doubtful]
-        rims = {name: f"{n} voxels" for name, case in cases.items() if (n := case.voxels[places].sum())}
+        indices = [label_map.names.index(name) for name in doubtful]
+        rims = {name: f"{n} voxels" for name, case in cases.items() if (n := case.voxels[indices].sum())}
         names = f"{', '.join(doubtful[:FEW])}{' and others' if len(doubtful) > FEW else ''}"
         text = f"only on the borders of other classes, as smoothed, resampled or lossy masks have them, occur: {names}"
         level: Literal["error", "warning"] = "error" if label_map.is_inferred else "warning"
@@ -85,11 +85,11 @@ def not_structures(cases: Cases, label_map: LabelMap) -> list[str]:
     )
     some = np.maximum(voxels, 1)
     is_rim = (between >= RIM * some) & (inside <= THIN * some)
-    found = (voxels > 0) & is_rim
+    is_doubtful = (voxels > 0) & is_rim
     if label_map.is_inferred and next(iter(cases.values())).unit == "px":
         is_noise = (inside <= THIN / 5 * some) & has_larger_neighbour(voxels, label_map, LARGER)
-        found |= (voxels > 0) & is_noise
-    return [name for index, name in enumerate(label_map.names) if index and found[index]]
+        is_doubtful |= (voxels > 0) & is_noise
+    return [name for index, name in enumerate(label_map.names) if index and is_doubtful[index]]
 
 
 def has_larger_neighbour(voxels: NDArray[np.int64], label_map: LabelMap, times: float) -> NDArray[np.bool_]:

@@ -12,23 +12,28 @@ from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.duplicates import parts_of
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import Finding
-from medseg.preprocessing.quality.small_components import Cases, sizes_of, speck_size, specks_of
+from medseg.preprocessing.quality.outliers import Cases, sizes_of, speck_size, specks_of
 from medseg.preprocessing.quality.warnings import size_of
 
 Numbers = dict[str, Any]
 
 
 def overview(dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: Split | None) -> Numbers:
-    """Return what ``inspect.json`` tells of a data set; of its grids and voxels only the ``usable`` cases.
+    """Return the content of ``inspect.json``; grids and voxels are those of the ``usable`` cases only.
 
-    Shapes are in voxels and spacings in mm (or pixels), both in network axes; volumes in ml, or in pixels of pictures.
+    Shapes are in voxels and spacings in mm (or pixels), both in network axes; volumes in ml, or in pixels of 2D images.
     """
+    group = {case.id: case.group for case in dataset.cases}
+    subsets = {subset: getattr(split, subset) for subset in PARTS if split}
     numbers: Numbers = {
         "cases": len(dataset.cases),
         "usable": len(usable.cases),
-        "groups": len({case.group for case in dataset.cases}),
+        "groups": len({*group.values()}),
         "labels": dict(label_map.labels),
-        "split": sizes(split, dataset.cases) if split else None,
+        "split": {
+            subset: {"cases": len(ids), "groups": len({group[name] for name in ids})} for subset, ids in subsets.items()
+        }
+        or None,
     }
     if not usable.cases:
         return numbers
@@ -40,14 +45,14 @@ def overview(dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: 
         "spacing": spread([case.spacing for case in cases]),
         "channels": channels(dataset, usable),
         "classes": classes(dataset.cases, label_map, usable),
-        "masks": masks(label_map, usable),
+        "masks": {name: masks_of(usable.cases, index) for index, name in enumerate(label_map.names) if index},
     }
 
 
 def spread(values: ArrayLike) -> Numbers:
     """Return minimum, median and maximum of (N, ...) over its first axis."""
-    found = np.asarray(values, dtype=float)
-    statistics = {"min": found.min(axis=0), "median": np.median(found, axis=0), "max": found.max(axis=0)}
+    array = np.asarray(values, dtype=float)
+    statistics = {"min": array.min(axis=0), "median": np.median(array, axis=0), "max": array.max(axis=0)}
     return {name: np.round(value, 6).tolist() for name, value in statistics.items()}
 
 
@@ -59,61 +64,53 @@ def channels(dataset: Dataset, usable: Fingerprint) -> list[Numbers]:
     """
     names, modality = dataset.channels or (), dataset.modality or ()
     modality = modality * usable.channels if len(modality) == 1 else modality
-    found = np.stack([case.quantiles for case in usable.cases.values()])  # (N, C, 5)
-    middle = np.median(found, axis=0)
-    return [
-        {
-            "name": names[place] if place < len(names) else None,
-            "modality": modality[place] if place < len(modality) else None,
-            "min": float(found[:, place, 0].min()),
-            **dict(zip(("low", "median", "high"), middle[place, 1:4].tolist(), strict=True)),
-            "max": float(found[:, place, 4].max()),
-            "over_cases": {name: spread(found[:, place, 1 + at]) for at, name in enumerate(("low", "median", "high"))},
-        }
-        for place in range(usable.channels)
-    ]
+    quantiles = np.stack([case.quantiles for case in usable.cases.values()])  # (N, C, 5)
+    rows = []
+    for channel in range(usable.channels):
+        of_cases = dict(zip(("low", "median", "high"), quantiles[:, channel, 1:4].T, strict=True))
+        rows.append(
+            {
+                "name": names[channel] if channel < len(names) else None,
+                "modality": modality[channel] if channel < len(modality) else None,
+                "min": float(quantiles[:, channel, 0].min()),
+                **{name: float(np.median(values)) for name, values in of_cases.items()},
+                "max": float(quantiles[:, channel, 4].max()),
+                "over_cases": {name: spread(values) for name, values in of_cases.items()},
+            }
+        )
+    return rows
 
 
 def classes(cases: Sequence[Case], label_map: LabelMap, usable: Fingerprint) -> dict[str, Numbers]:
     """Return for each foreground class and region in how many cases it is, of those annotated for it, and its size."""
-    members: dict[str, tuple[int, ...]] = {name: (place,) for place, name in enumerate(label_map.names) if place}
-    members |= {name: places for name, places in label_map.reported.items() if label_map.regions}
+    members: dict[str, tuple[int, ...]] = {name: (index,) for index, name in enumerate(label_map.names) if index}
+    members |= {name: indices for name, indices in label_map.reported.items() if label_map.regions}
     annotated = {case.id: label_map.annotated(case.annotated) for case in cases}
-    found = {}
-    for name, places in members.items():
-        known = [case for case in usable.cases if annotated[case][list(places)].all()]
-        volumes = [volume(usable, case, places) for case in known]
-        present = [value for value in volumes if value]
-        found[name] = {
+    numbers = {}
+    for name, indices in members.items():
+        known = [case for case_id, case in usable.cases.items() if annotated[case_id][list(indices)].all()]
+        volumes = [sum(size_of(case, index) for index in indices) for case in known]
+        present = [volume for volume in volumes if volume]
+        numbers[name] = {
             "is_region": name in (label_map.regions or {}),
             "n_known": len(known),
             "n_present": len(present),
             "volume": spread(present) if present else None,
         }
-    return found
+    return numbers
 
 
-def volume(usable: Fingerprint, name: str, places: Sequence[int]) -> float:
-    """Return the size of some classes in a case, in ml; in pixels for pictures."""
-    return sum(size_of(usable.cases[name], place) for place in places)
-
-
-def masks(label_map: LabelMap, usable: Fingerprint) -> dict[str, Numbers]:
-    """Return for each foreground class how its masks are made up: components, specks, and what is outside the body.
+def masks_of(cases: Cases, index: int) -> Numbers:
+    """Return what the masks of a class consist of: components, specks, and what is outside the body.
 
     ``speck`` is the number of voxels up to which a component beside larger ones is one.
     """
-    return {name: mask(usable.cases, index) for index, name in enumerate(label_map.names) if index}
-
-
-def mask(cases: Cases, index: int) -> Numbers:
-    """Return how the masks of one class are made up."""
     most = speck_size(cases, index)
-    pieces = [len(sizes) for case in cases.values() if len(sizes := sizes_of(case, index))]
+    components = [len(sizes) for case in cases.values() if len(sizes := sizes_of(case, index))]
     specks = [len(specks_of(case, index, most)) for case in cases.values()]
     outside = [int(case.outside[index]) for case in cases.values()]
     return {
-        "components": spread(pieces) if pieces else None,
+        "components": spread(components) if components else None,
         "speck": most,
         "specks": {"n": sum(specks), "n_cases": sum(map(bool, specks))},
         "outside": {"voxels": sum(outside), "n_cases": sum(map(bool, outside))},
@@ -155,10 +152,3 @@ def described(case: CaseFingerprint, label_map: LabelMap) -> Numbers:
         "sizes": {name: round(size_of(case, index), 6) for index, name in classes},
         "components": {name: len(sizes_of(case, index)) for index, name in classes},
     }
-
-
-def sizes(split: Split, cases: Sequence[Case]) -> dict[str, Numbers]:
-    """Return the numbers of cases and groups in each part of a split."""
-    group = {case.id: case.group for case in cases}
-    parts = {part: getattr(split, part) for part in PARTS}
-    return {part: {"cases": len(ids), "groups": len({group[name] for name in ids})} for part, ids in parts.items()}

@@ -18,10 +18,9 @@ from rich.text import Text
 from torch import Tensor
 
 from medseg.system.printable import on_a_line
-from medseg.training.callbacks.callbacks import EpochLog, log, written
+from medseg.training.callbacks.checkpoints import Selection
+from medseg.training.callbacks.epoch_log import EpochLog, Gauges, log, written
 from medseg.training.callbacks.progress import Progress
-from medseg.training.callbacks.selection import Selection
-from medseg.training.callbacks.step_metrics import Gauges
 
 EVERY = 1.0
 """Seconds from one drawing to the next at least: each waits for the GPU and takes some milliseconds."""

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is NaN or infinite: left out one by one, and the end of a training that has no others.
+"""Steps whose loss or gradient is NaN or infinite: skipped one by one; a training without any other step is ended.
 
 A gradient that is not finite would make every weight NaN (clipping its norm multiplies all of it by NaN), and so the
 average of the weights. Such a step changes nothing instead. Counters stay on the training device, which is waited for
@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
-from medseg.models.finite import not_finite
+from medseg.models.weight_checks import not_finite
 from medseg.training.optim.ema import has_batch_statistics
 
 log = logging.getLogger(__name__)

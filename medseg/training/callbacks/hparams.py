@@ -60,9 +60,9 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str | float | bool
     >>> hyperparameters({"dataset": {"name": "heart"}, "model": {"_target_": "medseg.models.UNet", "depth": 4}})
     {'dataset': 'heart', 'model': 'UNet', 'model.depth': 4}
     """
-    found = dict(leaves({name: settings[name] for name in VARIED if name in settings}))
-    again = {name for name in found if name.replace("model.", "plan.", 1) in found.keys() - {name}}
-    return {"dataset": settings["dataset"]["name"], **{name: found[name] for name in found if name not in again}}
+    values = dict(leaves({name: settings[name] for name in VARIED if name in settings}))
+    repeated = {name for name in values if name.replace("model.", "plan.", 1) in values.keys() - {name}}
+    return {"dataset": settings["dataset"]["name"], **{name: values[name] for name in values if name not in repeated}}
 
 
 def leaves(node: Any, path: str = "") -> Iterator[tuple[str, str | float | bool]]:
@@ -74,7 +74,7 @@ def leaves(node: Any, path: str = "") -> Iterator[tuple[str, str | float | bool]
             else:
                 yield from leaves(child, f"{path}.{name}" if path else name)
     elif isinstance(node, list) and node and all(isinstance(item, Mapping) for item in node):
-        for place, item in enumerate(node):
-            yield from leaves(item, f"{path}.{place}")
+        for index, item in enumerate(node):
+            yield from leaves(item, f"{path}.{index}")
     elif node is not None:
         yield path, node if isinstance(node, str | int | float) else str(node)

@@ -1,9 +1,16 @@
-"""How far a run is, in steps or in time, whichever is further."""
+"""How far a run is, in steps or in time, whichever is further; when it is validated, and when it ends."""
 
 import math
 import time
 from collections.abc import Callable
 from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+NEVER = 10**9  # epochs
+MESSAGES = 10
+"""Batches from one message of the first process to the others to the next: how far the run is, and whether to stop."""
 
 
 class Progress:
@@ -90,3 +97,91 @@ class Progress:
         self.time_is_up_within = state.get("time_is_up_within")  # which earlier versions did not keep
         self.seconds_before = state["seconds"]
         self.validation_seconds, self.validated_at = state["validation_seconds"], state["validated_at"]
+
+
+class Budget(Callback):
+    """Ends training when the budget is used up and decides after which epochs to validate.
+
+    Lightning's own interval is fixed; here it may follow the time: a validation waits until enough training has gone by
+    for validations to stay below ``share`` of the time. The last weights are always validated.
+    """
+
+    def __init__(self, progress: Progress, *, interval: int | None, share: float) -> None:
+        self.progress, self.interval, self.share = progress, interval, share
+        self.began = 0.0
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin to count time, from where a resumed run stopped."""
+        self.progress.start()
+        self.progress.step = trainer.global_step
+        self.progress.current = trainer.strategy.broadcast(self.progress.fraction)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop when the budget is used up; settle whether this epoch ends with a validation."""
+        self.progress.step = trainer.global_step
+        is_last_of_epoch = batch_idx + 1 == trainer.num_training_batches
+        if trainer.world_size > 1 and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
+            return  # a message to all processes would make a GPU wait
+        own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
+        self.progress.current, is_due = trainer.strategy.broadcast(own)  # the first process decides for all
+        trainer.should_stop = trainer.should_stop or self.progress.current >= 1
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
+
+    def is_validation_due(self, epoch: int) -> bool:
+        """Tell whether ``epoch``, counted from one, ends with a validation."""
+        if self.interval is not None:
+            return epoch % self.interval == 0
+        return self.progress.is_validation_worth_it(self.share)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock of a validation."""
+        self.began = self.progress.clock()
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Tell the progress what the validation took."""
+        self.progress.validated(self.progress.clock() - self.began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the time used in the checkpoint."""
+        return dict(self.progress.state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the resumed run stopped."""
+        self.progress.load_state_dict(state_dict)
+
+
+class FirstStep(Callback):
+    """Calls ``begin`` once, after the first step of a training, new or resumed: its settings have been found good."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+        self.step: int | None = None  # at which training starts; None before it does
+        self.is_done = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Remember how many steps a resumed run has made before."""
+        self.step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Call ``begin`` once weights have changed, which takes several batches where gradients are accumulated."""
+        if not self.is_done and trainer.global_step != self.step:
+            self.is_done = True
+            self.begin()
+
+
+class Patience(EarlyStopping):
+    """Ends training after ``patience`` validations without a gain; a resumed run goes by its own patience."""
+
+    @property
+    def state_key(self) -> str:
+        """Return the name of the state in checkpoints, also in those of versions without this class."""
+        return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode}!r}"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the count of validations, not the patience, which Lightning would."""
+        super().load_state_dict({**state_dict, "patience": self.patience})

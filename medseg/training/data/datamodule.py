@@ -27,8 +27,9 @@ class WholeCases(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         case = load(self.files[index])
-        kept = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
-        return {**kept, "truth": case["truth"].numpy(), "index": index}  # the truth stays off the training device
+        entries = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
+        reference = case["truth"].numpy()  # an array stays off the training device
+        return {**entries, "truth": reference, "index": index}
 
 
 class TimedLoader(DataLoader[dict[str, Any]]):
@@ -96,6 +97,14 @@ class SegmentationData(LightningDataModule):
         """Which of how many processes this is."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def share_of(self, count: int) -> list[int]:
+        """Return which of ``count`` items of a validation this process takes.
+
+        A process without any would skip the validation that the others wait for in; an item seen twice counts once.
+        """
+        rank, ranks = self.rank_of_ranks
+        return [index % count for index in range(rank, max(count, ranks), ranks)]
+
     def transform_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Apply the composed transforms, whose random draws depend on (seed, patch number) alone."""
         self.transform.set_random_state(seeded(self.seed, 3, sample.pop("n")).initial_seed() & 0xFFFFFFFF)
@@ -121,8 +130,5 @@ class SegmentationData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Whole cases, one at a time; each rank takes its own share."""
-        rank, ranks = self.rank_of_ranks
-        count = len(self.val_files)
-        # A rank without any would skip the validation that the others wait for in; a case seen twice counts once.
-        share = [index % count for index in range(rank, max(count, ranks), ranks)]
+        share = self.share_of(len(self.val_files))
         return DataLoader(WholeCases(self.val_files), batch_size=None, sampler=share, collate_fn=as_it_is)

@@ -1,6 +1,7 @@
-"""Patches out of preprocessed cases: which case, which place, every draw from (seed, index) alone."""
+"""Patches out of preprocessed cases: which case, which position, how large; all random from (seed, index) alone."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.cache import load
 from medseg.system.random_seeds import seeded
 
@@ -72,8 +74,8 @@ class Patches(Dataset[dict[str, Any]]):
 
     def case_of(self, n: int) -> int:
         """Return the case that patch ``n`` comes from."""
-        turn, place = divmod(n, len(self.files))
-        return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[place])
+        turn, position = divmod(n, len(self.files))
+        return int(torch.randperm(len(self.files), generator=seeded(self.seed, 1, turn))[position])
 
 
 def draw_corner(
@@ -92,12 +94,12 @@ def draw_corner(
     if centres:
         voxels = centres[draw(len(centres), generator)]
         centre = voxels[draw(len(voxels), generator)].tolist()
-        wanted = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
+        corner = [c - patch // 2 for c, patch in zip(centre, patch_size, strict=True)]
     else:
-        wanted = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
+        corner = [draw(max(1, size - patch + 1), generator) for size, patch in zip(shape, patch_size, strict=True)]
     return [
-        min(max(corner, 0), size - patch) if size >= patch else -((patch - size) // 2)
-        for corner, size, patch in zip(wanted, shape, patch_size, strict=True)
+        min(max(start, 0), size - patch) if size >= patch else -((patch - size) // 2)
+        for start, size, patch in zip(corner, shape, patch_size, strict=True)
     ]
 
 
@@ -115,3 +117,31 @@ def cut(volume: Tensor, corner: Sequence[int], patch_size: Sequence[int]) -> Ten
         (max(0, -start), max(0, end - size)) for start, end, size in zip(corner, ends, volume.shape[1:], strict=True)
     ]
     return F.pad(patch, [side for pair in reversed(outside) for side in pair])
+
+
+_MOST = 2.0
+"""A patch with its margin has at most this many times the voxels: all that is cut is read and moved, while six of ten
+samples are not turned at all, and those that are reach so far with a corner only."""
+
+
+def margin_for(spatial: Any, files: Sequence[Path], plan: dict[str, Any]) -> list[int]:
+    """Return the voxels on either side of each axis that ``spatial`` can make use of.
+
+    None without a ``spatial`` that tells its ``reach``, none across the slices of a 2D network, and no more than the
+    largest preprocessed case has beyond a patch: where all cases fit into it, only padding would come in.
+    """
+    patch, context = patch_in_volume(plan), context_in_volume(plan)
+    if not hasattr(spatial, "reach"):
+        return [0] * len(patch)
+    seen = [size + 2 * beside for size, beside in zip(patch, context, strict=True)]
+    largest = [max(sizes) for sizes in zip(*(load(file)["label"].shape for file in files), strict=True)]
+    tissue = [max(0, size - there) for size, there in zip(largest, seen, strict=True)]
+    useful = [min(pair) for pair in zip(spatial.reach(seen), tissue, strict=True)]
+    return affordable([0 if axis == plan["slice_axis"] else size for axis, size in enumerate(useful)], seen)
+
+
+def affordable(margin: Sequence[int], patch: Sequence[int]) -> list[int]:
+    """Return the margin, or the largest share of it by the percent with which a patch is not too large."""
+    shares = ([size * percent // 100 for size in margin] for percent in range(100, -1, -1))
+    most = _MOST * prod(patch)
+    return next(share for share in shares if prod(p + 2 * m for p, m in zip(patch, share, strict=True)) <= most)

@@ -7,14 +7,13 @@ The target has one of two forms, told apart by its shape:
 * regions, which may overlap: logits (B, R, *spatial) and int64 (B, R, *spatial) of 1 inside and 0 outside. The
   probabilities are the sigmoid of each channel; there is no background channel.
 
-In both, ``IGNORE`` stands where the truth is unknown, in regions even in one channel and not in another. Such voxels
-give no loss and no gradient, and a loss over nothing known is 0. A loss is a scalar of float32 at least, whatever the
-precision of the network: a half-precision sum over a patch stops growing long before it is complete.
+In both, ``IGNORE`` stands where the reference is unknown, in regions even in one channel and not in another. Such
+voxels give no loss and no gradient, and a loss over nothing known is 0. A loss is a scalar of float32 at least,
+whatever the precision of the network: a half-precision sum over a patch stops growing long before it is complete.
 """
 
-from medseg.training.losses.adapter import OnProbabilities
 from medseg.training.losses.centerline import CenterlineDiceLoss
-from medseg.training.losses.combination import WeightedSum
+from medseg.training.losses.combination import OnProbabilities, WeightedSum
 from medseg.training.losses.likelihood import CrossEntropyLoss, FocalLoss, TopKLoss
 from medseg.training.losses.overlap import DiceLoss, GeneralizedDiceLoss, TverskyLoss
 

@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medseg.training.losses.reference import any_known, channels, full
-from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+from medseg.training.losses.base import ClassWeighted, any_known, channels, check, full, weighted_mean
 
 
 class CenterlineDiceLoss(ClassWeighted):
     """L = -2 P S / (P + S), the mean over classes; from -1 (perfect) to 0. Not to be used alone.
 
-    P = sum(s(p) g) / sum(s(p)) is the share of the predicted centreline that lies in the true tube, S = sum(s(g) p) /
-    sum(s(g)) the share of the true centreline that is found; s is a soft skeleton. Shit et al., "clDice - a novel
-    topology-preserving loss function for tubular structure segmentation" (CVPR 2021), who add the Dice loss: this one
-    sees whether tubes are connected, hardly how wide they are.
+    P = sum(s(p) g) / sum(s(p)) is the share of the predicted centreline that lies in the reference tube, S = sum(s(g)
+    p) / sum(s(g)) the share of the reference centreline that is found; s is a soft skeleton. Shit et al., "clDice - a
+    novel topology-preserving loss function for tubular structure segmentation" (CVPR 2021), who add the Dice loss: this
+    one sees whether tubes are connected, hardly how wide they are.
 
     Args:
         iterations: erosions of the skeleton, at least the largest radius of a tube in voxels.
@@ -51,7 +50,7 @@ class CenterlineDiceLoss(ClassWeighted):
         return -weighted_mean(ratios, weights)
 
     def ratio(self, p: Tensor, g: Tensor) -> Tensor:
-        """Return one class's clDice (S,) from its probabilities and its truth, both (B, *spatial)."""
+        """Return one class's clDice (S,) from its probabilities and its reference, both (B, *spatial)."""
         precision = self.share(soft_skeleton(p, self.iterations), g)
         sensitivity = self.share(soft_skeleton(g, self.iterations), p)
         return 2 * precision * sensitivity / (precision + sensitivity)

@@ -1,14 +1,14 @@
-"""The weighted sum of losses."""
+"""Losses made of others: their weighted sum, and losses of other packages on classes and regions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing, nearest
-from medseg.training.losses.reference import full
-from medseg.training.losses.weights import check
+from medseg.io.labels import IGNORE
+from medseg.training.losses.base import are_regions, check, first_channel, full, probabilities_of
 
 
 class WeightedSum(nn.Module):
@@ -24,7 +24,13 @@ class WeightedSum(nn.Module):
 
     def __init__(self, *, weights: Mapping[str, float], **losses: nn.Module) -> None:
         super().__init__()
-        if problems := [*unmatched(weights, losses)]:
+        problems = []
+        for name in [*weights, *losses]:
+            if name not in losses:
+                problems.append(f"weights.{name}: there is no loss {name!r}.{nearest(name, losses)}")
+            elif name not in weights:
+                problems.append(f"{name}: it has no weight. Give weights.{name}, a number of 0 or more")
+        if problems:
             raise MedsegError(f"loss: the weights and the losses do not match:\n{listing(problems)}")
         for name, weight in weights.items():
             check(f"weights.{name}", weight, math.isfinite(weight) and weight >= 0, "0 or more")
@@ -39,11 +45,42 @@ class WeightedSum(nn.Module):
         return torch.stack([self.weights[name] * loss(logits, target) for name, loss in self.losses.items()]).sum()
 
 
-def unmatched(weights: Mapping[str, float], losses: Mapping[str, nn.Module]) -> list[str]:
-    """Return what is wrong with the names."""
-    absent = [name for name in weights if name not in losses]
-    unweighted = [name for name in losses if name not in weights]
-    return [
-        *(f"weights.{name}: there is no loss {name!r}.{nearest(name, losses)}" for name in absent),
-        *(f"{name}: it has no weight. Give weights.{name}, a number of 0 or more" for name in unweighted),
-    ]
+class OnProbabilities(nn.Module):
+    """Calls a loss that takes probabilities and a one-hot reference only, such as most of MONAI's.
+
+    The loss gets the probabilities (softmax, or sigmoid for regions) and the reference as 0 and 1, both floating-point
+    (B, C, *spatial). Unknown voxels are 0 in both, so that no difference is seen there and no gradient comes back;
+    where nothing at all is known the loss is 0. So most of MONAI's losses learn regions and tolerate unknown voxels::
+
+        _target_: medseg.training.losses.OnProbabilities
+        include_background: false
+        loss:
+          _target_: monai.losses.DiceLoss
+          jaccard: true
+
+    The loss's own ``softmax``, ``sigmoid`` and ``to_onehot_y`` stay off, its ``include_background`` on, since
+    it is given the channels that count. Its mean over voxels counts the unknown ones as right. Losses that
+    take logits, such as MONAI's ``FocalLoss``, cannot be used so.
+
+    Args:
+        loss: (probabilities, reference) to a scalar.
+        include_background: show the loss class 0 as well; regions have no background.
+    """
+
+    def __init__(self, *, loss: Callable[[Tensor, Tensor], Tensor], include_background: bool = False) -> None:
+        super().__init__()
+        self.loss, self.include_background = loss, include_background
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
+        logits = full(logits)
+        first = first_channel(logits, target, self.include_background)
+        p = probabilities_of(logits, target)[:, first:]
+        # The reference as 0 and 1, of the shape and type of the logits; 0 where it is unknown.
+        if are_regions(logits, target):
+            one_hot = (target == 1).to(logits.dtype)
+        else:
+            classes = torch.arange(logits.shape[1], device=target.device)
+            one_hot = (target == classes.view(-1, *[1] * (logits.ndim - 2))).to(logits.dtype)
+        loss = self.loss(p, one_hot[:, first:])
+        return torch.where((target != IGNORE).any(), loss, torch.zeros_like(loss))

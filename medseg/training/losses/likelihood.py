@@ -1,4 +1,4 @@
-"""Losses that each voxel has by itself, on the probability of its truth: cross-entropy, focal and top-k."""
+"""Losses that each voxel has by itself, on the probability of its reference: cross-entropy, focal and top-k."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medseg.io.labels import IGNORE
-from medseg.training.losses.reference import all_known, are_regions, full
-from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
+from medseg.training.losses.base import ClassWeighted, all_known, are_regions, check, full, weighted_mean
 
 
 class CrossEntropyLoss(ClassWeighted):
-    """The mean of -log p over all known voxels, p being the probability of the truth.
+    """The mean of -log p over all known voxels, p being the probability of the reference.
 
     That is the true class, or in each region for itself whether the voxel belongs to it. With class weights it is
-    sum(-w log p) / sum(w), where w is the weight of the true class, or of the region. With label smoothing s the truth
-    is 1 - s + s / K for the true class and s / K for the others (K = 2 in a region): Szegedy et al., "Rethinking the
-    Inception Architecture" (CVPR 2016), section 7.
+    sum(-w log p) / sum(w), where w is the weight of the true class, or of the region. With label smoothing s the
+    reference is 1 - s + s / K for the true class and s / K for the others (K = 2 in a region): Szegedy et al.,
+    "Rethinking the Inception Architecture" (CVPR 2016), section 7.
 
     Args:
         label_smoothing: s, from 0 to below 1.
@@ -34,12 +33,17 @@ class CrossEntropyLoss(ClassWeighted):
         logits = full(logits)
         log_p = log_likelihood(logits, target)
         if self.label_smoothing:
-            log_p = (1 - self.label_smoothing) * log_p + self.label_smoothing * mean_log_p(logits, target)
+            # The mean of log p over all that the reference might be: yes and no, or the K classes.
+            if are_regions(logits, target):
+                mean_log_p = logits / 2 - F.softplus(logits)
+            else:
+                mean_log_p = logits.mean(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
+            log_p = (1 - self.label_smoothing) * log_p + self.label_smoothing * mean_log_p
         return -weighted_mean(log_p, voxel_weights(self, logits, target))
 
 
 class FocalLoss(ClassWeighted):
-    """The mean of -(1 - p)^gamma log p over all known voxels, p being the probability of the truth.
+    """The mean of -(1 - p)^gamma log p over all known voxels, p being the probability of the reference.
 
     Lin et al., "Focal loss for dense object detection" (ICCV 2017): cross-entropy in which voxels that are right
     already count less. Classes, regions and class weights (their alpha) are as in ``CrossEntropyLoss``.
@@ -93,18 +97,11 @@ class TopKLoss(ClassWeighted):
 
 
 def log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the log of the probability of the truth, shaped as target; without meaning where that is unknown."""
+    """Return the log of the probability of the reference, shaped as target; without meaning where that is unknown."""
     if are_regions(logits, target):
         return F.logsigmoid(torch.where(target == 1, logits, -logits))
     # Not F.cross_entropy: on spatial axes it has no deterministic form on a GPU.
     return F.log_softmax(logits, dim=1).gather(1, indices(target))
-
-
-def mean_log_p(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of log p over all that the truth might be, shaped as target: the K classes, or yes and no."""
-    if are_regions(logits, target):
-        return logits / 2 - F.softplus(logits)
-    return logits.mean(1, keepdim=True) - logits.logsumexp(1, keepdim=True)
 
 
 def voxel_weights(loss: ClassWeighted, logits: Tensor, target: Tensor) -> Tensor | None:

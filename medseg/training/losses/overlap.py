@@ -1,33 +1,19 @@
-"""Losses on the overlap of prediction and truth: Dice, Tversky and generalised Dice."""
+"""Losses on the overlap of prediction and reference: Dice, Tversky and generalised Dice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from medseg.training.losses.reference import any_known, channels, full
-from medseg.training.losses.weights import ClassWeighted, check, weighted_mean
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Sums over the known voxels by class and sample, each (C, S); S is 1 for a batch as a whole."""
-
-    both: Tensor
-    """sum(p g), p being the probabilities and g the truth as 0 and 1"""
-    predicted: Tensor
-    """sum(p), or sum(p^2)"""
-    true: Tensor
-    """sum(g)"""
+from medseg.training.losses.base import ClassWeighted, any_known, channels, check, full, weighted_mean
 
 
 class OverlapLoss(ClassWeighted):
-    """Minus the mean over classes of a ratio that is 1 where prediction and truth agree; from -1 (perfect) to 0.
+    """Minus the mean over classes of a ratio that is 1 where prediction and reference agree; from -1 (perfect) to 0.
 
-    A class that is nowhere in the truth has a numerator of ``smooth`` alone: it costs nothing where it is not predicted
-    (ratio 1) and gives next to no gradient where it is (ratio near 0), as in nnU-Net. False positives of such a class
-    are left to the cross-entropy, and to ``batch``, which makes absence rarer.
+    A class that is nowhere in the reference has a numerator of ``smooth`` alone: it costs nothing where it is not
+    predicted (ratio 1) and gives next to no gradient where it is (ratio near 0), as in nnU-Net. False positives of such
+    a class are left to the cross-entropy, and to ``batch``, which makes absence rarer.
 
     Args:
         batch: one ratio for the whole batch instead of one a sample.
@@ -48,31 +34,28 @@ class OverlapLoss(ClassWeighted):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        sums = [self.sums(p, g) for p, g in channels(logits, target, self.include_background)]
-        both, predicted, true = torch.stack(sums, dim=1)  # of (C, S) each
+        sums = []  # over the known voxels by class; S is 1 for a batch as a whole, else the samples
+        for p, g in channels(logits, target, self.include_background):
+            axes = tuple(range(0 if self.batch else 1, p.ndim))
+            size = (p.square() if self.squared else p).sum(axes)
+            sums.append(torch.stack([value.reshape(-1) for value in ((p * g).sum(axes), size, g.sum(axes))]))  # (3, S)
+        both, predicted, true = torch.stack(sums, dim=1)  # (C, S) each
         weights = self.weights_for(logits)[-len(sums) :, None] * any_known(target, self.batch)
-        return -self.agreement(Overlap(both, predicted, true), weights)
+        return -self.agreement(both, predicted, true, weights)
 
-    def sums(self, p: Tensor, g: Tensor) -> Tensor:
-        """Return the overlap of p and g, both (B, *spatial), and their sizes: (3, S)."""
-        axes = tuple(range(0 if self.batch else 1, p.ndim))
-        size = (p.square() if self.squared else p).sum(axes)
-        sums = [(p * g).sum(axes), size, g.sum(axes)]
-        return torch.stack([value.reshape(-1) for value in sums])
-
-    def agreement(self, overlap: Overlap, weights: Tensor) -> Tensor:
+    def agreement(self, both: Tensor, predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
         """Return the mean ratio with these weights of classes and samples (C, S), 0 where nothing is known."""
-        return weighted_mean(self.ratio(overlap), weights)
+        return weighted_mean(self.ratio(both, predicted, true), weights)
 
-    def ratio(self, overlap: Overlap) -> Tensor:
-        """Return each class's ratio, (C, S)."""
+    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+        """Return each class's ratio, (C, S), from sum(p g), sum(p) or sum(p^2), and sum(g)."""
         raise NotImplementedError
 
 
 class DiceLoss(OverlapLoss):
     """L = -2 sum(p g) / (sum(p^2) + sum(g^2)), the mean over classes; from -1 (perfect) to 0.
 
-    p are the probabilities, g the truth as 0 and 1. The squares are Milletari et al.'s, "V-Net" (3DV 2016); without
+    p are the probabilities, g the reference as 0 and 1. The squares are Milletari et al.'s, "V-Net" (3DV 2016); without
     them the loss is nnU-Net's: L = -2 sum(p g) / (sum(p) + sum(g)).
 
     Args:
@@ -95,9 +78,9 @@ class DiceLoss(OverlapLoss):
         super().__init__(batch, include_background, class_weights, smooth)
         self.squared = squared
 
-    def ratio(self, overlap: Overlap) -> Tensor:
+    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
         """Return the soft Dice coefficients, (C, S)."""
-        return (2 * overlap.both + self.smooth) / (overlap.predicted + overlap.true + self.smooth)
+        return (2 * both + self.smooth) / (predicted + true + self.smooth)
 
 
 class TverskyLoss(OverlapLoss):
@@ -131,11 +114,10 @@ class TverskyLoss(OverlapLoss):
             check(name, weight, weight > 0, "above 0")
         self.alpha, self.beta = alpha, beta
 
-    def ratio(self, overlap: Overlap) -> Tensor:
+    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
         """Return the soft Tversky indices, (C, S)."""
-        false_positive, false_negative = overlap.predicted - overlap.both, overlap.true - overlap.both
-        errors = self.alpha * false_positive + self.beta * false_negative
-        return (overlap.both + self.smooth) / (overlap.both + errors + self.smooth)
+        errors = self.alpha * (predicted - both) + self.beta * (true - both)
+        return (both + self.smooth) / (both + errors + self.smooth)
 
 
 class GeneralizedDiceLoss(OverlapLoss):
@@ -163,18 +145,11 @@ class GeneralizedDiceLoss(OverlapLoss):
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
 
-    def agreement(self, overlap: Overlap, weights: Tensor) -> Tensor:
+    def agreement(self, both: Tensor, predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
         """Return the mean over the samples of one ratio for all classes."""
         known = weights.any(0)
-        weights = weights * inverse_squares(overlap.true)
-        both = (weights * overlap.both).sum(0)
-        size = (weights * (overlap.predicted + overlap.true)).sum(0)
-        ratio = (2 * both + self.smooth) / (size + self.smooth)  # (S,)
-        return weighted_mean(ratio, known)
-
-
-def inverse_squares(sizes: Tensor) -> Tensor:
-    """Return the inverse squares of sizes (C, S) relative to the smallest that is not 0; 1 for those that are."""
-    present = sizes > 0
-    smallest = torch.where(present, sizes, torch.inf).amin(0)
-    return torch.where(present, smallest / sizes, 1).square()
+        present = true > 0
+        smallest = torch.where(present, true, torch.inf).amin(0)
+        weights = weights * torch.where(present, smallest / true, 1).square()
+        ratio = (2 * (weights * both).sum(0) + self.smooth) / ((weights * (predicted + true)).sum(0) + self.smooth)
+        return weighted_mean(ratio, known)  # over (S,)

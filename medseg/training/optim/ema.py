@@ -28,18 +28,18 @@ def average_into(average: nn.Module, network: nn.Module, kept: float) -> None:
     torch._foreach_lerp_(ours, theirs, 1 - kept)
 
 
-def has_batch_statistics(network: nn.Module, still: Collection[str] = ()) -> bool:
+def has_batch_statistics(network: nn.Module, frozen: Collection[str] = ()) -> bool:
     """Tell whether a network keeps running statistics, which hold for the weights that they were taken with only.
 
-    Those of the modules named ``still`` are frozen, and do not count.
+    Those of the modules named ``frozen`` do not count, as theirs stay.
     """
-    return bool(batch_norms(network, still))
+    return bool(batch_norms(network, frozen))
 
 
-def batch_norms(network: nn.Module, still: Collection[str]) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the norms that keep running statistics and are not ``still``."""
+def batch_norms(network: nn.Module, frozen: Collection[str]) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the norms that keep running statistics and are not ``frozen``."""
     kind = nn.modules.batchnorm._BatchNorm
-    return [module for name, module in network.named_modules() if isinstance(module, kind) and name not in still]
+    return [module for name, module in network.named_modules() if isinstance(module, kind) and name not in frozen]
 
 
 @torch.no_grad()
@@ -47,17 +47,17 @@ def estimate_statistics(
     network: nn.Module,
     forward: Callable[[Tensor], object],
     batches: Iterable[Tensor],
-    still: Collection[str] = (),
+    frozen: Collection[str] = (),
 ) -> None:
     """Take BatchNorm's running statistics anew, as plain means over ``batches`` of input sent ``forward``.
 
-    The modules named ``still`` keep theirs, and normalise by them.
+    The modules named ``frozen`` keep theirs, and normalise by them.
     """
-    norms = batch_norms(network, still)
+    norms = batch_norms(network, frozen)
     momenta = [norm.momentum for norm in norms]
     was_training = network.training
     network.train()
-    for name in still:
+    for name in frozen:
         network.get_submodule(name).eval()
     for norm in norms:
         norm.reset_running_stats()

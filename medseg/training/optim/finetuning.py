@@ -1,4 +1,4 @@
-"""How a network that knows something already is trained further: what learns, how fast, and what it is pulled to.
+"""How a network with trained weights is trained further: which parameters learn, how fast, and what decays to what.
 
 * Frozen parameters are in no group of the optimizer, so that they take none of its memory, and norms among them
   normalise as they do in prediction, so that their statistics stay.
@@ -55,44 +55,41 @@ class FineTuning:
 
     Args:
         network: with the weights that it begins with.
-        wanted: the ``finetune`` node of a config.
+        settings: the ``finetune`` node of a config.
         whole: names of the parameters that were taken over; None: all.
 
     Raises:
         MedsegError: the network has fewer levels than are to be frozen, or its levels are not known.
     """
 
-    def __init__(self, network: nn.Module, wanted: Mapping[str, Any], whole: Collection[str] | None = None) -> None:
-        self.network, self.wanted = network, {key: wanted.get(key, value) for key, value in DEFAULTS.items()}
+    def __init__(self, network: nn.Module, settings: Mapping[str, Any], whole: Collection[str] | None = None) -> None:
+        self.network, self.settings = network, {key: settings.get(key, value) for key, value in DEFAULTS.items()}
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.whole = self.parameters.keys() & (self.parameters.keys() if whole is None else set(whole))
-        self.stages = self._stages()
-        self.fixed = self._norms() & self.whole if self.wanted["freeze_norm"] else set()
+        # The stage of each parameter, in the order of the stages; where no setting depends on them, all are one.
+        self.stages = dict.fromkeys(self.parameters, "all")
+        if any(self.settings[key] != DEFAULTS[key] for key in BY_STAGE):
+            self.stages = {name: stage for name, stage in stages_of(network).items() if name in self.parameters}
+        self.fixed = self._norms() & self.whole if self.settings["freeze_norm"] else set()
         self.frozen = (self._frozen_levels() & self.whole) - self.fixed
         self.groups = self._grouped(self.parameters.keys() - self.frozen - self.fixed)
         self.is_unfrozen = False
-        self.later = self._grouped(self.frozen, ".unfrozen") if self.wanted["unfreeze_epoch"] else []
+        self.later = self._grouped(self.frozen, ".unfrozen") if self.settings["unfreeze_epoch"] else []
         pulled = [name for group in self.groups + self.later if group.is_pulled for name in group.members]
         self.start = {name: self.parameters[name].detach().clone() for name in pulled}
         for name in self.frozen | self.fixed:
             self.parameters[name].requires_grad_(False)
 
-    def _stages(self) -> dict[str, str]:
-        """Return the stage of each parameter in the order of the stages; where none is asked for, all are one."""
-        if all(self.wanted[key] == DEFAULTS[key] for key in BY_STAGE):
-            return dict.fromkeys(self.parameters, "all")
-        return {name: stage for name, stage in stages_of(self.network).items() if name in self.parameters}
-
     def _frozen_levels(self) -> set[str]:
         """Return the parameters of the encoder's levels that are to be frozen."""
         levels = list(dict.fromkeys(stage for stage in self.stages.values() if stage.startswith("encoder.")))
-        count = self.wanted["freeze_levels"]
+        count = self.settings["freeze_levels"]
         if count > len(levels):
             raise MedsegError(
                 f"finetune.freeze_levels={count}: the encoder of this network has {len(levels)} levels. Give as many at"
                 " most."
             )
-        chosen = levels if self.wanted["freeze_encoder"] else levels[:count]
+        chosen = levels if self.settings["freeze_encoder"] else levels[:count]
         return {name for name, stage in self.stages.items() if stage in chosen}
 
     def _norms(self) -> set[str]:
@@ -106,23 +103,21 @@ class FineTuning:
         Stages are told apart where their rates differ, and within them what is pulled to its start from what is new.
         """
         order = list(dict.fromkeys(self.stages.values()))
-        found: dict[str, Group] = {}
+        layer_decay, head_factor, l2_sp = (self.settings[key] for key in ("layer_decay", "head_factor", "l2_sp"))
+        groups: dict[str, Group] = {}
         for name, stage in self.stages.items():
             if name in names:
-                factor = self.wanted["layer_decay"] ** (len(order) - 1 - order.index(stage))
-                factor *= self.wanted["head_factor"] if stage == HEAD else 1.0
-                is_pulled = bool(self.wanted["l2_sp"]) and name in self.whole
-                label = self._label(stage) + (".new" if self.wanted["l2_sp"] and not is_pulled else "") + kind
-                found.setdefault(label, Group(label, factor, is_pulled)).members.append(name)
-        return list(found.values())
-
-    def _label(self, stage: str) -> str:
-        """Return what the stage is called together with all others of its rate."""
-        if self.wanted["layer_decay"] != 1:
-            return stage
-        if self.wanted["head_factor"] != 1:
-            return HEAD if stage == HEAD else "body"
-        return "all"
+                factor = layer_decay ** (len(order) - 1 - order.index(stage))
+                factor *= head_factor if stage == HEAD else 1.0
+                is_pulled = bool(l2_sp) and name in self.whole
+                label = "all"
+                if layer_decay != 1:
+                    label = stage
+                elif head_factor != 1:
+                    label = HEAD if stage == HEAD else "body"
+                label += (".new" if l2_sp and not is_pulled else "") + kind
+                groups.setdefault(label, Group(label, factor, is_pulled)).members.append(name)
+        return list(groups.values())
 
     @property
     def active(self) -> list[Group]:
@@ -133,9 +128,10 @@ class FineTuning:
         self, spec: dict[str, Any], *, fused: bool, trust: Collection[str] = ()
     ) -> torch.optim.Optimizer:
         """Build the optimizer of all that learns now; see ``medseg.training.optim.optimizers.make_optimizer``."""
-        if self.wanted == DEFAULTS:
+        if self.settings == DEFAULTS:
             return make_optimizer(spec, self.network.parameters(), fused=fused, trust=trust)
-        optimizer = make_optimizer(spec, [self._for_torch(group) for group in self.groups], fused=fused, trust=trust)
+        groups = [self._for_torch(group) for group in self.groups]
+        optimizer = make_optimizer(spec, groups, fused=fused, trust=trust)
         for group, made in zip(self.groups, optimizer.param_groups, strict=True):
             adjust(made, group)
         for group in self.later if self.is_unfrozen else ():
@@ -151,7 +147,7 @@ class FineTuning:
 
     def is_due(self, epochs: int) -> bool:
         """Tell whether what is frozen is to learn from now on, after so many epochs."""
-        return bool(self.later) and not self.is_unfrozen and epochs >= self.wanted["unfreeze_epoch"]
+        return bool(self.later) and not self.is_unfrozen and epochs >= self.settings["unfreeze_epoch"]
 
     def unfreeze(self, optimizer: torch.optim.Optimizer | None = None) -> list[float]:
         """Let what is frozen learn; return the full learning rates of the groups that the optimizer gets for it."""
@@ -168,15 +164,15 @@ class FineTuning:
         return rates
 
     @property
-    def still(self) -> set[str]:
+    def frozen_norms(self) -> set[str]:
         """The norms, by name, that normalise as in prediction: their parameters and their statistics are frozen."""
         kept = self.fixed | (set() if self.is_unfrozen else self.frozen)
         return {name.rpartition(".")[0] for name in kept & self._norms()}
 
-    def keep_still(self) -> None:
+    def keep_norms_frozen(self) -> None:
         """Take the norms that are frozen out of the training mode that the network is in."""
         self.network.train()
-        for name in self.still:
+        for name in self.frozen_norms:
             self.network.get_submodule(name).eval()
 
     @torch.no_grad()
@@ -187,7 +183,7 @@ class FineTuning:
                 for name in group.members:  # where the network has gone
                     self.start[name] = self.start[name].to(self.parameters[name].device)
                 start = [self.start[name] for name in group.members]
-                torch._foreach_lerp_(made["params"], start, weight=made["lr"] * self.wanted["l2_sp"])
+                torch._foreach_lerp_(made["params"], start, weight=made["lr"] * self.settings["l2_sp"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training cannot find out again."""
@@ -204,7 +200,7 @@ class FineTuning:
         numbers = {name: parameter.numel() for name, parameter in self.parameters.items()}
         lines = []
         if kept := self.frozen | self.fixed:
-            until = self.wanted["unfreeze_epoch"]
+            until = self.settings["unfreeze_epoch"]
             share = sum(numbers[name] for name in kept) / sum(numbers.values())
             parts = ", ".join(dict.fromkeys(stage for name, stage in self.stages.items() if name in self.frozen))
             levels = parts + (f" for {until} {'epoch' if until == 1 else 'epochs'}" if parts and until else "")
@@ -214,9 +210,9 @@ class FineTuning:
             lines.append(f"not frozen, for they were not taken over: {', '.join(sorted(new))}")
         if len(self.groups) > 1 or self.start:
             for group, made in zip(self.active, optimizer.param_groups, strict=True):
-                decay = (
-                    f"{self.wanted['l2_sp']:g} to the start" if group.is_pulled else f"{made.get('weight_decay', 0):g}"
-                )
+                decay = f"{made.get('weight_decay', 0):g}"
+                if group.is_pulled:
+                    decay = f"{self.settings['l2_sp']:g} to the start"
                 size = sum(numbers[name] for name in group.members)
                 lines.append(f"{group.name}: learning rate {made['lr']:.3g}, weight decay {decay}, {size:,} parameters")
         return lines
@@ -230,25 +226,25 @@ def adjust(made: dict[str, Any], group: Group) -> None:
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Refuse values of the ``finetune`` node that have no meaning together, or without weights to begin with.
+    """Reject values of the ``finetune`` node that have no meaning together, or without weights to begin with.
 
     Raises:
         MedsegError: as said.
     """
-    wanted, model = {"checkpoint": None, **DEFAULTS, **settings.get("finetune", {})}, settings["model"]
-    begins = wanted["checkpoint"] or model.get("pretrained") or model.get("weights")
-    given = [key for key, value in DEFAULTS.items() if wanted[key] != value]
-    if given and not begins:
+    finetune, model = {"checkpoint": None, **DEFAULTS, **settings.get("finetune", {})}, settings["model"]
+    begins = finetune["checkpoint"] or model.get("pretrained") or model.get("weights")
+    changed = [key for key, value in DEFAULTS.items() if finetune[key] != value]
+    if changed and not begins:
         raise MedsegError(
-            f"finetune.{given[0]}={wanted[given[0]]} is for a training that begins with trained weights. Give"
+            f"finetune.{changed[0]}={finetune[changed[0]]} is for a training that begins with trained weights. Give"
             " finetune.checkpoint, or model.pretrained for published ones."
         )
-    if wanted["unfreeze_epoch"] and not (wanted["freeze_encoder"] or wanted["freeze_levels"]):
+    if finetune["unfreeze_epoch"] and not (finetune["freeze_encoder"] or finetune["freeze_levels"]):
         raise MedsegError(
-            f"finetune.unfreeze_epoch={wanted['unfreeze_epoch']}: nothing is frozen. Give"
+            f"finetune.unfreeze_epoch={finetune['unfreeze_epoch']}: nothing is frozen. Give"
             " finetune.freeze_encoder=true or finetune.freeze_levels."
         )
-    if wanted["unfreeze_epoch"] and settings["trainer"]["devices"] > 1:
+    if finetune["unfreeze_epoch"] and settings["trainer"]["devices"] > 1:
         raise MedsegError(
             "finetune.unfreeze_epoch does not work on several devices, which settle at the start whose gradients they"
             " share. Train the frozen network first, and begin a second training with that run."

@@ -23,7 +23,7 @@ class Polynomial:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         _check(self, "power", self.power, self.power > 0, "above 0")
         _check_warmup(self, self.warmup)
 
@@ -41,7 +41,7 @@ class Cosine:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         _check(self, "final", self.final, 0 <= self.final <= 1, "from 0 to 1")
         _check_warmup(self, self.warmup)
 
@@ -58,7 +58,7 @@ class Constant:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Check the ranges of the arguments."""
         _check_warmup(self, self.warmup)
 
     def __call__(self, progress: float) -> float:

@@ -27,8 +27,8 @@ class FixedBatches(Dataset[dict[str, Any]]):
         if number >= len(self):
             raise IndexError(number)
         first = number * self.batch_size
-        places = range(first, min(first + self.batch_size, self.total))
-        return {"image": default_collate([self.patches[n]["image"] for n in places]), "number": number}
+        numbers = range(first, min(first + self.batch_size, self.total))
+        return {"image": default_collate([self.patches[n]["image"] for n in numbers]), "number": number}
 
 
 class ReconstructionData(SegmentationData):
@@ -51,8 +51,5 @@ class ReconstructionData(SegmentationData):
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of ``image`` (B, C, *patch) with their ``number``; each rank takes its own share."""
-        rank, ranks = self.rank_of_ranks
-        count = len(self.validation)
-        # A rank without any would skip the validation that the others wait for in; a batch seen twice counts once.
-        share = [number % count for number in range(rank, max(count, ranks), ranks)]
+        share = self.share_of(len(self.validation))
         return DataLoader(self.validation, batch_size=None, sampler=share, collate_fn=as_it_is)

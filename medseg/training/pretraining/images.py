@@ -51,11 +51,9 @@ def drawn(shown: Shown, slice_axis: int | None) -> NDArray[np.uint8]:
     Of volumes it is the middle slice, across the last axis or ``slice_axis``, of the first channel.
     """
     rows = []
-    for place in range(min(MOST, len(shown.image))):
-        image, seen, output = (
-            whole[place, 0].float().cpu().numpy() for whole in (shown.image, shown.seen, shown.output)
-        )
-        mended = np.where(shown.hidden[place, 0].cpu().numpy(), output, image)
+    for row in range(min(MOST, len(shown.image))):
+        image, seen, output = (whole[row, 0].float().cpu().numpy() for whole in (shown.image, shown.seen, shown.output))
+        mended = np.where(shown.hidden[row, 0].cpu().numpy(), output, image)
         low, high = np.percentile(image, RANGE)
         slices = [middle_slice(volume, slice_axis) for volume in (image, seen, mended)]
         rows.append(side_by_side([grey(enlarged(part), low, high) for part in slices], axis=1))

@@ -21,11 +21,10 @@ from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
 from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, without_weights
 from medseg.inference.nnunet.plans import Plan, plan_of
-from medseg.inference.nnunet.preprocessing import Scheme, schemes_of
+from medseg.inference.nnunet.preprocessing import schemes_of
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
-from medseg.models.finite import check_finite
-from medseg.models.parameter_limit import no_more_than
+from medseg.models.weight_checks import check_finite, no_more_than
 from medseg.system.torch_files import load_safely
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,13 @@ def read_source(path: str | Path) -> Source:
             log.info("%s has %d folds; %s is taken", path, len(folds), folds[0])
         path = folds[0]
     file = locate(path, "finetune.checkpoint")
-    content = opened(file)
+    advice = (
+        " Give the directory of a run, a .ckpt file, nnU-Net's folder or .pth file, or a state dict that torch.save"
+        " wrote."
+    )
+    with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
+        content = load_safely(file, name=f"finetune.checkpoint={file}", advice=advice)
     if isinstance(content, Mapping) and "medseg" in content:
         source = of_medseg(file, content)
     elif isinstance(content, Mapping) and "network_weights" in content:
@@ -95,22 +100,11 @@ def read_source(path: str | Path) -> Source:
     return source
 
 
-def opened(file: Path) -> Any:
-    """Return what a file of PyTorch's holds."""
-    advice = (
-        " Give the directory of a run, a .ckpt file, nnU-Net's folder or .pth file, or a state dict that torch.save"
-        " wrote."
-    )
-    with torch.serialization.safe_globals(numbers_of_numpy()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*pickle protocol", UserWarning)  # an error follows
-        return load_safely(file, name=f"finetune.checkpoint={file}", advice=advice)
-
-
 def weights_in(content: Any, file: Path, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
     """Return the tensors of a state dict, which may lie in a nest, and in that in another."""
     if isinstance(content, Mapping):
-        if found := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
-            return found
+        if weights := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+            return weights
         for nest in nests:
             if isinstance(content.get(nest), Mapping):
                 return weights_in(content[nest], file, [name for name in nests if name != nest])
@@ -167,15 +161,21 @@ def seen_before(run: Path) -> dict[str, str]:
 def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
     """Return what a checkpoint of nnU-Net v2 tells, its plan included, as medseg's U-Net with medseg's axes."""
     weights = weights_in(content, file)
-    given = content.get("init_args") or {}
-    plan = plan_in(given, file)
+    init_args = content.get("init_args") or {}
+    plan: Plan | None
+    try:
+        plan = plan_of(init_args["plans"], init_args["configuration"], file)
+        unet_arguments(plan)
+    except (MedsegError, KeyError, TypeError) as error:  # no plan, or one that medseg's U-Net does not follow
+        log.warning("%s: its weights are used without its plan (%s)", file, error)
+        plan = None
     if not any(name.startswith("encoder.stages.") for name in map(bare, weights)):
         return Source(file, weights)  # another network of the same program
     axes = our_axes(plan) if plan else USUAL_AXES
     mapped = {name: turned(weight, axes) for name, weight in renamed(weights).items()}
     if plan is None:
         return Source(file, mapped)
-    label_map = label_map_of(given["dataset_json"], file.parent) if "dataset_json" in given else None
+    label_map = label_map_of(init_args["dataset_json"], file.parent) if "dataset_json" in init_args else None
     settings = settings_of(plan, axes)
     check_settings(settings, file)
     count = len(label_map.outputs) if label_map else 1
@@ -189,17 +189,6 @@ def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
     )
 
 
-def plan_in(given: Mapping[str, Any], file: Path) -> Plan | None:
-    """Return the plan that nnU-Net keeps in its checkpoints, None where there is none that medseg's U-Net follows."""
-    try:
-        plan = plan_of(given["plans"], given["configuration"], file)
-        unet_arguments(plan)
-    except (MedsegError, KeyError, TypeError) as error:
-        log.warning("%s: its weights are used without its plan (%s)", file, error)
-        return None
-    return plan
-
-
 def bare(name: str) -> str:
     """Return a weight's name without what wrappers put before it."""
     return re.sub(r"^((module|_orig_mod)\.)+", "", name)
@@ -208,7 +197,7 @@ def bare(name: str) -> str:
 def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return nnU-Net's weights under the names of medseg's U-Net, with zeros for the biases that it goes without."""
     names = [bare(name) for name in weights]
-    stages = [int(found[1]) for name in names if (found := re.match(r"encoder\.stages\.(\d+)\.", name))]
+    stages = [int(match[1]) for name in names if (match := re.match(r"encoder\.stages\.(\d+)\.", name))]
     mapped = {our_name(bare(name), max(stages)) or bare(name): weight for name, weight in weights.items()}
     biases = {
         f"{layer}.bias": torch.zeros(weight.shape[1 if layer.startswith("up.") else 0])
@@ -228,8 +217,8 @@ def our_axes(plan: Plan) -> list[int] | None:
     beside = 3 - plan.dims
     if beside and not plan.slices:
         return None
-    kept = plan.transpose[beside:]
-    return [kept.index(axis) for axis in (2, 1, 0) if axis in kept]
+    spatial = plan.transpose[beside:]
+    return [spatial.index(axis) for axis in (2, 1, 0) if axis in spatial]
 
 
 def turned(weight: Tensor, axes: Sequence[int] | None) -> Tensor:
@@ -251,7 +240,8 @@ def settings_of(plan: Plan, axes: Sequence[int] | None) -> dict[str, dict[str, A
         for name in ("strides", "kernel_sizes")
     )
     schemes = schemes_of(plan)
-    spacing = None if plan.slices else [float(plan.settings["spacing"][axis]) for axis in order]
+    methods = [SCHEMES.get(scheme.name, "unit") for scheme in schemes]
+    windows = [list(scheme.window or (0.0, 1.0, 0.0, 1.0)) for scheme in schemes]
     return {
         "model": {"_target_": "medseg.models.UNet", "base_channels": arguments["channels"][0], **arguments},
         "plan": {
@@ -260,12 +250,9 @@ def settings_of(plan: Plan, axes: Sequence[int] | None) -> dict[str, dict[str, A
             "in_channels": len(schemes),
             "slice_axis": 2 - plan.transpose[0] if plan.slices else None,
         },
-        "preprocessing": {"spacing": spacing, **normalisation(schemes)},
+        "preprocessing": {
+            "spacing": None if plan.slices else [float(plan.settings["spacing"][axis]) for axis in order],
+            "normalize": methods,
+            "window": windows if "ct" in methods else None,
+        },
     }
-
-
-def normalisation(schemes: Sequence[Scheme]) -> dict[str, Any]:
-    """Return the normalisation of each channel in medseg's words."""
-    methods = [SCHEMES.get(scheme.name, "unit") for scheme in schemes]
-    windows = [list(scheme.window or (0.0, 1.0, 0.0, 1.0)) for scheme in schemes]
-    return {"normalize": methods, "window": windows if "ct" in methods else None}

@@ -1,8 +1,8 @@
 """Weights of one network put into another: what fits by name and shape, and what can be made to fit.
 
 A convolution that the image enters is made to fit other channels: each of ours gets the mean over theirs, times theirs
-/ ours, so that an image whose channels are all the same gives the response that it gave before (as with ImageNet's
-weights on grey images in timm). Of a head the rows of classes with the same name are taken, the others stay as they
+/ ours, so that an image with identical channels gives the same output as before (as with ImageNet's weights on
+grey images in timm). Of a head the rows of classes with the same name are taken, the others stay as they
 were drawn. U-Nets number their levels from the finest, so that of two depths the finest levels are taken.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medseg.config.instantiate import build
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError, listing
+from medseg.models.pretrained.load import folded
 from medseg.system.files import write_json
 from medseg.training.transfer.sources import REPORT, Source
 
@@ -27,11 +28,11 @@ log = logging.getLogger(__name__)
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.")
 """What wrappers put before the names of a network's weights."""
 FEW = 0.5
-"""Share of the parameters below which a word of warning is due."""
+"""Fraction of the parameters below which a warning is logged."""
 
 Shape = tuple[int, ...]
 Axes = dict[str, tuple[int, ...]]
-"""Of each weight whose size hangs on some number, the axes along which it does."""
+"""Of each weight whose size depends on some number, the axes along which it does."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Transfer:
 
     @property
     def whole(self) -> list[str]:
-        """The weights that are the source's through and through."""
+        """The weights that are entirely the source's."""
         return [key for key, weight in self.taken.items() if weight.is_whole]
 
     def put_into(self, network: nn.Module) -> None:
@@ -104,16 +105,26 @@ def take_over(
         MedsegError: nothing fits.
     """
     ours = network.state_dict()
-    theirs = called_as(source.weights, ours)
+    theirs: dict[str, Tensor] = {}  # under our names, where they have these but for what wrappers put before them
+    for name, weight in source.weights.items():
+        candidates = [*stripped(name)]
+        theirs.setdefault(next((each for each in candidates if each in ours), candidates[-1]), weight)
     inputs, heads = (axes_along(spec, argument, ours, trust) for argument in ("in_channels", "out_channels"))
     rows = shared_rows(outputs, source, regions=regions)
-    fits = {
-        key: fitted(own, theirs[key], inputs.get(key), heads.get(key), rows)
-        for key, own in ours.items()
-        if key in theirs
-    }
-    taken = {key: fit for key, fit in fits.items() if isinstance(fit, Taken)}
-    left = [*misfits(ours, theirs, fits)]
+    taken: dict[str, Taken] = {}
+    left: list[Misfit] = []
+    for key, own in ours.items():
+        if key not in theirs:
+            left.append(Misfit(key, None, tuple(own.shape), "the checkpoint has no such weight"))
+            continue
+        fit = fitted(own, theirs[key], inputs.get(key), heads.get(key), rows)
+        if isinstance(fit, Taken):
+            taken[key] = fit
+        else:
+            left.append(Misfit(key, tuple(theirs[key].shape), tuple(own.shape), fit))
+    for key, weight in theirs.items():
+        if key not in ours:
+            left.append(Misfit(key, tuple(weight.shape), None, "this network has no such weight"))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     share = sum(taken[name].numbers for name in sizes if name in taken) / sum(sizes.values())
     if not share:
@@ -124,15 +135,6 @@ def take_over(
             "Give the network that they are of, by model=... and its options."
         )
     return Transfer(taken, left, share)
-
-
-def called_as(weights: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights under our names, where they have these but for what wrappers put before them."""
-    found: dict[str, Tensor] = {}
-    for name, weight in weights.items():
-        candidates = [*stripped(name)]
-        found.setdefault(next((each for each in candidates if each in ours), candidates[-1]), weight)
-    return found
 
 
 def stripped(name: str) -> Iterator[str]:
@@ -150,33 +152,28 @@ def stripped(name: str) -> Iterator[str]:
 def axes_along(spec: Mapping[str, Any], argument: str, ours: Mapping[str, Tensor], trust: Collection[str] = ()) -> Axes:
     """Return which weights grow with an argument of the network, and along which of their axes.
 
-    Found out by building it with another number; empty where it has no such argument, or takes no other number.
+    Found by building it with another number; empty where it has no such argument, or takes no other number.
     """
     number = spec.get(argument)
     others = (number + 1, 2 * number, number // 2) if isinstance(number, int) else ()
     for other in others:
-        if shapes := shapes_of({**spec, argument: other}, trust):
-            return {
-                key: tuple(axis for axis, size in enumerate(own.shape) if size != shapes[key][axis])
-                for key, own in ours.items()
-                if key in shapes and tuple(own.shape) != shapes[key]
-            }
-    return {}
-
-
-def shapes_of(spec: Mapping[str, Any], trust: Collection[str]) -> dict[str, Shape]:
-    """Return the shapes of a network's weights, empty where it cannot be built."""
-    with torch.random.fork_rng(devices=[]):
         try:
-            network: nn.Module = build(dict(spec), "model", trust)
+            with torch.random.fork_rng(devices=[]):
+                network: nn.Module = build({**spec, argument: other}, "model", trust)
         except MedsegError:
-            return {}
-    return {key: tuple(value.shape) for key, value in network.state_dict().items()}
+            continue
+        shapes = {key: value.shape for key, value in network.state_dict().items()}
+        return {
+            key: tuple(axis for axis, size in enumerate(own.shape) if size != shapes[key][axis])
+            for key, own in ours.items()
+            if key in shapes and own.shape != shapes[key]
+        }
+    return {}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The outputs that two networks share by name: how many each has, and the places of the shared ones."""
+    """The outputs that two networks share by name: how many each has, and the indices of the shared ones."""
 
     counts: tuple[int, int]
     ours: list[int]
@@ -215,16 +212,10 @@ def fitted(
         return Taken(given.to(own.dtype), own.numel())
     but_channels = own.shape[:1] == given.shape[:1] and own.shape[2:] == given.shape[2:]
     if of_image == (1,) and but_channels:
-        count, wanted = given.shape[1], own.shape[1]
-        how = f"{count} channels to {wanted}, each the mean of theirs times {count}/{wanted}"
-        return Taken(spread(given, own.shape[1]).to(own.dtype), own.numel(), how)
+        count, channels = given.shape[1], own.shape[1]
+        how = f"{count} channels to {channels}, each the mean of theirs times {count}/{channels}"
+        return Taken(folded(given, channels).to(own.dtype), own.numel(), how)
     return "other outputs" if of_head else "another shape"
-
-
-def spread(weight: Tensor, channels: int) -> Tensor:
-    """Make a weight (out, theirs, *kernel) one of (out, channels, *kernel)."""
-    mean = weight.float().mean(1, keepdim=True) * (weight.shape[1] / channels)
-    return mean.repeat(1, channels, *[1] * (weight.ndim - 2))
 
 
 def with_rows(own: Tensor, given: Tensor, axes: tuple[int, ...], rows: Rows) -> Taken | str:
@@ -233,26 +224,13 @@ def with_rows(own: Tensor, given: Tensor, axes: tuple[int, ...], rows: Rows) -> 
     if not rows.names or list(given.shape) != expected or any(own.shape[axis] != rows.counts[0] for axis in axes):
         return "other outputs"
     ours, theirs = (
-        np.ix_(*(places if axis in axes else range(size) for axis, size in enumerate(own.shape)))
-        for places in (rows.ours, rows.theirs)
+        np.ix_(*(indices if axis in axes else range(size) for axis, size in enumerate(own.shape)))
+        for indices in (rows.ours, rows.theirs)
     )
     value = own.detach().clone()
     value[ours] = given[theirs].to(own.dtype)
     whole = rows.ours == rows.theirs and rows.counts == (len(rows.names),) * 2
     return Taken(value, given[theirs].numel(), "" if whole else f"of {', '.join(rows.names)} alone, in our order")
-
-
-def misfits(
-    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], fits: Mapping[str, Taken | str]
-) -> Iterator[Misfit]:
-    """Yield what one side lacks, and what does not fit."""
-    for key, own in ours.items():
-        fit = fits.get(key, "the checkpoint has no such weight")
-        if isinstance(fit, str):
-            yield Misfit(key, tuple(theirs[key].shape) if key in theirs else None, tuple(own.shape), fit)
-    for key, given in theirs.items():
-        if key not in ours:
-            yield Misfit(key, tuple(given.shape), None, "this network has no such weight")
 
 
 def announce(transfer: Transfer, source: Source) -> None:
@@ -274,10 +252,10 @@ def announce(transfer: Transfer, source: Source) -> None:
 
 def summed_up(left: Iterable[Misfit]) -> list[str]:
     """Return a line for each part of the network and reason, with the first weight of several."""
-    found: dict[tuple[str, str], list[Misfit]] = {}
+    groups: dict[tuple[str, str], list[Misfit]] = {}
     for misfit in left:
-        found.setdefault((".".join(misfit.key.split(".")[:2]), misfit.reason), []).append(misfit)
-    return [f"{each[0]}" + (f", and {len(each) - 1} more" if each[1:] else "") for each in found.values()]
+        groups.setdefault((".".join(misfit.key.split(".")[:2]), misfit.reason), []).append(misfit)
+    return [f"{each[0]}" + (f", and {len(each) - 1} more" if each[1:] else "") for each in groups.values()]
 
 
 def write_report(path: Path, transfer: Transfer, source: Source) -> None:

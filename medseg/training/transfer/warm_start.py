@@ -63,22 +63,18 @@ def begun_from(config: Config, settings: Config, source: Source, learned: Finger
     if has_plan:
         return config
     is_whole = is_same and not is_own and config["model"].get("depth") == network.get("depth")
-    if is_whole and source.plan_file and not is_plan_changed(config):
-        return {**config, "plan": {**config["plan"], "file": escape(str(source.plan_file))}}
+    if is_whole and source.plan_file:
+        # Unless the user chose another preprocessing than the source's plan has, or a null in its place.
+        nodes = {name: config[name] for name in ("model", "plan", "trainer")}
+        nulls = [f"{name}.{key}" for name, node in nodes.items() for key, value in node.items() if value is None]
+        if not any(is_explicit(config, key) for key in ("preprocessing", *nulls)):
+            return {**config, "plan": {**config["plan"], "file": escape(str(source.plan_file))}}
     if network.get("spatial_dims", dims) == dims:
         config = {**config, **layout_of(config, network, plan, learned)}
     if is_own:
         return config
     chosen = {key for key in config["preprocessing"] if is_explicit(config, f"preprocessing.{key}")}
     return {**config, "preprocessing": preprocessing_of(config["preprocessing"], source, learned, chosen)}
-
-
-def is_plan_changed(config: Config) -> bool:
-    """Tell whether the user chose another preprocessing than a source's plan has, or a null in its place."""
-    nulls = {
-        f"{name}.{key}" for name in ("model", "plan", "trainer") for key, value in config[name].items() if value is None
-    }
-    return any(is_explicit(config, key) for key in ("preprocessing", *nulls))
 
 
 def is_planned_anew(settings: Config) -> bool:
@@ -192,12 +188,12 @@ def is_same_data(source: Source, fingerprint: Fingerprint, added: set[str], labe
 
 
 def parts_seen(source: Source, fingerprint: Fingerprint) -> dict[str, str]:
-    """Return the part that cases were in when the source was trained, known again by their voxels; by case id."""
+    """Return the subset that cases were in when the source was trained, recognised by their voxels; by case id."""
     return {name: source.seen[code] for name, code in fingerprint.hashes.items() if code in source.seen}
 
 
 def warn_of_seen(source: Source, seen: Mapping[str, str], tested: tuple[str, ...]) -> None:
-    """Name the cases of the test part that the source has learned from: their test is no test."""
+    """Warn of test cases that the source has learned from: their scores are optimistic."""
     if source.split is None:
         log.warning(
             "%s: its training scans are unknown, since its directory has no splits.json of medseg. Make sure that none"

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 from medseg.evaluation.images import overlays
 from medseg.evaluation.images.overlays import GAP, MIN_HEIGHT, overlay
 from medseg.io.case import Scan
-from medseg.io.segments.colours import PALETTE, colour
+from medseg.io.segments.terminology import PALETTE, colour
 
 NAMES = ["background", "marker", "other"]
 ALL = np.ones(3, np.bool_)

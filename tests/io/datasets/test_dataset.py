@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from brats_phantom import write_brats
 
 from medseg.config.instantiate import CONF
 from medseg.errors import MedsegError
@@ -179,9 +180,7 @@ def test_an_ending_that_no_mask_has_is_refused_whatever_missing_masks_mean(opene
 
 
 def test_regions_of_classes_that_labels_do_not_have_are_explained(opened, tmp_path):
-    from medseg.io.layouts.synthetic import write_phantom
-
-    root = write_phantom(tmp_path / "b", layout="brats2018", dims=3, channels=4, cases=2, size=16, seed=0)
+    root = write_brats(tmp_path / "b", "brats2018", cases=2, size=16, seed=0)
     with pytest.raises(
         MedsegError, match=r"labels has no edema, enhancing, necrosis, of .*regions WT, TC, ET.*regions=\{\}"
     ):

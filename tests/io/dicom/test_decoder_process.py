@@ -203,7 +203,7 @@ def read_and_say(path, place):
 SCRIPT = """
 import sys
 from pathlib import Path
-from medseg.io import decoder_process
+from medseg.io.dicom import decoder_process
 from medseg.io.dicom.image import read
 for path in sys.argv[1:]:
     try:

@@ -241,7 +241,7 @@ def test_frames_of_several_times_or_weightings(enhanced):
 
 def test_frames_without_a_place_are_refused(dicom_file):
     path = dicom_file("cine.dcm", volume(4, np.uint8), Modality="US")
-    with pytest.raises(MedsegError, match=r"its 4 frames have no place in the patient.*: they are times"):
+    with pytest.raises(MedsegError, match=r"its 4 frames have no position in the patient.*: they are times"):
         read_scan([path])
 
 
@@ -316,7 +316,7 @@ def test_other_files_of_the_suffix_are_named(tmp_path, content):
 
 def test_slices_that_make_no_volume_are_refused(tmp_path, dicom_series, dicom_file):
     dicom_series("s", volume(3), PixelSpacing=([1, 1], [1, 1], [2, 2]))
-    with pytest.raises(MedsegError, match=r"slices differ in size: IM.* Part them into a folder each"):
+    with pytest.raises(MedsegError, match=r"slices differ in size: IM.* Put them into a folder each"):
         read(tmp_path / "s")
     dicom_series("t", volume(3), PixelSpacing=None)
     with pytest.raises(MedsegError, match="PixelSpacing is missing"):

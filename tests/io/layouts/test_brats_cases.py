@@ -1,5 +1,6 @@
 """BraTS: every generation's names, patients, label values and regions, in trees made by hand."""
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from brats_phantom import write_brats
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -18,12 +20,10 @@ from medseg.inference.segmenter import Regions
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.io.files.read import read_case, read_mask
 from medseg.io.labels import LabelMap
-from medseg.io.layouts import brats_generations
-from medseg.io.layouts.brats_cases import ENDINGS, brats
-from medseg.io.layouts.brats_generations import GENERATIONS
-from medseg.io.layouts.brats_patients import joined
+from medseg.io.layouts import brats_cases
+from medseg.io.layouts.brats_cases import ENDINGS, GENERATIONS, brats, joined
 from medseg.io.layouts.channels import cases_from_files
-from medseg.io.layouts.synthetic import CORE, EDEMA, ENHANCING, make_phantom, write_phantom
+from medseg.io.layouts.synthetic import CORE, EDEMA, ENHANCING, make_phantom
 
 OLD = ("_flair", "_t1", "_t1ce", "_t2", "_seg")
 NEW = ("-t2f", "-t1n", "-t1c", "-t2w", "-seg")
@@ -205,7 +205,7 @@ def test_masks_tell_what_names_leave_open(tmp_path, name, masks, generation):
 
 def test_masks_are_read_as_far_as_needed(tmp_path, monkeypatch):
     read: list[str] = []
-    monkeypatch.setattr(brats_generations, "read_mask", lambda path: read.append(path.name) or read_mask(path))
+    monkeypatch.setattr(brats_cases, "read_mask", lambda path: read.append(path.name) or read_mask(path))
     case(tmp_path, "BraTS-GLI-00000-000", *NEW, values=(3,))
     case(tmp_path, "BraTS-GLI-00001-000", *NEW)  # an empty file, which the check of all cases will name
     case(tmp_path, "BraTS-GLI-00002-000", *NEW, values=(4,))
@@ -215,7 +215,7 @@ def test_masks_are_read_as_far_as_needed(tmp_path, monkeypatch):
 
 
 def test_a_generation_that_is_given_spares_reading(tmp_path, monkeypatch):
-    monkeypatch.setattr(brats_generations, "read_mask", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(brats_cases, "read_mask", lambda path: pytest.fail(f"{path} was read"))
     case(tmp_path, "BraTS-GLI-00000-000", *NEW)
     for given, table in (("brats2023", "brats2023"), ("brats2024", "brats2024"), ("brats2025", "brats2024")):
         assert values_of(brats(tmp_path, given)) == VALUES[table]
@@ -440,6 +440,91 @@ def test_wrong_arguments(tmp_path):
         brats(tmp_path, "2018")
 
 
+# ---- the phantoms of each generation
+
+
+PARTS = (EDEMA, CORE, ENHANCING)
+
+
+@pytest.mark.parametrize(
+    ("layout", "mask", "unlabelled"),
+    [
+        (
+            "brats2012",
+            "TrainingData/HGG/brats_tcia_pat000_0002/VSD.Brain_3more.XX.O.OT",
+            "ValidationData/brats_tcia_pat002_0001/VSD.Brain.XX.O.MR_T1c",
+        ),
+        (
+            "brats2018",
+            "TrainingData/HGG/Brats18_TCIA05_000_2/Brats18_TCIA05_000_2_seg",
+            "ValidationData/Brats18_TCIA05_002_1/Brats18_TCIA05_002_1_t1ce",
+        ),
+        (
+            "brats2020",
+            "TrainingData/BraTS20_Training_356/BraTS20_Training_356_seg",
+            "ValidationData/BraTS20_Validation_359/BraTS20_Validation_359_t1ce",
+        ),
+        (
+            "brats2023",
+            "TrainingData/BraTS-GLI-00000-001/BraTS-GLI-00000-001-seg",
+            "ValidationData/BraTS-GLI-00002-000/BraTS-GLI-00002-000-t1c",
+        ),
+        (
+            "brats2024",
+            "TrainingData/BraTS-GLI-00000-101/BraTS-GLI-00000-101-seg",
+            "ValidationData/BraTS-GLI-00002-100/BraTS-GLI-00002-100-t1c",
+        ),
+        ("brats_decathlon", "labelsTr/BRATS_001", "imagesTs/BRATS_004"),
+    ],
+)
+def test_brats(tmp_path, layout, mask, unlabelled):
+    root = write_brats(tmp_path / "set", layout, size=20, seed=3, cases=3)
+    made, label = make_phantom(1, dims=3, channels=4, size=20, seed=3)
+    values = np.asarray(nib.load(root / f"{mask}.nii.gz").dataobj)
+    edema, core, enhancing = (np.unique(values[label == part]).tolist() for part in PARTS)
+    assert np.unique(values[label == 0]).tolist() == [0]
+    by_hand = {
+        "brats2012": ([2], [1, 3], [4]),
+        "brats2018": ([2], [1], [4]),
+        "brats2020": ([2], [1], [4]),
+        "brats2023": ([2], [1], [3]),
+        "brats2024": ([2], [1, 4], [3]),
+        "brats_decathlon": ([1], [2], [3]),
+    }
+    assert (edema, core, enhancing) == by_hand[layout]
+    if len(core) == 2:  # the fourth class is the upper half of the core
+        lower, upper = (
+            nib.affines.apply_affine(made.affine, np.argwhere((values == v) & (label == CORE)))[:, 2] for v in core
+        )
+        assert lower.max() < upper.min()
+    contrast = make_phantom(4, dims=3, channels=4, size=20, seed=3)[0].image[1]  # of a patient without masks
+    stored = nib.load(root / f"{unlabelled}.nii.gz").get_fdata()
+    np.testing.assert_array_equal(stored[..., 2] if stored.ndim == 4 else stored, contrast)
+    assert len(list(root.rglob("*.nii.gz"))) == (8 if layout == "brats_decathlon" else 5 * 3 + 4 * 2)
+
+
+def test_brats_2020_has_its_oddities(tmp_path):
+    root = write_brats(tmp_path / "set", "brats2020", size=20, seed=3, cases=3)
+    assert (root / "TrainingData/BraTS20_Training_355/W39_1998.09.19_Segm.nii.gz").is_file()
+    assert not (root / "TrainingData/BraTS20_Training_355/BraTS20_Training_355_seg.nii.gz").exists()
+    assert (root / "TrainingData/name_mapping.csv").read_text().split() == [
+        "Grade,BraTS_2019_subject_ID,BraTS_2020_subject_ID",
+        "HGG,BraTS19_TCIA05_000_1,BraTS20_Training_355",
+        "HGG,BraTS19_TCIA05_000_2,BraTS20_Training_356",
+        "LGG,BraTS19_TCIA05_001_1,BraTS20_Training_357",
+    ]
+
+
+def test_brats_2021_has_a_patient_a_case(tmp_path):
+    root = write_brats(tmp_path / "set", "brats2021", size=20, seed=3, cases=3)
+    with (root / "groups.csv").open(newline="") as file:
+        groups = {row["id"]: row["group"] for row in csv.DictReader(file)}
+    assert len(set(groups.values())) == len(groups) == 5
+    image = nib.load(root / "TrainingData/BraTS2021_00356/BraTS2021_00356_t2.nii.gz")
+    scan, _ = make_phantom(2, dims=3, channels=4, size=20, seed=3)  # of the second patient
+    np.testing.assert_array_equal(image.get_fdata(), scan.image[3])
+
+
 # ---- through the config, and on to prediction
 
 
@@ -456,7 +541,7 @@ def test_wrong_arguments(tmp_path):
     ],
 )
 def test_phantoms_of_each_generation(tmp_path, layout, table):
-    root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=4, cases=4, size=16, seed=1)
+    root = write_brats(tmp_path / "set", layout, cases=4, size=16, seed=1)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = OmegaConf.to_container(compose("train", ["dataset=brats", f"dataset.root={root}"]))
     assert check_values(composed) == []
@@ -479,7 +564,7 @@ def test_phantoms_of_each_generation(tmp_path, layout, table):
 
 @pytest.mark.parametrize("layout", ["brats2012", "brats2018", "brats2020", "brats2021", "brats2023"])
 def test_a_model_of_any_generation_finds_the_channels_of_another(tmp_path, layout):
-    root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=4, cases=1, size=16, seed=1)
+    root = write_brats(tmp_path / "set", layout, cases=1, size=16, seed=1)
     folder = root / "ValidationData"
     found, problems = cases_from_files(folder, sorted(folder.rglob("*.nii.gz")), ENDINGS)
     assert problems == []

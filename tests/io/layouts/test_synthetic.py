@@ -205,7 +205,7 @@ def test_arguments_out_of_range_are_named(wrong):
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_decathlon(tmp_path, channels):
-    root = write_phantom(tmp_path / "new" / "set", layout="decathlon", dims=3, channels=channels, **SMALL)
+    root = write_phantom(tmp_path / "new" / "set", dims=3, channels=channels, **SMALL)
     about = json.loads((root / "dataset.json").read_text())
     assert about["labels"] == {"0": "background", "1": "edema", "2": "core", "3": "enhancing"}
     assert about["modality"] == {str(channel): "MRI" for channel in range(channels)}
@@ -224,7 +224,7 @@ def test_decathlon(tmp_path, channels):
 
 
 def test_itk_reads_the_same_geometry(tmp_path):
-    root = write_phantom(tmp_path / "set", layout="decathlon", dims=3, channels=1, **SMALL)
+    root = write_phantom(tmp_path / "set", dims=3, channels=1, **SMALL)
     scan, _ = make_phantom(1, dims=3, channels=1, size=20, seed=3)
     image = sitk.ReadImage(str(root / "imagesTr" / "phantom_001.nii.gz"))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, scan.image[0])
@@ -236,7 +236,7 @@ def test_itk_reads_the_same_geometry(tmp_path):
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 def test_folder_of_pictures(tmp_path, channels, mode):
-    root = write_phantom(tmp_path / "set", layout="folder", dims=2, channels=channels, **SMALL)
+    root = write_phantom(tmp_path / "set", dims=2, channels=channels, **SMALL)
     images, masks = (sorted((root / name).iterdir()) for name in ("images", "masks"))
     assert [path.name for path in images] == [path.name for path in masks] == [f"case_00{i}.png" for i in range(3)]
     for index, (image, mask) in enumerate(zip(images, masks, strict=True)):
@@ -249,24 +249,9 @@ def test_folder_of_pictures(tmp_path, channels, mode):
             np.testing.assert_array_equal(np.asarray(picture), label)
 
 
-def test_folder_of_jpegs_has_lossless_masks(tmp_path):
-    root = write_phantom(tmp_path / "set", layout="folder", dims=2, channels=1, suffix=".jpg", **SMALL)
-    assert (root / "images" / "case_000.jpg").is_file()
-    with Image.open(root / "masks" / "case_000.png") as picture:
-        np.testing.assert_array_equal(np.asarray(picture), make_phantom(0, dims=2, channels=1, size=20, seed=3)[1])
-
-
-def test_folder_with_a_picture_a_channel(tmp_path):
-    root = write_phantom(tmp_path / "set", layout="folder", dims=2, channels=2, suffix=".png", **SMALL)
-    scan, _ = make_phantom(2, dims=2, channels=2, size=20, seed=3)
-    for channel in range(2):
-        with Image.open(root / "images" / f"case_002_c{channel}.png") as picture:
-            np.testing.assert_array_equal(np.asarray(picture), scan.image[channel])
-
-
-@pytest.mark.parametrize(("dims", "channels"), [(3, 1), (3, 2), (2, 4)])
+@pytest.mark.parametrize(("dims", "channels"), [(2, 2), (2, 4)])
 def test_folder_of_nifti(tmp_path, dims, channels):
-    root = write_phantom(tmp_path / "set", layout="folder", dims=dims, channels=channels, **SMALL)
+    root = write_phantom(tmp_path / "set", dims=dims, channels=channels, **SMALL)
     scan, label = make_phantom(0, dims=dims, channels=channels, size=20, seed=3)
     image, mask = (nib.load(root / name / "case_000.nii.gz") for name in ("images", "masks"))
     stored = image.get_fdata().reshape(*image.shape[:3], channels)
@@ -275,99 +260,20 @@ def test_folder_of_nifti(tmp_path, dims, channels):
     np.testing.assert_array_equal(np.asarray(mask.dataobj).reshape(label.shape), label)
 
 
-@pytest.mark.parametrize(
-    ("layout", "mask", "unlabelled"),
-    [
-        (
-            "brats2012",
-            "TrainingData/HGG/brats_tcia_pat000_0002/VSD.Brain_3more.XX.O.OT",
-            "ValidationData/brats_tcia_pat002_0001/VSD.Brain.XX.O.MR_T1c",
-        ),
-        (
-            "brats2018",
-            "TrainingData/HGG/Brats18_TCIA05_000_2/Brats18_TCIA05_000_2_seg",
-            "ValidationData/Brats18_TCIA05_002_1/Brats18_TCIA05_002_1_t1ce",
-        ),
-        (
-            "brats2020",
-            "TrainingData/BraTS20_Training_356/BraTS20_Training_356_seg",
-            "ValidationData/BraTS20_Validation_359/BraTS20_Validation_359_t1ce",
-        ),
-        (
-            "brats2023",
-            "TrainingData/BraTS-GLI-00000-001/BraTS-GLI-00000-001-seg",
-            "ValidationData/BraTS-GLI-00002-000/BraTS-GLI-00002-000-t1c",
-        ),
-        (
-            "brats2024",
-            "TrainingData/BraTS-GLI-00000-101/BraTS-GLI-00000-101-seg",
-            "ValidationData/BraTS-GLI-00002-100/BraTS-GLI-00002-100-t1c",
-        ),
-        ("brats_decathlon", "labelsTr/BRATS_001", "imagesTs/BRATS_004"),
-    ],
-)
-def test_brats(tmp_path, layout, mask, unlabelled):
-    root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=4, **SMALL)
-    made, label = make_phantom(1, dims=3, channels=4, size=20, seed=3)
-    values = np.asarray(nib.load(root / f"{mask}.nii.gz").dataobj)
-    edema, core, enhancing = (np.unique(values[label == part]).tolist() for part in PARTS)
-    assert np.unique(values[label == 0]).tolist() == [0]
-    by_hand = {
-        "brats2012": ([2], [1, 3], [4]),
-        "brats2018": ([2], [1], [4]),
-        "brats2020": ([2], [1], [4]),
-        "brats2023": ([2], [1], [3]),
-        "brats2024": ([2], [1, 4], [3]),
-        "brats_decathlon": ([1], [2], [3]),
-    }
-    assert (edema, core, enhancing) == by_hand[layout]
-    if len(core) == 2:  # the fourth class is the upper half of the core
-        lower, upper = (
-            nib.affines.apply_affine(made.affine, np.argwhere((values == v) & (label == CORE)))[:, 2] for v in core
-        )
-        assert lower.max() < upper.min()
-    contrast = make_phantom(4, dims=3, channels=4, size=20, seed=3)[0].image[1]  # of a patient without masks
-    stored = nib.load(root / f"{unlabelled}.nii.gz").get_fdata()
-    np.testing.assert_array_equal(stored[..., 2] if stored.ndim == 4 else stored, contrast)
-    assert len(list(root.rglob("*.nii.gz"))) == (8 if layout == "brats_decathlon" else 5 * 3 + 4 * 2)
-
-
-def test_brats_2020_has_its_oddities(tmp_path):
-    root = write_phantom(tmp_path / "set", layout="brats2020", dims=3, channels=4, **SMALL)
-    assert (root / "TrainingData/BraTS20_Training_355/W39_1998.09.19_Segm.nii.gz").is_file()
-    assert not (root / "TrainingData/BraTS20_Training_355/BraTS20_Training_355_seg.nii.gz").exists()
-    assert (root / "TrainingData/name_mapping.csv").read_text().split() == [
-        "Grade,BraTS_2019_subject_ID,BraTS_2020_subject_ID",
-        "HGG,BraTS19_TCIA05_000_1,BraTS20_Training_355",
-        "HGG,BraTS19_TCIA05_000_2,BraTS20_Training_356",
-        "LGG,BraTS19_TCIA05_001_1,BraTS20_Training_357",
-    ]
-
-
-def test_brats_2021_has_a_patient_a_case(tmp_path):
-    root = write_phantom(tmp_path / "set", layout="brats2021", dims=3, channels=4, **SMALL)
-    with (root / "groups.csv").open(newline="") as file:
-        groups = {row["id"]: row["group"] for row in csv.DictReader(file)}
-    assert len(set(groups.values())) == len(groups) == 5
-    image = nib.load(root / "TrainingData/BraTS2021_00356/BraTS2021_00356_t2.nii.gz")
-    scan, _ = make_phantom(2, dims=3, channels=4, size=20, seed=3)  # of the second patient
-    np.testing.assert_array_equal(image.get_fdata(), scan.image[3])
-
-
-@pytest.mark.parametrize(("layout", "name"), [("decathlon", "phantom"), ("folder", "case")])
-def test_groups_name_the_patients(tmp_path, layout, name):
-    root = write_phantom(tmp_path / "set", layout=layout, dims=3, channels=1, **SMALL)
+@pytest.mark.parametrize(("dims", "name"), [(3, "phantom"), (2, "case")])
+def test_groups_name_the_patients(tmp_path, dims, name):
+    root = write_phantom(tmp_path / "set", dims=dims, channels=1, **SMALL)
     with (root / "groups.csv").open(newline="") as file:
         groups = {row["id"]: row["group"] for row in csv.DictReader(file)}
     assert groups[f"{name}_000"] == groups[f"{name}_001"] != groups[f"{name}_002"]
-    if layout == "decathlon":  # the unlabelled cases are of patients that training never sees
+    if dims == 3:  # the unlabelled cases are of patients that training never sees
         test = {path.name.removesuffix(".nii.gz") for path in (root / "imagesTs").iterdir()}
         assert test < groups.keys()
         assert not {groups[case] for case in test} & {groups[case] for case in groups.keys() - test}
 
 
 def test_a_written_set_is_left_alone(tmp_path):
-    arguments = {"layout": "folder", "dims": 2, "channels": 1, **SMALL}
+    arguments = {"dims": 2, "channels": 1, **SMALL}
     root = write_phantom(tmp_path / "set", **arguments)
     (root / "images" / "case_000.png").write_bytes(b"mark")
     assert write_phantom(root, **arguments) == root
@@ -377,11 +283,11 @@ def test_a_written_set_is_left_alone(tmp_path):
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "set").mkdir()
-    assert (write_phantom(tmp_path / "set", layout="folder", dims=2, channels=1, **SMALL) / "groups.csv").is_file()
+    assert (write_phantom(tmp_path / "set", dims=2, channels=1, **SMALL) / "groups.csv").is_file()
 
 
 def test_other_data_is_never_overwritten(tmp_path):
-    arguments = {"layout": "folder", "dims": 2, "channels": 1, **SMALL}
+    arguments = {"dims": 2, "channels": 1, **SMALL}
     root = write_phantom(tmp_path / "set", **arguments)
     before = contents(root)
     with pytest.raises(MedsegError, match="seed=3, not 4"):
@@ -400,14 +306,14 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(phantom, "_write_pictures", full_disk)
+    monkeypatch.setattr(phantom, "_write_png", full_disk)
     with pytest.raises(MedsegError, match="No space left"):
-        write_phantom(tmp_path / "set", layout="folder", dims=2, channels=1, **SMALL)
+        write_phantom(tmp_path / "set", dims=2, channels=1, **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writers_at_once_make_one_whole_set(tmp_path):
-    arguments = {"layout": "folder", "dims": 2, "channels": 1, **SMALL}
+    arguments = {"dims": 2, "channels": 1, **SMALL}
     with ThreadPoolExecutor(4) as pool:
         roots = list(pool.map(lambda _: write_phantom(tmp_path / "set", **arguments), range(4)))
     assert set(roots) == {tmp_path / "set"}
@@ -418,17 +324,12 @@ def test_writers_at_once_make_one_whole_set(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"layout": "decatlon"}, "Did you mean 'decathlon'"),
-        ({"layout": "decathlon", "dims": 2}, "use layout='folder'"),
-        ({"layout": "brats2018"}, "layout='brats2018' holds volumes, not dims=2"),
-        ({"layout": "brats2018", "dims": 3}, "layout='brats2018' has 4 channels, not channels=1"),
-        ({"suffix": ".mha"}, "choose one of .nii.gz"),
-        ({"dims": 3, "suffix": ".png"}, "choose one of .nii.gz, .nii"),
+        ({"dims": 4}, "dims=4 must be 2"),
         ({"cases": 0}, "cases=0"),
         ({"channels": 0}, "channels=0"),
     ],
 )
 def test_wrong_arguments_write_nothing(tmp_path, wrong, words):
     with pytest.raises(MedsegError, match=words.replace(".", r"\.")):
-        write_phantom(tmp_path / "set", **({"layout": "folder", "dims": 2, "channels": 1, **SMALL} | wrong))
+        write_phantom(tmp_path / "set", **({"dims": 2, "channels": 1, **SMALL} | wrong))
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from medseg.io.labels import IGNORE
 from medseg.preprocessing.fingerprint.components import components
-from medseg.preprocessing.quality.small_components import is_speck, where_specks
+from medseg.preprocessing.quality.outliers import is_speck, where_specks
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (17, 20, 23)])

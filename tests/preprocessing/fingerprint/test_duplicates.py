@@ -14,7 +14,6 @@ from medseg.preprocessing.fingerprint.duplicates import (
     Acquisition,
     SameScan,
     acquisition,
-    equal_scans,
     intensity_step,
     is_placed,
     is_round,
@@ -135,7 +134,7 @@ def test_a_group_silences_probable_but_not_equal_scans():
 def test_a_scan_of_equal_voxels_and_acquisition_is_named_once():
     acquisitions = {name: taken(step) for name, step in (("a", 5.1234), ("b", 5.1234), ("c", 6.1))}
     hashes = {"a": "1", "b": "1", "c": "3"}
-    assert same_scans(hashes, acquisitions, {name: name for name in hashes}) == equal_scans(hashes)
+    assert same_scans(hashes, acquisitions, {name: name for name in hashes}) == [SameScan(("a", "b"), EQUAL)]
 
 
 def test_only_parted_scans_are_warned_of(caplog):

@@ -9,7 +9,7 @@ import torch
 from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.planning.plan import blocks, fit_patch, limit, make_plan, mirror_axes, topology
+from medseg.preprocessing.planning.plan import blocks, fit_patch, is_sided, limit, make_plan, mirror_axes, topology
 
 CONFIG = {
     "model": {"_target_": "medseg.models.UNet", "spatial_dims": None, "depth": None, "base_channels": None},
@@ -316,3 +316,24 @@ def test_without_masks_the_network_puts_out_the_image_and_blocks_are_planned():
 )
 def test_blocks_follow_the_strides(strides, axis, context, expected):
     assert blocks(strides, axis, context) == expected
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["kidney_left", "kidney_right"],
+        ["left kidney"],
+        ["LeftLung", "RightLung"],
+        ["Left-Hippocampus", "Right-Hippocampus"],
+        ["femur_l", "femur_r"],
+        ["lh.cortex", "rh.cortex"],
+        ["左肾", "右肾"],
+    ],
+)
+def test_sided(names):
+    assert is_sided(names)
+
+
+@pytest.mark.parametrize("names", [["liver", "spleen"], ["bright", "upright lesion"], ["left" + "over"], ["cleft"]])
+def test_not_sided(names):
+    assert not is_sided(names)

@@ -11,8 +11,9 @@ from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.splits import Split
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint import cached
+from medseg.preprocessing.fingerprint.duplicates import warn_of_parted
 from medseg.preprocessing.fingerprint.fingerprint import fingerprint
-from medseg.preprocessing.quality.check_dataset import examine, survey, warn_of_equal_scans
+from medseg.preprocessing.quality.check_dataset import examine, survey
 
 LABELS = LabelMap({"background": 0, "organ": 1})
 SHAPE = (12, 13, 14)
@@ -175,7 +176,7 @@ def test_cuts_of_one_scan_in_two_parts_are_warned_of_unless_grouped(data, group,
     cases = [data(name, image, (image > 1000).astype(np.uint8), group=group) for name, image in images.items()]
     found = survey(cases, LABELS)
     assert not caplog.text
-    warn_of_equal_scans(found, Split(("a", "d"), ("c",), ("b",)))
+    warn_of_parted(found.same_scans, Split(("a", "d"), ("c",), ("b",)))
     assert ("a (train) = b (test)" in caplog.text) == (group is None)
     assert "c (val)" not in caplog.text
 

@@ -6,11 +6,13 @@ import pytest
 from PIL import Image
 
 from medseg.io.case import Case, LabelFile
-from medseg.io.labels import LabelMap
+from medseg.io.datasets.splits import Split
+from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.io.layouts.synthetic import LABELS, make_phantom
+from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.check_dataset import examine, survey
 from medseg.preprocessing.quality.issues import Finding, in_brief, in_full, on_a_line
-from medseg.preprocessing.quality.warnings import suspicions
+from medseg.preprocessing.quality.warnings import classes_by_part, suspicions
 
 CLASSES = LabelMap(dict(LABELS))
 CASES = 6
@@ -165,3 +167,61 @@ def test_findings_are_written_with_their_cases():
     assert [on_a_line(bare), on_a_line(one), on_a_line(many)] == ["text", "c1: text", "text: c1 (3), c2 (4)"]
     assert in_full(many) == "text:\n  - c1 (3)\n  - c2 (4)"
     assert in_brief(many) == "text, in 2 case(s): c1, c2. medseg inspect tells more"
+
+
+LABELS = {"background": 0, "organ": 1, "tumour": 2, "cyst": 3}
+SPLIT = Split(("a", "b", "c"), ("d",), ("e", "f"))
+
+
+def fingerprint(having, groups=None):
+    """Return cases a to f, which all have the organ; ``having`` tells where the tumour and the cyst are."""
+    cases = {}
+    for name in "abcdef":
+        voxels = np.array([100, 5, *(name in having.get(label, "") for label in ("tumour", "cyst"))])
+        none = np.empty((1, 0), np.float32)
+        group = (groups or {}).get(name, name)
+        cases[name] = CaseFingerprint((4, 4), (1.0, 1.0), "px", 1, name, voxels, none, np.zeros((1, 1)), group=group)
+    return Fingerprint(cases)
+
+
+def texts(*arguments):
+    return [finding.text for finding in classes_by_part(*arguments)]
+
+
+@pytest.mark.parametrize(
+    ("tumour", "groups", "says"),
+    [
+        ("def", {}, "no training case has it, .*train 0 of 3, val 1 of 1, test 2 of 2"),
+        ("e", {}, "no training case has it, .*train 0 of 3, val 0 of 1, test 1 of 2"),
+        ("ade", {}, "only one training case has it, a .*train 1 of 3, val 1 of 1, test 1 of 2"),
+        ("abd", {"a": "p", "b": "p"}, "all training cases with it are of one patient, p .*train 2 of 3"),
+    ],
+)
+def test_a_class_that_cannot_be_learned_well(tumour, groups, says):
+    import re
+
+    [text] = texts(fingerprint({"tumour": tumour, "cyst": "abcdef"}, groups), LabelMap(LABELS), SPLIT)
+    assert text.startswith("tumour: ")
+    assert re.search(says, text)
+
+
+@pytest.mark.parametrize(
+    ("tumour", "groups", "split"),
+    [
+        ("ab", {}, SPLIT),
+        ("abcdef", {}, SPLIT),
+        ("", {}, SPLIT),  # named elsewhere
+        ("ab", dict.fromkeys("abc", "p"), SPLIT),  # there is but one patient to learn from
+        ("e", {}, None),
+    ],
+)
+def test_nothing_is_said_of_others(tumour, groups, split):
+    assert texts(fingerprint({"tumour": tumour, "cyst": "abcdef"}, groups), LabelMap(LABELS), split) == []
+
+
+def test_regions_count_as_one_and_scans_without_masks_not_at_all():
+    usable = fingerprint({"tumour": "e", "cyst": "abcd"})
+    regions = {"lesion": ["tumour", "cyst"], "tumour": ["tumour"]}
+    [text] = texts(usable, LabelMap(LABELS, regions), SPLIT)
+    assert text.startswith("tumour: no training case")
+    assert texts(usable, UNLABELLED, SPLIT) == []

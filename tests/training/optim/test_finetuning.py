@@ -20,7 +20,7 @@ def unet(norm="instance", seed=0):
 
 def steps(network, tuning, optimizer, count=3):
     """Train for a few steps, as the module does."""
-    tuning.keep_still()
+    tuning.keep_norms_frozen()
     generator = torch.Generator().manual_seed(5)
     for _ in range(count):
         optimizer.zero_grad()
@@ -73,7 +73,7 @@ def test_statistics_of_frozen_norms_stay_in_the_average_too():
     steps(network, tuning, tuning.make_optimizer(ADAMW, fused=False))
     average_into(average, network, 0.3)
     images = [torch.randn(2, 1, 16, 16)]
-    estimate_statistics(average, average, images, tuning.still)
+    estimate_statistics(average, average, images, tuning.frozen_norms)
     after = moved(average, before)
     assert after
     assert not any(name.startswith("encoder.") for name in after)
@@ -157,7 +157,7 @@ def test_unfreezing_adds_groups_that_learn_and_a_saved_state_goes_on():
     before = state(network)
     steps(network, tuning, optimizer)
     assert moved(network, before) == set(before)
-    assert not tuning.still
+    assert not tuning.frozen_norms
     later = FineTuning(unet("batch"), wanted)
     later.load_state_dict(tuning.state_dict())
     again = later.make_optimizer(ADAMW, fused=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medseg.training.callbacks.selection import Selection
+from medseg.training.callbacks.checkpoints import Selection
 
 
 def after(*scores):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from medseg.training.callbacks.divergence import StepRecord
-from medseg.training.callbacks.step_metrics import Gauges, mean_and_largest
+from medseg.training.callbacks.epoch_log import Gauges, mean_and_largest
 from medseg.training.data.datamodule import TimedLoader
 from medseg.training.segmentation import SegmentationModule
 

@@ -3,7 +3,7 @@
 import torch
 
 from medseg.io.labels import IGNORE
-from medseg.training.targets import region_targets
+from medseg.training.segmentation import region_targets
 
 REGIONS = [(1, 2), (2,)]
 ALL = torch.ones(1, 3, dtype=torch.bool)

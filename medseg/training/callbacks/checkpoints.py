@@ -6,9 +6,15 @@ prefers weights in whose neighbourhood training stayed good.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from medseg.system.files import write_torch
+from medseg.training.callbacks.divergence import check_weights, record_of
 
 WINDOW = 3
 """Validations in the mean."""
@@ -18,7 +24,7 @@ WINDOW = 3
 class Selection:
     """The validation scores of a run so far, and the choice that they lead to.
 
-    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the place of the chosen one. ``name`` is
+    ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the index of the chosen one. ``name`` is
     what the score is called, and ``lowest`` tells that low ones are good.
     """
 
@@ -45,9 +51,9 @@ class Selection:
         """The score's name in files and logs."""
         return self.name.lower()
 
-    def smoothed(self, place: int = -1) -> float:
-        """Return the mean of the score at ``place`` and of up to two before it."""
-        last = range(len(self.scores))[place] + 1
+    def smoothed(self, index: int = -1) -> float:
+        """Return the mean of the score at ``index`` and of up to two before it."""
+        last = range(len(self.scores))[index] + 1
         return float(np.mean(self.scores[max(0, last - WINDOW) : last]))
 
     @property
@@ -82,9 +88,56 @@ class Selection:
         for epoch, score in zip(state["epochs"], state["scores"], strict=True):
             self.add(int(epoch), score)
 
-    def _entry(self, place: int) -> dict[str, float]:
+    def _entry(self, index: int) -> dict[str, float]:
         return {
-            "epoch": self.epochs[place],
-            self.key: round(self.scores[place], 6),
-            "smoothed": round(self.smoothed(place), 6),
+            "epoch": self.epochs[index],
+            self.key: round(self.scores[index], 6),
+            "smoothed": round(self.smoothed(index), 6),
         }
+
+
+class Checkpoints(Callback):
+    """Keeps the weights that the selection calls best in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
+
+    ``last.ckpt`` holds the weights of the last step and the averaged ones, ``best.ckpt`` those that were validated.
+    Lightning's ModelCheckpoint would store this machine's paths in them.
+    """
+
+    def __init__(self, folder: Path, selection: Selection) -> None:
+        self.folder, self.selection = folder, selection
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep these weights if none before were better."""
+        if self.selection.is_best:
+            self.save(trainer, "best.ckpt", weights_only=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the state of the run, unless its latest loss says that it is a bad one."""
+        if trainer.strategy.reduce_boolean_decision(record_of(module).is_last_loss_finite):
+            self.save(trainer, "last.ckpt", weights_only=False)
+
+    def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
+        """Write a checkpoint whole; every process takes part, the first one writes.
+
+        Raises:
+            MedsegError: weights, statistics or the optimizer's state are not finite.
+        """
+        check_weights(trainer, trainer.lightning_module)
+        trainer.save_checkpoint(self.folder / name, weights_only=weights_only)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the validation scores in the checkpoint."""
+        return dict(self.selection.state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores over from the resumed run."""
+        if "scores" in state_dict:  # earlier versions kept only the best one
+            self.selection.load_state_dict(state_dict)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints whole, beside where they belong; Lightning would write them into the system's /tmp first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        write_torch(Path(path), checkpoint)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.models.finite import check_finite, not_finite
+from medseg.models.weight_checks import check_finite, not_finite
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -1,0 +1,168 @@
+"""What each epoch was like (loss, rates, scores, gradient norm, speed), in ``metrics.csv``, loggers and the log."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from csv import Error as CsvError
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from medseg.errors import MedsegError
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.io.csv_files import as_csv, read_csv
+from medseg.system.files import write_text
+from medseg.training.callbacks.checkpoints import Selection
+from medseg.training.callbacks.progress import Progress
+
+log = logging.getLogger(__name__)
+
+GAUGES = {
+    "grad_norm": "train/grad_norm",
+    "step_seconds": "train/step_seconds",
+    "data_share": "train/data_share",
+}
+"""Columns of ``metrics.csv`` and what ``Gauges`` logs them as."""
+
+
+class Gauges(Callback):
+    """Measures and logs the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
+
+    A step is one of the optimizer. Norms are those before clipping; they stay on the device until the epoch's last
+    step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it computes meanwhile
+    what it was given before, so the share is the most that loading may cost.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.norms: list[Tensor] = []
+        self.norm = self.largest_norm = float("nan")
+        self.began = self.waited_before = 0.0
+        self.step_before = self.steps = 0
+        self.seconds = self.waited = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin an epoch."""
+        self.norms, self.steps = [], 0
+        self.began, self.waited_before, self.step_before = self.clock(), waited(trainer), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep a step's norm; at the last one fetch all, which waits until the device is done."""
+        self.steps = trainer.global_step - self.step_before
+        if self.steps > len(self.norms):  # else gradients are being accumulated
+            self.norms.append(module.gradient_norm)  # type: ignore[arg-type]
+        if trainer.should_stop or batch_idx + 1 == trainer.num_training_batches:
+            self.norm, self.largest_norm = mean_and_largest(self.norms)
+        self.seconds = self.clock() - self.began
+        self.waited = waited(trainer) - self.waited_before
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Log the epoch."""
+        metrics = {
+            "train/grad_norm": self.norm,
+            "train/grad_norm_max": self.largest_norm,
+            "train/step_seconds": self.step_seconds,
+            "train/data_share": self.data_share,
+        }
+        module.log_dict(metrics, sync_dist=True)
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds a step took in this epoch; NaN before the first."""
+        return self.seconds / self.steps if self.steps else float("nan")
+
+    @property
+    def data_share(self) -> float:
+        """Share of this epoch's time in which a batch was waited for; NaN before the first."""
+        return self.waited / self.seconds if self.seconds else float("nan")
+
+
+def waited(trainer: Trainer) -> float:
+    """Return the seconds in which training has waited for batches so far."""
+    return float(getattr(trainer.train_dataloader, "waited", 0.0))
+
+
+def mean_and_largest(norms: list[Tensor]) -> tuple[float, float]:
+    """Fetch norms; those that overflowed in fp16, whose steps the loss scaling skips, are left out."""
+    fetched = torch.stack(norms).cpu() if norms else torch.empty(0)
+    finite = fetched[fetched.isfinite()]
+    return (finite.mean().item(), finite.max().item()) if len(finite) else (float("nan"), float("nan"))
+
+
+class EpochLog(Callback):
+    """Writes a row an epoch into ``metrics.csv`` and a line an epoch into the log."""
+
+    def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
+        self.path, self.progress, self.selection = path, progress, selection
+        self.names = ScoreNames(selection.key, classes)
+        self.columns = ["epoch", "step", "seconds", "lr", "train_loss", *GAUGES, *(name.column for name in self.names)]
+        self.rows: list[dict[str, Any]] = []
+        self.is_validated = False
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take over the rows of the run that this one resumes."""
+        if self.path.is_file():
+            try:
+                self.rows = [row for row in read_csv(self.path) if int(row["epoch"]) <= trainer.current_epoch]
+            except (OSError, ValueError, TypeError, KeyError, CsvError) as error:
+                raise MedsegError(
+                    f"{self.path}: no table of this run's epochs ({error}). Restore it, or remove it: the rows of the"
+                    " epochs until now are lost then."
+                ) from error
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Note that this epoch's row has validation scores."""
+        self.is_validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Add this epoch's row."""
+        metrics = trainer.callback_metrics  # by all processes: it is now that Lightning takes their mean
+        if not trainer.is_global_zero:
+            return
+        scores = {name.column: metrics[name.tag].item() for name in self.names} if self.is_validated else {}
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                "seconds": round(self.progress.seconds, 1),
+                "lr": max(rates_of(trainer).values()),
+                "train_loss": metrics["train/loss"].item(),
+                **{column: metrics[tag].item() for column, tag in GAUGES.items()},
+                **scores,
+            }
+        )
+        self.is_validated = False
+        for logger in trainer.loggers:
+            logger.log_metrics(rates_of(trainer), step=trainer.global_step)
+        write_text(self.path, as_csv(self.columns, self.rows))
+        self.log_row(self.rows[-1], [*rates_of(trainer).values()])
+
+    def log_row(self, row: dict[str, Any], rates: Sequence[float]) -> None:
+        """Log one epoch in one line, with the lowest and highest of several learning rates."""
+        line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
+        line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
+        if (mean := self.names.mean.column) in row:
+            mark = " (best)" if self.selection.is_best else ""
+            each = [f"{class_name} {written(row[name.column])}" for class_name, name in self.names.classes.items()]
+            line += f" · validation {self.selection.name} {row[mean]:.4f}{mark}"
+            line += f": {', '.join(each)}" if each else ""
+        log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len({*rates}) > 1 else ""))
+
+
+def rates_of(trainer: Trainer) -> dict[str, float]:
+    """Return the learning rate, or that of each group of parameters, by the name that loggers get."""
+    groups = trainer.optimizers[0].param_groups
+    if len(groups) == 1:
+        return {"train/lr": groups[0]["lr"]}
+    return {f"train/lr/{group['name']}": group["lr"] for group in groups}
+
+
+def written(score: float) -> str:
+    """Write a score, a dash where no case has one."""
+    return "–" if isnan(score) else f"{score:.4f}"
