@@ -87,4 +87,4 @@ def test_a_training_begins_with_nnunets_network_spacing_and_window(nnunet, tmp_p
     report = json.loads((tmp_path / "run" / "finetune.json").read_text())
     assert report["share"] > 0.99
     assert report["adapted"]["heads.0.weight"] == "of background, core alone, in our order"
-    assert "which scans it was trained on is not known" in caplog.text
+    assert "its training scans are unknown" in caplog.text
