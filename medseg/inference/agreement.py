@@ -41,7 +41,7 @@ def agreement(one: Predictor, other: Predictor, prepared: Prepared) -> Agreement
             score = float(np.maximum(score, float((ours - theirs).abs().max())))  # keeps a NaN
             shape = ours.shape[1:]
             slab = slice(0, shape[-1])
-            labels = [one.segmenter.decide(iter([(slab, probs)]), shape) for probs in (ours, theirs)]
+            labels = [one.segmenter.predict_labels(iter([(slab, probs)]), shape) for probs in (ours, theirs)]
             differ = (labels[0] != labels[1]).reshape(-1, *shape).any(0)  # of regions, in any of their masks
             unequal += int(differ.sum())
             voxels += differ.size

@@ -14,7 +14,7 @@ from torch import Tensor
 from medseg.config.check import resolve
 from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
-from medseg.inference.probabilities import Scorer, Slabs, Watch, averaged, kept_on_disk, slabs_within_memory
+from medseg.inference.probabilities import Observer, Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
 from medseg.inference.segmenter import inference_over, make_segmenter, postprocess_over
 from medseg.inference.sliding_window import Network
 from medseg.inference.trained_model import Model, scorer_of
@@ -184,7 +184,7 @@ class Predictor:
         elif spacing is not None or affine is not None:
             raise MedsegError("spacing and affine are for arrays: files and scans have their own.")
         prepared = self.prepare(scan)
-        return self.finish(prepared, self.decide(prepared))
+        return self.finish(prepared, self.predict_labels(prepared))
 
     def prepare(self, scan: Scan | str | Path | Sequence[str | Path], absent: Sequence[int] = ()) -> Prepared:
         """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of."""
@@ -199,17 +199,17 @@ class Predictor:
         with enough_memory(f"to preprocess a scan of {scan.image.shape}", MORE_MEMORY):
             return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 
-    def decide(self, prepared: Prepared, watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
-        """Run the networks: what their probabilities say, not yet post-processed (see ``Segmenter.decide``)."""
+    def predict_labels(self, prepared: Prepared, observers: Sequence[Observer] = ()) -> NDArray[np.uint8]:
+        """Run the networks; return labels that are not yet post-processed (see ``Segmenter.predict_labels``)."""
         with self.computing(prepared):
-            return self.segmenter.decide(self.probabilities(prepared), prepared.scan.shape, watches)
+            return self.segmenter.predict_labels(self.probabilities(prepared), prepared.scan.shape, observers)
 
-    def finish(self, prepared: Prepared, decided: NDArray[np.uint8]) -> Mask:
-        """Post-process what ``decide`` returned."""
+    def finish(self, prepared: Prepared, predicted: NDArray[np.uint8]) -> Mask:
+        """Post-process what ``predict_labels`` returned."""
         scan = prepared.scan
         with enough_memory(f"to post-process the mask of a scan of {scan.shape}", MORE_MEMORY):
             indices = self.segmenter.clean(
-                decided, spacing=scan.spacing, unit=scan.unit, voxel_volume=scan.voxel_volume
+                predicted, spacing=scan.spacing, unit=scan.unit, voxel_volume=scan.voxel_volume
             )
         return Mask(scan, indices, self.label_map)
 

@@ -31,8 +31,8 @@ from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, war
 Slabs = Iterator[tuple[slice, Tensor]]
 """Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
 
-Watch = Callable[[slice, Tensor], None]
-"""Sees every slab of probabilities that goes by."""
+Observer = Callable[[slice, Tensor], None]
+"""Called with every slab: slices of the last native axis, and the probabilities (K, *native grid, these slices)."""
 
 
 NEVER = -100.0
@@ -81,15 +81,15 @@ class Scorer:
         Raises:
             NotFiniteError: some are NaN or infinite.
         """
-        way, backwards = geometry.way
+        main_axis, from_end = geometry.way
         probabilities = sigmoid if self.regions else softmax
         for block in sliding_window(
             networks,
             image,
             patch_size=self.patch_size,
             n_outputs=self.n_outputs,
-            way=way,
-            backwards=backwards,
+            main_axis=main_axis,
+            from_end=from_end,
             overlap=self.overlap,
             batch_size=self.batch_size,
             mirror_axes=self.mirror_axes,
@@ -185,7 +185,7 @@ def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator
 
 
 @contextmanager
-def probability_files(folder: Path, names: Sequence[str], like: Scan, written: list[Path]) -> Iterator[Watch]:
+def probability_files(folder: Path, names: Sequence[str], like: Scan, written: list[Path]) -> Iterator[Observer]:
     """Yield what writes the probabilities (K, *) of each class or region into ``folder/NAME.nii.gz``.
 
     They are there when the block ends well, and their paths then added to ``written``.

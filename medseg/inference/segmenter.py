@@ -18,11 +18,11 @@ from medseg.config.check import wrong
 from medseg.config.schema import KEYS
 from medseg.errors import MedsegError, listing, nearest
 from medseg.inference.postprocess import largest_together, postprocess
-from medseg.inference.probabilities import Slabs, Watch
+from medseg.inference.probabilities import Observer, Slabs
 from medseg.io.labels import LabelMap
 from medseg.system.memory import on_device_or_cpu
 
-EVEN = 0.5
+DEFAULT_THRESHOLD = 0.5
 """Threshold of a region without its own: from here on it is more likely there than not."""
 
 OF_CLASSES = ("largest", "min_ml", "min_voxels", "fill_holes")
@@ -75,7 +75,7 @@ class Segmenter:
         threshold: foreground where its probability (one minus the background's) exceeds this, the likeliest foreground
             class there; None: the likeliest of all classes. A region is where its own probability exceeds this; None:
             0.5.
-        cuts: of each region its own threshold; none: that of all.
+        thresholds: of each region its own threshold; none: that of all.
         postprocess: arguments of ``medseg.inference.postprocess.postprocess``; of regions that overlap each is cleaned
             by itself, as the class of its number counted from one.
         regions: what the network's outputs are, where they are no classes that exclude each other.
@@ -84,7 +84,7 @@ class Segmenter:
     """
 
     threshold: float | None = None
-    cuts: Sequence[float] = ()
+    thresholds: Sequence[float] = ()
     postprocess: dict[str, Any] = field(default_factory=dict)
     regions: Regions | None = None
     largest_of: Sequence[Sequence[int]] = ()
@@ -99,43 +99,48 @@ class Segmenter:
         voxel_volume: float | None = None,
     ) -> NDArray[np.uint8]:
         """Return class indices (*native grid), post-processed."""
-        decided = self.decide(slabs, native_shape)
-        return self.clean(decided, spacing=spacing, unit=unit, voxel_volume=voxel_volume)
+        predicted = self.predict_labels(slabs, native_shape)
+        return self.clean(predicted, spacing=spacing, unit=unit, voxel_volume=voxel_volume)
 
     @torch.inference_mode()
-    def decide(self, slabs: Slabs, native_shape: Sequence[int], watches: Sequence[Watch] = ()) -> NDArray[np.uint8]:
-        """Return what the probabilities say: class indices (*native grid), or of regions that overlap (R, *) masks."""
+    def predict_labels(
+        self, slabs: Slabs, native_shape: Sequence[int], observers: Sequence[Observer] = ()
+    ) -> NDArray[np.uint8]:
+        """Return class indices (*native grid), or of regions that overlap a mask each (R, *native grid).
+
+        ``observers`` are called with each slab: slices of the last native axis and the probabilities.
+        """
         overlapping = self.regions if self.regions and not self.regions.are_disjoint else None
         masks = [len(overlapping.members)] if overlapping else []
         labels = np.empty((*masks, *native_shape), dtype=np.uint8)
         for slices, probs in slabs:
-            for watch in watches:
-                watch(slices, probs)
+            for observer in observers:
+                observer(slices, probs)
             labels[..., slices] = on_device_or_cpu(self.above if overlapping else self.classes, probs).cpu().numpy()
         return labels
 
     def clean(
         self,
-        decided: NDArray[np.uint8],
+        predicted: NDArray[np.uint8],
         *,
         spacing: Sequence[float],
         unit: Literal["mm", "px"],
         voxel_volume: float | None = None,
     ) -> NDArray[np.uint8]:
-        """Return class indices (*native grid), post-processed, of what ``decide`` returned."""
+        """Return class indices (*native grid), post-processed, of what ``predict_labels`` returned."""
 
         def cleaned(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return postprocess(labels, tuple(spacing), unit, voxel_volume=voxel_volume, **self.postprocess)
 
-        if decided.ndim == len(spacing):
-            return largest_together(cleaned(decided), self.largest_of)
+        if predicted.ndim == len(spacing):
+            return largest_together(cleaned(predicted), self.largest_of)
         assert self.regions is not None  # or there would be no mask for each
-        masks = [cleaned(mask * np.uint8(number)) > 0 for number, mask in enumerate(decided, 1)]
+        masks = [cleaned(mask * np.uint8(number)) > 0 for number, mask in enumerate(predicted, 1)]
         return largest_together(self.regions.paint(masks), self.largest_of)
 
     def above(self, probs: Tensor) -> Tensor:
         """Return where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""
-        thresholds = self.cuts or [EVEN if self.threshold is None else self.threshold]
+        thresholds = self.thresholds or [DEFAULT_THRESHOLD if self.threshold is None else self.threshold]
         each = torch.tensor(thresholds, dtype=probs.dtype, device=probs.device)
         return probs > each.view(-1, *[1] * (probs.ndim - 1))
 
@@ -169,10 +174,10 @@ def make_segmenter(inference: Options, postprocess: Options, label_map: LabelMap
         numbers = regions.painted
     by_name = dict(zip(label_map.reported, numbers, strict=True))
     own = {by_name[name]: options for name, options in classes.items()}
-    for_all: float = EVEN if inference["threshold"] is None else inference["threshold"]
+    for_all: float = DEFAULT_THRESHOLD if inference["threshold"] is None else inference["threshold"]
     return Segmenter(
         threshold=inference["threshold"],
-        cuts=tuple(thresholds.get(name, for_all) for name in label_map.regions or ()),
+        thresholds=tuple(thresholds.get(name, for_all) for name in label_map.regions or ()),
         postprocess={name: value for name, value in postprocess.items() if name != "largest_of"} | {"classes": own},
         regions=regions,
         largest_of=postprocess.get("largest_of", ()),

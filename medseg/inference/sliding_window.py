@@ -1,7 +1,7 @@
-"""Whole images through a network that takes patches, and no more of the scores in memory than windows still touch.
+"""A network that takes patches on whole images, with no more probabilities in memory than windows still touch.
 
-Windows run along one axis, called the way. Scores are summed in a buffer that spans a window's length of it, and the
-rows that no later window touches are handed on. So memory grows with the cross-section, not with the image's length.
+Windows run along one axis, the main axis. Probabilities are summed in a buffer as long as a window on it, and the rows
+that no later window touches are yielded. So memory grows with the cross-section, not with the image's length.
 """
 
 import sys
@@ -21,11 +21,11 @@ Activation = Callable[[Tensor], Tensor]
 Weighting = Callable[[tuple[int, ...]], Tensor]
 """A window's size to the weights (*patch) of its voxels, all above 0."""
 
-PIECE = 1 << 27
-"""Scores handed on at once, in numbers; few rows at once are slow where rows lie next to each other in memory."""
+CHUNK_SIZE = 1 << 27
+"""Probabilities yielded at once, in numbers; few rows at once are slow where rows lie next to each other in memory."""
 
-PASS = 1 << 27
-"""Scores that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
+PASS_SIZE = 1 << 27
+"""Probabilities that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
 
 
 @dataclass
@@ -66,8 +66,8 @@ def sliding_window(
     *,
     patch_size: Sequence[int],
     n_outputs: int,
-    way: int,
-    backwards: bool = False,
+    main_axis: int,
+    from_end: bool = False,
     overlap: float = 0.5,
     batch_size: int = 1,
     mirror_axes: Sequence[int] = (),
@@ -77,7 +77,7 @@ def sliding_window(
     device: torch.device | None = None,
     limit: PassLimit | None = None,
 ) -> Iterator[Tensor]:
-    """Yield class scores of a whole image, averaged over windows and networks, in rows along one axis.
+    """Yield the probabilities of a whole image, averaged over windows and networks, in rows along one axis.
 
     Windows are weighted, by default by a Gaussian (sigma an eighth of the patch), as in nnU-Net (Isensee et al., Nature
     Methods 2021), because a network is surest of the middle of its patch.
@@ -85,13 +85,13 @@ def sliding_window(
     Args:
         networks: each takes patches (B, C, *patch) to a list of logits (B, K, *patch), finest first. With a context,
             what it is given is larger than its output by that much on either side.
-        image: (C, *spatial), on the device that adds up the scores.
+        image: (C, *spatial), on the device that adds up the probabilities.
         patch_size: the window's size; a smaller image is padded with zeros.
         n_outputs: K.
-        way: the spatial axis along which rows are finished.
-        backwards: begin at the far end of the way.
+        main_axis: the spatial axis along which rows are finished.
+        from_end: begin at the far end of the main axis.
         overlap: share of a window that its neighbour covers, 0 to below 1.
-        batch_size: windows to one pass; fewer where their scores would be many, or where memory runs out.
+        batch_size: windows to one pass; fewer where their probabilities would be many, or where memory runs out.
         mirror_axes: spatial axes that test-time augmentation flips, in every combination.
         context: voxels along each axis that the network sees beside its output; None: none.
         activation: what is averaged, made of logits (B, K, *).
@@ -101,33 +101,33 @@ def sliding_window(
             enough for this one.
 
     Yields:
-        (K, *spatial) float32 with some rows of the way only, all of them in turn; backwards, the last ones first and in
-        reversed order. They are overwritten when the next are asked for.
+        (K, *spatial) float32 with some rows of the main axis only, all of them in turn; ``from_end``, the last ones
+        first and in reversed order. They are overwritten when the next are asked for.
     """
     margin = list(context or [0] * len(patch_size))
     padded, inner = pad(image, patch_size)
     grid = padded.shape[1:]
-    all_corners = window_corners(grid, patch_size, overlap, way, backwards=backwards)
+    all_corners = window_corners(grid, patch_size, overlap, main_axis, from_end=from_end)
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = weighting(tuple(patch_size)).to(image.device)
-    size = max(1, min(batch_size, PASS // (n_outputs * weight.numel())))
+    size = max(1, min(batch_size, PASS_SIZE // (n_outputs * weight.numel())))
     chunks = [all_corners[first : first + size] for first in range(0, len(all_corners), size)]
     # rows are finished from the first window of the next chunk on; until then one chunk spans this many
-    length = max(chunk[-1][way] - chunk[0][way] for chunk in chunks) + patch_size[way]
-    sums = RowSums(n_outputs, grid, way, length, image.device)
-    begins = [chunk[0][way] for chunk in chunks[1:]]
-    if backwards:  # the image's span on the way, counted from where the windows begin
-        span = inner[way]
-        inner = (*inner[:way], slice(grid[way] - span.stop, grid[way] - span.start), *inner[way + 1 :])
+    length = max(chunk[-1][main_axis] - chunk[0][main_axis] for chunk in chunks) + patch_size[main_axis]
+    sums = RowSums(n_outputs, grid, main_axis, length, image.device)
+    begins = [chunk[0][main_axis] for chunk in chunks[1:]]
+    if from_end:  # the image's span on the main axis, counted from where the windows begin
+        span, end = inner[main_axis], grid[main_axis]
+        inner = (*inner[:main_axis], slice(end - span.stop, end - span.start), *inner[main_axis + 1 :])
     limit = limit or PassLimit()
 
     def probs_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
-        windows = [on_image(corner, grid, patch_size, way, backwards=backwards) for corner in corners]
+        windows = [on_image(corner, grid, patch_size, main_axis, from_end=from_end) for corner in corners]
         patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
         return mirrored(networks, patches.to(device or image.device), mirror_axes, activation).to(image.device)
 
-    for chunk, finished in zip(chunks, [*begins, grid[way]], strict=True):
+    for chunk, finished in zip(chunks, [*begins, grid[main_axis]], strict=True):
         rest = chunk
         while rest:
             corners = rest[: limit.windows]
@@ -137,24 +137,24 @@ def sliding_window(
                 warn_once("memory is short: fewer windows than inference.batch_size go through the network at once")
                 continue
             for corner, probs in zip(corners, batch, strict=True):
-                sums.add(corner, probs.flip(1 + way) if backwards else probs, weight)
+                sums.add(corner, probs.flip(1 + main_axis) if from_end else probs, weight)
             del batch, probs  # not needed while others work on the rows
             rest = rest[len(corners) :]
         yield from sums.take(finished, inner)
 
 
 class RowSums:
-    """Weighted sums of windows over the rows of the way that later windows may still touch."""
+    """Weighted sums of windows over the rows of the main axis that later windows may still touch."""
 
-    def __init__(self, n_outputs: int, grid: Sequence[int], way: int, length: int, device: torch.device) -> None:
-        self.way, self.first = way, 0
-        shape = [*grid[:way], min(length, grid[way]), *grid[way + 1 :]]
+    def __init__(self, n_outputs: int, grid: Sequence[int], main_axis: int, length: int, device: torch.device) -> None:
+        self.main_axis, self.first = main_axis, 0
+        shape = [*grid[:main_axis], min(length, grid[main_axis]), *grid[main_axis + 1 :]]
         self.total = torch.zeros((n_outputs, *shape), device=device)
         self.norm = torch.zeros((1, *shape), device=device)
 
     def add(self, corner: Sequence[int], probs: Tensor, weight: Tensor) -> None:
-        """Add the scores (K, *patch) of the window at ``corner``, weighted by ``weight`` (*patch)."""
-        at = [start - self.first if axis == self.way else start for axis, start in enumerate(corner)]
+        """Add the probabilities (K, *patch) of the window at ``corner``, weighted by ``weight`` (*patch)."""
+        at = [start - self.first if axis == self.main_axis else start for axis, start in enumerate(corner)]
         where = (slice(None), *window(at, weight.shape))
         self.total[where].addcmul_(probs, weight)
         self.norm[where] += weight
@@ -164,11 +164,11 @@ class RowSums:
 
         ``inner`` is the part of the grid that is wanted; the rest is padding.
         """
-        axis = 1 + self.way
-        at_once = max(1, PIECE // (self.total.numel() // self.total.shape[axis]))
-        wanted = inner[self.way]
+        axis = 1 + self.main_axis
+        at_once = max(1, CHUNK_SIZE // (self.total.numel() // self.total.shape[axis]))
+        wanted = inner[self.main_axis]
         first, last = max(self.first, wanted.start), min(stop, wanted.stop)
-        others = tuple(slice(None) if each == self.way else span for each, span in enumerate(inner))
+        others = tuple(slice(None) if each == self.main_axis else span for each, span in enumerate(inner))
         for low in range(first, last, at_once):
             rows = (low - self.first, min(at_once, last - low))
             yield self.total.narrow(axis, *rows).div_(self.norm.narrow(axis, *rows))[(slice(None), *others)]
@@ -188,27 +188,30 @@ def move_up(x: Tensor, axis: int, by: int) -> None:
 
 
 def window_corners(
-    grid: Sequence[int], patch_size: Sequence[int], overlap: float, way: int, *, backwards: bool
+    grid: Sequence[int], patch_size: Sequence[int], overlap: float, main_axis: int, *, from_end: bool
 ) -> list[tuple[int, ...]]:
-    """Return the corner of every window in the order of the way, its place on the way counted from where it begins."""
+    """Return the corner of every window, sorted by its position on the main axis, counted from where windows begin."""
     corners = product(*(starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True)))
-    counted = (on_image(corner, grid, patch_size, way, backwards=backwards) for corner in corners)  # its own inverse
-    return sorted(counted, key=lambda corner: corner[way])
+    # the mapping is its own inverse
+    counted = (on_image(corner, grid, patch_size, main_axis, from_end=from_end) for corner in corners)
+    return sorted(counted, key=lambda corner: corner[main_axis])
 
 
 def on_image(
-    corner: Sequence[int], grid: Sequence[int], patch_size: Sequence[int], way: int, *, backwards: bool
+    corner: Sequence[int], grid: Sequence[int], patch_size: Sequence[int], main_axis: int, *, from_end: bool
 ) -> tuple[int, ...]:
-    """Return where a window that lies ``corner`` from the beginning of the way begins on the image."""
-    if not backwards:
+    """Return where a window on the image begins whose corner is counted from where windows begin."""
+    if not from_end:
         return tuple(corner)
-    return tuple(grid[axis] - patch_size[axis] - start if axis == way else start for axis, start in enumerate(corner))
+    return tuple(
+        grid[axis] - patch_size[axis] - start if axis == main_axis else start for axis, start in enumerate(corner)
+    )
 
 
 def mirrored(
     networks: Sequence[Network], patches: Tensor, axes: Sequence[int], activation: Activation = softmax
 ) -> Tensor:
-    """Return (B, K, *patch) scores, averaged over the networks and every combination of flips along ``axes``."""
+    """Return (B, K, *patch) probabilities, averaged over the networks and every combination of flips along ``axes``."""
     flips = [flip for n in range(len(axes) + 1) for flip in combinations([axis + 2 for axis in axes], n)]
     total: Tensor | None = None
     for network in networks:

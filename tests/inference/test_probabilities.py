@@ -61,7 +61,7 @@ def plainly(scorer, network, image, geometry):
 @pytest.mark.parametrize("spacing", [None, [1.3, 0.8, 1.7], [1.0, 1.0, 0.6]])
 @torch.inference_mode()
 def test_streamed_probabilities_equal_the_plain_ones(regions, averaging, flips, spacing, monkeypatch):
-    monkeypatch.setattr("medseg.inference.sliding_window.PIECE", 2000)
+    monkeypatch.setattr("medseg.inference.sliding_window.CHUNK_SIZE", 2000)
     network, given = make_network(2 + (not regions), 0), scan(flips=flips)
     scorer = Scorer(
         patch_size=[8, 12, 8], n_outputs=2 + (not regions), regions=regions, batch_size=3, averaging=averaging

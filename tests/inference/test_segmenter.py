@@ -152,7 +152,7 @@ def test_wrong_options_of_classes_are_named(classes, message):
 
 
 def thresholds_of(inference, label_map):
-    return make_segmenter(inference, {}, label_map).cuts
+    return make_segmenter(inference, {}, label_map).thresholds
 
 
 @pytest.mark.parametrize(

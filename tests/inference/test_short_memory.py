@@ -35,7 +35,7 @@ class Narrow:
 
 
 def windows_of(network, image, **options):
-    rows = sliding_window([network], image, n_outputs=3, way=1, **options)
+    rows = sliding_window([network], image, n_outputs=3, main_axis=1, **options)
     return torch.cat([block.clone() for block in rows], 2)
 
 
@@ -43,7 +43,7 @@ def windows_of(network, image, **options):
 @pytest.mark.parametrize("fits", [1, 2, 3, 5])
 def test_fewer_windows_at_once_give_the_same(fits, backwards, caplog):
     image = torch.randn(1, 20, 31, generator=torch.Generator().manual_seed(0))
-    options = {"patch_size": [8, 8], "batch_size": 7, "backwards": backwards, "mirror_axes": [0]}
+    options = {"patch_size": [8, 8], "batch_size": 7, "from_end": backwards, "mirror_axes": [0]}
     expected = windows_of(Narrow(7), image, **options)
     network = Narrow(fits)
     torch.testing.assert_close(windows_of(network, image, **options), expected, atol=1e-6, rtol=1e-6)
@@ -95,7 +95,7 @@ def test_sums_move_to_the_cpu_and_every_slice_comes_once(failing, caplog):
     tried = []
     slabs_on, probs = slabs_of(failing, tried)
     places, seen = [], []
-    labels = Segmenter().decide(
+    labels = Segmenter().predict_labels(
         slabs_within_memory(slabs_on, GPU), (6, 10), [lambda place, scores: (places.append(place), seen.append(scores))]
     )
     assert [place.start for place in places] == [0, 3, 6, 9]
@@ -132,7 +132,7 @@ def test_windows_are_brought_to_the_networks_and_scores_to_the_sums(monkeypatch)
         RowSums, "__init__", lambda self, *given: sums.append(given[-1]) or original(self, *given[:-1], CPU)
     )
     image = torch.randn(1, 8, 8)
-    list(sliding_window([Narrow(9)], image, patch_size=[8, 8], n_outputs=3, way=0, device=GPU))
+    list(sliding_window([Narrow(9)], image, patch_size=[8, 8], n_outputs=3, main_axis=0, device=GPU))
     assert sums == [CPU]
     assert moves == [CPU, GPU, CPU]  # the weights, the windows, their scores
 
@@ -151,7 +151,7 @@ class OnGpu(torch.Tensor):
 
 def test_labels_and_uncertainty_of_a_slab_are_made_on_the_cpu_where_the_device_is_full(monkeypatch):
     probs = torch.rand(3, 6, 10, generator=torch.Generator().manual_seed(0)).softmax(0)
-    labels = Segmenter().decide(iter([(slice(0, 10), probs.as_subclass(OnGpu))]), (6, 10))
+    labels = Segmenter().predict_labels(iter([(slice(0, 10), probs.as_subclass(OnGpu))]), (6, 10))
     np.testing.assert_array_equal(labels, probs.argmax(0).numpy())
 
     import medseg.inference.uncertainty as module

@@ -9,11 +9,11 @@ from monai.inferers import SlidingWindowInferer
 from medseg.inference.sliding_window import gaussian, mirrored, move_up, sliding_window, starts
 
 
-def whole(network, image, way=0, backwards=False, **options):
+def whole(network, image, main_axis=0, from_end=False, **options):
     """The rows put together again, (K, *spatial) in the image's own direction."""
-    rows = sliding_window([network], image, way=way, backwards=backwards, **options)
-    found = torch.cat([row.clone() for row in rows], 1 + way)
-    return found.flip(1 + way) if backwards else found
+    rows = sliding_window([network], image, main_axis=main_axis, from_end=from_end, **options)
+    found = torch.cat([row.clone() for row in rows], 1 + main_axis)
+    return found.flip(1 + main_axis) if from_end else found
 
 
 def plainly(network, image, patch, overlap):
@@ -42,11 +42,11 @@ def placed(x):
 
 @pytest.mark.parametrize("shape", [(37, 50), (8, 70), (20, 31, 40), (5, 6, 7)])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.75])
-@pytest.mark.parametrize("backwards", [False, True])
-def test_a_pointwise_network_gives_the_same_in_windows(shape, overlap, backwards):
+@pytest.mark.parametrize("from_end", [False, True])
+def test_a_pointwise_network_gives_the_same_in_windows(shape, overlap, from_end):
     image = torch.randn(1, *shape)
     options = {"patch_size": [16] * len(shape), "n_outputs": 3, "overlap": overlap, "batch_size": 3}
-    result = whole(pointwise, image, way=len(shape) - 1, backwards=backwards, **options)
+    result = whole(pointwise, image, main_axis=len(shape) - 1, from_end=from_end, **options)
     expected = pointwise(image[None])[0].softmax(1)[0]
     assert result.shape == (3, *shape)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
@@ -60,9 +60,9 @@ def test_a_pointwise_network_gives_the_same_in_windows(shape, overlap, backwards
 def test_rows_along_any_axis_equal_the_plain_way(shape, patch, overlap, batch_size):
     image = torch.randn(1, *shape)
     expected = plainly(placed, image, patch, overlap)
-    for way, backwards in product(range(len(shape)), (False, True)):
+    for main_axis, from_end in product(range(len(shape)), (False, True)):
         options = {"patch_size": patch, "n_outputs": 3, "overlap": overlap, "batch_size": batch_size}
-        torch.testing.assert_close(whole(placed, image, way, backwards, **options), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(whole(placed, image, main_axis, from_end, **options), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_no_more_rows_are_held_than_windows_touch(monkeypatch):
@@ -103,7 +103,7 @@ def test_probabilities_of_a_network_with_a_field_of_view_equal_monai():
 def test_several_networks_are_averaged_as_their_results_are():
     image = torch.randn(1, 30, 25)
     options = {"patch_size": [12, 12], "n_outputs": 3, "batch_size": 4}
-    both = torch.cat([r.clone() for r in sliding_window([pointwise, placed], image, way=0, **options)], 1)
+    both = torch.cat([r.clone() for r in sliding_window([pointwise, placed], image, main_axis=0, **options)], 1)
     expected = (whole(pointwise, image, **options) + whole(placed, image, **options)) / 2
     torch.testing.assert_close(both, expected, atol=1e-5, rtol=0)
 

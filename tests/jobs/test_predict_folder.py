@@ -149,14 +149,14 @@ def test_twenty_broken_scans_among_two_hundred(folder, tmp_path):
 
 def test_a_bug_in_one_scan_stops_no_other(folder, tmp_path, monkeypatch):
     write_scans(tmp_path / "scans", 3)
-    keep, calls = Predictor.decide, itertools.count()
+    keep, calls = Predictor.predict_labels, itertools.count()
 
-    def decide(self, prepared, watches=()):
+    def predict_labels(self, prepared, observers=()):
         if next(calls) == 1:  # scans are decided one by one, in order
             raise IndexError("who would have thought")
-        return keep(self, prepared, watches)
+        return keep(self, prepared, observers)
 
-    monkeypatch.setattr(Predictor, "decide", decide)
+    monkeypatch.setattr(Predictor, "predict_labels", predict_labels)
     result = folder()
     assert result["status"] == "some_failed"
     assert "unexpected IndexError: who would have thought" in result["reason"]
@@ -326,14 +326,14 @@ import itertools, os, signal
 from medseg.cli.command_line import main
 from medseg.inference.predictor import Predictor
 
-decide, calls = Predictor.decide, itertools.count()
+predict_labels, calls = Predictor.predict_labels, itertools.count()
 
-def decide_or_be_interrupted(*arguments):
+def predict_or_be_interrupted(*arguments):
     if next(calls) == 4:
         os.kill(os.getpid(), signal.SIGINT)
-    return decide(*arguments)
+    return predict_labels(*arguments)
 
-Predictor.decide = decide_or_be_interrupted
+Predictor.predict_labels = predict_or_be_interrupted
 raise SystemExit(main())
 """
 

@@ -92,14 +92,14 @@ def test_predict_takes_fewer_windows_at_once(folder, tmp_path, monkeypatch, capl
     ],
 )
 def test_a_scan_that_no_shrinking_helps_fails_alone_with_cause_size_and_cure(folder, tmp_path, monkeypatch, error):
-    original = Predictor.scores
+    original = Predictor.probabilities
 
-    def scores(self, prepared):
+    def probabilities(self, prepared):
         if prepared.scan.shape == (40, 36, 44):
             raise error
         return original(self, prepared)
 
-    monkeypatch.setattr(Predictor, "scores", scores)
+    monkeypatch.setattr(Predictor, "probabilities", probabilities)
     result = folder()
     assert result["status"] == "some_failed"
     rows = {row["case"]: row for row in table(tmp_path / "masks")}

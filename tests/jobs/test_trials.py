@@ -24,7 +24,7 @@ def test_regions_come_out_as_from_probabilities(label_map, thresholds):
     for region in (0, 1):  # just on a threshold is not above it
         scores[region, 0, region, :3], scores[1 - region, 0, region, :3] = torch.tensor(LADDER), 0.1
     slabs = [(slice(0, 4), scores[..., :4]), (slice(4, 7), scores[..., 4:])]
-    expected = Segmenter(regions=regions, cuts=thresholds).decide(iter(slabs), (9, 8, 7))
+    expected = Segmenter(regions=regions, thresholds=thresholds).predict_labels(iter(slabs), (9, 8, 7))
     levels = quantised(scores, LADDER, regions)
     assert levels.dtype == torch.uint8
     np.testing.assert_array_equal(masks_of(levels.numpy(), LADDER, thresholds, regions), expected)

@@ -52,7 +52,7 @@ def test_sliding_over_slices_is_the_network_on_every_slice():
             volume,
             patch_size=patch_in_volume(plan),
             n_outputs=2,
-            way=2,
+            main_axis=2,
             context=context_in_volume(plan),
             batch_size=3,
         )

@@ -149,7 +149,7 @@ class FilledDisk:
                 fill(Path(FILLER))
             return original(*arguments)
 
-        for owner, name in ((SegmentationModule, "training_step"), (Predictor, "decide")):
+        for owner, name in ((SegmentationModule, "training_step"), (Predictor, "predict_labels")):
             original = getattr(owner, name)
             setattr(owner, name, lambda *arguments, original=original: and_fill(original, *arguments))
 

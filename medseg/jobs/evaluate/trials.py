@@ -14,7 +14,7 @@ from torch import Tensor
 from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
 from medseg.inference.predictor import Predictor
-from medseg.inference.segmenter import EVEN, OF_CLASSES, Regions, Segmenter, make_segmenter
+from medseg.inference.segmenter import DEFAULT_THRESHOLD, OF_CLASSES, Regions, Segmenter, make_segmenter
 from medseg.io.case import Case
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
@@ -72,7 +72,7 @@ class Trials:
     def common(self) -> Node:
         """The options of all classes without their own."""
         threshold = self.inference["threshold"]
-        return {"threshold": EVEN if threshold is None else threshold} | {
+        return {"threshold": DEFAULT_THRESHOLD if threshold is None else threshold} | {
             name: self.postprocess[name] for name in OF_CLASSES
         }
 
@@ -113,14 +113,14 @@ class Trials:
             scan, reference = read_labelled(case, self.label_map)
         prepared = predictor.prepare(scan)
         if self.regions is None:
-            predicted = predictor.decide(prepared)
+            predicted = predictor.predict_labels(prepared)
         else:
             regions, levels = self.regions, np.zeros((len(self.regions.members), *scan.shape), np.uint8)
 
             def quantise(where: slice, probs: Tensor) -> None:
                 levels[..., where] = quantised(probs, self.thresholds, regions).cpu().numpy()
 
-            predictor.decide(prepared, [quantise])
+            predictor.predict_labels(prepared, [quantise])
             predicted = levels
         if not self.postprocess["smooth_mm"]:  # a blur would feel where the arrays end
             box = filled_box([*predicted.reshape(-1, *scan.shape), reference])
@@ -135,7 +135,7 @@ class Trials:
         with np.load(case.file) as arrays:
             predicted, reference = arrays["predicted"], arrays["reference"]
         if self.regions:
-            predicted = masks_of(predicted, self.thresholds, segmenter.cuts, self.regions)
+            predicted = masks_of(predicted, self.thresholds, segmenter.thresholds, self.regions)
         indices = segmenter.clean(predicted, spacing=case.spacing, unit=case.unit, voxel_volume=case.voxel_volume)
         reported = self.label_map.reported.values()
         scores = dice(counts(indices, reference, len(self.label_map.names), reported))
@@ -174,7 +174,7 @@ def quantised(probs: Tensor, thresholds: Sequence[float], regions: Regions) -> T
 def masks_of(
     levels: NDArray[np.uint8], thresholds: Sequence[float], chosen: Sequence[float], regions: Regions
 ) -> NDArray[np.uint8]:
-    """Return what ``Segmenter.decide`` would at the ``chosen`` thresholds, one a region and each in ``thresholds``.
+    """Return ``Segmenter.predict_labels`` at the ``chosen`` thresholds, one a region and each in ``thresholds``.
 
     ``levels`` is (R, *spatial). Returns a mask of each region (R, *spatial), or class indices (*spatial) of regions
     that exclude each other; uint8.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medseg import __version__
 from medseg.inference.out_of_distribution import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.inference.predictor import Predictor, Prepared
-from medseg.inference.probabilities import Watch, probability_files
+from medseg.inference.probabilities import Observer, probability_files
 from medseg.inference.trained_model import Model
 from medseg.inference.uncertainty import UncertaintyMap, case_uncertainty, write_uncertainty
 from medseg.io.case import Case
@@ -122,15 +122,15 @@ class PredictionSettings:
         assert work.prepared is not None
         began = time.monotonic()
         with ExitStack() as files:
-            watches: list[Watch] = []
+            observers: list[Observer] = []
             if self.uncertainty:
                 regions = bool(self.predictor.label_map.regions)
                 work.uncertainty = UncertaintyMap(work.prepared.scan.shape, regions=regions)
-                watches.append(work.uncertainty)
+                observers.append(work.uncertainty)
             if self.save_probabilities:
                 names, folder = self.predictor.label_map.outputs, work.task.probabilities
-                watches.append(files.enter_context(probability_files(folder, names, work.prepared.scan, work.files)))
-            work.predicted = self.predictor.decide(work.prepared, watches)
+                observers.append(files.enter_context(probability_files(folder, names, work.prepared.scan, work.files)))
+            work.predicted = self.predictor.predict_labels(work.prepared, observers)
         work.prepared = replace(work.prepared, inputs=())  # frees the image on the network grid
         work.seconds += time.monotonic() - began
         return work
