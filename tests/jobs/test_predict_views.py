@@ -1,7 +1,6 @@
 """What readers of a folder of masks get beside them: overlays, a page, uncertainty and a ranking."""
 
 import csv
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -14,13 +13,6 @@ from medseg.jobs.predict import predict
 
 HERE = str(Path(__file__).parent)
 TARGET = "thresholding.Threshold"
-
-
-@pytest.fixture(autouse=True)
-def networks_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(HERE)
-    yield
-    sys.modules.pop("thresholding", None)
 
 
 def write_checkpoint(path, dims, **further):

@@ -1,7 +1,6 @@
 """Post-processing chosen on validation cases, by hand-made predictions and through the command."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -225,11 +224,9 @@ def write_image(path, array):
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """A folder to work in, and networks that can be imported."""
-    monkeypatch.syspath_prepend(str(HERE))
+    """A folder to work in."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    sys.modules.pop("thresholding", None)
+    return tmp_path
 
 
 @pytest.fixture
