@@ -40,7 +40,9 @@ def cached_fingerprint(case: Case, label_map: LabelMap, folder: Path | None) -> 
         path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
         if is_there(path):
             try:
-                cached = replace(restored(torch.load(path, weights_only=True)), group=case.group)
+                cached = restored(torch.load(path, weights_only=True))
+                warned = tuple(with_paths(message, case) for message in cached.messages)
+                cached = replace(cached, group=case.group, messages=warned)
             except Exception:  # a damaged file makes torch raise almost anything
                 is_damaged = True
             else:
@@ -53,11 +55,27 @@ def cached_fingerprint(case: Case, label_map: LabelMap, folder: Path | None) -> 
             log_all(messages)
             raise
     if path and not has_logged():
-        write_torch(path, plain(result))
+        warned = tuple(without_paths(message, case) for message in result.messages)
+        write_torch(path, plain(replace(result, messages=warned)))
     if is_damaged:
         log.warning("%s: this cached fingerprint of a case is damaged; the case was read again", path)
     log_all(result.messages)
     return result
+
+
+def without_paths(message: str, case: Case) -> str:
+    """Return a message in which numbers stand for the case's files: equal files elsewhere have the same record."""
+    numbered = enumerate(map(str, case.files))
+    for number, file in sorted(numbered, key=lambda each: -len(each[1])):  # a path may begin another
+        message = message.replace(file, f"\0{number}\0")
+    return message
+
+
+def with_paths(message: str, case: Case) -> str:
+    """Return a message of ``without_paths`` with the paths of this case's files."""
+    for number, file in enumerate(case.files):
+        message = message.replace(f"\0{number}\0", str(file))
+    return message
 
 
 def plain(case: CaseFingerprint) -> dict[str, Any]:

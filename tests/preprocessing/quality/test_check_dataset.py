@@ -194,3 +194,22 @@ def test_a_case_of_another_grid_is_warned_of_also_where_it_was_read_before_and_f
         assert len(usable.cases["a"].messages) == 1
         reads.append(len(list((tmp_path / "cache").iterdir())))
     assert reads == [1, 1, 1]
+
+
+def test_a_cached_warning_names_the_files_of_the_case_that_it_is_said_of(data, tmp_path, caplog):
+    case = replace(data("a"), geometry="warn")
+    mask = nib.load(case.labels[0].path)
+    nib.save(nib.Nifti1Image(np.asarray(mask.dataobj), np.diag([-1, 1, 1, 1])), case.labels[0].path)
+    examine([case], LABELS, folder=tmp_path / "cache")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    files = {file: moved / file.name for file in case.files}
+    for old, new in files.items():
+        new.write_bytes(old.read_bytes())
+    labels = tuple(replace(file, path=files[file.path]) for file in case.labels)
+    case = replace(case, images=tuple(files[path] for path in case.images), labels=labels)
+    caplog.clear()
+    examine([case], LABELS, folder=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    [message] = [message for message in caplog.messages if "a_mask.nii.gz" in message]
+    assert str(moved / "a_mask.nii.gz") in message
