@@ -26,9 +26,10 @@ trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and propertie
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
 		--hypothesis-profile=thorough --reliability=docs/reliability.md
 
-check: $(VENV)/.medseg-dev  ## lint, type-check, and refuse large and binary files
+check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
 	$(VENV)/bin/python scripts/check_files.py
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/lock.py --check
 
