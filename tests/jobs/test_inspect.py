@@ -55,7 +55,7 @@ def inspected(data, composed, tmp_path):
         )
         config["dataset"]["root"] = str(data)
         run_dir = tmp_path / "run"
-        result = inspect.run(config | {"run_dir": str(run_dir)})
+        result = inspect.run(config | {"run_dir": str(run_dir), "cache_dir": str(tmp_path / "cache")})
         return result, json.loads((run_dir / "inspect.json").read_text())
 
     return run

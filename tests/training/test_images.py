@@ -138,8 +138,16 @@ class Watched:
         return self.pictures.is_due
 
 
-def test_drawing_takes_its_share_of_the_time_and_the_last_validation_is_drawn(tmp_path):
-    watched = Watched(tmp_path)
+@pytest.fixture
+def watched(tmp_path):
+    """A training that is watched; its logger's thread ends before its folder is gone."""
+    training = Watched(tmp_path)
+    [logger] = training.loggers
+    yield training
+    logger.finalize("success")
+
+
+def test_drawing_takes_its_share_of_the_time_and_the_last_validation_is_drawn(watched):
     assert watched.validate(10, 1.0, [50, 60, 70])
     watched.pictures.seconds = 2.0  # 1 % of 200 seconds
     assert not watched.validate(20, 150.0, [50, 60, 70])
@@ -149,8 +157,7 @@ def test_drawing_takes_its_share_of_the_time_and_the_last_validation_is_drawn(tm
     assert not watched.validate(100, 1e9, [50, 60, 70])  # no further part of the run
 
 
-def test_the_worst_case_is_named_at_every_validation(tmp_path):
-    watched = Watched(tmp_path)
+def test_the_worst_case_is_named_at_every_validation(watched, tmp_path):
     watched.validate(10, 1.0, [50, 40, None])
     watched.pictures.seconds = 1000.0
     watched.validate(20, 2.0, [None, None, 70])  # not drawn
@@ -167,8 +174,7 @@ def test_the_worst_case_is_named_at_every_validation(tmp_path):
     }
 
 
-def test_without_tensorboard_nothing_is_drawn(tmp_path):
-    watched = Watched(tmp_path)
+def test_without_tensorboard_nothing_is_drawn(watched):
     watched.loggers = []
     assert not watched.validate(100, 1.0, [50, 60, 70])
     assert not watched.pictures.pictures
