@@ -424,7 +424,7 @@ def fuzz_all(names: Iterable[str], output: Path, seconds: int) -> int:
         print(f"{name:12} {runs[1] if runs else '?':>8} inputs  {'finding' if done.returncode else 'none'}", flush=True)
         if done.returncode:
             findings += 1
-            print(text[-4000:])
+            print(done.stdout[-4000:], done.stderr[-1000:], sep="\n")  # the traceback, and the input's file
     return findings
 
 

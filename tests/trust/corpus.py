@@ -363,7 +363,7 @@ def names(folder: Path) -> Iterator[Sample]:
             yield written(folder, named, contents[own][0], data if medical else "refused")
     for kind in ("png", "jpg", "tif", "bmp"):
         for suffix in ("nii", "nii.gz", "mha", "nrrd"):
-            yield written(folder, f"{kind}_a.{suffix}", contents[f"a.{kind}"][0], cause="picture")
+            yield written(folder, f"{kind}_a.{suffix}", contents[f"a.{kind}"][0], cause="2D image")
     for suffix in ("nii", "nii.gz", "mha", "mhd", "nrrd", "nhdr", "seg.nrrd", "png", "jpg", "tif", "bmp", "dcm", "zip"):
         yield written(folder, f"text.{suffix}", b"hello world\n" * 100)
         yield written(folder, f"zeros.{suffix}", b"\0" * 10_000)

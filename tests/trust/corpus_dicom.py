@@ -107,7 +107,7 @@ def _wrong_series(folder: Path) -> Iterator[Sample]:
     yield Sample("places_equal", series(folder / "places_equal", step=(0, 0, 0)), cause="at 1 places")
     placeless = series(folder / "no_position", ImagePositionPatient=None)
     yield Sample("no_position", placeless, cause="5 images")
-    yield Sample("no_direction", series(folder / "no_direction", ImageOrientationPatient=None), cause="no place")
+    yield Sample("no_direction", series(folder / "no_direction", ImageOrientationPatient=None), cause="no position")
     yield Sample("no_spacing", series(folder / "no_spacing", PixelSpacing=None), cause="PixelSpacing")
     yield Sample("spacing_0", series(folder / "spacing_0", PixelSpacing=["0", "1"]), cause="PixelSpacing")
     two = series(folder / "two_series")
@@ -232,8 +232,8 @@ def _enhanced(folder: Path) -> Iterator[Sample]:
     samples: dict[str, tuple[dict[str, Any], Any, str]] = {
         "frames": (frames([0, 4, 8, 12, 16]), VOXELS, ""),
         "frames_shuffled": (frames(shuffled), VOXELS[..., np.argsort(shuffled)], ""),
-        "frames_placeless": (frames(None), "refused", "no place"),
-        "frames_few_places": (frames([0, 4, 8]), "refused", "no place"),
+        "frames_placeless": (frames(None), "refused", "no position"),
+        "frames_few_places": (frames([0, 4, 8]), "refused", "no position"),
         "frames_one_place": (frames([0] * SLICES), "refused", "at 1 places"),
         "frames_gap": (frames([0, 4, 8, 16, 20]), "refused", "missing"),
         "frames_more": (frames([0, 4, 8, 12, 16]) | {"NumberOfFrames": 50}, "refused", ""),
@@ -307,6 +307,10 @@ def archives(folder: Path) -> Iterator[Sample]:
     for place in _places(good, b"PK\1\2", 24):
         large[place : place + 4] = struct.pack("<I", 2**32 - 2)
     yield written(folder, "claims.zip", bytes(large), cause="unpack to")
+    packed = bytearray(archived(slices, zipfile.ZIP_STORED))
+    for place in _places(bytes(packed), b"PK\1\2", 20):
+        packed[place : place + 4] = struct.pack("<I", 2**31)
+    yield written(folder, "claims_packed.zip", bytes(packed), cause="more bytes than the file")
     yield written(folder, "bomb.zip", archived(slices | {"zeros.dcm": b"\0" * (1 << 29)}), cause="unpack to")
     for length in np.linspace(1, len(good) - 1, 15).astype(int):
         yield written(folder, f"cut{length}.zip", good[:length])

@@ -130,7 +130,11 @@ def unzipped(archive: Path) -> ZipFile:
 
 @lru_cache(maxsize=8)
 def _unzipped(archive: Path, size: int, changed: int) -> ZipFile:
-    return ZipFile(archive)
+    found = ZipFile(archive)
+    if any(entry.compress_size > size for entry in found.infolist()):
+        found.close()
+        raise BadZipFile("a member has more bytes than the file")  # zipfile would allocate what a member claims
+    return found
 
 
 def is_visible(path: Path, root: Path) -> bool:
