@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medseg.errors import MedsegError
-from medseg.io.case import Scan
+from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan
 
 
 def scan_from_array(
@@ -51,6 +51,8 @@ def scan_from_array(
             or not np.isfinite(matrix).all()
             or matrix[3].tolist() != [0, 0, 0, 1]
             or np.linalg.matrix_rank(matrix[:3, :dims]) < dims
+            or np.abs(matrix[:3, :dims]).max(axis=0).min() < SHORTEST_MM
+            or np.abs(matrix[:3, :dims]).max() > LONGEST_MM
         ):
             raise MedsegError(
                 f"affine={matrix.tolist()}: give 4x4 numbers that map voxel indices to mm, the last row 0 0 0 1."
@@ -58,7 +60,7 @@ def scan_from_array(
         return Scan(image, matrix)
     if spacing is not None:
         steps = np.array(spacing, dtype=np.float64)
-        if steps.shape != (dims,) or not np.isfinite(steps).all() or (steps <= 0).any():
+        if steps.shape != (dims,) or not ((steps >= SHORTEST_MM) & (steps <= LONGEST_MM)).all():
             raise MedsegError(f"spacing={spacing}: give the mm between voxels along each of {dims} axes, each above 0.")
         return Scan(image, np.diag([*steps, *[1.0] * (4 - dims)]))
     if dims == 3:

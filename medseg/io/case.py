@@ -17,6 +17,9 @@ FileValue = int | str
 FileValues = FileValue | list[FileValue]
 """The values of a class that was merged from several; masks are written with the first."""
 
+SHORTEST_MM, LONGEST_MM = 1e-9, 1e9
+"""How long voxels may be: beyond, lengths are damaged headers, and products of them leave the range of numbers."""
+
 GridPolicy = Literal["error", "warn", "resample"]
 MissingMasks = Literal["error", "empty", "unannotated"]
 Orientation = Literal["apply", "ignore"]

@@ -64,6 +64,10 @@ def with_fields(content: bytes, kind: Any = nib.Nifti1Header, **values: Any) -> 
 
 NAN, INF = float("nan"), float("inf")
 ROWS = {f"srow_{axis}": [NAN] * 4 for axis in "xyz"}
+ROWS_OF = {
+    length: {"srow_x": [length, 0, 0, 0], "srow_y": [0, length, 0, 0], "srow_z": [0, 0, length, 0]}
+    for length in (1e-30, 1e30)
+}
 FLAT = {"srow_x": [1, 0, 0, 0], "srow_y": [2, 0, 0, 0], "srow_z": [0, 0, 1, 0], "sform_code": 1}
 
 HEADERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -93,6 +97,8 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "srow_inf": ({"sform_code": 1, "srow_x": [INF, 0, 0, 0]}, "singular"),
     "srow_0": ({"sform_code": 1, "srow_x": [0] * 4, "srow_y": [0] * 4, "srow_z": [0] * 4}, "singular"),
     "srow_flat": (FLAT, "singular"),
+    "srow_tiny": ({"sform_code": 1, **ROWS_OF[1e-30]}, "mm long"),
+    "srow_huge": ({"sform_code": 1, **ROWS_OF[1e30]}, "mm long"),
     "quaternion_long": ({"sform_code": 0, "qform_code": 1, "quatern_b": 2, "quatern_c": 3}, ""),
     "quaternion_nan": ({"sform_code": 0, "qform_code": 1, "quatern_b": NAN}, ""),
     "pixdim_nan": ({"sform_code": 0, "qform_code": 1, "pixdim": [1, NAN, 1, 1, 1, 1, 1, 1]}, ""),
