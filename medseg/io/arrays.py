@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medseg.errors import MedsegError
-from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan
+from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan, gives_size
 
 
 def scan_from_array(
@@ -46,22 +46,19 @@ def scan_from_array(
         raise MedsegError("spacing and affine exclude each other: give one.")
     if affine is not None:
         matrix = np.array(affine, dtype=np.float64)
-        if (
-            matrix.shape != (4, 4)
-            or not np.isfinite(matrix).all()
-            or matrix[3].tolist() != [0, 0, 0, 1]
-            or np.linalg.matrix_rank(matrix[:3, :dims]) < dims
-            or np.abs(matrix[:3, :dims]).max(axis=0).min() < SHORTEST_MM
-            or np.abs(matrix[:3, :dims]).max() > LONGEST_MM
-        ):
+        if matrix.shape != (4, 4) or matrix[3].tolist() != [0, 0, 0, 1] or not gives_size(matrix, dims):
             raise MedsegError(
-                f"affine={matrix.tolist()}: give 4x4 numbers that map voxel indices to mm, the last row 0 0 0 1."
+                f"affine={matrix.tolist()}: give 4x4 numbers that map voxel indices to mm, the last row 0 0 0 1,"
+                f" with voxels of {SHORTEST_MM:g} to {LONGEST_MM:g} mm."
             )
         return Scan(image, matrix)
     if spacing is not None:
         steps = np.array(spacing, dtype=np.float64)
         if steps.shape != (dims,) or not ((steps >= SHORTEST_MM) & (steps <= LONGEST_MM)).all():
-            raise MedsegError(f"spacing={spacing}: give the mm between voxels along each of {dims} axes, each above 0.")
+            raise MedsegError(
+                f"spacing={spacing}: give the mm between voxels along each of {dims} axes, each above 0: from"
+                f" {SHORTEST_MM:g} to {LONGEST_MM:g}."
+            )
         return Scan(image, np.diag([*steps, *[1.0] * (4 - dims)]))
     if dims == 3:
         raise MedsegError("a volume in memory needs its spacing in mm, as in spacing=(0.9, 0.9, 3.0), or its affine.")

@@ -147,3 +147,12 @@ def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
         values = ", ".join(f"{value:g}" for value in lowest.ravel())
         raise MedsegError(f"Constant image of shape {image.shape[1:]}, value {values}: nothing to segment.")
     return foreground
+
+
+def gives_size(affine: NDArray[np.float64], axes: int) -> bool:
+    """Tell whether voxels have a size along the first axes of an affine (4, 4): ``SHORTEST_MM`` to ``LONGEST_MM``."""
+    columns = affine[:3, :axes]
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(columns) < axes:
+        return False
+    lengths = np.abs(columns).max(axis=0)
+    return bool(lengths.min() >= SHORTEST_MM and lengths.max() <= LONGEST_MM)

@@ -13,7 +13,7 @@ from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
-from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan
+from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan, gives_size
 from medseg.io.formats.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.warnings import warn
@@ -192,17 +192,12 @@ def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def check_affine(affine: NDArray[np.float64], path: Path, *, axes: int) -> None:
-    """Reject an affine that gives voxels no size, or an impossible one, along one of the first ``axes``."""
-    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :axes]) < axes:
+    """Reject an affine that gives voxels no possible size along one of the first ``axes``."""
+    if not gives_size(affine, axes):
+        rows = "; ".join(" ".join(f"{value:.4g}" for value in row) for row in affine[:3])
         raise MedsegError(
-            f"{path}: the affine {np.round(affine[:3], 3).tolist()} is singular, so voxels have no size."
+            f"{path}: the affine [{rows}] is singular, or its voxels are not {SHORTEST_MM:g} to {LONGEST_MM:g} mm long."
             " Convert the original again, or set the affine with nibabel if you know it."
-        )
-    lengths = np.abs(affine[:3, :axes]).max(axis=0)
-    if lengths.min() < SHORTEST_MM or lengths.max() > LONGEST_MM:
-        raise MedsegError(
-            f"{path}: by its affine voxels are {', '.join(f'{length:.3g}' for length in lengths)}"
-            f" mm long. Allowed are {SHORTEST_MM:g} to {LONGEST_MM:g} mm. Convert the original again."
         )
 
 
