@@ -1,13 +1,10 @@
 """HTML pages as the standard library's parser and a headless Chromium see them."""
 
-import base64
-import hashlib
 import json
-import re
+import os
+import select
 import shutil
 import subprocess
-from collections.abc import Sequence
-from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -70,32 +67,91 @@ def visit(
     script: str = "return null;",
     *,
     width: int | None = None,
-    place: str = "",
-    options: Sequence[str] = (),
+    fragment: str = "",
+    is_dark: bool | None = None,
 ) -> Any:
     """Open a page in a browser, run the body of an async function in it, and return what that returns.
 
-    ``width`` is that of the window in px, ``place`` the address's end, as in "#case-3", ``options``
-    further ones of the browser. Fails where the browser's
-    console has anything to say, a violation of the content security policy included.
+    ``width`` is that of the window in CSS px, ``fragment`` the end of the address, as in "#case-3".
+    Nothing waits for a time: the script runs after the page's load event, and its end is awaited.
+    Fails where the script throws, or the browser's console has anything to say, a violation of the
+    content security policy included.
     """
-    run = f"""(async () => {{ {script} }})().catch(error => "failed: " + error)
-        .then(found => {{ top.document.documentElement.dataset.found = JSON.stringify(found); }});"""
-    allowed = base64.b64encode(hashlib.sha256(run.encode()).digest()).decode()
-    changed = html.replace("script-src ", f"script-src 'sha256-{allowed}' ", 1)
-    changed = changed.replace("</body>", f"<script>{run}</script></body>")
-    if width:  # windows of a headless browser are not that narrow
-        style = f"border: 0; width: {width}px; height: 800px"
-        changed = (
-            f'<!doctype html><html><body><iframe style="{style}" srcdoc="{escape(changed)}"></iframe></body></html>'
-        )
     path = folder / "visited.html"
-    path.write_text(changed, encoding="utf-8")
-    base = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
-    base += ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}"]
-    command = [str(BROWSER), *base, *options, path.as_uri() + place]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    found = re.search(r'<html[^>]* data-found="([^"]*)"', done.stdout)
-    assert found, done.stderr
-    return json.loads(unescape(found.group(1)))
+    path.write_text(html, encoding="utf-8")
+    with Browser(folder / "profile") as browser:
+        target = browser.call("Target.createTarget", url="about:blank")["targetId"]
+        browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log"):
+            browser.call(f"{domain}.enable")
+        if width:
+            screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+            browser.call("Emulation.setDeviceMetricsOverride", **screen)
+        if is_dark is not None:
+            scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
+            browser.call("Emulation.setEmulatedMedia", features=[scheme])
+        browser.call("Page.navigate", url=path.as_uri() + fragment)
+        browser.until("Page.loadEventFired")
+        run = f"(async () => {{ {script} }})()"
+        answer = browser.call("Runtime.evaluate", expression=run, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        said = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        assert [event for event in browser.events if event["method"] in said] == []
+    return answer["result"].get("value")
+
+
+class Browser:
+    """A headless Chromium that is spoken to over two pipes, by its DevTools protocol."""
+
+    def __init__(self, profile: Path) -> None:
+        to_browser, self.commands = os.pipe()
+        self.answers, from_browser = os.pipe()
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
+        options += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={profile}"]
+        # Chromium reads its file descriptor 3 and writes 4, whatever numbers the pipes have here.
+        shell = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
+        command = ["bash", "-c", shell, "bash", str(BROWSER), *options]
+        fds = (to_browser, from_browser)
+        self.process = subprocess.Popen(command, pass_fds=fds, stderr=subprocess.DEVNULL)
+        os.close(to_browser)
+        os.close(from_browser)
+        self.unread = b""
+        self.session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        self.calls = 0
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self.commands)  # ends it, and what it has started
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.answers)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self.calls += 1
+        message = {"id": self.calls, "method": method, "params": params}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.commands, json.dumps(message).encode() + b"\0")
+        while (answer := self.read()).get("id") != self.calls:
+            self.events.append(answer)
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def until(self, method: str) -> None:
+        while all(event["method"] != method for event in self.events):
+            self.events.append(self.read())
+
+    def read(self) -> dict[str, Any]:
+        while b"\0" not in self.unread:
+            ready, _, _ = select.select([self.answers], [], [], 300)
+            more = os.read(self.answers, 1 << 20) if ready else b""
+            assert more, f"{BROWSER} ended, or said nothing for 300 s"
+            self.unread += more
+        text, _, self.unread = self.unread.partition(b"\0")
+        return json.loads(text)

@@ -211,8 +211,7 @@ def test_a_browser_sorts_and_filters_the_cases_and_shows_their_pictures(inspecte
         document.documentElement.scrollWidth <= innerWidth, matchMedia("(prefers-color-scheme: dark)").matches];
     """
     page = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
-    option = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
-    legend, up, down, filtered, *rest = visit(page, tmp_path, script, width=390, options=[option])
+    legend, up, down, filtered, *rest = visit(page, tmp_path, script, width=390, is_dark=is_dark)
     assert legend == [["organ", "rgb(230, 159, 0)"], ["lesion", "rgb(86, 180, 233)"]]
     assert up == ["c1", "c2", "c3", "c4", "c5", "c0"]  # by their organs; what cannot be read comes last
     assert down == ["c5", "c4", "c3", "c2", "c1", "c0"]

@@ -3,14 +3,13 @@
 import base64
 import io
 import json
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from browser import needs_browser, visit
 from PIL import Image
 
 from medseg.evaluation.images.contact_sheet import contact_sheet
@@ -18,7 +17,6 @@ from medseg.evaluation.images.overlays import colours
 from medseg.io.labels import LabelMap
 
 CLASSES = LabelMap({"background": 0, "liver": 1, "<b>tumour</b>": 2})
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "input", "link", "br"}
 
 
@@ -148,15 +146,12 @@ def test_no_case_is_a_page_too(tmp_path: Path) -> None:
 
 def shown(html: str, folder: Path, state: str) -> list[str]:
     """The ids of the cases that a browser shows, in order."""
-    (folder / "sheet.html").write_text(html, encoding="utf-8")
-    place = (folder / "sheet.html").as_uri() + "#" + state
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run([BROWSER, *options, place], capture_output=True, text=True, timeout=300, check=True)
-    page = Page(done.stdout)
-    return [json.loads(found["data-values"])[0] for found in page.all("article") if "hidden" not in found]
+    script = """return [...document.querySelectorAll("article")].filter(article => !article.hidden)
+        .map(article => JSON.parse(article.dataset.values)[0]);"""
+    return list(visit(html, folder, script, fragment="#" + state))
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium to look at the page with")
+@needs_browser
 def test_a_browser_sorts_and_filters(page: str, tmp_path: Path) -> None:
     nine, ten, odd = "b/scan 9", "b/scan 10", "a & <c>\"'"
     assert shown(page, tmp_path, "") == [odd, nine, ten, "broken"]

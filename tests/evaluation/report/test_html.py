@@ -349,7 +349,7 @@ def test_a_browser_sorts_and_filters_the_cases(folder: Path, html: str) -> None:
 @needs_browser
 def test_an_address_opens_a_case_and_a_phone_need_not_scroll_sideways(folder: Path, html: str) -> None:
     script = "return [dialog.open, title()];"
-    assert visit(html, folder, STEPS + script, place="#case-2") == [True, "case 002"]
+    assert visit(html, folder, STEPS + script, fragment="#case-2") == [True, "case 002"]
     script = """
     for (const part of document.querySelectorAll("details")) part.open = true;
     const page = [document.documentElement.scrollWidth <= innerWidth, innerWidth];
@@ -378,8 +378,7 @@ return [least(texts), least(marks), matchMedia("(prefers-color-scheme: dark)").m
 @needs_browser
 @pytest.mark.parametrize("is_dark", [False, True])
 def test_contrast_is_that_of_wcag_aa(folder: Path, html: str, is_dark: bool) -> None:
-    option = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
-    texts, marks, found = visit(html, folder, CONTRAST, options=[option])
+    texts, marks, found = visit(html, folder, CONTRAST, is_dark=is_dark)
     assert found == is_dark
     assert texts >= 4.5
     assert marks >= 3
