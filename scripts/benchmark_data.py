@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.datasets.splits import Split, make_split

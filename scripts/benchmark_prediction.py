@@ -35,7 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF, build
+from medseg.config.instantiate import build
+from medseg.config.schema import CONF
 from medseg.inference.checkpoint import FORMAT
 
 KEY = ("what", "method", "slices", "classes")

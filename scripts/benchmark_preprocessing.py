@@ -29,7 +29,7 @@ import torch
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon
 from medseg.cli.overrides import Sources, compose
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.config.check import resolve
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.planning.plan import make_plan

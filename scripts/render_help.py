@@ -1,5 +1,11 @@
-"""Render the help texts under ``conf/help``: to be run after a change of ``conf/`` or ``medseg/config/schema.py``."""
+"""Render ``conf/help``: to be run after a change of ``conf/``, ``medseg/config/settings.py`` or an object's arguments.
 
+It holds the help texts, and in ``arguments.json`` what medseg's own objects take, so that neither help nor the checks
+of a command line need to import them.
+"""
+
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -7,8 +13,10 @@ from typing import Any
 
 from medseg.cli.overrides import Sources, compose
 from medseg.config.check import leaves, limits
-from medseg.config.instantiate import CONF
-from medseg.config.schema import FROM_CHECKPOINT, KEYS, Key
+from medseg.config.instantiate import locate
+from medseg.config.schema import CONF, Key, arguments, arguments_of
+from medseg.config.settings import KEYS_OF
+from medseg.config.untrusted import read_yaml
 
 HEADER = """\
 medseg: from a folder of scans and masks to a trained, tested and usable segmentation model.
@@ -50,17 +58,54 @@ FLAGS = """\
 """
 
 
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+
+
 def main() -> None:
-    """Write every help text."""
+    """Write every file."""
     folder = CONF / "help"
     folder.mkdir(exist_ok=True)
+    (folder / "arguments.json").write_text(arguments_text(), encoding="utf-8")
+    arguments.cache_clear()  # the help shows them
     for name, text in texts().items():
         (folder / name).write_text(text, encoding="utf-8")
 
 
+def arguments_text() -> str:
+    """Return ``arguments.json``: the arguments that ``conf/`` gives medseg's own objects, by target.
+
+    One that refers to a setting (``${plan.strides}``) may be what that may be; others are declared in the signature.
+    """
+    table: dict[str, dict[str, Key]] = {}
+    references: dict[str, dict[str, Key]] = {}
+    nodes = [node for path in sorted(CONF.rglob("*.yaml")) for node in own_objects(read_yaml(path))]
+    for node in nodes:
+        for name, value in node.items():
+            if isinstance(value, str) and (found := REFERENCE.fullmatch(value)) and found[1] in KEYS_OF["train"]:
+                references.setdefault(node["_target_"], {})[name] = KEYS_OF["train"][found[1]]
+    for node in nodes:
+        target = node["_target_"]
+        keys = references.get(target, {}) | arguments_of(locate(target))
+        given = {name for name, value in node.items() if not (isinstance(value, dict) and "_target_" in value)}
+        table.setdefault(target, {}).update({name: keys[name] for name in node if name in given - {"_target_"}})
+    plain = {
+        target: {name: {part: value for part, value in vars(key).items() if value} for name, key in keys.items()}
+        for target, keys in sorted(table.items())
+    }
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
+
+
+def own_objects(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every description of an object of medseg's own in a config."""
+    if isinstance(node, dict) and str(node.get("_target_", "")).startswith("medseg."):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from own_objects(child)
+
+
 def texts() -> dict[str, str]:
-    """Return the help texts by file name."""
-    return {"medseg.txt": HEADER} | {f"{command}.txt": render(command) for command in USAGE}
+    """Return the content of every file by its name."""
+    return {"arguments.json": arguments_text(), "medseg.txt": HEADER} | {f"{command}.txt": render(command) for command in USAGE}
 
 
 def render(command: str) -> str:
@@ -93,13 +138,13 @@ def group_line(name: str, default: str) -> str:
 
 
 def key_lines(command: str) -> Iterator[str]:
-    """Yield the lines of every key that some choice of data set brings, in the order of ``KEYS``."""
-    order = {path: index for index, path in enumerate(KEYS)}
+    """Yield the lines of every key that some choice of data set brings, in the order of their declaration."""
+    order = {path: index for index, path in enumerate(KEYS_OF[command])}
     known = {path: (key, value) for path, key, value in reversed(list(all_keys(command))) if key and path != "command"}
     for path in sorted(known, key=lambda path: (order.get(path, len(order)), path)):
         key, value = known[path]
         yield f"  {path}={default_text(value)}"
-        yield fill(meaning(path, key, command), 96, initial_indent="      ", subsequent_indent="      ")
+        yield fill(meaning(key), 96, initial_indent="      ", subsequent_indent="      ")
 
 
 def all_keys(command: str) -> Iterator[tuple[str, Key | None, Any]]:
@@ -108,7 +153,7 @@ def all_keys(command: str) -> Iterator[tuple[str, Key | None, Any]]:
     datasets = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
     choices = [[f"dataset={name}"] for name in datasets if name != "saved"] if command in WITH_DATASET else []
     for choice in [[], *choices]:
-        for path, key, value in leaves(compose(sources, sources.loader(), choice)):
+        for path, key, value in leaves(compose(sources, sources.loader(), choice), KEYS_OF[command]):
             if not path.startswith("dataset.layout") and "augment.intensity." not in path:
                 yield path, key, value
 
@@ -122,12 +167,9 @@ def default_text(value: Any) -> str:
     return str(value)
 
 
-def meaning(path: str, key: Key, command: str) -> str:
+def meaning(key: Key) -> str:
     """Say what a key means, what it may hold, and what null means."""
-    null = key.null
-    if command not in WITH_DATASET and path.startswith(FROM_CHECKPOINT):
-        null = "taken from the checkpoint"
-    return f"{key.meaning} ({limits(key)}{f'; null: {null}' if null else ''})"
+    return f"{key.meaning} ({limits(key)}{f'; null: {key.null}' if key.null else ''})"
 
 
 if __name__ == "__main__":

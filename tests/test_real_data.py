@@ -10,7 +10,7 @@ import yaml
 from scipy.spatial.transform import Rotation
 from skimage.registration import phase_cross_correlation
 
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.datasets.dataset import label_map, open_dataset

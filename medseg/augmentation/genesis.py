@@ -7,12 +7,14 @@ is distorted within its own range in the patch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from medseg.augmentation.checks import check_probabilities
 from medseg.augmentation.random import Draws
+from medseg.config.schema import Setting
 
 KNOTS = 1000
 """Points of a curve between which intensities are interpolated."""
@@ -46,10 +48,16 @@ class Genesis:
         MedsegError: a probability is none.
     """
 
-    nonlinear_probability: float = 0.9
-    shuffling_probability: float = 0.5
-    painting_probability: float = 0.9
-    outpainting_share: float = 0.8
+    nonlinear_probability: Annotated[float, Setting("share of the samples whose intensities are bent", "[0, 1]")] = 0.9
+    shuffling_probability: Annotated[
+        float, Setting("share of those whose voxels are shuffled in small windows", "[0, 1]")
+    ] = 0.5
+    painting_probability: Annotated[float, Setting("share of those of which parts are replaced by noise", "[0, 1]")] = (
+        0.9
+    )
+    outpainting_share: Annotated[
+        float, Setting("share of these that keep windows alone, not what is round them", "[0, 1]")
+    ] = 0.8
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""

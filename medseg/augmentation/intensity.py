@@ -6,6 +6,7 @@ is chosen by ``probability``. Strengths are drawn for each of its channels, as m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,6 +15,11 @@ from medseg.augmentation.checks import check, check_probabilities, check_range
 from medseg.augmentation.filters import along_axes, coarsened, gaussian
 from medseg.augmentation.random import Draws
 from medseg.augmentation.spatial import in_plane
+from medseg.config.schema import Setting
+
+Probability = Annotated[float, Setting("share of the samples that it changes", "[0, 1]")]
+ChannelProbability = Annotated[float, Setting("share of the channels of these samples that it changes", "[0, 1]")]
+Range = Annotated[Sequence[float], Setting("[low, high] to draw from", "(0, inf)")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +30,8 @@ class Noise:
     deviation, as here.)
     """
 
-    probability: float = 0.1
-    std: float = 0.1
+    probability: Probability = 0.1
+    std: Annotated[float, Setting("largest standard deviation of the noise", "[0, inf)")] = 0.1
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -53,9 +59,9 @@ class Blur:
     and cuts the Gaussian off at about three standard deviations; this repeats the border and goes to four.
     """
 
-    probability: float = 0.2
-    channel_probability: float = 0.5
-    sigma: Sequence[float] = (0.5, 1.0)
+    probability: Probability = 0.2
+    channel_probability: ChannelProbability = 0.5
+    sigma: Range = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -79,8 +85,8 @@ class Blur:
 class Brightness:
     """Multiply each channel by a factor drawn from ``factor``, as often below 1 as above."""
 
-    probability: float = 0.15
-    factor: Sequence[float] = (0.75, 1.25)
+    probability: Probability = 0.15
+    factor: Range = (0.75, 1.25)
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -104,8 +110,8 @@ class Contrast:
     Factors are as often below 1 as above.
     """
 
-    probability: float = 0.15
-    factor: Sequence[float] = (0.75, 1.25)
+    probability: Probability = 0.15
+    factor: Range = (0.75, 1.25)
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -127,9 +133,9 @@ class LowResolution:
     interpolated linearly. Thin 3D patches (see ``Spatial``) get coarser only within their slices.
     """
 
-    probability: float = 0.25
-    channel_probability: float = 0.5
-    scale: Sequence[float] = (0.5, 1.0)
+    probability: Probability = 0.25
+    channel_probability: ChannelProbability = 0.5
+    scale: Annotated[Sequence[float], Setting("[low, high] share of the voxels along each axis", "(0, 1]")] = (0.5, 1.0)
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -158,9 +164,9 @@ class Gamma:
     its dark one. Powers are as often below 1 as above.
     """
 
-    probability: float = 0.3
-    gamma: Sequence[float] = (0.7, 1.5)
-    invert: bool = False
+    probability: Probability = 0.3
+    gamma: Range = (0.7, 1.5)
+    invert: Annotated[bool, Setting("bend the bright end rather than the dark one")] = False
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -186,8 +192,8 @@ class ChannelDropout:
     alike. nnU-Net has nothing like it. 0 is the mean of a channel normalised by z-score.
     """
 
-    probability: float = 0.2
-    channel_probability: float = 0.5
+    probability: Probability = 0.2
+    channel_probability: ChannelProbability = 0.5
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""

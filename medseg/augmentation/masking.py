@@ -8,12 +8,14 @@ connections would hand the image through as it is; what is hidden in all channel
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from medseg.augmentation.checks import check
 from medseg.augmentation.random import Draws
+from medseg.config.schema import PLANNED, Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,8 @@ class BlockMasking:
         MedsegError: an argument is out of its range.
     """
 
-    share: float = 0.6
-    block: Sequence[int] | int = 8
+    share: Annotated[float, Setting("share of the blocks that are hidden", "(0, 1)")] = 0.6
+    block: Annotated[Sequence[int] | int, Setting("voxels of a block along each axis", "[1, inf)", PLANNED)] = 8
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from medseg.augmentation.checks import check, check_probabilities, check_range
 from medseg.augmentation.filters import along_axes, bspline
 from medseg.augmentation.random import Draws
+from medseg.config.schema import Setting
 
 _THIN = 3
 """A 3D patch more than this many times thinner along its shortest axis than its longest is a stack of slices."""
@@ -51,13 +53,17 @@ class Spatial:
         MedsegError: an argument is out of its range, or an axis is not one of the patch's.
     """
 
-    rotation: float | None = None
-    rotation_probability: float = 0.2
-    scale: Sequence[float] = (0.7, 1.4)
-    scale_probability: float = 0.2
-    elastic_magnitude: Sequence[float] = (0.0, 0.25)
-    elastic_scale: float = 0.25
-    elastic_probability: float = 0.0
+    rotation: Annotated[float | None, Setting("largest rotation, in degrees", "[0, 180]", "nnU-Net's rule")] = None
+    rotation_probability: Annotated[float, Setting("share of the samples that are rotated", "[0, 1]")] = 0.2
+    scale: Annotated[Sequence[float], Setting("[low, high] of the magnification", "(0, inf)")] = (0.7, 1.4)
+    scale_probability: Annotated[float, Setting("share of the samples that are scaled", "[0, 1]")] = 0.2
+    elastic_magnitude: Annotated[
+        Sequence[float], Setting("[low, high] displacement, as a share of elastic_scale", "[0, 0.4]")
+    ] = (0.0, 0.25)
+    elastic_scale: Annotated[float, Setting("distance of control points, as a share of the longest axis", "(0, 1]")] = (
+        0.25
+    )
+    elastic_probability: Annotated[float, Setting("share of the samples that are deformed", "[0, 1]")] = 0.0
     mirror_axes: Sequence[int] | None = None
     spacing: Sequence[float] | None = None
 

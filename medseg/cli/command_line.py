@@ -36,8 +36,8 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.config.check import check_values, escape, lies_below, resolve
-from medseg.config.instantiate import CONF, named_targets, with_current_names
-from medseg.config.schema import SAVED
+from medseg.config.instantiate import named_targets, with_current_names
+from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.limits import DEFAULT_MAX_GB, Limit

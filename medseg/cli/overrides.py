@@ -24,8 +24,9 @@ from medseg.config.check import (
     problems,
     resolve,
 )
-from medseg.config.instantiate import CONF, with_current_names
-from medseg.config.schema import KEYS
+from medseg.config.instantiate import with_current_names
+from medseg.config.schema import CONF, Key, arguments
+from medseg.config.settings import KEYS, OBJECTS, OPEN
 from medseg.errors import MedsegError, nearest
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def quoted(setting: str) -> str:
     make one if there is no such path.
     """
     name, equals, value = setting.partition("=")
-    key = KEYS.get(name.lstrip("+"))
+    key = key_of(name.lstrip("+"))
     if (
         key is None
         or key.kind not in FREE_TEXT
@@ -72,6 +73,12 @@ def quoted(setting: str) -> str:
     if key.kind == schema.PATHS and re.fullmatch(r"\[.+\]", value) and not Path(value).exists():
         return f"{name}=[{','.join(quote(part.strip()) for part in value[1:-1].split(','))}]"
     return f"{name}={quote(value)}"
+
+
+def key_of(name: str) -> Key | None:
+    """Return the key of a setting, or of an argument of some object of medseg's own."""
+    of_objects = (keys.get(name.rpartition(".")[2]) for keys in arguments().values() if lies_below(name, OBJECTS))
+    return KEYS.get(name) or next(filter(None, of_objects), None)
 
 
 def unquoted_sweeps(settings: list[str]) -> list[str]:
@@ -301,7 +308,7 @@ def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str])
         return None
     is_there, value, owner = look_up(skeleton, key.split("."))
     # Other packages' objects take arguments that the config does not list, and so do ours that hand them on.
-    is_open = owner is not None and (not owner.startswith("medseg.") or owner.startswith(schema.OPEN))
+    is_open = owner is not None and (not owner.startswith("medseg.") or owner.startswith(OPEN))
     if override.is_delete():
         return None if is_there and is_open else f"~{key}: cannot be removed."
     if is_there and override.is_add() and not override.is_force_add():

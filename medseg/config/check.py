@@ -2,12 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from medseg.config import schema
-from medseg.config.schema import ARGUMENTS, FROM_CHECKPOINT, KEYS, OPEN, Key
+from medseg.config.schema import Key, arguments
+from medseg.config.settings import KEYS, KEYS_OF, OPEN
 from medseg.errors import MedsegError, nearest
 
 MISSING = "???"
@@ -24,16 +25,12 @@ def check_values(config: dict[str, Any]) -> list[str]:
 
 def problems(config: dict[str, Any]) -> dict[str, str]:
     """Return ``check_values``'s messages by dotted key."""
-    from_checkpoint = config.get("command") not in ("train", "inspect", "pretrain")
-    by_key = {}
-    for path, key, value in leaves(config):
-        null = key is not None and (key.null or (from_checkpoint and path.startswith(FROM_CHECKPOINT)))
-        if problem := wrong(path, key, value, null_allowed=bool(null)):
-            by_key[path] = problem
-    return by_key
+    table = KEYS | KEYS_OF.get(config.get("command", ""), {})
+    found = ((path, wrong(path, key, value, table)) for path, key, value in leaves(config, table))
+    return {path: problem for path, problem in found if problem}
 
 
-def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> Iterator[tuple[str, Key | None, Any]]:
+def leaves(node: Any, table: Mapping[str, Key] | None = KEYS, path: str = "") -> Iterator[tuple[str, Key | None, Any]]:
     """Yield (dotted path, key, value) for all that has to be checked.
 
     ``table`` holds the keys valid inside ``node``; it is None in other packages' objects, of which only missing values
@@ -41,7 +38,7 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
     """
     is_open = table is None
     if isinstance(node, dict) and "_target_" in node:
-        own = ARGUMENTS.get(node["_target_"])
+        own = arguments().get(node["_target_"])
         is_open = own is None or node["_target_"].startswith(OPEN)
         table = None if own is None else {f"{path}.{name}": key for name, key in own.items()}
     for name, value in node.items() if isinstance(node, dict) else enumerate(node):
@@ -52,20 +49,20 @@ def leaves(node: Any, path: str = "", table: dict[str, Key] | None = KEYS) -> It
         if key or value == MISSING or (not is_open and not branch and name != "_target_"):
             yield child, key, value
         if branch:
-            yield from leaves(value, child, None if is_open else table)
+            yield from leaves(value, None if is_open else table, child)
 
 
-def wrong(path: str, key: Key | None, value: Any, *, null_allowed: bool = False) -> str | None:
-    """Return what is wrong with the value of one key, or None."""
+def wrong(path: str, key: Key | None, value: Any, known: Iterable[str] = KEYS) -> str | None:
+    """Return what is wrong with the value of one key, or None; ``known`` are keys that an unknown one may stand for."""
     meaning = f"{limits(key)}: {key.meaning}" if key else "required by its class"
     if isinstance(value, str) and value == MISSING:
         return f"{path}: missing. Give {path}=... ({meaning})."
     if key is None:
-        return f"{path}: unknown key.{nearest_key(path, KEYS)}"
-    if (null_allowed and value is None) or is_interpolation(value):
+        return f"{path}: unknown key.{nearest_key(path, known)}"
+    if (key.null and value is None) or is_interpolation(value):
         return None
     if not fits(key, value):
-        null = f" Or null: {key.null or 'taken from the checkpoint'}." if null_allowed else ""
+        null = f" Or null: {key.null}." if key.null else ""
         return f"{path}={value!r}: must be {meaning}.{hint(key, value)}{null}"
     return None
 

@@ -15,12 +15,9 @@ from typing import Any
 
 import yaml
 
-from medseg.config.schema import OBJECTS, WITH_OBJECTS
+from medseg.config.schema import CONF
+from medseg.config.settings import OBJECTS, WITH_OBJECTS
 from medseg.errors import MedsegError, listing, nearest
-
-HERE = Path(__file__).parents[1]
-CONF = next(path for path in (HERE / "conf", HERE.parent / "conf") if path.is_dir())
-"""The config groups: inside the package in a wheel, beside it in a checkout."""
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Ten times as fast where PyYAML comes with libyaml."""

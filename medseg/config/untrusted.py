@@ -16,7 +16,7 @@ import yaml
 
 from medseg.config.check import is_interpolation, is_number, lies_below, look_up, problems
 from medseg.config.instantiate import named_targets, raise_unknown_targets, unknown_targets, with_current_names
-from medseg.config.schema import KEYS, OBJECTS
+from medseg.config.settings import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
 from medseg.system.files import read_text
 

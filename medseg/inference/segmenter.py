@@ -5,7 +5,7 @@ regions in ``inference.thresholds``, such as ``{WT: 0.4}``. An option for all ho
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.config.check import wrong
-from medseg.config.schema import KEYS
+from medseg.config.settings import KEYS_OF
 from medseg.errors import MedsegError, listing, nearest
 from medseg.inference.postprocess import largest_together, postprocess
 from medseg.inference.probabilities import Observer, Slabs
@@ -195,7 +195,7 @@ def class_problems(classes: Options, label_map: LabelMap) -> list[str]:
             problems.append(f"{where}={own!r}: must be a mapping, such as {{largest: true}}.")
         else:
             for option, value in own.items():
-                key = KEYS[f"postprocess.{option}"] if option in OF_CLASSES else None
+                key = KEYS_OF["train"][f"postprocess.{option}"] if option in OF_CLASSES else None
                 allowed = f" Options of a class are {', '.join(OF_CLASSES)}." if key is None else ""
                 if problem := wrong(f"{where}.{option}", key, value):
                     problems.append(f"{problem}{allowed}")
@@ -211,7 +211,7 @@ def threshold_problems(thresholds: Options, label_map: LabelMap) -> list[str]:
             problems.append(f"{where}: the model has classes that exclude each other, and no regions.")
         elif name not in label_map.regions:
             problems.append(f"{where}: {unknown(name, label_map)}")
-        elif problem := wrong(where, KEYS["inference.threshold"], value):
+        elif problem := wrong(where, replace(KEYS_OF["train"]["inference.threshold"], null=""), value):
             problems.append(problem)
     return problems
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.config.check import as_list, problems, resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.config.untrusted import config_of_run, read_yaml
 from medseg.errors import MedsegError, listing
 from medseg.inference.loading import files_of

@@ -10,7 +10,8 @@ set here.
 
 from collections.abc import Sequence
 from math import gcd
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
@@ -18,10 +19,12 @@ from monai.networks.nets.resnet import ResNet, ResNetEncoder, resnet_params
 from torch import Tensor, nn
 
 from medseg.config.instantiate import construct
+from medseg.config.schema import PLANNED, Setting
+from medseg.config.settings import NORMALISATIONS
 from medseg.errors import MedsegError
 from medseg.models.pretrained.catalogue import published
 from medseg.models.pretrained.input_scale import factors, scale_input
-from medseg.models.unet import per_level, widths
+from medseg.models.unet import MaxChannels, SpatialDims, per_level, widths
 
 NETS = "monai.networks.nets."
 SUFFIX = "-torchvision"
@@ -31,18 +34,29 @@ DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 Sizes = Sequence[Sequence[int] | int]
 """A number a level, or one for each of its axes."""
 
+BaseChannels = Annotated[int, Setting("channels of the finest level", "[1, inf)", PLANNED)]
+Halvings = Annotated[int, Setting("how often every axis is halved", "[1, 7]", PLANNED)]
+DeepSupervision = Annotated[bool, Setting("a loss on several decoder levels")]
+WeightsFile = Annotated[
+    str | Path | None, Setting("a file of the weights that model.pretrained names", null="downloaded")
+]
+Normalize = Annotated[
+    Sequence[str] | None,
+    Setting("how the images are normalised, for weights that expect another scale", NORMALISATIONS, PLANNED),
+]
+
 
 def dynunet(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    depth: int,
-    base_channels: int,
+    depth: Annotated[int, Setting("number of strided levels", "[2, 7]", PLANNED)],
+    base_channels: BaseChannels,
     strides: Sizes,
     kernel_sizes: Sizes,
-    max_channels: int | None = None,
-    deep_supervision: bool = False,
+    max_channels: MaxChannels = None,
+    deep_supervision: DeepSupervision = False,
     **options: Any,
 ) -> nn.Module:
     """nnU-Net's U-Net as MONAI rebuilt it: Isensee et al. (Nature Methods 2021); Futrega et al. (arXiv 2110.03352).
@@ -68,16 +82,28 @@ def dynunet(
 
 def segresnet(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    depth: int,
-    base_channels: int,
+    depth: Halvings,
+    base_channels: BaseChannels,
     input_size: Sequence[int],
-    blocks: Sequence[int] | int = (1, 2, 2, 4, 4, 4, 4, 4),
-    pretrained: str | None = None,
-    weights: str | None = None,
-    normalize: Sequence[str] | None = None,
+    blocks: Annotated[Sequence[int] | int, Setting("residual blocks of each encoder level", "[1, 64]")] = (
+        1,
+        2,
+        2,
+        4,
+        4,
+        4,
+        4,
+        4,
+    ),
+    pretrained: Annotated[
+        str | None,
+        Setting("published weights to begin with", ("brats_mri", "wholebody_ct", "wholebody_ct_3mm"), "random ones"),
+    ] = None,
+    weights: WeightsFile = None,
+    normalize: Normalize = None,
     **options: Any,
 ) -> nn.Module:
     """The winner of BraTS 2018 without its autoencoder: Myronenko (arXiv 1810.11654).
@@ -102,13 +128,13 @@ def segresnet(
 
 def attention_unet(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    depth: int,
-    base_channels: int,
+    depth: Annotated[int, Setting("number of strided levels", "[1, 7]", PLANNED)],
+    base_channels: Annotated[int, Setting("channels of the finest level", "[2, inf)", PLANNED)],
     strides: Sizes,
-    max_channels: int | None = None,
+    max_channels: MaxChannels = None,
     **options: Any,
 ) -> nn.Module:
     """A U-Net whose skips are weighted by attention gates: Oktay et al. (arXiv 1804.03999).
@@ -122,11 +148,11 @@ def attention_unet(
 
 def basic_unet_plus_plus(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    base_channels: int,
-    deep_supervision: bool = False,
+    base_channels: BaseChannels,
+    deep_supervision: DeepSupervision = False,
     **options: Any,
 ) -> nn.Module:
     """UNet++, whose skips are nested U-Nets, of depth 4: Zhou et al. (arXiv 1807.10165).
@@ -143,10 +169,10 @@ def basic_unet_plus_plus(
 
 def unetr(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    base_channels: int,
+    base_channels: BaseChannels,
     input_size: Sequence[int],
     **options: Any,
 ) -> nn.Module:
@@ -165,14 +191,19 @@ def unetr(
 
 def swin_unetr(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    base_channels: int,
+    base_channels: Annotated[
+        int,
+        Setting("channels of the finest level, a multiple of 12", "[12, inf)", "24, or as the weights have it"),
+    ],
     input_size: Sequence[int],
-    pretrained: str | None = None,
-    weights: str | None = None,
-    normalize: Sequence[str] | None = None,
+    pretrained: Annotated[
+        str | None, Setting("published weights to begin with", ("swinvit", "dae", "btcv"), "random ones")
+    ] = None,
+    weights: WeightsFile = None,
+    normalize: Normalize = None,
     **options: Any,
 ) -> nn.Module:
     """A transformer of shifted windows as encoder, convolutions as decoder: Hatamizadeh et al. (arXiv 2201.01266).
@@ -191,16 +222,18 @@ def swin_unetr(
 
 def mednext(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    depth: int,
-    base_channels: int,
+    depth: Halvings,
+    base_channels: BaseChannels,
     input_size: Sequence[int],
-    kernel_size: int = 3,
-    blocks: Sequence[int] | int = 2,
-    expansion: Sequence[int] | int = 2,
-    deep_supervision: bool = False,
+    kernel_size: Annotated[int, Setting("size of the depthwise convolutions", (3, 5, 7))] = 3,
+    blocks: Annotated[Sequence[int] | int, Setting("blocks of each level above the bottom", "[1, 64]")] = 2,
+    expansion: Annotated[
+        Sequence[int] | int, Setting("how much wider the blocks of each level are inside", "[1, inf)")
+    ] = 2,
+    deep_supervision: DeepSupervision = False,
     **options: Any,
 ) -> nn.Module:
     """ConvNeXt blocks in a U-Net: Roy et al. (MICCAI 2023, arXiv 2303.09975).
@@ -231,15 +264,17 @@ def mednext(
 
 def flexible_unet(
     *,
-    spatial_dims: int,
+    spatial_dims: SpatialDims,
     in_channels: int,
     out_channels: int,
-    base_channels: int,
+    base_channels: BaseChannels,
     input_size: Sequence[int],
-    backbone: str,
-    pretrained: str | None = None,
-    weights: str | None = None,
-    normalize: Sequence[str] | None = None,
+    backbone: Annotated[str, Setting("encoder: efficientnet-b0 to -b8, -l2, or resnet10, 18, 34, 50, 101, 152, 200")],
+    pretrained: Annotated[
+        str | None, Setting("published weights to begin with", ("imagenet", "medicalnet"), "random ones")
+    ] = None,
+    weights: WeightsFile = None,
+    normalize: Normalize = None,
     **options: Any,
 ) -> nn.Module:
     """A U-Net decoder on a classification network, an EfficientNet (arXiv 1905.11946) or a ResNet (arXiv 1512.03385).
@@ -259,7 +294,7 @@ def flexible_unet(
 
 
 def vnet(
-    *, spatial_dims: int, in_channels: int, out_channels: int, input_size: Sequence[int], **options: Any
+    *, spatial_dims: SpatialDims, in_channels: int, out_channels: int, input_size: Sequence[int], **options: Any
 ) -> nn.Module:
     """The V-Net, of 5 x 5 x 5 convolutions, 16 channels and depth 4: Milletari et al. (arXiv 1606.04797).
 

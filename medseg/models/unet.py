@@ -13,14 +13,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from math import gcd, prod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from medseg.config.schema import PLANNED, Setting
 from medseg.errors import MedsegError, listing, nearest
 
 Axes = tuple[int, ...]
 """One number an axis."""
+
+SpatialDims = Annotated[int, Setting("dimensions of the images", (2, 3), PLANNED)]
+MaxChannels = Annotated[int | None, Setting("cap on the channels of a level", "[1, inf)", "320 in 3D, 512 in 2D")]
 
 NORMS = ("instance", "batch", "group", "none")
 DOWNSAMPLINGS = ("max_pool", "strided")
@@ -135,23 +140,30 @@ class UNet(nn.Module):
     def __init__(
         self,
         *,
-        spatial_dims: int,
+        spatial_dims: SpatialDims,
         in_channels: int,
         out_channels: int,
-        depth: int,
-        base_channels: int = 32,
-        max_channels: int | None = None,
-        channels: Sequence[int] | None = None,
+        depth: Annotated[int, Setting("number of poolings; depth 4 has five levels", "[1, 7]", PLANNED)],
+        base_channels: Annotated[
+            int, Setting("channels of the finest level, doubled per level", "[1, inf)", PLANNED)
+        ] = 32,
+        max_channels: MaxChannels = None,
+        channels: Annotated[
+            Sequence[int] | None,
+            Setting("channels of each level", "[1, inf)", "base_channels, doubled per level to the cap"),
+        ] = None,
         strides: Sequence[Sequence[int] | int] | None = None,
         kernel_sizes: Sequence[Sequence[int] | int] | None = None,
-        blocks: Sequence[int] | int = 2,
-        decoder_blocks: Sequence[int] | int = 2,
-        norm: str = "instance",
-        activation: str = "leaky_relu",
-        dropout: float = 0.0,
-        residual: bool = False,
-        downsampling: str = "max_pool",
-        deep_supervision: bool = False,
+        blocks: Annotated[
+            Sequence[int] | int, Setting("convolutions, or residual blocks, of each encoder stage", "[1, 64]")
+        ] = 2,
+        decoder_blocks: Annotated[Sequence[int] | int, Setting("convolutions of each decoder stage", "[1, 64]")] = 2,
+        norm: Annotated[str, Setting("normalisation", NORMS)] = "instance",
+        activation: Annotated[str, Setting("activation", tuple(ACTIVATIONS))] = "leaky_relu",
+        dropout: Annotated[float, Setting("share of the feature maps dropped", "[0, 1)")] = 0.0,
+        residual: Annotated[bool, Setting("residual blocks in the encoder")] = False,
+        downsampling: Annotated[str, Setting("how a level halves the map", DOWNSAMPLINGS)] = "max_pool",
+        deep_supervision: Annotated[bool, Setting("a loss on every decoder level")] = False,
     ) -> None:
         super().__init__()
         problems = []

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from medseg.cli import command_line
 from medseg.cli.overrides import quoted
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
 

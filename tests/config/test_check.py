@@ -10,8 +10,8 @@ import pytest
 from medseg.cli.overrides import Sources, compose
 from medseg.config import schema
 from medseg.config.check import check_values, escape, is_within, leaves, nearest_key, parse_duration, resolve
-from medseg.config.instantiate import CONF
-from medseg.config.schema import ARGUMENTS, KEYS
+from medseg.config.schema import CONF, arguments
+from medseg.config.settings import KEYS
 from medseg.errors import MedsegError
 
 COMMANDS = ("train", "pretrain", "inspect", "eval", "predict")
@@ -48,31 +48,30 @@ def test_every_option_composes_to_valid_values(command, choice):
 
 
 def test_keys_are_those_of_the_yaml():
-    found, arguments = set(), defaultdict(set)
+    found, given = set(), defaultdict(set)
     for command, *choice in [*OPTIONS, ("compare",), ("export",), ("cache",)]:
         config = composed(command, *choice)
         for path, key, _ in leaves(config):
             assert key is not None, path
             found.add(path)
-        collect(config, arguments)
+        collect(config, given)
     own = {path for path in found if path in KEYS}
     assert own == set(KEYS)
-    assert {target: set(names) for target, names in ARGUMENTS.items()} == arguments
+    assert {target: set(names) for target, names in arguments().items()} == given
 
 
-def collect(node, arguments):
+def collect(node, given):
     if isinstance(node, dict):
         if str(node.get("_target_", "")).startswith("medseg."):
             plain = {name for name, value in node.items() if not (isinstance(value, dict) and "_target_" in value)}
-            arguments[node["_target_"]] |= plain - {"_target_"}  # objects within have keys of their own
+            given[node["_target_"]] |= plain - {"_target_"}  # objects within have keys of their own
         node = list(node.values())
     for child in node if isinstance(node, list) else []:
-        collect(child, arguments)
+        collect(child, given)
 
 
 def test_every_key_says_what_it_means():
-    arguments = [key for names in ARGUMENTS.values() for key in names.values()]
-    for key in [*KEYS.values(), *arguments]:
+    for key in [*KEYS.values(), *(key for keys in arguments().values() for key in keys.values())]:
         assert key.meaning
         assert key.kind in vars(schema).values()
 

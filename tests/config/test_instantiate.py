@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from medseg.config.instantiate import build, locate, named_targets, shipped, targets
-from medseg.config.schema import ARGUMENTS
+from medseg.config.schema import arguments
 from medseg.errors import MedsegError
 
 FRACTION = ["fractions.Fraction"]
@@ -37,7 +37,7 @@ def test_targets_are_found_at_any_depth():
 
 def test_named_targets_are_those_of_the_yaml():
     assert {"medseg.models.UNet", "torch.optim.AdamW", "medseg.augmentation.Gamma"} <= named_targets()
-    assert set(ARGUMENTS) <= named_targets()
+    assert set(arguments()) <= named_targets()
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_module_that_lacks_an_import_says_so(tmp_path, monkeypatch):
         locate("halfway.Net")
 
 
-@pytest.mark.parametrize("target", sorted(ARGUMENTS))
+@pytest.mark.parametrize("target", sorted(arguments()))
 def test_medseg_s_own_targets_take_the_arguments_of_the_table(target):
-    assert set(ARGUMENTS[target]) <= set(inspect.signature(locate(target)).parameters)
+    assert set(arguments()[target]) <= set(inspect.signature(locate(target)).parameters)
 
 
 def test_a_bug_of_medsegs_own_is_not_taken_for_a_wrong_argument(monkeypatch):

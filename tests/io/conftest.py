@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.files.read import read_scan

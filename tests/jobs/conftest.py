@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 
 Compose = Callable[..., dict[str, Any]]
 

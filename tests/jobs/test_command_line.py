@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medseg.cli import command_line
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 
 NETWORK = '''
 from torch import nn

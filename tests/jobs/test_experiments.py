@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.jobs.train import train
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))

@@ -9,7 +9,7 @@ import pytest
 
 from medseg.cli.overrides import Sources, compose
 from medseg.config.check import problems, resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 
 Planned = Callable[..., dict[str, Any]]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medseg.config.instantiate import CONF, build
+from medseg.config.instantiate import build
+from medseg.config.schema import CONF
 from medseg.models.slices import as_list
 from medseg.training.segmentation import deep_loss
 

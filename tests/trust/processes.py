@@ -33,7 +33,7 @@ import medseg.training.losses
 import medseg.training.optim.schedules
 from medseg.cli import command_line
 from medseg.cli.overrides import Sources, check
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.inference.predictor import Predictor
 from medseg.system.files import TEMPORARY
 from medseg.training.segmentation import SegmentationModule

@@ -8,7 +8,7 @@ import yaml
 
 import medseg
 from medseg.config.instantiate import LOADER
-from medseg.config.schema import OBJECTS
+from medseg.config.settings import OBJECTS
 from medseg.config.untrusted import PlainLoader
 
 PACKAGE = Path(medseg.__file__).parent

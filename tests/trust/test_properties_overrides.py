@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from medseg.cli.overrides import FREE_TEXT, QUOTED_VALUE, quote, quoted
 from medseg.config import schema
 from medseg.config.check import resolve
-from medseg.config.schema import KEYS
+from medseg.config.settings import KEYS
 
 SPECIAL = r"""'"\${}[](),:=#~@ .*?!&|<>;%^`+-/""" + "\t\u00e9\u4e2d"
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30) | st.text(

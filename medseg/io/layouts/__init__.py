@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.config.schema import ARGUMENTS
 from medseg.io.case import Dataset
 from medseg.io.layouts.brats_cases import brats
 from medseg.io.layouts.csv_table import table
@@ -42,4 +41,5 @@ def phantom_folder(*, root: str | Path, dims: int, channels: int, cases: int, si
 
 def phantom_is_there(layout: Mapping[str, Any]) -> bool:
     """Return whether the synthetic data set that a ``layout`` node describes has been written."""
-    return (phantom_folder(**{name: layout[name] for name in ARGUMENTS[SYNTHETIC]}) / "phantom.json").is_file()
+    arguments = {name: value for name, value in layout.items() if name != "_target_"}
+    return (phantom_folder(**arguments) / "phantom.json").is_file()

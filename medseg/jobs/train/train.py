@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from medseg.config.check import resolve
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.config.untrusted import read_yaml
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.predictor import Predictor

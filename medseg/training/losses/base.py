@@ -2,12 +2,20 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from medseg.config.schema import Setting
 from medseg.errors import MedsegError
 from medseg.io.labels import IGNORE
+
+ClassWeights = Annotated[
+    Sequence[float] | None, Setting("the weight of each output channel", "[0, inf)", "all are equal")
+]
+Batch = Annotated[bool, Setting("sum over the batch too")]
+IncludeBackground = Annotated[bool, Setting("count the background as a class")]
 
 
 class ClassWeighted(nn.Module):
@@ -23,7 +31,7 @@ class ClassWeighted(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, class_weights: ClassWeights = None) -> None:
         super().__init__()
         if class_weights is not None:
             fits = all(math.isfinite(weight) and weight >= 0 for weight in class_weights) and any(class_weights)

@@ -1,13 +1,23 @@
 """The centreline Dice loss for tubes: vessels, airways, nerves."""
 
-from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from medseg.training.losses.base import ClassWeighted, any_known, channels, check, full, weighted_mean
+from medseg.config.schema import Setting
+from medseg.training.losses.base import (
+    Batch,
+    ClassWeighted,
+    ClassWeights,
+    IncludeBackground,
+    any_known,
+    channels,
+    check,
+    full,
+    weighted_mean,
+)
 
 
 class CenterlineDiceLoss(ClassWeighted):
@@ -29,10 +39,12 @@ class CenterlineDiceLoss(ClassWeighted):
     def __init__(
         self,
         *,
-        iterations: int = 5,
-        batch: bool = True,
-        include_background: bool = False,
-        class_weights: Sequence[float] | None = None,
+        iterations: Annotated[
+            int, Setting("erosions, at least the largest radius of a tube in voxels", "[1, inf)")
+        ] = 5,
+        batch: Batch = True,
+        include_background: IncludeBackground = False,
+        class_weights: ClassWeights = None,
         smooth: float = 1.0,
     ) -> None:
         super().__init__(class_weights)

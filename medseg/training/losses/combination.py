@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from medseg.config.schema import Setting
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.labels import IGNORE
-from medseg.training.losses.base import are_regions, check, first_channel, full, probabilities_of
+from medseg.training.losses.base import IncludeBackground, are_regions, check, first_channel, full, probabilities_of
 
 
 class WeightedSum(nn.Module):
@@ -22,7 +24,12 @@ class WeightedSum(nn.Module):
         MedsegError: a weight without its loss, a loss without its weight, or weights that do not fit.
     """
 
-    def __init__(self, *, weights: Mapping[str, float], **losses: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        weights: Annotated[Mapping[str, float], Setting("the weight of each loss by its name", "[0, inf)")],
+        **losses: nn.Module,
+    ) -> None:
         super().__init__()
         problems = []
         for name in [*weights, *losses]:
@@ -67,7 +74,9 @@ class OnProbabilities(nn.Module):
         include_background: show the loss class 0 as well; regions have no background.
     """
 
-    def __init__(self, *, loss: Callable[[Tensor, Tensor], Tensor], include_background: bool = False) -> None:
+    def __init__(
+        self, *, loss: Callable[[Tensor, Tensor], Tensor], include_background: IncludeBackground = False
+    ) -> None:
         super().__init__()
         self.loss, self.include_background = loss, include_background
 

@@ -1,13 +1,14 @@
 """Losses that each voxel has by itself, on the probability of its reference: cross-entropy, focal and top-k."""
 
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medseg.config.schema import Setting
 from medseg.io.labels import IGNORE
-from medseg.training.losses.base import ClassWeighted, all_known, are_regions, check, full, weighted_mean
+from medseg.training.losses.base import ClassWeighted, ClassWeights, all_known, are_regions, check, full, weighted_mean
 
 
 class CrossEntropyLoss(ClassWeighted):
@@ -23,7 +24,12 @@ class CrossEntropyLoss(ClassWeighted):
         class_weights: a number for each output channel; None: all are equal.
     """
 
-    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        label_smoothing: Annotated[float, Setting("share of the target spread over all classes", "[0, 1)")] = 0.0,
+        class_weights: ClassWeights = None,
+    ) -> None:
         super().__init__(class_weights)
         check("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "from 0 to below 1")
         self.label_smoothing = label_smoothing
@@ -53,7 +59,14 @@ class FocalLoss(ClassWeighted):
         class_weights: a number for each output channel; None: all are equal.
     """
 
-    def __init__(self, *, gamma: float = 2.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        gamma: Annotated[
+            float, Setting("the more, the less the easy voxels count; 0 is cross-entropy", "[0, inf)")
+        ] = 2.0,
+        class_weights: ClassWeights = None,
+    ) -> None:
         super().__init__(class_weights)
         check("gamma", gamma, gamma >= 0, "0 or more")
         self.gamma = gamma
@@ -79,7 +92,12 @@ class TopKLoss(ClassWeighted):
         class_weights: a number for each output channel; None: all are equal.
     """
 
-    def __init__(self, *, k: float = 10.0, class_weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        k: Annotated[float, Setting("percentage of the voxels that count, the hardest ones", "(0, 100]")] = 10.0,
+        class_weights: ClassWeights = None,
+    ) -> None:
         super().__init__(class_weights)
         check("k", k, 0 < k <= 100, "above 0, up to 100")
         self.k = k

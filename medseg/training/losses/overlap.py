@@ -1,11 +1,23 @@
 """Losses on the overlap of prediction and reference: Dice, Tversky and generalised Dice."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from medseg.training.losses.base import ClassWeighted, any_known, channels, check, full, weighted_mean
+from medseg.config.schema import Setting
+from medseg.training.losses.base import (
+    Batch,
+    ClassWeighted,
+    ClassWeights,
+    IncludeBackground,
+    any_known,
+    channels,
+    check,
+    full,
+    weighted_mean,
+)
 
 
 class OverlapLoss(ClassWeighted):
@@ -69,10 +81,10 @@ class DiceLoss(OverlapLoss):
     def __init__(
         self,
         *,
-        squared: bool = True,
-        batch: bool = True,
-        include_background: bool = False,
-        class_weights: Sequence[float] | None = None,
+        squared: Annotated[bool, Setting("squares in the denominator")] = True,
+        batch: Batch = True,
+        include_background: IncludeBackground = False,
+        class_weights: ClassWeights = None,
         smooth: float = 1e-5,
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
@@ -102,11 +114,11 @@ class TverskyLoss(OverlapLoss):
     def __init__(
         self,
         *,
-        alpha: float = 0.3,
-        beta: float = 0.7,
-        batch: bool = True,
-        include_background: bool = False,
-        class_weights: Sequence[float] | None = None,
+        alpha: Annotated[float, Setting("weight of false positives", "(0, inf)")] = 0.3,
+        beta: Annotated[float, Setting("weight of false negatives", "(0, inf)")] = 0.7,
+        batch: Batch = True,
+        include_background: IncludeBackground = False,
+        class_weights: ClassWeights = None,
         smooth: float = 1e-5,
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
@@ -138,9 +150,9 @@ class GeneralizedDiceLoss(OverlapLoss):
     def __init__(
         self,
         *,
-        batch: bool = True,
-        include_background: bool = True,
-        class_weights: Sequence[float] | None = None,
+        batch: Batch = True,
+        include_background: IncludeBackground = True,
+        class_weights: ClassWeights = None,
         smooth: float = 1e-5,
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)

@@ -5,8 +5,12 @@ Progress, not steps, so that a training bounded by time ends its schedule as one
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
+from medseg.config.schema import Setting
 from medseg.errors import MedsegError
+
+Warmup = Annotated[float, Setting("share of the run over which the rate rises", "[0, 1)")]
 
 _START = 0.01
 """The factor that a warm-up starts from: small, but not a step without effect."""
@@ -19,8 +23,8 @@ class Polynomial:
     ``warmup`` is the share of the training over which the factor first rises to 1, in a line.
     """
 
-    power: float = 0.9
-    warmup: float = 0.0
+    power: Annotated[float, Setting("exponent of the decay", "(0, inf)")] = 0.9
+    warmup: Warmup = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -37,8 +41,8 @@ class Polynomial:
 class Cosine:
     """Half a cosine from 1 to ``final``, after ``warmup``: Loshchilov & Hutter, "SGDR" (ICLR 2017)."""
 
-    final: float = 0.0
-    warmup: float = 0.0
+    final: Annotated[float, Setting("share of the rate that is left at the end", "[0, 1]")] = 0.0
+    warmup: Warmup = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
@@ -55,7 +59,7 @@ class Cosine:
 class Constant:
     """1, after ``warmup``."""
 
-    warmup: float = 0.0
+    warmup: Warmup = 0.0
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""

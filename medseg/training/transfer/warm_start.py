@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from medseg.config.check import escape, is_explicit, is_interpolation
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError, listing
 from medseg.io.labels import LabelMap

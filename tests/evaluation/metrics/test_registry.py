@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg.config.schema import METRICS as NAMES
+from medseg.config.settings import METRICS as NAMES
 from medseg.evaluation.metrics.registry import (
     METRICS,
     PRESETS,

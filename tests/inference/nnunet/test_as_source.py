@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.config.instantiate import CONF, build
+from medseg.config.instantiate import build
+from medseg.config.schema import CONF
 from medseg.jobs.train import train
 from medseg.training.transfer.sources import read_source
 from medseg.training.transfer.transfer import transfer_weights

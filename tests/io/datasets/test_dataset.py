@@ -6,7 +6,7 @@ import pytest
 import yaml
 from brats_phantom import write_brats
 
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.dataset import by_id, label_map, labels_by_value, open_scans

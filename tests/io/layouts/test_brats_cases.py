@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from medseg.config.check import check_values, resolve
-from medseg.config.instantiate import CONF
-from medseg.config.schema import KEYS
+from medseg.config.schema import CONF
+from medseg.config.settings import KEYS
 from medseg.errors import MedsegError
 from medseg.inference.segmenter import Regions
 from medseg.io.datasets.dataset import label_map, open_dataset

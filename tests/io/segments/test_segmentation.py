@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medseg.config.schema import KEYS
+from medseg.config.settings import KEYS
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, LabelFile, Scan
 from medseg.io.datasets.dataset import label_map

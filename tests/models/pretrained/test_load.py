@@ -12,8 +12,8 @@ from monai.networks.utils import copy_model_state
 from published_files import LAYERS, drawn, torchvision_shapes
 from torch import Tensor, nn
 
-from medseg.config.instantiate import CONF, build
-from medseg.config.schema import ARGUMENTS
+from medseg.config.instantiate import build
+from medseg.config.schema import CONF, arguments
 from medseg.errors import MedsegError
 from medseg.models.pretrained.catalogue import PUBLISHED, published
 from medseg.models.pretrained.load import fitted, folded, inflated, load_published, read_weights
@@ -244,7 +244,7 @@ def test_the_table_names_what_the_code_knows():
         assert named[network] == set(PUBLISHED[TARGET + network])
     assert set().union(*encoders.values()) == set(PUBLISHED[f"{TARGET}flexible_unet"])
     for target, names in PUBLISHED.items():
-        assert ARGUMENTS[target]["pretrained"].allowed == tuple(names)
+        assert arguments()[target]["pretrained"].allowed == tuple(names)
 
 
 def test_addresses_are_those_of_the_sources():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from medseg.config.instantiate import CONF
+from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.training.transfer.sources import Source
 from medseg.training.transfer.warm_start import config_from_source, model_of, preprocessing_of, with_windows
