@@ -8,8 +8,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
 from medseg.config.schema import CONF
+from medseg.config.settings import TrainSettings
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.datasets.splits import Split, make_split
@@ -96,5 +97,5 @@ def composed(overrides: list[str]) -> dict[str, Any]:
 
 def opened(data: BenchmarkData, root: Path, work: Path) -> tuple[Dataset, Split]:
     """Return the cases and medseg's default split of them: seed 0, by group, a fifth to test, a tenth to validate."""
-    dataset = open_dataset(resolve(composed(data.overrides(root, work)))["dataset"])
+    dataset = open_dataset(read_settings(TrainSettings, composed(data.overrides(root, work))).dataset)
     return dataset, make_split(dataset.cases, val=0.1, test=0.2, seed=0)

@@ -30,7 +30,8 @@ from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon
 from medseg.cli.overrides import Sources, compose
 from medseg.config.schema import CONF
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
+from medseg.config.settings import TrainSettings
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.planning.plan import make_plan
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -38,7 +39,7 @@ from medseg.preprocessing.quality.check_dataset import check_dataset
 data, folder = decathlon(root=sys.argv[1]), Path(sys.argv[2])
 classes = LabelMap(data.labels)
 sources = Sources(CONF, "train")
-settings = resolve(compose(sources, sources.loader(), ["dataset=decathlon", "dataset.root=x"]))
+settings = read_settings(TrainSettings, compose(sources, sources.loader(), ["dataset=decathlon", "dataset.root=x"]))
 found = check_dataset(data.cases, classes, folder=folder)
 plan = make_plan(settings, found, classes, data.modality, torch.device("cpu"))
 cached_cases(data.cases, Preprocessor(**plan["preprocessing"]), classes, folder)

@@ -21,11 +21,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from step_meter import StepMeter
 from torch import Tensor, nn
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
+from medseg.config.settings import TrainSettings
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.jobs.train import train
+from medseg.jobs.train.setup import set_up
 
-ENDLESS = {"max_time": None, "max_epochs": 10**6, "validation_interval": 10**6, "patience": None}
+ENDLESS: dict[str, Any] = {"max_time": None, "max_epochs": 10**6, "validation_interval": 10**6, "patience": None}
 
 
 class Watch(Callback):
@@ -93,27 +95,26 @@ def alike(optimizer: torch.optim.Optimizer, network: nn.Module) -> torch.optim.O
 def main() -> None:
     """Begin a run as ``medseg train`` does and fit it under watch."""
     config = composed(sys.argv[1:])
-    settings = resolve(config)
-    dataset = open_dataset(settings["dataset"])
-    run = train.begin(config, settings, dataset, label_map(dataset))
-    endless = {**run.settings, "trainer": {**run.settings["trainer"], **ENDLESS}}
+    settings = read_settings(TrainSettings, config)
+    dataset = open_dataset(settings.dataset, settings.trust)
+    run = set_up(config, settings, dataset, label_map(dataset))
+    endless = replace(run.settings, trainer=replace(run.settings.trainer, **ENDLESS))
     watch = Watch(planned(endless))
     make = train.make_trainer
 
-    def make_watched(wanted: dict[str, Any], folder: Path, callbacks: list[Callback]) -> Trainer:
+    def make_watched(wanted: TrainSettings, folder: Path, callbacks: list[Callback]) -> Trainer:
         return make(wanted, folder, [*callbacks, watch])
 
     with patch.object(train, "make_trainer", make_watched):
-        train.fit(replace(run, settings=endless))
+        train.fit(replace(run, settings=endless), lambda: None)
 
 
-def planned(settings: dict[str, Any]) -> dict[str, Any]:
+def planned(settings: TrainSettings) -> dict[str, Any]:
     """Return what MONAI needs to be given the same task."""
-    model = settings["model"]
     return {
-        "spacing": settings["preprocessing"]["spacing"],
-        "width": model.get("base_channels"),
-        "depth": model.get("depth"),
+        "spacing": settings.preprocessing.spacing,
+        "width": settings.model.get("base_channels"),
+        "depth": settings.model.get("depth"),
     }
 
 

@@ -105,7 +105,9 @@ def own_objects(node: Any) -> Iterator[dict[str, Any]]:
 
 def texts() -> dict[str, str]:
     """Return the content of every file by its name."""
-    return {"arguments.json": arguments_text(), "medseg.txt": HEADER} | {f"{command}.txt": render(command) for command in USAGE}
+    return {"arguments.json": arguments_text(), "medseg.txt": HEADER} | {
+        f"{command}.txt": render(command) for command in USAGE
+    }
 
 
 def render(command: str) -> str:

@@ -10,7 +10,8 @@ import yaml
 from scipy.spatial.transform import Rotation
 from skimage.registration import phase_cross_correlation
 
-from medseg.config.schema import CONF
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import DatasetSettings
 from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.datasets.dataset import label_map, open_dataset
@@ -23,8 +24,10 @@ from medseg.preprocessing.quality.warnings import data_warnings
 
 
 def open_at(root, layout, **node):
-    common = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8")) | {"root": str(root)}
-    return open_dataset(common | node | {"layout": {"_target_": f"medseg.io.layouts.{layout.pop('name')}"} | layout})
+    common = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text(encoding="utf-8"))
+    described = {"_target_": f"medseg.io.layouts.{layout.pop('name')}"} | layout
+    config = common | {"name": "real", "root": str(root), "layout": described} | node
+    return open_dataset(typed(DatasetSettings, config))
 
 
 @pytest.fixture(scope="session")

@@ -290,7 +290,7 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
         # that differ: one is given twice, or Hydra does not take it
         is_composed = sorted(settings) == sorted(checked.settings[0])
         config = checked.composed[0] if is_composed else compose(sources, sources.loader(), settings)
-        return attempt(completed(config, sources, settings), argv)[0]
+        return attempt(completed(config, sources, settings), argv, () if is_composed else None)[0]
     statuses: list[int] = []
     hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
     return statuses[-1]
@@ -338,11 +338,14 @@ def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> 
     return config
 
 
-def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] = ()) -> tuple[int, dict[str, Any]]:
-    """Run a config's job; return its exit status and result, failed where it raised."""
+def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None = None) -> tuple[int, dict[str, Any]]:
+    """Run a config's job; return its exit status and result, failed where it raised.
+
+    ``wrong`` is what a check of the config has found; None: it has not been checked.
+    """
     started = time.monotonic()
     try:
-        refuse(wrong or check_values(config))
+        refuse(check_values(config) if wrong is None else wrong)
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
         quieten_libraries()
         Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
@@ -383,7 +386,7 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
                 if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
                     config["resume"] = config["run_dir"]
                 wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
-                _, result = attempt(config, argv, wrong)
+                _, result = attempt(config, argv, wrong or None)
             sweeps.record(run_dir, result, list(hydra.overrides.task))
             return float("nan") if result.get("score") is None else float(result["score"])
 

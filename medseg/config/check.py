@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from medseg.config import schema
-from medseg.config.schema import Key, arguments
+from medseg.config.schema import Key, T, arguments, typed
 from medseg.config.settings import KEYS, KEYS_OF, OPEN
 from medseg.errors import MedsegError, nearest
 
@@ -256,8 +256,12 @@ def escape(value: Any) -> Any:
 
 def is_explicit(config: dict[str, Any], key: str) -> bool:
     """Return whether the user chose the value of a key, or of one above or below it, be it the default or not."""
-    names = config.get("explicit_keys", ())  # runs of older versions have none
-    return lies_below(key, names) or any(lies_below(name, [key]) for name in names)
+    return is_chosen(config.get("explicit_keys", ()), key)  # runs of older versions have none
+
+
+def is_chosen(explicit_keys: Collection[str], key: str) -> bool:
+    """Return whether a key, or one above or below it, is one of those that the user chose the values of."""
+    return lies_below(key, explicit_keys) or any(lies_below(name, [key]) for name in explicit_keys)
 
 
 def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -280,6 +284,11 @@ def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> di
     except OmegaConfBaseException as error:
         raise MedsegError(f"config: {error}") from error
     return plain  # type: ignore[return-value]
+
+
+def read_settings(group: type[T], config: dict[str, Any]) -> T:
+    """Return the settings of a composed config; MedsegError as ``resolve`` and ``typed``."""
+    return typed(group, resolve(config))
 
 
 def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from medseg.errors import MedsegError
 
@@ -136,13 +136,20 @@ def keys_of(group: type, prefix: str = "", null: str = "") -> dict[str, Key]:
 
 
 def key_of(annotation: Any, declared: Setting | None = None, null: str = "") -> Key:
-    """Return what a field or an argument may hold, by its annotation, which may carry its ``Setting``."""
+    """Return what a field or an argument may hold, by its annotation, which may carry its ``Setting``.
+
+    The choices of a ``Literal`` are what is allowed.
+    """
     kind = without_none(annotation)
     if get_origin(kind) is Annotated:
         kind, declared = get_args(kind)[0], declared or get_args(kind)[1]
-    if declared is None or without_none(kind) not in KINDS:
+    kind = without_none(kind)
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    types = {type(choice) for choice in choices}
+    kind = bool | str if types == {bool, str} else types.pop() if choices else kind
+    if declared is None or kind not in KINDS:
         raise TypeError(f"{annotation}: no type of a setting, or no Setting is given.")
-    return Key(declared.meaning, declared.allowed, null or declared.null, kind=KINDS[without_none(kind)])
+    return Key(declared.meaning, choices or declared.allowed, null or declared.null, kind=KINDS[kind])
 
 
 def without_none(annotation: Any) -> Any:

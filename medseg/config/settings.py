@@ -7,7 +7,7 @@ declared in their own signatures.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medseg.config.schema import (
     PLANNED,
@@ -29,7 +29,7 @@ METRICS = (
     *("hd95", "assd", "nsd", "cldice"),
     *("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"),
 )
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 GENERATIONS = (*(f"brats{year}" for year in range(2012, 2026)), "brats2024_ped", "decathlon")
 
 
@@ -52,15 +52,14 @@ class DatasetSettings:
     corrections: tuple[Path, ...] = setting(
         "a folder of corrected masks called like their cases, or a list", null="none", default=()
     )
-    other_values: str = setting(
+    other_values: Literal["error", "nearest", "ignore"] = setting(
         "voxels of values that dataset.labels does not name: refused, of the nearest value's class, or unknown",
-        ("error", "nearest", "ignore"),
         default="error",
     )
-    orientation: str = setting(
-        "turn pictures as their EXIF or TIFF tag wants them shown", ("apply", "ignore"), default="apply"
+    orientation: Literal["apply", "ignore"] = setting(
+        "turn pictures as their EXIF or TIFF tag wants them shown", default="apply"
     )
-    geometry: str = setting("what becomes of channels and masks on other grids", ("error", "warn", "resample"))
+    geometry: Literal["error", "warn", "resample"] = setting("what becomes of channels and masks on other grids")
     reference: int = setting("the channel on whose grid the others are read", "[0, inf)")
     group: Regex | None = setting("its first group in a case's id is the patient", null="every case its own")
     group_file: Path | None = setting("a CSV table with the columns id and group", null="none")
@@ -76,7 +75,7 @@ class FolderSettings(DatasetSettings):
     channels: list[str] | None = setting("name endings where each channel has its own file", null="one file a case")
     mask_endings: list[str] | None = setting("name endings of label maps, painted in this order", null="the usual ones")
     class_masks: dict[str, Any] | None = setting("name ending of each class's own mask", null="one label map for all")
-    missing_masks: str = setting("what a missing one of several masks means", ("error", "empty", "unannotated"))
+    missing_masks: Literal["error", "empty", "unannotated"] = setting("what a missing one of several masks means")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,7 @@ class BratsSettings(DatasetSettings):
 class PhantomSettings(DatasetSettings):
     """A synthetic data set."""
 
-    dims: int = setting("dimensions of the phantom", (2, 3))
+    dims: Literal[2, 3] = setting("dimensions of the phantom")
     n_channels: int = setting("channels of the phantom", "[1, 16]")
     cases: int = setting("number of phantoms", "[1, inf)")
     size: int = setting("voxels along an axis of the phantom, about", "[16, inf)")
@@ -142,17 +141,17 @@ class PreprocessingSettings:
     crop: bool = setting("crop to the non-constant part")
     normalize: list[str] | None = setting("normalisation, one or one a channel", NORMALISATIONS, null=PLANNED)
     window: list[float] | None = setting("[low, high] of the CT window, in HU", null=PLANNED, default=None)
-    denoise: str | None = setting("denoising filter", ("gaussian", "median"), null="none")
+    denoise: Literal["gaussian", "median"] | None = setting("denoising filter", null="none")
     denoise_strength: float = setting("its width, in voxels", "(0, 32]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanSettings:
-    """What the user has a say in of the plan; see ``medseg.models.slices.Plan`` for what comes of it."""
+    """What the user has a say in of the plan; ``NetworkPlan`` is what comes of it."""
 
     file: Path | None = setting("a plan.json to use instead of planning", null="plan from the data", default=None)
-    device: str | None = setting(
-        "plan as for this kind of device", ("cpu", "cuda"), null="the one that trains", default=None
+    device: Literal["cpu", "cuda"] | None = setting(
+        "plan as for this kind of device", null="the one that trains", default=None
     )
     in_channels: int | None = setting("channels of the images", "[1, inf)", null=PLANNED)
     out_channels: int | None = setting("classes, background included", "[1, inf)", null=PLANNED)
@@ -162,12 +161,30 @@ class PlanSettings:
     kernel_sizes: list[list[int]] | None = setting("convolution kernels per stage and axis", "[1, inf)", null=PLANNED)
     divisor: int | None = setting("what every axis of a patch is a multiple of", "[1, inf)", null=PLANNED)
     budget: float = setting("voxels of a patch and a batch, relative to the default", "(0, inf)")
-    mirror: str = setting(
-        "axes to flip: those that the images are symmetric along, or all", ("symmetric", "all"), default="symmetric"
+    mirror: Literal["symmetric", "all"] = setting(
+        "axes to flip: those that the images are symmetric along, or all", default="symmetric"
     )
     mirror_axes: list[int] | None = setting("axes that may be flipped", "[0, 2]", null=PLANNED)
     slice_axis: int | None = setting("axis along which a 2D network goes through volumes", "[0, 2]", null=PLANNED)
     context: int = setting("neighbouring slices on either side that a 2D network sees as channels", "[0, 16]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """What is settled once a plan is made, or read from a checkpoint: how the network sees images."""
+
+    patch_size: list[int]
+    mirror_axes: list[int]
+    slice_axis: int | None
+    context: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(NetworkPlan):
+    """What a training also needs to know of its plan."""
+
+    in_channels: int
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,8 +218,8 @@ class TrainerSettings(DevicesSettings):
     max_epochs: int | None = setting("epochs to train at most", "[1, inf)", null="500, or no limit with max_time")
     max_time: Seconds | None = setting("time to train at most, validations included", null="no limit")
     steps_per_epoch: int = setting("batches in an epoch", "[1, inf)")
-    accelerator: str = setting("where to train", ("auto", "cpu", "gpu", "cuda", "mps"))
-    precision: str = setting("arithmetic of the network", PRECISIONS)
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
+    precision: Precision = setting("arithmetic of the network")
     memory_gb: float | None = setting("memory that the plan may use, in GB", "(0, inf)", null="what the device has")
     compile: bool | None = setting("compile the network with torch.compile", null="on a GPU, for trainings that last")
     channels_last: bool | None = setting("channels last in memory", null="as measured on the device")
@@ -230,9 +247,8 @@ class FinetuneSettings:
         null="begin anew",
         default=None,
     )
-    preprocessing: str = setting(
+    preprocessing: Literal["source", "own"] = setting(
         "spacing and normalisation: those of the weights' source, or own: planned from the data",
-        ("source", "own"),
         default="source",
     )
     freeze_encoder: bool = setting("leave the encoder as it is", default=False)
@@ -289,11 +305,11 @@ class MetricsSettings(MetricNames):
     """What is measured, and how."""
 
     nsd_mm: float = setting("tolerance of the surface Dice, in mm (px in pictures)", "(0, inf)")
-    surface: str = setting(
-        "surfaces as weighted elements, or as voxels of the border, as MONAI has them", ("elements", "voxel")
+    surface: Literal["elements", "voxel"] = setting(
+        "surfaces as weighted elements, or as voxels of the border, as MONAI has them"
     )
-    lesions: str | None = setting(
-        "how components are matched: by overlap, or as BraTS 2023", ("overlap", "brats"), null="by the preset"
+    lesions: Literal["overlap", "brats"] | None = setting(
+        "how components are matched: by overlap, or as BraTS 2023", null="by the preset"
     )
     missed_mm: float | None = setting("distance where one mask is empty", "(0, inf)", null="none, 374 with names=brats")
     strata: list[str] = setting(
@@ -317,9 +333,8 @@ class ReadSettings:
 class CommandSettings:
     """What every command is told."""
 
-    command: str = setting(
-        "the job that a root config describes",
-        ("train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache"),
+    command: Literal["train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache"] = setting(
+        "the job that a root config describes"
     )
 
 
@@ -373,8 +388,8 @@ class PretrainSettings(TrainingSettings):
     """``medseg pretrain``."""
 
     pretext: ObjectNode
-    reconstruction: str = setting(
-        "distance of a reconstruction from the scan: mean absolute (l1) or squared (l2)", ("l1", "l2")
+    reconstruction: Literal["l1", "l2"] = setting(
+        "distance of a reconstruction from the scan: mean absolute (l1) or squared (l2)"
     )
 
 
@@ -400,19 +415,17 @@ class EvalSettings(ModelSettings):
         "a folder of masks made elsewhere to evaluate, or a list", null="only the checkpoint"
     )
     ensemble: bool = setting("average several checkpoints; false: evaluate and compare each by itself")
-    subset: str | None = setting(
+    subset: Literal["test", "val", "train", "all"] | None = setting(
         "the part of the data to evaluate",
-        ("test", "val", "train", "all"),
         null="test of the checkpoint's own data, all of another's",
     )
-    tune: str | None = setting(
+    tune: Literal["postprocess", "undo"] | None = setting(
         "choose post-processing, and thresholds of regions, on the validation cases and save them with the checkpoint; "
         "or undo that",
-        ("postprocess", "undo"),
         null="evaluate",
     )
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
-    precision: str | None = setting("arithmetic of the network", PRECISIONS, null="as the checkpoint was trained")
+    precision: Precision | None = setting("arithmetic of the network", null="as the checkpoint was trained")
     examples: int = setting("cases to draw with prediction and truth, from the worst to the best", "[0, inf)")
     dataset: Overrides = from_checkpoint(FolderSettings, TableSettings, BratsSettings, PhantomSettings)
     split: Overrides = from_checkpoint(SplitSettings)
@@ -434,21 +447,19 @@ class PredictSettings(ModelSettings):
 
     input: Path = setting("a scan, or a folder of scans")
     output: Path = setting("the folder for masks, or the .onnx file to export to")
-    precision: str | None = setting("arithmetic of the network", PRECISIONS, null="as the checkpoint was trained")
-    format: str = setting(
-        "form of the masks: as the image, NIfTI, or with named classes",
-        ("image", "nifti", "seg.nrrd", "rtstruct", "dicom_seg"),
+    precision: Precision | None = setting("arithmetic of the network", null="as the checkpoint was trained")
+    format: Literal["image", "nifti", "seg.nrrd", "rtstruct", "dicom_seg"] = setting(
+        "form of the masks: as the image, NIfTI, or with named classes"
     )
     meshes: bool = setting("also write the surface of each class, an STL file each")
     codes: dict[str, Any] | None = setting(
         "code of each class for DICOM and 3D Slicer", null="private codes, made of the names"
     )
-    privacy: str = setting(
-        "what DICOM masks say of patient and study: what the standard demands, or only the UIDs of the images",
-        ("keep", "strip"),
+    privacy: Literal["keep", "strip"] = setting(
+        "what DICOM masks say of patient and study: what the standard demands, or only the UIDs of the images"
     )
-    overlays: bool | str = setting(
-        "draw each mask over its scan; html: and make a page of all", (False, True, "png", "html")
+    overlays: Literal[False, True, "png", "html"] = setting(
+        "draw each mask over its scan; html: and make a page of all"
     )
     save_probabilities: bool = setting("also write the probabilities of each class, a file each")
     uncertainty: bool = setting("also write how unsure the model was of each voxel, and rank the cases by it")

@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
+from medseg.config.schema import typed
+from medseg.config.settings import InferenceSettings, NetworkPlan
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint
 from medseg.inference.probabilities import Scorer
@@ -111,14 +113,15 @@ class Model:
 def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
     """Return the model that a checkpoint describes, with its network."""
     config = checkpoint.content["config"]
+    plan = typed(NetworkPlan, config["plan"])
     return Model(
         path=checkpoint.path,
         network=network,
-        logits=logits_of(network, config["plan"]),
+        logits=logits_of(network, plan),
         preprocessor=Preprocessor(**config["preprocessing"]),
-        patch_size=patch_in_volume(config["plan"]),
-        context=context_in_volume(config["plan"]),
-        mirror_axes=config["plan"]["mirror_axes"],
+        patch_size=patch_in_volume(plan),
+        context=context_in_volume(plan),
+        mirror_axes=plan.mirror_axes,
         label_map=checkpoint.label_map,
         endings=checkpoint.content["channels"],
         may_lack=drops_channels(config.get("augment") or {}),
@@ -157,14 +160,14 @@ def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
     )
 
 
-def make_scorer(plan: dict[str, Any], inference: dict[str, Any], label_map: LabelMap) -> Scorer:
+def make_scorer(plan: NetworkPlan, inference: InferenceSettings, label_map: LabelMap) -> Scorer:
     """Return how a network that is in training makes probabilities."""
     return Scorer(
         patch_size=patch_in_volume(plan),
         n_outputs=len(label_map.outputs),
         regions=bool(label_map.regions),
-        overlap=inference["overlap"],
-        batch_size=inference["batch_size"],
-        mirror_axes=plan["mirror_axes"] if inference["tta"] else (),
+        overlap=inference.overlap,
+        batch_size=inference.batch_size,
+        mirror_axes=plan.mirror_axes if inference.tta else (),
         context=context_in_volume(plan),
     )

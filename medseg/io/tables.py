@@ -52,7 +52,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     return ([cell.strip() for cell in row] for row in csv.reader(StringIO(text), delimiter=delimiter))
 
 
-def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:
+def read_annotated(cases: Iterable[Case], file: Path | None) -> tuple[Case, ...]:
     """Say of the cases in a table (columns id and annotated) which classes were annotated in them.
 
     ``annotated`` holds class names parted by ";" or "|", "all" or nothing for all of them, or "none"; cases that the
@@ -64,7 +64,7 @@ def read_annotated(cases: Iterable[Case], file: str | None) -> tuple[Case, ...]:
     cases = tuple(cases)
     if file is None:
         return cases
-    rows = read_table(Path(file), "dataset.annotated_file", ("id", "annotated"))
+    rows = read_table(file, "dataset.annotated_file", ("id", "annotated"))
     classes = {row["id"]: class_names(row["annotated"]) for row in rows}
     times = Counter(row["id"] for row in rows)
     if twice := sorted({row["id"] for row in rows if times[row["id"]] > 1}):

@@ -17,7 +17,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
+from medseg.config.settings import CacheSettings
 from medseg.errors import listing
 from medseg.preprocessing.cache_files import CacheFile, cache_files, out_of_use
 from medseg.system.file_names import file_name
@@ -29,13 +30,13 @@ log = logging.getLogger(__name__)
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Show the cache, or remove what the settings choose of it; return status, reason, score and seconds."""
     started = time.monotonic()
-    settings = resolve(config)
-    folder = Path(settings["cache_dir"])
+    settings = read_settings(CacheSettings, config)
+    folder = settings.cache_dir
     files = [file for file in cache_files(folder) if is_chosen(file, settings)]
     Terminal().print(f"cache: {folder.absolute()}", soft_wrap=True, highlight=False)
-    is_all = settings["dataset_name"] is None and settings["older_than_days"] is None and not settings["outdated"]
+    is_all = settings.dataset_name is None and settings.older_than_days is None and not settings.outdated
     Terminal().print(table(files) if files else "nothing in it" if is_all else "no such files in it")
-    problems = clean(files, folder) if settings["clean"] else []
+    problems = clean(files, folder) if settings.clean else []
     reason = f"not all could be removed:\n{listing(problems)}" if problems else ""
     if problems:
         log.error("%s", reason)
@@ -43,15 +44,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return {"status": status, "reason": reason, "score": None, "seconds": round(time.monotonic() - started, 1)}
 
 
-def is_chosen(file: CacheFile, settings: dict[str, Any]) -> bool:
+def is_chosen(file: CacheFile, settings: CacheSettings) -> bool:
     """Return whether a file is among those that the settings ask for; one that is being written is left alone."""
-    name, days = settings["dataset_name"], settings["older_than_days"]
-    if settings["clean"] and file.is_temporary and not file.is_outdated:
+    name, days = settings.dataset_name, settings.older_than_days
+    if settings.clean and file.is_temporary and not file.is_outdated:
         return False
     return (
         (name is None or file.dataset in (name, file_name(name)))
         and (days is None or file.days >= days)
-        and (file.is_outdated or not settings["outdated"])
+        and (file.is_outdated or not settings.outdated)
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medseg.config.check import as_list, resolve
+from medseg.config.check import read_settings
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings, ExportSettings
 from medseg.errors import MedsegError
 from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.loading import read_models
@@ -38,16 +40,16 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             nothing has been written then.
     """
     started = time.monotonic()
-    settings = resolve(config)
-    output = Path(settings["output"])
+    settings = read_settings(ExportSettings, config)
+    output = settings.output
     if output.suffix != SUFFIX or output.is_dir():
         raise MedsegError(f"output={output}: give the name of a file that ends in {SUFFIX}.")
-    models = read_models(settings["checkpoint"], settings["trust"])
+    models = read_models(settings.checkpoint, settings.trust)
     remove_leftovers_of(output)
     with replacing(output) as temporary:
-        write_onnx(models, temporary, settings["trust"])
+        write_onnx(models, temporary, settings.trust)
         name, files = case_to_check(settings, models[0])
-        result = check(models, temporary, files, settings["device"])
+        result = check(models, temporary, files, settings.device)
         if not result:
             raise MedsegError(
                 f"{output}: not written, since on {name} it does not do what the checkpoint does: {result}."
@@ -64,25 +66,25 @@ def check(models: Sequence[Model], file: Path, scan: Scan | Sequence[Path], devi
     return agreement(one, other, one.prepare(scan))
 
 
-def case_to_check(settings: dict[str, Any], model: Model) -> tuple[str, Scan | Sequence[Path]]:
+def case_to_check(settings: ExportSettings, model: Model) -> tuple[str, Scan | Sequence[Path]]:
     """Return a name and the files of ``case``, else of the first case of the run, those of its test first; else noise.
 
     Raises:
         MedsegError: the data of ``dataset.root`` cannot be opened.
     """
-    if files := [Path(file) for file in as_list(settings["case"])]:
-        return str(files[0]), files
+    if settings.case:
+        return str(settings.case[0]), settings.case
     try:
-        trained_in = training_run(settings["checkpoint"])
-        node = saved_dataset(settings["dataset"], trained_in, settings["trust"])
-        dataset = open_dataset(node, settings["trust"], may_write=False)
+        trained_in = training_run(settings.checkpoint)
+        node = saved_dataset(settings.dataset, trained_in, settings.trust)
+        dataset = open_dataset(typed(DatasetSettings, node), settings.trust, may_write=False)
         assert trained_in is not None  # or its data set would be unknown
         split = read_split(trained_in / "splits.json")
         subset = next(name for name in ("test", "val", "train") if getattr(split, name))
         case = select(dataset, subset, trained_in / "splits.json")[0]
         return case.id, case.images
     except MedsegError as error:
-        if settings["dataset"]["root"]:
+        if settings.dataset["root"]:
             raise
         log.warning("ONNX output checked on random noise (%s); pass case=FILE to check a real scan", error)
         return "noise", noise(model)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import as_list, problems, resolve
+from medseg.config.check import problems, resolve
 from medseg.config.schema import CONF
 from medseg.config.untrusted import config_of_run, read_yaml
 from medseg.errors import MedsegError, listing
@@ -96,9 +96,9 @@ def fold_of(model: Path, folds: Sequence[Split]) -> int | None:
     return next(fitting, None)
 
 
-def checkpoint_files(checkpoint: str | Sequence[str] | None) -> list[Path]:
+def checkpoint_files(checkpoints: Sequence[Path]) -> list[Path]:
     """Return the files of all checkpoints that are given, alone or as members of ensembles."""
-    return [file for path in as_list(checkpoint) for file in files_of(Path(path))]
+    return [file for path in checkpoints for file in files_of(path)]
 
 
 def run_of(file: Path) -> Path | None:
@@ -107,9 +107,9 @@ def run_of(file: Path) -> Path | None:
     return folder if (folder / "splits.json").is_file() and (folder / "config.yaml").is_file() else None
 
 
-def training_run(checkpoint: str | Sequence[str] | None) -> Path | None:
+def training_run(checkpoints: Sequence[Path]) -> Path | None:
     """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
-    files = checkpoint_files(checkpoint)
+    files = checkpoint_files(checkpoints)
     return run_of(files[0]) if files else None
 
 

@@ -1,14 +1,16 @@
 """What a network makes of patches: a list of logits; 2D networks go through volumes by slices, or 2.5D."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from medseg.config.settings import NetworkPlan, TrainerSettings
 
-def logits_of(network: nn.Module, plan: dict[str, Any]) -> Callable[[Tensor], list[Tensor]]:
+
+def logits_of(network: nn.Module, plan: NetworkPlan) -> Callable[[Tensor], list[Tensor]]:
     """Return the function from patches (B, C, *patch) to logits, finest first, that a plan asks of a network."""
-    axis, context = plan["slice_axis"], plan["context"]
+    axis, context = plan.slice_axis, plan.context
     if axis is None:
         return lambda patches: as_list(network(patches), patches)
     return lambda patches: by_slices(network, patches, axis, context)
@@ -34,15 +36,22 @@ def by_slices(network: nn.Module, patches: Tensor, axis: int, context: int) -> l
     return [output.reshape(batch, count, *output.shape[1:]).movedim(1, 2 + axis) for output in outputs]
 
 
-def patch_in_volume(plan: dict[str, Any]) -> list[int]:
+def patch_in_volume(plan: NetworkPlan) -> list[int]:
     """Return the patch size on the images' grid: of a 2D network on volumes, one slice thick."""
-    patch, axis = list(plan["patch_size"]), plan["slice_axis"]
+    patch, axis = list(plan.patch_size), plan.slice_axis
     return patch if axis is None else [*patch[:axis], 1, *patch[axis:]]
 
 
-def context_in_volume(plan: dict[str, Any]) -> list[int]:
+def context_in_volume(plan: NetworkPlan) -> list[int]:
     """Return how many voxels on either side of a patch the network sees beside it, along each axis."""
-    return [plan["context"] if axis == plan["slice_axis"] else 0 for axis in range(len(patch_in_volume(plan)))]
+    return [plan.context if axis == plan.slice_axis else 0 for axis in range(len(patch_in_volume(plan)))]
+
+
+def memory_format(trainer: TrainerSettings, plan: NetworkPlan) -> torch.memory_format:
+    """Return how weights and patches lie in memory: channels first, or last where that was found to pay."""
+    if not trainer.channels_last or plan.slice_axis is not None:
+        return torch.contiguous_format
+    return torch.channels_last if len(plan.patch_size) == 2 else torch.channels_last_3d
 
 
 def without_context(label: Tensor, context: Sequence[int]) -> Tensor:

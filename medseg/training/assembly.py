@@ -1,4 +1,4 @@
-"""From a config whose plan is filled in to the parts of a training: module, data, callbacks, Trainer."""
+"""From settings and a plan to the parts of a training: module, data, callbacks, Trainer."""
 
 import math
 from collections.abc import Sequence
@@ -6,20 +6,24 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from torch import nn
 
-from medseg.config.check import parse_duration
 from medseg.config.instantiate import build
+from medseg.config.settings import (
+    PretrainSettings,
+    TrainerSettings,
+    TrainingPlan,
+    TrainingSettings,
+    TrainSettings,
+)
 from medseg.errors import MedsegError
-from medseg.inference.checkpoint import describe
 from medseg.inference.segmenter import make_segmenter
 from medseg.inference.trained_model import make_scorer
 from medseg.io.labels import LabelMap
-from medseg.models.slices import context_in_volume, patch_in_volume
+from medseg.models.slices import context_in_volume, memory_format, patch_in_volume
 from medseg.system.device import pick_device, pick_precision
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
@@ -31,8 +35,6 @@ from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
 
-Settings = dict[str, Any]
-
 LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
@@ -42,115 +44,113 @@ VALIDATIONS = 50
 """Of a training without a time limit."""
 
 
-def make_progress(trainer: Settings) -> Progress:
-    """Return the budget that the ``trainer`` node gives."""
-    steps = ceil(trainer["steps_per_epoch"] / trainer["accumulate"])  # an epoch's last batch always ends in a step
-    seconds = parse_duration(trainer["max_time"]) if trainer["max_time"] else None
+def make_progress(trainer: TrainerSettings) -> Progress:
+    """Return the budget of a training, in steps and in time."""
+    steps = ceil(trainer.steps_per_epoch / trainer.accumulate)  # an epoch's last batch always ends in a step
     epochs = epochs_of(trainer)
-    return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=seconds)
+    return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=trainer.max_time)
 
 
-def epochs_of(trainer: Settings) -> int | None:
+def epochs_of(trainer: TrainerSettings) -> int | None:
     """Return after how many epochs training ends: where none are given 500, or none with a time limit."""
-    epochs: int | None = trainer["max_epochs"]
-    return epochs or (None if trainer["max_time"] else EPOCHS)
+    return trainer.max_epochs or (None if trainer.max_time else EPOCHS)
 
 
 def make_module(
-    settings: Settings,
+    settings: TrainSettings,
+    plan: TrainingPlan,
     label_map: LabelMap,
-    suffixes: Sequence[Sequence[str]] | None,
+    description: dict[str, Any],
     progress: Progress,
     selection: Selection,
-    training_data: dict[str, Any] | None = None,
 ) -> SegmentationModule:
-    """Build what learns to segment; ``training_data`` goes into the checkpoint."""
+    """Build what learns to segment; its checkpoints hold the ``description`` (see ``medseg.inference.checkpoint``)."""
     return SegmentationModule(
-        make_network(settings),
-        loss=build(settings["loss"], "loss", settings["trust"]),
-        scorer=make_scorer(settings["plan"], settings["inference"], label_map),
-        segmenter=make_segmenter(settings["inference"], settings["postprocess"], label_map),
+        make_network(settings, plan),
+        loss=build(settings.loss, "loss", settings.trust),
+        scorer=make_scorer(plan, settings.inference, label_map),
+        segmenter=make_segmenter(vars(settings.inference), vars(settings.postprocess), label_map),
         label_map=label_map,
-        content=describe(settings, label_map, suffixes, training_data),
+        content=description,
         progress=progress,
         selection=selection,
-        **in_common(settings),
+        **in_common(settings, plan),
     )
 
 
 def make_reconstruction(
-    settings: Settings, suffixes: Sequence[Sequence[str]] | None, progress: Progress, selection: Selection
+    settings: PretrainSettings,
+    plan: TrainingPlan,
+    description: dict[str, Any],
+    progress: Progress,
+    selection: Selection,
 ) -> ReconstructionModule:
-    """Build what learns to reconstruct hidden parts of scans."""
+    """Build what learns to reconstruct hidden parts of scans; for ``description`` see ``make_module``."""
     return ReconstructionModule(
-        make_network(settings),
-        pretext=build(settings["pretext"], "pretext", settings["trust"]),
-        distance=settings["reconstruction"],
-        content=describe(settings, None, suffixes),
+        make_network(settings, plan),
+        pretext=build(settings.pretext, "pretext", settings.trust),
+        distance=settings.reconstruction,
+        content=description,
         progress=progress,
         selection=selection,
-        **in_common(settings),
+        **in_common(settings, plan),
     )
 
 
-def in_common(settings: Settings) -> dict[str, Any]:
+def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
-    augment, trainer, trust = settings["augment"], settings["trainer"], settings["trust"]
-    device = pick_device(trainer["accelerator"])
-    is_scaled = pick_precision(trainer["precision"], device) == "fp16"  # loss scaling: no fused step with clipping
-    spatial = [build(augment["spatial"], "augment.spatial", trust)] if augment["spatial"] else []
+    augment, trainer, trust = settings.augment, settings.trainer, settings.trust
+    device = pick_device(trainer.accelerator)
+    is_scaled = pick_precision(trainer.precision, device) == "fp16"  # loss scaling: no fused step with clipping
+    spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return {
-        "optimizer": settings["optimizer"],
+        "plan": plan,
+        "optimizer": settings.optimizer,
         "trust": trust,
-        "schedule": build(settings["scheduler"], "scheduler", trust),
-        "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment["intensity"]],
-        "averaging": trainer["averaging"],
+        "schedule": build(settings.scheduler, "scheduler", trust),
+        "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment.intensity],
+        "averaging": trainer.averaging,
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
-        "memory_format": memory_format(settings),
-        "seed": settings["seed"],
+        "memory_format": memory_format(trainer, plan),
+        "seed": settings.seed,
     }
 
 
-def make_network(settings: Settings) -> nn.Module:
-    """Build the network in the layout and with the compiler that the ``trainer`` node wants."""
-    network: nn.Module = build(settings["model"], "model", settings["trust"])
-    network = network.to(memory_format=memory_format(settings))  # type: ignore[call-overload]
-    if settings["trainer"]["compile"]:
+def make_network(settings: TrainingSettings, plan: TrainingPlan) -> nn.Module:
+    """Build the network in the layout and with the compiler that the settings want."""
+    network: nn.Module = build(settings.model, "model", settings.trust)
+    network = network.to(memory_format=memory_format(settings.trainer, plan))  # type: ignore[call-overload]
+    if settings.trainer.compile:
         network.compile()  # in place: its weights keep their names
     return network
 
 
-def memory_format(settings: Settings) -> torch.memory_format:
-    """Return how weights and patches lie in memory: channels first, or last where that was found to pay."""
-    plan = settings["plan"]
-    if not settings["trainer"]["channels_last"] or plan["slice_axis"] is not None:
-        return torch.contiguous_format
-    return torch.channels_last if len(plan["patch_size"]) == 2 else torch.channels_last_3d
-
-
 def make_data(
-    settings: Settings, train: Sequence[Path], val: Sequence[Path], kind: type[SegmentationData] = SegmentationData
+    settings: TrainingSettings,
+    plan: TrainingPlan,
+    train: Sequence[Path],
+    val: Sequence[Path],
+    kind: type[SegmentationData] = SegmentationData,
 ) -> SegmentationData:
     """Serve preprocessed files, in patches with the margin that the spatial augmentation can use."""
-    spatial, trust = settings["augment"]["spatial"], settings["trust"]
-    margin = margin_for(build(spatial, "augment.spatial", trust) if spatial else None, train, settings["plan"])
-    context = context_in_volume(settings["plan"])
+    spatial, trust = settings.augment.spatial, settings.trust
+    margin = margin_for(build(spatial, "augment.spatial", trust) if spatial else None, train, plan)
     return kind(
         train,
         val,
-        patch_size=patch_in_volume(settings["plan"]),
-        context=[inner + outer for inner, outer in zip(context, margin, strict=True)],
-        batch_size=settings["plan"]["batch_size"],
-        steps_per_epoch=settings["trainer"]["steps_per_epoch"],
-        foreground=settings["trainer"]["foreground"],
-        workers=settings["trainer"]["workers"],
-        seed=settings["seed"],
-        transforms=[build(spec, "augment.transforms", trust) for spec in settings["augment"]["transforms"]],
+        patch_size=patch_in_volume(plan),
+        context=[inner + outer for inner, outer in zip(context_in_volume(plan), margin, strict=True)],
+        batch_size=plan.batch_size,
+        steps_per_epoch=settings.trainer.steps_per_epoch,
+        foreground=settings.trainer.foreground,
+        workers=settings.trainer.workers or 0,
+        seed=settings.seed,
+        transforms=[build(spec, "augment.transforms", trust) for spec in settings.augment.transforms],
     )
 
 
 def make_callbacks(
-    settings: Settings,
+    trainer: TrainerSettings,
     run_dir: Path,
     classes: Sequence[str],
     pictures: Callback | None,
@@ -162,14 +162,13 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    trainer, gauges = settings["trainer"], StepMetrics()
-    interval: int | None = trainer["validation_interval"]  # in epochs; None: as the time allows
-    if not interval and not trainer["max_time"]:
+    gauges, interval = StepMetrics(), trainer.validation_interval  # in epochs; None: as the time allows
+    if not interval and not trainer.max_time:
         # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
         interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=interval, share=trainer["validation_share"]),
+        Budget(progress, interval=interval, share=trainer.validation_share),
         gauges,
         Divergence(),
         # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
@@ -178,13 +177,13 @@ def make_callbacks(
     ]
     if pictures:
         callbacks.append(pictures)
-    if trainer["patience"]:
+    if trainer.patience:
         # Counts validations: the end of an epoch without one would look at an old score again.
         callbacks.append(
             Patience(
                 epochs.names.smoothed.tag,
                 mode="min" if selection.lowest else "max",
-                patience=trainer["patience"],
+                patience=trainer.patience,
                 min_delta=0.0,
                 check_on_train_epoch_end=False,
             )
@@ -194,27 +193,27 @@ def make_callbacks(
     return callbacks
 
 
-def make_trainer(settings: Settings, run_dir: Path, callbacks: list[Callback]) -> Trainer:
+def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Callback]) -> Trainer:
     """Build Lightning's Trainer.
 
     Raises:
         MedsegError: the devices that the config wants are not there.
     """
-    trainer = settings["trainer"]
-    device = pick_device(trainer["accelerator"])
+    trainer = settings.trainer
+    device = pick_device(trainer.accelerator)
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=trainer["devices"],
-            precision=LIGHTNING_PRECISION[pick_precision(trainer["precision"], device)],
+            devices=trainer.devices,
+            precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
             max_epochs=epochs_of(trainer) or -1,
-            gradient_clip_val=trainer["gradient_clip"],
-            accumulate_grad_batches=trainer["accumulate"],
-            deterministic=trainer["deterministic"],
-            benchmark=device.type == "cuda" and not trainer["deterministic"],  # patches are all of one size
+            gradient_clip_val=trainer.gradient_clip,
+            accumulate_grad_batches=trainer.accumulate,
+            deterministic=trainer.deterministic,
+            benchmark=device.type == "cuda" and not trainer.deterministic,  # patches are all of one size
             callbacks=callbacks,
             plugins=CheckpointFiles(),
-            logger=build(settings["logger"], "logger", settings["trust"]) if settings["logger"] else False,
+            logger=build(settings.logger, "logger", settings.trust) if settings.logger else False,
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

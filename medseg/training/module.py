@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from medseg.augmentation import Draws
+from medseg.config.settings import FinetuneSettings, NetworkPlan
 from medseg.errors import MedsegError
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
@@ -39,6 +40,7 @@ class TrainingModule(LightningModule):
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
+        plan: how the network sees the images.
         content: all that prediction or fine-tuning needs, stored in every checkpoint under the key "medseg".
         seed: with the step it fixes every draw of the augmentation.
         tuning: which of the network's parameters learn, and how fast; None: all alike.
@@ -54,6 +56,7 @@ class TrainingModule(LightningModule):
         augmentations: Sequence[Augmentation],
         progress: Progress,
         selection: Selection,
+        plan: NetworkPlan,
         content: dict[str, Any],
         averaging: float | None = None,
         fused: bool = False,
@@ -68,12 +71,12 @@ class TrainingModule(LightningModule):
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
         self.content, self.seed = content, seed
-        self.tuning = tuning or FineTuning(network, {})
+        self.tuning = tuning or FineTuning(network, FinetuneSettings())
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
-        self.logits = logits_of(network, content["config"]["plan"])
-        self.final_logits = logits_of(self.final_network, content["config"]["plan"])
-        self.context = context_in_volume(content["config"]["plan"])
-        self.patch_size = patch_in_volume(content["config"]["plan"])
+        self.logits = logits_of(network, plan)
+        self.final_logits = logits_of(self.final_network, plan)
+        self.context = context_in_volume(plan)
+        self.patch_size = patch_in_volume(plan)
         self.averaged_step = 0
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
         self.step_record = StepRecord()

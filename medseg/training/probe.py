@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from medseg.config.check import planned
 from medseg.config.instantiate import build
-from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
+from medseg.config.schema import typed
+from medseg.config.settings import NetworkPlan, TrainerSettings, TrainingPlan
+from medseg.models.slices import context_in_volume, logits_of, memory_format, patch_in_volume
 from medseg.system.device import autocast, pick_precision
-from medseg.training.assembly import memory_format
-
-Settings = dict[str, Any]
 
 REPEATS = 4
 CPU_BATCH = 2
@@ -34,37 +33,38 @@ class Probe:
         device: where it will be trained.
     """
 
-    def __init__(self, config: Settings, device: torch.device) -> None:
+    def __init__(self, config: dict[str, Any], device: torch.device) -> None:
         self.config, self.device = config, device
 
-    def memory(self, plan: Settings) -> int | None:
+    def memory(self, plan: dict[str, Any]) -> int | None:
         """Return the bytes that training by this plan takes at its peak; None for networks that cannot be counted.
 
         The forward pass runs on PyTorch's meta device, where tensors have shapes but no values.
         """
-        settings = planned(self.config, plan)
+        config = planned(self.config, plan)
+        seen, trainer = typed(TrainingPlan, config["plan"]), typed(TrainerSettings, config["trainer"])
         try:
-            network = build(settings["model"], "model", settings["trust"]).to("meta").train()
-            saved = saved_bytes(network, settings["plan"], patches(settings["plan"], torch.device("meta")))
+            network = build(config["model"], "model", config["trust"]).to("meta").train()
+            saved = saved_bytes(network, seen, patches(seen, torch.device("meta")))
         except (NotImplementedError, RuntimeError):
             return None  # an operation without a meta kernel
-        half = pick_precision(settings["trainer"]["precision"], self.device) != "fp32"
+        half = pick_precision(trainer.precision, self.device) != "fp32"
         parameters = sum(parameter.numel() for parameter in network.parameters())
         return int(OVERHEAD * saved * (HALF if half else 1.0) + PER_PARAMETER * parameters)
 
-    def seconds(self, plan: Settings) -> float:
+    def seconds(self, plan: dict[str, Any]) -> float:
         """Return the seconds that the forward and backward pass of one batch take, infinite where it cannot be done.
 
         Of a few passes the quickest counts: what else the machine does at the start is not what a training will meet.
         """
-        settings = planned(self.config, plan)
-        precision = pick_precision(settings["trainer"]["precision"], self.device)
-        layout = memory_format(settings)
+        config = planned(self.config, plan)
+        seen, trainer = typed(TrainingPlan, config["plan"]), typed(TrainerSettings, config["trainer"])
+        precision, layout = pick_precision(trainer.precision, self.device), memory_format(trainer, seen)
         try:
-            network = build(settings["model"], "model", settings["trust"]).to(self.device, memory_format=layout).train()
-            images = patches(settings["plan"], self.device, most=CPU_BATCH if self.device.type == "cpu" else None)
+            network = build(config["model"], "model", config["trust"]).to(self.device, memory_format=layout).train()
+            images = patches(seen, self.device, most=CPU_BATCH if self.device.type == "cpu" else None)
             images = images.contiguous(memory_format=layout)
-            logits = logits_of(network, settings["plan"])
+            logits = logits_of(network, seen)
             times = []
             for _ in range(1 + REPEATS):
                 started = time.perf_counter()
@@ -73,20 +73,20 @@ class Probe:
                 loss.backward()  # type: ignore[no-untyped-call]
                 wait_for(self.device)
                 times.append(time.perf_counter() - started)
-            return min(times[1:]) * settings["plan"]["batch_size"] / len(images)
+            return min(times[1:]) * seen.batch_size / len(images)
         except RuntimeError:  # out of memory, or a layout that the network cannot take
             return math.inf
 
 
-def patches(plan: Settings, device: torch.device, most: int | None = None) -> Tensor:
+def patches(plan: TrainingPlan, device: torch.device, most: int | None = None) -> Tensor:
     """Return a batch (B, C, *patch with context) as training by ``plan`` feeds it, of ``most`` patches at most."""
     size = [patch + 2 * c for patch, c in zip(patch_in_volume(plan), context_in_volume(plan), strict=True)]
-    channels = plan["in_channels"] // (2 * plan["context"] + 1)
-    batch = min(plan["batch_size"], most or plan["batch_size"])
+    channels = plan.in_channels // (2 * plan.context + 1)
+    batch = min(plan.batch_size, most or plan.batch_size)
     return torch.zeros(batch, channels, *size, device=device)
 
 
-def saved_bytes(network: nn.Module, plan: Settings, images: Tensor) -> int:
+def saved_bytes(network: nn.Module, plan: NetworkPlan, images: Tensor) -> int:
     """Return the bytes that a forward pass keeps for the backward pass, each storage counted once."""
     kept: dict[int, Tensor] = {}
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from medseg.config.check import resolve
-from medseg.config.schema import CONF
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import DatasetSettings
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.files.read import read_scan
@@ -23,7 +24,8 @@ def opened() -> Callable[..., Dataset]:
         files = [CONF / "common" / "dataset.yaml", CONF / "dataset" / f"{name}.yaml"]
         common, own = (yaml.safe_load(file.read_text("utf-8")) for file in files)
         node = {**common, **own, "root": str(root), **values}
-        return open_dataset(resolve({"dataset": {key: node[key] for key in node if key != "defaults"}})["dataset"])
+        config = {"dataset": {key: node[key] for key in node if key != "defaults"}}
+        return open_dataset(typed(DatasetSettings, resolve(config)["dataset"]))
 
     return open_with
 

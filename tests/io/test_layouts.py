@@ -36,7 +36,7 @@ def test_real_layouts(real_data):
     hippocampus = decathlon(real_data / "hippocampus")
     assert (len(hippocampus.cases), hippocampus.problems) == (199, ())
     assert hippocampus.labels == {"background": 0, "anterior": 1, "posterior": 2}
-    cases = assign_groups(hippocampus.cases, file=str(real_data / "hippocampus/groups.csv"))
+    cases = assign_groups(hippocampus.cases, file=real_data / "hippocampus/groups.csv")
     assert len({case.group for case in cases}) < len(cases)
 
     slices = folder(real_data / "cardiac_slices", "Images", "Labels")

@@ -79,10 +79,10 @@ def test_class_names_of_a_cell(cell, names):
 
 def test_annotated_classes_by_case(tmp_path):
     table = write(tmp_path / "t.csv", "id,annotated,who\na,liver;tumour,x\nb,all,y\n")
-    assert [case.annotated for case in read_annotated(CASES, str(table))] == [("liver", "tumour"), None, ("old",)]
+    assert [case.annotated for case in read_annotated(CASES, table)] == [("liver", "tumour"), None, ("old",)]
     assert read_annotated(CASES, None) == tuple(CASES)
 
 
 def test_strangers_among_the_annotated_are_refused(tmp_path):
     with pytest.raises(MedsegError, match="no case is called x, y"):
-        read_annotated(CASES, str(write(tmp_path / "t.csv", "id,annotated\ny,all\nx,all\n")))
+        read_annotated(CASES, write(tmp_path / "t.csv", "id,annotated\ny,all\nx,all\n"))

@@ -10,6 +10,8 @@ import torch
 from monai.metrics import DiceMetric, MeanIoU
 
 from medseg.config.check import resolve
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.datasets.dataset import open_dataset
@@ -44,7 +46,7 @@ def test_masks_of_predict_give_the_report_and_monai_agrees(trained, composed, wo
 
     saved = resolve(yaml.safe_load((trained / "config.yaml").read_text()))
     ids = json.loads((trained / "splits.json").read_text())["test"]
-    cases = {case.id: case for case in open_dataset(saved["dataset"]).cases}
+    cases = {case.id: case for case in open_dataset(typed(DatasetSettings, saved["dataset"])).cases}
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ids:
@@ -103,7 +105,7 @@ def test_one_bad_case_stops_no_other(trained, composed, tmp_path, caplog):
     import yaml
 
     saved = resolve(yaml.safe_load((trained / "config.yaml").read_text()))["dataset"]
-    case = {case.id: case for case in open_dataset(saved).cases}[name]
+    case = {case.id: case for case in open_dataset(typed(DatasetSettings, saved)).cases}[name]
     root = case.images[0].parent.parent
     copied = tmp_path / "copy"
     shutil.copytree(root, copied)

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from medseg.config.check import resolve
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.datasets.dataset import by_id, open_dataset
@@ -24,7 +26,7 @@ from medseg.jobs.evaluate.candidates import Candidate, with_own_names
 def tested(trained):
     """The run, the node of its data set, its classes and its test cases."""
     saved = resolve(yaml.safe_load((trained / "config.yaml").read_text()))["dataset"]
-    dataset = open_dataset(saved)
+    dataset = open_dataset(typed(DatasetSettings, saved))
     return trained, dataset, by_id(dataset.cases, read_split(trained / "splits.json").test)
 
 
@@ -137,7 +139,7 @@ def test_unknown_voxels_cannot_be_predicted(tmp_path):
     nib.save(nib.Nifti1Image(np.full((3, 4, 5), 9, np.uint8), np.eye(4)), tmp_path / "m" / "a.nii.gz")
     labels = LabelMap({"background": 0, "organ": 1, "ignore": 9})
     case = Case("a", "a", (tmp_path / "a.nii.gz",))
-    candidate = from_folder(str(tmp_path / "m"), [case], labels)
+    candidate = from_folder(tmp_path / "m", [case], labels)
     with pytest.raises(MedsegError, match="cannot hold the value of unknown voxels"):
         candidate.segment(case, Scan(np.zeros((1, 3, 4, 5), np.float32), np.eye(4)))
 

@@ -13,6 +13,8 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.config.check import resolve
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings, ExportSettings
 from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
 from medseg.io.datasets.dataset import open_dataset
@@ -42,7 +44,7 @@ def scans(trained, tmp_path):
     ids = json.loads((trained / "splits.json").read_text())["test"]
     folder = tmp_path / "scans"
     folder.mkdir()
-    for case in open_dataset(saved["dataset"]).cases:
+    for case in open_dataset(typed(DatasetSettings, saved["dataset"])).cases:
         if case.id in ids:
             shutil.copy(case.images[0], folder)
     return folder
@@ -112,11 +114,12 @@ def test_the_case_is_the_users_or_the_runs_own(trained, composed, workplace, tmp
     """Where the user says where the data are, they must be there."""
 
     def case(checkpoint, **changes):
-        return export.case_to_check(composed("export") | {"checkpoint": str(checkpoint)} | changes, model)
+        config = composed("export") | {"checkpoint": str(checkpoint), "output": "x"} | changes
+        return export.case_to_check(typed(ExportSettings, config), model)
 
     (model,) = read_models(trained)
-    assert case(trained, case="scan.nii") == ("scan.nii", [Path("scan.nii")])
-    assert case(trained, case=["t1.nii", "t2.nii"]) == ("t1.nii", [Path("t1.nii"), Path("t2.nii")])
+    assert case(trained, case="scan.nii") == ("scan.nii", (Path("scan.nii"),))
+    assert case(trained, case=["t1.nii", "t2.nii"]) == ("t1.nii", (Path("t1.nii"), Path("t2.nii")))
     split = json.loads((trained / "splits.json").read_text())
     assert case(trained)[0] == split["test"][0]
     run = shutil.copytree(trained, tmp_path / "run")

@@ -3,6 +3,8 @@
 import html
 import json
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from io import StringIO
 
@@ -350,3 +352,8 @@ def test_a_class_without_a_training_case_is_named_with_its_part_and_counts(inspe
         )
         assert (finding["level"], finding["cases"], finding["details"]) == ("warning", ["c5"], [part])
         shutil.rmtree(data.parent / "run")
+
+
+def test_lightning_is_not_imported():
+    code = "import sys, medseg.jobs.inspect.inspect; sys.exit(bool({'lightning', 'monai', 'hydra'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

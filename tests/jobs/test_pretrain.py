@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 
 from medseg import Predictor
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
 from medseg.config.instantiate import build
+from medseg.config.settings import TrainSettings
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import read_checkpoint
 from medseg.io.datasets.dataset import open_dataset
@@ -118,13 +119,13 @@ def test_the_lowest_loss_is_chosen(pretrained):
 
 
 def test_the_same_cases_are_left_for_the_test_as_in_training_and_those_without_a_mask_train(small, pretrained):
-    settings = resolve(small(dims_of(pretrained)))
-    dataset = open_dataset(settings["dataset"])
-    expected = split_as_set(dataset.cases, settings, dataset.split_file)
+    settings = read_settings(TrainSettings, small(dims_of(pretrained)))
+    dataset = open_dataset(settings.dataset)
+    expected = split_as_set(dataset.cases, settings.split, settings.seed, dataset.split_file)
     found = Split.load(pretrained / "splits.json")
     assert (found.val, found.test) == (expected.val, expected.test)
     added = {case.id for case in dataset.unlabelled}
-    assert len(added) == (2 if settings["dataset"]["dims"] == 3 else 0)
+    assert len(added) == (2 if dims_of(pretrained) == 3 else 0)
     assert set(found.train) == {*expected.train, *added}
 
 

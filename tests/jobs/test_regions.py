@@ -9,6 +9,8 @@ import pytest
 import torch
 from monai.metrics import compute_dice
 
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings
 from medseg.jobs.predict import predict
 from medseg.jobs.train import train
 
@@ -73,7 +75,7 @@ def test_what_was_not_annotated_has_no_score(small, workplace, tmp_path):
     config = small(3)
     plain = json.loads(json.dumps(config["dataset"]))
     plain["layout"] |= {name: plain[key] for name, key in ARGUMENTS.items()}
-    ids = [case.id for case in open_dataset(plain).cases]
+    ids = [case.id for case in open_dataset(typed(DatasetSettings, plain)).cases]
     table = tmp_path / "annotated.csv"
     table.write_text("id,annotated\n" + "".join(f"{name},edema;core\n" for name in ids[::2]))
     config["dataset"]["annotated_file"] = str(table)

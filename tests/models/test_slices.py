@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from medseg.config.settings import NetworkPlan
 from medseg.inference.sliding_window import sliding_window
 from medseg.models.slices import as_list, by_slices, context_in_volume, logits_of, patch_in_volume, without_context
 
@@ -30,12 +31,12 @@ def test_outputs_of_several_resolutions_keep_their_order():
 
 
 def test_a_plan_says_how_patches_lie_in_volumes():
-    plan = {"patch_size": [32, 16], "slice_axis": 1, "context": 2}
+    plan = NetworkPlan(patch_size=[32, 16], mirror_axes=[], slice_axis=1, context=2)
     assert patch_in_volume(plan) == [32, 1, 16]
     assert context_in_volume(plan) == [0, 2, 0]
     label = torch.arange(32 * 5 * 16).reshape(1, 1, 32, 5, 16)
     assert torch.equal(without_context(label, [0, 2, 0]), label[..., 2:3, :])
-    volume = {"patch_size": [8, 8, 8], "slice_axis": None, "context": 0}
+    volume = NetworkPlan(patch_size=[8, 8, 8], mirror_axes=[], slice_axis=None, context=0)
     assert patch_in_volume(volume) == [8, 8, 8]
     assert context_in_volume(volume) == [0, 0, 0]
 
@@ -44,7 +45,7 @@ def test_sliding_over_slices_is_the_network_on_every_slice():
     """The middle slice of three, seen through windows of one slice, against the network at once."""
     torch.manual_seed(0)
     network = nn.Conv2d(3, 2, 3, padding=1).eval()
-    plan = {"patch_size": [12, 10], "slice_axis": 0, "context": 1}
+    plan = NetworkPlan(patch_size=[12, 10], mirror_axes=[], slice_axis=0, context=1)
     volume = torch.randn(1, 7, 12, 10)
     with torch.inference_mode():
         rows = sliding_window(

@@ -1,8 +1,11 @@
 """What a plan costs: bytes counted by hand, and by PyTorch on real tensors; seconds that grow with the work."""
 
 import torch
+import yaml
 from torch import nn
 
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import NetworkPlan, TrainingPlan
 from medseg.training.probe import HALF, OVERHEAD, PER_PARAMETER, Probe, patches, saved_bytes
 
 PLAN = {
@@ -15,6 +18,7 @@ PLAN = {
         "batch_size": 2,
         "strides": [[2, 2, 2]] * 2,
         "kernel_sizes": [[3, 3, 3]] * 3,
+        "mirror_axes": [],
         "slice_axis": None,
     },
     "trainer": {"channels_last": False, "compile": False},
@@ -30,7 +34,7 @@ CONFIG = {
         "strides": "${plan.strides}",
     },
     "plan": {"in_channels": None, "out_channels": None, "strides": None, "context": 0},
-    "trainer": {"precision": "fp32", "channels_last": None, "compile": None},
+    "trainer": yaml.safe_load((CONF / "trainer" / "default.yaml").read_text()) | {"precision": "fp32"},
     "trust": [],
 }
 
@@ -48,7 +52,7 @@ def plan_with(**values):
 def test_saved_bytes_by_hand():
     network = nn.Sequential(nn.Conv3d(1, 3, 3, padding=1, bias=False), nn.Sigmoid(), nn.Conv3d(3, 2, 1, bias=False))
     image = torch.empty(2, 1, 8, 8, 8, device="meta")
-    plan = {"slice_axis": None, "context": 0}
+    plan = NetworkPlan(patch_size=[8, 8, 8], mirror_axes=[], slice_axis=None, context=0)
     inputs, maps, weights = 2 * 512, 2 * 3 * 512, 27 * 3 + 3 * 2  # the sigmoid keeps its output, the next one's input
     assert saved_bytes(network.to("meta"), plan, image) == 4 * (inputs + maps + weights)
 
@@ -80,6 +84,7 @@ def test_more_channels_and_more_patches_take_more_memory():
 
 def test_a_step_is_timed_on_patches_of_the_plan():
     assert probe().seconds(PLAN) > 0
-    assert patches(PLAN["plan"] | {"context": 0}, torch.device("cpu"), most=1).shape == (1, 1, 16, 16, 16)
+    volume = typed(TrainingPlan, PLAN["plan"] | {"context": 0})
+    assert patches(volume, torch.device("cpu"), most=1).shape == (1, 1, 16, 16, 16)
     flat = PLAN["plan"] | {"patch_size": [16, 8], "slice_axis": 1, "context": 2, "in_channels": 5}
-    assert patches(flat, torch.device("cpu")).shape == (2, 1, 16, 5, 8)
+    assert patches(typed(TrainingPlan, flat), torch.device("cpu")).shape == (2, 1, 16, 5, 8)

@@ -37,6 +37,7 @@ NO_CONFIG = {
     "inference.probabilities.kept_on_disk": "an array of this process's own, without pickles",
     "io.csv_files.read_csv": "texts",
     "io.dicom.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
+    "config.schema.arguments": "medseg's own file of what its objects take",
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",

@@ -147,7 +147,7 @@ def test_a_saved_split_is_read_back(tmp_path_factory, cases, seed):
     split = divided(cases, val=0.3, test=0.2, seed=seed)
     split.save(path, {}, seed)
     assert Split.load(path) == split
-    assert make_split(reversed(cases), val=0.5, test=0.5, file=str(path)) == split
+    assert make_split(reversed(cases), val=0.5, test=0.5, file=path) == split
 
 
 @given(st.floats(allow_nan=True), st.floats(allow_nan=True))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
+from medseg.config.settings import MetricsSettings
 from medseg.evaluation.metrics import lesions
 from medseg.evaluation.metrics.boxes import around, widened
 from medseg.evaluation.metrics.centerlines import cldice
@@ -152,20 +153,19 @@ def is_distance(name: str) -> bool:
     return METRICS[name].unit == "mm"
 
 
-def settings_of(node: dict[str, Any]) -> Settings:
-    """Return the settings that the config's ``metrics`` node gives; the preset "brats" brings rules of its own.
+def settings_of(chosen: MetricsSettings) -> Settings:
+    """Return what the user's settings come to; the preset "brats" brings rules of its own.
 
     Presets may stand in a list, too. Dice is always measured, and first: runs and cases are ranked by it.
     """
-    given = [node["names"]] if isinstance(node["names"], str) else node["names"]
-    chosen = tuple(dict.fromkeys(["dice", *(name for item in given for name in PRESETS.get(item, (item,)))]))
-    is_brats = "brats" in given
+    names = dict.fromkeys(["dice", *(name for item in chosen.names for name in PRESETS.get(item, (item,)))])
+    is_brats = "brats" in chosen.names
     return Settings(
-        names=chosen,
-        nsd_mm=node["nsd_mm"],
-        surface=node["surface"],
-        lesions=node["lesions"] or ("brats" if is_brats else "overlap"),
-        missed_mm=node["missed_mm"] or (374.0 if is_brats else None),
+        names=tuple(names),
+        nsd_mm=chosen.nsd_mm,
+        surface=chosen.surface,
+        lesions=chosen.lesions or ("brats" if is_brats else "overlap"),
+        missed_mm=chosen.missed_mm or (374.0 if is_brats else None),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from medseg.config.settings import NetworkPlan
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.network import make_network, read_trained
 from medseg.inference.nnunet.plans import read_json, read_plan
@@ -14,7 +15,7 @@ from medseg.inference.trained_model import Model
 from medseg.io.labels import LabelMap
 from medseg.io.layouts.decathlon_json import FILE, in_order
 from medseg.io.layouts.nnunet_raw import classes_of
-from medseg.models.slices import logits_of
+from medseg.models.slices import logits_of, patch_in_volume
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,19 @@ def read_nnunet(path: Path, trust: Collection[str] = ()) -> list[Model]:
         is_batch_norm = fold.trainer == BATCH_NORM
         n_outputs = len(label_map.outputs)
         network = make_network(plan, preprocessor.n_channels, n_outputs, fold.weights, batch_norm=is_batch_norm)
+        seen = NetworkPlan(
+            patch_size=list(plan.settings["patch_size"]),
+            mirror_axes=[axis + beside for axis in folds[0].mirror_axes],  # of the first fold, as by nnU-Net
+            slice_axis=0 if plan.slices else None,
+            context=0,
+        )
         model = Model(
             path=fold.path,
             network=network,
-            logits=logits_of(network, {"slice_axis": 0 if plan.slices else None, "context": 0}),
+            logits=logits_of(network, seen),
             preprocessor=preprocessor,
-            patch_size=[1] * beside + list(plan.settings["patch_size"]),
-            mirror_axes=[axis + beside for axis in folds[0].mirror_axes],  # of the first fold, as by nnU-Net
+            patch_size=patch_in_volume(seen),
+            mirror_axes=seen.mirror_axes,
             averaging="logits",
             weighting=weights,
             label_map=label_map,

@@ -1,13 +1,13 @@
-"""From the ``dataset`` node of a config to cases and classes."""
+"""From the settings of a data set to its cases and classes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from medseg.config.instantiate import build
+from medseg.config.settings import DatasetSettings
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.datasets.annotations import classes_of_segments, values_in_masks
@@ -20,29 +20,28 @@ from medseg.io.tables import read_annotated
 from medseg.io.warnings import collected
 
 
-def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
-    """Find the cases of a data set and their groups; what the config says of it goes before what the files say.
+def open_dataset(settings: DatasetSettings, trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
+    """Find the cases of a data set and their groups; what the settings say of it goes before what the files say.
 
     Args:
-        config: the ``dataset`` node, resolved.
+        settings: of the data set.
         trust: names of layouts that may be built beside medseg's own.
         may_write: whether a synthetic data set is made where it is not there, as no file may ask for.
 
     Raises:
         MedsegError: nothing is found, or groups or classes are not right.
     """
-    dataset = dataset_of_layout(config, trust, may_write=may_write)
+    dataset = dataset_of_layout(settings, trust, may_write=may_write)
     if not dataset.cases:
-        raise MedsegError(no_cases(dataset, config))
-    cases = assign_groups(dataset.cases, pattern=config["group"], file=config["group_file"])
-    cases = read_annotated(cases, config["annotated_file"])
-    folders = config.get("corrections") or []  # runs of older versions have no such key
-    for folder in [folders] if isinstance(folders, str) else folders:
-        cases = with_corrections(cases, Path(folder))
-    labels = labels_by_value(config["labels"], dataset.labels) if config["labels"] else dataset.labels
-    regions = dataset.regions if config["regions"] is None else config["regions"]  # {} is none, null the layout's
-    check_order(regions or {}, config["region_order"] or [])
-    if config["labels"] and config["regions"] is None:
+        raise MedsegError(no_cases(dataset, settings))
+    cases = assign_groups(dataset.cases, pattern=settings.group, file=settings.group_file)
+    cases = read_annotated(cases, settings.annotated_file)
+    for folder in settings.corrections:
+        cases = with_corrections(cases, folder)
+    labels = labels_by_value(settings.labels, dataset.labels) if settings.labels else dataset.labels
+    regions = dataset.regions if settings.regions is None else settings.regions  # {} is none, null the layout's
+    check_order(regions or {}, settings.region_order or [])
+    if settings.labels and settings.regions is None:
         members = {name for several in (dataset.regions or {}).values() for name in several}
         if missing := sorted(members - {*(labels or {})}):
             raise MedsegError(
@@ -52,15 +51,15 @@ def open_dataset(config: dict[str, Any], trust: Collection[str] = (), *, may_wri
             )
     return replace(
         dataset,
-        cases=tuple(as_configured(case, config, labels, dataset.labels) for case in cases),
+        cases=tuple(as_configured(case, settings, labels, dataset.labels) for case in cases),
         labels=labels,
         regions=regions or None,
-        region_order=config["region_order"] or (dataset.region_order if config["regions"] is None else None),
-        modality=modalities(config, dataset),
+        region_order=settings.region_order or (dataset.region_order if settings.regions is None else None),
+        modality=modalities(settings, dataset),
     )
 
 
-def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
+def open_scans(settings: DatasetSettings, trust: Collection[str] = (), *, may_write: bool = True) -> Dataset:
     """Find the scans of a data set, of labelled cases and of those without a mask; no mask is looked at.
 
     Labelled cases are what a split is drawn from, as in training, so that the same ones are left for the test; the
@@ -69,26 +68,30 @@ def open_scans(config: dict[str, Any], trust: Collection[str] = (), *, may_write
     Raises:
         MedsegError: nothing is found, or groups are not right.
     """
-    dataset = dataset_of_layout(config, trust, may_write=may_write)
+    dataset = dataset_of_layout(settings, trust, may_write=may_write)
     if not dataset.cases and not dataset.unlabelled:
-        raise MedsegError(no_cases(dataset, config))
+        raise MedsegError(no_cases(dataset, settings))
     others = tuple(replace(case, added=bool(dataset.cases)) for case in dataset.unlabelled)
-    cases = assign_groups((*dataset.cases, *others), pattern=config["group"], file=config["group_file"])
-    reading = {"geometry": config["geometry"], "reference": config["reference"]}
-    reading["orientation"] = config.get("orientation") or "apply"
+    cases = assign_groups((*dataset.cases, *others), pattern=settings.group, file=settings.group_file)
+    geometry, reference, orientation = settings.geometry, settings.reference, settings.orientation
+
+    def as_scan(case: Case) -> Case:
+        reading = replace(case, geometry=geometry, reference=reference, orientation=orientation)
+        return replace(reading, labels=(), annotated=None)
+
     return Dataset(
-        tuple(replace(case, labels=(), annotated=None, **reading) for case in cases),
+        tuple(map(as_scan, cases)),
         channels=dataset.channels,
         endings=dataset.endings,
-        modality=modalities(config, dataset),
+        modality=modalities(settings, dataset),
         split_file=dataset.split_file,
         problems=dataset.problems,
     )
 
 
-def dataset_of_layout(config: Mapping[str, Any], trust: Collection[str], *, may_write: bool) -> Dataset:
+def dataset_of_layout(settings: DatasetSettings, trust: Collection[str], *, may_write: bool) -> Dataset:
     """Return what a layout finds, as ``open_dataset`` says."""
-    layout = config["layout"]
+    layout = settings.layout
     if not may_write and layout.get("_target_") == SYNTHETIC and not phantom_is_there(layout):
         raise MedsegError(
             f"dataset.root={layout.get('root')}: the synthetic data set of this run is not there, and no file has it"
@@ -98,18 +101,17 @@ def dataset_of_layout(config: Mapping[str, Any], trust: Collection[str], *, may_
     return dataset
 
 
-def no_cases(dataset: Dataset, config: Mapping[str, Any]) -> str:
+def no_cases(dataset: Dataset, settings: DatasetSettings) -> str:
     """Say that a data set has no case, and why."""
     scans = len(dataset.unlabelled)
     hint = f" {scans} scans have no mask: medseg pretrain learns from them, medseg predict segments them."
     problems = listing(dataset.problems)
-    return f"dataset.root={config['root']}: no cases found.{hint if scans else ''}\n{problems}".rstrip()
+    return f"dataset.root={settings.root}: no cases found.{hint if scans else ''}\n{problems}".rstrip()
 
 
-def modalities(config: Mapping[str, Any], dataset: Dataset) -> tuple[str, ...] | None:
+def modalities(settings: DatasetSettings, dataset: Dataset) -> tuple[str, ...] | None:
     """Return the modality of the channels: the user's word for it, or else the layout's."""
-    modality = config["modality"]
-    return (modality,) if isinstance(modality, str) else tuple(modality or dataset.modality or ()) or None
+    return settings.modality or tuple(dataset.modality or ()) or None
 
 
 def label_map(dataset: Dataset) -> LabelMap:
@@ -222,21 +224,21 @@ def by_name(item: Any, known: Mapping[str, FileValues]) -> FileValues:
 
 def as_configured(
     case: Case,
-    config: Mapping[str, Any],
+    settings: DatasetSettings,
     labels: Mapping[str, FileValues] | None,
     before: Mapping[str, FileValues] | None,
 ) -> Case:
-    """Return a case with the reading that the config wants, and its annotated classes under their final names."""
+    """Return a case with the reading that the settings want, and its annotated classes under their final names."""
     annotated = None if case.annotated is None else renamed(case, labels or {}, before or {})
     if annotated is not None and {*annotated, IGNORE_NAME} >= {*(labels or {})} - {next(iter(labels or {}), "")}:
         annotated = None  # all of them
     return replace(
         case,
-        geometry=config["geometry"],
-        reference=config["reference"],
-        segments=config.get("segments") or {},
-        orientation=config.get("orientation") or "apply",
-        other_values=config.get("other_values") or "error",
+        geometry=settings.geometry,
+        reference=settings.reference,
+        segments=settings.segments or {},
+        orientation=settings.orientation,
+        other_values=settings.other_values,
         annotated=annotated,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medseg.config.settings import SplitSettings
 from medseg.config.untrusted import read_json
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case
@@ -50,16 +51,14 @@ class Split:
         return cls(**_parts(content, path))
 
 
-def split_as_set(cases: Iterable[Case], settings: Mapping[str, Any], data_split: Path | None) -> Split:
-    """Divide cases as the config's ``split`` node says; see ``make_split``.
+def split_as_set(cases: Iterable[Case], settings: SplitSettings, run_seed: int, data_split: Path | None) -> Split:
+    """Divide cases as the settings say; see ``make_split``.
 
-    ``split.seed`` divides them, the run's own ``seed`` where it is null; the labelled ones are drawn by the run's.
+    ``split.seed`` divides them, the run's own seed where it is null; the labelled ones are drawn by the run's.
     """
-    node = dict(settings["split"])
-    seed = node.pop("seed")
-    return make_split(
-        cases, **node, seed=settings["seed"] if seed is None else seed, draw=settings["seed"], data_split=data_split
-    )
+    seed = run_seed if settings.seed is None else settings.seed
+    chosen = {**vars(settings), "seed": seed}
+    return make_split(cases, **chosen, draw=run_seed, data_split=data_split)
 
 
 def make_split(
@@ -70,7 +69,7 @@ def make_split(
     folds: int | None = None,
     fold: int = 0,
     seed: int = 0,
-    file: str | None = None,
+    file: Path | None = None,
     data_split: Path | None = None,
     labelled: int | None = None,
     draw: int = 0,
@@ -95,13 +94,13 @@ def make_split(
         MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
     """
     cases = tuple(cases)
-    listed = {name for ids in asdict(read_split(Path(file), fold)).values() for name in ids} if file else set()
+    listed = {name for ids in asdict(read_split(file, fold)).values() for name in ids} if file else set()
     drawn = [case for case in cases if not case.added or case.id in listed]
     members = defaultdict(list)
     for case in drawn:
         members[case.group].append(case.id)
     if file is not None:
-        split = _checked(read_split(Path(file), fold), members, f"split.file={file}")
+        split = _checked(read_split(file, fold), members, f"split.file={file}")
     elif folds is None and any(case.columns.get("split") for case in drawn):
         log.info("split: as the table's column 'split' says; split.file or split.folds go before it")
         split = _checked(_from_column(drawn), members, "the table's column 'split'")

@@ -30,7 +30,7 @@ def phantom(*, root: str | Path, dims: int, channels: int, cases: int, size: int
     arguments = {"dims": dims, "channels": channels, "cases": cases, "size": size, "seed": seed}
     written = write_phantom(phantom_folder(root=root, **arguments), **arguments)
     dataset = decathlon(written) if dims == 3 else folder(written)
-    patients = assign_groups(dataset.cases, file=str(written / "groups.csv"))
+    patients = assign_groups(dataset.cases, file=written / "groups.csv")
     return replace(dataset, cases=patients, labels=dict(LABELS), modality=("mri",) * channels)
 
 

@@ -30,7 +30,7 @@ print(json.dumps([match and match[min(expression.groups, 1)] for match in matche
 """Run in a process of its own, which can be ended: nothing else stops a search."""
 
 
-def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: str | None = None) -> tuple[Case, ...]:
+def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: Path | None = None) -> tuple[Case, ...]:
     """Give each case the group that a regular expression finds in its id, or that a CSV file names.
 
     ``pattern`` is searched in the id; its first group counts, or the whole match where it has none. ``file`` has the
@@ -46,7 +46,7 @@ def assign_groups(cases: Iterable[Case], *, pattern: str | None = None, file: st
         return cases
     if file is not None:
         groups: dict[str, str] = {}
-        for row in read_table(Path(file), "dataset.group_file", ("id", "group")):
+        for row in read_table(file, "dataset.group_file", ("id", "group")):
             name, group = row["id"], row["group"]
             if name and group and groups.setdefault(name, group) != group:
                 raise MedsegError(f"dataset.group_file={file} gives {name} two groups: {groups[name]} and {group}.")

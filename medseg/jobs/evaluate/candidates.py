@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.config.check import as_list
+from medseg.config.settings import EvalSettings
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Case, LabelFile, Scan
@@ -34,12 +34,13 @@ class Candidate:
     trained_in: Path | None = None
 
 
-def load_predictors(settings: dict[str, Any]) -> list[tuple[str | Sequence[str], Predictor]]:
-    """Load the checkpoints that the settings name, each with its path: as one ensemble, or each by itself."""
-    options = {name: settings[name] for name in ("trust", "device", "precision", "inference", "postprocess")}
-    paths: Any = settings["checkpoint"]
-    models = [paths] if paths and settings["ensemble"] else as_list(paths)
-    return [(path, Predictor.load(path, **options)) for path in models]
+def load_predictors(settings: EvalSettings) -> list[tuple[Sequence[Path], Predictor]]:
+    """Load the checkpoints that the settings name, each with its paths: as one ensemble, or each by itself."""
+    paths = settings.checkpoint
+    ensembles = [paths] if paths and settings.ensemble else [(path,) for path in paths]
+    options: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "trust": settings.trust}
+    options |= {"inference": settings.inference, "postprocess": settings.postprocess}
+    return [(members, Predictor.load(members, **options)) for members in ensembles]
 
 
 def from_predictor(name: str, predictor: Predictor, trained_in: Path | None = None) -> Candidate:
@@ -47,9 +48,9 @@ def from_predictor(name: str, predictor: Predictor, trained_in: Path | None = No
     return Candidate(name, lambda case, scan: predictor(scan).indices, trained_in)
 
 
-def from_folder(root: str, cases: Sequence[Case], label_map: LabelMap) -> Candidate:
+def from_folder(root: Path, cases: Sequence[Case], label_map: LabelMap) -> Candidate:
     """Return a candidate whose masks lie in a folder, under the cases' names and in the data set's own values."""
-    masks = predicted_masks(Path(root), cases)
+    masks = predicted_masks(root, cases)
 
     def segment(case: Case, scan: Scan) -> NDArray[np.uint8]:
         if case.id not in masks:
@@ -59,12 +60,12 @@ def from_folder(root: str, cases: Sequence[Case], label_map: LabelMap) -> Candid
             raise MedsegError(f"{masks[case.id]}: a prediction cannot hold the value of unknown voxels.")
         return indices
 
-    return Candidate(name_of(root), segment)
+    return Candidate(name_of([root]), segment)
 
 
-def name_of(path: str | Sequence[str]) -> str:
+def name_of(paths: Sequence[Path]) -> str:
     """Return the name of a run or a folder, or of an ensemble of them."""
-    return Path(path).resolve().name if isinstance(path, str) else f"ensemble of {len(path)}"
+    return paths[0].resolve().name if len(paths) == 1 else f"ensemble of {len(paths)}"
 
 
 def with_own_names(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import as_list, is_interpolation, resolve
+from medseg.config.check import is_interpolation, read_settings, resolve
+from medseg.config.settings import CompareSettings
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison.files import write_comparison
@@ -32,13 +33,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: fewer than two reports, or reports that cannot be compared.
     """
-    settings = resolve(config)
-    runs = [Path(run) for run in as_list(settings["runs"])]
-    folders = list(dict.fromkeys(folder for run in runs for folder in report_folders(run)))
+    settings = read_settings(CompareSettings, config)
+    folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
     if len(folders) < 2:
-        raise MedsegError(f"runs={', '.join(map(str, runs))}: {len(folders)} report found, but two or more are needed.")
+        runs = ", ".join(map(str, settings.runs))
+        raise MedsegError(f"runs={runs}: {len(folders)} report found, but two or more are needed.")
     reports = [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
-    result = compared(reports, settings["metrics"]["names"])
+    result = compared(reports, settings.metrics.names)
     with run_directory(config, dataset_of([report.folder for report in reports])) as named:
         run_dir = Path(resolve(named)["run_dir"])
         with logged_to(run_dir / "compare.log"), recorded(run_dir) as outcome:
@@ -50,13 +51,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
-def compared(reports: Sequence[Report], names: str | Sequence[str] = ALL) -> Result:
+def compared(reports: Sequence[Report], names: Sequence[str] = ALL) -> Result:
     """Compare reports by metrics and presets of them; Dice is always among them, and first.
 
     Raises:
         MedsegError: they cannot be compared.
     """
-    names = as_list(names)
     chosen = [metric for name in names for metric in PRESETS.get(name, (name,))]
     if unknown := [name for name in chosen if name in names and not any(name in report.rows[0] for report in reports)]:
         raise MedsegError(f"metrics.names: no report has {', '.join(unknown)}.")

@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import as_list, resolve
+from medseg.config.check import read_settings, resolve
 from medseg.config.instantiate import own_targets
+from medseg.config.schema import typed
+from medseg.config.settings import DatasetSettings, EvalSettings
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.checkpoint import locate_to_write
@@ -37,42 +39,42 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: no such checkpoint, masks or data, or no case could be read.
     """
-    settings = resolve(config)
+    settings = read_settings(EvalSettings, config)
     check_request(settings)
-    tuning = settings["tune"]
+    tuning = settings.tune
     if tuning == "undo":
-        return undo(settings["checkpoint"])
+        return undo(settings.checkpoint[0])
     predictors = load_predictors(settings)
-    trained_in = training_run(settings["checkpoint"])
-    is_own = "layout" not in settings["dataset"]  # the data set of the training run
+    trained_in = training_run(settings.checkpoint)
+    is_own = "layout" not in settings.dataset  # the data set of the training run
     own = own_targets(config)
-    node = saved_dataset(settings["dataset"], trained_in, settings["trust"]) if is_own else settings["dataset"]
-    dataset = open_dataset(node, [*settings["trust"], *own], may_write=not is_own)
-    subset, models = settings["subset"], checkpoint_files(settings["checkpoint"])
+    node = saved_dataset(settings.dataset, trained_in, settings.trust) if is_own else settings.dataset
+    data = typed(DatasetSettings, node)
+    dataset = open_dataset(data, [*settings.trust, *own], may_write=not is_own)
+    subset, models = settings.subset, checkpoint_files(settings.checkpoint)
     if tuning and is_own and subset not in (None, "val"):
         raise MedsegError(
             f"tune={tuning} subset={subset}: options are chosen on the validation cases; leave subset out."
         )
     subset = subset or (("val" if tuning else "test") if is_own else "all")
-    split_file = settings["split"]["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
-    cases = select(dataset, subset, split_file, settings["split"]["fold"], models)
+    split_file = settings.split["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
+    cases = select(dataset, subset, split_file, settings.split["fold"], models)
     if is_own:
         warn_of_training_cases(cases, subset, models)
     reference_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
     candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
-    candidates += [from_folder(root, cases, reference_map) for root in as_list(settings["predictions"])]
-    with run_directory(config, node["name"]) as named:
-        settings = resolve(named)
-        run_dir = Path(settings["run_dir"])
+    candidates += [from_folder(root, cases, reference_map) for root in settings.predictions]
+    with run_directory(config, data.name) as named:
+        run_dir = Path(resolve(named)["run_dir"])
         write_config(run_dir / "config.yaml", named)
         with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
             write_environment(run_dir / "environment.json")
             if tuning:
-                result |= tune(predictors[0][1], cases, reference_map, run_dir, checkpoint=settings["checkpoint"])
+                result |= tune(predictors[0][1], cases, reference_map, run_dir, checkpoint=settings.checkpoint[0])
             else:
-                metrics = settings_of(settings["metrics"])
+                metrics = settings_of(settings.metrics)
                 runs = {"evaluation": run_dir}
-                options = ReportOptions(metrics, subset, settings["metrics"]["strata"], settings["examples"], runs)
+                options = ReportOptions(metrics, subset, settings.metrics.strata, settings.examples, runs)
                 unreadable = dataset.problems if subset == "all" else ()
                 result |= report_on(candidates, cases, reference_map, run_dir, options, unreadable)
             log_output_paths(run_dir)
@@ -124,22 +126,22 @@ def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
     return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
 
 
-def check_request(settings: dict[str, Any]) -> None:
+def check_request(settings: EvalSettings) -> None:
     """Raise for an evaluation of nothing, for settings that exclude each other, and for what cannot be tuned."""
-    checkpoint, predictions, tuning = settings["checkpoint"], settings["predictions"], settings["tune"]
-    if checkpoint is None and predictions is None:
+    checkpoint, predictions, tuning = settings.checkpoint, settings.predictions, settings.tune
+    if not checkpoint and not predictions:
         raise MedsegError("what is to be evaluated? Give checkpoint=RUN, or predictions=DIR with dataset=….")
-    if tuning and (checkpoint is None or predictions is not None):
+    if tuning and (not checkpoint or predictions):
         raise MedsegError(f"tune={tuning} takes a checkpoint, and no predictions made elsewhere.")
-    if checkpoint is None and "layout" not in settings["dataset"]:
+    if not checkpoint and "layout" not in settings.dataset:
         raise MedsegError("predictions need the data set that they are of, as in dataset=folder dataset.root=DIR.")
     if not tuning:
         return
-    if not isinstance(checkpoint, str):
+    if len(checkpoint) > 1:
         raise MedsegError(f"tune={tuning} takes one checkpoint, not a list: its choice is saved in it.")
-    locate_to_write(checkpoint)
-    own = {f"postprocess.{name}": value for name, value in settings["postprocess"].items()}
-    own |= {f"inference.{name}": settings["inference"][name] for name in ("threshold", "thresholds")}
+    locate_to_write(checkpoint[0])
+    own = {f"postprocess.{name}": value for name, value in settings.postprocess.items()}
+    own |= {f"inference.{name}": settings.inference[name] for name in ("threshold", "thresholds")}
     if overridden := [name for name, value in own.items() if value is not None]:
         raise MedsegError(
             f"tune={tuning} begins with the options that the model was trained with: leave out {', '.join(overridden)}."

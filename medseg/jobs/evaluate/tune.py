@@ -29,7 +29,7 @@ PREDICTIONS = ".predictions-"
 
 
 def tune(
-    predictor: Predictor, cases: Sequence[Case], reference_map: LabelMap, run_dir: Path, *, checkpoint: str
+    predictor: Predictor, cases: Sequence[Case], reference_map: LabelMap, run_dir: Path, *, checkpoint: Path
 ) -> dict[str, Any]:
     """Predict cases once, choose options on them, write ``tuning.json``, and save what improves Dice in the checkpoint.
 
@@ -115,7 +115,7 @@ def untuned(content: Content) -> Content:
     return {**rest, "config": {**content["config"], **content["tuned"]["before"]}}
 
 
-def undo(checkpoint: str) -> dict[str, Any]:
+def undo(checkpoint: Path) -> dict[str, Any]:
     """Undo the choice of post-processing in a checkpoint.
 
     Raises:

@@ -6,10 +6,10 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
+from medseg.config.settings import TrainSettings
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name
 from medseg.io.case import Dataset
@@ -20,8 +20,8 @@ from medseg.jobs.inspect.images import marks_of, pictures, shown_cases
 from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
-from medseg.jobs.train.setup import in_run_directory, plan_run
-from medseg.preprocessing.cache_files import dataset_folder, in_use
+from medseg.jobs.train.setup import cache_of, directory_of, in_run_directory, plan_run
+from medseg.preprocessing.cache_files import in_use
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, is_split_apart, subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.quality.check_dataset import examine
@@ -47,10 +47,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def inspect(config: dict[str, Any]) -> dict[str, Any]:
     """Inspect into a run directory that has been made."""
-    settings = resolve(config)
-    dataset = open_dataset(settings["dataset"], settings["trust"])
+    settings = read_settings(TrainSettings, config)
+    dataset = open_dataset(settings.dataset, settings.trust)
     classes = label_map(dataset)
-    cache = dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
+    cache = cache_of(settings)
     with in_use(cache):
         usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
     for name, case in usable.cases.items():
@@ -58,26 +58,29 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     findings += data_warnings(usable, classes)
     split: Split | None = None
     try:
-        split = split_as_set(dataset.cases, settings, dataset.split_file)
+        split = split_as_set(dataset.cases, settings.split, settings.seed, dataset.split_file)
     except MedsegError as error:
         findings.append(Issue("error", str(error)))
     findings += same_scan_findings(usable, split)
     findings += classes_by_subset(usable, classes, split)
-    plan, wrong = try_plan(config, dataset, classes, usable, split)
+    plan, wrong = try_plan(config, settings, dataset, classes, usable, split)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     with in_use(cache):
         cases = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
         shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, with_progress_bar)
-    run_dir = Path(settings["run_dir"])
+    run_dir = directory_of(settings)
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
         write_config(config_path, config)
         write_json(run_dir / "plan.json", plan)
         listed = [asdict(finding) for finding in findings]
         write_json(run_dir / "inspect.json", {"format": FORMAT, **numbers, "findings": listed})
-        name, saved = data_name(settings["dataset"]), config_path.read_text(encoding="utf-8")
+        name, saved = (
+            data_name(vars(settings.dataset)),
+            config_path.read_text(encoding="utf-8"),
+        )
         write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
         show(Terminal(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
@@ -89,7 +92,12 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def try_plan(
-    config: dict[str, Any], dataset: Dataset, classes: LabelMap, usable: Fingerprint, split: Split | None
+    config: dict[str, Any],
+    settings: TrainSettings,
+    dataset: Dataset,
+    classes: LabelMap,
+    usable: Fingerprint,
+    split: Split | None,
 ) -> tuple[dict[str, Any] | None, list[Issue]]:
     """Return the plan that ``train`` would make of the cases that can be used, or why it cannot."""
     learned = split.train + split.val if split else ()
@@ -97,7 +105,7 @@ def try_plan(
     if not fingerprint.cases:
         return None, []
     try:
-        return plan_run(config, resolve(config), fingerprint, classes, dataset.modality), []
+        return plan_run(config, settings, fingerprint, classes, dataset.modality), []
     except MedsegError as error:
         return None, [Issue("error", str(error))]
 

@@ -8,11 +8,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings, resolve
+from medseg.config.settings import PredictSettings
 from medseg.errors import MedsegError, listing
 from medseg.inference.loading import read_models
 from medseg.jobs.predict import manifest
@@ -20,7 +22,7 @@ from medseg.jobs.predict.manifest import FAILED, Record
 from medseg.jobs.predict.pipeline import pipeline
 from medseg.jobs.predict.scans import ScanTask, find_scans
 from medseg.jobs.predict.shards import check_devices, of_shard, on_devices, parse_shard
-from medseg.jobs.predict.steps import PredictionSettings
+from medseg.jobs.predict.steps import FolderPrediction
 from medseg.jobs.predict.table import rows_of, write_table, write_views
 from medseg.jobs.predict.to_correct import write_worst
 from medseg.system.files import refuse_links, remove_leftovers, remove_unfinished
@@ -43,28 +45,29 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             Or else no scan could be segmented.
     """
     started = time.monotonic()
-    settings = resolve(config)
-    settings["uncertainty"] |= settings["worst"] > 0
-    output, shard = Path(settings["output"]), parse_shard(settings["predict"]["shard"])
-    models = read_models(settings["checkpoint"], settings["trust"])
-    reading = resolve(settings["dataset"], models[0].reading)
-    may_lack = all(model.may_lack for model in models)
-    source, form, suffixes = Path(settings["input"]), settings["format"], models[0].endings
-    tasks, problems = find_scans(source, output, suffixes, reading["reference"], form, may_lack=may_lack)
+    settings = read_settings(PredictSettings, config)
+    settings = replace(settings, uncertainty=settings.uncertainty or settings.worst > 0)
+    output, shard = settings.output, parse_shard(settings.predict.shard)
+    models = read_models(settings.checkpoint, settings.trust)
+    reading = resolve(settings.dataset, models[0].reading)
+    may_lack, suffixes = all(model.may_lack for model in models), models[0].endings
+    tasks, problems = find_scans(
+        settings.input, output, suffixes, reading["reference"], settings.format, may_lack=may_lack
+    )
     mine, classes = of_shard(tasks, *shard), models[0].label_map
     refuse_links(output, f"output={output}")
     remove_leftovers(output)
     rewrite_table = partial(write_table, output, classes, tasks, problems)
     rewrite_table()  # to find out whether the folder can be written
-    if settings["trainer"]["devices"] > 1:
+    if settings.trainer.devices > 1:
         rows = predict_on_devices(config, settings, mine, output, shard)
     else:
-        rows = predict_all(PredictionSettings.of(models, settings), mine, rewrite_table)
+        rows = predict_all(FolderPrediction.of(models, settings), mine, rewrite_table)
     rewrite_table()
-    page, ranking = settings["overlays"] == "html", settings["uncertainty"]
+    page, ranking = settings.overlays == "html", settings.uncertainty
     write_views(output, classes, tasks, problems, page=page, ranking=ranking)
-    if settings["worst"]:
-        write_worst(output, rows_of(output, tasks, problems), tasks, classes, settings["worst"], reading)
+    if settings.worst:
+        write_worst(output, rows_of(output, tasks, problems), tasks, classes, settings.worst, reading)
     is_first = shard[0] == 1  # of several shards one tells of the files that are no scans
     return outcome(rows, problems if is_first else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
@@ -87,15 +90,15 @@ def outcome(rows: Sequence[dict[str, Any]], problems: Sequence[str], output: Pat
 
 
 def predict_on_devices(
-    config: dict[str, Any], settings: dict[str, Any], tasks: Sequence[ScanTask], output: Path, shard: tuple[int, int]
+    config: dict[str, Any], settings: PredictSettings, tasks: Sequence[ScanTask], output: Path, shard: tuple[int, int]
 ) -> list[dict[str, Any]]:
     """Let a process for each device do its part of the scans; return their rows.
 
     Raises:
         MedsegError: there are not so many devices, or a process ended before its part was done.
     """
-    count = settings["trainer"]["devices"]
-    kind = check_devices(settings["device"], count)
+    count = settings.trainer.devices
+    kind = check_devices(settings.device, count)
     began = time.time()
     statuses = on_devices(config, kind, count, *shard)
     if broken := [status for status in statuses if status not in ENDED]:  # records of an earlier run must not hide it
@@ -114,7 +117,7 @@ def predict_on_devices(
 
 
 def predict_all(
-    prediction: PredictionSettings, tasks: Sequence[ScanTask], rewrite_table: Callable[[], None]
+    prediction: FolderPrediction, tasks: Sequence[ScanTask], rewrite_table: Callable[[], None]
 ) -> list[dict[str, Any]]:
     """Segment every scan, whatever becomes of the others; return their rows."""
     rows, written = [], time.monotonic()

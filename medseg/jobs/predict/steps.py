@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from medseg import __version__
+from medseg.config.settings import PredictSettings
 from medseg.inference.out_of_distribution import Measured, Ranges, of_scan, of_voxels, shared_reasons
 from medseg.inference.predictor import Predictor, Prepared
 from medseg.inference.probabilities import Observer, probability_files
@@ -55,7 +56,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class PredictionSettings:
+class FolderPrediction:
     """How the scans of a folder are segmented, in three stages: read, segment and write.
 
     ``recipe`` holds all that masks depend on beside their scans. ``training_data`` are the ranges of each model's
@@ -76,19 +77,25 @@ class PredictionSettings:
     training_data: Sequence[Ranges]
 
     @classmethod
-    def of(cls, models: Sequence[Model], settings: dict[str, Any]) -> "PredictionSettings":
+    def of(cls, models: Sequence[Model], settings: PredictSettings) -> "FolderPrediction":
         """Set up what the settings of ``medseg predict`` ask for."""
-        output = Path(settings["output"])
-        options = {name: settings[name] for name in ("device", "precision", "inference", "postprocess")}
-        predictor = Predictor(models, **options, reading=settings["dataset"], scratch=output)
+        predictor = Predictor(
+            models,
+            device=settings.device,
+            precision=settings.precision,
+            inference=settings.inference,
+            postprocess=settings.postprocess,
+            reading=settings.dataset,
+            scratch=settings.output,
+        )
         names = ("save_probabilities", "uncertainty", "format", "codes", "privacy", "meshes")
-        outputs = {**{name: settings[name] for name in names}, "overlays": bool(settings["overlays"])}
+        outputs = {**{name: getattr(settings, name) for name in names}, "overlays": bool(settings.overlays)}
         recipe = {**predictor.recipe, **outputs, "version": __version__}
         recipe["models"] = [file_hash(model.path) for model in models]
         training_data = [model.training_data for model in models if model.training_data]
         if not training_data:
             log.info("checkpoint has no training-data statistics; out-of-distribution check disabled")
-        return cls(predictor, output, recipe, settings["skip_done"], **outputs, training_data=training_data)
+        return cls(predictor, settings.output, recipe, settings.skip_done, **outputs, training_data=training_data)
 
     @property
     def stages(self) -> list[Stage]:

@@ -13,11 +13,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
 
 from medseg.config.instantiate import build
+from medseg.config.settings import TrainerSettings
 from medseg.errors import MedsegError, first_line
 from medseg.io.datasets.dataset import by_id
 from medseg.io.files.damage import reading
 from medseg.jobs.rundir import write_config
-from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file
+from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file, weights_of
 from medseg.models.pretrained.catalogue import published
 from medseg.models.pretrained.download import warn_of_another
 from medseg.models.pretrained.load import load_published, names_in
@@ -48,18 +49,18 @@ The score is that of the best validation, of which more is better: Dice, or minu
 """
 
 
-def load_initial_weights(run: Run, module: TrainingModule) -> None:
+def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
     """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained."""
     report, whole = run.directory / REPORT, None
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
         transfer = transfer_weights(
             module.network,
-            run.settings["model"],
+            run.settings.model,
             source,
             label_map.outputs,
             regions=bool(label_map.regions),
-            trust=run.settings["trust"],
+            trust=run.settings.trust,
         )
         for network in (module.network, module.average):
             if network:
@@ -70,34 +71,34 @@ def load_initial_weights(run: Run, module: TrainingModule) -> None:
             write_report(report, transfer, source)
     elif report.is_file():  # resumed
         whole = read_whole(report)
-    elif weights := published(run.settings["model"]):
+    elif weights := published(run.settings.model):
         whole = names_in(module.network, weights)
         if file := published_weights_file(run.settings):
             networks = [network for network in (module.network, module.average) if network]
-            lines = load_published(networks, run.settings["model"], file)
+            lines = load_published(networks, run.settings.model, file)
             if is_first_process():
-                warn_of_another(run.settings)
+                warn_of_another(weights_of(run.settings))
             for line in lines if is_first_process() else ():
                 log.info("%s", line)
-    module.tuning = FineTuning(module.network, run.settings.get("finetune", {}), whole)
+    module.tuning = FineTuning(module.network, run.settings.finetune, whole)
 
 
-def preprocessed(run: Run) -> tuple[list[Path], list[Path]]:
+def preprocessed(run: Run[Any]) -> tuple[list[Path], list[Path]]:
     """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
-    preprocessor = Preprocessor(**run.settings["preprocessing"])
+    preprocessor = Preprocessor(**run.resolved["preprocessing"])
     cases = by_id(run.dataset.cases, run.split.train + run.split.val)
     files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
-def result_of_finished(run: Run, selection: Selection) -> Fitted | None:
+def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     """Return what ``run_trainer`` would of a resumed run that has nothing left to train; None of any other run.
 
     Raises:
         MedsegError: its last checkpoint cannot be read.
     """
-    limits = run.settings["trainer"]
-    if not run.settings["resume"]:
+    limits = run.settings.trainer
+    if not run.settings.resume:
         return None
     state, progress = read_last(run.last), make_progress(limits)
     with reading(run.last, "state of a training"):
@@ -105,7 +106,7 @@ def result_of_finished(run: Run, selection: Selection) -> Fitted | None:
             if saved := state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
-        is_without_gain = stopper is not None and limits["patience"] and stopper["wait_count"] >= limits["patience"]
+        is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
     progress.step, epoch = state["global_step"], state["epoch"] + 1
     if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
         return None
@@ -115,12 +116,13 @@ def result_of_finished(run: Run, selection: Selection) -> Fitted | None:
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    loggers = [build(run.settings["logger"], "logger", run.settings["trust"])] if run.settings["logger"] else []
+    logger = run.settings.logger
+    loggers = [build(logger, "logger", run.settings.trust)] if logger else []
     return outcome(reason, selection), loggers, progress.step
 
 
 def run_trainer(
-    run: Run, trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
+    run: Run[Any], trainer: Trainer, module: TrainingModule, data: SegmentationData, begin: Callable[[], None]
 ) -> Fitted:
     """Train, and call ``begin`` once when the first step is done.
 
@@ -135,7 +137,7 @@ def run_trainer(
     def begin_with_loggers() -> None:
         begin()
         if is_first_process():
-            begin_session(trainer.loggers, settings)
+            begin_session(trainer.loggers, run.resolved)
 
     first_step = FirstStep(begin_with_loggers)
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
@@ -145,7 +147,7 @@ def run_trainer(
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
             with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
-                trainer.fit(module, data, ckpt_path=run.last if settings["resume"] else None, weights_only=True)
+                trainer.fit(module, data, ckpt_path=run.last if settings.resume else None, weights_only=True)
         except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
             raise KeyboardInterrupt from stop
         except MedsegError as error:
@@ -156,15 +158,15 @@ def run_trainer(
             if str(error).startswith("DataLoader worker"):
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
-                    f" resume={run.directory} trainer.workers=N, with N below {settings['trainer']['workers']}."
+                    f" resume={run.directory} trainer.workers=N, with N below {settings.trainer.workers}."
                 ) from error
-            if first_step.step is not None or not settings["resume"]:
+            if first_step.step is not None or not settings.resume:
                 raise
             raise MedsegError(
                 f"resume={run.directory}: {run.last.name} does not fit these settings, with which the run cannot go on."
                 f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
             ) from error
-    reason = stop_reason(trainer.current_epoch, settings["trainer"], progress)
+    reason = stop_reason(trainer.current_epoch, settings.trainer, progress)
     if (chosen := selection.report()) and is_first_process():
         best, last, key = chosen["best"], chosen["last"], selection.key
         noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
@@ -200,19 +202,19 @@ def read_last(file: Path) -> dict[str, Any]:
     return content
 
 
-def less_memory(run: Run) -> str:
+def less_memory(run: Run[Any]) -> str:
     """Return advice: the settings that make a training take less memory, with the run's values, and how to go on."""
-    plan, model = run.settings["plan"], run.settings["model"]
+    plan, model = run.plan, run.settings.model
     width = f" or model.base_channels (now {model['base_channels']})" if "base_channels" in model else ""
     saved = f" {run.last} is kept: resume={run.directory} goes on from it where more memory is free."
     return (
         "Train anew with a lower trainer.memory_gb, to which the plan is fitted, or with a lower plan.batch_size (now "
-        f"{plan['batch_size']}), plan.patch_size (now {list(plan['patch_size'])}){width}."
+        f"{plan.batch_size}), plan.patch_size (now {plan.patch_size}){width}."
         f"{saved if run.last.is_file() else ''}"
     )
 
 
-def stop_reason(epoch: int, limits: dict[str, Any], progress: Progress) -> str:
+def stop_reason(epoch: int, limits: TrainerSettings, progress: Progress) -> str:
     """Return why training ended after so many epochs."""
     if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
         return "max_epochs reached"

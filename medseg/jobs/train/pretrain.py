@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from medseg.config.check import resolve
+from medseg.config.check import read_settings
+from medseg.config.settings import PretrainSettings
 from medseg.errors import listing
+from medseg.inference.checkpoint import describe
 from medseg.io.datasets.dataset import open_scans
 from medseg.io.labels import UNLABELLED
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
@@ -38,15 +40,15 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def pretrain(config: dict[str, Any]) -> dict[str, Any]:
     """Pre-train into a run directory that has been made."""
-    settings = resolve(config)
-    dataset = open_scans(settings["dataset"], settings["trust"], may_write=not settings["resume"])
+    settings = read_settings(PretrainSettings, config)
+    dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
     if dataset.problems and is_first_process():
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))
     selection = Selection(name="loss", lowest=True)
     return train_in_run_directory(config, settings, replace(dataset, problems=()), UNLABELLED, fit, selection, finish)
 
 
-def finish(run: Run, result: dict[str, Any]) -> dict[str, float]:
+def finish(run: Run[PretrainSettings], result: dict[str, Any]) -> dict[str, float]:
     """Log where the checkpoint is: nothing is tested."""
     result["status"] = "done"
     log.info("run directory: %s", run.directory)
@@ -54,17 +56,18 @@ def finish(run: Run, result: dict[str, Any]) -> dict[str, float]:
     return {}
 
 
-def fit(run: Run, begin: Callable[[], None]) -> Fitted:
+def fit(run: Run[PretrainSettings], begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
-    settings = run.settings
-    torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings["trainer"]), Selection(name="loss", lowest=True)
-    module = make_reconstruction(settings, run.dataset.endings, progress, selection)
+    settings, plan = run.settings, run.plan
+    torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
+    progress, selection = make_progress(settings.trainer), Selection(name="loss", lowest=True)
+    description = describe(run.resolved, None, run.dataset.endings)
+    module = make_reconstruction(settings, plan, description, progress, selection)
     load_initial_weights(run, module)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    picture = run.directory / "reconstruction.png"
-    pictures = ReconstructionImages(picture, settings["plan"]["slice_axis"], progress)
-    callbacks = make_callbacks(settings, run.directory, [], pictures, progress, selection, interactive_terminal())
+    pictures = ReconstructionImages(run.directory / "reconstruction.png", plan.slice_axis, progress)
+    console = interactive_terminal()
+    callbacks = make_callbacks(settings.trainer, run.directory, [], pictures, progress, selection, console)
     trainer = make_trainer(settings, run.directory, callbacks)
-    data = make_data(settings, *preprocessed(run), kind=ReconstructionData)
+    data = make_data(settings, plan, *preprocessed(run), kind=ReconstructionData)
     return run_trainer(run, trainer, module, data, begin)

@@ -11,7 +11,7 @@ from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.train.fit import Fitted, result_of_finished
-from medseg.jobs.train.setup import Run, announce, cache_of, is_first_process, reopen, set_up
+from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
@@ -25,7 +25,7 @@ CAPACITY = 10**6  # log lines
 class Session:
     """A training that writes into its run directory: a new one from the start, a resumed one from ``begin`` on."""
 
-    def __init__(self, run: Run, stack: ExitStack) -> None:
+    def __init__(self, run: Run[Any], stack: ExitStack) -> None:
         self.run, self.stack, self.started = run, stack, time.monotonic()
         self.result: dict[str, Any] = {}
         self.is_open = False
@@ -50,7 +50,7 @@ class Session:
 
 
 @contextmanager
-def session(run: Run) -> Iterator[Session]:
+def session(run: Run[Any]) -> Iterator[Session]:
     """Write the log and the result of a training into its directory while the block runs.
 
     Where a resumed training fails before it opens the session, its directory is left as it was, byte for byte.
@@ -58,7 +58,7 @@ def session(run: Run) -> Iterator[Session]:
     before = {*run.directory.rglob("*")}
     with ExitStack() as stack:
         this = Session(run, stack)
-        if not run.settings["resume"]:
+        if not run.settings.resume:
             this.open()
         logger = logging.getLogger("medseg")
         logger.addHandler(this.lines)
@@ -76,18 +76,18 @@ def session(run: Run) -> Iterator[Session]:
 
 def train_in_run_directory(
     config: dict[str, Any],
-    settings: dict[str, Any],
+    settings: S,
     dataset: Dataset,
     classes: LabelMap,
-    fit: Callable[[Run, Callable[[], None]], Fitted],
+    fit: Callable[[Run[S], Callable[[], None]], Fitted],
     selection: Selection,
-    finish: Callable[[Run, dict[str, Any]], dict[str, float]],
+    finish: Callable[[Run[S], dict[str, Any]], dict[str, float]],
 ) -> dict[str, Any]:
     """Set up or take up a training, fit, and return its result, as it is in ``result.json``.
 
     Args:
         config: unresolved; its ``run_dir`` has been made.
-        settings: the same, resolved.
+        settings: what it says.
         dataset: all cases.
         classes: the classes to learn.
         fit: trains, and calls its second argument when the first step is done.
@@ -98,7 +98,7 @@ def train_in_run_directory(
         return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
     with ExitStack() as stack:
         stack.enter_context(in_use(cache_of(settings)))
-        run = (reopen if settings["resume"] else set_up)(config, settings, dataset, classes)
+        run = (reopen if settings.resume else set_up)(config, settings, dataset, classes)
         this = stack.enter_context(session(run))
         announce(run)
         if finished := result_of_finished(run, selection):

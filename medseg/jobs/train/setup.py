@@ -1,16 +1,18 @@
 """Setup of a training, or of going on with one: check the data, split, plan, and write these into the run directory."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from medseg.config.check import is_explicit, planned, resolve
+from medseg.config.check import is_chosen, planned, read_settings, resolve
 from medseg.config.instantiate import build, own_targets
+from medseg.config.schema import ObjectNode, typed
+from medseg.config.settings import TrainingPlan, TrainingSettings, TrainSettings
 from medseg.config.untrusted import plan_from, read_json, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.inference.out_of_distribution import training_ranges
@@ -48,21 +50,30 @@ from medseg.training.transfer.warm_start import (
 
 log = logging.getLogger(__name__)
 
+RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""By which a launcher tells a process its number. Lightning reads the same, but takes seconds to import."""
+
 TRAINING_DATA = "training_data.json"
 """What the training scans are like, in a run's directory."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A training about to begin or to go on: its directory, its settings with the plan filled in, its cases.
+S = TypeVar("S", bound=TrainingSettings)
 
-    ``config`` is what its ``config.yaml`` holds, or is to hold once it goes on. ``training_data`` is what the scans are
-    like (see ``medseg.inference.out_of_distribution``).
+
+@dataclass(frozen=True)
+class Run(Generic[S]):
+    """A training about to begin or to go on: its directory, its settings and plan, its cases.
+
+    ``config`` is what its ``config.yaml`` holds, or is to hold once it goes on, and ``resolved`` the same with the plan
+    filled in, which ``settings`` and ``plan`` are read from. ``training_data`` is what the scans are like (see
+    ``medseg.inference.out_of_distribution``).
     """
 
     directory: Path
     config: dict[str, Any]
-    settings: dict[str, Any]
+    resolved: dict[str, Any]
+    settings: S
+    plan: TrainingPlan
     dataset: Dataset
     label_map: LabelMap
     split: Split
@@ -86,7 +97,7 @@ def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dic
         return job(named)
 
 
-def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
+def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap) -> Run[S]:
     """Split, read every case once, plan; then write the config, the plan and the split into the run directory."""
     start = start_of(settings)
     source = read_source(start) if start else None
@@ -95,8 +106,8 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
         check_dataset(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
-    if "metrics" in settings:  # pre-training measures nothing in the end
-        check_strata(used, settings["metrics"]["strata"])  # now rather than after the training
+    if isinstance(settings, TrainSettings) and settings.metrics:
+        check_strata(used, settings.metrics.strata)  # now rather than after the training
     fingerprint = check_dataset(used, classes, watch=with_progress_bar, folder=cache_of(settings))
     warn_of_split_scans(fingerprint.same_scans, split)
     for finding in classes_by_subset(fingerprint, classes, split):
@@ -106,146 +117,175 @@ def set_up(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, c
         warn_of_seen(source, parts_seen(source, fingerprint), split.test)
         is_same = is_same_data(source, fingerprint, {case.id for case in used if case.added}, classes)
         config = config_from_source(config, settings, source, learned, is_same=is_same)
-        settings = resolve(config)
+        settings = read_settings(type(settings), config)
     plan = plan_run(config, settings, learned, classes, dataset.modality)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
     # Build the network, transfer weights and freeze once, so that wrong arguments show before anything is written
-    network: nn.Module = build(filled["model"], "model", filled["trust"])
+    trust = settings.trust
+    network: nn.Module = build(filled["model"], "model", trust)
     whole = None
     if source:
-        regions, trust = bool(classes.regions), filled["trust"]
+        regions = bool(classes.regions)
         whole = transfer_weights(network, filled["model"], source, classes.outputs, regions=regions, trust=trust).whole
     if file:
         load_published([network], filled["model"], file)
-    FineTuning(network, filled.get("finetune", {}), whole)
-    run_dir = Path(settings["run_dir"])
+    FineTuning(network, settings.finetune, whole)
+    run_dir = directory_of(settings)
     write_config(run_dir / "config.yaml", config)
     write_json(run_dir / "plan.json", plan)
     write_environment(run_dir / "environment.json")
-    split.save(run_dir / "splits.json", fingerprint.hashes, settings["seed"])
+    split.save(run_dir / "splits.json", fingerprint.hashes, settings.seed)
     trained_on = Fingerprint({name: fingerprint.cases[name] for name in split.train})
     ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
     write_json(run_dir / TRAINING_DATA, ranges)
-    return Run(run_dir, config, filled, dataset, classes, split, ranges)
+    return run_of(settings, config, plan, dataset, classes, split, ranges)
 
 
-def reopen(config: dict[str, Any], settings: dict[str, Any], dataset: Dataset, classes: LabelMap) -> Run:
+def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap) -> Run[S]:
     """Return a run with its own split and plan, so that no test case is ever trained on.
 
     Raises:
         MedsegError: cases of its split are gone, or it has nothing to resume from.
     """
-    directory = Path(settings["run_dir"])
+    directory = directory_of(settings)
     split = Split.load(directory / "splits.json")
     if missing := sorted({*split.train, *split.val, *split.test} - {case.id for case in dataset.cases}):
         raise MedsegError(f"{directory}: {len(missing)} of its cases are no longer in the data:\n{listing(missing)}")
     plan = plan_from(read_json(directory / "plan.json"), directory / "plan.json")
     file = directory / TRAINING_DATA  # runs of older versions have none
     ranges = read_json_object(file) if file.is_file() else {}
-    run = Run(directory, config, planned(config, plan), dataset, classes, split, ranges)
-    if settings["resume"] and not run.last.is_file():
+    run = run_of(settings, config, plan, dataset, classes, split, ranges)
+    if settings.resume and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     return run
 
 
-def split_of(settings: dict[str, Any], dataset: Dataset, classes: LabelMap, source: Source | None) -> Split:
+def run_of(
+    settings: S,
+    config: dict[str, Any],
+    plan: dict[str, Any],
+    dataset: Dataset,
+    classes: LabelMap,
+    split: Split,
+    training_data: dict[str, Any],
+) -> Run[S]:
+    """Return a run whose settings have the plan filled in."""
+    resolved = planned(config, plan)
+    filled, seen = typed(type(settings), resolved), typed(TrainingPlan, resolved["plan"])
+    return Run(directory_of(settings), config, resolved, filled, seen, dataset, classes, split, training_data)
+
+
+def directory_of(settings: TrainingSettings) -> Path:
+    """Return the run directory, which has been made."""
+    assert settings.run_dir is not None
+    return settings.run_dir
+
+
+def split_of(settings: TrainingSettings, dataset: Dataset, classes: LabelMap, source: Source | None) -> Split:
     """Return the split. Scans that initial weights were trained on stay in their subset.
 
     ``split.file`` and ``split.folds`` take precedence.
     """
-    options, seed = settings["split"], settings["seed"]
-    if source and source.seen and not options["file"] and not options["folds"]:
+    options, seed = settings.split, settings.seed
+    if source and source.seen and not options.file and not options.folds:
         # Problems of the cases are logged later, of those that are used
         fingerprint, _ = examine(dataset.cases, classes, watch=with_progress_bar, folder=cache_of(settings))
         if seen := parts_seen(source, fingerprint):
-            own = seed if options["seed"] is None else options["seed"]
-            split = continued_split(dataset.cases, seen, val=options["val"], test=options["test"], seed=own)
+            own = seed if options.seed is None else options.seed
+            split = continued_split(dataset.cases, seen, val=options.val, test=options.test, seed=own)
             log.info("%d of %d cases were in the split of %s", len(seen), len(dataset.cases), source.path)
             if split:
-                return limited(split, dataset.cases, options["labelled"], seed) if options["labelled"] else split
+                return limited(split, dataset.cases, options.labelled, seed) if options.labelled else split
             log.warning(
                 "the source's split cannot be reused (a patient's cases would be in two subsets, or training or"
                 " validation empty); a new random split is made"
             )
-    return split_as_set(dataset.cases, settings, dataset.split_file)
+    return split_as_set(dataset.cases, options, seed, dataset.split_file)
 
 
 def plan_run(
     config: dict[str, Any],
-    settings: dict[str, Any],
+    settings: TrainingSettings,
     learned: Fingerprint,
     classes: LabelMap,
     modality: Sequence[str] | None,
 ) -> dict[str, Any]:
     """Return the plan of ``plan.file``, or else one for the data within the memory and the time of the device."""
-    fixed = fixed_values(settings["model"])
-    if path := settings["plan"]["file"]:
-        plan = plan_from(read_json(Path(path), "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
+    fixed = fixed_values(settings.model)
+    if path := settings.plan.file:
+        plan = plan_from(read_json(path, "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
         check_plan(plan, settings, learned, classes)
         return {**plan, "model": fixed | plan["model"]}
-    device = pick_device(settings["trainer"]["accelerator"])
-    config, settings = ({**node, "model": node["model"] | fixed} for node in (config, settings))
+    device = pick_device(settings.trainer.accelerator)
+    config = {**config, "model": config["model"] | fixed}
+    settings = replace(settings, model=ObjectNode(settings.model | fixed))
     plan = make_plan(settings, learned, classes, modality, device, Probe(config, device))
     return {**plan, "model": plan["model"] | fixed}
 
 
-def check_plan(plan: dict[str, Any], settings: dict[str, Any], learned: Fingerprint, classes: LabelMap) -> None:
+def check_plan(plan: dict[str, Any], settings: TrainingSettings, learned: Fingerprint, classes: LabelMap) -> None:
     """Raise where a saved plan fits neither the data nor other values of the config."""
-    channels = learned.channels * (2 * plan["plan"].get("context", settings["plan"]["context"]) + 1)
+    channels = learned.channels * (2 * plan["plan"].get("context", settings.plan.context) + 1)
     of_data = {"in_channels": channels, "out_channels": outputs_of(classes, learned.channels)}
     wrong = [
         f"plan.{key} is {plan['plan'].get(key)}, the data have {value}"
         for key, value in of_data.items()
         if plan["plan"].get(key) != value
     ]
-    chosen = {key: settings["preprocessing"][key] for key in ("spacing", "resize", "normalize", "denoise")}
+    given = vars(settings.preprocessing)
+    chosen = {key: given[key] for key in ("spacing", "resize", "normalize", "denoise")}
     if chosen["normalize"] and len(chosen["normalize"]) == 1:  # one for all channels
         chosen["normalize"] = chosen["normalize"] * learned.channels
-    explicit = {key for key in settings["preprocessing"] if is_explicit(settings, f"preprocessing.{key}")}
-    chosen |= {key: settings["preprocessing"][key] for key in explicit - {*chosen, "window"}}
+    explicit = {key for key in given if is_chosen(settings.explicit_keys, f"preprocessing.{key}")}
+    chosen |= {key: given[key] for key in explicit - {*chosen, "window"}}
     wrong += [
         f"preprocessing.{key} is {plan['preprocessing'].get(key)}, the config gives {value}"
         for key, value in chosen.items()
         if value not in (None, plan["preprocessing"].get(key))
     ]
-    window, windows = settings["preprocessing"]["window"], plan["preprocessing"].get("window") or []
+    window, windows = settings.preprocessing.window, plan["preprocessing"].get("window") or []
     if window and any(each[:2] != window for each in windows):
         wrong.append(f"preprocessing.window is {[each[:2] for each in windows]}, the config gives {window}")
     if wrong:
-        raise MedsegError(f"plan.file={settings['plan']['file']} does not fit:\n{listing(wrong)}")
+        raise MedsegError(f"plan.file={settings.plan.file} does not fit:\n{listing(wrong)}")
 
 
-def announce(run: Run) -> None:
+def announce(run: Run[Any]) -> None:
     """Log what is about to be done."""
-    split, plan, model = run.split, run.settings["plan"], run.settings["model"]
+    split, plan, model = run.split, run.plan, run.settings.model
     sizes = f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} to test"
     kind = "regions" if run.label_map.regions else "classes"
     learned = f"; {kind} {', '.join(run.label_map.outputs)}" if run.label_map is not UNLABELLED else ""
     log.info("%d cases: %s%s", len(run.dataset.cases), sizes, learned)
-    shape = f"patch {'×'.join(map(str, plan['patch_size']))}, batch {plan['batch_size']}"
+    shape = f"patch {'×'.join(map(str, plan.patch_size))}, batch {plan.batch_size}"
     depth = [f"depth {model['depth']}"] if "depth" in model else []
     width = [f"{model['base_channels']} base channels"] if "base_channels" in model else []
-    spacing = f"spacing {run.settings['preprocessing']['spacing'] or 'as it is'}"
+    spacing = f"spacing {run.settings.preprocessing.spacing or 'as it is'}"
     log.info("plan: %s", ", ".join([shape, *depth, *width, spacing]))
 
 
-def published_weights_file(settings: dict[str, Any]) -> Path | None:
+def published_weights_file(settings: TrainingSettings) -> Path | None:
     """Return the file of published weights, downloaded; None where there is none, or a run's weights take their place.
 
     Raises:
         MedsegError: it cannot be had, or the config asks for another form than the weights have.
     """
-    fixed_values(settings["model"])
-    has_weights = settings["resume"] or start_of(settings)
-    return None if has_weights else weights_file(settings, with_download_bar)
+    fixed_values(settings.model)
+    has_weights = settings.resume or start_of(settings)
+    return None if has_weights else weights_file(weights_of(settings), with_download_bar)
 
 
-def cache_of(settings: dict[str, Any]) -> Path:
+def weights_of(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the network, and where published weights of it come from."""
+    return {"model": settings.model, "weights": vars(settings.weights) if settings.weights else {}}
+
+
+def cache_of(settings: TrainingSettings) -> Path:
     """Return where the cache keeps the data set's files."""
-    return dataset_folder(Path(settings["cache_dir"]), settings["dataset"]["name"])
+    return dataset_folder(settings.cache_dir, settings.dataset.name)
 
 
 def is_first_process() -> bool:
     """Return whether this is the process of distributed training that writes files, or the only one."""
-    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+    return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)

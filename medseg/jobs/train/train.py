@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 
-from medseg.config.check import resolve
-from medseg.config.schema import CONF
+from medseg.config.check import read_settings
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import MetricsSettings, TrainSettings
 from medseg.config.untrusted import read_yaml
 from medseg.evaluation.metrics.registry import settings_of
+from medseg.inference.checkpoint import describe
 from medseg.inference.predictor import Predictor
 from medseg.inference.segmenter import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
@@ -42,13 +44,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def train(config: dict[str, Any]) -> dict[str, Any]:
     """Train into a run directory that has been made."""
-    settings = resolve(config)
-    check_tuning(settings)
-    dataset = open_dataset(settings["dataset"], settings["trust"], may_write=not settings["resume"])
+    settings = read_settings(TrainSettings, config)
+    check_tuning(settings.finetune, settings.model, settings.trainer.devices)
+    dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)
-    make_segmenter(settings["inference"], settings["postprocess"], classes)  # wrong options show at once
+    make_segmenter(vars(settings.inference), vars(settings.postprocess), classes)  # wrong options show at once
 
-    def finish(run: Run, result: dict[str, Any]) -> dict[str, float]:
+    def finish(run: Run[TrainSettings], result: dict[str, Any]) -> dict[str, float]:
         write_json(run.directory / "result.json", result)  # the report tells why training ended
         result |= test(run, result["score"])
         log_output_paths(run.directory)
@@ -57,36 +59,37 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     return train_in_run_directory(config, settings, dataset, classes, fit, Selection(), finish)
 
 
-def fit(run: Run, begin: Callable[[], None]) -> Fitted:
+def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
-    settings = run.settings
-    torch.manual_seed(settings["seed"])  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings["trainer"]), Selection()
-    module = make_module(settings, run.label_map, run.dataset.endings, progress, selection, run.training_data)
+    settings, plan = run.settings, run.plan
+    torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
+    progress, selection = make_progress(settings.trainer), Selection()
+    description = describe(run.resolved, run.label_map, run.dataset.endings, run.training_data)
+    module = make_module(settings, plan, run.label_map, description, progress, selection)
     load_initial_weights(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    is_new = is_first_process() and not settings["resume"]  # of a run that goes on, more may learn by now
+    is_new = is_first_process() and not settings.resume  # of a run that goes on, more may learn by now
     for line in module.tuning.describe(optimizer) if is_new else ():
         log.info("%s", line)
-    pictures = CaseImages(run.split.val, run.label_map, progress) if settings["logger"] else None
-    classes = list(run.label_map.reported)
-    callbacks = make_callbacks(settings, run.directory, classes, pictures, progress, selection, interactive_terminal())
+    pictures = CaseImages(run.split.val, run.label_map, progress) if settings.logger else None
+    classes, console = list(run.label_map.reported), interactive_terminal()
+    callbacks = make_callbacks(settings.trainer, run.directory, classes, pictures, progress, selection, console)
     trainer = make_trainer(settings, run.directory, callbacks)
-    data = make_data(settings, *preprocessed(run))
+    data = make_data(settings, plan, *preprocessed(run))
     return run_trainer(run, trainer, module, data, begin)
 
 
-def test(run: Run, score: float | None) -> dict[str, Any]:
+def test(run: Run[TrainSettings], score: float | None) -> dict[str, Any]:
     """Test the best checkpoint as ``medseg eval`` would; ``score`` stays where no case was kept for testing."""
     cases = by_id(run.dataset.cases, run.split.test)
     if not cases:
         log.info("no test report: the split has no test part")
         return {"status": "done", "score": score}
-    device = str(pick_device(run.settings["trainer"]["accelerator"]))
-    predictor = Predictor.load(run.directory, device=device, trust=run.settings["trust"])
+    device = str(pick_device(run.settings.trainer.accelerator))
+    predictor = Predictor.load(run.directory, device=device, trust=run.settings.trust)
     folder = run.directory / "test"
-    node = run.settings.get("metrics") or read_yaml(METRICS)  # of a run older than the key
-    options = ReportOptions(settings_of(node), "test", node["strata"], runs={"training": run.directory})
+    metrics = run.settings.metrics or typed(MetricsSettings, read_yaml(METRICS))  # of a run older than the key
+    options = ReportOptions(settings_of(metrics), "test", metrics.strata, runs={"training": run.directory})
     candidate = from_predictor(run.directory.name, predictor)
     summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, options)
     return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.config.check import parse_duration
+from medseg.config.settings import (
+    PlanSettings,
+    PreprocessingSettings,
+    PretrainSettings,
+    TrainerSettings,
+    TrainingSettings,
+)
 from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
@@ -39,7 +45,7 @@ WORTH_COMPILING = 10 * 60  # seconds of training below which compiling takes lon
 
 
 def make_plan(
-    config: dict[str, Any],
+    settings: TrainingSettings,
     fingerprint: Fingerprint,
     label_map: LabelMap,
     modality: Sequence[str] | None,
@@ -49,7 +55,7 @@ def make_plan(
     """Return the overlay that fills the config's nulls.
 
     Args:
-        config: the resolved config of a training run, nulls where the plan decides.
+        settings: of a training, None where the plan decides.
         fingerprint: the cases to learn from; test cases have no say.
         label_map: the classes, and the regions if these are learned; UNLABELLED: the images themselves are.
         modality: one name, or one a channel, or None where it is unknown.
@@ -59,34 +65,34 @@ def make_plan(
     Raises:
         MedsegError: a value given in the config does not fit the data, or the memory.
     """
-    kind = config["plan"].get("device") or ("cuda" if device.type == "cuda" else "cpu")
-    dims = config["model"].get("spatial_dims") or fingerprint.spatial_dims
-    check_dims(config, dims, fingerprint.spatial_dims)
-    preprocessing = plan_preprocessing(config["preprocessing"], fingerprint, modality, kind)
+    kind = settings.plan.device or ("cuda" if device.type == "cuda" else "cpu")
+    dims = settings.model.get("spatial_dims") or fingerprint.spatial_dims
+    check_dims(settings, dims, fingerprint.spatial_dims)
+    preprocessing = plan_preprocessing(settings.preprocessing, fingerprint, modality, kind)
     fixed = {
-        "in_channels": fingerprint.channels * (2 * config["plan"]["context"] + 1),
+        "in_channels": fingerprint.channels * (2 * settings.plan.context + 1),
         "out_channels": outputs_of(label_map, fingerprint.channels),
-        "mirror_axes": mirror_axes(config, label_map, fingerprint),
+        "mirror_axes": mirror_axes(settings, label_map, fingerprint),
     }
 
     def draft(share: float) -> dict[str, Any]:
-        plan = lay_out(config, fingerprint, preprocessing, fixed, kind, dims, share)
-        return {**plan, "trainer": plan_trainer(config.get("trainer", {}), device)}
+        plan = lay_out(settings, fingerprint, preprocessing, fixed, kind, dims, share)
+        return {**plan, "trainer": plan_trainer(settings.trainer, device)}
 
     if probe is None:
         return draft(1.0)
-    trainer = config["trainer"]
-    limit = trainer["memory_gb"] * 1e9 if trainer["memory_gb"] else device_memory(device)
-    plan = within_memory(draft, probe, limit, is_given=trainer["memory_gb"] is not None)
-    plan = fit_width(plan, probe, trainer["max_time"], limit)
-    plan.setdefault("measured", {})["precision"] = pick_precision(trainer["precision"], device)
-    if device.type != "cuda" or trainer["deterministic"]:
+    trainer = settings.trainer
+    limit = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device)
+    plan = within_memory(draft, probe, limit, is_given=trainer.memory_gb is not None)
+    plan = fit_width(plan, probe, trainer.max_time, limit)
+    plan.setdefault("measured", {})["precision"] = pick_precision(trainer.precision, device)
+    if device.type != "cuda" or trainer.deterministic:
         return plan  # on a CPU channels last never paid (measured), and what depends on noise differs from run to run
-    return fit_layout(plan, probe, trainer["channels_last"])
+    return fit_layout(plan, probe, trainer.channels_last)
 
 
 def lay_out(
-    config: dict[str, Any],
+    settings: TrainingSettings,
     fingerprint: Fingerprint,
     preprocessing: dict[str, Any],
     fixed: dict[str, Any],
@@ -95,34 +101,34 @@ def lay_out(
     share: float,
 ) -> dict[str, Any]:
     """Return the plan whose patch and batch hold ``share`` of the usual voxels of a ``kind`` of device."""
-    given, budget = config["plan"], config["plan"]["budget"] * share
+    given, budget = settings.plan, settings.plan.budget * share
     shape, spacing = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
     axis = slice_axis(given, spacing, dims)
     training_voxels = float(np.prod(shape)) * len(fingerprint.cases)
     in_plane = [other for other in range(len(shape)) if other != axis]
     shape, spacing = [shape[other] for other in in_plane], [spacing[other] for other in in_plane]
-    size = given["patch_size"] or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
-    depth = config["model"].get("depth")
-    if depth and given["strides"] and depth != len(given["strides"]):
+    size = given.patch_size or limit(shape, round(PATCH_VOXELS[kind, dims] * budget))
+    depth = settings.model.get("depth")
+    if depth and given.strides and depth != len(given.strides):
         raise MedsegError(
-            f"model.depth={depth} does not fit the {len(given['strides'])} entries of plan.strides: give one of them."
+            f"model.depth={depth} does not fit the {len(given.strides)} entries of plan.strides: give one of them."
         )
-    strides, kernels = topology(size, spacing, depth or len(given["strides"] or ()) or None)
-    strides, kernels = given["strides"] or strides, given["kernel_sizes"] or kernels
-    divisor = [given["divisor"]] * dims if given["divisor"] else np.prod(strides, axis=0).tolist()
-    patch = fit_patch(size, divisor, is_given=bool(given["patch_size"]))
+    strides, kernels = topology(size, spacing, depth or len(given.strides or ()) or None)
+    strides, kernels = given.strides or strides, given.kernel_sizes or kernels
+    divisor = [given.divisor] * dims if given.divisor else np.prod(strides, axis=0).tolist()
+    patch = fit_patch(size, divisor, is_given=bool(given.patch_size))
     batch_voxels = min(BATCH_VOXELS[kind, dims] * budget, BATCH_SHARE * training_voxels)
     batch = int(np.clip(round(batch_voxels / np.prod(patch)), 2, MOST_IN_BATCH))
     model = {"spatial_dims": dims, "depth": len(strides), "base_channels": BASE_CHANNELS[kind]}
-    needs_block = config.get("pretext", {}).get("block", 0) is None
+    needs_block = isinstance(settings, PretrainSettings) and settings.pretext.get("block", 0) is None
     return {
-        **({"pretext": {"block": blocks(strides, axis, given["context"])}} if needs_block else {}),
-        "model": {key: value for key, value in model.items() if config["model"].get(key, 0) is None},
+        **({"pretext": {"block": blocks(strides, axis, given.context)}} if needs_block else {}),
+        "model": {key: value for key, value in model.items() if settings.model.get(key, 0) is None},
         "preprocessing": preprocessing,
         "plan": {
             **fixed,
             "patch_size": patch,
-            "batch_size": given.get("batch_size") or batch,
+            "batch_size": given.batch_size or batch,
             "strides": strides,
             "kernel_sizes": kernels,
             "mirror_axes": [other for other in fixed["mirror_axes"] if other != axis],
@@ -145,31 +151,31 @@ def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> 
     return size if axis is None else [*size[:axis], 2 * context + 1, *size[axis:]]
 
 
-def plan_trainer(trainer: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def plan_trainer(trainer: TrainerSettings, device: torch.device) -> dict[str, Any]:
     """Return how the device is used: worker processes, compiler, layout of memory.
 
     A CPU has no time to spare for further processes. Compiling did not pay on a CPU (measured); on a GPU it does, as
     nnU-Net found, in trainings that last.
     """
-    lasts = not trainer.get("max_time") or parse_duration(trainer["max_time"]) >= WORTH_COMPILING
+    lasts = not trainer.max_time or trainer.max_time >= WORTH_COMPILING
     return {
-        "workers": min(8, max(1, cores() // (trainer.get("devices") or 1))) if device.type != "cpu" else 0,
+        "workers": min(8, max(1, cores() // trainer.devices)) if device.type != "cpu" else 0,
         "compile": device.type == "cuda" and lasts and find_spec("triton") is not None,
         "channels_last": False,
     }
 
 
-def slice_axis(plan: dict[str, Any], spacing: Sequence[float], dims: int) -> int | None:
+def slice_axis(plan: PlanSettings, spacing: Sequence[float], dims: int) -> int | None:
     """Return the axis along which a 2D network goes through volumes, None where images and network agree.
 
     It is the coarsest axis, as in nnU-Net, which mostly is the one that the scanner went along; of isotropic volumes
     the last, so that slices are axial.
     """
-    axis: int | None = plan["slice_axis"]
+    axis = plan.slice_axis
     if dims == len(spacing):
-        if plan["context"] or axis is not None:
+        if plan.context or axis is not None:
             raise MedsegError(
-                f"plan.context={plan['context']}, plan.slice_axis={axis}: these are for 2D networks on"
+                f"plan.context={plan.context}, plan.slice_axis={axis}: these are for 2D networks on"
                 f" volumes (model.spatial_dims=2); here the network is {dims}D like the images."
             )
         return None
@@ -178,14 +184,20 @@ def slice_axis(plan: dict[str, Any], spacing: Sequence[float], dims: int) -> int
     return int(np.argmax(spacing)) if max(spacing) > SLICED * min(spacing) else len(spacing) - 1
 
 
-def check_dims(config: dict[str, Any], dims: int, data_dims: int) -> None:
+def check_dims(settings: TrainingSettings, dims: int, data_dims: int) -> None:
     """Reject a 3D network on 2D images, and values of other dimensions than the network's or the data's."""
     if dims > data_dims:
         raise MedsegError(f"model.spatial_dims={dims}: the data set's images are {data_dims}D; give 2 or null.")
-    plan, preprocessing = config["plan"], config["preprocessing"]
-    of_network = {"plan.patch_size": [plan["patch_size"]]}
-    of_network |= {f"plan.{name}": plan[name] or [] for name in ("strides", "kernel_sizes")}
-    of_data = {f"preprocessing.{name}": [preprocessing[name]] for name in ("spacing", "resize")}
+    plan, preprocessing = settings.plan, settings.preprocessing
+    of_network: dict[str, list[Any]] = {
+        "plan.patch_size": [plan.patch_size],
+        "plan.strides": plan.strides or [],
+        "plan.kernel_sizes": plan.kernel_sizes or [],
+    }
+    of_data: dict[str, list[Any]] = {
+        "preprocessing.spacing": [preprocessing.spacing],
+        "preprocessing.resize": [preprocessing.resize],
+    }
     for values, rank, owner in ((of_network, dims, "a network that is"), (of_data, data_dims, "images that are")):
         for name, entries in values.items():
             for entry in entries:
@@ -194,7 +206,7 @@ def check_dims(config: dict[str, Any], dims: int, data_dims: int) -> None:
 
 
 def plan_preprocessing(
-    config: dict[str, Any], fingerprint: Fingerprint, modality: Sequence[str] | None, kind: str
+    settings: PreprocessingSettings, fingerprint: Fingerprint, modality: Sequence[str] | None, kind: str
 ) -> dict[str, Any]:
     """Return the preprocessing node with every null decided."""
     channels = fingerprint.channels
@@ -204,18 +216,18 @@ def plan_preprocessing(
             f"dataset.modality names {len(names)} channels, the images have {channels}: give one, or one a channel."
         )
     names = names * channels if len(names) == 1 else names
-    methods = config["normalize"] or [DEFAULT_METHOD[name] for name in names]
+    methods = settings.normalize or [DEFAULT_METHOD[name] for name in names]
     methods = methods * channels if len(methods) == 1 else methods
     if len(methods) != channels:
         raise MedsegError(
             f"preprocessing.normalize names {len(methods)} methods, the images have {channels} channel(s)."
         )
-    window = config["window"]
+    window = settings.window
     if window and (methods.count("ct") == 0 or len(window) != 2 or window[0] >= window[1]):
         raise MedsegError(f"preprocessing.window={window}: give [low, high], for channels whose normalisation is ct.")
     return {
-        **config,
-        "spacing": None if config["resize"] else config["spacing"] or plan_spacing(fingerprint, kind),
+        **vars(settings),
+        "spacing": None if settings.resize else settings.spacing or plan_spacing(fingerprint, kind),
         "normalize": methods,
         "window": ct_windows(fingerprint, window) if "ct" in methods else None,
     }
@@ -316,7 +328,7 @@ def fit_patch(patch: Sequence[int], divisor: Sequence[int], *, is_given: bool) -
     return fitted
 
 
-def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Fingerprint) -> list[int]:
+def mirror_axes(settings: TrainingSettings, label_map: LabelMap, fingerprint: Fingerprint) -> list[int]:
     """Return the axes along which the data are symmetric, less left-right where class names tell left from right.
 
     Raises:
@@ -324,15 +336,15 @@ def mirror_axes(config: dict[str, Any], label_map: LabelMap, fingerprint: Finger
     """
     names = [*label_map.names[1:], *(label_map.regions or ())]
     left_right = 1 if fingerprint.unit == "px" else 0  # a picture's columns run left to right, axes in mm R, A, S
-    augmented = config["augment"]["spatial"] or {}
-    check_mirrored("plan.mirror_axes", config["plan"]["mirror_axes"], left_right, names)
+    augmented: dict[str, Any] = settings.augment.spatial or {}
+    check_mirrored("plan.mirror_axes", settings.plan.mirror_axes, left_right, names)
     check_mirrored("augment.spatial.mirror_axes", augmented.get("mirror_axes"), left_right, names)
-    if config["augment"]["spatial"] is None:
+    if settings.augment.spatial is None:
         return []  # test-time augmentation mirrors only what training did
     if augmented.get("mirror_axes") is not None:
         return list(augmented["mirror_axes"])
     thumbnails = [case.thumbnail for case in fingerprint.cases.values()]
-    all_axes = config["plan"].get("mirror") == "all"
+    all_axes = settings.plan.mirror == "all"
     axes = list(range(fingerprint.spatial_dims)) if all_axes else symmetric_axes(thumbnails)
     return [axis for axis in axes if not (axis == left_right and is_sided(names))]
 

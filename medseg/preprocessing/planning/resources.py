@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from medseg.config.check import parse_duration
 from medseg.errors import MedsegError
 
 log = logging.getLogger(__name__)
@@ -65,7 +64,7 @@ def within_memory(draft: Callable[[float], Plan], probe: Probe, limit: float, *,
     return plan
 
 
-def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) -> Plan:
+def fit_width(plan: Plan, probe: Probe, max_time: int | None, limit: float = 0) -> Plan:
     """Return the plan with the widest network that has enough steps in the time, from measured speed, and the memory.
 
     A narrow network that sees more batches beats a wide one in a short time. Enough are ``width`` squared steps: a step
@@ -75,19 +74,19 @@ def fit_width(plan: Plan, probe: Probe, max_time: str | None, limit: float = 0) 
     """
     if not max_time or "base_channels" not in plan["model"]:
         return plan
-    seconds, measured, chosen = parse_duration(max_time), {}, None
+    measured, chosen = {}, None
     for width in WIDTHS:
         candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
         need = probe.memory(candidate) or 0
         if chosen and limit and need > limit:
             break
         measured[str(width)] = round(probe.seconds(candidate), 4)
-        if chosen and seconds < width**2 * measured[str(width)]:
+        if chosen and max_time < width**2 * measured[str(width)]:
             break
         chosen = {**candidate, "measured": {**plan.get("measured", {}), "memory_gb": round(need / 1e9, 2)}}
     assert chosen is not None
     finite = {width: step for width, step in measured.items() if math.isfinite(step)}
-    steps = ", ".join(f"{width}: {seconds / step:.0f}" for width, step in finite.items())
+    steps = ", ".join(f"{width}: {max_time / step:.0f}" for width, step in finite.items())
     log.info("base_channels=%d: estimated steps within max_time per width: %s", chosen["model"]["base_channels"], steps)
     chosen["measured"]["step_seconds"] = finite
     return chosen

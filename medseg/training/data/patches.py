@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from medseg.config.settings import NetworkPlan
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.cache import load
 from medseg.system.random_seeds import seeded
@@ -124,7 +125,7 @@ _MOST = 2.0
 samples are not turned at all, and those that are reach so far with a corner only."""
 
 
-def margin_for(spatial: Any, files: Sequence[Path], plan: dict[str, Any]) -> list[int]:
+def margin_for(spatial: Any, files: Sequence[Path], plan: NetworkPlan) -> list[int]:
     """Return the voxels on either side of each axis that ``spatial`` can make use of.
 
     None without a ``spatial`` that tells its ``reach``, none across the slices of a 2D network, and no more than the
@@ -137,7 +138,7 @@ def margin_for(spatial: Any, files: Sequence[Path], plan: dict[str, Any]) -> lis
     largest = [max(sizes) for sizes in zip(*(load(file)["label"].shape for file in files), strict=True)]
     tissue = [max(0, size - there) for size, there in zip(largest, seen, strict=True)]
     useful = [min(pair) for pair in zip(spatial.reach(seen), tissue, strict=True)]
-    return affordable([0 if axis == plan["slice_axis"] else size for axis, size in enumerate(useful)], seen)
+    return affordable([0 if axis == plan.slice_axis else size for axis, size in enumerate(useful)], seen)
 
 
 def affordable(margin: Sequence[int], patch: Sequence[int]) -> list[int]:

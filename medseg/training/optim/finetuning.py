@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg.config.settings import FinetuneSettings
 from medseg.errors import MedsegError
 from medseg.models.layer_levels import HEAD, stages_of
 from medseg.training.optim.optimizers import make_optimizer
@@ -26,16 +27,6 @@ from medseg.training.optim.optimizers import make_optimizer
 log = logging.getLogger(__name__)
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-DEFAULTS = {
-    "freeze_encoder": False,
-    "freeze_levels": 0,
-    "unfreeze_epoch": None,
-    "freeze_norm": False,
-    "layer_decay": 1.0,
-    "head_factor": 1.0,
-    "l2_sp": 0.0,
-}
-"""Of the ``finetune`` node: everything learns alike."""
 BY_STAGE = ("freeze_encoder", "freeze_levels", "layer_decay", "head_factor")
 """Those that need to know the stages of the network."""
 
@@ -55,26 +46,26 @@ class FineTuning:
 
     Args:
         network: with the weights that it begins with.
-        settings: the ``finetune`` node of a config.
+        settings: which parameters learn, and how fast.
         whole: names of the parameters that were taken over; None: all.
 
     Raises:
         MedsegError: the network has fewer levels than are to be frozen, or its levels are not known.
     """
 
-    def __init__(self, network: nn.Module, settings: Mapping[str, Any], whole: Collection[str] | None = None) -> None:
-        self.network, self.settings = network, {key: settings.get(key, value) for key, value in DEFAULTS.items()}
+    def __init__(self, network: nn.Module, settings: FinetuneSettings, whole: Collection[str] | None = None) -> None:
+        self.network, self.settings = network, settings
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.whole = self.parameters.keys() & (self.parameters.keys() if whole is None else set(whole))
         # The stage of each parameter, in the order of the stages; where no setting depends on them, all are one.
         self.stages = dict.fromkeys(self.parameters, "all")
-        if any(self.settings[key] != DEFAULTS[key] for key in BY_STAGE):
+        if {*BY_STAGE} & {*changed(settings)}:
             self.stages = {name: stage for name, stage in stages_of(network).items() if name in self.parameters}
-        self.fixed = self._norms() & self.whole if self.settings["freeze_norm"] else set()
+        self.fixed = self._norms() & self.whole if self.settings.freeze_norm else set()
         self.frozen = (self._frozen_levels() & self.whole) - self.fixed
         self.groups = self._grouped(self.parameters.keys() - self.frozen - self.fixed)
         self.is_unfrozen = False
-        self.later = self._grouped(self.frozen, ".unfrozen") if self.settings["unfreeze_epoch"] else []
+        self.later = self._grouped(self.frozen, ".unfrozen") if self.settings.unfreeze_epoch else []
         pulled = [name for group in self.groups + self.later if group.is_pulled for name in group.members]
         self.start = {name: self.parameters[name].detach().clone() for name in pulled}
         for name in self.frozen | self.fixed:
@@ -83,13 +74,13 @@ class FineTuning:
     def _frozen_levels(self) -> set[str]:
         """Return the parameters of the encoder's levels that are to be frozen."""
         levels = list(dict.fromkeys(stage for stage in self.stages.values() if stage.startswith("encoder.")))
-        count = self.settings["freeze_levels"]
+        count = self.settings.freeze_levels
         if count > len(levels):
             raise MedsegError(
                 f"finetune.freeze_levels={count}: the encoder of this network has {len(levels)} levels. Give as many at"
                 " most."
             )
-        chosen = levels if self.settings["freeze_encoder"] else levels[:count]
+        chosen = levels if self.settings.freeze_encoder else levels[:count]
         return {name for name, stage in self.stages.items() if stage in chosen}
 
     def _norms(self) -> set[str]:
@@ -103,7 +94,8 @@ class FineTuning:
         Stages are told apart where their rates differ, and within them what is pulled to its start from what is new.
         """
         order = list(dict.fromkeys(self.stages.values()))
-        layer_decay, head_factor, l2_sp = (self.settings[key] for key in ("layer_decay", "head_factor", "l2_sp"))
+        layer_decay, head_factor = self.settings.layer_decay, self.settings.head_factor
+        l2_sp = self.settings.l2_sp
         groups: dict[str, Group] = {}
         for name, stage in self.stages.items():
             if name in names:
@@ -128,7 +120,7 @@ class FineTuning:
         self, spec: dict[str, Any], *, fused: bool, trust: Collection[str] = ()
     ) -> torch.optim.Optimizer:
         """Build the optimizer of all that learns now; see ``medseg.training.optim.optimizers.make_optimizer``."""
-        if self.settings == DEFAULTS:
+        if not changed(self.settings):
             return make_optimizer(spec, self.network.parameters(), fused=fused, trust=trust)
         groups = [self._for_torch(group) for group in self.groups]
         optimizer = make_optimizer(spec, groups, fused=fused, trust=trust)
@@ -147,7 +139,7 @@ class FineTuning:
 
     def is_due(self, epochs: int) -> bool:
         """Tell whether what is frozen is to learn from now on, after so many epochs."""
-        return bool(self.later) and not self.is_unfrozen and epochs >= self.settings["unfreeze_epoch"]
+        return bool(self.later) and not self.is_unfrozen and epochs >= (self.settings.unfreeze_epoch or 0)
 
     def unfreeze(self, optimizer: torch.optim.Optimizer | None = None) -> list[float]:
         """Let what is frozen learn; return the full learning rates of the groups that the optimizer gets for it."""
@@ -183,7 +175,7 @@ class FineTuning:
                 for name in group.members:  # where the network has gone
                     self.start[name] = self.start[name].to(self.parameters[name].device)
                 start = [self.start[name] for name in group.members]
-                torch._foreach_lerp_(made["params"], start, weight=made["lr"] * self.settings["l2_sp"])
+                torch._foreach_lerp_(made["params"], start, weight=made["lr"] * self.settings.l2_sp)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training cannot find out again."""
@@ -200,7 +192,7 @@ class FineTuning:
         numbers = {name: parameter.numel() for name, parameter in self.parameters.items()}
         lines = []
         if kept := self.frozen | self.fixed:
-            until = self.settings["unfreeze_epoch"]
+            until = self.settings.unfreeze_epoch
             share = sum(numbers[name] for name in kept) / sum(numbers.values())
             parts = ", ".join(dict.fromkeys(stage for name, stage in self.stages.items() if name in self.frozen))
             levels = parts + (f" for {until} {'epoch' if until == 1 else 'epochs'}" if parts and until else "")
@@ -212,7 +204,7 @@ class FineTuning:
             for group, made in zip(self.active, optimizer.param_groups, strict=True):
                 decay = f"{made.get('weight_decay', 0):g}"
                 if group.is_pulled:
-                    decay = f"{self.settings['l2_sp']:g} to the start"
+                    decay = f"{self.settings.l2_sp:g} to the start"
                 size = sum(numbers[name] for name in group.members)
                 lines.append(f"{group.name}: learning rate {made['lr']:.3g}, weight decay {decay}, {size:,} parameters")
         return lines
@@ -225,26 +217,35 @@ def adjust(made: dict[str, Any], group: Group) -> None:
         made["weight_decay"] = 0.0
 
 
-def check(settings: dict[str, Any]) -> None:
-    """Reject values of the ``finetune`` node that have no meaning together, or without weights to begin with.
+def changed(settings: FinetuneSettings) -> list[str]:
+    """Return the settings by which not all learns alike."""
+    default = FinetuneSettings(checkpoint=settings.checkpoint, preprocessing=settings.preprocessing)
+    return [key for key, value in vars(settings).items() if value != getattr(default, key)]
+
+
+def check(settings: FinetuneSettings, model: Mapping[str, Any], devices: int) -> None:
+    """Reject settings that have no meaning together, or without weights to begin with.
+
+    Args:
+        settings: of the fine-tuning.
+        model: the description of the network, which may begin with published weights.
+        devices: how many train together.
 
     Raises:
         MedsegError: as said.
     """
-    finetune, model = {"checkpoint": None, **DEFAULTS, **settings.get("finetune", {})}, settings["model"]
-    begins = finetune["checkpoint"] or model.get("pretrained") or model.get("weights")
-    changed = [key for key, value in DEFAULTS.items() if finetune[key] != value]
-    if changed and not begins:
+    begins = settings.checkpoint or model.get("pretrained") or model.get("weights")
+    if (wanted := changed(settings)) and not begins:
         raise MedsegError(
-            f"finetune.{changed[0]}={finetune[changed[0]]} is for a training that begins with trained weights. Give"
-            " finetune.checkpoint, or model.pretrained for published ones."
+            f"finetune.{wanted[0]}={getattr(settings, wanted[0])} is for a training that begins with trained weights."
+            " Give finetune.checkpoint, or model.pretrained for published ones."
         )
-    if finetune["unfreeze_epoch"] and not (finetune["freeze_encoder"] or finetune["freeze_levels"]):
+    if settings.unfreeze_epoch and not (settings.freeze_encoder or settings.freeze_levels):
         raise MedsegError(
-            f"finetune.unfreeze_epoch={finetune['unfreeze_epoch']}: nothing is frozen. Give"
+            f"finetune.unfreeze_epoch={settings.unfreeze_epoch}: nothing is frozen. Give"
             " finetune.freeze_encoder=true or finetune.freeze_levels."
         )
-    if finetune["unfreeze_epoch"] and settings["trainer"]["devices"] > 1:
+    if settings.unfreeze_epoch and devices > 1:
         raise MedsegError(
             "finetune.unfreeze_epoch does not work on several devices, which settle at the start whose gradients they"
             " share. Train the frozen network first, and begin a second training with that run."

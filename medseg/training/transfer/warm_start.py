@@ -9,10 +9,12 @@ plan.
 import logging
 from collections.abc import Collection, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from medseg.config.check import escape, is_explicit, is_interpolation
+from medseg.config.check import escape, is_chosen, is_explicit, is_interpolation
 from medseg.config.schema import CONF
+from medseg.config.settings import TrainingSettings
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError, listing
 from medseg.io.labels import LabelMap
@@ -28,14 +30,13 @@ DEFAULT_MODEL = "medseg.models.UNet"
 """The network of a command line that names none."""
 
 
-def start_of(settings: Config) -> str | None:
-    """Return what a new training begins with; None: its own weights, as in runs of older versions."""
-    start: str | None = settings.get("finetune", {}).get("checkpoint")
-    return None if settings["resume"] else start
+def start_of(settings: TrainingSettings) -> Path | None:
+    """Return what a new training begins with; None: its own weights."""
+    return None if settings.resume else settings.finetune.checkpoint
 
 
 def config_from_source(
-    config: Config, settings: Config, source: Source, learned: Fingerprint, *, is_same: bool
+    config: Config, settings: TrainingSettings, source: Source, learned: Fingerprint, *, is_same: bool
 ) -> Config:
     """Return the config with what it leaves open taken from a source.
 
@@ -53,13 +54,13 @@ def config_from_source(
         log.info("%s contains only weights; network and preprocessing follow the config and plan", source.path)
         return config
     network, plan = source.settings["model"], source.settings["plan"]
-    is_own = is_planned_anew(settings)
-    dims = settings["model"].get("spatial_dims") or network.get("spatial_dims") or learned.spatial_dims
-    if settings["model"].get("spatial_dims") is None and dims > learned.spatial_dims:
+    is_own = settings.finetune.preprocessing == "own"
+    dims = settings.model.get("spatial_dims") or network.get("spatial_dims") or learned.spatial_dims
+    if settings.model.get("spatial_dims") is None and dims > learned.spatial_dims:
         raise MedsegError(
             f"finetune.checkpoint={source.path}: its network is {dims}D, the images are {learned.spatial_dims}D."
         )
-    has_plan = bool(settings["plan"]["file"])
+    has_plan = bool(settings.plan.file)
     chosen = {key for key in config["model"] if is_explicit(config, f"model.{key}")}
     config = {**config, "model": model_of(config["model"], network, nulls=not has_plan, chosen=chosen)}
     if has_plan:
@@ -77,11 +78,6 @@ def config_from_source(
         return config
     chosen = {key for key in config["preprocessing"] if is_explicit(config, f"preprocessing.{key}")}
     return {**config, "preprocessing": preprocessing_of(config["preprocessing"], source, learned, chosen)}
-
-
-def is_planned_anew(settings: Config) -> bool:
-    """Tell whether the preprocessing is planned from the data, whatever the source's was."""
-    return bool(settings["finetune"].get("preprocessing") == "own")
 
 
 @cache
@@ -169,13 +165,17 @@ def per_channel(values: list[Any] | None, channels: int) -> list[Any] | None:
     return values[:1] * channels if all(value == values[0] for value in values) else None
 
 
-def with_windows(plan: Config, settings: Config, source: Source) -> Config:
+def with_windows(plan: Config, settings: TrainingSettings, source: Source) -> Config:
     """Return a plan with the source's CT windows, which a config has no place for, unless the config gives its own."""
     theirs, ours = source.settings.get("preprocessing", {}), plan["preprocessing"]
-    is_own = is_planned_anew(settings) or settings["plan"]["file"] or is_explicit(settings, "preprocessing.window")
+    is_own = (
+        settings.finetune.preprocessing == "own"
+        or settings.plan.file is not None
+        or is_chosen(settings.explicit_keys, "preprocessing.window")
+    )
     windows = per_channel(theirs.get("window"), len(ours["normalize"]))
     is_theirs = per_channel(theirs.get("normalize"), len(ours["normalize"])) == ours["normalize"]
-    if is_own or not windows or not is_theirs or settings["preprocessing"]["window"] or not ours["window"]:
+    if is_own or not windows or not is_theirs or settings.preprocessing.window or not ours["window"]:
         return plan
     return {**plan, "preprocessing": {**ours, "window": windows}}
 

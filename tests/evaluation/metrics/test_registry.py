@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medseg.config.settings import METRICS as NAMES
+from medseg.config.settings import MetricsSettings
 from medseg.evaluation.metrics.registry import (
     METRICS,
     PRESETS,
@@ -108,10 +109,10 @@ def test_only_what_is_asked_for_is_measured(monkeypatch):
 
 
 def test_presets():
-    node = {"names": "brats", "nsd_mm": 2, "surface": "voxel", "lesions": None, "missed_mm": None}
-    assert settings_of(node) == Settings(PRESETS["brats"], 2, "voxel", "brats", 374.0)
-    assert settings_of(node | {"missed_mm": 100, "lesions": "overlap"}).missed_mm == 100
-    full = settings_of(node | {"names": ["full", "lesion_hd95"]})
+    chosen = MetricsSettings(names=("brats",), nsd_mm=2, surface="voxel", lesions=None, missed_mm=None, strata=[])
+    assert settings_of(chosen) == Settings(PRESETS["brats"], 2, "voxel", "brats", 374.0)
+    assert settings_of(replace(chosen, missed_mm=100, lesions="overlap")).missed_mm == 100
+    full = settings_of(replace(chosen, names=("full", "lesion_hd95")))
     assert (set(full.names), full.lesions, full.missed_mm) == (set(METRICS), "overlap", None)
 
 

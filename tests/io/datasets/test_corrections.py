@@ -95,5 +95,5 @@ def test_new_cases_train_and_leave_the_split_as_it_was(tmp_path: Path) -> None:
     assert after.test == tuple(sorted([*before.test, "again"]))  # of a patient who is tested
     after.save(tmp_path / "splits.json", {}, 1)
     later = [*own, *added, Case("newer", "newer", (), added=True)]
-    third = make_split(later, val=0.2, test=0.2, seed=1, file=str(tmp_path / "splits.json"))
+    third = make_split(later, val=0.2, test=0.2, seed=1, file=tmp_path / "splits.json")
     assert third == Split(tuple(sorted([*after.train, "newer"])), after.val, after.test)

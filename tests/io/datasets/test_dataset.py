@@ -6,7 +6,8 @@ import pytest
 import yaml
 from brats_phantom import write_brats
 
-from medseg.config.schema import CONF
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import DatasetSettings
 from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.dataset import by_id, label_map, labels_by_value, open_scans
@@ -195,7 +196,7 @@ def test_an_order_of_painting_needs_regions(opened, organs):
 def scans_of(root, **values):
     node = yaml.safe_load((CONF / "common" / "dataset.yaml").read_text("utf-8")) | values
     layout = {"_target_": "medseg.io.layouts.folder", "root": str(root), **node.pop("layout", {})}
-    return open_scans({**node, "root": str(root), "layout": layout})
+    return open_scans(typed(DatasetSettings, {**node, "name": "scans", "root": str(root), "layout": layout}))
 
 
 def test_scans_are_those_with_a_mask_and_those_without_and_no_mask_is_kept(organs):

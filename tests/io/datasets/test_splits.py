@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from medseg.config.settings import SplitSettings
 from medseg.errors import MedsegError
 from medseg.io.case import Case
 from medseg.io.datasets.splits import Split, continued_split, make_split, split_as_set
@@ -19,7 +20,7 @@ def group_count(part):
 
 def write(path, content):
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return str(path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_saved_split_comes_back_and_is_read_as_a_file(tmp_path):
     assert set(content) == {"format", "seed", "train", "val", "test", "hashes"}
     assert (content["format"], content["seed"], content["hashes"]) == (1, 7, {"p00-0": "abc"})
     assert Split.load(path) == split
-    assert make_split(cases(10), val=0.5, test=0.4, file=str(path)) == split
+    assert make_split(cases(10), val=0.5, test=0.4, file=path) == split
 
 
 def test_fold_picks_from_nnunets_file(tmp_path):
@@ -224,10 +225,8 @@ def test_as_many_labelled_groups_as_there_are(labelled):
 
 
 def test_the_split_has_a_seed_of_its_own():
-    node = {"val": 0.2, "test": 0.2, "file": None, "folds": None, "fold": 0, "seed": None, "labelled": None}
-
     def split(run_seed, **changes):
-        return split_as_set(cases(20), {"seed": run_seed, "split": node | changes}, None)
+        return split_as_set(cases(20), SplitSettings(val=0.2, test=0.2, **changes), run_seed, None)
 
     assert split(1) == make_split(cases(20), val=0.2, test=0.2, seed=1) != split(2)
     assert split(1, seed=5) == split(2, seed=5) == make_split(cases(20), val=0.2, test=0.2, seed=5)

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from medseg.config.check import check_values, resolve
-from medseg.config.schema import CONF
-from medseg.config.settings import KEYS
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import KEYS, DatasetSettings
 from medseg.errors import MedsegError
 from medseg.inference.segmenter import Regions
 from medseg.io.datasets.dataset import label_map, open_dataset
@@ -545,7 +545,7 @@ def test_phantoms_of_each_generation(tmp_path, layout, table):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = OmegaConf.to_container(compose("train", ["dataset=brats", f"dataset.root={root}"]))
     assert check_values(composed) == []
-    dataset = open_dataset(resolve({"dataset": composed["dataset"]})["dataset"])
+    dataset = open_dataset(typed(DatasetSettings, resolve({"dataset": composed["dataset"]})["dataset"]))
     assert dataset.problems == ()
     assert label_map(dataset).outputs == tuple(VALUES[table][0])
     assert values_of(dataset) == VALUES[table]
@@ -582,5 +582,5 @@ def test_classes_instead_of_regions(tmp_path):
         overrides = ["dataset=brats", f"dataset.root={tmp_path}", "dataset.regions={}"]
         composed = OmegaConf.to_container(compose("train", overrides))
     assert check_values(composed) == []
-    classes = label_map(open_dataset(resolve({"dataset": composed["dataset"]})["dataset"]))
+    classes = label_map(open_dataset(typed(DatasetSettings, resolve({"dataset": composed["dataset"]})["dataset"])))
     assert classes.outputs == ("background", "necrosis", "edema", "enhancing")

@@ -15,7 +15,7 @@ def groups(**source):
 
 def write(path, text):
     path.write_text(text, encoding="utf-8")
-    return str(path)
+    return path
 
 
 def test_layouts_groups_are_kept_without_a_source():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from plain_settings import training_settings
 
 from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
@@ -21,6 +22,10 @@ CONFIG = {
     },
     "augment": {"spatial": {"mirror_axes": None}},
 }
+
+
+def settings(config):
+    return training_settings(**config)
 
 
 def make_fingerprint(shapes, spacing, *, channels=1, unit="mm"):
@@ -41,7 +46,7 @@ def label_map(classes):
 
 
 def plan_for(fingerprint, config=CONFIG, modality=("mri",), device="cpu", classes=("background", "lesion")):
-    return make_plan(config, fingerprint, label_map(classes), modality, torch.device(device))
+    return make_plan(settings(config), fingerprint, label_map(classes), modality, torch.device(device))
 
 
 def test_hippocampus_comes_out_like_nnunet():
@@ -102,7 +107,7 @@ def test_patch_and_batch_stay_within_the_memory(memory_gb, batch, patch):
     trainer = {"memory_gb": memory_gb, "max_time": None, "deterministic": False, "precision": "fp32"}
     fingerprint = make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1))
     config = CONFIG | {"trainer": trainer}
-    plan = make_plan(config, fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
+    plan = make_plan(settings(config), fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
     assert (plan["plan"]["batch_size"], plan["plan"]["patch_size"]) == (batch, patch)
     assert plan["measured"]["precision"] == "fp32"
     assert plan["measured"]["memory_gb"] == pytest.approx(batch * 0.0896, abs=0.01)
@@ -112,7 +117,7 @@ def test_a_short_time_gets_a_narrow_network_and_a_long_one_a_wide_one():
     def width(max_time):
         trainer = {"memory_gb": None, "max_time": max_time, "deterministic": False, "precision": "fp32"}
         config, fingerprint = CONFIG | {"trainer": trainer}, make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1))
-        plan = make_plan(config, fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
+        plan = make_plan(settings(config), fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
         return plan["model"]["base_channels"]
 
     assert (width("00:00:02:00"), width("00:00:05:00"), width("00:01:00:00")) == (8, 16, 32)
@@ -169,9 +174,9 @@ def test_the_longest_axes_are_cut_first():
 
 @pytest.mark.parametrize("names", [("background", "left kidney", "right kidney"), ("background", "lung_l", "lung_r")])
 def test_left_and_right_are_not_mirrored(names):
-    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
-    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
-    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
+    assert mirror_axes(settings(CONFIG), label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [1, 2]
+    assert mirror_axes(settings(CONFIG), label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1))) == [1]
+    assert mirror_axes(settings(CONFIG), label_map(names), make_fingerprint([(32, 32)] * 9, (1, 1), unit="px")) == [0]
 
 
 @pytest.mark.parametrize(("spatial", "axes"), [(None, []), ({"mirror_axes": [1]}, [1])])
@@ -182,7 +187,7 @@ def test_only_axes_that_training_mirrors_are_planned(spatial, axes):
 
 def test_other_names_are_mirrored_wherever_the_images_are_symmetric():
     names = ("background", "upright lesion", "liver")
-    assert mirror_axes(CONFIG, label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [0, 1, 2]
+    assert mirror_axes(settings(CONFIG), label_map(names), make_fingerprint([(32, 32, 32)] * 9, (1, 1, 1))) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("key", ["plan", "augment"])
@@ -233,7 +238,7 @@ def test_a_divisor_takes_the_place_of_the_strides_and_a_budget_scales_patch_and_
 
 def test_regions_are_what_the_network_puts_out():
     labels = LabelMap({"background": 0, "a": 1, "b": 2, "ignore": 9}, {"ab": ["a", "b"], "b": ["b"]})
-    plan = make_plan(CONFIG, make_fingerprint([(32,) * 3], (1, 1, 1)), labels, ("mri",), torch.device("cpu"))
+    plan = make_plan(settings(CONFIG), make_fingerprint([(32,) * 3], (1, 1, 1)), labels, ("mri",), torch.device("cpu"))
     assert plan["plan"]["out_channels"] == 2
 
 
@@ -297,11 +302,13 @@ def test_pictures_are_worked_on_as_coarsely_as_their_masks_bear_on_a_cpu_alone()
 def test_without_masks_the_network_puts_out_the_image_and_blocks_are_planned():
     config = CONFIG | {"pretext": {"block": None}}
     fingerprint = make_fingerprint([(64, 64, 64)] * 9, (1, 1, 1), channels=3)
-    plan = make_plan(config, fingerprint, UNLABELLED, ("mri",), torch.device("cpu"))
+    plan = make_plan(settings(config), fingerprint, UNLABELLED, ("mri",), torch.device("cpu"))
     assert (plan["plan"]["in_channels"], plan["plan"]["out_channels"]) == (3, 3)
     assert plan["plan"]["strides"] == [[2, 2, 2]] * 4
     assert plan["pretext"] == {"block": [8, 8, 8]}
-    given = make_plan(CONFIG | {"pretext": {"block": 4}}, fingerprint, UNLABELLED, ("mri",), torch.device("cpu"))
+    given = make_plan(
+        settings(CONFIG | {"pretext": {"block": 4}}), fingerprint, UNLABELLED, ("mri",), torch.device("cpu")
+    )
     assert "pretext" not in given
 
 

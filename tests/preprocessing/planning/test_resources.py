@@ -55,7 +55,7 @@ def test_an_unknown_need_stops_nothing():
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_widest_network_with_enough_steps_is_chosen(width):
     seconds = int(1.05 * width**2 * width**2 / 1000) + 1
-    plan = fit_width(draft(1), FakeProbe(), f"00:00:{seconds // 60:02d}:{seconds % 60:02d}")
+    plan = fit_width(draft(1), FakeProbe(), seconds)
     assert plan["model"]["base_channels"] == width
     tried = WIDTHS[: WIDTHS.index(width) + 2]
     assert plan["measured"]["step_seconds"] == {str(tried_one): tried_one**2 / 1000 for tried_one in tried}
@@ -66,7 +66,7 @@ def test_a_width_that_the_memory_cannot_bear_is_not_chosen():
         def memory(self, plan):
             return plan["model"]["base_channels"] * 1e9
 
-    plan = fit_width(draft(1), Wide(), "00:10:00:00", limit=20e9)
+    plan = fit_width(draft(1), Wide(), 36_000, limit=20e9)
     assert plan["model"]["base_channels"] == 16
     assert plan["measured"]["memory_gb"] == 16
 
@@ -76,18 +76,18 @@ def test_a_width_that_cannot_be_computed_is_not_chosen():
         def seconds(self, plan):
             return 0.001 if plan["model"]["base_channels"] < 24 else float("inf")
 
-    plan = fit_width(draft(1), Narrow(), "00:10:00:00")
+    plan = fit_width(draft(1), Narrow(), 36_000)
     assert plan["model"]["base_channels"] == 16
     assert plan["measured"]["step_seconds"] == {"8": 0.001, "16": 0.001}
 
 
 def test_too_little_time_for_any_gets_the_narrowest(caplog):
     with caplog.at_level(logging.INFO, "medseg"):
-        assert fit_width(draft(1), FakeProbe(), "00:00:00:01")["model"]["base_channels"] == WIDTHS[0]
+        assert fit_width(draft(1), FakeProbe(), 1)["model"]["base_channels"] == WIDTHS[0]
     assert "base_channels=8: estimated steps within max_time per width: 8: " in caplog.text
 
 
-@pytest.mark.parametrize(("max_time", "model"), [(None, {"base_channels": 16}), ("00:00:10:00", {})])
+@pytest.mark.parametrize(("max_time", "model"), [(None, {"base_channels": 16}), (600, {})])
 def test_without_a_time_or_with_a_given_width_nothing_is_measured(max_time, model):
     plan = draft(1) | {"model": model}
     assert fit_width(plan, None, max_time) is plan

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medseg.augmentation import Spatial
+from medseg.config.settings import NetworkPlan
 from medseg.training.data.patches import Patches, PatchSampler, affordable, cut, draw_corner, margin_for
 
 
@@ -129,7 +130,7 @@ def labels(tmp_path):
 
 
 def plan(patch, axis=None, context=0):
-    return {"patch_size": patch, "slice_axis": axis, "context": context}
+    return NetworkPlan(patch_size=patch, mirror_axes=[], slice_axis=axis, context=context)
 
 
 def test_no_more_than_the_largest_case_has_beyond_the_patch(labels):

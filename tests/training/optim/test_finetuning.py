@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from medseg.config.settings import FinetuneSettings
 from medseg.errors import MedsegError
 from medseg.models import UNet
 from medseg.training.optim.ema import average_into, estimate_statistics, has_batch_statistics
@@ -49,7 +50,7 @@ def moved(network, before):
 )
 def test_what_is_frozen_does_not_change_by_a_bit_and_is_not_in_the_optimizer(norm, wanted, frozen):
     network = unet(norm)
-    tuning = FineTuning(network, wanted)
+    tuning = FineTuning(network, FinetuneSettings(**wanted))
     optimizer = tuning.make_optimizer(ADAMW, fused=True)
     before = state(network)
     steps(network, tuning, optimizer)
@@ -68,7 +69,7 @@ def test_what_is_frozen_does_not_change_by_a_bit_and_is_not_in_the_optimizer(nor
 def test_statistics_of_frozen_norms_stay_in_the_average_too():
     network, average = unet("batch"), unet("batch")
     average.requires_grad_(False)
-    tuning = FineTuning(network, {"freeze_encoder": True})
+    tuning = FineTuning(network, FinetuneSettings(freeze_encoder=True))
     before = state(average)
     steps(network, tuning, tuning.make_optimizer(ADAMW, fused=False))
     average_into(average, network, 0.3)
@@ -83,7 +84,7 @@ def test_statistics_of_frozen_norms_stay_in_the_average_too():
 def test_what_was_drawn_at_random_is_not_frozen():
     network = unet()
     whole = [name for name, _ in network.named_parameters() if not name.startswith("encoder.1.")]
-    tuning = FineTuning(network, {"freeze_encoder": True}, whole)
+    tuning = FineTuning(network, FinetuneSettings(freeze_encoder=True), whole)
     assert {name.split(".")[1] for name in tuning.frozen} == {"0", "2"}
     assert network.encoder[1][1][0].weight.requires_grad
     said = tuning.describe(tuning.make_optimizer(ADAMW, fused=False))
@@ -91,7 +92,7 @@ def test_what_was_drawn_at_random_is_not_frozen():
 
 
 def test_rates_fall_from_the_head_to_the_first_level():
-    tuning = FineTuning(unet(), {"layer_decay": 0.5, "head_factor": 3.0})
+    tuning = FineTuning(unet(), FinetuneSettings(layer_decay=0.5, head_factor=3.0))
     optimizer = tuning.make_optimizer(ADAMW, fused=False)
     rates = {group["name"]: group["lr"] / ADAMW["lr"] for group in optimizer.param_groups}
     expected = {"encoder.0": 1 / 32, "encoder.1": 1 / 16, "encoder.2": 1 / 8}
@@ -101,13 +102,13 @@ def test_rates_fall_from_the_head_to_the_first_level():
 
 
 def test_the_head_alone_may_have_a_rate_of_its_own():
-    optimizer = FineTuning(unet(), {"head_factor": 10.0}).make_optimizer(SGD, fused=False)
+    optimizer = FineTuning(unet(), FinetuneSettings(head_factor=10.0)).make_optimizer(SGD, fused=False)
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == {"body": 0.5, "head": 5.0}
 
 
 def test_by_default_the_optimizer_is_the_usual_one():
     network = unet()
-    optimizer = FineTuning(network, {}).make_optimizer(ADAMW, fused=False)
+    optimizer = FineTuning(network, FinetuneSettings()).make_optimizer(ADAMW, fused=False)
     (group,) = optimizer.param_groups
     assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in network.parameters()]
 
@@ -115,7 +116,7 @@ def test_by_default_the_optimizer_is_the_usual_one():
 def test_a_pulled_step_is_that_of_the_formula():
     network = unet()
     whole = [name for name, _ in network.named_parameters() if not name.startswith("heads.")]
-    tuning = FineTuning(network, {"l2_sp": 0.2}, whole)
+    tuning = FineTuning(network, FinetuneSettings(l2_sp=0.2), whole)
     start = {name: value.detach().clone() for name, value in network.named_parameters()}
     with torch.no_grad():
         for parameter in network.parameters():
@@ -136,10 +137,10 @@ def test_a_pulled_step_is_that_of_the_formula():
 
 def test_pulled_to_zero_it_is_adamw():
     ours, reference = unet().double(), unet().double()  # Adam makes much of rounding where gradients vanish
-    tuning = FineTuning(ours, {"l2_sp": 0.1})
+    tuning = FineTuning(ours, FinetuneSettings(l2_sp=0.1))
     tuning.start = {name: torch.zeros_like(value) for name, value in tuning.start.items()}
     steps(ours, tuning, tuning.make_optimizer(ADAMW, fused=False), 5)
-    usual = FineTuning(reference, {})
+    usual = FineTuning(reference, FinetuneSettings())
     steps(reference, usual, usual.make_optimizer(ADAMW, fused=False), 5)
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, reference.state_dict()[name])
@@ -148,7 +149,7 @@ def test_pulled_to_zero_it_is_adamw():
 def test_unfreezing_adds_groups_that_learn_and_a_saved_state_goes_on():
     network = unet("batch")
     wanted = {"freeze_levels": 2, "unfreeze_epoch": 2, "layer_decay": 0.5, "l2_sp": 0.1}
-    tuning = FineTuning(network, wanted)
+    tuning = FineTuning(network, FinetuneSettings(**wanted))
     optimizer = tuning.make_optimizer(ADAMW, fused=False)
     assert (tuning.is_due(1), tuning.is_due(2)) == (False, True)
     rates = tuning.unfreeze(optimizer)
@@ -158,7 +159,7 @@ def test_unfreezing_adds_groups_that_learn_and_a_saved_state_goes_on():
     steps(network, tuning, optimizer)
     assert moved(network, before) == set(before)
     assert not tuning.frozen_norms
-    later = FineTuning(unet("batch"), wanted)
+    later = FineTuning(unet("batch"), FinetuneSettings(**wanted))
     later.load_state_dict(tuning.state_dict())
     again = later.make_optimizer(ADAMW, fused=False)
     again.load_state_dict(optimizer.state_dict())
@@ -168,7 +169,7 @@ def test_unfreezing_adds_groups_that_learn_and_a_saved_state_goes_on():
 
 def test_it_says_what_is_frozen_and_how_fast_the_rest_learns():
     network = unet()
-    tuning = FineTuning(network, {"freeze_levels": 1, "unfreeze_epoch": 3, "head_factor": 2.0, "l2_sp": 0.5})
+    tuning = FineTuning(network, FinetuneSettings(freeze_levels=1, unfreeze_epoch=3, head_factor=2.0, l2_sp=0.5))
     said = "\n".join(tuning.describe(tuning.make_optimizer(ADAMW, fused=False)))
     size = sum(value.numel() for value in network.encoder[0].parameters())
     share = 100 * size / sum(value.numel() for value in network.parameters())
@@ -178,10 +179,10 @@ def test_it_says_what_is_frozen_and_how_fast_the_rest_learns():
 
 def test_too_many_levels_and_unknown_networks_are_refused():
     with pytest.raises(MedsegError, match=r"freeze_levels=4: the encoder of this network has 3 levels"):
-        FineTuning(unet(), {"freeze_levels": 4})
+        FineTuning(unet(), FinetuneSettings(freeze_levels=4))
     with pytest.raises(MedsegError, match=r"Conv2d: its levels are not known"):
-        FineTuning(nn.Conv2d(1, 1, 1), {"freeze_encoder": True})
-    FineTuning(nn.Conv2d(1, 1, 1), {"freeze_norm": True, "l2_sp": 0.1})  # which need no levels
+        FineTuning(nn.Conv2d(1, 1, 1), FinetuneSettings(freeze_encoder=True))
+    FineTuning(nn.Conv2d(1, 1, 1), FinetuneSettings(freeze_norm=True, l2_sp=0.1))  # which need no levels
 
 
 @pytest.mark.parametrize(
@@ -194,18 +195,16 @@ def test_too_many_levels_and_unknown_networks_are_refused():
     ],
 )
 def test_what_has_no_meaning_is_refused(wanted, says):
-    settings = {"finetune": wanted, "model": {}, "trainer": {"devices": 2}}
     with pytest.raises(MedsegError, match=says):
-        check(settings)
+        check(FinetuneSettings(**wanted), {}, devices=2)
 
 
 def test_pretrained_encoders_can_be_frozen_without_a_checkpoint():
-    settings = {"finetune": {"freeze_encoder": True}, "model": {"pretrained": "imagenet"}, "trainer": {"devices": 1}}
-    check(settings)
+    check(FinetuneSettings(freeze_encoder=True), {"pretrained": "imagenet"}, devices=1)
 
 
 def test_the_pull_to_the_start_is_for_published_weights_too():
-    settings = {"model": {"pretrained": "imagenet"}, "finetune": {"l2_sp": 0.1}, "trainer": {"devices": 1}}
-    check(settings)
+    settings = FinetuneSettings(l2_sp=0.1)
+    check(settings, {"pretrained": "imagenet"}, devices=1)
     with pytest.raises(MedsegError, match=r"l2_sp=0\.1 is for .* finetune\.checkpoint, or model\.pretrained"):
-        check(settings | {"model": {}})
+        check(settings, {}, devices=1)

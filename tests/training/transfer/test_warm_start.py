@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from plain_settings import training_settings
 
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
@@ -57,9 +58,12 @@ def config(**nodes):
     return {key: {**value, **nodes.get(key, {})} for key, value in usual.items()}
 
 
+def settings_of(given):
+    return training_settings(**{**given, "model": {**given["model"], "in_channels": None}})
+
+
 def begun(given, source, learned=None):
-    settings = {**given, "model": {**given["model"], "in_channels": None}}
-    return config_from_source(given, settings, source, learned or data(), is_same=False)
+    return config_from_source(given, settings_of(given), source, learned or data(), is_same=False)
 
 
 def test_what_is_at_its_default_is_the_sources():
@@ -160,11 +164,10 @@ def test_windows_of_ct_are_the_sources():
     windows = [[-100.0, 200.0, 40.0, 30.0]]
     theirs = source(None, {"normalize": ["ct"], "window": windows})
     plan = {"preprocessing": {**GIVEN, "normalize": ["ct"], "window": [[0.0, 1.0, 0.5, 0.1]]}}
-    settings = config()
-    assert with_windows(plan, settings, theirs)["preprocessing"]["window"] == windows
-    own = config(finetune={"preprocessing": "own"})
+    assert with_windows(plan, training_settings(**config()), theirs)["preprocessing"]["window"] == windows
+    own = training_settings(**config(finetune={"preprocessing": "own"}))
     assert with_windows(plan, own, theirs) == plan
-    given = config(preprocessing={"window": [0, 100]})
+    given = training_settings(**config(preprocessing={"window": [0, 100]}))
     assert with_windows(plan, given, theirs) == plan
 
 
@@ -219,6 +222,5 @@ def test_the_whole_plan_of_a_source_is_taken_only_where_the_user_chose_nothing_o
     theirs = replace(theirs, plan_file=Path("plan.json"))
     given = config() | {"explicit_keys": [key], "trainer": {"max_epochs": 3, "compile": None}}
     given["plan"] |= {"patch_size": None}
-    settings = {**given, "model": {**given["model"], "in_channels": None}}
-    result = config_from_source(given, settings, theirs, data(), is_same=True)
+    result = config_from_source(given, settings_of(given), theirs, data(), is_same=True)
     assert (result["plan"]["file"] == "plan.json") == is_taken
