@@ -14,8 +14,8 @@ from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
 from medseg.system.random_seeds import seeded
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.divergence import StepRecord, leave_out
 from medseg.training.callbacks.progress import Progress
+from medseg.training.optim.divergence import StepRecord, check_steps, check_weights, leave_out
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
 
@@ -35,7 +35,8 @@ class TrainingModule(LightningModule):
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.data.patches``), the first is called with it and cuts it off.
         progress: how far the run is.
-        selection: takes the validation scores and tells which weights are the best.
+        selection: the validation scores and the choice of the best weights. This module alone adds scores, at the end
+            of a validation's epoch; callbacks read it from ``on_validation_end`` on, in any order.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
@@ -124,12 +125,23 @@ class TrainingModule(LightningModule):
             group.update(options)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the average towards the weights of this step."""
+        """Check that steps are finite, and move the average towards the weights of this one.
+
+        Raises:
+            MedsegError: the training has diverged.
+        """
+        is_incomplete = check_steps(self.trainer, self.step_record, batch_idx)
+        if is_incomplete and has_batch_statistics(self.network) and not_finite(dict(self.network.named_buffers())):
+            self.renew_statistics()
         step = self.trainer.global_step
         if self.average is None or self.averaging is None or step == self.averaged_step:
             return  # nothing was stepped: gradients are being accumulated
         self.averaged_step = step
         average_into(self.average, self.network, decay(step, self.averaging * self.progress.planned_steps))
+
+    def on_validation_start(self) -> None:
+        """Raise MedsegError unless all weights are finite."""
+        check_weights(self.trainer, self)
 
     def on_validation_epoch_start(self) -> None:
         """See to it that the averaged weights have statistics of their own."""
@@ -149,7 +161,8 @@ class TrainingModule(LightningModule):
             yield self.input_of(self.transfer_batch_to_device(batch, self.device, 0), number)
 
     def on_train_epoch_start(self) -> None:
-        """Unfreeze parameters at the epoch of the config, and keep frozen norms frozen."""
+        """Count the steps of this epoch; unfreeze parameters at that of the config, and keep frozen norms frozen."""
+        self.step_record.begin_epoch()
         if self.tuning.is_due(self.current_epoch):
             self.rates += self.tuning.unfreeze(self.trainer.optimizers[0])
         self.tuning.keep_norms_frozen()

@@ -14,8 +14,8 @@ from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import without_context
 from medseg.preprocessing.geometry import Geometry
-from medseg.training.callbacks.divergence import diverged
 from medseg.training.module import TrainingModule, gather
+from medseg.training.optim.divergence import diverged
 
 
 class SegmentationModule(TrainingModule):

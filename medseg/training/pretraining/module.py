@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from medseg.augmentation import Draws
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import without_context
-from medseg.training.callbacks.divergence import diverged
 from medseg.training.module import TrainingModule, draws_of, gather
+from medseg.training.optim.divergence import diverged
 
 Pretext = Callable[[Tensor, Draws], tuple[Tensor, Tensor]]
 """(image, draws) to the image as the network sees it and what of it is hidden, bool (B, 1, *spatial)."""
