@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from medseg.augmentation import Draws
+from medseg.augmentation import RandomNumbers
 from medseg.errors import MedsegError
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
@@ -21,7 +21,7 @@ from medseg.training.optim.finetuning import FineTuning
 
 Value = TypeVar("Value")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
-"""(image, label, draws) to image and label; see ``medseg.augmentation``."""
+"""(image, label, random) to image and label; see ``medseg.augmentation``."""
 
 
 class TrainingModule(LightningModule):
@@ -104,12 +104,12 @@ class TrainingModule(LightningModule):
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
         """Augment the batch of a process; a sample's random numbers depend only on seed, step and index."""
-        draws = draws_of(len(image), rank, self.seed, 2, step)
+        random = random_numbers(len(image), rank, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
         with torch.autocast(image.device.type, enabled=False):
             for augmentation in self.augmentations:
-                image, label = augmentation(image, label, draws, **options)
+                image, label = augmentation(image, label, random, **options)
                 options = {}  # the margin is gone
         return image, label
 
@@ -212,8 +212,8 @@ class TrainingModule(LightningModule):
         """Build the optimizer; remember its options and full learning rates: a resumed one brings its former ones."""
         optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused, trust=self.trust)
         self.rates = [group["lr"] for group in optimizer.param_groups]
-        kept = ("params", "lr", "name")
-        self.options = [{key: group[key] for key in group if key not in kept} for group in optimizer.param_groups]
+        excluded = ("params", "lr", "name")
+        self.options = [{key: group[key] for key in group if key not in excluded} for group in optimizer.param_groups]
         return optimizer
 
     def configure_gradient_clipping(
@@ -235,15 +235,15 @@ class TrainingModule(LightningModule):
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
 
-def draws_of(count: int, rank: int, *key: int) -> Draws:
+def random_numbers(count: int, rank: int, *key: int) -> RandomNumbers:
     """Return the random numbers of the ``count`` samples of a process; a sample's depend on ``key`` and its index."""
-    return Draws([seeded(*key, rank * count + index) for index in range(count)])
+    return RandomNumbers([seeded(*key, rank * count + index) for index in range(count)])
 
 
 def gather(values: dict[int, Value]) -> dict[int, Value]:
     """Merge the values of all ranks, by case."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
-    parts: list[dict[int, Value]] = [{}] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, values)
-    return {index: value for part in parts for index, value in part.items()}
+    of_ranks: list[dict[int, Value]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(of_ranks, values)
+    return {index: value for values_of_rank in of_ranks for index, value in values_of_rank.items()}

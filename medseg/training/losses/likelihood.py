@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medseg.config.arguments import check_argument
 from medseg.io.labels import IGNORE
-from medseg.training.losses.base import ClassWeighted, all_known, are_regions, check, full, weighted_mean
+from medseg.training.losses.base import ClassWeighted, all_known, are_regions, full, weighted_mean
 
 
 class CrossEntropyLoss(ClassWeighted):
@@ -25,7 +26,7 @@ class CrossEntropyLoss(ClassWeighted):
 
     def __init__(self, *, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(class_weights)
-        check("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "from 0 to below 1")
+        check_argument("loss", self, "label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "from 0 to below 1")
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class FocalLoss(ClassWeighted):
 
     def __init__(self, *, gamma: float = 2.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(class_weights)
-        check("gamma", gamma, gamma >= 0, "0 or more")
+        check_argument("loss", self, "gamma", gamma, gamma >= 0, "0 or more")
         self.gamma = gamma
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class TopKLoss(ClassWeighted):
 
     def __init__(self, *, k: float = 10.0, class_weights: Sequence[float] | None = None) -> None:
         super().__init__(class_weights)
-        check("k", k, 0 < k <= 100, "above 0, up to 100")
+        check_argument("loss", self, "k", k, 0 < k <= 100, "above 0, up to 100")
         self.k = k
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def leave_out(optimizer: torch.optim.Optimizer, gradient_norm: Tensor) -> None:
 def diverged(trainer: Trainer, reason: str) -> MedsegError:
     """Return the error that ends a training: what happened, which state is kept, what to try."""
     folder = Path(trainer.default_root_dir)
-    kept = [name for name in ("best.ckpt", "last.ckpt") if (folder / "checkpoints" / name).is_file()]
+    files = [name for name in ("best.ckpt", "last.ckpt") if (folder / "checkpoints" / name).is_file()]
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups] if trainer.optimizers else []
     precision = {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(trainer.precision), "fp32")
     others = {"bf16": "fp32", "fp16": "bf16 or fp32"}.get(precision)
@@ -99,9 +99,9 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
     advice += [f"trainer.precision={others} (it is {precision})"] if others else []
     advice += [f"a lower trainer.gradient_clip (it is {clip:g})" if clip else "trainer.gradient_clip=1 (there is none)"]
     advice += ["another loss, or medseg inspect on the data: intensities or masks out of range"]
-    state = f"{' and '.join(kept)} in {folder / 'checkpoints'}, with finite weights" if kept else "none is written"
+    state = f"{' and '.join(files)} in {folder / 'checkpoints'}, with finite weights" if files else "none is written"
     resume = ""
-    if "last.ckpt" in kept:
+    if "last.ckpt" in files:
         resume = f"; to go on from it: resume={folder} optimizer.lr=... (if it diverges again at once, begin anew)"
     return MedsegError(
         f"the training has diverged: {reason} (epoch {trainer.current_epoch + 1}, step {trainer.global_step}).\n"
