@@ -12,8 +12,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from medseg.augmentation.checks import check_probabilities
-from medseg.augmentation.random import Draws
+from medseg.augmentation.random import RandomNumbers
+from medseg.config.arguments import check_probabilities
 from medseg.config.schema import Setting
 
 KNOTS = 1000
@@ -62,27 +62,27 @@ class Genesis:
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
         names = ("nonlinear_probability", "shuffling_probability", "painting_probability", "outpainting_share")
-        check_probabilities(self, *names, group="pretext")
+        check_probabilities("pretext", self, *names)
 
-    def __call__(self, image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Image (B, C, *spatial) -> the distorted image, and that all of it is to be mended, bool (B, 1, *spatial)."""
         low, high = image.flatten(2).aminmax(dim=2, keepdim=True)
         scaled = (image.flatten(2) - low) / (high - low).clamp(min=_TINY)
         scaled = scaled.reshape(image.shape)
-        scaled = self._shuffle(scaled, draws)
-        scaled = self._bend(scaled, draws)
-        scaled = self._paint(scaled, draws)
+        scaled = self._shuffle(scaled, random)
+        scaled = self._bend(scaled, random)
+        scaled = self._paint(scaled, random)
         distorted = (scaled.flatten(2) * (high - low) + low).reshape(image.shape)
         return distorted, torch.ones_like(image[:, :1], dtype=torch.bool)
 
-    def _shuffle(self, image: Tensor, draws: Draws) -> Tensor:
+    def _shuffle(self, image: Tensor, random: RandomNumbers) -> Tensor:
         """Shuffle the voxels of some samples within windows; those of all channels alike."""
         shape = image.shape[2:]
-        is_chosen = draws.chosen(self.shuffling_probability).tolist()
+        is_chosen = random.chosen(self.shuffling_probability).tolist()
         largest = torch.tensor([max(1, int(size * SHUFFLED)) for size in shape])
-        sizes = (draws.standard(len(shape)) * largest).long() + 1  # (B, axes)
-        offsets = (draws.standard(len(shape)) * sizes).long()
-        seeds = draws.seeds()
+        sizes = (random.standard(len(shape)) * largest).long() + 1  # (B, axes)
+        offsets = (random.standard(len(shape)) * sizes).long()
+        seeds = random.seeds()
         image = image.clone()
         for sample in [sample for sample, is_one in enumerate(is_chosen) if is_one]:
             windows = window_numbers(shape, sizes[sample].tolist(), offsets[sample].tolist(), image.device)
@@ -91,11 +91,11 @@ class Genesis:
             image[sample] = shuffled_within(image[sample], windows, numbers)
         return image
 
-    def _bend(self, image: Tensor, draws: Draws) -> Tensor:
+    def _bend(self, image: Tensor, random: RandomNumbers) -> Tensor:
         """Bend the intensities of some samples, by a curve for each channel."""
         channels = image.shape[1]
-        is_chosen = draws.chosen(self.nonlinear_probability, 1).expand(-1, channels)
-        points, is_inverted = draws.standard(channels, 2, 2), draws.chosen(0.5, channels)
+        is_chosen = random.chosen(self.nonlinear_probability, 1).expand(-1, channels)
+        points, is_inverted = random.standard(channels, 2, 2), random.chosen(0.5, channels)
         rows = is_chosen.flatten().nonzero().squeeze(1)
         if not len(rows):
             return image
@@ -106,18 +106,18 @@ class Genesis:
         flat[rows] = interpolated(flat[rows], at, there)
         return flat.reshape(image.shape)
 
-    def _paint(self, image: Tensor, draws: Draws) -> Tensor:
+    def _paint(self, image: Tensor, random: RandomNumbers) -> Tensor:
         """Replace by noise what lies inside windows of some samples, or what lies outside those of others."""
         shape = image.shape[2:]
-        is_painted, is_outer = draws.chosen(self.painting_probability), draws.chosen(self.outpainting_share)
+        is_painted, is_outer = random.chosen(self.painting_probability), random.chosen(self.outpainting_share)
         bounds = torch.where(is_outer[:, None], torch.tensor(OUTER), torch.tensor(INNER))  # (B, 2)
         low, high = bounds[:, None, None, :].unbind(-1)
-        sizes = low + draws.standard(WINDOWS, len(shape)) * (high - low)
-        starts, another = draws.standard(WINDOWS, len(shape)), draws.standard(WINDOWS) < ANOTHER
+        sizes = low + random.standard(WINDOWS, len(shape)) * (high - low)
+        starts, another = random.standard(WINDOWS, len(shape)), random.standard(WINDOWS) < ANOTHER
         another[:, 0] |= is_outer  # one window is always kept
         there = another.cumprod(1).bool()
         windows = inside(shape, starts.to(image.device), sizes.to(image.device), there.to(image.device))
-        seeds = draws.seeds()
+        seeds = random.seeds()
         replaced = (windows ^ is_outer.to(image.device).reshape(-1, *[1] * len(shape)))[:, None]
         image = image.clone()
         for sample in is_painted.nonzero().flatten().tolist():

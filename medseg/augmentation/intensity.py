@@ -11,10 +11,10 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from medseg.augmentation.checks import check, check_probabilities, check_range
 from medseg.augmentation.filters import along_axes, coarsened, gaussian
-from medseg.augmentation.random import Draws
+from medseg.augmentation.random import RandomNumbers
 from medseg.augmentation.spatial import in_plane
+from medseg.config.arguments import check_argument, check_probabilities, check_range
 from medseg.config.schema import Setting
 
 Probability = Annotated[float, Setting("share of the samples that it changes", "[0, 1]")]
@@ -27,7 +27,7 @@ class Noise:
     """Add Gaussian noise. Its standard deviation, one a sample, is drawn between 0 and ``std``.
 
     ``std`` is in units of the normalised image, 0 or more. (nnU-Net calls its bound 0.1 a variance and uses it as a
-    deviation, as here.)
+    standard deviation, as here.)
     """
 
     probability: Probability = 0.1
@@ -35,13 +35,13 @@ class Noise:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability")
-        check(self, "std", self.std, self.std >= 0, "0 or more")
+        check_probabilities("augment", self, "probability")
+        check_argument("augment", self, "std", self.std, self.std >= 0, "0 or more")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        chosen = draws.chosen(self.probability).tolist()
-        stds, seeds = draws.uniform((0, self.std)).tolist(), draws.seeds()
+        chosen = random.chosen(self.probability).tolist()
+        stds, seeds = random.uniform((0, self.std)).tolist(), random.seeds()
         image = image.contiguous()
         for index in [index for index, is_chosen in enumerate(chosen) if is_chosen]:
             # The noise itself is made where the image is: a volume of it would take long to make here and to move.
@@ -65,14 +65,14 @@ class Blur:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability", "channel_probability")
-        check_range(self, "sigma")
+        check_probabilities("augment", self, "probability", "channel_probability")
+        check_range("augment", self, "sigma")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels, shape = image.shape[1], image.shape[2:]
-        chosen = _chosen(draws, self.probability, self.channel_probability, channels)
-        sigma = draws.uniform(self.sigma, channels, len(shape))
+        chosen = _chosen(random, self.probability, self.channel_probability, channels)
+        sigma = random.uniform(self.sigma, channels, len(shape))
         reach = int(4 * self.sigma[1] + 0.5)  # as scipy.ndimage
 
         def blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -90,14 +90,14 @@ class Brightness:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability")
-        check_range(self, "factor")
+        check_probabilities("augment", self, "probability")
+        check_range("augment", self, "factor")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels = image.shape[1]
-        chosen = _chosen(draws, self.probability, 1, channels)
-        factor = draws.factors(self.factor, channels)
+        chosen = _chosen(random, self.probability, 1, channels)
+        factor = random.factors(self.factor, channels)
         return _change(
             image, chosen, lambda x, factor: x.flatten(1).mul_(factor[:, None]).reshape(x.shape), factor
         ), label
@@ -115,19 +115,19 @@ class Contrast:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability")
-        check_range(self, "factor")
+        check_probabilities("augment", self, "probability")
+        check_range("augment", self, "factor")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels = image.shape[1]
-        chosen = _chosen(draws, self.probability, 1, channels)
-        return _change(image, chosen, _stretch, draws.factors(self.factor, channels)), label
+        chosen = _chosen(random, self.probability, 1, channels)
+        return _change(image, chosen, _stretch, random.factors(self.factor, channels)), label
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowResolution:
-    """Make channels as coarse as if only a share of their voxels along each axis, drawn from ``scale``, had been taken.
+    """Make channels as coarse as if only a share of their voxels along each axis, drawn from ``scale``, were there.
 
     Each channel of a chosen sample is changed with ``channel_probability``. Voxels are taken by nearest neighbour and
     interpolated linearly. Thin 3D patches (see ``Spatial``) get coarser only within their slices.
@@ -139,26 +139,26 @@ class LowResolution:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability", "channel_probability")
-        check_range(self, "scale")
-        check(self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
+        check_probabilities("augment", self, "probability", "channel_probability")
+        check_range("augment", self, "scale")
+        check_argument("augment", self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels, shape = image.shape[1], image.shape[2:]
-        chosen = _chosen(draws, self.probability, self.channel_probability, channels)
+        chosen = _chosen(random, self.probability, self.channel_probability, channels)
         axes = in_plane(shape)
 
         def coarsen(x: Tensor, scale: Tensor) -> Tensor:
             scales = [scale if axis in axes else torch.ones_like(scale) for axis in range(len(shape))]
             return along_axes(x, [coarsened(*pair) for pair in zip(scales, shape, strict=True)])
 
-        return _change(image, chosen, coarsen, draws.uniform(self.scale, channels)), label
+        return _change(image, chosen, coarsen, random.uniform(self.scale, channels)), label
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gamma:
-    """Raise each channel, scaled to 0..1, to a power drawn from ``gamma``; its mean and deviation stay as they were.
+    """Raise each channel, scaled to 0..1, to a power drawn from ``gamma``; its mean and standard deviation stay.
 
     With ``invert`` the channel is turned upside down before and back after, so that its bright end is bent most and not
     its dark one. Powers are as often below 1 as above.
@@ -170,18 +170,18 @@ class Gamma:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability")
-        check_range(self, "gamma")
+        check_probabilities("augment", self, "probability")
+        check_range("augment", self, "gamma")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
         channels = image.shape[1]
-        chosen = _chosen(draws, self.probability, 1, channels)
+        chosen = _chosen(random, self.probability, 1, channels)
 
         def bend(x: Tensor, gamma: Tensor) -> Tensor:
             return _power(x.neg_(), gamma).neg_() if self.invert else _power(x, gamma)
 
-        return _change(image, chosen, bend, draws.factors(self.gamma, channels)), label
+        return _change(image, chosen, bend, random.factors(self.gamma, channels)), label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,18 +197,18 @@ class ChannelDropout:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "probability", "channel_probability")
+        check_probabilities("augment", self, "probability", "channel_probability")
 
-    def __call__(self, image: Tensor, label: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
-        chosen, numbers = draws.chosen(self.probability, 1), draws.standard(image.shape[1])
+        chosen, numbers = random.chosen(self.probability, 1), random.standard(image.shape[1])
         dropped = chosen & (numbers < self.channel_probability) & (numbers < numbers.amax(1, keepdim=True))
         return _change(image, dropped, torch.zeros_like), label
 
 
-def _chosen(draws: Draws, probability: float, channel_probability: float, channels: int) -> Tensor:
+def _chosen(random: RandomNumbers, probability: float, channel_probability: float, channels: int) -> Tensor:
     """Which channels of which samples are drawn: bool (B, C)."""
-    return draws.chosen(probability, 1) & draws.chosen(channel_probability, channels)
+    return random.chosen(probability, 1) & random.chosen(channel_probability, channels)
 
 
 def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *strengths: Tensor) -> Tensor:
@@ -221,10 +221,10 @@ def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *str
     if not len(indices):
         return image
     image = image.contiguous()
-    given = [s.flatten(0, 1)[indices].to(image.device, image.dtype, non_blocking=True) for s in strengths]
+    moved = [s.flatten(0, 1)[indices].to(image.device, image.dtype, non_blocking=True) for s in strengths]
     indices = indices.to(image.device, non_blocking=True)
     rows = image.flatten(0, 1)  # a view
-    rows.index_copy_(0, indices, function(rows.index_select(0, indices), *given))
+    rows.index_copy_(0, indices, function(rows.index_select(0, indices), *moved))
     return image
 
 
@@ -238,7 +238,7 @@ def _stretch(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _power(x: Tensor, gamma: Tensor) -> Tensor:
-    """x (n, *spatial) to the power gamma (n,) within each row's range, mean and deviation kept; in place."""
+    """x (n, *spatial) to the power gamma (n,) within each row's range, mean and SD kept; in place."""
     flat = x.flatten(1)
     low, high = flat.aminmax(dim=1, keepdim=True)
     mean, std = _mean_and_std(flat)
@@ -249,7 +249,7 @@ def _power(x: Tensor, gamma: Tensor) -> Tensor:
 
 
 def _mean_and_std(flat: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (n, 1) of each row; several times faster on a CPU than torch.std_mean."""
+    """Mean and standard deviation (n, 1) of each row; several times faster on a CPU than torch.std_mean."""
     mean = flat.mean(1, keepdim=True)
     return mean, torch.linalg.vector_norm(flat - mean, dim=1, keepdim=True) / flat.shape[1] ** 0.5
 

@@ -13,8 +13,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from medseg.augmentation.checks import check
-from medseg.augmentation.random import Draws
+from medseg.augmentation.random import RandomNumbers
+from medseg.config.arguments import check_argument
 from medseg.config.schema import PLANNED, Setting
 
 
@@ -38,18 +38,18 @@ class BlockMasking:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check(self, "share", self.share, 0 < self.share < 1, "between 0 and 1", group="pretext")
+        check_argument("pretext", self, "share", self.share, 0 < self.share < 1, "between 0 and 1")
         sizes = [self.block] if isinstance(self.block, int) else list(self.block)
-        check(self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more", group="pretext")
+        check_argument("pretext", self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more")
 
-    def __call__(self, image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Image (B, C, *spatial) -> the image with blocks set to 0, and where they are, bool (B, 1, *spatial)."""
         shape = image.shape[2:]
         sizes = [self.block] * len(shape) if isinstance(self.block, int) else list(self.block)
-        check(self, "block", sizes, len(sizes) == len(shape), f"{len(shape)} numbers, one an axis", group="pretext")
+        check_argument("pretext", self, "block", sizes, len(sizes) == len(shape), f"{len(shape)} numbers, one an axis")
         counts = [-(-length // size) for length, size in zip(shape, sizes, strict=True)]
-        check(self, "block", sizes, prod(counts) > 1, f"smaller than the patch, {list(shape)}", group="pretext")
-        ranks = draws.standard(prod(counts)).argsort(dim=1, stable=True).argsort(dim=1)  # (B, blocks)
+        check_argument("pretext", self, "block", sizes, prod(counts) > 1, f"smaller than the patch, {list(shape)}")
+        ranks = random.standard(prod(counts)).argsort(dim=1, stable=True).argsort(dim=1)  # (B, blocks)
         most = max(1, min(prod(counts) - 1, int(self.share * prod(counts) + 0.5)))
         hidden = torch.as_tensor(ranks < most).reshape(len(image), 1, *counts)
         hidden = hidden.to(image.device, non_blocking=True)

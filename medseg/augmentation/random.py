@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 _AHEAD = 256
-"""Numbers fetched at once from each stream: one call for a sample's draws instead of one for each of them."""
+"""Numbers fetched at once from each stream: one call serves many small requests."""
 
 
-class Draws:
+class RandomNumbers:
     """Random numbers for B samples, each from its own generator; all on the CPU, float32.
 
     What a sample gets depends on its generator and on what was drawn before, never on the samples beside it.
@@ -58,6 +58,6 @@ class Draws:
         return 1 + torch.where(side < 0, side * (1 - low), side * (high - 1))
 
     def seeds(self) -> list[int]:
-        """A seed of 48 bits for each sample, for draws made on another device."""
+        """A seed of 48 bits for each sample, for generators on another device."""
         halves = (self.standard(2) * 2**24).long().tolist()
         return [first << 24 | second for first, second in halves]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medseg.augmentation.checks import check, check_probabilities, check_range
 from medseg.augmentation.filters import along_axes, bspline
-from medseg.augmentation.random import Draws
+from medseg.augmentation.random import RandomNumbers
+from medseg.config.arguments import check_argument, check_probabilities, check_range
 from medseg.config.schema import Setting
 
 _THIN = 3
@@ -69,28 +69,28 @@ class Spatial:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities(self, "rotation_probability", "scale_probability", "elastic_probability")
-        angle = 0 if self.rotation is None else self.rotation
-        check(self, "rotation", angle, 0 <= angle <= 180, "degrees from 0 to 180")
-        check_range(self, "scale")
-        bounds = list(self.elastic_magnitude)
-        fits = len(bounds) == 2 and 0 <= bounds[0] <= bounds[1] <= _UNFOLDED
-        check(self, "elastic_magnitude", bounds, fits, f"[low, high] with 0 <= low <= high <= {_UNFOLDED}")
-        check(self, "elastic_scale", self.elastic_scale, 0 < self.elastic_scale <= 1, "above 0, up to 1")
-        axes = list(self.mirror_axes or ())
-        check(self, "mirror_axes", axes, {*axes} <= {0, 1, 2} and len({*axes}) == len(axes), "each of 0, 1, 2 once")
-        spacing = list(self.spacing or ())
-        check(self, "spacing", spacing, all(length > 0 for length in spacing), "lengths above 0")
+        check_probabilities("augment", self, "rotation_probability", "scale_probability", "elastic_probability")
+        check_range("augment", self, "scale")
+        bounds, axes, spacing = list(self.elastic_magnitude), list(self.mirror_axes or ()), list(self.spacing or ())
+        is_range = len(bounds) == 2 and 0 <= bounds[0] <= bounds[1] <= _UNFOLDED
+        for name, value, fits, allowed in (
+            ("rotation", self.rotation, self.rotation is None or 0 <= self.rotation <= 180, "degrees from 0 to 180"),
+            ("elastic_magnitude", bounds, is_range, f"[low, high] with 0 <= low <= high <= {_UNFOLDED}"),
+            ("elastic_scale", self.elastic_scale, 0 < self.elastic_scale <= 1, "above 0, up to 1"),
+            ("mirror_axes", axes, {*axes} <= {0, 1, 2} and len({*axes}) == len(axes), "each of 0, 1, 2 once"),
+            ("spacing", spacing, all(length > 0 for length in spacing), "lengths above 0"),
+        ):
+            check_argument("augment", self, name, value, fits, allowed)
 
     def __call__(
-        self, image: Tensor, label: Tensor, draws: Draws, margin: Sequence[int] | None = None
+        self, image: Tensor, label: Tensor, random: RandomNumbers, margin: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Transform a batch.
 
         Args:
             image: (B, C, *spatial), floating.
             label: (B, 1, *spatial) of any integer type.
-            draws: the random numbers of B samples.
+            random: the random numbers of B samples.
             margin: voxels on either side of each axis by which both are larger than the result; None: none.
 
         Returns:
@@ -103,11 +103,22 @@ class Spatial:
         new_image, new_label = image[inner].contiguous(), label[inner].contiguous()
         with torch.autocast(image.device.type, enabled=False), torch.autocast("cpu", enabled=False):
             # Half-precision coordinates would be off by voxels.
-            mirrored = self._draw_mirrored(draws, len(shape))
-            is_moved, affines = self._draw_affines(draws, shape)
+            axes, dims = list(self.mirror_axes or ()), len(shape)
+            fits = all(axis < dims for axis in axes)
+            check_argument("augment", self, "mirror_axes", axes, fits, f"axes below {dims}, as the patch is {dims}D")
+            allowed = torch.zeros(dims, dtype=torch.bool)
+            allowed[axes] = True
+            mirrored = random.chosen(0.5, dims) & allowed  # (B, d)
+
+            angle, planes = self._largest_angle(shape), len(list(combinations(in_plane(shape), 2)))
+            is_turned, is_scaled = random.chosen(self.rotation_probability), random.chosen(self.scale_probability)
+            angles = random.uniform((-angle, angle), planes) * is_turned[:, None]
+            magnification = random.log_uniform(self.scale).where(is_scaled, torch.ones(()))
+            affines = self._affines(shape, angles, magnification)
             affines = affines * torch.where(mirrored, -1.0, 1.0)[:, None, :]  # mirroring is a factor of the columns
-            is_bent, displacements = self._draw_displacements(draws, shape)
-            is_moved = is_moved | is_bent
+
+            is_bent, displacements = self._draw_displacements(random, shape)
+            is_moved = is_turned | is_scaled | is_bent  # all others are at most mirrored, which needs no interpolation
             indices = is_moved.nonzero().squeeze(1)
             if len(indices):
                 bent = is_bent[indices].nonzero().squeeze(1)
@@ -119,9 +130,9 @@ class Spatial:
                 new_image.index_copy_(0, indices, moved.to(image.dtype))
                 new_label.index_copy_(0, indices, labels.to(label.dtype))
         for sample, flags in enumerate((mirrored & ~is_moved[:, None]).tolist()):
-            if axes := [axis + 1 for axis, flag in enumerate(flags) if flag]:
-                new_image[sample] = new_image[sample].flip(axes)
-                new_label[sample] = new_label[sample].flip(axes)
+            if flipped := [axis + 1 for axis, flag in enumerate(flags) if flag]:
+                new_image[sample] = new_image[sample].flip(flipped)
+                new_label[sample] = new_label[sample].flip(flipped)
         return new_image, new_label
 
     def reach(self, patch_size: Sequence[int]) -> list[int]:
@@ -140,24 +151,6 @@ class Spatial:
                 bend[axis] = self.elastic_magnitude[1] * self._distances(shape)[axis]
         furthest = (affines.abs() @ (half + bend)).amax(0)
         return [max(0, ceil(beyond - 1e-3)) for beyond in (furthest - half).tolist()]
-
-    def _draw_mirrored(self, draws: Draws, dims: int) -> Tensor:
-        """Which axes of which sample are mirrored: bool (B, dims)."""
-        allowed = torch.zeros(dims, dtype=torch.bool)
-        axes = list(self.mirror_axes or ())
-        fits = all(axis < dims for axis in axes)
-        check(self, "mirror_axes", axes, fits, f"axes below {dims}, as the patch is {dims}D")
-        allowed[axes] = True
-        return draws.chosen(0.5, dims) & allowed
-
-    def _draw_affines(self, draws: Draws, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Which samples are rotated or scaled, bool (B,), and the maps (B, d, d) of ``_affines``."""
-        planes = len(list(combinations(in_plane(shape), 2)))
-        angle = self._largest_angle(shape)
-        is_turned, is_scaled = draws.chosen(self.rotation_probability), draws.chosen(self.scale_probability)
-        angles = draws.uniform((-angle, angle), planes) * is_turned[:, None]
-        magnification = draws.log_uniform(self.scale).where(is_scaled, torch.ones(()))
-        return is_turned | is_scaled, self._affines(shape, angles, magnification)
 
     def _affines(self, shape: Sequence[int], angles: Tensor, magnification: Tensor) -> Tensor:
         """From a voxel of the result to the voxel that lands on it, both from the centre: (n, d, d).
@@ -193,7 +186,9 @@ class Spatial:
     def _lengths(self, dims: int) -> list[float]:
         """The voxel size along each axis."""
         spacing = [float(length) for length in self.spacing or [1.0] * dims]
-        check(self, "spacing", spacing, len(spacing) == dims, f"{dims} lengths, as the patch is {dims}D")
+        check_argument(
+            "augment", self, "spacing", spacing, len(spacing) == dims, f"{dims} lengths, as the patch is {dims}D"
+        )
         return spacing
 
     def _distances(self, shape: Sequence[int]) -> list[float]:
@@ -210,15 +205,15 @@ class Spatial:
             for axis, (size, distance) in enumerate(zip(shape, distances, strict=True))
         ]
 
-    def _draw_displacements(self, draws: Draws, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _draw_displacements(self, random: RandomNumbers, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Which samples are deformed, bool (B,), and by how many voxels each control point moves: (B, d, *knots)."""
         dims = len(shape)
-        is_bent = draws.chosen(self.elastic_probability)
+        is_bent = random.chosen(self.elastic_probability)
         if not self.elastic_probability:
-            return is_bent, torch.zeros(len(draws), dims, *[1] * dims)
-        largest = draws.uniform(self.elastic_magnitude, 1) * torch.tensor(self._distances(shape))  # (B, d)
+            return is_bent, torch.zeros(len(random), dims, *[1] * dims)
+        largest = random.uniform(self.elastic_magnitude, 1) * torch.tensor(self._distances(shape))  # (B, d)
         largest[:, [axis for axis in range(dims) if axis not in in_plane(shape)]] = 0
-        return is_bent, draws.uniform((-1, 1), dims, *self._knots(shape)) * largest.reshape(-1, dims, *[1] * dims)
+        return is_bent, random.uniform((-1, 1), dims, *self._knots(shape)) * largest.reshape(-1, dims, *[1] * dims)
 
     def _field(self, displacements: Tensor, shape: Sequence[int]) -> Tensor:
         """Displacements of the control points (n, d, *knots) -> of the voxels (n, d, *shape)."""
@@ -237,20 +232,20 @@ def in_plane(shape: Sequence[int]) -> list[int]:
     return [axis for axis in range(len(shape)) if not (is_thin and axis == shortest)]
 
 
-def _grid(affines: Tensor, field: Tensor, bent: Tensor, shape: Sequence[int], given: Sequence[int]) -> Tensor:
+def _grid(affines: Tensor, field: Tensor, bent: Tensor, shape: Sequence[int], input_shape: Sequence[int]) -> Tensor:
     """Where each voxel of the result is read, as grid_sample counts: each axis from -1 to 1, the last axis first.
 
     Args:
-        affines: (n, d, d), from the result's voxels to those given, on the CPU.
+        affines: (n, d, d), from the result's voxels to those of the input, on the CPU.
         field: (m, d, *shape) voxels by which those of the samples ``bent`` (m,) are displaced beforehand.
         bent: which of the n samples they are.
         shape: of the result.
-        given: the shape of what is read.
+        input_shape: the shape of what is read.
 
     Returns:
         (n, *shape, d).
     """
-    size, full = torch.tensor(shape), torch.tensor(given)
+    size, full = torch.tensor(shape), torch.tensor(input_shape)
     theta = F.pad((affines * size / full[:, None]).flip(1, 2), (0, 1))  # (n, d, d + 1)
     theta = theta.to(field.device, torch.float32, non_blocking=True)
     grid = F.affine_grid(theta, [len(theta), 1, *shape], align_corners=False)

@@ -56,7 +56,7 @@ def describe(
     """
     dataset = {name: config["dataset"][name] for name in ("name", "geometry", "reference")}
     dataset["orientation"] = config["dataset"].get("orientation", "apply")  # runs of older versions have none
-    kept = (
+    nodes = (
         "model",
         "pretext",
         "loss",
@@ -72,7 +72,7 @@ def describe(
     return {
         "format": FORMAT,
         "version": __version__,
-        "config": {key: config[key] for key in kept if key in config}
+        "config": {key: config[key] for key in nodes if key in config}
         | {"model": without_file(config["model"])}
         | {"dataset": dataset, "trainer": {"precision": config["trainer"]["precision"]}},
         "classes": dict(label_map.labels) if label_map else {},
@@ -107,7 +107,8 @@ def locate_to_write(path: str | Path) -> Path:
     """Return the checkpoint file to be written anew, which a link that the user names may lead to.
 
     Raises:
-        MedsegError: there is none, or a link in a run's directory leads to it, which a stranger may have put there.
+        MedsegError: there is none, or a link in a run's directory leads to it; such a link may come from an
+            untrusted archive.
     """
     file = locate(path).resolve()
     if Path(path).is_dir() and not file.is_relative_to(Path(path).resolve()):
@@ -158,7 +159,7 @@ def checked(content: Any, file: Path, kind: str) -> dict[str, Any]:
 
     Args:
         content: what the file, such as "a PyTorch file", has as its entry "medseg".
-        file: where it was found.
+        file: its path.
         kind: what the file is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Is a scan like those that a model was trained on? Ranges noted in training, and what a new scan has outside them.
+"""Is a scan like those that a model was trained on? Ranges recorded in training, and what a new scan has outside them.
 
 A flag says that nobody knows how good the mask is, not that it is wrong; no flag does not say that it is right.
 """
@@ -16,20 +16,20 @@ from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Finger
 from medseg.preprocessing.geometry import whole
 
 Ranges = dict[str, list[float]]
-"""For each quantity the lowest and the highest value in training, and the least and the most that are familiar."""
+"""For each quantity the lowest and the highest value in training, and the limits of what counts as in distribution."""
 
 FEWEST = 5
 """Training cases below which nothing can be said."""
 FACTOR = 1.5
-"""Lengths and volumes so many times smaller or larger than in training are familiar in any case."""
+"""Lengths and volumes so many times smaller or larger than in training are always in distribution."""
 SHARE = 0.15
-"""So are intensities that are beyond those in training by this share of the range from dark to bright."""
+"""So are intensities beyond those in training by this share of the range from dark to bright."""
 ABSOLUTE = ("ct", "none")
 """Normalisations to which an intensity is the same in every scan."""
 
 
 class Measured(NamedTuple):
-    """A value, and how far beyond the training cases it is familiar at least; None: by a factor."""
+    """A value, and the least tolerance beyond the training cases; None: ``FACTOR``."""
 
     value: float
     margin: float | None = None
@@ -38,9 +38,9 @@ class Measured(NamedTuple):
 def training_ranges(fingerprint: Fingerprint, label_map: LabelMap, normalize: Sequence[str]) -> Ranges:
     """Return the ranges of what can be measured of scans and masks, over the training cases; none of too few.
 
-    Familiar is what lies between the lowest and the highest value, and beyond them by as much as the middle eight
-    tenths of the cases are apart. Lengths and volumes are compared by their logarithms. Classes that some cases lack
-    may be absent; of the others, 0 is unfamiliar.
+    In distribution is what lies between the lowest and the highest value, or beyond them by at most the spread of the
+    middle eight tenths of the cases. Lengths and volumes are compared by their logarithms. Classes that some cases lack
+    may be absent; of the others, 0 is out of distribution.
 
     ``normalize`` names the normalisation of each channel: what it makes equal is not compared.
     """
@@ -74,7 +74,7 @@ def shared_reasons(models: Sequence[Ranges], measured: Mapping[str, Measured]) -
 def of_scan(scan: Scan, absent: Collection[int] = ()) -> dict[str, Measured]:
     """Measure a scan as the training cases were measured, by all that any model could compare.
 
-    ``absent`` holds the places of channels that there is no file of.
+    ``absent`` holds the indices of channels without a file.
     """
     methods = [None if channel in absent else "none" for channel in range(len(scan.image))]
     order = whole(scan.affine, scan.shape).order

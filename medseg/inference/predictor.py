@@ -62,7 +62,7 @@ class Mask:
 
     @property
     def ml(self) -> dict[str, float] | None:
-        """Volume of each foreground class, or region, in millilitres; None for pictures and single slices."""
+        """Volume of each foreground class, or region, in millilitres; None for 2D images."""
         if self.scan.unit != "mm" or self.indices.ndim != 3:
             return None
         voxel = self.scan.voxel_volume / 1000
@@ -71,7 +71,7 @@ class Mask:
     def save(self, path: str | Path) -> None:
         """Write the mask with the scan's geometry, whole or not at all.
 
-        The suffix names the format: NIfTI, NRRD or MetaImage, or of a picture also PNG, TIFF or BMP.
+        The suffix names the format: NIfTI, NRRD or MetaImage, or of a 2D image also PNG, TIFF or BMP.
 
         Raises:
             MedsegError: the format cannot hold the mask, or the file cannot be written.
@@ -130,9 +130,9 @@ class Predictor:
         self.label_map, self.endings = first.label_map, first.endings
         self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
         self.reading = resolve(reading or {}, first.reading)
-        wanted = [inference_over(inference or {}, model.inference) for model in models]
+        options = [inference_over(inference or {}, model.inference) for model in models]
         cleaning = postprocess_over(postprocess or {}, first.postprocess)
-        self.segmenter = make_segmenter(wanted[0], cleaning, self.label_map)
+        self.segmenter = make_segmenter(options[0], cleaning, self.label_map)
         self.groups = grouped(models, inference or {})
         self.scratch = scratch
         advice = "Use device=cpu, or close what else uses the device." if self.device.type != "cpu" else MORE_MEMORY
@@ -140,7 +140,7 @@ class Predictor:
             for model in models:
                 model.network.to(self.device).eval()
         self.recipe = {
-            "inference": wanted,
+            "inference": options,
             "postprocess": cleaning,
             "precision": self.precision,
             "reading": self.reading,
@@ -187,7 +187,11 @@ class Predictor:
         return self.finish(prepared, self.predict_labels(prepared))
 
     def prepare(self, scan: Scan | str | Path | Sequence[str | Path], absent: Sequence[int] = ()) -> Prepared:
-        """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of."""
+        """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of.
+
+        Raises:
+            MedsegError: the scan cannot be read, or has other dimensions or channels than the network was trained on.
+        """
         if not isinstance(scan, Scan):
             files = files_of(scan)
             case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
@@ -195,7 +199,11 @@ class Predictor:
                 scan = read_case(case, spatial_dims=self.dims)
         else:
             check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
-        self.check_channels(scan)
+        if (len(scan.shape), len(scan.image)) != (self.dims, self.n_channels):
+            raise MedsegError(
+                f"the scan is {len(scan.shape)}D with {len(scan.image)} channel(s), shape {scan.shape}; "
+                f"the model takes {self.dims}D images with {self.n_channels} channel(s)."
+            )
         with enough_memory(f"to preprocess a scan of {scan.image.shape}", MORE_MEMORY):
             return Prepared(scan, tuple(group.models[0].preprocessor(scan) for group in self.groups))
 
@@ -215,7 +223,8 @@ class Predictor:
 
     def probabilities(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``."""
-        return slabs_within_memory(lambda device: self.probabilities_on(device, prepared), self.device)
+        limits = self.groups[0].scorer.limits
+        return slabs_within_memory(lambda device: self.probabilities_on(device, prepared), self.device, limits)
 
     def probabilities_on(self, device: torch.device, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.
@@ -245,14 +254,6 @@ class Predictor:
             autocast(self.device, self.precision),
         ):
             yield
-
-    def check_channels(self, scan: Scan) -> None:
-        """Refuse a scan of other dimensions or channels than the network was trained on."""
-        if (len(scan.shape), len(scan.image)) != (self.dims, self.n_channels):
-            raise MedsegError(
-                f"the scan is {len(scan.shape)}D with {len(scan.image)} channel(s), shape {scan.shape}; "
-                f"the model takes {self.dims}D images with {self.n_channels} channel(s)."
-            )
 
 
 def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:

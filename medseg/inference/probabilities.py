@@ -1,5 +1,6 @@
 """Probabilities of a scan on its native grid, slab by slab, of one network or of several."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from medseg.errors import MedsegError
 from medseg.inference.sliding_window import (
+    MemoryLimits,
     Network,
-    PassLimit,
     Weighting,
     gaussian,
     sigmoid,
@@ -26,7 +27,9 @@ from medseg.io.case import Scan
 from medseg.io.formats.slab_writer import shares_file
 from medseg.preprocessing.geometry import SLAB, Geometry
 from medseg.system.file_names import file_names
-from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
+from medseg.system.memory import drop_frames, free_caches, is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 Slabs = Iterator[tuple[slice, Tensor]]
 """Slices of the last native axis and their probabilities (K, *native grid, these slices only), in turn."""
@@ -57,7 +60,7 @@ class Scorer:
         context: voxels along each axis that the network sees beside a window.
         averaging: what windows, flips, networks and neighbouring voxels are averaged as; nnU-Net takes logits.
         weighting: gives the weights of a window's voxels.
-        limit: lowers ``batch_size`` for all scans that follow one for which memory ran out.
+        limits: what memory turns out to allow: it bounds ``batch_size`` for all scans after one for which it ran out.
     """
 
     patch_size: Sequence[int]
@@ -69,7 +72,7 @@ class Scorer:
     context: Sequence[int] | None = None
     averaging: Literal["probabilities", "logits"] = "probabilities"
     weighting: Weighting = gaussian
-    limit: PassLimit = field(default_factory=PassLimit, compare=False)
+    limits: MemoryLimits = field(default_factory=MemoryLimits, compare=False)
 
     def rows(
         self, networks: Sequence[Network], image: Tensor, geometry: Geometry, device: torch.device | None = None
@@ -97,7 +100,7 @@ class Scorer:
             activation=probabilities if self.averaging == "probabilities" else unchanged,
             weighting=self.weighting,
             device=device,
-            limit=self.limit,
+            limits=self.limits,
         ):
             if not block.sum().isfinite():  # of NaN or infinity anywhere: one pass over what hundreds of layers made
                 raise NotFiniteError(
@@ -122,10 +125,10 @@ class Scorer:
         def slabs_on(device: torch.device) -> Slabs:
             return self.slabs(self.rows(networks, image.to(device), geometry, image.device), geometry, device)
 
-        return slabs_within_memory(slabs_on, image.device)
+        return slabs_within_memory(slabs_on, image.device, self.limits)
 
 
-def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch.device) -> Slabs:
+def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch.device, limits: MemoryLimits) -> Slabs:
     """Yield a scan's probabilities, made on a device, or on the CPU as soon as the device's memory runs out.
 
     ``slabs_on`` makes the same slabs each time that it is called, whatever the device.
@@ -143,7 +146,11 @@ def slabs_within_memory(slabs_on: Callable[[torch.device], Slabs], device: torch
                 raise
             drop_frames(error)
         free_caches()  # after the error is gone
-        warn_once(f"memory of {device} is short: probabilities are added up in the memory of the CPU, which is slower")
+        if not limits.is_device_full:
+            limits.is_device_full = True
+            log.warning(
+                "memory of %s is short: probabilities are added up in the memory of the CPU, which is slower", device
+            )
     for slices, probs in slabs_on(torch.device("cpu")):
         if slices.start >= done:
             yield slices, probs
@@ -196,8 +203,8 @@ def probability_files(folder: Path, names: Sequence[str], like: Scan, written: l
         files = [stack.enter_context(shares_file(path, like)) for path in paths]
 
         def write(slices: slice, probs: Tensor) -> None:
-            for file, shares in zip(files, probs.float().cpu().numpy(), strict=True):
-                file.write(shares)
+            for file, probs_of_class in zip(files, probs.float().cpu().numpy(), strict=True):
+                file.write(probs_of_class)
 
         yield write
     written += paths

@@ -89,6 +89,11 @@ class Segmenter:
     regions: Regions | None = None
     largest_of: Sequence[Sequence[int]] = ()
 
+    @property
+    def overlapping(self) -> Regions | None:
+        """The regions of which each is labelled by a mask of its own, since a voxel may be in several; None: none."""
+        return self.regions if self.regions and not self.regions.are_disjoint else None
+
     def __call__(
         self,
         slabs: Slabs,
@@ -110,13 +115,13 @@ class Segmenter:
 
         ``observers`` are called with each slab: slices of the last native axis and the probabilities.
         """
-        overlapping = self.regions if self.regions and not self.regions.are_disjoint else None
-        masks = [len(overlapping.members)] if overlapping else []
+        masks = [len(self.overlapping.members)] if self.overlapping else []
         labels = np.empty((*masks, *native_shape), dtype=np.uint8)
+        label = self.above if self.overlapping else self.classes
         for slices, probs in slabs:
             for observer in observers:
                 observer(slices, probs)
-            labels[..., slices] = on_device_or_cpu(self.above if overlapping else self.classes, probs).cpu().numpy()
+            labels[..., slices] = on_device_or_cpu(label, probs).cpu().numpy()
         return labels
 
     def clean(
@@ -132,11 +137,10 @@ class Segmenter:
         def cleaned(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
             return postprocess(labels, tuple(spacing), unit, voxel_volume=voxel_volume, **self.postprocess)
 
-        if predicted.ndim == len(spacing):
+        if not self.overlapping:
             return largest_together(cleaned(predicted), self.largest_of)
-        assert self.regions is not None  # or there would be no mask for each
         masks = [cleaned(mask * np.uint8(number)) > 0 for number, mask in enumerate(predicted, 1)]
-        return largest_together(self.regions.paint(masks), self.largest_of)
+        return largest_together(self.overlapping.paint(masks), self.largest_of)
 
     def above(self, probs: Tensor) -> Tensor:
         """Return where the probabilities (R, *) of regions exceed their thresholds; bool (R, *)."""

@@ -4,6 +4,7 @@ Windows run along one axis, the main axis. Probabilities are summed in a buffer 
 that no later window touches are yielded. So memory grows with the cross-section, not with the image's length.
 """
 
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medseg.system.memory import attempted, warn_once
+from medseg.system.memory import attempted
+
+log = logging.getLogger(__name__)
 
 Network = Callable[[Tensor], list[Tensor]]
 Activation = Callable[[Tensor], Tensor]
@@ -29,10 +32,15 @@ PASS_SIZE = 1 << 27
 
 
 @dataclass
-class PassLimit:
-    """The most windows that one pass of the network takes, as memory has turned out to allow."""
+class MemoryLimits:
+    """What memory has turned out to allow, for all scans that follow.
+
+    ``windows`` is the most that one pass of the network takes; ``is_device_full`` tells that the probabilities of a
+    scan did not fit on the device, of which the user is told once.
+    """
 
     windows: int = sys.maxsize
+    is_device_full: bool = False
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -75,7 +83,7 @@ def sliding_window(
     activation: Activation = softmax,
     weighting: Weighting = gaussian,
     device: torch.device | None = None,
-    limit: PassLimit | None = None,
+    limits: MemoryLimits | None = None,
 ) -> Iterator[Tensor]:
     """Yield the probabilities of a whole image, averaged over windows and networks, in rows along one axis.
 
@@ -97,7 +105,7 @@ def sliding_window(
         activation: what is averaged, made of logits (B, K, *).
         weighting: gives the weights of a window's voxels.
         device: the networks', which each batch of windows is brought to; None: the image's.
-        limit: further bounds the batch, and is lowered where memory runs out, so that later scans begin with what was
+        limits: further bounds the batch, and is lowered where memory runs out, so that later scans begin with what was
             enough for this one.
 
     Yields:
@@ -107,40 +115,50 @@ def sliding_window(
     margin = list(context or [0] * len(patch_size))
     padded, inner = pad(image, patch_size)
     grid = padded.shape[1:]
-    all_corners = window_corners(grid, patch_size, overlap, main_axis, from_end=from_end)
+
+    def position(corner: Sequence[int]) -> int:  # on the main axis, counted from where windows begin
+        start = corner[main_axis]
+        return grid[main_axis] - patch_size[main_axis] - start if from_end else start
+
+    begins_of_axes = (starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True))
+    all_corners = sorted(product(*begins_of_axes), key=position)
     padded = F.pad(padded, [side for m in reversed(margin) for side in (m, m)])
     seen = [patch + 2 * m for patch, m in zip(patch_size, margin, strict=True)]
     weight = weighting(tuple(patch_size)).to(image.device)
     size = max(1, min(batch_size, PASS_SIZE // (n_outputs * weight.numel())))
     chunks = [all_corners[first : first + size] for first in range(0, len(all_corners), size)]
-    # rows are finished from the first window of the next chunk on; until then one chunk spans this many
-    length = max(chunk[-1][main_axis] - chunk[0][main_axis] for chunk in chunks) + patch_size[main_axis]
+    # No later window touches what lies before the first window of the next chunk. So a chunk finishes the rows up to
+    # there, and the buffer must hold as many rows as one chunk spans from its first window to the end of its last.
+    finished = [*(position(chunk[0]) for chunk in chunks[1:]), grid[main_axis]]
+    length = max(position(chunk[-1]) - position(chunk[0]) for chunk in chunks) + patch_size[main_axis]
     sums = RowSums(n_outputs, grid, main_axis, length, image.device)
-    begins = [chunk[0][main_axis] for chunk in chunks[1:]]
     if from_end:  # the image's span on the main axis, counted from where the windows begin
         span, end = inner[main_axis], grid[main_axis]
         inner = (*inner[:main_axis], slice(end - span.stop, end - span.start), *inner[main_axis + 1 :])
-    limit = limit or PassLimit()
+    limits = limits or MemoryLimits()
 
     def probs_of(corners: Sequence[tuple[int, ...]]) -> Tensor:  # (B, K, *patch) on the image's device
-        windows = [on_image(corner, grid, patch_size, main_axis, from_end=from_end) for corner in corners]
-        patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in windows])  # (B, C, *seen)
+        patches = torch.stack([padded[(slice(None), *window(corner, seen))] for corner in corners])  # (B, C, *seen)
         return mirrored(networks, patches.to(device or image.device), mirror_axes, activation).to(image.device)
 
-    for chunk, finished in zip(chunks, [*begins, grid[main_axis]], strict=True):
+    for chunk, stop in zip(chunks, finished, strict=True):
         rest = chunk
         while rest:
-            corners = rest[: limit.windows]
+            corners = rest[: limits.windows]
             batch = attempted(partial(probs_of, corners)) if len(corners) > 1 else probs_of(corners)
-            if batch is None:
-                limit.windows = len(corners) // 2
-                warn_once("memory is short: fewer windows than inference.batch_size go through the network at once")
+            if batch is None:  # memory ran out: half as many windows, now and from now on
+                limits.windows = len(corners) // 2
+                log.warning(
+                    "memory is short: %d windows go through the network at once, fewer than inference.batch_size",
+                    limits.windows,
+                )
                 continue
             for corner, probs in zip(corners, batch, strict=True):
-                sums.add(corner, probs.flip(1 + main_axis) if from_end else probs, weight)
+                at = (*corner[:main_axis], position(corner), *corner[main_axis + 1 :])
+                sums.add(at, probs.flip(1 + main_axis) if from_end else probs, weight)
             del batch, probs  # not needed while others work on the rows
             rest = rest[len(corners) :]
-        yield from sums.take(finished, inner)
+        yield from sums.take(stop, inner)
 
 
 class RowSums:
@@ -162,13 +180,13 @@ class RowSums:
     def take(self, stop: int, inner: Sequence[slice]) -> Iterator[Tensor]:
         """Yield the averages (K, *) of all rows before ``stop``, a few at a time, and make room for later ones.
 
-        ``inner`` is the part of the grid that is wanted; the rest is padding.
+        ``inner`` is the part of the grid that is asked for; the rest is padding.
         """
         axis = 1 + self.main_axis
         at_once = max(1, CHUNK_SIZE // (self.total.numel() // self.total.shape[axis]))
-        wanted = inner[self.main_axis]
-        first, last = max(self.first, wanted.start), min(stop, wanted.stop)
-        others = tuple(slice(None) if each == self.main_axis else span for each, span in enumerate(inner))
+        span = inner[self.main_axis]
+        first, last = max(self.first, span.start), min(stop, span.stop)
+        others = tuple(slice(None) if each == self.main_axis else whole for each, whole in enumerate(inner))
         for low in range(first, last, at_once):
             rows = (low - self.first, min(at_once, last - low))
             yield self.total.narrow(axis, *rows).div_(self.norm.narrow(axis, *rows))[(slice(None), *others)]
@@ -185,27 +203,6 @@ def move_up(x: Tensor, axis: int, by: int) -> None:
         count = min(by, rest - low)
         x.narrow(axis, low, count).copy_(x.narrow(axis, low + by, count))
     x.narrow(axis, rest, by).zero_()
-
-
-def window_corners(
-    grid: Sequence[int], patch_size: Sequence[int], overlap: float, main_axis: int, *, from_end: bool
-) -> list[tuple[int, ...]]:
-    """Return the corner of every window, sorted by its position on the main axis, counted from where windows begin."""
-    corners = product(*(starts(size, patch, overlap) for size, patch in zip(grid, patch_size, strict=True)))
-    # the mapping is its own inverse
-    counted = (on_image(corner, grid, patch_size, main_axis, from_end=from_end) for corner in corners)
-    return sorted(counted, key=lambda corner: corner[main_axis])
-
-
-def on_image(
-    corner: Sequence[int], grid: Sequence[int], patch_size: Sequence[int], main_axis: int, *, from_end: bool
-) -> tuple[int, ...]:
-    """Return where a window on the image begins whose corner is counted from where windows begin."""
-    if not from_end:
-        return tuple(corner)
-    return tuple(
-        grid[axis] - patch_size[axis] - start if axis == main_axis else start for axis, start in enumerate(corner)
-    )
 
 
 def mirrored(

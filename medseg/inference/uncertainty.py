@@ -23,7 +23,7 @@ from medseg.system.memory import on_device_or_cpu
 STEPS = 255
 """An entropy of 1 in the map, which is uint8."""
 SUFFIXES = (".nii.gz", ".png")
-"""Of the maps of scans and of pictures."""
+"""Of the maps of scans and of 2D images."""
 AT_ONCE = 16  # slices that are written at once
 
 
@@ -66,10 +66,10 @@ class UncertaintyMap:
 
 
 def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> float:
-    """Return how unsure a network was of a case, 0 to 1: the mean entropy of the foreground that it found.
+    """Return how unsure a network was of a case, 0 to 1: the mean entropy of the predicted foreground.
 
     The mean is over all predicted foreground and a rim of one voxel around it (neighbours by a face), where borders are
-    drawn. Where nothing was found, it is the highest entropy of any voxel: how near it came to finding something.
+    drawn. Without any, it is the highest entropy of any voxel: how near it came to finding something.
 
     Args:
         values: the map (*spatial) uint8 of ``UncertaintyMap``.
@@ -86,7 +86,7 @@ def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> f
 
 
 def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path:
-    """Write a map on the scan's grid, whole or not at all: NIfTI in uint8 with a slope, 0 to 1; of pictures a PNG.
+    """Write a map on the scan's grid, whole or not at all: NIfTI in uint8 with a slope, 0 to 1; of 2D images a PNG.
 
     ``path`` has no suffix; the file's is put behind it. A PNG is grey, 255 being 1.
 
@@ -102,9 +102,9 @@ def write_uncertainty(path: Path, values: NDArray[np.uint8], scan: Scan) -> Path
             Image.fromarray(values).save(temporary)
         return file
     file = path.with_name(f"{path.name}.nii.gz")
-    with shares_file(file, scan) as shares:
+    with shares_file(file, scan) as writer:
         for low in range(0, values.shape[-1], AT_ONCE):
-            shares.write(values[..., low : low + AT_ONCE] / STEPS)
+            writer.write(values[..., low : low + AT_ONCE] / STEPS)
     return file
 
 

@@ -38,7 +38,7 @@ class LabelMap:
     they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
     class that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
     to those that contain it, unless they are not ``nested``. ``is_inferred`` tells of classes that are the values found
-    in masks, which nobody declared.
+    in masks, which nobody declared. Without masks (``has_masks``) the foreground is what an image shows.
 
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
@@ -50,6 +50,7 @@ class LabelMap:
     region_order: list[str] | None = None
     nested: bool = True
     is_inferred: bool = field(default=False, compare=False)
+    has_masks: bool = True
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self.labels)):
@@ -257,11 +258,8 @@ def _is_value(value: FileValue) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
 
 
-UNLABELLED = LabelMap({"background": 0, "foreground": 1})
-"""Where no mask is looked at: foreground is then what an image shows.
-
-It is told from the classes of a data set, which may be called the same, by ``is``.
-"""
+UNLABELLED = LabelMap({"background": 0, "foreground": 1}, has_masks=False)
+"""Where no mask is looked at: foreground is then what an image shows."""
 
 
 def is_colour(values: Any) -> Any:

@@ -1,10 +1,12 @@
 """On which level of its network a parameter is: one of the encoder, one of the decoder, or the head.
 
-Networks name their layers each in their own way; the table below says which name is on which level. Levels
-of the encoder are numbered as an image passes them, those of the decoder from the finest, which is passed last.
+A network tells on which level its layers are by an attribute ``layer_rules``, a sequence of ``LayerRule``; for MONAI's
+there is a table below. Levels of the encoder are numbered as an image passes them, those of the decoder from the
+finest, which is passed last.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,12 +43,7 @@ class LayerRule:
 
 LAST = 99  # after all numbered levels
 
-LEVELS: dict[str, tuple[LayerRule, ...]] = {
-    "UNet": (
-        LayerRule(r"encoder\.(\d+)", "encoder"),
-        LayerRule(r"(?:up|decoder)\.(\d+)", "decoder"),
-        LayerRule("heads", "head"),
-    ),
+MONAI_RULES: dict[str, tuple[LayerRule, ...]] = {
     "DynUNet": (
         LayerRule("input_block", "encoder"),
         LayerRule(r"downsamples\.(\d+)", "encoder", 1),
@@ -107,7 +104,7 @@ LEVELS: dict[str, tuple[LayerRule, ...]] = {
         LayerRule("out_tr", "head"),
     ),
 }
-"""By the name of the network's class, medseg's own or MONAI's."""
+"""Those of MONAI's networks, which tell none, by the name of the class."""
 
 
 def stages_of(network: nn.Module) -> dict[str, str]:
@@ -116,9 +113,9 @@ def stages_of(network: nn.Module) -> dict[str, str]:
     Stages are called ``encoder.0`` to ``encoder.N``, ``decoder.M`` to ``decoder.0`` and ``head``.
 
     Raises:
-        MedsegError: the levels of this network are not in the table above.
+        MedsegError: the network does not tell them.
     """
-    rules = LEVELS.get(type(network).__name__, ())
+    rules: Sequence[LayerRule] = getattr(network, "layer_rules", MONAI_RULES.get(type(network).__name__, ()))
     located: dict[str, tuple[str, int]] = {}  # the part of each parameter, and a number that orders the part's levels
     for name, _ in network.named_parameters():
         matches = ((rule, order) for rule in rules if (order := rule.order(name)) is not None)
@@ -127,7 +124,8 @@ def stages_of(network: nn.Module) -> dict[str, str]:
             raise MedsegError(
                 f"{type(network).__name__}: its levels are not known, nor on which {name} is, so that"
                 " finetune.freeze_encoder, freeze_levels, layer_decay and head_factor do not work. Networks whose"
-                f" levels are known: {', '.join(LEVELS)}."
+                f" levels are known: UNet, {', '.join(MONAI_RULES)}; one of your own tells them by an attribute"
+                " layer_rules (see medseg.models.layer_levels)."
             )
         # From the finest level on, whichever way the network counts.
         located[name] = ("decoder", -order) if rule.part == "decoder from bottom" else (rule.part, order)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from medseg.config.schema import PLANNED, Setting
 from medseg.errors import MedsegError, listing, nearest
+from medseg.models.layer_levels import LayerRule
 
 Axes = tuple[int, ...]
 """One number an axis."""
@@ -137,6 +138,12 @@ class UNet(nn.Module):
         MedsegError: an argument is out of its range, or an input does not fit; see ``divisor`` and ``smallest``.
     """
 
+    layer_rules = (
+        LayerRule(r"encoder\.(\d+)", "encoder"),
+        LayerRule(r"(?:up|decoder)\.(\d+)", "decoder"),
+        LayerRule("heads", "head"),
+    )
+
     def __init__(
         self,
         *,
@@ -166,35 +173,37 @@ class UNet(nn.Module):
         deep_supervision: Annotated[bool, Setting("a loss on every decoder level")] = False,
     ) -> None:
         super().__init__()
-        problems = []
-        if spatial_dims not in (2, 3):
-            problems.append(f"model.spatial_dims is {spatial_dims}; allowed: 2 or 3.")
-        if depth not in range(1, 8):
-            problems.append(f"model.depth is {depth}; allowed: 1 to 7.")
         counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
         counts |= {} if max_channels is None else {"max_channels": max_channels}
-        for key, count in counts.items():
-            if not isinstance(count, int) or count < 1:
-                problems.append(f"model.{key} is {count}; allowed: 1 or more.")
-        if not 0 <= dropout < 1:
-            problems.append(f"model.dropout is {dropout}; allowed: from 0 to below 1.")
-        _raise_for(problems)
-        for key, name, allowed in (
-            ("norm", norm, NORMS),
-            ("activation", activation, tuple(ACTIVATIONS)),
-            ("downsampling", downsampling, DOWNSAMPLINGS),
-        ):
-            if name not in allowed:
-                hint = nearest(str(name), allowed)
-                problems.append(f"model.{key} is {name!r}; allowed: {', '.join(allowed)}.{hint}")
+        problems = [
+            f"model.{key} is {value}; allowed: {allowed}."
+            for key, value, fits, allowed in (
+                ("spatial_dims", spatial_dims, spatial_dims in (2, 3), "2 or 3"),
+                ("depth", depth, depth in range(1, 8), "1 to 7"),
+                *((key, count, isinstance(count, int) and count >= 1, "1 or more") for key, count in counts.items()),
+                ("dropout", dropout, 0 <= dropout < 1, "from 0 to below 1"),
+            )
+            if not fits
+        ]
+        problems += [
+            f"model.{key} is {name!r}; allowed: {', '.join(allowed)}.{nearest(str(name), allowed)}"
+            for key, name, allowed in (
+                ("norm", norm, NORMS),
+                ("activation", activation, tuple(ACTIVATIONS)),
+                ("downsampling", downsampling, DOWNSAMPLINGS),
+            )
+            if name not in allowed
+        ]
         _raise_for(problems)
         self.strides = _per_axis("strides", strides, depth, spatial_dims, default=2)
         self.kernel_sizes = _per_axis("kernel_sizes", kernel_sizes, depth + 1, spatial_dims, default=3)
-        for level, kernel in enumerate(self.kernel_sizes):
-            if any(size % 2 == 0 for size in kernel):
-                text = f"model.kernel_sizes of level {level} is {list(kernel)}"
-                problems.append(f"{text}; allowed: odd sizes, which keep the grid.")
-        _raise_for(problems)
+        _raise_for(
+            [
+                f"model.kernel_sizes of level {level} is {list(kernel)}; allowed: odd sizes, which keep the grid."
+                for level, kernel in enumerate(self.kernel_sizes)
+                if any(size % 2 == 0 for size in kernel)
+            ]
+        )
         if channels is None:
             channels = widths(spatial_dims, depth, base_channels, max_channels)
         self.channels = channels = per_level("channels", channels, depth + 1)
@@ -320,8 +329,8 @@ def _per_axis(
     name: str, sizes: Sequence[Sequence[int] | int] | None, levels: int, dims: int, *, default: int
 ) -> list[Axes]:
     """One size a level and axis."""
-    given = [default] * levels if sizes is None else sizes
-    levelled = [(size,) * dims if isinstance(size, int) else tuple(size) for size in given]
+    entries = [default] * levels if sizes is None else sizes
+    levelled = [(size,) * dims if isinstance(size, int) else tuple(size) for size in entries]
     if len(levelled) != levels or {len(axes) for axes in levelled} != {dims} or min(chain(*levelled)) < 1:
         raise MedsegError(
             f"model.{name} is {sizes}; this depth needs {levels} entries, "

@@ -1,8 +1,9 @@
-"""Checks of weights from files: that they are finite, and that a network described by a file is no larger than they."""
+"""Weights from files: where they lie, that they are finite, and that a network described by a file is no larger."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,20 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from medseg.errors import MedsegError
 
 MAX_LISTED = 3
+
+
+NESTS = ("state_dict", "network_weights", "model_state_dict", "model_state", "model", "network", "net", "weights")
+"""Keys under which programs keep the weights in a file that holds more."""
+
+
+def weights_in(content: Any, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
+    """Return the tensors of a state dict by name, which may lie in a nest, and in that in another; empty without."""
+    if not isinstance(content, Mapping):
+        return {}
+    if weights := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
+        return weights
+    nest = next((nest for nest in nests if isinstance(content.get(nest), Mapping)), None)
+    return weights_in(content[nest], [name for name in nests if name != nest]) if nest else {}
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -136,7 +136,7 @@ def write_torch(path: Path, content: Any) -> None:
 def refuse_links(folder: Path, what: str) -> None:
     """Raise for a folder to write to that holds a link to a folder outside it; ``what`` names it in the message.
 
-    A run, a sweep or a folder of masks may come in an archive of a stranger's, and archives hold links. What
+    A run, a sweep or a folder of masks may come in an untrusted archive, and archives can hold links. What
     ``replacing`` writes takes a link's place; a folder would be followed.
 
     Raises:

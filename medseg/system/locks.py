@@ -40,7 +40,7 @@ class NotLockableError(OSError):
 def open_to_append(path: Path) -> IO[str]:
     """Open a text file to append to, made where it is not there; a link is not followed, a pipe not waited for.
 
-    A folder may come in an archive of a stranger's, which holds links in place of its log or its lock.
+    A folder may come from an untrusted archive, with links in place of its log or its lock.
 
     Raises:
         OSError: it is no plain file, or cannot be opened.

@@ -2,11 +2,9 @@
 
 import errno
 import gc
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from traceback import clear_frames
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,8 +12,6 @@ from medseg.errors import MedsegError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -131,9 +127,3 @@ def enough_memory(what: str | Callable[[], str], advice: str | Callable[[], str]
         free_caches()
         purpose, cure = (text if isinstance(text, str) else text() for text in (what, advice))
         raise NotEnoughMemoryError(f"not enough memory {purpose} ({first_line(cause)}). {cure}") from error
-
-
-@cache
-def warn_once(message: str) -> None:
-    """Log a warning, once in a process."""
-    log.warning("%s", message)

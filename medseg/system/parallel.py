@@ -17,7 +17,9 @@ from typing import Generic, Protocol, TypeVar, cast
 
 import torch
 
-from medseg.system.memory import drop_frames, free_caches, is_out_of_memory, warn_once
+from medseg.system.memory import drop_frames, free_caches, is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 HELD = local()
 """Of each thread at work the ``records`` that it has logged, which are logged with its result."""
@@ -63,8 +65,8 @@ def in_parallel(
         item, future = waiting.popleft()
         outcome = future.result()
         if outcome.error and is_out_of_memory(outcome.error):
-            warn_once("memory is short: fewer cases are worked on at once")
             most = max(1, most // 2)
+            log.warning("memory is short: fewer cases are worked on at once")
             wait([other for _, other in waiting])
             drop_frames(outcome.error)
             free_caches()

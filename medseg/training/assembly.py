@@ -27,7 +27,6 @@ from medseg.models.slices import context_in_volume, memory_format, patch_in_volu
 from medseg.system.device import pick_device, pick_precision
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
-from medseg.training.callbacks.divergence import Divergence
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
 from medseg.training.callbacks.progress import Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
@@ -162,16 +161,14 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    gauges, interval = StepMetrics(), trainer.validation_interval  # in epochs; None: as the time allows
+    step_metrics, interval = StepMetrics(), trainer.validation_interval  # in epochs; None: as the time allows
     if not interval and not trainer.max_time:
         # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
         interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
-    epochs = EpochLog(run_dir / "metrics.csv", progress, selection, classes)
+    epochs = EpochLog(run_dir / "metrics.csv", progress, selection, step_metrics, classes)
     callbacks: list[Callback] = [
         Budget(progress, interval=interval, share=trainer.validation_share),
-        gauges,
-        Divergence(),
-        # The row before the checkpoint: a run that is killed in between drops one row too many when it goes on.
+        step_metrics,
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
     ]
@@ -189,7 +186,7 @@ def make_callbacks(
             )
         )
     if console:
-        callbacks.append(Display(console, progress, selection, gauges, epochs))
+        callbacks.append(Display(console, progress, selection, step_metrics, epochs))
     return callbacks
 
 
@@ -217,7 +214,6 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,
             default_root_dir=run_dir,

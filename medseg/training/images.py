@@ -1,4 +1,4 @@
-"""Pictures of validation cases in TensorBoard: the same few every time, and the worst of each validation."""
+"""Image summaries of validation cases for TensorBoard: the same few every time, and the worst of each validation."""
 
 import time
 import unicodedata
@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from medseg.evaluation.images.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
-from medseg.evaluation.metrics.overlap import dice
+from medseg.evaluation.metrics.overlap import dice, mean_of_defined
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load
@@ -40,11 +40,11 @@ Indices = NDArray[np.uint8]
 
 @dataclass
 class Worst:
-    """The worst case so far: its index among the validation cases, its Dice, and a picture where one is due."""
+    """The worst case so far: its index among the validation cases, its Dice, and its drawing where one is due."""
 
     index: int
     score: float
-    picture: Image.Image | None = None
+    drawing: Image.Image | None = None
 
 
 class CaseImages(Callback):
@@ -59,7 +59,7 @@ class CaseImages(Callback):
         self.drawn = -1  # of DRAWN parts of the run the latest that was drawn in
         self.is_due = False
         self.seconds = 0.0  # spent on drawing
-        self.pictures: dict[int, Image.Image] = {}
+        self.drawings: dict[int, Image.Image] = {}
         self.worst: Worst | None = None
         self.worst_mask: Indices = np.zeros(0, np.uint8)
 
@@ -70,7 +70,7 @@ class CaseImages(Callback):
         is_due = bool(writers(trainer)) and part > self.drawn and is_cheap
         self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
         self.drawn = part if self.is_due else self.drawn
-        self.pictures, self.worst = {}, None
+        self.drawings, self.worst = {}, None
         self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
 
     def on_validation_batch_end(
@@ -84,36 +84,36 @@ class CaseImages(Callback):
     ) -> None:
         """Draw a chosen case; keep the mask of one that is worse than all before."""
         index, predicted = batch["index"], outputs["predicted"]
-        score = mean_dice(module.case_counts[index])  # type: ignore[index,arg-type]
+        score = mean_of_defined(dice(module.case_counts[index]))  # type: ignore[index,arg-type]
         if self.is_due and index in self.chosen:
-            self.pictures[index] = self.draw(trainer, index, predicted, score)
+            self.drawings[index] = self.draw(trainer, index, predicted, score)
         if not isnan(score) and (self.worst is None or score < self.worst.score):
             self.worst, self.worst_mask = Worst(index, score), predicted
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Gather the pictures of all processes and write them."""
+        """Gather the drawings of all processes and write them."""
         if self.is_due and self.worst:
             index, score = self.worst.index, self.worst.score
-            self.worst.picture = self.pictures.get(index) or self.draw(trainer, index, self.worst_mask, score)
-        pictures, worst = gather(self.pictures), gather({trainer.global_rank: self.worst})
+            self.worst.drawing = self.drawings.get(index) or self.draw(trainer, index, self.worst_mask, score)
+        drawings, worst = gather(self.drawings), gather({trainer.global_rank: self.worst})
         began = time.perf_counter()
         if trainer.is_global_zero:
-            self.write(trainer, pictures, min(filter(None, worst.values()), key=lambda each: each.score, default=None))
+            self.write(trainer, drawings, min(filter(None, worst.values()), key=lambda each: each.score, default=None))
         self.seconds += time.perf_counter() - began
 
     def draw(self, trainer: Trainer, index: int, predicted: Indices, score: float) -> Image.Image:
         """Draw a case with its name and its mean Dice."""
         began = time.perf_counter()
-        picture = drawn(load(files_of(trainer)[index]), predicted, self.label_map)
+        drawing = drawn(load(files_of(trainer)[index]), predicted, self.label_map)
         self.seconds += time.perf_counter() - began
         written = "no Dice: nothing there, nothing found" if isnan(score) else f"Dice {score:.4f}"
-        return captioned(picture, f"{self.names[index]}: {written}")
+        return captioned(drawing, f"{self.names[index]}: {written}")
 
-    def write(self, trainer: Trainer, pictures: dict[int, Image.Image], worst: Worst | None) -> None:
-        """Hand pictures and the worst case's name to TensorBoard."""
-        images = {f"cases/{on_a_line(self.names[index])}": picture for index, picture in sorted(pictures.items())}
-        if worst and worst.picture:
-            images["worst case"] = worst.picture
+    def write(self, trainer: Trainer, drawings: dict[int, Image.Image], worst: Worst | None) -> None:
+        """Hand drawings and the worst case's name to TensorBoard."""
+        images = {f"cases/{on_a_line(self.names[index])}": drawing for index, drawing in sorted(drawings.items())}
+        if worst and worst.drawing:
+            images["worst case"] = worst.drawing
         for logger in writers(trainer):
             for tag, image in images.items():
                 logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
@@ -125,7 +125,7 @@ class CaseImages(Callback):
 
 
 def writers(trainer: Trainer) -> list[TensorBoardLogger]:
-    """Return the loggers that take pictures."""
+    """Return the loggers that take images."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
@@ -142,12 +142,6 @@ def choose(files: Sequence[Path], number: int) -> list[int]:
     return [among[index] for index in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
 
 
-def mean_dice(counts: NDArray[np.int64]) -> float:
-    """Return a case's mean Dice over the classes that it or its prediction has; NaN where there are none."""
-    scores = dice(counts)
-    return float(scores[~np.isnan(scores)].mean()) if (~np.isnan(scores)).any() else float("nan")
-
-
 def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:
     """Draw a preprocessed case (see ``medseg.preprocessing.cache.load``) with its predicted classes (*native grid)."""
     reference, annotated = case["truth"].numpy(), case["annotated"].numpy()
@@ -155,7 +149,7 @@ def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Imag
 
 
 def scan_of(case: dict[str, Any]) -> Scan:
-    """Return what the network sees of a case on the native grid: a volume's first channel, or a picture's colours."""
+    """Return what the network sees of a case on the native grid: a volume's first channel, or a 2D image's colours."""
     geometry = Geometry.from_dict(case["geometry"])
     image = case["image"]
     shown = image if case["unit"] == "px" and len(image) == 3 else image[:1]
@@ -181,12 +175,12 @@ def upright(geometry: Geometry, spacing: Sequence[float], unit: str) -> NDArray[
     return affine
 
 
-def captioned(picture: Image.Image, text: str) -> Image.Image:
-    """Write a line, in the letters of Pillow's own font, above a picture."""
+def captioned(drawing: Image.Image, text: str) -> Image.Image:
+    """Write a line, in the letters of Pillow's own font, above a drawing."""
     plain = unicodedata.normalize("NFKD", on_a_line(text)).encode("ascii", "ignore").decode()
     font: Any = ImageFont.load_default(FONT_SIZE)
     band = FONT_SIZE + 2 * GAP
-    canvas = Image.new("RGB", (picture.width, picture.height + band), CANVAS)
-    canvas.paste(picture, (0, band))
+    canvas = Image.new("RGB", (drawing.width, drawing.height + band), CANVAS)
+    canvas.paste(drawing, (0, band))
     ImageDraw.Draw(canvas).text((GAP, band / 2), plain, WHITE, font, "lm")
     return canvas

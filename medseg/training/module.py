@@ -8,21 +8,21 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from medseg.augmentation import Draws
+from medseg.augmentation import RandomNumbers
 from medseg.config.settings import FinetuneSettings, NetworkPlan
 from medseg.errors import MedsegError
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
 from medseg.system.random_seeds import seeded
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.divergence import StepRecord, leave_out
 from medseg.training.callbacks.progress import Progress
+from medseg.training.optim.divergence import StepRecord, check_steps, check_weights, leave_out
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
 
 Value = TypeVar("Value")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
-"""(image, label, draws) to image and label; see ``medseg.augmentation``."""
+"""(image, label, random) to image and label; see ``medseg.augmentation``."""
 
 
 class TrainingModule(LightningModule):
@@ -36,7 +36,8 @@ class TrainingModule(LightningModule):
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.data.patches``), the first is called with it and cuts it off.
         progress: how far the run is.
-        selection: takes the validation scores and tells which weights are the best.
+        selection: the validation scores and the choice of the best weights. This module alone adds scores, at the end
+            of a validation's epoch; callbacks read it from ``on_validation_end`` on, in any order.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
@@ -106,12 +107,12 @@ class TrainingModule(LightningModule):
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
         """Augment the batch of a process; a sample's random numbers depend only on seed, step and index."""
-        draws = draws_of(len(image), rank, self.seed, 2, step)
+        random = random_numbers(len(image), rank, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
         with torch.autocast(image.device.type, enabled=False):
             for augmentation in self.augmentations:
-                image, label = augmentation(image, label, draws, **options)
+                image, label = augmentation(image, label, random, **options)
                 options = {}  # the margin is gone
         return image, label
 
@@ -127,12 +128,23 @@ class TrainingModule(LightningModule):
             group.update(options)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the average towards the weights of this step."""
+        """Check that steps are finite, and move the average towards the weights of this one.
+
+        Raises:
+            MedsegError: the training has diverged.
+        """
+        is_incomplete = check_steps(self.trainer, self.step_record, batch_idx)
+        if is_incomplete and has_batch_statistics(self.network) and not_finite(dict(self.network.named_buffers())):
+            self.renew_statistics()
         step = self.trainer.global_step
         if self.average is None or self.averaging is None or step == self.averaged_step:
             return  # nothing was stepped: gradients are being accumulated
         self.averaged_step = step
         average_into(self.average, self.network, decay(step, self.averaging * self.progress.planned_steps))
+
+    def on_validation_start(self) -> None:
+        """Raise MedsegError unless all weights are finite."""
+        check_weights(self.trainer, self)
 
     def on_validation_epoch_start(self) -> None:
         """See to it that the averaged weights have statistics of their own."""
@@ -152,7 +164,8 @@ class TrainingModule(LightningModule):
             yield self.input_of(self.transfer_batch_to_device(batch, self.device, 0), number)
 
     def on_train_epoch_start(self) -> None:
-        """Unfreeze parameters at the epoch of the config, and keep frozen norms frozen."""
+        """Count the steps of this epoch; unfreeze parameters at that of the config, and keep frozen norms frozen."""
+        self.step_record.begin_epoch()
         if self.tuning.is_due(self.current_epoch):
             self.rates += self.tuning.unfreeze(self.trainer.optimizers[0])
         self.tuning.keep_norms_frozen()
@@ -202,8 +215,8 @@ class TrainingModule(LightningModule):
         """Build the optimizer; remember its options and full learning rates: a resumed one brings its former ones."""
         optimizer = self.tuning.make_optimizer(self.optimizer_spec, fused=self.fused, trust=self.trust)
         self.rates = [group["lr"] for group in optimizer.param_groups]
-        kept = ("params", "lr", "name")
-        self.options = [{key: group[key] for key in group if key not in kept} for group in optimizer.param_groups]
+        excluded = ("params", "lr", "name")
+        self.options = [{key: group[key] for key in group if key not in excluded} for group in optimizer.param_groups]
         return optimizer
 
     def configure_gradient_clipping(
@@ -225,15 +238,15 @@ class TrainingModule(LightningModule):
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
 
-def draws_of(count: int, rank: int, *key: int) -> Draws:
+def random_numbers(count: int, rank: int, *key: int) -> RandomNumbers:
     """Return the random numbers of the ``count`` samples of a process; a sample's depend on ``key`` and its index."""
-    return Draws([seeded(*key, rank * count + index) for index in range(count)])
+    return RandomNumbers([seeded(*key, rank * count + index) for index in range(count)])
 
 
 def gather(values: dict[int, Value]) -> dict[int, Value]:
     """Merge the values of all ranks, by case."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return values
-    parts: list[dict[int, Value]] = [{}] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, values)
-    return {index: value for part in parts for index, value in part.items()}
+    of_ranks: list[dict[int, Value]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(of_ranks, values)
+    return {index: value for values_of_rank in of_ranks for index, value in values_of_rank.items()}

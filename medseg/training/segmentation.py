@@ -7,15 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg.evaluation.metrics.overlap import counts, dice
+from medseg.evaluation.metrics.overlap import counts, dice, mean_of_defined
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import without_context
 from medseg.preprocessing.geometry import Geometry
-from medseg.training.callbacks.divergence import diverged
+from medseg.training.losses.combination import deep_supervision
 from medseg.training.module import TrainingModule, gather
+from medseg.training.optim.divergence import diverged
 
 
 class SegmentationModule(TrainingModule):
@@ -93,13 +94,11 @@ class SegmentationModule(TrainingModule):
         """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
         gathered = gather(self.case_counts)
         scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
-        means = np.array(
-            [column[~np.isnan(column)].mean() if (~np.isnan(column)).any() else np.nan for column in scores.T]
-        )
+        means = np.array([mean_of_defined(column) for column in scores.T])
         names = ScoreNames(self.selection.key, list(self.label_map.reported))
         for name, value in zip(names.classes.values(), means, strict=True):
             self.log(name.tag, float(value), sync_dist=True)
-        mean = float(means[~np.isnan(means)].mean()) if (~np.isnan(means)).any() else 0.0
+        mean = 0.0 if np.isnan(means).all() else mean_of_defined(means)
         self.selection.add(self.current_epoch + 1, mean)
         self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
         self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
@@ -107,19 +106,19 @@ class SegmentationModule(TrainingModule):
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return the loss over all outputs, each coarser one at half the weight of the one before.
+    """Return the loss over all outputs by ``deep_supervision``.
 
-    Deep supervision as in nnU-Net (Isensee et al., 2021); targets (B, C, *) are brought to a coarser output's size by
-    nearest neighbour, so that every value stays a class.
+    Targets (B, C, *) are brought to a coarser output's size by nearest neighbour, so that every value stays a class.
     """
-    weights = [0.5**level for level in range(len(outputs))]
-    total = torch.zeros((), device=target.device)
-    for weight, output in zip(weights, outputs, strict=True):
+
+    def loss_of(output: Tensor) -> Tensor:
         coarse, shape = target, output.shape[2:]
         if target.shape[2:] != shape:
             coarse = nn.functional.interpolate(target.float(), size=list(shape), mode="nearest-exact").long()
-        total = total + weight / sum(weights) * loss(output, coarse)
-    return total
+        result: Tensor = loss(output, coarse)
+        return result
+
+    return deep_supervision(outputs, loss_of)
 
 
 def region_targets(label: Tensor, annotated: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:

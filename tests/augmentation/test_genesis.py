@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.special import comb
 
-from medseg.augmentation import Draws, Genesis
+from medseg.augmentation import Genesis, RandomNumbers
 from medseg.augmentation.genesis import bezier, inside, interpolated, shuffled_within, window_numbers
 from medseg.errors import MedsegError
 from medseg.system.random_seeds import seeded
@@ -17,7 +17,7 @@ NOTHING = {"nonlinear_probability": 0, "shuffling_probability": 0, "painting_pro
 
 
 def draws(batch, seed=0):
-    return Draws([seeded(seed, place) for place in range(batch)])
+    return RandomNumbers([seeded(seed, place) for place in range(batch)])
 
 
 def images(*shape, seed=0):

@@ -18,14 +18,14 @@ from medseg.augmentation import (
     Brightness,
     ChannelDropout,
     Contrast,
-    Draws,
     Gamma,
     LowResolution,
     Noise,
+    RandomNumbers,
 )
 from medseg.errors import MedsegError
 
-Transform = Callable[[Tensor, Tensor, Draws], tuple[Tensor, Tensor]]
+Transform = Callable[[Tensor, Tensor, RandomNumbers], tuple[Tensor, Tensor]]
 CERTAIN: list[Transform] = [
     Noise(probability=1),
     Blur(probability=1, channel_probability=1),
@@ -42,8 +42,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(batch: int, seed: int = 0) -> Draws:
-    return Draws([seeded(seed * 1000 + index) for index in range(batch)])
+def drawn(batch: int, seed: int = 0) -> RandomNumbers:
+    return RandomNumbers([seeded(seed * 1000 + index) for index in range(batch)])
 
 
 def case(batch: int, *shape: int, channels: int = 2) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def test_each_changes_every_sample_its_own_way_and_no_label(transform: Transform
 def test_a_sample_comes_out_the_same_in_every_batch(transform: Transform) -> None:
     image, label = case(4, 10, 12, 14)
     together, _ = transform(image.clone(), label, drawn(4))
-    alone, _ = transform(image[2:3].clone(), label[2:3], Draws([seeded(2)]))
+    alone, _ = transform(image[2:3].clone(), label[2:3], RandomNumbers([seeded(2)]))
     torch.testing.assert_close(together[2:3], alone, atol=1e-6, rtol=1e-6)
 
 

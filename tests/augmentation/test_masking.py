@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from medseg.augmentation import BlockMasking, Draws
+from medseg.augmentation import BlockMasking, RandomNumbers
 from medseg.errors import MedsegError
 from medseg.system.random_seeds import seeded
 
 
 def draws(batch, seed=0):
-    return Draws([seeded(seed, place) for place in range(batch)])
+    return RandomNumbers([seeded(seed, place) for place in range(batch)])
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import torch
 
-from medseg.augmentation import Draws
+from medseg.augmentation import RandomNumbers
 
 
-def drawn(*seeds: int) -> Draws:
-    return Draws([torch.Generator().manual_seed(seed) for seed in seeds])
+def drawn(*seeds: int) -> RandomNumbers:
+    return RandomNumbers([torch.Generator().manual_seed(seed) for seed in seeds])
 
 
 def test_a_sample_has_its_own_numbers_however_many_are_beside_it() -> None:

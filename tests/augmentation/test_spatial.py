@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from medseg.augmentation import Draws, Spatial
+from medseg.augmentation import RandomNumbers, Spatial
 from medseg.errors import MedsegError
 
 SHAPES = [(24, 36), (20, 24, 30)]
@@ -20,8 +20,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drawn(batch: int, seed: int = 0) -> Draws:
-    return Draws([seeded(seed * 1000 + index) for index in range(batch)])
+def drawn(batch: int, seed: int = 0) -> RandomNumbers:
+    return RandomNumbers([seeded(seed * 1000 + index) for index in range(batch)])
 
 
 def always(**options: object) -> Spatial:
@@ -61,11 +61,11 @@ def moved(volume: Tensor, matrix: NDArray[np.float64], order: int) -> NDArray[np
 def fixed_angle(monkeypatch: pytest.MonkeyPatch) -> float:
     """Every rotation is by 25 degrees, from an axis to a later one."""
 
-    def constant(draws: Draws, bounds: Sequence[float], *shape: int) -> Tensor:
+    def constant(draws: RandomNumbers, bounds: Sequence[float], *shape: int) -> Tensor:
         return torch.full((len(draws), *shape), 25.0)
 
-    monkeypatch.setattr(Draws, "uniform", constant)
-    monkeypatch.setattr(Draws, "log_uniform", lambda draws, bounds: torch.full((len(draws),), float(bounds[0])))
+    monkeypatch.setattr(RandomNumbers, "uniform", constant)
+    monkeypatch.setattr(RandomNumbers, "log_uniform", lambda draws, bounds: torch.full((len(draws),), float(bounds[0])))
     return np.deg2rad(25.0)
 
 
@@ -228,7 +228,7 @@ def test_a_sample_comes_out_the_same_in_every_batch(margin: tuple[int, ...]) -> 
     transform = Spatial(rotation_probability=0.5, elastic_probability=0.5, mirror_axes=[0, 1, 2])
     together = transform(image.clone(), label.clone(), drawn(5), margin)
     for index in range(5):
-        draws = Draws([seeded(index)])
+        draws = RandomNumbers([seeded(index)])
         alone = transform(image[index : index + 1].clone(), label[index : index + 1].clone(), draws, margin)
         torch.testing.assert_close(together[0][index : index + 1], alone[0], atol=1e-5, rtol=0)
         assert (together[1][index : index + 1] != alone[1]).float().mean() < 1e-3

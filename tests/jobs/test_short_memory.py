@@ -26,15 +26,9 @@ from medseg.jobs.train import train
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import examine
-from medseg.system import memory
 
 HERE = Path(__file__).parent
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB."
-
-
-@pytest.fixture(autouse=True)
-def _warnings_anew():
-    memory.warn_once.cache_clear()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 
 from medseg.errors import MedsegError
 from medseg.models import UNet, monai
-from medseg.models.layer_levels import stages_of
+from medseg.models.layer_levels import LayerRule, stages_of
 
 COMMON = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2}
 CUBE = {"input_size": [64, 32, 32]}
@@ -69,3 +69,13 @@ def ran(network: nn.Module) -> list[str]:
 def test_networks_of_ones_own_have_no_known_levels():
     with pytest.raises(MedsegError, match=r"Sequential: its levels are not known"):
         stages_of(nn.Sequential(nn.Conv2d(1, 2, 3)))
+
+
+def test_a_network_of_ones_own_tells_its_levels():
+    network = nn.ModuleDict({name: nn.Conv2d(1, 1, 1, bias=False) for name in ("out", "down0", "down1", "up0")})
+    network.layer_rules = [
+        LayerRule(r"down(\d)", "encoder"),
+        LayerRule(r"up(\d)", "decoder"),
+        LayerRule("out", "head"),
+    ]
+    assert [stage for _, stage in sorted(stages_of(network).items())] == ["encoder.0", "encoder.1", "head", "decoder.0"]

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import logging
 import weakref
 
 import numpy as np
@@ -125,14 +124,6 @@ def test_other_errors_pass_and_the_innermost_text_wins():
         enough_memory("inside", "Cure."),
     ):
         raise MemoryError
-
-
-def test_a_warning_is_logged_once(caplog):
-    memory.warn_once.cache_clear()
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            memory.warn_once("memory is short: of this test")
-    assert caplog.messages == ["memory is short: of this test"]
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_called_damaged(monkeypatch, tmp_path):

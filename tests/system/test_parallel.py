@@ -7,7 +7,6 @@ import time
 import pytest
 import torch
 
-from medseg.system.memory import warn_once
 from medseg.system.parallel import in_parallel
 
 log = logging.getLogger("medseg.test")
@@ -95,7 +94,6 @@ def test_an_item_that_memory_was_short_for_is_worked_on_again_by_itself(caplog):
         finally:
             at_work.discard(number)
 
-    warn_once.cache_clear()
     assert list(in_parallel(work, range(20))) == [number**2 for number in range(20)]
     assert len(tries) == 2
     assert beside[1] == set()

@@ -10,12 +10,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medseg.evaluation.metrics.overlap import dice, mean_of_defined
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.training.callbacks.progress import Progress
-from medseg.training.images import SIDE, CaseImages, captioned, choose, drawn, mean_dice, native, scan_of, upright
+from medseg.training.images import SIDE, CaseImages, captioned, choose, drawn, native, scan_of, upright
 
 LABELS = LabelMap({"background": 0, "lesion": 1, "cyst": 2})
 
@@ -34,8 +35,8 @@ def test_cases_are_chosen_evenly_among_those_with_foreground(tmp_path):
 
 def test_the_dice_of_a_case_is_the_mean_of_its_classes():
     counts = np.array([[3, 4, 6], [0, 0, 0], [0, 5, 0]])  # 0.6, undefined, 0
-    assert mean_dice(counts) == pytest.approx(0.3)
-    assert np.isnan(mean_dice(counts[1:2]))
+    assert mean_of_defined(dice(counts)) == pytest.approx(0.3)
+    assert np.isnan(mean_of_defined(dice(counts[1:2])))
 
 
 def scan_in(axcodes, spacing):
@@ -177,4 +178,4 @@ def test_the_worst_case_is_named_at_every_validation(watched, tmp_path):
 def test_without_tensorboard_nothing_is_drawn(watched):
     watched.loggers = []
     assert not watched.validate(100, 1.0, [50, 60, 70])
-    assert not watched.pictures.pictures
+    assert not watched.pictures.drawings

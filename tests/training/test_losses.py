@@ -454,17 +454,23 @@ def test_gradients_have_a_deterministic_form_on_a_gpu(kind: type[nn.Module], reg
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: DiceLoss(smooth=0), "smooth is 0; allowed: above 0"),
-        (lambda: TverskyLoss(alpha=0), "alpha is 0; allowed: above 0"),
-        (lambda: CrossEntropyLoss(label_smoothing=1), "label_smoothing is 1"),
-        (lambda: FocalLoss(gamma=-1), "gamma is -1; allowed: 0 or more"),
-        (lambda: TopKLoss(k=0), "k is 0; allowed: above 0, up to 100"),
-        (lambda: TopKLoss(k=101), "k is 101"),
-        (lambda: CenterlineDiceLoss(iterations=0), "iterations is 0; allowed: 1 or more"),
-        (lambda: CenterlineDiceLoss(smooth=0), "smooth is 0"),
-        (lambda: DiceLoss(class_weights=[1, -1]), r"class_weights is \[1, -1\]; allowed: numbers of 0 or more"),
+        (lambda: DiceLoss(smooth=0), "smooth of DiceLoss is 0; allowed: above 0"),
+        (lambda: TverskyLoss(alpha=0), "alpha of TverskyLoss is 0; allowed: above 0"),
+        (lambda: CrossEntropyLoss(label_smoothing=1), "label_smoothing of CrossEntropyLoss is 1"),
+        (lambda: FocalLoss(gamma=-1), "gamma of FocalLoss is -1; allowed: 0 or more"),
+        (lambda: TopKLoss(k=0), "k of TopKLoss is 0; allowed: above 0, up to 100"),
+        (lambda: TopKLoss(k=101), "k of TopKLoss is 101"),
+        (lambda: CenterlineDiceLoss(iterations=0), "iterations of CenterlineDiceLoss is 0; allowed: 1"),
+        (lambda: CenterlineDiceLoss(smooth=0), "smooth of CenterlineDiceLoss is 0"),
+        (
+            lambda: DiceLoss(class_weights=[1, -1]),
+            r"class_weights of DiceLoss is \[1, -1\]; allowed: numbers",
+        ),
         (lambda: DiceLoss(class_weights=[0, 0]), "at least one above 0"),
-        (lambda: WeightedSum(weights={"ce": -1}, ce=CrossEntropyLoss()), "weights.ce is -1; allowed: 0 or more"),
+        (
+            lambda: WeightedSum(weights={"ce": -1}, ce=CrossEntropyLoss()),
+            "weights.ce of WeightedSum is -1; allowed: 0",
+        ),
         (lambda: WeightedSum(weights={"ce": 0}, ce=CrossEntropyLoss()), "allowed: at least one above 0"),
         (lambda: WeightedSum(weights={}, ce=CrossEntropyLoss()), "ce: it has no weight. Give weights.ce"),
         (

@@ -46,6 +46,12 @@ def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return _ratio(2 * intersection, predicted + true)
 
 
+def mean_of_defined(values: NDArray[np.float64]) -> float:
+    """Return the mean of the values that are not NaN; NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
 def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection over union |P∩G| / |P∪G| (Jaccard index) of counts (..., K, 3), as float64 (..., K).
 

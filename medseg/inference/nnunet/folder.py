@@ -8,7 +8,7 @@ from typing import Any
 from medseg.config.settings import NetworkPlan
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.network import make_network, read_trained
-from medseg.inference.nnunet.plans import read_json, read_plan
+from medseg.inference.nnunet.plans import plan_of, read_json
 from medseg.inference.nnunet.postprocessing import largest_of
 from medseg.inference.nnunet.preprocessing import preparation_of, weights
 from medseg.inference.trained_model import Model
@@ -74,7 +74,7 @@ def read_nnunet(path: Path, trust: Collection[str] = ()) -> list[Model]:
                 " can change what the network computes, and its class is not here to be read. If you know that this one"
                 f" changes neither layers nor activations nor preprocessing, say so: trust=[{fold.trainer}]."
             )
-    plan = read_plan(folder / PLANS, folds[0].configuration)
+    plan = plan_of(read_json(folder / PLANS), folds[0].configuration, folder / PLANS)
     dataset = read_json(folder / FILE)
     label_map = label_map_of(dataset, folder)
     channels = in_order(dataset.get("channel_names") or dataset.get("modality"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medseg.errors import MedsegError, listing
 from medseg.inference.nnunet.plans import ARCHITECTURES, Plan
@@ -57,10 +57,7 @@ def make_network(plan: Plan, n_channels: int, n_outputs: int, weights: dict[str,
     network = without_weights(arguments, plan.path.parent, n_channels, n_outputs, weights)
     mapped = mapped_weights(weights, arguments["depth"], plan)
     if not plan.settings["architecture"]["arch_kwargs"].get("conv_bias", False):
-        convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-        for name, module in network.named_modules():
-            if isinstance(module, convolutions) and module.bias is not None:
-                mapped.setdefault(f"{name}.bias", torch.zeros(module.bias.shape))  # nnU-Net has none: the same
+        mapped = with_biases(mapped)
     state = network.state_dict()
     problems = [f"{key} is missing" for key in state.keys() - mapped.keys()]
     problems += [f"{key} has no place" for key in mapped.keys() - state.keys()]
@@ -97,45 +94,45 @@ def unet_arguments(plan: Plan) -> dict[str, Any]:
         raise MedsegError(
             f"{plan.path}: the network is {architecture['network_class_name']}; {' and '.join(ARCHITECTURES)} are read."
         )
-    given = architecture["arch_kwargs"]
+    options = architecture["arch_kwargs"]
     needed = (*NEEDED_ARGUMENTS, ARCHITECTURES[kind])
-    if problems := [f"{key} is missing" for key in needed if key not in given] or unknown_options(given, plan.dims):
+    if problems := [f"{key} is missing" for key in needed if key not in options] or unknown_options(options, plan.dims):
         raise MedsegError(f"{plan.path}: a {kind} with options that are not read:\n{listing(problems)}")
-    stages, blocks = given["n_stages"], given["n_conv_per_stage_decoder"]
+    stages, blocks = options["n_stages"], options["n_conv_per_stage_decoder"]
     return {
         "spatial_dims": plan.dims,
         "depth": stages - 1,
-        "channels": each_stage(given["features_per_stage"], stages),
-        "strides": each_stage(given["strides"], stages)[1:],
-        "kernel_sizes": each_stage(given["kernel_sizes"], stages),
-        "blocks": given[ARCHITECTURES[kind]],
+        "channels": each_stage(options["features_per_stage"], stages),
+        "strides": each_stage(options["strides"], stages)[1:],
+        "kernel_sizes": each_stage(options["kernel_sizes"], stages),
+        "blocks": options[ARCHITECTURES[kind]],
         # finest first; nnU-Net lists them in the order of computation
         "decoder_blocks": blocks if isinstance(blocks, int) else list(reversed(blocks)),
-        "norm": NORMS[without_dims(given["norm_op"])] if given.get("norm_op") else "none",
-        "activation": ACTIVATIONS[given["nonlin"].rpartition(".")[2]],
+        "norm": NORMS[without_dims(options["norm_op"])] if options.get("norm_op") else "none",
+        "activation": ACTIVATIONS[options["nonlin"].rpartition(".")[2]],
         "residual": kind == "ResidualEncoderUNet",
         "downsampling": "strided",
         "deep_supervision": True,  # nnU-Net keeps the layers of every level's output
     }
 
 
-def unknown_options(given: dict[str, Any], dims: int) -> list[str]:
+def unknown_options(options: dict[str, Any], dims: int) -> list[str]:
     """Return which arguments of nnU-Net's network medseg's U-Net has no equal of."""
-    stages = given["n_stages"]
+    stages = options["n_stages"]
     if not isinstance(stages, int) or not 2 <= stages <= MOST_STAGES:
         return [f"n_stages={stages!r}, which must be 2 to {MOST_STAGES}"]
-    others = given.keys() - TRANSLATED - WITHOUT_EFFECT
-    problems = [f"{key}={given[key]!r}" for key in sorted(others) if given[key] not in (None, False)]
-    norm, nonlin = given.get("norm_op"), str(given.get("nonlin")).rpartition(".")[2]
+    others = options.keys() - TRANSLATED - WITHOUT_EFFECT
+    problems = [f"{key}={options[key]!r}" for key in sorted(others) if options[key] not in (None, False)]
+    norm, nonlin = options.get("norm_op"), str(options.get("nonlin")).rpartition(".")[2]
     if norm is not None and without_dims(norm) not in NORMS:
         problems.append(f"norm_op={norm}")
     if nonlin not in ACTIVATIONS:
-        problems.append(f"nonlin={given.get('nonlin')}")
+        problems.append(f"nonlin={options.get('nonlin')}")
     defaults = {"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin_kwargs": {"negative_slope": 0.01}}
     for key, usual in defaults.items():
-        asked = {name: value for name, value in (given.get(key) or {}).items() if name not in ("inplace", "momentum")}
+        asked = {name: value for name, value in (options.get(key) or {}).items() if name not in ("inplace", "momentum")}
         problems += [f"{key}.{name}={value}" for name, value in asked.items() if usual.get(name) != value]
-    first = each_stage(given["strides"], stages)[0]
+    first = each_stage(options["strides"], stages)[0]
     if first not in (1, [1] * dims):
         problems.append(f"strides of the first stage: {first}")
     return problems
@@ -200,6 +197,17 @@ def mapped_weights(weights: dict[str, Tensor], depth: int, plan: Plan) -> dict[s
     if problems:
         raise MedsegError(f"{plan.path.parent}: the weights are not those of the plan's network:\n{listing(problems)}")
     return mapped
+
+
+def with_biases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of medseg's U-Net with zeros for the biases that nnU-Net's convolutions go without: the same."""
+    biases = {
+        f"{layer}.bias": torch.zeros(weight.shape[1 if layer.startswith("up.") else 0])
+        for name, weight in weights.items()
+        for layer, _, kind in [name.rpartition(".")]
+        if kind == "weight" and weight.ndim >= 4 and "shortcut" not in layer
+    }
+    return {**biases, **weights}
 
 
 def our_name(key: str, depth: int) -> str | None:

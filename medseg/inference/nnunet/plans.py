@@ -56,21 +56,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_json_object(path, "A trained model of nnU-Net needs it: copy it again from its source.")
 
 
-def read_plan(path: Path, name: str) -> Plan:
-    """Read configuration ``name`` of ``plans.json``.
-
-    Raises:
-        MedsegError: the file cannot be read, there is no such configuration, it needs another network's masks (a
-            cascade), or names classes that are not nnU-Net's own.
-    """
-    return plan_of(read_json(path), name, path)
-
-
 def plan_of(plans: dict[str, Any], name: str, path: Path) -> Plan:
     """Return configuration ``name`` of the contents of a ``plans.json``; ``path`` is where they were found.
 
     Raises:
-        MedsegError: as ``read_plan``.
+        MedsegError: there is no such configuration, it needs another network's masks (a cascade), or names classes that
+            are not nnU-Net's own.
     """
     settings = inherited(plans.get("configurations", {}), name, path)
     if settings.get("previous_stage"):
@@ -79,8 +70,8 @@ def plan_of(plans: dict[str, Any], name: str, path: Path) -> Plan:
             f" {settings['previous_stage']}. Cascades are not run; give a model of 3d_fullres, 3d_lowres or 2d."
         )
     for key, own in OWN.items():
-        if (given := (settings | plans).get(key, own)) != own:
-            raise MedsegError(f"{path}: {key} is {given}, a class of somebody's own; only {own} is known.")
+        if (name_of_class := (settings | plans).get(key, own)) != own:
+            raise MedsegError(f"{path}: {key} is {name_of_class}, a class of somebody's own; only {own} is known.")
     if missing := [key for key in NEEDED if key not in settings]:
         raise MedsegError(
             f"{path}: configuration {name} does not say {', '.join(missing)}. Is it a plan of nnU-Net v2?"

@@ -1,4 +1,4 @@
-"""ONNX files that ``medseg export`` wrote, read as models: the graph takes the network's place on the road."""
+"""ONNX files that ``medseg export`` wrote, read as models: the graph takes the place of the network."""
 
 import json
 import logging
@@ -85,9 +85,13 @@ def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; its warnings are about its own optimisations
-    wanted = PROVIDERS.get(device.type)
-    there = [name for name in {wanted: None, PROVIDERS["cpu"]: None} if name in onnxruntime.get_available_providers()]
-    providers = [(name, {"device_id": device.index or 0} if name == PROVIDERS["cuda"] else {}) for name in there]
+    provider = PROVIDERS.get(device.type)
+    available = onnxruntime.get_available_providers()
+    providers = [
+        (name, {"device_id": device.index or 0} if name == PROVIDERS["cuda"] else {})
+        for name in dict.fromkeys((provider, PROVIDERS["cpu"]))
+        if name in available
+    ]
     try:
         with enough_memory(f"on {device} to load {path}", "Try device=cpu, or a machine with more memory."):
             session = onnxruntime.InferenceSession(str(path), options, providers=providers)
@@ -95,7 +99,7 @@ def open_session(path: Path, device: torch.device) -> tuple[Any, torch.device]:
         raise
     except Exception as error:  # onnxruntime's errors have no common class
         raise MedsegError(f"{path}: not an ONNX file that can be run ({first_line(error)}).") from error
-    if session.get_providers()[0] == wanted:
+    if session.get_providers()[0] == provider:
         return session, device
     log.warning(
         "%s: onnxruntime cannot use %s here, so it computes on the CPU%s",
@@ -126,9 +130,8 @@ def read_onnx(path: Path) -> Model:
         MedsegError: onnxruntime is not installed, or the file is damaged, not medseg's, of a newer format, or holds
             weights of NaN.
     """
-    check_graph(path)
+    check_finite(path, checked_weights(path))
     network = OnnxNetwork(path)
-    check_finite(path, weights_of(path))
     try:
         content = json.loads(network.metadata.get(ENTRY, "null"))
     except (ValueError, RecursionError) as error:
@@ -143,17 +146,19 @@ def read_onnx(path: Path) -> Model:
     return model
 
 
-def check_graph(path: Path) -> None:
-    """Refuse an ONNX file whose graph is more than the layers of a network, before anything is made of it.
+def checked_weights(path: Path) -> dict[str, Tensor]:
+    """Check that the graph of an ONNX file is no more than the layers of a network, and return its weights.
 
-    Such are loops and branches, functions, weights in other files, and arrays larger than ``read.max_gb``, as far as
-    their shapes can be told. Without the package ``onnx``, which reads graphs, nothing is checked.
+    More are loops and branches, functions, weights in other files, and arrays larger than ``read.max_gb``, as far as
+    their shapes can be inferred. Without the package ``onnx``, which reads graphs, nothing is checked and no weights
+    are returned: onnxruntime shows none. Infinity in weights is replaced: graphs hold it as a bound or a mask. What
+    comes of it is seen in the output.
 
     Raises:
-        MedsegError: it is.
+        MedsegError: the graph is more than that.
     """
     if find_spec("onnx") is None:
-        return
+        return {}
     import onnx
 
     try:
@@ -173,19 +178,7 @@ def check_graph(path: Path) -> None:
     for value in inferred.graph.value_info:
         shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim if axis.HasField("dim_value")]
         check_memory(f"{path}: its graph makes an array", shape)
-
-
-def weights_of(path: Path) -> dict[str, Tensor]:
-    """Return the weights of an ONNX file; none without the package ``onnx``, since onnxruntime does not show them.
-
-    Infinity is replaced: graphs hold it as a bound or a mask. What comes of it is seen in the output.
-    """
-    if find_spec("onnx") is None:
-        return {}
-    import onnx
-
-    initializers = onnx.load(path).graph.initializer
-    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in initializers}
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in file.graph.initializer}
     return {
         name: torch.from_numpy(np.nan_to_num(np.atleast_1d(array), nan=np.nan))
         for name, array in arrays.items()

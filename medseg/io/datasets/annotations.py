@@ -10,7 +10,7 @@ from medseg.io.case import Case, LabelFile, Scan, foreground_of
 from medseg.io.files.read import read_case, read_mask
 from medseg.io.files.read_segments import read_segments, reader_of, segment_names
 from medseg.io.formats.mask_values import UNKNOWN, at_least_half, full_or_unknown, nearest_values, whole_or_unknown
-from medseg.io.labels import UNLABELLED, LabelMap, number, numbers
+from medseg.io.labels import LabelMap, number, numbers
 from medseg.io.segments.segmentation import class_indices, class_of, fit_indices, paint, unique
 
 
@@ -86,6 +86,6 @@ def read_labelled(case: Case, label_map: LabelMap) -> tuple[Scan, NDArray[np.uin
     Where masks are not looked at (UNLABELLED), foreground is what differs from a channel's minimum.
     """
     scan = read_case(case)
-    if label_map is UNLABELLED:
+    if not label_map.has_masks:
         return scan, foreground_of(scan.image).astype(np.uint8)
     return scan, read_labels(case, label_map, scan)

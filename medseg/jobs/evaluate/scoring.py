@@ -37,7 +37,6 @@ from medseg.system.memory import (
     enough_memory,
     free_caches,
     is_out_of_memory,
-    warn_once,
 )
 from medseg.system.parallel import cores
 from medseg.system.terminal import Terminal, with_progress_bar
@@ -127,7 +126,7 @@ def scored(
             nonlocal most
             case, future = waiting.popleft()
             if (error := future.exception()) and is_out_of_memory(error):
-                warn_once("memory is short: fewer cases are predicted and measured at once")
+                log.warning("memory is short: fewer cases are predicted and measured at once")
                 most = max(1, most // 2)
                 wait([other for _, other in waiting])
                 drop_frames(error)

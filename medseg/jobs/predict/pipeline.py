@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from medseg.errors import MedsegError, first_line
-from medseg.system.memory import free_caches, is_out_of_memory, warn_once
+from medseg.system.memory import free_caches, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def pipeline(items: Iterable[Item], stages: Sequence[Stage]) -> Iterator[Passage
             for passage in passages:
                 for each in (passage, *passages) if passage.is_short else (passage,):  # the others end first
                     if each.is_short:
-                        warn_once("memory is short: a scan that does not fit beside others is worked on by itself")
+                        log.warning("memory is short: a scan that does not fit beside others is worked on by itself")
                         free_caches()
                         yield from overlapped([each.item], stages, Event())
                     else:

@@ -19,7 +19,7 @@ from medseg.inference.out_of_distribution import training_ranges
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import by_id
 from medseg.io.datasets.splits import Split, continued_split, limited, split_as_set
-from medseg.io.labels import UNLABELLED, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.jobs.evaluate.scoring import check_strata
 from medseg.jobs.rundir import run_directory, write_config, write_environment
 from medseg.models.pretrained.catalogue import fixed_values
@@ -256,7 +256,7 @@ def announce(run: Run[Any]) -> None:
     split, plan, model = run.split, run.plan, run.settings.model
     sizes = f"{len(split.train)} to train, {len(split.val)} to validate, {len(split.test)} to test"
     kind = "regions" if run.label_map.regions else "classes"
-    learned = f"; {kind} {', '.join(run.label_map.outputs)}" if run.label_map is not UNLABELLED else ""
+    learned = f"; {kind} {', '.join(run.label_map.outputs)}" if run.label_map.has_masks else ""
     log.info("%d cases: %s%s", len(run.dataset.cases), sizes, learned)
     shape = f"patch {'×'.join(map(str, plan.patch_size))}, batch {plan.batch_size}"
     depth = [f"depth {model['depth']}"] if "depth" in model else []

@@ -28,7 +28,7 @@ from medseg.system.files import file_hash
 log = logging.getLogger(__name__)
 
 Watch = Callable[[Iterable[bytes], int, int | None, str], Iterable[bytes]]
-"""(pieces, bytes already there, bytes in all, what is done) to the same pieces, shown as they come."""
+"""(chunks, bytes already there, bytes in all, what is done) to the same chunks, shown as they come."""
 
 ALGORITHMS = ("sha256", "md5", "sha1", "sha512")
 CHUNK = 1 << 20
@@ -52,7 +52,7 @@ class Source:
         checksum = f"its checksum is {self.checksum}" if self.checksum else "no checksum of it is published"
         return MedsegError(
             f"{self.url} cannot be had: {reason}.\nDownload it elsewhere and put it at {self.path} ({checksum}), or "
-            "name its place by model.weights=FILE. A mirror's address goes into weights.published."
+            "give its path as model.weights=FILE. A mirror's address goes into weights.published."
         )
 
 
@@ -75,7 +75,7 @@ def weights_file(settings: dict[str, Any], watch: Watch | None = None) -> Path |
         if not path.is_file():
             raise MedsegError(f"model.weights={path}: no such file.")
         return path
-    return fetch(source_of(model, settings["weights"]), watch or (lambda pieces, *_: pieces))
+    return fetch(source_of(model, settings["weights"]), watch or (lambda chunks, *_: chunks))
 
 
 def warn_of_another(settings: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def entry_of(model: dict[str, Any], table: dict[str, Any]) -> dict[str, Any] | N
 
 
 def source_of(model: dict[str, Any], table: dict[str, Any]) -> Source:
-    """Look up the address of the weights of a ``model`` node, and where they are kept."""
+    """Look up the address of the weights of a ``model`` node, and their path here."""
     name, network, entry = model["pretrained"], network_of(model), entry_of(model, table)
     if entry is None:
         having = [other for other, names in table["published"].items() if name in names]

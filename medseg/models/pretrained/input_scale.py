@@ -16,7 +16,7 @@ Scale = Literal["standard", "unit", "symmetric"]
 """Mean 0 and standard deviation 1; 0…1; -1…1."""
 
 COLOUR_MEAN, COLOUR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pictures in 0…1, by colour: what torchvision's and EfficientNet's weights were trained with."""
+"""Of ImageNet's images in 0…1, by colour: what torchvision's and EfficientNet's weights were trained with."""
 
 SCALE_OF: dict[str, Scale] = {"zscore": "standard", "ct": "standard", "percentile": "unit", "unit": "unit"}
 """How ``preprocessing.normalize`` leaves a channel; "none" can be anything, and is left as it is."""
@@ -49,11 +49,11 @@ def factors(
     targets = statistics(expected, channels, in_colour=in_colour)
     neighbours = channels // len(normalize)
     for channel, (mean, std) in enumerate(targets):
-        given = SCALE_OF.get(normalize[channel // neighbours])
-        if given and given != expected:
-            given_mean, given_std = statistics(given, channels, in_colour=in_colour)[channel]
-            factor[channel] = std / given_std
-            shift[channel] = mean - given_mean * factor[channel]
+        scale = SCALE_OF.get(normalize[channel // neighbours])
+        if scale and scale != expected:
+            scale_mean, scale_std = statistics(scale, channels, in_colour=in_colour)[channel]
+            factor[channel] = std / scale_std
+            shift[channel] = mean - scale_mean * factor[channel]
     return factor, shift
 
 

@@ -8,11 +8,8 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError, listing
 from medseg.models.pretrained.catalogue import Published, published
-from medseg.models.weight_checks import check_finite
+from medseg.models.weight_checks import check_finite, weights_in
 from medseg.system.torch_files import load_safely
-
-NESTS = ("state_dict", "model")
-"""Keys under which files have the weights, beside epoch and optimizer."""
 
 
 def load_published(networks: Sequence[nn.Module], model: dict[str, Any], file: Path) -> list[str]:
@@ -38,12 +35,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         MedsegError: the file cannot be read, or not without running code, or holds no weights or some that are not
             finite.
     """
-    state = load_safely(file)
-    for nest in NESTS:
-        if isinstance(state, dict) and isinstance(state.get(nest), dict):
-            state = state[nest]
-    items = state.items() if isinstance(state, dict) else ()
-    weights = {str(name).removeprefix("module."): value for name, value in items if isinstance(value, Tensor)}
+    weights = {name.removeprefix("module."): value for name, value in weights_in(load_safely(file)).items()}
     if not weights:
         raise MedsegError(f"{file}: a PyTorch file, but without weights by name.")
     check_finite(file, weights)

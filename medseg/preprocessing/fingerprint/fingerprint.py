@@ -13,7 +13,7 @@ from medseg.io.files.header_check import Placement, placement
 from medseg.io.files.read import suffix
 from medseg.io.formats.images_2d import SUFFIXES, read
 from medseg.io.formats.mask_values import rgb
-from medseg.io.labels import IGNORE, UNLABELLED, LabelMap, numbers
+from medseg.io.labels import IGNORE, LabelMap, numbers
 from medseg.preprocessing.fingerprint.components import components, count_values
 from medseg.preprocessing.fingerprint.duplicates import Acquisition, SameScan, acquisition, same_scans
 from medseg.preprocessing.fingerprint.outside_body import labels_outside
@@ -110,7 +110,7 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
     foreground_of(scan.image)  # or else there is nothing to segment
     geometry = whole(scan.affine, scan.shape)
     n_classes = len(label_map.names)
-    marked = mask if label_map is not UNLABELLED else np.zeros_like(mask)
+    marked = mask if label_map.has_masks else np.zeros_like(mask)
     inside, between = inside_and_between(marked, label_map)
     flat = scan.image.reshape(len(scan.image), -1)
     labelled = np.flatnonzero((mask > 0) & (mask != IGNORE))

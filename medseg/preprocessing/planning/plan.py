@@ -20,7 +20,7 @@ from medseg.config.settings import (
     TrainingSettings,
 )
 from medseg.errors import MedsegError
-from medseg.io.labels import UNLABELLED, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.pixel_size import coarsest
 from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
@@ -139,7 +139,7 @@ def lay_out(
 
 def outputs_of(label_map: LabelMap, channels: int) -> int:
     """Return how many outputs a network has: a class or region each, or without any the image's own channels."""
-    return channels if label_map is UNLABELLED else len(label_map.outputs)
+    return len(label_map.outputs) if label_map.has_masks else channels
 
 
 def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> list[int]:

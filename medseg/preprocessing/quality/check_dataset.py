@@ -11,7 +11,7 @@ from medseg.errors import MedsegError, listing
 from medseg.io.case import Case
 from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import UNKNOWN, size_of
-from medseg.io.labels import UNLABELLED, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.cached import cached_fingerprint
 from medseg.preprocessing.fingerprint.duplicates import EQUAL
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
@@ -147,7 +147,7 @@ def warnings_of(usable: Fingerprint, label_map: LabelMap) -> list[Issue]:
         warnings.append(Issue("warning", f"{len(empty)} case(s) have an empty mask", empty, "empty mask"))
     total = np.sum([case.voxels for case in cases.values()], axis=0) if cases else []
     absent = [name for name, count in zip(label_map.names, total, strict=False) if not count]
-    if absent and label_map is not UNLABELLED:
+    if absent and label_map.has_masks:
         warnings.append(Issue("warning", f"no mask holds the class(es) {', '.join(absent)}", kind="absent class"))
     if not cases or usable.unit == "px":
         return warnings

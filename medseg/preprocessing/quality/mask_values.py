@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.formats.mask_values import rgb
-from medseg.io.labels import UNLABELLED, LabelMap, few
+from medseg.io.labels import LabelMap, few
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint
 from medseg.preprocessing.quality.issues import FEW, Issue
 
@@ -30,7 +30,7 @@ Cases = Mapping[str, CaseFingerprint]
 
 def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Issue]:
     """Yield what is doubtful in the masks of some cases, errors and warnings."""
-    if label_map is UNLABELLED:
+    if not label_map.has_masks:
         return
     lossy = tuple(name for name, case in cases.items() if case.lossy)
     doubtful = not_structures(cases, label_map)

@@ -6,7 +6,7 @@ import numpy as np
 
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.grids.grid import TOLERANCE
-from medseg.io.labels import UNLABELLED, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.mask_values import doubtful_masks
@@ -114,7 +114,7 @@ def classes_by_subset(usable: Fingerprint, label_map: LabelMap, split: Split | N
 
     Classes that no case has are named elsewhere.
     """
-    if split is None or label_map is UNLABELLED:
+    if split is None or not label_map.has_masks:
         return
     cases = usable.cases
     parts = {part: [name for name in getattr(split, part) if name in cases] for part in PARTS}

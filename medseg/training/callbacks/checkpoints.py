@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from medseg.system.files import write_torch
-from medseg.training.callbacks.divergence import check_weights, record_of
+from medseg.training.optim.divergence import check_weights
 
 WINDOW = 3
 """Validations in the mean."""
@@ -96,11 +97,13 @@ class Selection:
         }
 
 
-class Checkpoints(Callback):
+class Checkpoints(Checkpoint):
     """Keeps the weights that the selection calls best in ``best.ckpt`` and the state to resume from in ``last.ckpt``.
 
     ``last.ckpt`` holds the weights of the last step and the averaged ones, ``best.ckpt`` those that were validated.
-    Lightning's ModelCheckpoint would store this machine's paths in them.
+    Lightning's ModelCheckpoint would store this machine's paths in them. As a ``Checkpoint`` it is called by Lightning
+    after all other callbacks, whose states and files are those of this epoch by then: a run that is killed before
+    ``last.ckpt`` is written makes its row of ``metrics.csv`` again.
     """
 
     def __init__(self, folder: Path, selection: Selection) -> None:
@@ -113,7 +116,8 @@ class Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep the state of the run, unless its latest loss says that it is a bad one."""
-        if trainer.strategy.reduce_boolean_decision(record_of(module).is_last_loss_finite):
+        is_finite = module.step_record.is_last_loss_finite  # type: ignore[union-attr]
+        if trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
             self.save(trainer, "last.ckpt", weights_only=False)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:

@@ -36,10 +36,10 @@ class Display(Callback):
     """
 
     def __init__(
-        self, console: Console, progress: Progress, selection: Selection, gauges: StepMetrics, epochs: EpochLog
+        self, console: Console, progress: Progress, selection: Selection, step_metrics: StepMetrics, epochs: EpochLog
     ) -> None:
         self.console, self.progress, self.selection = console, progress, selection
-        self.gauges, self.epochs = gauges, epochs
+        self.step_metrics, self.epochs = step_metrics, epochs
         self.live = Live(console=console, auto_refresh=False)
         self.drawn_at = 0.0
         self.losses: list[Tensor] = []
@@ -108,52 +108,38 @@ class Display(Callback):
             self.draw(trainer)
 
     def draw(self, trainer: Trainer) -> None:
-        """Draw the state of now."""
+        """Draw the state of now: a bar, then lines on the position, the pace, what is learned, and validations."""
         if self.losses:
             self.loss = torch.stack(self.losses).mean().item()
-        lines = [self.position(trainer), self.pace(trainer), self.learning(trainer), *self.scores()]
+        progress, steps, epoch = self.progress, self.step_metrics, epoch_of(trainer)
+        of_epochs = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        of_steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
+        of_time = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
+        position = [f"epoch {epoch}{of_epochs}", f"step {trainer.global_step:,}{of_steps}"]
+        pace = [f"learning rate {trainer.optimizers[0].param_groups[0]['lr']:.1e}"]
+        if not isnan(steps.step_seconds):
+            pace.insert(0, f"{steps.step_seconds:.2g} s a step, {steps.data_share:.0%} waiting for data")
+        before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch]
+        loss_before = f" (epoch before: {float(before[-1]['train_loss']):.4f})" if before else ""
+        learning = [f"loss {written(self.loss)}{loss_before}"]
+        if not isnan(steps.norm):
+            learning.append(f"gradient norm {steps.norm:.2g}")
+        lines = [[*position, clock(progress.seconds) + of_time], pace, learning, *self.scores()]
         texts = [Text(DOT.join(parts), no_wrap=True, overflow="ellipsis") for parts in lines]
-        self.live.update(Group(self.bar(), *texts), refresh=True)
-        self.drawn_at = time.monotonic()
-
-    def bar(self) -> Table:
-        """What is being done, how far the run is, and how long it will take."""
-        left = self.progress.seconds_left
-        table = Table.grid("", "", "", "", padding=(0, 1), expand=True)
-        table.columns[1].ratio = 1
-        table.add_row(
+        left = progress.seconds_left
+        bar = Table.grid("", "", "", "", padding=(0, 1), expand=True)
+        bar.columns[1].ratio = 1
+        bar.add_row(
             self.doing,
-            ProgressBar(1.0, self.progress.fraction),
-            Text(f"{self.progress.fraction:4.0%}", "progress.percentage", no_wrap=True),
+            ProgressBar(1.0, progress.fraction),
+            Text(f"{progress.fraction:4.0%}", "progress.percentage", no_wrap=True),
             Text("" if left is None else f"{clock(left)} left", "progress.remaining", no_wrap=True),
         )
-        return table
-
-    def position(self, trainer: Trainer) -> list[str]:
-        """Epoch, step, time used."""
-        progress, most = self.progress, max(0, trainer.max_epochs or 0)
-        epochs = f" of {most}" if most else ""
-        steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
-        limit = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
-        used = clock(progress.seconds) + limit
-        return [f"epoch {epoch_of(trainer)}{epochs}", f"step {trainer.global_step:,}{steps}", used]
-
-    def pace(self, trainer: Trainer) -> list[str]:
-        """What a step costs, and the learning rate."""
-        rate = f"learning rate {trainer.optimizers[0].param_groups[0]['lr']:.1e}"
-        if isnan(self.gauges.step_seconds):
-            return [rate]
-        return [f"{self.gauges.step_seconds:.2g} s a step, {self.gauges.data_share:.0%} waiting for data", rate]
-
-    def learning(self, trainer: Trainer) -> list[str]:
-        """This epoch's loss so far, beside that of the epoch before, and the norm of the gradient in that one."""
-        before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch_of(trainer)]
-        was = f" (epoch before: {float(before[-1]['train_loss']):.4f})" if before else ""
-        norm = [] if isnan(self.gauges.norm) else [f"gradient norm {self.gauges.norm:.2g}"]
-        return [f"loss {written(self.loss)}{was}", *norm]
+        self.live.update(Group(bar, *texts), refresh=True)
+        self.drawn_at = time.monotonic()
 
     def scores(self) -> list[list[str]]:
-        """The score of the latest validation, and the best so far."""
+        """Return the lines on validations: the latest and the best score, and the latest of each class."""
         names, mean = self.epochs.names, self.epochs.names.mean.column
         rows = [row for row in self.epochs.rows if row.get(mean) not in (None, "")]
         if not rows or self.selection.best is None:
@@ -193,14 +179,14 @@ def class_lines(scores: Mapping[str, float], width: int) -> list[list[str]]:
     ]
 
 
-def fitting(parts: Iterable[str], width: int) -> list[str]:
-    """Return as many parts from the first on as fit on a line, after a heading."""
-    heading, *rest = parts
+def fitting(texts: Iterable[str], width: int) -> list[str]:
+    """Return as many texts from the first on as fit on a line, after a heading."""
+    heading, *rest = texts
     line: list[str] = []
-    for part in rest:
-        if cell_len(DOT.join([*line, f"{heading} {part}"])) > width:
+    for text in rest:
+        if cell_len(DOT.join([*line, f"{heading} {text}"])) > width:
             break
-        line.append(part)
+        line.append(text)
     return [f"{heading} {line[0]}", *line[1:]] if line else [heading]
 
 

@@ -30,7 +30,7 @@ STEP_METRICS = {
 
 
 class StepMetrics(Callback):
-    """Measures and logs the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
+    """Measures the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
 
     A step is one of the optimizer. Norms are those before clipping; they stay on the device until the epoch's last
     step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it computes meanwhile
@@ -44,33 +44,39 @@ class StepMetrics(Callback):
         self.began = self.waited_before = 0.0
         self.step_before = self.steps = 0
         self.seconds = self.waited = 0.0
+        self.is_finished = False  # all of the epoch's steps are measured
 
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin an epoch."""
-        self.norms, self.steps = [], 0
+        self.norms, self.steps, self.is_finished = [], 0, False
         self.began, self.waited_before, self.step_before = self.clock(), waited(trainer), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep a step's norm; at the last one fetch all, which waits until the device is done."""
+        """Keep a step's norm, and look at the clock."""
         self.steps = trainer.global_step - self.step_before
         if self.steps > len(self.norms):  # else gradients are being accumulated
             self.norms.append(module.gradient_norm)  # type: ignore[arg-type]
-        if trainer.should_stop or batch_idx + 1 == trainer.num_training_batches:
-            self.norm, self.largest_norm = mean_and_largest(self.norms)
         self.seconds = self.clock() - self.began
         self.waited = waited(trainer) - self.waited_before
 
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Log the epoch."""
-        metrics = {
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Keep the time of the validation out."""
+        self.finish()
+
+    def finish(self) -> dict[str, float]:
+        """Return what an epoch is logged as; the first call after its last step waits until the device is done."""
+        if not self.is_finished:
+            self.norm, self.largest_norm = mean_and_largest(self.norms)
+            self.is_finished = True
+            self.seconds = self.clock() - self.began
+        return {
             "train/grad_norm": self.norm,
             "train/grad_norm_max": self.largest_norm,
             "train/step_seconds": self.step_seconds,
             "train/data_share": self.data_share,
         }
-        module.log_dict(metrics, sync_dist=True)
 
     @property
     def step_seconds(self) -> float:
@@ -96,10 +102,12 @@ def mean_and_largest(norms: list[Tensor]) -> tuple[float, float]:
 
 
 class EpochLog(Callback):
-    """Writes a row an epoch into ``metrics.csv`` and a line an epoch into the log."""
+    """Logs an epoch's steps, writes its row into ``metrics.csv`` and its line into the log."""
 
-    def __init__(self, path: Path, progress: Progress, selection: Selection, classes: Sequence[str]) -> None:
-        self.path, self.progress, self.selection = path, progress, selection
+    def __init__(
+        self, path: Path, progress: Progress, selection: Selection, step_metrics: StepMetrics, classes: Sequence[str]
+    ) -> None:
+        self.path, self.progress, self.selection, self.step_metrics = path, progress, selection, step_metrics
         self.names = ScoreNames(selection.key, classes)
         self.columns = [
             "epoch",
@@ -111,7 +119,6 @@ class EpochLog(Callback):
             *(name.column for name in self.names),
         ]
         self.rows: list[dict[str, Any]] = []
-        self.is_validated = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Take over the rows of the run that this one resumes."""
@@ -124,16 +131,14 @@ class EpochLog(Callback):
                     " epochs until now are lost then."
                 ) from error
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Note that this epoch's row has validation scores."""
-        self.is_validated = not trainer.sanity_checking
-
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Add this epoch's row."""
+        module.log_dict(self.step_metrics.finish(), sync_dist=True)
         metrics = trainer.callback_metrics  # by all processes: it is now that Lightning takes their mean
         if not trainer.is_global_zero:
             return
-        scores = {name.column: metrics[name.tag].item() for name in self.names} if self.is_validated else {}
+        is_validated = self.selection.epochs[-1:] == [trainer.current_epoch + 1]
+        scores = {name.column: metrics[name.tag].item() for name in self.names} if is_validated else {}
         self.rows.append(
             {
                 "epoch": trainer.current_epoch + 1,
@@ -145,7 +150,6 @@ class EpochLog(Callback):
                 **scores,
             }
         )
-        self.is_validated = False
         for logger in trainer.loggers:
             logger.log_metrics(rates_of(trainer), step=trainer.global_step)
         write_text(self.path, as_csv(self.columns, self.rows))

@@ -28,7 +28,7 @@ VARIED = (
     "inference",
     "postprocess",
 )
-"""The parts of the config that runs are compared by. Of the data set it is the name."""
+"""The nodes of the config that runs are compared by. Of the data set it is the name."""
 
 
 def begin_session(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from medseg.config.arguments import check_argument
 from medseg.config.schema import Setting
 from medseg.errors import MedsegError
 from medseg.io.labels import IGNORE
@@ -35,7 +36,9 @@ class ClassWeighted(nn.Module):
         super().__init__()
         if class_weights is not None:
             fits = all(math.isfinite(weight) and weight >= 0 for weight in class_weights) and any(class_weights)
-            check("class_weights", class_weights, fits, "numbers of 0 or more, at least one above 0")
+            check_argument(
+                "loss", self, "class_weights", class_weights, fits, "numbers of 0 or more, at least one above 0"
+            )
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Not persistent: the weights are the config's, and a checkpoint is loaded whatever the loss.
         self.register_buffer("class_weights", weights, persistent=False)
@@ -63,12 +66,6 @@ def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
         return values.mean()
     total = (values * weights).sum()
     return total / weights.sum().to(total).clamp(min=torch.finfo(total.dtype).tiny)
-
-
-def check(name: str, value: object, fits: bool, allowed: str) -> None:
-    """Raise MedsegError for an argument of a loss that does not fit."""
-    if not fits:
-        raise MedsegError(f"loss: {name} is {value}; allowed: {allowed}. Change it in the loss group of the config.")
 
 
 def are_regions(logits: Tensor, target: Tensor) -> bool:

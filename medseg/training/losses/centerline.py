@@ -6,21 +6,17 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from medseg.config.arguments import check_argument
 from medseg.config.schema import Setting
 from medseg.training.losses.base import (
     Batch,
-    ClassWeighted,
     ClassWeights,
     IncludeBackground,
-    any_known,
-    channels,
-    check,
-    full,
-    weighted_mean,
 )
+from medseg.training.losses.overlap import RatioLoss
 
 
-class CenterlineDiceLoss(ClassWeighted):
+class CenterlineDiceLoss(RatioLoss):
     """L = -2 P S / (P + S), the mean over classes; from -1 (perfect) to 0. Not to be used alone.
 
     P = sum(s(p) g) / sum(s(p)) is the share of the predicted centreline that lies in the reference tube, S = sum(s(g)
@@ -47,33 +43,21 @@ class CenterlineDiceLoss(ClassWeighted):
         class_weights: ClassWeights = None,
         smooth: float = 1.0,
     ) -> None:
-        super().__init__(class_weights)
-        check("iterations", iterations, iterations >= 1, "1 or more")
-        check("smooth", smooth, smooth > 0, "above 0")
-        self.iterations, self.smooth = iterations, smooth
-        self.batch, self.include_background = batch, include_background
+        super().__init__(batch, include_background, class_weights, smooth)
+        check_argument("loss", self, "iterations", iterations, iterations >= 1, "1 or more")
+        self.iterations = iterations
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
-        logits = full(logits)
-        pairs = channels(logits, target, self.include_background)
-        ratios = torch.stack([self.ratio(p, g.to(p.dtype)) for p, g in pairs])  # (C, S), S samples or 1
-        weights = self.weights_for(logits)[-len(ratios) :, None] * any_known(target, self.batch)
-        return -weighted_mean(ratios, weights)
+    def sums(self, p: Tensor, g: Tensor) -> Tensor:
+        """Return how much of the predicted centreline lies in the reference tube, its length, and both reversed."""
+        g = g.to(p.dtype)
+        predicted, true = (soft_skeleton(each, self.iterations) for each in (p, g))
+        return torch.stack([self.total(values) for values in (predicted * g, predicted, true * p, true)])
 
-    def ratio(self, p: Tensor, g: Tensor) -> Tensor:
-        """Return one class's clDice (S,) from its probabilities and its reference, both (B, *spatial)."""
-        precision = self.share(soft_skeleton(p, self.iterations), g)
-        sensitivity = self.share(soft_skeleton(g, self.iterations), p)
+    def ratio(self, sums: Tensor) -> Tensor:
+        """Return each class's clDice, (C, S)."""
+        predicted_inside, predicted, true_inside, true = sums + self.smooth
+        precision, sensitivity = predicted_inside / predicted, true_inside / true
         return 2 * precision * sensitivity / (precision + sensitivity)
-
-    def share(self, line: Tensor, tube: Tensor) -> Tensor:
-        """Return how much of a centreline lies in a tube, (S,)."""
-        return (self.total(line * tube) + self.smooth) / (self.total(line) + self.smooth)
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum values (B, *spatial) to (S,)."""
-        return values.sum(tuple(range(0 if self.batch else 1, values.ndim))).reshape(-1)
 
 
 def soft_skeleton(image: Tensor, iterations: int) -> Tensor:

@@ -1,16 +1,17 @@
-"""Losses made of others: their weighted sum, and losses of other packages on classes and regions."""
+"""Losses made of others: weighted sums of losses and over resolutions, losses of other packages on our targets."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from medseg.config.arguments import check_argument
 from medseg.config.schema import Setting
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.labels import IGNORE
-from medseg.training.losses.base import IncludeBackground, are_regions, check, first_channel, full, probabilities_of
+from medseg.training.losses.base import IncludeBackground, are_regions, first_channel, full, probabilities_of
 
 
 class WeightedSum(nn.Module):
@@ -40,8 +41,8 @@ class WeightedSum(nn.Module):
         if problems:
             raise MedsegError(f"loss: the weights and the losses do not match:\n{listing(problems)}")
         for name, weight in weights.items():
-            check(f"weights.{name}", weight, math.isfinite(weight) and weight >= 0, "0 or more")
-        check("weights", dict(weights), any(weights.values()), "at least one above 0")
+            check_argument("loss", self, f"weights.{name}", weight, math.isfinite(weight) and weight >= 0, "0 or more")
+        check_argument("loss", self, "weights", dict(weights), any(weights.values()), "at least one above 0")
         self.weights = dict(weights)
         # A loss of weight 0 is not computed: 0 times infinity would be no number.
         self.losses = nn.ModuleDict({name: loss for name, loss in losses.items() if weights[name]})
@@ -93,3 +94,15 @@ class OnProbabilities(nn.Module):
             one_hot = (target == classes.view(-1, *[1] * (logits.ndim - 2))).to(logits.dtype)
         loss = self.loss(p, one_hot[:, first:])
         return torch.where((target != IGNORE).any(), loss, torch.zeros_like(loss))
+
+
+def deep_supervision(outputs: Sequence[Tensor], loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the loss over all outputs, finest first, each coarser one at half the weight of the one before.
+
+    As in nnU-Net (Isensee et al., 2021); the weights sum to 1.
+    """
+    weights = [0.5**level for level in range(len(outputs))]
+    total = torch.zeros((), device=outputs[0].device)
+    for weight, output in zip(weights, outputs, strict=True):
+        total = total + weight / sum(weights) * loss_of(output)
+    return total

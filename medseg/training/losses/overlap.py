@@ -6,6 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from medseg.config.arguments import check_argument
 from medseg.config.schema import Setting
 from medseg.training.losses.base import (
     Batch,
@@ -14,18 +15,13 @@ from medseg.training.losses.base import (
     IncludeBackground,
     any_known,
     channels,
-    check,
     full,
     weighted_mean,
 )
 
 
-class OverlapLoss(ClassWeighted):
+class RatioLoss(ClassWeighted):
     """Minus the mean over classes of a ratio that is 1 where prediction and reference agree; from -1 (perfect) to 0.
-
-    A class that is nowhere in the reference has a numerator of ``smooth`` alone: it costs nothing where it is not
-    predicted (ratio 1) and gives next to no gradient where it is (ratio near 0), as in nnU-Net. False positives of such
-    a class are left to the cross-entropy, and to ``batch``, which makes absence rarer.
 
     Args:
         batch: one ratio for the whole batch instead of one a sample.
@@ -34,34 +30,53 @@ class OverlapLoss(ClassWeighted):
         smooth: added to numerator and denominator, above 0.
     """
 
-    squared = False
-
     def __init__(
         self, batch: bool, include_background: bool, class_weights: Sequence[float] | None, smooth: float
     ) -> None:
         super().__init__(class_weights)
-        check("smooth", smooth, smooth > 0, "above 0")
+        check_argument("loss", self, "smooth", smooth, smooth > 0, "above 0")
         self.batch, self.include_background, self.smooth = batch, include_background, smooth
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """(B, C, *spatial) and int64 classes or regions -> scalar, float32 (float64 for float64 logits)."""
         logits = full(logits)
-        sums = []  # over the known voxels by class; S is 1 for a batch as a whole, else the samples
-        for p, g in channels(logits, target, self.include_background):
-            axes = tuple(range(0 if self.batch else 1, p.ndim))
-            size = (p.square() if self.squared else p).sum(axes)
-            sums.append(torch.stack([value.reshape(-1) for value in ((p * g).sum(axes), size, g.sum(axes))]))  # (3, S)
-        both, predicted, true = torch.stack(sums, dim=1)  # (C, S) each
-        weights = self.weights_for(logits)[-len(sums) :, None] * any_known(target, self.batch)
-        return -self.agreement(both, predicted, true, weights)
+        sums = torch.stack([self.sums(p, g) for p, g in channels(logits, target, self.include_background)], dim=1)
+        weights = self.weights_for(logits)[-sums.shape[1] :, None] * any_known(target, self.batch)  # (C, S)
+        return -self.agreement(sums, weights)
 
-    def agreement(self, both: Tensor, predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
-        """Return the mean ratio with these weights of classes and samples (C, S), 0 where nothing is known."""
-        return weighted_mean(self.ratio(both, predicted, true), weights)
+    def sums(self, p: Tensor, g: Tensor) -> Tensor:
+        """Return what a class's ratio is made of: (n, S), S being 1 for a batch as a whole, else the samples.
 
-    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
-        """Return each class's ratio, (C, S), from sum(p g), sum(p) or sum(p^2), and sum(g)."""
+        ``p`` are its probabilities and ``g`` is its reference, bool, both (B, *spatial), and 0 where that is unknown.
+        """
         raise NotImplementedError
+
+    def ratio(self, sums: Tensor) -> Tensor:
+        """Return each class's ratio, (C, S), from its ``sums`` (n, C, S)."""
+        raise NotImplementedError
+
+    def agreement(self, sums: Tensor, weights: Tensor) -> Tensor:
+        """Return the mean ratio with these weights of classes and samples (C, S), 0 where nothing is known."""
+        return weighted_mean(self.ratio(sums), weights)
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum values (B, *spatial) to (S,)."""
+        return values.sum(tuple(range(0 if self.batch else 1, values.ndim))).reshape(-1)
+
+
+class OverlapLoss(RatioLoss):
+    """A loss on the sums of p g, p (or p^2) and g over the known voxels.
+
+    A class that is nowhere in the reference has a numerator of ``smooth`` alone: it costs nothing where it is not
+    predicted (ratio 1) and gives next to no gradient where it is (ratio near 0), as in nnU-Net. False positives of such
+    a class are left to the cross-entropy, and to ``batch``, which makes absence rarer.
+    """
+
+    squared = False
+
+    def sums(self, p: Tensor, g: Tensor) -> Tensor:
+        """Return sum(p g), sum(p) or sum(p^2), and sum(g): (3, S)."""
+        return torch.stack([self.total(values) for values in (p * g, p.square() if self.squared else p, g)])
 
 
 class DiceLoss(OverlapLoss):
@@ -90,8 +105,9 @@ class DiceLoss(OverlapLoss):
         super().__init__(batch, include_background, class_weights, smooth)
         self.squared = squared
 
-    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    def ratio(self, sums: Tensor) -> Tensor:
         """Return the soft Dice coefficients, (C, S)."""
+        both, predicted, true = sums
         return (2 * both + self.smooth) / (predicted + true + self.smooth)
 
 
@@ -123,11 +139,12 @@ class TverskyLoss(OverlapLoss):
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
         for name, weight in {"alpha": alpha, "beta": beta}.items():
-            check(name, weight, weight > 0, "above 0")
+            check_argument("loss", self, name, weight, weight > 0, "above 0")
         self.alpha, self.beta = alpha, beta
 
-    def ratio(self, both: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+    def ratio(self, sums: Tensor) -> Tensor:
         """Return the soft Tversky indices, (C, S)."""
+        both, predicted, true = sums
         errors = self.alpha * (predicted - both) + self.beta * (true - both)
         return (both + self.smooth) / (both + errors + self.smooth)
 
@@ -157,8 +174,9 @@ class GeneralizedDiceLoss(OverlapLoss):
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
 
-    def agreement(self, both: Tensor, predicted: Tensor, true: Tensor, weights: Tensor) -> Tensor:
+    def agreement(self, sums: Tensor, weights: Tensor) -> Tensor:
         """Return the mean over the samples of one ratio for all classes."""
+        both, predicted, true = sums
         known = weights.any(0)
         present = true > 0
         smallest = torch.where(present, true, torch.inf).amin(0)

@@ -21,11 +21,11 @@ def decay(step: int, horizon: float) -> float:
 
 
 @torch.no_grad()
-def average_into(average: nn.Module, network: nn.Module, kept: float) -> None:
-    """Move the average's parameters towards the network's: average = kept · average + (1 - kept) · network."""
+def average_into(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average's parameters towards the network's: average = decay · average + (1 - decay) · network."""
     ours: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*network.parameters()]
-    torch._foreach_lerp_(ours, theirs, 1 - kept)
+    torch._foreach_lerp_(ours, theirs, 1 - decay)
 
 
 def has_batch_statistics(network: nn.Module, frozen: Collection[str] = ()) -> bool:

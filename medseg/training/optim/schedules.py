@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+from medseg.config.arguments import check_argument
 from medseg.config.schema import Setting
-from medseg.errors import MedsegError
 
 Warmup = Annotated[float, Setting("share of the run over which the rate rises", "[0, 1)")]
 
@@ -16,8 +16,30 @@ _START = 0.01
 """The factor that a warm-up starts from: small, but not a step without effect."""
 
 
+class Schedule:
+    """A factor that rises to 1 in a line over ``warmup``, a fraction of the training, and then follows ``after``."""
+
+    warmup: float
+
+    def __post_init__(self) -> None:
+        """Check the ranges of the arguments."""
+        fits = 0 <= self.warmup < 1
+        check_argument("scheduler", self, "warmup", self.warmup, fits, "a share of the training, from 0 to below 1")
+
+    def __call__(self, progress: float) -> float:
+        """Return the factor at ``progress``; the time used may end a little past its limit, and counts as 1 then."""
+        progress = min(max(progress, 0.0), 1.0)
+        if progress < self.warmup:
+            return (_START + (1 - _START) * progress / self.warmup) * self.after(0.0)
+        return self.after((progress - self.warmup) / (1 - self.warmup))
+
+    def after(self, progress: float) -> float:
+        """Return the factor at a progress of 0 to 1 that is counted from the end of the warm-up."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(Schedule):
     """(1 - t)^power, t being the progress since the warm-up; ends at 0. Power 0.9 is DeepLab's and nnU-Net's.
 
     ``warmup`` is the share of the training over which the factor first rises to 1, in a line.
@@ -28,17 +50,16 @@ class Polynomial:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        _check(self, "power", self.power, self.power > 0, "above 0")
-        _check_warmup(self, self.warmup)
+        check_argument("scheduler", self, "power", self.power, self.power > 0, "above 0")
+        super().__post_init__()
 
-    def __call__(self, progress: float) -> float:
-        """The factor at ``progress``, which counts as 1 from there on."""
-        rise, rest = _phases(progress, self.warmup)
-        return rise * (1 - rest) ** self.power
+    def after(self, progress: float) -> float:
+        """Return the polynomial."""
+        return float((1 - progress) ** self.power)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
     """Half a cosine from 1 to ``final``, after ``warmup``: Loshchilov & Hutter, "SGDR" (ICLR 2017)."""
 
     final: Annotated[float, Setting("share of the rate that is left at the end", "[0, 1]")] = 0.0
@@ -46,46 +67,20 @@ class Cosine:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        _check(self, "final", self.final, 0 <= self.final <= 1, "from 0 to 1")
-        _check_warmup(self, self.warmup)
+        check_argument("scheduler", self, "final", self.final, 0 <= self.final <= 1, "from 0 to 1")
+        super().__post_init__()
 
-    def __call__(self, progress: float) -> float:
-        """The factor at ``progress``, which counts as 1 from there on."""
-        rise, rest = _phases(progress, self.warmup)
-        return rise * (self.final + (1 - self.final) * (1 + math.cos(math.pi * rest)) / 2)
+    def after(self, progress: float) -> float:
+        """Return the cosine."""
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """1, after ``warmup``."""
 
     warmup: Warmup = 0.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges of the arguments."""
-        _check_warmup(self, self.warmup)
-
-    def __call__(self, progress: float) -> float:
-        """The factor at ``progress``, which counts as 1 from there on."""
-        return _phases(progress, self.warmup)[0]
-
-
-def _phases(progress: float, warmup: float) -> tuple[float, float]:
-    """How far the warm-up has risen, up to 1, and what share of the time after it has gone, from 0.
-
-    The time used may end a little past its limit, hence the cut at 1.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    if progress < warmup:
-        return _START + (1 - _START) * progress / warmup, 0.0
-    return 1.0, (progress - warmup) / (1 - warmup)
-
-
-def _check_warmup(schedule: object, warmup: float) -> None:
-    _check(schedule, "warmup", warmup, 0 <= warmup < 1, "a share of the training, from 0 to below 1")
-
-
-def _check(schedule: object, name: str, value: float, fits: bool, allowed: str) -> None:
-    if not fits:
-        kind = type(schedule).__name__
-        raise MedsegError(f"scheduler: {name} of {kind} is {value}; allowed: {allowed}. Change scheduler.{name}.")
+    def after(self, progress: float) -> float:
+        """Return 1."""
+        return 1.0

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.augmentation import Draws
+from medseg.augmentation import RandomNumbers
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import without_context
-from medseg.training.callbacks.divergence import diverged
-from medseg.training.module import TrainingModule, draws_of, gather
+from medseg.training.losses.combination import deep_supervision
+from medseg.training.module import TrainingModule, gather, random_numbers
+from medseg.training.optim.divergence import diverged
 
-Pretext = Callable[[Tensor, Draws], tuple[Tensor, Tensor]]
-"""(image, draws) to the image as the network sees it and what of it is hidden, bool (B, 1, *spatial)."""
+Pretext = Callable[[Tensor, RandomNumbers], tuple[Tensor, Tensor]]
+"""(image, random) to the image as the network sees it and what of it is hidden, bool (B, 1, *spatial)."""
 
 DISTANCES: dict[str, Callable[[Tensor], Tensor]] = {"l1": torch.abs, "l2": torch.square}
 """What each difference of a reconstruction counts."""
@@ -35,7 +36,7 @@ class Shown:
 class ReconstructionModule(TrainingModule):
     """Trains a network to reconstruct scans; the loss is the mean over what was hidden of them.
 
-    Validated is on the same patches each time, with the same parts hidden.
+    Every validation uses the same patches, with the same parts hidden.
 
     Args:
         network: patches (B, C, *patch) to as many channels, a tensor or a list of them with the finest first.
@@ -64,13 +65,13 @@ class ReconstructionModule(TrainingModule):
     def task_of(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the augmented images of a batch, what the network sees of them, and what is hidden."""
         image, _ = self.augment(batch["image"], batch["label"], step, self.global_rank)
-        return image, *self.hide(image, draws_of(len(image), self.global_rank, self.seed, 4, step))
+        return image, *self.hide(image, random_numbers(len(image), self.global_rank, self.seed, 4, step))
 
     @torch.no_grad()
-    def hide(self, image: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def hide(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Hide parts of images, in full precision."""
         with torch.autocast(image.device.type, enabled=False):
-            return self.pretext(image, draws)
+            return self.pretext(image, random)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last validation."""
@@ -81,7 +82,7 @@ class ReconstructionModule(TrainingModule):
         """Reconstruct a batch and add up the distance over what was hidden."""
         number = batch["number"]
         image = without_context(batch["image"], self.margin_of(batch["image"]))
-        seen, hidden = self.hide(image, draws_of(len(image), 0, self.seed, 5, number))
+        seen, hidden = self.hide(image, random_numbers(len(image), 0, self.seed, 5, number))
         output = self.final_logits(seen.contiguous(memory_format=self.memory_format))[0].float()
         image, seen, hidden = (without_context(whole, self.context) for whole in (image, seen, hidden))
         counted = hidden.expand_as(image)
@@ -110,7 +111,7 @@ class ReconstructionModule(TrainingModule):
 def reconstruction_loss(
     outputs: Sequence[Tensor], image: Tensor, hidden: Tensor, distance: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """Return the mean distance over hidden voxels, over all outputs, each coarser one at half the weight before.
+    """Return the mean distance over hidden voxels, over all outputs by ``deep_supervision``.
 
     Args:
         outputs: (B, C, *), finest first; coarser ones, of deep supervision, are compared with the image's mean over
@@ -119,12 +120,11 @@ def reconstruction_loss(
         hidden: bool (B, 1, *).
         distance: of differences.
     """
-    weights = [0.5**level for level in range(len(outputs))]
-    total = torch.zeros((), device=image.device)
-    for weight, output in zip(weights, outputs, strict=True):
+
+    def loss_of(output: Tensor) -> Tensor:
         shape = list(output.shape[2:])
         target = image if output.shape == image.shape else F.interpolate(image, size=shape, mode="area")
         counted = F.interpolate(hidden.float(), size=shape, mode="nearest-exact").expand_as(target)
-        error = (distance(output.float() - target) * counted).sum() / counted.sum().clamp(min=1)
-        total = total + weight / sum(weights) * error
-    return total
+        return (distance(output.float() - target) * counted).sum() / counted.sum().clamp(min=1)
+
+    return deep_supervision(outputs, loss_of)

@@ -19,18 +19,15 @@ from medseg.config.untrusted import check_settings, read_json_object
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import checked, locate, network_weights
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
-from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, without_weights
+from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, with_biases, without_weights
 from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.preprocessing import schemes_of
 from medseg.io.datasets.splits import PARTS, Split
 from medseg.io.labels import LabelMap
-from medseg.models.weight_checks import check_finite, limit_parameters
+from medseg.models.weight_checks import NESTS, check_finite, limit_parameters, weights_in
 from medseg.system.torch_files import load_safely
 
 log = logging.getLogger(__name__)
-
-NESTS = ("state_dict", "network_weights", "model_state_dict", "model_state", "model", "network", "net", "weights")
-"""Keys under which programs keep the weights in a file that holds more."""
 
 SCHEMES = {"ZScoreNormalization": "zscore", "CTNormalization": "ct", "NoNormalization": "none"}
 """nnU-Net's normalisations that are not to the range 0 to 1."""
@@ -95,24 +92,16 @@ def read_source(path: str | Path) -> Source:
     elif isinstance(content, Mapping) and "network_weights" in content:
         source = of_nnunet(file, content)
     else:
-        source = Source(file, weights_in(content, file))
+        source = Source(file, weights_in(content))
+    if not source.weights:
+        is_mapping = isinstance(content, Mapping)
+        names = f"the keys {', '.join(map(str, content))[:200]}" if is_mapping and content else type(content).__name__
+        raise MedsegError(
+            f"finetune.checkpoint={file}: no weights in it, but {names}. They are looked for at the top and under"
+            f" {', '.join(NESTS)}."
+        )
     check_finite(file, source.weights, "finetune.checkpoint")
     return source
-
-
-def weights_in(content: Any, file: Path, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, which may lie in a nest, and in that in another."""
-    if isinstance(content, Mapping):
-        if weights := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
-            return weights
-        for nest in nests:
-            if isinstance(content.get(nest), Mapping):
-                return weights_in(content[nest], file, [name for name in nests if name != nest])
-    names = f"the keys {', '.join(map(str, content))[:200]}" if isinstance(content, Mapping) else type(content).__name__
-    raise MedsegError(
-        f"finetune.checkpoint={file}: no weights in it, but {names or 'nothing'}. They are looked for at the top"
-        f" and under {', '.join(NESTS)}."
-    )
 
 
 def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
@@ -160,7 +149,7 @@ def seen_before(run: Path) -> dict[str, str]:
 
 def of_nnunet(file: Path, content: Mapping[str, Any]) -> Source:
     """Return what a checkpoint of nnU-Net v2 tells, its plan included, as medseg's U-Net with medseg's axes."""
-    weights = weights_in(content, file)
+    weights = weights_in(content)
     init_args = content.get("init_args") or {}
     plan: Plan | None
     try:
@@ -199,13 +188,7 @@ def renamed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = [bare(name) for name in weights]
     stages = [int(match[1]) for name in names if (match := re.match(r"encoder\.stages\.(\d+)\.", name))]
     mapped = {our_name(bare(name), max(stages)) or bare(name): weight for name, weight in weights.items()}
-    biases = {
-        f"{layer}.bias": torch.zeros(weight.shape[1 if layer.startswith("up.") else 0])
-        for name, weight in mapped.items()
-        for layer, _, kind in [name.rpartition(".")]
-        if kind == "weight" and weight.ndim >= 4 and "shortcut" not in layer
-    }
-    return biases | mapped
+    return with_biases(mapped)
 
 
 def our_axes(plan: Plan) -> list[int] | None:

@@ -195,42 +195,41 @@ def shared_rows(outputs: Sequence[str], source: Source, *, regions: bool) -> Row
 
 
 def fitted(
-    own: Tensor, given: Tensor, of_image: tuple[int, ...] | None, of_head: tuple[int, ...] | None, rows: Rows | None
+    own: Tensor, weight: Tensor, of_image: tuple[int, ...] | None, of_head: tuple[int, ...] | None, rows: Rows | None
 ) -> Taken | str:
     """Return our weight with what it can have of theirs, or why it can have nothing.
 
     Args:
         own: our weight.
-        given: theirs of the same name.
+        weight: the source's of the same name.
         of_image: axes along which ours grows with the image's channels; None: it does not.
         of_head: axes along which ours grows with the outputs; None: it does not.
         rows: the outputs that are shared; None: not known, and equal shapes are taken to mean equal outputs.
     """
-    if of_head and rows is not None:
-        return with_rows(own, given, of_head, rows)
-    if own.shape == given.shape:
-        return Taken(given.to(own.dtype), own.numel())
-    but_channels = own.shape[:1] == given.shape[:1] and own.shape[2:] == given.shape[2:]
+    if of_head and rows is not None:  # their rows of the shared outputs, among our own rows of the others
+        counts, shape = (
+            rows.counts,
+            [rows.counts[1] if axis in of_head else size for axis, size in enumerate(own.shape)],
+        )
+        if not rows.names or list(weight.shape) != shape or any(own.shape[axis] != counts[0] for axis in of_head):
+            return "other outputs"
+        ours, theirs = (
+            np.ix_(*(indices if axis in of_head else range(size) for axis, size in enumerate(own.shape)))
+            for indices in (rows.ours, rows.theirs)
+        )
+        value = own.detach().clone()
+        value[ours] = weight[theirs].to(own.dtype)
+        is_whole = rows.ours == rows.theirs and counts == (len(rows.names),) * 2
+        how = "" if is_whole else f"of {', '.join(rows.names)} alone, in our order"
+        return Taken(value, weight[theirs].numel(), how)
+    if own.shape == weight.shape:
+        return Taken(weight.to(own.dtype), own.numel())
+    but_channels = own.shape[:1] == weight.shape[:1] and own.shape[2:] == weight.shape[2:]
     if of_image == (1,) and but_channels:
-        count, channels = given.shape[1], own.shape[1]
+        count, channels = weight.shape[1], own.shape[1]
         how = f"{count} channels to {channels}, each the mean of theirs times {count}/{channels}"
-        return Taken(folded(given, channels).to(own.dtype), own.numel(), how)
+        return Taken(folded(weight, channels).to(own.dtype), own.numel(), how)
     return "other outputs" if of_head else "another shape"
-
-
-def with_rows(own: Tensor, given: Tensor, axes: tuple[int, ...], rows: Rows) -> Taken | str:
-    """Return our weight of a head with their rows of the shared outputs."""
-    expected = [rows.counts[1] if axis in axes else size for axis, size in enumerate(own.shape)]
-    if not rows.names or list(given.shape) != expected or any(own.shape[axis] != rows.counts[0] for axis in axes):
-        return "other outputs"
-    ours, theirs = (
-        np.ix_(*(indices if axis in axes else range(size) for axis, size in enumerate(own.shape)))
-        for indices in (rows.ours, rows.theirs)
-    )
-    value = own.detach().clone()
-    value[ours] = given[theirs].to(own.dtype)
-    whole = rows.ours == rows.theirs and rows.counts == (len(rows.names),) * 2
-    return Taken(value, given[theirs].numel(), "" if whole else f"of {', '.join(rows.names)} alone, in our order")
 
 
 def announce(transfer: Transfer, source: Source) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from medseg.training.callbacks.divergence import StepRecord
 from medseg.training.callbacks.epoch_log import StepMetrics, mean_and_largest
 from medseg.training.data.datamodule import TimedLoader
+from medseg.training.optim.divergence import StepRecord
 from medseg.training.segmentation import SegmentationModule
 
 
@@ -82,38 +82,38 @@ def test_a_loader_counts_what_its_batches_take_and_not_what_is_done_between(monk
     assert loader.waited == 8 * 2.0
 
 
-def epoch(gauges, *, accumulate=1, batches=4, wait=0.0, work=0.0):
+def epoch(metrics, *, accumulate=1, batches=4, wait=0.0, work=0.0):
     """An epoch with batches that take ``wait`` to come and ``work`` to use; return what is logged of it."""
     loader = SimpleNamespace(waited=7.0)
     trainer = SimpleNamespace(
         train_dataloader=loader, global_step=10, num_training_batches=batches, should_stop=False, world_size=1
     )
-    logged = {}
-    module = SimpleNamespace(gradient_norm=None, log_dict=lambda found, **_: logged.update(found))
-    gauges.on_train_epoch_start(trainer, module)
+    module = SimpleNamespace(gradient_norm=None)
+    metrics.on_train_epoch_start(trainer, module)
     for batch in range(batches):
-        gauges.clock.sleep(wait + work)
+        metrics.clock.sleep(wait + work)
         loader.waited += wait
         if (batch + 1) % accumulate == 0:
             trainer.global_step += 1
             module.gradient_norm = torch.tensor(float(trainer.global_step))
-        gauges.on_train_batch_end(trainer, module, None, None, batch)
-    gauges.on_train_epoch_end(trainer, module)
-    return logged
+        metrics.on_train_batch_end(trainer, module, None, None, batch)
+    metrics.on_validation_start(trainer, module)
+    metrics.clock.sleep(100.0)  # of a validation
+    return metrics.finish()
 
 
 def test_an_epoch_in_numbers():
-    gauges = StepMetrics(Clock())
+    metrics = StepMetrics(Clock())
     for _ in range(2):  # the second epoch knows nothing of the first
-        found = epoch(gauges, wait=1.0, work=3.0)
-        assert found["train/grad_norm"] == pytest.approx((11 + 12 + 13 + 14) / 4)
-        assert found["train/grad_norm_max"] == 14
-        assert found["train/step_seconds"] == 4.0
-        assert found["train/data_share"] == 0.25
+        logged = epoch(metrics, wait=1.0, work=3.0)
+        assert logged["train/grad_norm"] == pytest.approx((11 + 12 + 13 + 14) / 4)
+        assert logged["train/grad_norm_max"] == 14
+        assert logged["train/step_seconds"] == 4.0
+        assert logged["train/data_share"] == 0.25
 
 
 def test_a_step_of_the_optimizer_counts_once_while_gradients_are_accumulated():
-    found = epoch(StepMetrics(Clock()), accumulate=2, work=3.0)
-    assert found["train/grad_norm"] == pytest.approx((11 + 12) / 2)
-    assert found["train/step_seconds"] == 6.0
-    assert found["train/data_share"] == 0
+    logged = epoch(StepMetrics(Clock()), accumulate=2, work=3.0)
+    assert logged["train/grad_norm"] == pytest.approx((11 + 12) / 2)
+    assert logged["train/step_seconds"] == 6.0
+    assert logged["train/data_share"] == 0

@@ -8,15 +8,13 @@ once in ``LOOK_EVERY`` batches and at the end of an epoch.
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from medseg.errors import MedsegError, listing
 from medseg.models.weight_checks import not_finite
-from medseg.training.optim.ema import has_batch_statistics
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +90,7 @@ def leave_out(optimizer: torch.optim.Optimizer, gradient_norm: Tensor) -> None:
 def diverged(trainer: Trainer, reason: str) -> MedsegError:
     """Return the error that ends a training: what happened, which state is kept, what to try."""
     folder = Path(trainer.default_root_dir)
-    kept = [name for name in ("best.ckpt", "last.ckpt") if (folder / "checkpoints" / name).is_file()]
+    files = [name for name in ("best.ckpt", "last.ckpt") if (folder / "checkpoints" / name).is_file()]
     rates = [group["lr"] for group in trainer.optimizers[0].param_groups] if trainer.optimizers else []
     precision = {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(trainer.precision), "fp32")
     others = {"bf16": "fp32", "fp16": "bf16 or fp32"}.get(precision)
@@ -101,9 +99,9 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
     advice += [f"trainer.precision={others} (it is {precision})"] if others else []
     advice += [f"a lower trainer.gradient_clip (it is {clip:g})" if clip else "trainer.gradient_clip=1 (there is none)"]
     advice += ["another loss, or medseg inspect on the data: intensities or masks out of range"]
-    state = f"{' and '.join(kept)} in {folder / 'checkpoints'}, with finite weights" if kept else "none is written"
+    state = f"{' and '.join(files)} in {folder / 'checkpoints'}, with finite weights" if files else "none is written"
     resume = ""
-    if "last.ckpt" in kept:
+    if "last.ckpt" in files:
         resume = f"; to go on from it: resume={folder} optimizer.lr=... (if it diverges again at once, begin anew)"
     return MedsegError(
         f"the training has diverged: {reason} (epoch {trainer.current_epoch + 1}, step {trainer.global_step}).\n"
@@ -111,51 +109,33 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
     )
 
 
-class Divergence(Callback):
-    """Ends a training whose losses, gradients or weights are not finite, before anything is made of them."""
+def check_steps(trainer: Trainer, record: StepRecord, batch_idx: int) -> bool:
+    """Look at the counters from time to time, and at the last batch of an epoch; return whether steps were left out.
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Begin to count the steps of an epoch."""
-        record_of(module).begin_epoch()
+    ``trainer.should_stop`` must be settled for this batch: modules get there after all callbacks.
 
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at the counters from time to time, and at the end of an epoch."""
-        is_end = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
-        if not is_end and (batch_idx + 1) % LOOK_EVERY:
-            return
-        record = record_of(module)
-        counts = trainer.strategy.reduce(record.counts.clone(), reduce_op="max")  # so that all processes do the same
-        in_a_row, in_epoch, losses, _ = (int(count) for count in counts.tolist())
-        if in_a_row >= MAX_IN_A_ROW:
-            raise diverged(trainer, f"no loss and gradient of the last {in_a_row} steps was finite")
-        if not is_end or not in_epoch:
-            return
-        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if in_epoch == record.steps and (losses == in_epoch or is_last or not is_scaled):
-            raise diverged(trainer, f"none of the {in_epoch} steps of an epoch had a finite loss and gradient")
-        if trainer.is_global_zero and (losses or not is_scaled):
-            log.warning(
-                "epoch %d: %d of %d steps left out, their loss or gradient was NaN or infinite",
-                *(trainer.current_epoch + 1, in_epoch, record.steps),
-            )
-        network = module.network
-        assert isinstance(network, nn.Module)
-        if has_batch_statistics(network) and not_finite(dict(network.named_buffers())):
-            module.renew_statistics()  # type: ignore[operator]
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """See to it that only finite weights are validated."""
-        check_weights(trainer, module)
-
-
-def record_of(module: LightningModule) -> StepRecord:
-    """Return the record of a ``TrainingModule``."""
-    record = module.step_record
-    assert isinstance(record, StepRecord)
-    return record
+    Raises:
+        MedsegError: the training has diverged.
+    """
+    is_end = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
+    if not is_end and (batch_idx + 1) % LOOK_EVERY:
+        return False
+    counts = trainer.strategy.reduce(record.counts.clone(), reduce_op="max")  # so that all processes do the same
+    in_a_row, in_epoch, losses, _ = (int(count) for count in counts.tolist())
+    if in_a_row >= MAX_IN_A_ROW:
+        raise diverged(trainer, f"no loss and gradient of the last {in_a_row} steps was finite")
+    if not is_end or not in_epoch:
+        return False
+    is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+    if in_epoch == record.steps and (losses == in_epoch or is_last or not is_scaled):
+        raise diverged(trainer, f"none of the {in_epoch} steps of an epoch had a finite loss and gradient")
+    if trainer.is_global_zero and (losses or not is_scaled):
+        log.warning(
+            "epoch %d: %d of %d steps left out, their loss or gradient was NaN or infinite",
+            *(trainer.current_epoch + 1, in_epoch, record.steps),
+        )
+    return True
 
 
 def check_weights(trainer: Trainer, module: LightningModule) -> None:

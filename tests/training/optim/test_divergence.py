@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from medseg.training.callbacks.divergence import StepRecord, leave_out
+from medseg.training.optim.divergence import StepRecord, leave_out
 
 NAN, INF = float("nan"), float("inf")
 OPTIMIZERS = {
