@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.case import Scan
+from medseg.io.grids.components import connected_components
 from medseg.preprocessing.fingerprint.components import components_by_class, count_values
 
 SIDE = 3
@@ -81,12 +82,11 @@ def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
     around, _ = label(np.logical_and.reduce(dark))
     corners = [around[corner].ravel() for corner in corner_slices(around.shape)]
     outside = np.isin(around, np.setdiff1d(np.concatenate(corners), 0))
-    connected = np.ones((3,) * outside.ndim)
-    parts, count = label(~outside, connected)
-    sizes = np.sort(count_values(parts, count + 1)[1:])
+    pieces, count = connected_components(~outside)
+    sizes = np.sort(count_values(pieces, count + 1)[1:])
     if sizes[-PIECES:].sum() < SHARE * np.count_nonzero(~outside):  # no body, but many pieces
         return None
-    return np.asarray(binary_erosion(outside, connected, border_value=1))
+    return np.asarray(binary_erosion(outside, np.ones((3,) * outside.ndim), border_value=1))
 
 
 def dark_blocks(channel: NDArray[np.float32], steps: Sequence[int]) -> Coarse | None:
