@@ -1,7 +1,7 @@
 """Where the network grid lies on a scan's native grid: axis order, flips, crop, scale; and back to it by slabs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.errors import MedsegError
+from medseg.io.grids.grid import bounding_box
 from medseg.preprocessing.resample import Kernel, resample_axis, taps
 
 MANY = 16
@@ -80,6 +81,11 @@ class Geometry:
         oriented = x.numpy().transpose(0, *(1 + axis for axis in self.order))
         cut = oriented[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
         return torch.from_numpy(np.array(np.flip(cut, tuple(self._flipped_axes())), order="C"))  # flipped in the copy
+
+    def cropped(self, mask: Tensor, margin: int = 0) -> "Geometry":
+        """Return this geometry with its crop round the True voxels of ``mask`` (1, *native_shape), and a margin."""
+        box = bounding_box(self.cut(mask)[0].numpy(), margin)
+        return replace(self, crop=tuple((span.start, span.stop) for span in box))
 
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""
@@ -218,13 +224,3 @@ def whole(affine: NDArray[np.float64], shape: Sequence[int]) -> Geometry:
     order, flips = orient(affine, shape)
     lengths = tuple(shape[native] for native in order)
     return Geometry(tuple(shape), order, flips, tuple((0, length) for length in lengths), lengths)
-
-
-def bounding_box(mask: Tensor, margin: int) -> tuple[tuple[int, int], ...]:
-    """Return (start, stop) along each axis of the True voxels in ``mask`` (*spatial), at least one, and a margin."""
-    spans = []
-    for axis in range(mask.dim()):
-        others = [other for other in range(mask.dim()) if other != axis]
-        occupied = torch.nonzero(mask.any(others))
-        spans.append((max(0, int(occupied[0]) - margin), min(mask.shape[axis], int(occupied[-1]) + 1 + margin)))
-    return tuple(spans)

@@ -14,7 +14,8 @@ from network_grid import network_affine
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from medseg.preprocessing.geometry import Geometry, bounding_box, orient, whole
+from medseg.io.grids.grid import bounding_box
+from medseg.preprocessing.geometry import Geometry, orient, whole
 from medseg.preprocessing.resample import resample_axis, taps
 
 PILLOW = {"linear": Image.Resampling.BILINEAR, "cubic": Image.Resampling.BICUBIC}
@@ -175,7 +176,7 @@ def test_the_bounding_box_is_the_smallest_with_its_margin(shape, margin, seed):
     assume(mask.any())
     found = np.argwhere(mask)
     expected = [
-        (max(0, low - margin), min(length, high + 1 + margin))
+        slice(max(0, low - margin), min(length, high + 1 + margin))
         for low, high, length in zip(found.min(0), found.max(0), shape, strict=True)
     ]
-    assert list(bounding_box(torch.from_numpy(mask), margin)) == expected
+    assert list(bounding_box(mask, margin)) == expected

@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.inference.nnunet.plans import Plan
 from medseg.io.case import Scan, foreground_of
 from medseg.io.limits import check_memory
-from medseg.preprocessing.geometry import Geometry, bounding_box, orient
+from medseg.preprocessing.geometry import Geometry, orient
 from medseg.preprocessing.resample import Kernel, resample_axis, taps
 
 READERS = {
@@ -307,9 +307,7 @@ class NNUNetPreparation:
         order, flips = tuple(native[axis] for axis in axes), tuple(flips[axis] for axis in axes)
         lengths = tuple(scan.shape[axis] for axis in order)
         geometry = Geometry(scan.shape, order, flips, tuple((0, length) for length in lengths), lengths)
-        if not mask.any():
-            return geometry
-        return replace(geometry, crop=bounding_box(geometry.cut(torch.from_numpy(mask)[None])[0], 0))
+        return geometry.cropped(torch.from_numpy(mask)[None]) if mask.any() else geometry
 
 
 def preparation_of(plan: Plan) -> NNUNetPreparation:
