@@ -18,7 +18,7 @@ from medseg.io.case import Scan
 from medseg.io.formats import metaimage, nrrd
 from medseg.io.formats.nifti import channels_first, check_affine
 from medseg.io.formats.voxel_files import VoxelFiles, read_voxels
-from medseg.io.grids.grid import LPS_RAS, Grid, as_volume
+from medseg.io.grids.grid import LPS_RAS, Grid, as_volume, simpleitk
 
 SEGMENTATION = ".seg.nrrd"
 """3D Slicer's name for a segmentation, which is no scan."""
@@ -141,12 +141,3 @@ def is_whole(path: Path) -> bool:
         return bool(gzip.decompress(voxels))
     except (EOFError, OSError, zlib.error):
         return False
-
-
-def simpleitk() -> Any:
-    """Import SimpleITK, without the warnings that it prints of its own."""
-    import SimpleITK
-
-    library: Any = SimpleITK
-    library.ProcessObject.SetGlobalWarningDisplay(False)
-    return library

@@ -16,7 +16,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.formats import itk, nrrd
 from medseg.io.formats.voxel_files import read_voxels
-from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.grids.grid import Grid, as_volume, simpleitk
 from medseg.io.segments.segmentation import Segmentation, labelled
 from medseg.io.segments.terminology import ClassDescription
 from medseg.system.printable import on_a_line
@@ -88,7 +88,7 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
         table[each.index] = each.value if fits else each.index
     grid = as_volume(Grid(like.shape, like.affine))
     layer = table[indices].reshape(grid.shape)
-    image = itk.simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
+    image = simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
     itk.place(image, grid.affine)
     for key, value in header_of(classes, table, layer).items():
         image.SetMetaData(key, value)
