@@ -15,17 +15,16 @@ where the position in the scanner is known: its coordinates are no multiples of 
 are, and the middle of the grid is not the origin, as converters have it that know no better. What more than a few cases
 share tells nothing either: the space of an atlas, or the constant slope of a device.
 
-Data sets that cut each scan in two number the cuts one after the other. Where almost all pairs recognised by the above
-are numbered in twos from an odd number (or all from an even one), that numbering is evidence for the pairs that have
-nothing else to tell, too.
+Data sets that cut each scan into n parts number these one after the other. Where almost all sets recognised by the
+above are n consecutive numbers, the first of which leaves the same remainder by n in all, that numbering is evidence for
+cases that have nothing else to tell, too.
 """
 
 import logging
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +45,7 @@ MOST_SCALED = 65535  # largest number that images are scaled to; float32 makes l
 SAME_STEP = 1e-6  # relative; float32 leaves about 1e-7
 SAME_PLACE = 1e-4  # mm
 MOST_SHARING, SHARE_SHARING = 8, 0.1  # cases that may share an acquisition which tells something
-LEAST_NUMBERED, SHARE_NUMBERED = 5, 0.9  # pairs from which the numbering of the others is inferred
+LEAST_NUMBERED, SHARE_NUMBERED = 5, 0.9  # sets from which the numbering of the others is inferred
 
 
 @dataclass(frozen=True)
@@ -193,14 +192,28 @@ def by_acquisition(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
 
 
 def numbered_alike(sets: list[list[str]], others: list[str]) -> list[SameScan]:
-    """Name pairs of ``others`` that are numbered as almost all ``sets`` are, in twos from an odd or an even number."""
-    for parity in (1, 0):
-        fitting = sum(len(names) == 2 and follows(names[0], names[1], parity) for names in sets)
-        if len(sets) >= LEAST_NUMBERED and fitting >= SHARE_NUMBERED * len(sets):
-            pairs = pairwise(sorted(others, key=numbered))
-            reason = f"numbered like {fitting} pairs that have equal intensity step, affine and header"
-            return [SameScan(pair, reason) for pair in pairs if follows(*pair, parity)]
-    return []
+    """Name sets of ``others`` that are numbered as almost all ``sets`` are, one after the other."""
+    runs = Counter(run for names in sets if (run := run_of(names)))
+    (size, remainder), fitting = runs.most_common(1)[0] if runs else ((0, 0), 0)
+    if len(sets) < LEAST_NUMBERED or fitting < SHARE_NUMBERED * len(sets):
+        return []
+    ordered = sorted(others, key=numbered)
+    candidates = [tuple(ordered[first : first + size]) for first in range(len(ordered))]
+    reason = f"numbered like {fitting} sets that have equal intensity step, affine and header"
+    return [SameScan(names, reason) for names in candidates if run_of(names) == (size, remainder)]
+
+
+def run_of(names: Sequence[str]) -> tuple[int, int] | None:
+    """Return how many names differ in their number only, which goes up by one, and the first number modulo so many.
+
+    None where names differ in another way.
+
+    >>> run_of(["case_07", "case_08"]), run_of(["case_07", "case_09"])
+    ((2, 1), None)
+    """
+    before, after, first = numbered(names[0])
+    is_run = first >= 0 and [*map(numbered, names)] == [(before, after, first + step) for step in range(len(names))]
+    return (len(names), first % len(names)) if is_run else None
 
 
 def numbered(name: str) -> tuple[str, str, int]:
@@ -211,12 +224,6 @@ def numbered(name: str) -> tuple[str, str, int]:
     """
     match = re.fullmatch(r"(.*?)(\d+)(\D*)", name)
     return (match[1], match[3], int(match[2])) if match else (name, "", -1)
-
-
-def follows(first: str, second: str, parity: int) -> bool:
-    """Tell whether two names differ in their number only, which goes up by one from an odd (1) or even (0) one."""
-    before, after, number = numbered(first)
-    return number >= 0 and number % 2 == parity and numbered(second) == (before, after, number + 1)
 
 
 def subsets_of(split: Split | None) -> dict[str, str]:
