@@ -16,7 +16,7 @@ are, and the middle of the grid is not the origin, as converters have it that kn
 share tells nothing either: the space of an atlas, or the constant slope of a device.
 
 Data sets that cut each scan into n parts number these one after the other. Where almost all sets recognised by the
-above are n consecutive numbers, the first of which leaves the same remainder by n in all, that numbering is evidence for
+above are n consecutive numbers, and the first of them is the same modulo n in all, that numbering is evidence for the
 cases that have nothing else to tell, too.
 """
 
