@@ -6,9 +6,9 @@ from pathlib import Path
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.damage import reading
 from medseg.io.dicom import rtstruct, seg
 from medseg.io.dicom.headers import header, is_dicom
-from medseg.io.files.damage import reading
 from medseg.io.files.read import FILES, suffix
 from medseg.io.formats.itk import SEGMENTATION
 from medseg.io.segments import seg_nrrd
