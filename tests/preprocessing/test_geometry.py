@@ -26,13 +26,13 @@ def noise(*shape: int) -> torch.Tensor:
 
 def joined(geometry: Geometry, scores: torch.Tensor, fill: torch.Tensor, thickness: int = 32) -> torch.Tensor:
     most = thickness * len(scores) * geometry.native_shape[0] * geometry.native_shape[1]
-    return torch.cat([slab for _, slab in geometry.slabs(geometry.in_rows(scores), fill, most)], dim=-1)
+    return torch.cat([slab for _, slab in geometry.slabs(geometry.in_one_block(scores), fill, most)], dim=-1)
 
 
 def in_blocks(geometry: Geometry, scores: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
     """Rows along the way, ``size`` at a time in one memory that is written over, as a sliding window yields them."""
-    axis = 1 + geometry.way[0]
-    [rows] = geometry.in_rows(scores)
+    axis = 1 + geometry.slab_axis[0]
+    [rows] = geometry.in_one_block(scores)
     memory = torch.full_like(rows.narrow(axis, 0, size), torch.nan)
     for block in rows.split(size, axis):
         held = memory.narrow(axis, 0, block.shape[axis])

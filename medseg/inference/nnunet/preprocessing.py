@@ -15,7 +15,7 @@ from medseg.inference.nnunet.plans import Plan
 from medseg.io.case import Scan, foreground_of
 from medseg.io.limits import check_memory
 from medseg.preprocessing.geometry import Geometry, orient
-from medseg.preprocessing.resample import Kernel, resample_axis, taps
+from medseg.preprocessing.resample import Kernel, interpolation, resample_axis
 
 READERS = {
     "SimpleITKIO": False,
@@ -166,7 +166,7 @@ class Resampling:
         if self.order in KERNELS:
             resampled = torch.from_numpy(image)
             for axis, (size, kernel) in enumerate(zip(shape, self.kernels(old, new), strict=True), 1):
-                resampled = resample_axis(resampled, axis, taps(resampled.shape[axis], size, kernel))
+                resampled = resample_axis(resampled, axis, interpolation(resampled.shape[axis], size, kernel))
             return resampled.numpy()
         coarse = self.coarse_axis(old, new)
         result = np.empty((len(image), *shape), np.float32)
@@ -178,7 +178,7 @@ class Resampling:
             # slice by slice, and then along the coarse axis
             in_plane = [size for axis, size in enumerate(shape) if axis != coarse]
             slices = np.stack([spline(each, in_plane, self.order) for each in np.moveaxis(volume, coarse, 0)], coarse)
-            across = taps(slices.shape[coarse], shape[coarse], KERNELS[self.order_across])
+            across = interpolation(slices.shape[coarse], shape[coarse], KERNELS[self.order_across])
             out[...] = resample_axis(torch.from_numpy(slices), coarse, across).numpy()
         return result
 
