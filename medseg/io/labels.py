@@ -35,14 +35,14 @@ class LabelMap:
 
     ``labels`` gives each class its file value, or several that are merged into it; masks are written with the first.
     An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
-    they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
-    class that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
+    they are then what a network learns and a report lists. In a predicted mask, region by region is given the class
+    that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
     to those that contain it, unless they are not ``nested``. ``is_inferred`` tells of classes that are the values found
     in masks, which nobody declared.
 
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
-            neither a whole number nor ``"#rrggbb"``, or regions that cannot be painted.
+            neither a whole number nor ``"#rrggbb"``, or regions without one class of their own.
     """
 
     labels: dict[str, FileValues]
@@ -103,8 +103,8 @@ class LabelMap:
         return {name: (index,) for index, name in enumerate(self.names) if index}
 
     @cached_property
-    def painted(self) -> tuple[int, ...]:
-        """The class index that each region is painted with, in order; empty without regions."""
+    def region_indices(self) -> tuple[int, ...]:
+        """The class index that voxels of each region are given, in order; empty without regions."""
         regions = [set(members) for members in (self.regions or {}).values()]
         own = [members.difference(*regions[index + 1 :]) for index, members in enumerate(regions)]
         order = self.region_order or [min(names, key=self.names.index) for names in own]

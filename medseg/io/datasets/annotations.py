@@ -1,4 +1,4 @@
-"""The annotation of a case: one label file or several, painted one over the other."""
+"""The annotation of a case: one label file or several, the last on top."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from medseg.io.files.read import read_case, read_mask
 from medseg.io.files.read_segments import read_segments, reader_of, segment_names
 from medseg.io.formats.mask_values import UNKNOWN, at_least_half, full_or_unknown, nearest_values, whole_or_unknown
 from medseg.io.labels import UNLABELLED, LabelMap, number, numbers
-from medseg.io.segments.segmentation import class_indices, class_of, fit_indices, paint, unique
+from medseg.io.segments.segmentation import class_indices, class_of, fit_indices, merged, unique
 
 
 def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
@@ -57,7 +57,7 @@ def read_named(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> 
         index = label_map.encode(np.array([number(file.value)], dtype=np.int32), where)
         indices = dict.fromkeys(names, int(index[0]))
     segmentation = read_segments(file.path, scan)
-    return fit_indices(file.path, paint(segmentation, indices, where), segmentation.grid, scan, case.geometry)
+    return fit_indices(file.path, merged(segmentation, indices, where), segmentation.grid, scan, case.geometry)
 
 
 def classes_of_segments(case: Case) -> list[str]:

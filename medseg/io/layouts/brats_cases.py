@@ -251,7 +251,7 @@ of 2023 a 4 without any 3 may be the enhancing tumour of 2021, and the first mas
 
 
 def regions_of(labels: Mapping[str, FileValues]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the regions of a generation's classes and the class that each is painted with.
+    """Return the regions of a generation's classes and the class that each is given in a mask.
 
     >>> regions_of({"background": 0, "necrosis": 1, "edema": 2, "enhancing": 4})[0]["TC"]
     ['necrosis', 'enhancing']

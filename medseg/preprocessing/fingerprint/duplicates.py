@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import listing
 from medseg.io.case import Scan
-from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.datasets.splits import SUBSETS, Split
 from medseg.io.formats.nifti import header_hash
 
 log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ def numbered(name: str) -> tuple[str, str, int]:
 
 def subsets_of(split: Split | None) -> dict[str, str]:
     """Return the subset (train, val, test) of each case in a split."""
-    return {name: part for part in PARTS if split for name in getattr(split, part)}
+    return {name: part for part in SUBSETS if split for name in getattr(split, part)}
 
 
 def is_split_apart(same: SameScan, part_of: Mapping[str, str]) -> bool:
