@@ -30,11 +30,8 @@ def resample_image(image: NDArray[np.float32], source: Grid, target: Grid) -> ND
     outside = ~inside(source, target)
     result = np.empty((len(image), *target.shape), dtype=np.float32)
     for resampled, channel in zip(result, channels, strict=True):
-        lowest = channel.min()
-        above = np.subtract(channel, lowest, order="C")  # sums of 0 are not rounded
-        resampled[...] = sample(above, index_map(source, target), target.shape)
-        resampled[outside] = 0
-        resampled += lowest
+        resampled[...] = sample(channel, index_map(source, target), target.shape)
+        resampled[outside] = channel.min()
     return result.reshape(-1, *shape)
 
 
@@ -79,8 +76,12 @@ def sample(array: NDArray[np.float32], to_source: NDArray[np.float64], shape: tu
     # where in a voxel samples lie, in source voxels from its centre: (samples, 3)
     offsets = np.array([*product(*map(points, np.linalg.norm(matrix, axis=0)))]) @ matrix.T
     margin = 1 + np.ceil(np.abs(offsets).max(axis=0)).astype(int)
+    lowest = array.min()
+    padded = np.pad(array, margin[:, None], mode="edge")
+    padded -= lowest  # so that background is 0, whose weighted sums are not rounded
     sitk = simpleitk()
-    image = sitk.GetImageFromArray(np.pad(array, margin[:, None], mode="edge"))  # ITK's axes are these in reverse
+    image = sitk.GetImageFromArray(padded)  # ITK's axes are these in reverse
+    del padded  # of which that is a copy
     resampler = sitk.ResampleImageFilter()
     resampler.SetSize([*map(int, reversed(shape))])
     resampler.SetInterpolator(sitk.sitkLinear)
@@ -92,7 +93,9 @@ def sample(array: NDArray[np.float32], to_source: NDArray[np.float64], shape: tu
         transform = sitk.AffineTransform(directions[::-1, ::-1].ravel().tolist(), start[::-1].tolist())
         resampler.SetTransform(transform)
         result += sitk.GetArrayFromImage(resampler.Execute(image))
-    return result if len(offsets) == 1 else result / np.float32(len(offsets))
+    result /= len(offsets)
+    result += lowest
+    return result
 
 
 def snapped(values: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
