@@ -48,7 +48,7 @@ class Case:
     to mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
     ``segments`` says which classes the named segments of label files are meant for (see
     ``medseg.io.segments.segmentation``). ``columns`` are further columns of a table, such as the site. ``absent`` are
-    the places of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
+    the indices of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
     holds the others. ``added`` marks a case that came with corrections (see ``medseg.io.datasets.corrections``), which
     only trains.
     """

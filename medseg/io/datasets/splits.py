@@ -78,15 +78,15 @@ def make_split(
     """Divide cases by group, as a file or the data set itself says, or at random.
 
     The test subset is cut first. The rest is divided into ``folds``, of which ``fold`` validates, or ``val`` of all
-    groups validate. Shares count groups and are rounded, with at least one group in a subset that is not 0. The
+    groups validate. Fractions count groups and are rounded, with at least one group in a subset that is not 0. The
     result depends on the groups and the seed, not on the order of the cases.
 
     ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
     Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
     the file ``data_split`` beside it.
 
-    ``labelled`` groups, drawn by ``draw``, are kept of training and validation together, as if no others had masks; a
-    smaller number draws some of those that a larger one does. The test subset stays whole.
+    ``labelled`` groups, sampled with the seed ``draw``, remain of training and validation together, as if no others had
+    masks; a smaller number samples some of those that a larger one does. The test subset stays whole.
 
     Cases that came with corrections (``Case.added``) are divided after all others, which therefore stay where they
     were: into the training subset, or to the rest of their group.
@@ -159,7 +159,7 @@ def continued_split(
 ) -> Split | None:
     """Divide cases of which some were in a subset before: they stay there, so that no case is tested on that was seen.
 
-    New groups fill validation and test up to their shares, and train otherwise; cases that came with corrections
+    New groups fill validation and test up to their fractions, and train otherwise; cases that came with corrections
     (``Case.added``) train, or go to the rest of their group.
 
     Args:

@@ -1,7 +1,7 @@
 """DICOM images: one series, multi-frame object or single 2D image, from its slices to voxels.
 
-Which files form an image is told by ``dicom_series``. Read here are the positions, by which slices are sorted and
-checked for gaps, and the values: rescaled slice by slice, with MONOCHROME1 inverted, padding as air, and PET in SUV.
+``medseg.io.dicom.series`` decides which files form an image. Read here are the positions, by which slices are sorted
+and checked for gaps, and the values: rescaled slice by slice, MONOCHROME1 inverted, padding as air, and PET in SUV.
 """
 
 import logging

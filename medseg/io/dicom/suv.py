@@ -19,7 +19,7 @@ def suv_factor(dataset: Any, first_acquired: datetime | None, name: str) -> floa
     ``dataset`` is that of one slice, ``first_acquired`` when the first slice was acquired.
 
     Raises:
-        MedsegError: SUVbw cannot be told: a value is missing, or it is another unit or correction of decay.
+        MedsegError: SUVbw cannot be computed: a value is missing, or it is another unit or correction of decay.
     """
     units = str(dataset.get("Units", ""))
     if units == "GML" and dataset.get("SUVType", "BW") in ("BW", "", None):
@@ -53,14 +53,14 @@ def suv_factor(dataset: Any, first_acquired: datetime | None, name: str) -> floa
 
 
 def acquired(dataset: Any) -> datetime | None:
-    """Return when a slice was acquired, None where it does not say."""
+    """Return when a slice was acquired, None where this is not recorded."""
     if full := dataset.get("AcquisitionDateTime"):
         return parsed(str(full))
     return moment(dataset, "Acquisition") or moment(dataset, "Series", "Acquisition")
 
 
 def moment(dataset: Any, date: str, time: str | None = None) -> datetime | None:
-    """Return the time that ``<date>Date`` and ``<time>Time`` tell; None where one is missing."""
+    """Return the time of ``<date>Date`` and ``<time>Time``; None where one is missing."""
     day, hour = dataset.get(f"{date}Date"), dataset.get(f"{time or date}Time")
     return parsed(f"{day}{hour}") if day and hour else None
 

@@ -26,7 +26,7 @@ from medseg.io.grids.alignment import fit_mask, join_channels, present, with_abs
 log = logging.getLogger(__name__)
 
 FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *images_2d.SUFFIXES)
-"""Suffixes of the formats that are told by it; DICOM is told by content, since its files often have none."""
+"""Suffixes of the formats that are recognised by one; DICOM files often have none, and are recognised by content."""
 
 SUFFIXES = (*FILES, *headers.SUFFIXES)
 
@@ -35,7 +35,7 @@ LARGE = 1 << 20
 
 
 def suffix(path: Path) -> str:
-    """Return the lower-case suffix that tells the format, such as ``.nii.gz``; "" if it is none of ours.
+    """Return the lower-case suffix of the format, such as ``.nii.gz``; "" if it is none of ours.
 
     Files of DICOM may have any name, and so may the folders that stand for their series.
     """
@@ -76,7 +76,7 @@ def on_disk(path: Path) -> tuple[Path, ...]:
     """
     try:
         if suffix(path) in (".mhd", ".nhdr") and path.is_file():
-            with suppress(ValueError):  # of a damaged header, of which reading tells
+            with suppress(ValueError):  # of a damaged header, which reading reports
                 return (path, *(file for file in itk.data_files(path) if file.is_file()))
         if path.is_file() or suffix(path) in FILES:
             return (path,) if path.is_file() else ()
@@ -108,7 +108,7 @@ def read_scan(
     Raises:
         MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
             (see ``medseg.io.files.voxel_check``), two files differ in a way that ``geometry`` does not allow or show
-            different places, or there is no such reference.
+            different parts of the body, or there is no such reference.
     """
     return join_channels([_read_image(path, orientation) for path in paths], geometry, reference)
 
@@ -117,7 +117,7 @@ def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     """Read the channels of a case as it wants them read; errors as in ``read_scan``.
 
     An image of the shape (x, y, 1, n) is n channels of a 2D image, but n slices of a volume where a label file has that
-    shape, too, or where ``spatial_dims`` says that volumes are wanted.
+    shape, too, or where ``spatial_dims`` says that volumes are expected.
     """
     scans = [_read_image(path, case.orientation) for path in case.images]
     if any(_may_be_stack(scan.layout) for scan in scans) and (
@@ -210,7 +210,7 @@ MODULES: dict[str, Any] = {
 
 
 def format_of(path: Path) -> Any:
-    """Return what reads a file or series: told by the first bytes, or where these tell nothing by the name.
+    """Return what reads a file or series: by its first bytes, or where these are of no format by its name.
 
     Raises:
         MedsegError: a 2D image has the name of another format, or the other way round, so that its mask could not be
@@ -239,7 +239,7 @@ SIGNATURES: tuple[tuple[Any, Callable[[bytes], bool]], ...] = (
     (images_2d, lambda start: start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM"))),
     (itk, lambda start: start.lstrip().startswith((b"ObjectType", b"NDims", b"Comment"))),
 )
-"""Tells the formats by the first bytes of a file."""
+"""Recognises the formats by the first bytes of a file."""
 
 
 def _kind(reader: Any, path: Path) -> str:
@@ -259,7 +259,7 @@ def _read(path: Path, orientation: Orientation = "apply") -> tuple[NDArray[Any],
             raise MedsegError(f"{path}: this is a pipe or device, and no file. Save it as a file first.")
         if not parts:
             with suppress(FileNotFoundError, NotADirectoryError):
-                path.stat()  # tells why, where there is another reason
+                path.stat()  # raises where there is another reason
             raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
         if empty := [part for part in parts if part.stat().st_size == 0]:
             raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")

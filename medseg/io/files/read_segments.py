@@ -1,4 +1,4 @@
-"""Files of named segments: told from others, their names and their masks, whatever the format."""
+"""Files of named segments, whatever the format: which files these are, the segments' names and masks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ BY_MODALITY = {
     "SEG": Reader("DICOM segmentation", seg.names, seg.read),
     "RTSTRUCT": Reader("DICOM structure set", rtstruct.names, rtstruct.read),
 }
-"""DICOM files are told by their content, since their names tell nothing."""
+"""DICOM files are recognised by their content, since their names may be anything."""
 
 
 def reader_of(path: Path) -> Reader | None:

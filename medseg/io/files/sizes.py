@@ -1,4 +1,4 @@
-"""How large a case is, told by the headers of its files alone."""
+"""How large a case is, by the headers of its files alone."""
 
 from dataclasses import dataclass
 from math import prod

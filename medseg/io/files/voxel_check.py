@@ -63,7 +63,7 @@ def check_intensities(image: NDArray[np.float32], where: str) -> None:
 
 
 def check_numbers(image: NDArray[Any], where: str) -> None:
-    """Reject voxels that are no number in float32, in which images are kept."""
+    """Reject voxels that are no number in float32, the type of images."""
     if image.dtype.kind != "f" or not image.size:
         return
     limit = float(np.finfo(np.float32).max)

@@ -27,7 +27,7 @@ Indices = NDArray[np.uint8]
 class MaskFormat:
     """A format that names its classes: the suffix of its files, and what writes class indices (*spatial).
 
-    ``names_patient`` tells formats that hold data of patient and study, whose ``write`` takes ``privacy`` as well.
+    ``names_patient`` marks formats that hold data of patient and study, whose ``write`` takes ``privacy`` as well.
     """
 
     suffix: str

@@ -1,4 +1,4 @@
-"""Pictures: PNG, JPEG, TIFF and BMP as (rows, columns) of the pixels as viewers show them.
+"""2D images: PNG, JPEG, TIFF and BMP as (rows, columns) of the pixels as viewers show them.
 
 So an orientation in EXIF or in a TIFF's tag is applied, to images and masks alike: masks drawn in a viewer match, and
 those that are written, which carry no orientation, overlay their image. ``as_stored`` takes it back.
@@ -59,7 +59,7 @@ RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
 class PictureLayout:
     """Where a 2D image was read from, and what makes its pixels doubtful as a mask; written masks need the path alone.
 
-    ``orientation`` is the one (1 to 8) that was applied, ``lossy`` tells of a compression that changes values, and
+    ``orientation`` is the one (1 to 8) that was applied, ``lossy`` marks a compression that changes values, and
     ``transparent`` is where (rows, columns) pixels are less than half as opaque as the most opaque one; None: nowhere.
     """
 
@@ -73,7 +73,7 @@ class PictureLayout:
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
     """Read one 2D image as pixels (1 or 3, rows, columns) of their own type, the identity affine and its layout.
 
-    Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout tells
+    Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout has
     where they are transparent. Grey of 8, 16 or 32 bits or float is one channel, colour of 8 bits is three.
 
     Raises:

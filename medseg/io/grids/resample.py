@@ -51,11 +51,11 @@ def resample_labels(labels: NDArray[np.int32], source: Grid, target: Grid, backg
     result = np.full(target.shape, background, dtype=np.int32)
     total, largest = np.zeros(target.shape, dtype=np.float32), np.zeros(target.shape, dtype=np.float32)
     for value in np.unique(labels[labels != background]):
-        place, its = share(labels == value, source, target)
-        total[place] += its
-        larger = its > largest[place]
-        result[place][larger] = value
-        largest[place][larger] = its[larger]
+        reached, its = share(labels == value, source, target)
+        total[reached] += its
+        larger = its > largest[reached]
+        result[reached][larger] = value
+        largest[reached][larger] = its[larger]
     result[(largest <= 1 - total) | ~inside(source, target)] = background
     return result.reshape(shape)
 
@@ -121,14 +121,14 @@ def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> tuple[Spans, N
     """
     near = bounding_box(mask, margin=1)
     start, stop = np.array([(span.start, span.stop) for span in near]).T
-    place = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
-    first = np.array([span.start for span in place])
+    reached = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
+    first = np.array([span.start for span in reached])
     to_source = voxel_map(np.ones(3), -start) @ index_map(source, target) @ voxel_map(np.ones(3), first)
-    return place, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in place))
+    return reached, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in reached))
 
 
 def reach(grid: Grid, shape: tuple[int, ...]) -> Spans:
-    """Return the spans of an array of this shape whose voxels touch a grid that is given in its indices."""
+    """Return the spans of an array of this shape whose voxels touch a grid that is described in its indices."""
     low, high = grid.box
     first = np.clip(np.floor(low).astype(int), 0, shape)
     last = np.clip(np.ceil(high).astype(int) + 1, first, shape)

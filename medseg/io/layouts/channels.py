@@ -127,7 +127,7 @@ def common_name(images: Sequence[Path]) -> str:
 
 
 def endings_of(cases: Iterable[Case]) -> tuple[tuple[str, ...], ...] | None:
-    """Return what follows the id in the names of each channel's files, or None where no one ending tells a channel.
+    """Return what follows the id in the names of each channel's files, or None where it is not unique.
 
     A single channel cannot be taken for another: files without the ending are as good.
     """

@@ -197,8 +197,8 @@ def _add_distractors(
     tissue[tubes & brain] = VESSEL
     for kind, radius in zip(TISSUE_OF_LABEL.values(), (0.15, 0.10, 0.12), strict=True):
         side = -np.sign(centre[0])
-        place = (side * rng.uniform(0.15, 0.42), rng.uniform(-0.5, 0.5), centre[2] + rng.uniform(-0.05, 0.05))
-        blob = _radius(_open(axes), place, radius * rng.uniform(0.8, 1.2, 3)) < 1
+        position = (side * rng.uniform(0.15, 0.42), rng.uniform(-0.5, 0.5), centre[2] + rng.uniform(-0.05, 0.05))
+        blob = _radius(_open(axes), position, radius * rng.uniform(0.8, 1.2, 3)) < 1
         tissue[blob & brain] = kind
 
 

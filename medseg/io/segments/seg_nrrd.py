@@ -68,9 +68,9 @@ def described(pairs: Mapping[str, str], path: Path) -> list[dict[str, Any]]:
             {
                 "Name": field.get("Name") or field.get("ID") or f"Segment_{number}",
                 "LabelValue": int(field.get("LabelValue", 1)),
-                "Layer": int(field.get("Layer", place)),
+                "Layer": int(field.get("Layer", position)),
             }
-            for place, (number, field) in enumerate(sorted(fields.items()))
+            for position, (number, field) in enumerate(sorted(fields.items()))
         ]
     except ValueError as error:
         raise MedsegError(f"{path}: its header gives a segment a layer or value that is no number: {error}") from error
@@ -89,7 +89,7 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     grid = as_volume(Grid(like.shape, like.affine))
     layer = table[indices].reshape(grid.shape)
     image = simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
-    itk.place(image, grid.affine)
+    itk.set_grid(image, grid.affine)
     for key, value in header_of(classes, table, layer).items():
         image.SetMetaData(key, value)
     itk.save(image, path)

@@ -43,7 +43,7 @@ class Segmentation:
 
 
 def labelled(layers: Sequence[NDArray[np.integer]], described: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
-    """Yield the segments of label maps of three axes, given by name, layer and value, unless empty."""
+    """Yield the segments of label maps of three axes, described by name, layer and value, unless empty."""
     described = list(described)
     # boxes are looked for up to the highest value of a segment: those of all values of a layer could fill the memory
     highest = max((value for _, _, value in described), default=1)

@@ -13,7 +13,7 @@ Cases that agree in all of these are probably of one scan, if these tell anythin
 round number (whole numbers have the step 1) and the image was not scaled to a range of whole numbers (0 to 255); or
 where the position in the scanner is known: its coordinates are no multiples of half a millimetre, as those of an atlas
 are, and the middle of the grid is not the origin, as converters have it that know no better. What more than a few cases
-share tells nothing either: the space of an atlas, or the constant slope of a device.
+share is no evidence either: the space of an atlas, or the constant slope of a device.
 
 Data sets that cut each scan into n parts number these one after the other. Where almost all sets recognised by the
 above are n consecutive numbers, and the first of them is the same modulo n in all, that numbering is evidence for the
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 EQUAL = "equal voxels"
 
-SAMPLES = 200_000  # voxels from which a step is found
+SAMPLES = 200_000  # voxels from which a step is estimated
 FEWEST_LEVELS = 16  # values below which no step is looked for
 CLEAR = 64  # a step must exceed the rounding of float32 this many times
 MOST_SCALED = 65535  # largest number that images are scaled to; float32 makes larger ones whole by chance
 SAME_STEP = 1e-6  # relative; float32 leaves about 1e-7
 SAME_PLACE = 1e-4  # mm
-MOST_SHARING, SHARE_SHARING = 8, 0.1  # cases that may share an acquisition which tells something
+MOST_SHARING, SHARE_SHARING = 8, 0.1  # cases that may share an acquisition which is evidence
 LEAST_NUMBERED, SHARE_NUMBERED = 5, 0.9  # sets from which the numbering of the others is inferred
 
 
@@ -113,7 +113,7 @@ def intensity_step(levels: NDArray[np.float64]) -> float:
 
 
 def sharpened(step: float, gaps: NDArray[np.float64], rounding: float) -> float:
-    """Fit a step to the gaps that are multiples of it: first to small ones, whose multiples a rough step tells."""
+    """Fit a step to the gaps that are multiples of it: first to small ones, whose multiples a rough step finds."""
     for most in (10, 100, np.inf):
         times = np.round(gaps / step)
         fits = (times > 0) & (times <= most) & (np.abs(gaps - times * step) <= (times + 1) * rounding)
@@ -122,14 +122,14 @@ def sharpened(step: float, gaps: NDArray[np.float64], rounding: float) -> float:
 
 
 def is_own(step: float, levels: NDArray[np.float64]) -> bool:
-    """Tell whether a step is the scan's own: no round number, nor made by scaling to a range of whole numbers."""
+    """Return whether a step is the scan's own: no round number, nor made by scaling to a range of whole numbers."""
     lowest, highest = levels[[0, -1]]
     scaled = abs(lowest - round(lowest)) + abs(highest - round(highest)) < 1e-6 and abs(highest) <= MOST_SCALED
     return not np.isnan(step) and not is_round(step) and not scaled
 
 
 def is_round(number: float) -> bool:
-    """Tell whether a number or its inverse has at most three digits, or its inverse is whole.
+    """Return whether a number or its inverse has at most three digits, or its inverse is whole.
 
     >>> is_round(1.0), is_round(0.25), is_round(1 / 4095), is_round(5.95897)
     (True, True, True, False)
@@ -140,7 +140,7 @@ def is_round(number: float) -> bool:
 
 
 def is_placed(affine: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Tell whether an affine holds a position in the scanner, rather than one of an atlas or of a converter."""
+    """Return whether an affine holds a position in the scanner, rather than one of an atlas or of a converter."""
     origin = affine[:3, 3]
     axes = len(shape)
     middle = affine[:3, :axes] @ ((np.array(shape) - 1) / 2) + origin
@@ -232,12 +232,12 @@ def subsets_of(split: Split | None) -> dict[str, str]:
 
 
 def is_split_apart(same: SameScan, part_of: Mapping[str, str]) -> bool:
-    """Tell whether the cases of one scan are in several subsets of a split."""
+    """Return whether the cases of one scan are in several subsets of a split."""
     return len({part_of[name] for name in same.cases if name in part_of}) > 1
 
 
 def warn_of_split_scans(same_scans: Iterable[SameScan], split: Split) -> None:
-    """Name the scans that are in two parts of a split: the test would be of scans that were trained on."""
+    """Name the scans that are in two subsets of a split: the test would be of scans that were trained on."""
     part_of = subsets_of(split)
     lines: dict[bool, list[str]] = {True: [], False: []}
     for same in same_scans:

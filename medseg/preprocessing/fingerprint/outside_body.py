@@ -1,4 +1,4 @@
-"""What lies outside the body, as far as it can be told for sure, and the labels that are there.
+"""What lies outside the body, as far as it is certain, and the labels that are there.
 
 The air around a body fills the corners of a scan and is dark. The scan is divided into blocks of a few voxels. A block
 is air if its mean is about as dark as the corners and it is connected to them by such blocks. Where a corner is not
@@ -67,7 +67,7 @@ def where_outside(scan: Scan, mask: NDArray[np.uint8], n_classes: int) -> NDArra
 
 
 def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
-    """Return the blocks outside the body but for those at its border; None where no outside can be told."""
+    """Return the blocks outside the body but for those at its border; None where it is not certain."""
     from scipy.ndimage import binary_erosion, label
 
     dark = []

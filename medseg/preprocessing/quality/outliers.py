@@ -16,13 +16,13 @@ LEAST = 10
 """Cases from which on some can be called usual."""
 FAR = 5.0
 """Robust z-score from which on a case is an outlier. Of 1000 cases of a normal distribution none has it."""
-LEAST_DEVIATION = 0.1
-"""Standard deviation of logarithms that is counted at least: sizes within 60 % of the median are no outliers."""
+LEAST_SD = 0.1
+"""Least standard deviation (SD) of logarithms: sizes within 60 % of the median are no outliers."""
 CONSISTENT = 0.95
 """Share of cases that must agree before others can be said to disagree."""
 
 
-def robust_z(values: ArrayLike, least_deviation: float = 0.0) -> NDArray[np.float64]:
+def robust_z(values: ArrayLike, least_sd: float = 0.0) -> NDArray[np.float64]:
     """Return how many standard deviations (SD) each of (n,) values is from their median.
 
     The SD is estimated by the median absolute deviation, which outliers do not change: z = (x - median) / (1.4826 MAD),
@@ -31,8 +31,8 @@ def robust_z(values: ArrayLike, least_deviation: float = 0.0) -> NDArray[np.floa
     """
     numbers = np.asarray(values, dtype=float)
     from_median = numbers - np.median(numbers)
-    deviation = max(1.4826 * float(np.median(np.abs(from_median))), least_deviation)
-    return np.asarray(from_median / deviation if deviation else np.zeros_like(from_median))
+    sd = max(1.4826 * float(np.median(np.abs(from_median))), least_sd)
+    return np.asarray(from_median / sd if sd else np.zeros_like(from_median))
 
 
 def odd_sizes(sizes: ArrayLike) -> NDArray[np.float64]:
@@ -42,7 +42,7 @@ def odd_sizes(sizes: ArrayLike) -> NDArray[np.float64]:
     """
     if np.size(sizes) < LEAST:
         return np.zeros(np.size(sizes))
-    z = robust_z(np.log(sizes), LEAST_DEVIATION)
+    z = robust_z(np.log(sizes), LEAST_SD)
     return np.where(np.abs(z) > FAR, z, 0.0)
 
 
