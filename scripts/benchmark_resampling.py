@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage.transform import resize
 
-from medseg.preprocessing.resample import resample_axis, taps
+from medseg.preprocessing.resample import interpolation, resample_axis
 
 Volume = NDArray[np.float32]
 Resize = Callable[[Volume, tuple[int, ...]], Volume]
@@ -80,7 +80,7 @@ def by_medseg(volume: Volume, shape: tuple[int, ...]) -> Volume:
     """Resample as medseg's preprocessing does."""
     x = torch.from_numpy(np.ascontiguousarray(volume))
     for axis, (old, new) in enumerate(zip(volume.shape, shape, strict=True)):
-        x = resample_axis(x, axis, taps(old, new, "cubic"))
+        x = resample_axis(x, axis, interpolation(old, new, "cubic"))
     return x.numpy()
 
 

@@ -20,13 +20,13 @@ def plain(predictor: Predictor, path: Path) -> Mask:
     """Hold all scores on both grids."""
     prepared = predictor.prepare(path)
     [(image, geometry)], [group] = prepared.inputs, predictor.groups
-    way, backwards = geometry.way
+    way, backwards = geometry.slab_axis
     with predictor.computing(prepared):
         rows = [row.clone() for row in group.scorer.rows(group.networks, image, geometry)]
         scores = torch.cat(rows, 1 + way)
         del rows
         scores = scores.flip(1 + way) if backwards else scores
-        [(_, native)] = group.scorer.slabs(geometry.in_rows(scores), geometry, image.device, most=2**62)
+        [(_, native)] = group.scorer.slabs(geometry.in_one_block(scores), geometry, image.device, most=2**62)
         indices = native.argmax(0).to(torch.uint8).numpy()
     return Mask(prepared.scan, indices, predictor.label_map)
 

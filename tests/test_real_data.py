@@ -94,7 +94,8 @@ def test_there_and_back_on_another_grid(hippocampus):
         label = preprocessor.label(truth, geometry, 3)
         scores = torch.nn.functional.one_hot(label.long(), 3).movedim(-1, 0).float()
         back = np.concatenate(
-            [slab.argmax(0).numpy() for _, slab in geometry.slabs(geometry.in_rows(scores), torch.eye(3)[0])], axis=-1
+            [slab.argmax(0).numpy() for _, slab in geometry.slabs(geometry.in_one_block(scores), torch.eye(3)[0])],
+            axis=-1,
         )
         for index in (1, 2):
             dice = 2 * ((back == index) & (truth == index)).sum() / ((back == index).sum() + (truth == index).sum())

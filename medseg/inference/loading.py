@@ -9,7 +9,7 @@ from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.trained_model import Model, model_of
-from medseg.io.files.damage import reading
+from medseg.io.damage import reading
 from medseg.models.weight_checks import limit_parameters
 
 BEST = Path("checkpoints", "best.ckpt")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
+from medseg.io.grids.components import connected_components
 
 Indices = NDArray[np.uint8]
 Box = tuple[slice, ...]
@@ -164,9 +165,7 @@ def largest_together(indices: Indices, groups: Sequence[Sequence[int]]) -> Indic
 
 def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Number the components of a mask from 1, and count the voxels of each; what is not of the mask counts as 0."""
-    from scipy.ndimage import generate_binary_structure, label
-
-    components, _ = label(mask, generate_binary_structure(mask.ndim, mask.ndim))  # by faces, edges and corners
+    components, _ = connected_components(mask)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     return components, sizes

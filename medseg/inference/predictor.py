@@ -20,9 +20,10 @@ from medseg.inference.sliding_window import Network
 from medseg.inference.trained_model import Model, scorer_of
 from medseg.io.arrays import scan_from_array
 from medseg.io.case import Case, Scan
-from medseg.io.files.read import read_case, write_mask
+from medseg.io.files.read import read_case
 from medseg.io.files.sizes import size_of
 from medseg.io.files.voxel_check import check_voxels
+from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import logged
 from medseg.preprocessing.geometry import SLAB, Geometry

@@ -84,7 +84,7 @@ class Scorer:
         Raises:
             NotFiniteError: some are NaN or infinite.
         """
-        main_axis, from_end = geometry.way
+        main_axis, from_end = geometry.slab_axis
         probabilities = sigmoid if self.regions else softmax
         for block in sliding_window(
             networks,

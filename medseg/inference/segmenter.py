@@ -40,7 +40,7 @@ class Regions:
     """
 
     members: tuple[tuple[int, ...], ...]
-    painted: tuple[int, ...]
+    region_indices: tuple[int, ...]
     nested: bool = True
 
     @classmethod
@@ -48,7 +48,7 @@ class Regions:
         """Return the regions of a label map, None where classes exclude each other."""
         if not label_map.regions:
             return None
-        return cls(tuple(label_map.reported.values()), label_map.painted, label_map.nested)
+        return cls(tuple(label_map.reported.values()), label_map.region_indices, label_map.nested)
 
     @property
     def are_disjoint(self) -> bool:
@@ -58,7 +58,7 @@ class Regions:
     def paint(self, masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
         """Write masks (*spatial), one a region, one over the other, as class indices; nested ones are cut to nest."""
         indices = np.zeros(masks[0].shape, dtype=np.uint8)
-        for mask, members, index in zip(masks, self.members, self.painted, strict=True):
+        for mask, members, index in zip(masks, self.members, self.region_indices, strict=True):
             inside = mask
             for larger, other in zip(masks, self.members, strict=True):
                 if self.nested and set(members) < set(other):
@@ -152,8 +152,8 @@ class Segmenter:
         """Turn probabilities (K, *) of classes, or of regions that exclude each other, into class indices (*) uint8."""
         if self.regions:
             likeliest = probs.max(0).indices
-            painted = torch.tensor(self.regions.painted, dtype=torch.uint8, device=probs.device)
-            return painted[likeliest] * self.above(probs).gather(0, likeliest[None])[0]
+            indices = torch.tensor(self.regions.region_indices, dtype=torch.uint8, device=probs.device)
+            return indices[likeliest] * self.above(probs).gather(0, likeliest[None])[0]
         if self.threshold is None:
             return probs.argmax(0).to(torch.uint8)
         foreground = 1 - probs[0] > self.threshold
@@ -175,7 +175,7 @@ def make_segmenter(inference: Options, postprocess: Options, label_map: LabelMap
     # a class is cleaned by its index; regions that overlap are cleaned one by one, each by its number from one
     numbers: Sequence[int] = range(1, len(label_map.reported) + 1)
     if regions and regions.are_disjoint:
-        numbers = regions.painted
+        numbers = regions.region_indices
     by_name = dict(zip(label_map.reported, numbers, strict=True))
     own = {by_name[name]: options for name, options in classes.items()}
     for_all: float = DEFAULT_THRESHOLD if inference["threshold"] is None else inference["threshold"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from medseg.io.case import Scan
 from medseg.io.csv_files import as_csv
 from medseg.io.formats.slab_writer import shares_file
+from medseg.io.grids.grid import bounding_box
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import on_device_or_cpu
 
@@ -75,12 +76,11 @@ def case_uncertainty(values: NDArray[np.uint8], indices: NDArray[np.uint8]) -> f
         values: the map (*spatial) uint8 of ``UncertaintyMap``.
         indices: the class indices (*spatial) that were predicted.
     """
-    from scipy.ndimage import binary_dilation, find_objects
+    from scipy.ndimage import binary_dilation
 
-    box = next(iter(find_objects((indices > 0).view(np.uint8))), None)
-    if box is None:
+    if not indices.any():
         return round(float(values.max()) / STEPS, 4)
-    around = tuple(slice(max(0, span.start - 1), span.stop + 1) for span in box)
+    around = bounding_box(indices, margin=1)
     near = binary_dilation(indices[around] > 0)
     return round(float(values[around][near].mean()) / STEPS, 4)
 

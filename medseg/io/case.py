@@ -39,7 +39,7 @@ class Case:
     """One examination of one patient, as files, and how to read them.
 
     ``images`` holds one file a channel, or a single file that carries every channel. ``group`` is the unit that a
-    split never parts, normally the patient. ``labels`` are painted one over the other, the last on top; there are none
+    split never parts, normally the patient. ``labels`` are laid one over the other, the last on top; there are none
     for a case to be predicted. ``annotated`` names the classes that were looked for in this case; None: all.
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
@@ -48,7 +48,7 @@ class Case:
     to mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
     ``segments`` says which classes the named segments of label files are meant for (see
     ``medseg.io.segments.segmentation``). ``columns`` are further columns of a table, such as the site. ``absent`` are
-    the places of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
+    the indices of channels that have no file, for networks that can do without: they are read as zeros, and ``images``
     holds the others. ``added`` marks a case that came with corrections (see ``medseg.io.datasets.corrections``), which
     only trains.
     """
@@ -116,7 +116,7 @@ class Dataset:
 
     ``labels`` maps class names to file values, background first; None means: read them off the masks. A class named
     "ignore" is none, but the value of voxels whose class is unknown. ``regions`` names unions of classes to be learned
-    and reported in their place, ``region_order`` the class that each is painted with (see ``medseg.io.labels``).
+    and reported in their place, ``region_order`` the class that each is given in masks (see ``medseg.io.labels``).
     ``channels`` and ``modality`` name what is known of each channel, ``endings`` the endings of file names that tell
     channels apart, of which each may have several; None where the layout cannot tell. ``split_file`` holds a split that
     came with the data. ``problems`` are mistakes that shut cases out, a line each. ``unlabelled`` are scans without a

@@ -22,7 +22,7 @@ IGNORE = 255
 IGNORE_NAME = "ignore"
 CHUNK = 1 << 20  # voxels looked up at once: positions take 64 bits each, too much for a large CT at once
 MOST_CLASSES = 255  # indices are uint8, and 255 is IGNORE
-MOST_TOLD = 32  # problems, each with a search for the nearest name
+MAX_LISTED = 32  # problems, each with a search for the nearest name
 MOST_FOUND = 32  # more values than that in masks are rather grey levels or instances than classes
 
 BETWEEN = "If values between the classes come of JPEG, smoothing or resampling, add dataset.other_values=nearest."
@@ -35,14 +35,14 @@ class LabelMap:
 
     ``labels`` gives each class its file value, or several that are merged into it; masks are written with the first.
     An entry named "ignore" is no class: its voxels are unknown. ``regions`` names unions of classes, which may overlap:
-    they are then what a network learns and a report tells. A predicted mask is painted region by region, each with the
-    class that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
-    to those that contain it, unless they are not ``nested``. ``is_inferred`` tells of classes that are the values found
+    they are then what a network learns and a report lists. In a predicted mask, region by region is given the class
+    that ``region_order`` names; None: the one class of a region that no later region has. Before, a region is cut
+    to those that contain it, unless they are not ``nested``. ``is_inferred`` marks classes that are the values found
     in masks, which nobody declared. Without masks (``has_masks``) the foreground is what an image shows.
 
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
-            neither a whole number nor ``"#rrggbb"``, or regions that cannot be painted.
+            neither a whole number nor ``"#rrggbb"``, or regions without one class of their own.
     """
 
     labels: dict[str, FileValues]
@@ -57,7 +57,7 @@ class LabelMap:
             raise MedsegError(
                 f"dataset.labels={in_brief(self.labels)} is no list of classes:\n{listing(problems)}\n{GIVE}."
             )
-        if problems := list(islice(self._region_problems(), MOST_TOLD)):
+        if problems := list(islice(self._region_problems(), MAX_LISTED)):
             raise MedsegError(f"dataset.regions={in_brief(self.regions)} cannot be used:\n{listing(problems)}")
 
     @classmethod
@@ -98,14 +98,14 @@ class LabelMap:
 
     @cached_property
     def reported(self) -> dict[str, tuple[int, ...]]:
-        """The class indices of all that a report tells apart: the regions, or else each class but the background."""
+        """The class indices of all that a report lists: the regions, or else each class but the background."""
         if self.regions:
             return {name: tuple(map(self.names.index, members)) for name, members in self.regions.items()}
         return {name: (index,) for index, name in enumerate(self.names) if index}
 
     @cached_property
-    def painted(self) -> tuple[int, ...]:
-        """The class index that each region is painted with, in order; empty without regions."""
+    def region_indices(self) -> tuple[int, ...]:
+        """The class index that voxels of each region are given, in order; empty without regions."""
         regions = [set(members) for members in (self.regions or {}).values()]
         own = [members.difference(*regions[index + 1 :]) for index, members in enumerate(regions)]
         order = self.region_order or [min(names, key=self.names.index) for names in own]

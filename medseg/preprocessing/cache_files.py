@@ -1,7 +1,7 @@
-"""Where the files of the cache lie and what their names tell; free of PyTorch, so that ``medseg cache`` is quick.
+"""Where the files of the cache lie and what their names mean; free of PyTorch, so that ``medseg cache`` is quick.
 
     <cache_dir>/v<format>/<name of the data set>/<key>.case.pt          a preprocessed case
-                                                 <key>.fingerprint.pt   what the survey noted of a case
+                                                 <key>.fingerprint.pt   the fingerprint of a case
 
 A key is 32 hexadecimal digits, a hash of all that the file depends on. Nothing else is ever taken for a file of the
 cache: files of formats before 4, ``<cache_dir>/<key>.pt``, and what killed runs leave, whose names begin with a dot.
@@ -91,7 +91,7 @@ def out_of_use(folder: Path) -> Iterator[bool]:
 
 
 def cache_files(cache_dir: Path) -> Iterator[CacheFile]:
-    """Yield every file of the cache, of any format; what is not one of ours is passed over, as are links."""
+    """Yield every file of the cache, of any format; what is not one of ours is skipped, as are links."""
     for folder in [cache_dir, *sorted(cache_dir.glob("v*"))]:
         version = re.fullmatch(r"v(\d+)", folder.name) if folder != cache_dir else None
         if folder.is_symlink() or (folder != cache_dir and not version):

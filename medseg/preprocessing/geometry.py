@@ -1,7 +1,7 @@
 """Where the network grid lies on a scan's native grid: axis order, flips, crop, scale; and back to it by slabs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.resample import Kernel, resample_axis, taps
+from medseg.io.grids.grid import bounding_box
+from medseg.preprocessing.resample import Kernel, interpolation, resample_axis
 
 MANY = 16
 """Classes from which on they lie last in memory."""
@@ -81,34 +82,40 @@ class Geometry:
         cut = oriented[(slice(None), *(slice(*span) for span in self._unflipped_crop()))]
         return torch.from_numpy(np.array(np.flip(cut, tuple(self._flipped_axes())), order="C"))  # flipped in the copy
 
+    def cropped(self, mask: Tensor, margin: int = 0) -> "Geometry":
+        """Return this geometry with its crop round the True voxels of ``mask`` (1, *native_shape), and a margin."""
+        box = bounding_box(self.cut(mask)[0].numpy(), margin)
+        return replace(self, crop=tuple((span.start, span.stop) for span in box))
+
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""
         lengths = self.cut_shape
         shrinking_first = sorted(range(len(self.shape)), key=lambda axis: self.shape[axis] / lengths[axis])
         for axis in shrinking_first:
-            x = resample_axis(x, 1 + axis, taps(lengths[axis], self.shape[axis], kernels[axis]))
+            x = resample_axis(x, 1 + axis, interpolation(lengths[axis], self.shape[axis], kernels[axis]))
         return x
 
     @property
-    def way(self) -> tuple[int, bool]:
-        """The network axis that is the native grid's last one, and whether it runs against it."""
+    def slab_axis(self) -> tuple[int, bool]:
+        """The network axis that is the native grid's last one, along which slabs are cut, and whether it is flipped."""
         axis = self.order.index(len(self.order) - 1)
         return axis, self.flips[axis]
 
-    def in_rows(self, values: Tensor) -> Iterator[Tensor]:
+    def in_one_block(self, values: Tensor) -> Iterator[Tensor]:
         """Yield values (K, *shape) of the whole network grid as ``slabs`` takes them."""
-        axis, is_flipped = self.way
+        axis, is_flipped = self.slab_axis
         yield values.flip(1 + axis) if is_flipped else values
 
-    def slabs(self, rows: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
+    def slabs(self, blocks: Iterator[Tensor], fill: Tensor, most: int = SLAB) -> Iterator[tuple[slice, Tensor]]:
         """Bring probabilities or logits back to the native grid, a slab of slices of its last axis at a time.
 
+        So only a slab of all classes is in memory, and slabs come in the order in which NIfTI files store them.
         Interpolation is linear, with a low-pass along axes where the native grid is the coarser one, unless ``back``
         says otherwise.
 
         Args:
-            rows: values (K, *shape), float32, in blocks that follow each other along ``way`` in the native direction:
-                where the network axis is flipped the last ones first, and each reversed. They may be overwritten later.
+            blocks: values (K, *shape), float32, cut along ``slab_axis`` and in the native direction: where this axis is
+                flipped, the last block comes first, and each is reversed. They may be overwritten later.
             fill: (K,), the values of voxels outside the crop.
             most: numbers in a slab; at least one slice is made.
 
@@ -123,7 +130,7 @@ class Geometry:
         # What of each slab the crop covers: first counted on the native grid, then from the crop's own beginning.
         covered = [slice(max(slab.start, start), min(slab.stop, stop)) for slab in slabs]
         inside = [slice(span.start - start, span.stop - start) for span in covered if span.start < span.stop]
-        values = self._uncut(rows, inside)  # one for each slab that meets the crop
+        values = self._uncut(blocks, inside)  # one for each slab that meets the crop
         for slab, span in zip(slabs, covered, strict=True):
             if span == slab and box == [(0, size) for size in others]:
                 yield slab, next(values)
@@ -134,23 +141,23 @@ class Geometry:
                 filled[(slice(None), *(slice(*edges) for edges in box), within)] = next(values)
             yield slab, filled
 
-    def _uncut(self, rows: Iterator[Tensor], spans: Sequence[slice]) -> Iterator[Tensor]:
+    def _uncut(self, blocks: Iterator[Tensor], spans: Sequence[slice]) -> Iterator[Tensor]:
         """Yield values on the native grid's crop, only the ``spans`` of its last axis, in native order.
 
-        Each span is interpolated along the last native axis first, from the few rows that it needs (the interpolation
-        weights say which), and then across: so no more than one slab exists on the native grid at a time.
+        Each span is interpolated along the last native axis first, from the few network slices that it needs (the
+        indices of the interpolation say which), and then across: so no more than one slab exists on the native grid.
         """
-        way, _ = self.way
+        main, _ = self.slab_axis
         linear: Kernel = "linear"
         kernels = self.back or (linear,) * len(self.shape)
-        along = [taps(self.shape[way], self.cut_shape[way], kernels[way], span) for span in spans]
+        along = [interpolation(self.shape[main], self.cut_shape[main], kernels[main], span) for span in spans]
         needed = [(int(indices.min()), int(indices.max()) + 1) for indices, _ in along]
-        flipped = [axis for axis in self._flipped_axes() if axis != 1 + way]
-        sizes = [size for axis, size in enumerate(self.cut_shape) if axis != way]
-        across = [kernel for axis, kernel in enumerate(kernels) if axis != way]
-        for x, (first, _), (indices, weights) in zip(cut_out(rows, 1 + way, needed), needed, along, strict=True):
-            x = resample_axis(x, 1 + way, (indices - first, weights)).flip(flipped)
-            x = planes(x.movedim(1 + way, 0), sizes, across).movedim(0, 1 + way)  # (K, *network axes)
+        flipped = [axis for axis in self._flipped_axes() if axis != 1 + main]
+        sizes = [size for axis, size in enumerate(self.cut_shape) if axis != main]
+        across = [kernel for axis, kernel in enumerate(kernels) if axis != main]
+        for x, (first, _), (indices, weights) in zip(cut_out(blocks, 1 + main, needed), needed, along, strict=True):
+            x = resample_axis(x, 1 + main, (indices - first, weights)).flip(flipped)
+            x = planes(x.movedim(1 + main, 0), sizes, across).movedim(0, 1 + main)  # (K, *network axes)
             yield x.permute(0, *(1 + self.order.index(native) for native in range(len(self.order))))
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,7 +185,7 @@ class Geometry:
 
 
 def planes(x: Tensor, sizes: Sequence[int], kernels: Sequence[Kernel]) -> Tensor:
-    """Resample planes (n, K, *axes) to ``sizes``, as ``taps`` does: one axis (of a 2D image) or two, a kernel each.
+    """Resample planes (n, K, *axes) to ``sizes``: one axis (of a 2D image) or two, with a kernel each.
 
     PyTorch's own kernels take a tenth of the time of two passes. They are fastest with many classes last in memory.
     """
@@ -186,7 +193,7 @@ def planes(x: Tensor, sizes: Sequence[int], kernels: Sequence[Kernel]) -> Tensor
         return x
     if list(kernels) not in (["linear"] * 2, ["sharp"] * 2):
         for axis, (size, kernel) in enumerate(zip(sizes, kernels, strict=True), 2):
-            x = resample_axis(x, axis, taps(x.shape[axis], size, kernel))
+            x = resample_axis(x, axis, interpolation(x.shape[axis], size, kernel))
         return x
     layout = torch.channels_last if x.shape[1] >= MANY else torch.contiguous_format
     shrinks = any(new < old for old, new in zip(x.shape[2:], sizes, strict=True))
@@ -200,14 +207,14 @@ def planes(x: Tensor, sizes: Sequence[int], kernels: Sequence[Kernel]) -> Tensor
 
 
 def cut_out(blocks: Iterator[Tensor], axis: int, spans: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    """Yield the rows of each span out of blocks of rows that follow each other along ``axis``.
+    """Yield the slices of each span out of blocks of slices that follow each other along ``axis``.
 
     No span begins before the one before it. Blocks are copied, for they are overwritten when the next is asked for.
     """
-    first, held = 0, next(blocks).clone()  # the rows that are held, and where they begin
+    first, held = 0, next(blocks).clone()  # the slices that are held, and where they begin
     for start, stop in spans:
         while (end := first + held.shape[axis]) < stop:
-            keep_from = min(start, end)  # rows before the span are needed no more
+            keep_from = min(start, end)  # slices before the span are needed no more
             held = torch.cat([held.narrow(axis, keep_from - first, end - keep_from), next(blocks)], axis)
             first = keep_from
         yield held.narrow(axis, start - first, stop - start)
@@ -218,13 +225,3 @@ def whole(affine: NDArray[np.float64], shape: Sequence[int]) -> Geometry:
     order, flips = orient(affine, shape)
     lengths = tuple(shape[native] for native in order)
     return Geometry(tuple(shape), order, flips, tuple((0, length) for length in lengths), lengths)
-
-
-def bounding_box(mask: Tensor, margin: int) -> tuple[tuple[int, int], ...]:
-    """Return (start, stop) along each axis of the True voxels in ``mask`` (*spatial), at least one, and a margin."""
-    spans = []
-    for axis in range(mask.dim()):
-        others = [other for other in range(mask.dim()) if other != axis]
-        occupied = torch.nonzero(mask.any(others))
-        spans.append((max(0, int(occupied[0]) - margin), min(mask.shape[axis], int(occupied[-1]) + 1 + margin)))
-    return tuple(spans)

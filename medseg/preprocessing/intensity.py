@@ -82,7 +82,7 @@ def chosen(channel: Values, mask: Mask) -> Iterator[Values]:
 
 
 def percentile(channel: Values, mask: Mask) -> tuple[float, float, bool]:
-    """Return the 0.5 percentile and the way from it to the 99.5 percentile; clip."""
+    """Return the 0.5 percentile and the distance from it to the 99.5 percentile; clip."""
     low, high = np.percentile(channel[mask], [0.5, 99.5], overwrite_input=True)
     return (float(low), float(high - low), True) if low < high else unit(channel, mask)
 

@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan, foreground_of
 from medseg.io.labels import IGNORE
 from medseg.io.limits import check_memory
-from medseg.preprocessing.geometry import Geometry, bounding_box, whole
+from medseg.preprocessing.geometry import Geometry, whole
 from medseg.preprocessing.intensity import check_methods, denoise, normalise
 
 ANISOTROPY = 3
@@ -120,7 +120,7 @@ class Preprocessor:
         """Place the network grid on the scan; ``foreground`` is (1, *native shape)."""
         geometry = whole(scan.affine, scan.shape)
         if self.crop:
-            geometry = replace(geometry, crop=bounding_box(geometry.cut(foreground)[0], MARGIN))
+            geometry = geometry.cropped(foreground, MARGIN)
         if self.resize:
             check_memory("preprocessing.resize makes an array", (len(scan.image), *self.resize))
             return replace(geometry, shape=tuple(self.resize))

@@ -159,7 +159,7 @@ def scan_of(case: dict[str, Any]) -> Scan:
 def native(image: Tensor, geometry: Geometry) -> NDArray[np.float32]:
     """Bring an image (C, *network grid) to (C, *native grid); what was cropped away is as dark as its darkest voxel."""
     volume = np.empty((len(image), *geometry.native_shape), np.float32)
-    for span, slab in geometry.slabs(geometry.in_rows(image), fill=torch.amin(image.flatten(1), 1)):
+    for span, slab in geometry.slabs(geometry.in_one_block(image), fill=torch.amin(image.flatten(1), 1)):
         volume[..., span] = slab.numpy()
     return volume
 

@@ -49,7 +49,7 @@ def plainly(scorer, network, image, geometry):
         torch.zeros(scorer.n_outputs) if scorer.averaging == "probabilities" else torch.full((scorer.n_outputs,), -99.0)
     )
     fill[0] = fill[0] if scorer.regions else 1.0 if scorer.averaging == "probabilities" else 0.0
-    [(_, native)] = geometry.slabs(geometry.in_rows(total / norm), fill, most=10**9)
+    [(_, native)] = geometry.slabs(geometry.in_one_block(total / norm), fill, most=10**9)
     if scorer.averaging == "logits":
         native = torch.from_numpy(expit(native.numpy()) if scorer.regions else softmax(native.numpy(), axis=0))
     return native

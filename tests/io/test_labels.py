@@ -164,14 +164,14 @@ def test_regions_are_what_is_learned_and_reported():
     label_map = LabelMap(BRATS.labels, BRATS_REGIONS)
     assert label_map.outputs == ("WT", "TC", "ET")
     assert label_map.reported == {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
-    assert [label_map.names[index] for index in label_map.painted] == ["edema", "necrosis", "enhancing"]
+    assert [label_map.names[index] for index in label_map.region_indices] == ["edema", "necrosis", "enhancing"]
     assert BRATS.outputs == BRATS.names
-    assert BRATS.painted == ()
+    assert BRATS.region_indices == ()
 
 
 def test_the_order_of_regions_may_say_what_paints_them():
     label_map = LabelMap(BRATS.labels, BRATS_REGIONS, ["necrosis", "edema", "enhancing"])
-    assert label_map.painted == (1, 2, 3)
+    assert label_map.region_indices == (1, 2, 3)
 
 
 @pytest.mark.parametrize(

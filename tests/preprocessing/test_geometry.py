@@ -13,7 +13,7 @@ from network_grid import forward, network_affine
 from nibabel.orientations import inv_ornt_aff
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.geometry import Geometry, bounding_box, orient, whole
+from medseg.preprocessing.geometry import Geometry, orient, whole
 
 ORNTS = [np.column_stack([axes, signs]) for axes in permutations(range(3)) for signs in product([1, -1], repeat=3)]
 OBLIQUE = np.array([[0.1, -0.2, 2.4, 7], [-0.9, 0.1, 0.1, -12], [0.1, 1.1, 0.3, 30], [0, 0, 0, 1]])
@@ -26,13 +26,13 @@ def noise(*shape: int) -> torch.Tensor:
 
 def joined(geometry: Geometry, scores: torch.Tensor, fill: torch.Tensor, thickness: int = 32) -> torch.Tensor:
     most = thickness * len(scores) * geometry.native_shape[0] * geometry.native_shape[1]
-    return torch.cat([slab for _, slab in geometry.slabs(geometry.in_rows(scores), fill, most)], dim=-1)
+    return torch.cat([slab for _, slab in geometry.slabs(geometry.in_one_block(scores), fill, most)], dim=-1)
 
 
 def in_blocks(geometry: Geometry, scores: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
     """Rows along the way, ``size`` at a time in one memory that is written over, as a sliding window yields them."""
-    axis = 1 + geometry.way[0]
-    [rows] = geometry.in_rows(scores)
+    axis = 1 + geometry.slab_axis[0]
+    [rows] = geometry.in_one_block(scores)
     memory = torch.full_like(rows.narrow(axis, 0, size), torch.nan)
     for block in rows.split(size, axis):
         held = memory.narrow(axis, 0, block.shape[axis])
@@ -178,8 +178,9 @@ def test_array_of_another_shape() -> None:
         BENT.cut(noise(1, 10, 9, 7))
 
 
-def test_bounding_box() -> None:
-    mask = torch.zeros(6, 7, dtype=torch.bool)
-    mask[2, 0] = mask[3, 4] = True
-    assert bounding_box(mask, margin=0) == ((2, 4), (0, 5))
-    assert bounding_box(mask, margin=1) == ((1, 5), (0, 6))
+def test_the_crop_is_round_a_mask_in_network_axes() -> None:
+    geometry = Geometry((6, 7), (1, 0), (True, False), ((0, 7), (0, 6)), (7, 6))
+    mask = torch.zeros(1, 6, 7, dtype=torch.bool)
+    mask[0, 2, 0] = mask[0, 3, 4] = True
+    assert geometry.cropped(mask).crop == ((2, 7), (2, 4))
+    assert geometry.cropped(mask, margin=1).crop == ((1, 7), (1, 5))

@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor, coarse_axes
-from medseg.preprocessing.resample import resample_axis, taps
+from medseg.preprocessing.resample import interpolation, resample_axis
 
 
 def scan(*shape: int, spacing: tuple[float, ...] = (1, 1, 1), seed: int = 0) -> Scan:
@@ -33,7 +33,7 @@ def there_and_back(preprocessor: Preprocessor, given: Scan, label: np.ndarray) -
     _, geometry = preprocessor(given)
     network = preprocessor.label(label, geometry, 3).long()
     scores = torch.nn.functional.one_hot(network, 3).movedim(-1, 0).float()
-    slabs = [slab for _, slab in geometry.slabs(geometry.in_rows(scores), torch.tensor([1.0, 0, 0]))]
+    slabs = [slab for _, slab in geometry.slabs(geometry.in_one_block(scores), torch.tensor([1.0, 0, 0]))]
     return torch.cat(slabs, -1).argmax(0).numpy()
 
 
@@ -110,7 +110,7 @@ def test_coarse_axis_is_copied_not_interpolated() -> None:
     assert tuple(image.shape) == (1, 10, 12, 10)
     plane = torch.from_numpy(given.image)
     for axis, (old, new) in {1: (8, 10), 2: (10, 12)}.items():
-        plane = resample_axis(plane, axis, taps(old, new, "cubic"))
+        plane = resample_axis(plane, axis, interpolation(old, new, "cubic"))
     torch.testing.assert_close(image, plane.repeat_interleave(2, dim=3))
     assert torch.equal(image[..., ::2], image[..., 1::2])
     label = preprocessor.label((given.image[0] > 0.5).astype(np.uint8), geometry, 2)

@@ -14,8 +14,9 @@ from network_grid import network_affine
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from medseg.preprocessing.geometry import Geometry, bounding_box, orient, whole
-from medseg.preprocessing.resample import resample_axis, taps
+from medseg.io.grids.grid import bounding_box
+from medseg.preprocessing.geometry import Geometry, orient, whole
+from medseg.preprocessing.resample import interpolation, resample_axis
 
 PILLOW = {"linear": Image.Resampling.BILINEAR, "cubic": Image.Resampling.BICUBIC}
 
@@ -98,7 +99,7 @@ def test_there_and_back_is_the_identity_within_the_crop_and_the_fill_outside(sca
     values = torch.arange(2 * np.prod(geometry.native_shape), dtype=torch.float32).view(2, *geometry.native_shape)
     fill = torch.tensor([-3.0, -5.0])
     cut = geometry.cut(values)
-    slabs = list(geometry.slabs(geometry.in_rows(cut), fill, most))
+    slabs = list(geometry.slabs(geometry.in_one_block(cut), fill, most))
     back = torch.cat([slab for _, slab in slabs], dim=-1)
     expected = torch.where(torch.from_numpy(crop_mask(geometry)), values, fill.view(2, *[1] * (values.dim() - 1)))
     assert torch.equal(back, expected)
@@ -112,8 +113,8 @@ def test_slabs_and_blocks_of_any_thickness_give_the_whole(scan, most, data):
     _, geometry = scan
     scores = torch.from_numpy(np.random.default_rng(0).random((2, *geometry.shape), np.float32))
     fill = torch.tensor([0.25, 0.5])
-    axis, _ = geometry.way
-    rows = next(geometry.in_rows(scores))
+    axis, _ = geometry.slab_axis
+    rows = next(geometry.in_one_block(scores))
     edges = sorted({0, rows.shape[1 + axis], *data.draw(st.lists(st.integers(0, rows.shape[1 + axis]), max_size=3))})
     blocks = [rows.narrow(1 + axis, low, high - low) for low, high in pairwise(edges)]
     (_, at_once), *further = geometry.slabs(iter([rows]), fill)
@@ -128,7 +129,7 @@ def test_a_linear_ramp_comes_back_exactly_between_voxel_centres(scan):
     geometry = replace(geometry, back=())
     to_network = network_affine(geometry, affine)
     ramp = voxel_centres(to_network, geometry.shape).float()
-    ((_, back),) = geometry.slabs(geometry.in_rows(ramp), torch.full((3,), torch.nan))
+    ((_, back),) = geometry.slabs(geometry.in_one_block(ramp), torch.full((3,), torch.nan))
     dims = len(geometry.shape)
     world = voxel_centres(affine, geometry.native_shape)
     moved = np.linalg.lstsq(to_network[:3, :dims], (world.numpy().reshape(3, -1) - to_network[:3, 3:]), rcond=None)[0]
@@ -143,13 +144,13 @@ def test_a_linear_ramp_comes_back_exactly_between_voxel_centres(scan):
 def test_resampling_is_that_of_pillow(old, new, kernel, seed):
     line = np.random.default_rng(seed).random((1, old), np.float32)
     expected = np.asarray(Image.fromarray(line).resize((new, 1), PILLOW[kernel]))
-    found = resample_axis(torch.from_numpy(line), 1, taps(old, new, kernel))
+    found = resample_axis(torch.from_numpy(line), 1, interpolation(old, new, kernel))
     assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_nearest_takes_the_voxel_that_holds_the_centre(old, new):
-    indices, weights = taps(old, new, "nearest")
+    indices, weights = interpolation(old, new, "nearest")
     centres = [(Fraction(place) + Fraction(1, 2)) * old / new for place in range(new)]
     assert indices[:, 0].tolist() == [floor(centre) for centre in centres]
     assert (weights == 1).all()
@@ -159,7 +160,7 @@ def test_nearest_takes_the_voxel_that_holds_the_centre(old, new):
 def test_chosen_rows_are_those_of_all(old, new, kernel, data):
     start = data.draw(st.integers(0, new - 1))
     rows = slice(start, data.draw(st.integers(start + 1, new)))
-    for some, every in zip(taps(old, new, kernel, rows), taps(old, new, kernel), strict=True):
+    for some, every in zip(interpolation(old, new, kernel, rows), interpolation(old, new, kernel), strict=True):
         assert torch.equal(some, every[rows])
 
 
@@ -175,7 +176,7 @@ def test_the_bounding_box_is_the_smallest_with_its_margin(shape, margin, seed):
     assume(mask.any())
     found = np.argwhere(mask)
     expected = [
-        (max(0, low - margin), min(length, high + 1 + margin))
+        slice(max(0, low - margin), min(length, high + 1 + margin))
         for low, high, length in zip(found.min(0), found.max(0), shape, strict=True)
     ]
-    assert list(bounding_box(torch.from_numpy(mask), margin)) == expected
+    assert list(bounding_box(mask, margin)) == expected

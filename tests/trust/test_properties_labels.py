@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from medseg.errors import MedsegError
 from medseg.inference.segmenter import Regions
 from medseg.io.case import Scan
-from medseg.io.files.read import read_mask, read_scan, write_mask
+from medseg.io.files.read import read_mask, read_scan
+from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import IGNORE, LabelMap, file_value, number
 
 LARGEST = 2**31 - 1

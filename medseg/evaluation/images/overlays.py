@@ -112,7 +112,7 @@ def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = N
 
 def colours(label_map: LabelMap) -> dict[str, Colour]:
     """Return the colour of each class, or of each region that of the class that it is painted with."""
-    painted = label_map.painted or range(1, len(label_map.names))
+    painted = label_map.region_indices or range(1, len(label_map.names))
     return {name: colour(index) for name, index in zip(label_map.reported, painted, strict=True)}
 
 

@@ -14,8 +14,8 @@ from medseg.errors import MedsegError
 from medseg.inference.nnunet.plans import Plan
 from medseg.io.case import Scan, foreground_of
 from medseg.io.limits import check_memory
-from medseg.preprocessing.geometry import Geometry, bounding_box, orient
-from medseg.preprocessing.resample import Kernel, resample_axis, taps
+from medseg.preprocessing.geometry import Geometry, orient
+from medseg.preprocessing.resample import Kernel, interpolation, resample_axis
 
 READERS = {
     "SimpleITKIO": False,
@@ -166,7 +166,7 @@ class Resampling:
         if self.order in KERNELS:
             resampled = torch.from_numpy(image)
             for axis, (size, kernel) in enumerate(zip(shape, self.kernels(old, new), strict=True), 1):
-                resampled = resample_axis(resampled, axis, taps(resampled.shape[axis], size, kernel))
+                resampled = resample_axis(resampled, axis, interpolation(resampled.shape[axis], size, kernel))
             return resampled.numpy()
         coarse = self.coarse_axis(old, new)
         result = np.empty((len(image), *shape), np.float32)
@@ -178,7 +178,7 @@ class Resampling:
             # slice by slice, and then along the coarse axis
             in_plane = [size for axis, size in enumerate(shape) if axis != coarse]
             slices = np.stack([spline(each, in_plane, self.order) for each in np.moveaxis(volume, coarse, 0)], coarse)
-            across = taps(slices.shape[coarse], shape[coarse], KERNELS[self.order_across])
+            across = interpolation(slices.shape[coarse], shape[coarse], KERNELS[self.order_across])
             out[...] = resample_axis(torch.from_numpy(slices), coarse, across).numpy()
         return result
 
@@ -307,9 +307,7 @@ class NNUNetPreparation:
         order, flips = tuple(native[axis] for axis in axes), tuple(flips[axis] for axis in axes)
         lengths = tuple(scan.shape[axis] for axis in order)
         geometry = Geometry(scan.shape, order, flips, tuple((0, length) for length in lengths), lengths)
-        if not mask.any():
-            return geometry
-        return replace(geometry, crop=bounding_box(geometry.cut(torch.from_numpy(mask)[None])[0], 0))
+        return geometry.cropped(torch.from_numpy(mask)[None]) if mask.any() else geometry
 
 
 def preparation_of(plan: Plan) -> NNUNetPreparation:

@@ -1,4 +1,4 @@
-"""The annotation of a case: one label file or several, painted one over the other."""
+"""The annotation of a case: one label file or several, the last on top."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from medseg.io.files.read import read_case, read_mask
 from medseg.io.files.read_segments import read_segments, reader_of, segment_names
 from medseg.io.formats.mask_values import UNKNOWN, at_least_half, full_or_unknown, nearest_values, whole_or_unknown
 from medseg.io.labels import LabelMap, number, numbers
-from medseg.io.segments.segmentation import class_indices, class_of, fit_indices, paint, unique
+from medseg.io.segments.segmentation import class_indices, class_of, fit_indices, merged, unique
 
 
 def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
@@ -32,8 +32,15 @@ def read_labels(case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8
 
 def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
     """Return the class indices (*spatial) of one label file."""
-    if reader_of(file.path):
-        return read_named(file, case, label_map, scan)
+    if reader_of(file.path):  # named segments, all of one class where the file has one value
+        where, names = str(file.path), segment_names(file.path)
+        if file.value is None:
+            indices = class_indices(names, case.segments, label_map, where)
+        else:
+            index = label_map.encode(np.array([number(file.value)], dtype=np.int32), where)
+            indices = dict.fromkeys(names, int(index[0]))
+        segmentation = read_segments(file.path, scan)
+        return fit_indices(file.path, merged(segmentation, indices, where), segmentation.grid, scan, case.geometry)
     background = numbers(label_map.labels[label_map.names[0]])[0]
     if file.value is None:
         every = [value for values in label_map.labels.values() for value in numbers(values)]
@@ -46,18 +53,6 @@ def read_layer(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> 
     values[(values != 0) & (values != UNKNOWN)] = number(file.value)
     values[values == 0] = background
     return label_map.encode(values, str(file.path), others_unknown=case.other_values == "ignore")
-
-
-def read_named(file: LabelFile, case: Case, label_map: LabelMap, scan: Scan) -> NDArray[np.uint8]:
-    """Return the class indices (*spatial) of a file of named segments; all are of one class where it has one value."""
-    where, names = str(file.path), segment_names(file.path)
-    if file.value is None:
-        indices = class_indices(names, case.segments, label_map, where)
-    else:
-        index = label_map.encode(np.array([number(file.value)], dtype=np.int32), where)
-        indices = dict.fromkeys(names, int(index[0]))
-    segmentation = read_segments(file.path, scan)
-    return fit_indices(file.path, paint(segmentation, indices, where), segmentation.grid, scan, case.geometry)
 
 
 def classes_of_segments(case: Case) -> list[str]:

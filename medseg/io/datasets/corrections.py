@@ -1,7 +1,7 @@
 """Masks that someone has corrected, and the scans that they are of: they go before what a data set says itself.
 
 A folder of corrections holds masks that are called like their cases. ``medseg predict worst=N`` makes one, with a table
-``cases.csv`` that tells of each mask which images it is of, and what its file was like before anyone touched it.
+``cases.csv`` with the images of each mask, and the hash of its file before anyone touched it.
 """
 
 import logging

@@ -117,8 +117,8 @@ def modalities(settings: DatasetSettings, dataset: Dataset) -> tuple[str, ...] |
 def label_map(dataset: Dataset) -> LabelMap:
     """Return the classes of a data set, read off its masks where nothing names them.
 
-    Where some cases were annotated for some classes only, each class is a region of its own: the truth is known class
-    by class then, which a choice between all of them could not be learned from.
+    Where some cases were annotated for some classes only, each class is a region of its own: the reference is known
+    class by class then, which a choice between all of them could not be learned from.
     """
     classes = LabelMap(dataset.labels) if dataset.labels else labels_of_masks(dataset.cases)
     regions = dataset.regions

@@ -10,7 +10,7 @@ from medseg.io.files.read import find_masks, stem
 from medseg.io.layouts.image_folder import masks_by_id
 
 RECORDS = ".medseg"
-"""The hidden folder where ``medseg predict`` keeps what it did; it tells that the masks beside it are predicted."""
+"""The hidden folder where ``medseg predict`` records what it did; the masks beside it are predicted."""
 
 BESIDE_MASKS = ("overlays", "uncertainty", "probabilities", "meshes", "to_correct")
 """What ``medseg predict`` writes into folders beside the masks, under the names of the same cases."""

@@ -19,28 +19,28 @@ from medseg.system.files import write_json
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-PARTS = ("train", "val", "test")
+SUBSETS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Split:
-    """The ids of the cases of each part, sorted."""
+    """The ids of the cases of each subset, sorted."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
 
     def save(self, path: Path, hashes: Mapping[str, str], seed: int) -> None:
-        """Write ``splits.json``: the parts, the seed they were drawn with, and the hash of each case's voxels."""
+        """Write ``splits.json``: the subsets, the seed they were drawn with, and the hash of each case's voxels."""
         write_json(path, {"format": FORMAT, "seed": seed, **asdict(self), "hashes": dict(hashes)})
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[str, str]]) -> "Split":
-        """Return the split of cases by id and part."""
-        ids: dict[str, list[str]] = {part: [] for part in PARTS}
-        for name, part in parts:
-            ids[part].append(name)
-        return cls(**{part: tuple(sorted(names)) for part, names in ids.items()})
+    def of(cls, subsets: Iterable[tuple[str, str]]) -> "Split":
+        """Return the split of cases by id and subset."""
+        ids: dict[str, list[str]] = {subset: [] for subset in SUBSETS}
+        for name, subset in subsets:
+            ids[subset].append(name)
+        return cls(**{subset: tuple(sorted(names)) for subset, names in ids.items()})
 
     @classmethod
     def load(cls, path: Path) -> "Split":
@@ -48,7 +48,7 @@ class Split:
         content = _read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise MedsegError(f"{path} is no splits.json of format {FORMAT}.")
-        return cls(**_parts(content, path))
+        return cls(**_subsets(content, path))
 
 
 def split_as_set(cases: Iterable[Case], settings: SplitSettings, run_seed: int, data_split: Path | None) -> Split:
@@ -76,22 +76,22 @@ def make_split(
 ) -> Split:
     """Divide cases by group, as a file or the data set itself says, or at random.
 
-    The test part is cut first. The rest is divided into ``folds``, of which ``fold`` is the validation part, or ``val``
-    of all groups validate. Shares count groups and are rounded, with at least one group in a part that is not 0. The
+    The test subset is cut first. The rest is divided into ``folds``, of which ``fold`` validates, or ``val`` of all
+    groups validate. Fractions count groups and are rounded, with at least one group in a subset that is not 0. The
     result depends on the groups and the seed, not on the order of the cases.
 
     ``file`` is a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part).
     Without ``file`` and ``folds`` the split that came with the data counts: the column ``split`` of its table, or else
     the file ``data_split`` beside it.
 
-    ``labelled`` groups, drawn by ``draw``, are kept of training and validation together, as if no others had masks; a
-    smaller number draws some of those that a larger one does. The test part stays whole.
+    ``labelled`` groups, sampled with the seed ``draw``, remain of training and validation together, as if no others had
+    masks; a smaller number samples some of those that a larger one does. The test subset stays whole.
 
     Cases that came with corrections (``Case.added``) are divided after all others, which therefore stay where they
-    were: into the training part, or to the rest of their group.
+    were: into the training subset, or to the rest of their group.
 
     Raises:
-        MedsegError: a value is out of its range, a part has no case, the file names unknown cases or parts a group.
+        MedsegError: a value is out of its range, a subset has no case, the file names unknown cases or splits a group.
     """
     cases = tuple(cases)
     listed = {name for ids in asdict(read_split(file, fold)).values() for name in ids} if file else set()
@@ -113,10 +113,12 @@ def make_split(
         split = _random_split(members, val=val, test=test, folds=folds, fold=fold, seed=seed)
     if labelled is not None:
         split = limited(split, drawn, labelled, draw)
-    part_of = {name: part for part, ids in asdict(split).items() for name in ids}
-    part_of_group = {case.group: part_of[case.id] for case in drawn if case.id in part_of}
-    added = {case.id: part_of_group.get(case.group, "train") for case in cases if case.id not in {c.id for c in drawn}}
-    return Split.of((part_of | added).items())
+    subset_of = {name: subset for subset, ids in asdict(split).items() for name in ids}
+    subset_of_group = {case.group: subset_of[case.id] for case in drawn if case.id in subset_of}
+    added = {
+        case.id: subset_of_group.get(case.group, "train") for case in cases if case.id not in {c.id for c in drawn}
+    }
+    return Split.of((subset_of | added).items())
 
 
 def _random_split(
@@ -147,58 +149,58 @@ def _random_split(
             f" {len(validated)} and test {len(tested)} with split.val={val}, split.test={test},"
             f" split.folds={folds or 'null'}. Lower these, add cases, or check dataset.group."
         )
-    divided = zip(PARTS, (trained, validated, tested), strict=True)
-    return Split.of((name, part) for part, groups in divided for group in groups for name in members[group])
+    divided = zip(SUBSETS, (trained, validated, tested), strict=True)
+    return Split.of((name, subset) for subset, groups in divided for group in groups for name in members[group])
 
 
 def continued_split(
     cases: Iterable[Case], seen: Mapping[str, str], *, val: float, test: float, seed: int = 0
 ) -> Split | None:
-    """Divide cases of which some were in a part before: they stay there, so that no case is tested on that was seen.
+    """Divide cases of which some were in a subset before: they stay there, so that no case is tested on that was seen.
 
-    New groups fill validation and test up to their shares, and train otherwise; cases that came with corrections
+    New groups fill validation and test up to their fractions, and train otherwise; cases that came with corrections
     (``Case.added``) train, or go to the rest of their group.
 
     Args:
         cases: to be divided.
-        seen: the part that cases were in, by id.
+        seen: the subset that cases were in, by id.
         val: as ``make_split``.
         test: as ``make_split``.
         seed: fixes which new groups go where.
 
     Returns:
-        None where no split comes of it: a group was in two parts, or training or validation would have no case.
+        None where no split comes of it: a group was in two subsets, or training or validation would have no case.
     """
     cases = tuple(cases)
-    part_of = {case.group: seen[case.id] for case in cases if case.id in seen}
-    if any(part_of[case.group] != seen[case.id] for case in cases if case.id in seen):
+    subset_of = {case.group: seen[case.id] for case in cases if case.id in seen}
+    if any(subset_of[case.group] != seen[case.id] for case in cases if case.id in seen):
         return None
-    new = sorted({case.group for case in cases if not case.added} - part_of.keys())
-    total, left = len(part_of) + len(new), list(np.random.default_rng(seed).permutation(np.array(new, dtype=object)))
-    for part, share in (("val", val), ("test", test)):
-        lacking = max(0, _count(share, total) - list(part_of.values()).count(part))
-        part_of |= dict.fromkeys(left[:lacking], part)
+    new = sorted({case.group for case in cases if not case.added} - subset_of.keys())
+    total, left = len(subset_of) + len(new), list(np.random.default_rng(seed).permutation(np.array(new, dtype=object)))
+    for subset, share in (("val", val), ("test", test)):
+        lacking = max(0, _count(share, total) - list(subset_of.values()).count(subset))
+        subset_of |= dict.fromkeys(left[:lacking], subset)
         left = left[lacking:]
-    split = Split.of({case.id: part_of.get(case.group, "train") for case in cases}.items())
+    split = Split.of({case.id: subset_of.get(case.group, "train") for case in cases}.items())
     return split if split.train and split.val else None
 
 
 def limited(split: Split, cases: Iterable[Case], labelled: int, draw: int) -> Split:
     """Keep so many groups of training and validation, in the ratio of the two, at least one of each."""
     group_of = {case.id: case.group for case in cases}
-    groups = [sorted({group_of[name] for name in part}) for part in (split.train, split.val)]
+    groups = [sorted({group_of[name] for name in subset}) for subset in (split.train, split.val)]
     total = sum(map(len, groups))
     if not 2 <= labelled <= total:
         raise MedsegError(
             f"split.labelled={labelled}: training and validation have {total} groups, of which 2 or more are needed."
         )
     n_val = max(1, round(labelled * len(groups[1]) / total))
-    limited_parts: list[tuple[str, ...]] = []
+    limited_subsets: list[tuple[str, ...]] = []
     for index, (ids, count) in enumerate(((split.train, labelled - n_val), (split.val, n_val))):
         order = np.random.default_rng([draw, index]).permutation(len(groups[index]))
         chosen = {groups[index][i] for i in order[:count]}
-        limited_parts.append(tuple(name for name in ids if group_of[name] in chosen))
-    train, val = limited_parts
+        limited_subsets.append(tuple(name for name in ids if group_of[name] in chosen))
+    train, val = limited_subsets
     return Split(train, val, split.test)
 
 
@@ -207,30 +209,30 @@ def _count(share: float, total: int) -> int:
 
 
 def _from_column(cases: Iterable[Case]) -> Split:
-    """Take each case's part from its table."""
-    part_of = {case.id: case.columns.get("split", "") for case in cases}
-    if wrong := [f"{name}: {part or 'empty'}" for name, part in part_of.items() if part not in PARTS]:
+    """Take each case's subset from its table."""
+    subset_of = {case.id: case.columns.get("split", "") for case in cases}
+    if wrong := [f"{name}: {subset or 'empty'}" for name, subset in subset_of.items() if subset not in SUBSETS]:
         raise MedsegError(
             f"the table's column 'split' must be train, val or test for every case, or empty for all:\n{listing(wrong)}"
         )
-    return Split.of(part_of.items())
+    return Split.of(subset_of.items())
 
 
 def _checked(split: Split, groups: Mapping[str, list[str]], source: str) -> Split:
     """Return a split that was read, or list every misfit."""
-    parts = asdict(split)
+    subsets = asdict(split)
     ids = {name for members in groups.values() for name in members}
-    listed = Counter(name for part in parts.values() for name in part)
+    listed = Counter(name for subset in subsets.values() for name in subset)
     unknown = [name for name in listed if name not in ids]
     hints = [nearest(name, ids) for name in unknown[:20]] + [""] * len(unknown[20:])  # a hint takes a search of all ids
     problems = [f"{name} is no case of the data set.{hint}" for name, hint in zip(unknown, hints, strict=True)]
     problems += [f"{name} is listed {count} times" for name, count in listed.items() if count > 1]
-    part_of = {name: part for part, names in parts.items() for name in names}
+    subset_of = {name: subset for subset, names in subsets.items() for name in names}
     for group, members in groups.items() if not problems else ():
-        parts_of_group = sorted({part_of[name] for name in members if name in part_of})
-        if len(parts_of_group) > 1:
-            problems.append(f"the group {group} is in {' and '.join(parts_of_group)}: {', '.join(members[:5])}")
-    problems += [f"the part {part!r} has no case" for part in ("train", "val") if not parts[part]]
+        subsets_of_group = sorted({subset_of[name] for name in members if name in subset_of})
+        if len(subsets_of_group) > 1:
+            problems.append(f"the group {group} is in {' and '.join(subsets_of_group)}: {', '.join(members[:5])}")
+    problems += [f"the part {subset!r} has no case" for subset in ("train", "val") if not subsets[subset]]
     if problems:
         raise MedsegError(f"{source} does not fit the data:\n{listing(problems)}")
     if unused := len(ids) - len(listed):
@@ -242,7 +244,9 @@ def read_split(path: Path, fold: int = 0) -> Split:
     """Read a ``splits.json``, nnU-Net's ``splits_final.json`` (``fold`` picks) or a CSV (columns id and part)."""
     if path.suffix.lower() in (".csv", ".tsv"):
         rows = [(row["id"], row.get("part") or row.get("split", "")) for row in read_table(path, "split.file", ["id"])]
-        wrong = [f"line {n}: id={name}, part={part}" for n, (name, part) in enumerate(rows, 2) if part not in PARTS]
+        wrong = [
+            f"line {n}: id={name}, part={subset}" for n, (name, subset) in enumerate(rows, 2) if subset not in SUBSETS
+        ]
         if wrong or not rows:
             raise MedsegError(
                 f"split.file={path} needs the columns id and part (train, val, test):\n{listing(wrong or ['no rows'])}"
@@ -253,7 +257,7 @@ def read_split(path: Path, fold: int = 0) -> Split:
         return Split.load(path)
     if not 0 <= fold < len(content):
         raise MedsegError(f"split.fold={fold}: {path} holds {len(content)} folds, counted from 0.")
-    return Split(**_parts(content[fold], path))
+    return Split(**_subsets(content[fold], path))
 
 
 def read_folds(path: Path) -> list[Split]:
@@ -268,14 +272,16 @@ def _read_json(path: Path) -> Any:
     return read_json(path, "Give a splits.json, nnU-Net's splits_final.json or a table, or restore the run's own.")
 
 
-def _parts(content: Any, path: Path) -> dict[str, tuple[str, ...]]:
-    """Take the lists of ids; nnU-Net's have no test part."""
+def _subsets(content: Any, path: Path) -> dict[str, tuple[str, ...]]:
+    """Take the lists of ids; nnU-Net's have no test subset."""
     if not isinstance(content, dict) or not {"train", "val"} <= content.keys():
         raise MedsegError(f"{path} is no split: the lists 'train' and 'val' are missing.")
-    parts = {part: content.get(part, []) for part in PARTS}
+    subsets = {subset: content.get(subset, []) for subset in SUBSETS}
     wrong = [
-        part for part, ids in parts.items() if not isinstance(ids, list) or any(type(name) is not str for name in ids)
+        subset
+        for subset, ids in subsets.items()
+        if not isinstance(ids, list) or any(type(name) is not str for name in ids)
     ]
     if wrong:
         raise MedsegError(f"{path}: {', '.join(wrong)} must be lists of case ids.")
-    return {part: tuple(sorted(ids)) for part, ids in parts.items()}
+    return {subset: tuple(sorted(ids)) for subset, ids in subsets.items()}

@@ -1,4 +1,4 @@
-"""What DICOM files say of patient and study, in the form that the standard demands of objects made from them.
+"""Attributes of patient and study in DICOM files, in the form that the standard demands of objects made from them.
 
 Anonymisers and old scanners write these attributes freely. A valid value is copied, one in another form that can mean
 only one thing is brought into DICOM's form, and any other is left empty, which all of them may be (type 2, PS3.3 7.4):
@@ -18,34 +18,12 @@ LONGEST_GROUP = 64
 
 SEXES = {
     "M": [
-        "m",
-        "male",
-        "man",
-        "männlich",
-        "maennlich",
-        "mann",
-        "masculin",
-        "masculino",
-        "maschile",
-        "homme",
-        "hombre",
+        *("m", "male", "man", "männlich", "maennlich", "mann", "masculin", "masculino", "maschile", "homme", "hombre"),
         "uomo",
     ],
     "F": [
-        "f",
-        "female",
-        "woman",
-        "w",
-        "weiblich",
-        "frau",
-        "féminin",
-        "feminin",
-        "femenino",
-        "feminino",
-        "femminile",
-        "femme",
-        "mujer",
-        "donna",
+        *("f", "female", "woman", "w", "weiblich", "frau", "féminin", "feminin", "femenino", "feminino", "femminile"),
+        *("femme", "mujer", "donna"),
     ],
     "O": ["o", "other", "divers"],
 }
@@ -103,7 +81,7 @@ def label(longest: int) -> Callable[[str], str]:
 
 
 def is_plain(text: str) -> bool:
-    """Tell text without control characters and without signs that could not be decoded."""
+    """Recognise text without control characters and without signs that could not be decoded."""
     return "\ufffd" not in text and not any(sign < " " or "\x7f" <= sign < "\xa0" for sign in text)
 
 
@@ -136,8 +114,8 @@ def day(text: str) -> str:
             month = match["month"].lower()
             number = MONTHS.index(month) + 1 if month in MONTHS else int(month) if month.isdigit() else 0
             with suppress(ValueError):  # the calendar has no such day
-                found = date(int(match["year"]), number, int(match["day"]))
-                possible.add(f"{found:%Y%m%d}" if found.year >= EARLIEST else "")
+                parsed = date(int(match["year"]), number, int(match["day"]))
+                possible.add(f"{parsed:%Y%m%d}" if parsed.year >= EARLIEST else "")
     return possible.pop() if len(possible) == 1 else ""
 
 

@@ -91,7 +91,7 @@ class Decoders:
             if self.process is not None:
                 with suppress(_Crash):
                     return self.answer(self.process, request, packed, shape)
-                # An earlier frame may have damaged its memory, or the system have ended it: a new one tells.
+                # An earlier frame may have damaged its memory, or the system have ended it: a new one shows.
             self.process = started()
             return self.answer(self.process, request, packed, shape)
 

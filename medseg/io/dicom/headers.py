@@ -1,4 +1,4 @@
-"""DICOM files one by one: which files are DICOM, and what their headers tell of the image they belong to."""
+"""DICOM files one by one: which files are DICOM, and which image they belong to by their headers."""
 
 import logging
 import math
@@ -60,7 +60,7 @@ Vector = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What tells of a file which image it belongs to.
+    """The attributes of a file that decide which image it belongs to.
 
     ``orientation`` (6) and ``position`` (3) are those of a single slice, empty where there is none or are several.
     ``passed`` says why the file belongs to no image, and is empty otherwise.
@@ -79,7 +79,7 @@ class Header:
 
 
 def is_dicom(path: Path) -> bool:
-    """Tell DICOM by the letters that follow the preamble, or by the suffix where it has none; not an index of files."""
+    """Recognise DICOM by the letters after the preamble, or by the suffix where it has none; not an index of files."""
     if path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() in SUFFIXES:

@@ -1,11 +1,10 @@
 """DICOM images: one series, multi-frame object or single 2D image, from its slices to voxels.
 
-Which files form an image is told by ``dicom_series``. Read here are the positions, by which slices are sorted and
-checked for gaps, and the values: rescaled slice by slice, with MONOCHROME1 inverted, padding as air, and PET in SUV.
+``medseg.io.dicom.series`` decides which files form an image. Read here are the positions, by which slices are sorted
+and checked for gaps, and the values: rescaled slice by slice, MONOCHROME1 inverted, padding as air, and PET in SUV.
 """
 
 import logging
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
+from medseg.io.damage import reading
 from medseg.io.dicom.decoder_process import decode
 from medseg.io.dicom.headers import listed, numbers_of, of_frame, pydicom, read_dataset, readable_numbers_of
 from medseg.io.dicom.series import SAME_DIRECTION, SAME_PLACE, files_of
@@ -53,20 +53,6 @@ TILTED = 0.5  # degrees from which slices count as sheared
 
 ITEM, HARMLESS = 8, 1 << 18
 """Bytes that a packed frame takes at least; packed bytes that any file may lack for what it unpacks to."""
-
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-)
-"""What pydicom and its decoders raise on files that are truncated, damaged or something else."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +172,7 @@ def slices_of(file: Path) -> Iterator[Slice]:
     dataset = dataset_of(file, pixels=False)
     if "Rows" not in dataset or "Columns" not in dataset:
         raise MedsegError(f"{file}: no DICOM image; damaged, truncated or something else?")
-    try:
+    with reading(file, "DICOM image"):
         check_frames(file, dataset)
         for number in range(int(dataset.get("NumberOfFrames") or 1)):
             # distances of rows and of columns in mm: in the patient, or else at the detector of a radiograph
@@ -211,8 +197,6 @@ def slices_of(file: Path) -> Iterator[Slice]:
                 next((abs(lengths[0]) for lengths in thicknesses if lengths and lengths[0]), 1.0),
                 {key: "/".join(map(str, values)) for key, values in marks.items() if values},
             )
-    except DAMAGE as error:
-        raise MedsegError(f"{file}: no readable DICOM image; damaged? {error}") from error
 
 
 def check_frames(file: Path, dataset: Any) -> None:
@@ -402,7 +386,7 @@ def frame_pixels(path: Path, dataset: Any, number: int, *, raw: bool = False) ->
             pixels = library.pixels.apply_color_lut(pixels, dataset)
             pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
         return np.asarray(pixels)
-    except DAMAGE as error:
+    except Exception as error:  # pydicom and its decoders raise nearly anything on damaged files
         syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
         raise MedsegError(
             f"{path}: its pixels cannot be decoded ({getattr(syntax, 'name', 'unknown transfer syntax')}): {error}."
@@ -413,12 +397,10 @@ def frame_pixels(path: Path, dataset: Any, number: int, *, raw: bool = False) ->
 def dataset_of(file: Path, *, pixels: bool = True) -> Any:
     """Read a file's data set, with or without its pixels; MedsegError where it is damaged."""
     library = pydicom()
-    try:
+    with reading(file, "DICOM file"):
         dataset = read_dataset(file, stop_before_pixels=not pixels)
         if "TransferSyntaxUID" not in dataset.file_meta:  # of files without preamble, whose pixels are plain
             implicit, little = dataset.original_encoding
             plain = library.uid.ExplicitVRLittleEndian if little else library.uid.ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = library.uid.ImplicitVRLittleEndian if implicit else plain
         return dataset
-    except DAMAGE as error:
-        raise MedsegError(f"{file}: no readable DICOM file; damaged, truncated or something else? {error}") from error

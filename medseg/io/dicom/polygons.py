@@ -78,13 +78,13 @@ def area(ring: Polygon) -> float:
 
 
 def with_holes(border: Polygon, holes: Sequence[Polygon]) -> Polygon:
-    """Join holes to a border, each by the shortest way there and back, the nearest first, so that no way cuts one."""
+    """Join holes to a border, each by the shortest line there and back, the nearest first: no line cuts a hole."""
     from scipy.spatial import cKDTree
 
     left = list(holes)
     while left:
         tree = cKDTree(border)
-        nearest_corners = [tree.query(hole) for hole in left]  # distances and places, a pair a hole
+        nearest_corners = [tree.query(hole) for hole in left]  # distances and indices, a pair a hole
         nearest = min(range(len(left)), key=lambda index: nearest_corners[index][0].min())
         corner = int(nearest_corners[nearest][0].argmin())
         index = int(nearest_corners[nearest][1][corner])

@@ -291,8 +291,8 @@ def stand_ins(source: Source) -> list[Dataset]:
         shared.LossyImageCompression = "01"
     frames = [frame - 1 for frame in source.frames] if source.frames else [0] * grid.shape[2]
 
-    def written(keyword: str, place: int = 0, group: str = "PixelMeasuresSequence") -> tuple[float, ...]:
-        return readable_numbers_of(source.datasets[0 if source.frames else place], frames[place], group, keyword)
+    def written(keyword: str, index: int = 0, group: str = "PixelMeasuresSequence") -> tuple[float, ...]:
+        return readable_numbers_of(source.datasets[0 if source.frames else index], frames[index], group, keyword)
 
     if placed := bool(written("ImagePositionPatient", group="PlanePositionSequence")):
         left, _, right = np.linalg.svd((grid.affine[:3, :2] / grid.spacing[:2]).T @ FLIP, full_matrices=False)
@@ -310,21 +310,21 @@ def stand_ins(source: Source) -> list[Dataset]:
         thickness = next((abs(each) for each in written("SliceThickness") if each), apart)
         (shared.SliceThickness,) = decimals([round(thickness, 6)])
     images = []
-    for place in range(grid.shape[2]):
+    for index in range(grid.shape[2]):
         image = pydicom().Dataset()
         image.update(shared)
-        image.SOPInstanceUID = stand_in_uid(place)
+        image.SOPInstanceUID = stand_in_uid(index)
         if placed:
-            position = grid.to_mm(np.array([[0, 0, place]]))[0] @ FLIP
-            own = written("ImagePositionPatient", place, "PlanePositionSequence")
+            position = grid.to_mm(np.array([[0, 0, index]]))[0] @ FLIP
+            own = written("ImagePositionPatient", index, "PlanePositionSequence")
             image.ImagePositionPatient = decimals(own_digits(own, position, ROUNDING))
         images.append(image)
     return images
 
 
-def stand_in_uid(place: int) -> str:
+def stand_in_uid(index: int) -> str:
     """Return the UID of the stand-in for a slice."""
-    return derived_uid("stand-in", str(place))
+    return derived_uid("stand-in", str(index))
 
 
 def decimals(values: Iterable[float]) -> list[Any]:
@@ -340,7 +340,7 @@ def own_digits(written: Sequence[float], computed: NDArray[np.float64], toleranc
 
 def refer(segmentation: Dataset, source: Source) -> None:
     """Let a segmentation refer to the images of a series in place of their stand-ins."""
-    references = {stand_in_uid(place): source.reference(place) for place in range(source.grid.shape[2])}
+    references = {stand_in_uid(index): source.reference(index) for index in range(source.grid.shape[2])}
     for frame in segmentation.PerFrameFunctionalGroupsSequence:
         for derivation in frame.DerivationImageSequence:
             for item in derivation.SourceImageSequence:

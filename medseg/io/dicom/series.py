@@ -1,4 +1,4 @@
-"""DICOM files at or below a folder: which of them form which image, told by their headers and not by their names.
+"""DICOM files at or below a folder: which of them form which image, by their headers and not by their names.
 
 An image of several files has the path of the folder that holds it and no other image. Where a folder holds several,
 each has a path that no file has: the series' description in this folder, ``study/T1 MPRAGE.dicom``. An image of one
@@ -38,7 +38,7 @@ class Series:
 def find_series(files: Iterable[Path]) -> list[Series]:
     """Sort files, of which some are DICOM or zip archives with DICOM in them, into images, sorted by path.
 
-    Localizers, and objects that are no images, are skipped with a line in the log, and so are pictures without a
+    Localizers, and objects that are no images, are skipped with a line in the log, and so are 2D images without a
     position in a folder with slices of the same study: screenshots and dose reports. A file that cannot be read is an
     image by itself, so that it is missed where all are read.
 
@@ -98,7 +98,7 @@ def in_archive(archive: Path) -> list[Series]:
 
 
 def headers_of(files: Iterable[Path]) -> list[Header]:
-    """Return the headers of DICOM files, of which pictures beside slices of their study are to be skipped."""
+    """Return the headers of DICOM files, of which 2D images beside slices of their study are to be skipped."""
     headers = [header(path) for path in files]
     studies = {(each.path.parent, each.study) for each in headers if each.position and not each.passed}
     for index, each in enumerate(headers):
@@ -135,12 +135,12 @@ def by_folder(group: list[Header]) -> list[list[Header]]:
     folders: dict[Path, list[Header]] = defaultdict(list)
     for one in group:
         folders[one.path.parent].append(one)
-    places = Counter(
-        place
+    positions = Counter(
+        position
         for several in folders.values()
-        for place in {tuple(round(value / SAME_PLACE) for value in one.position) for one in several}
+        for position in {tuple(round(value / SAME_PLACE) for value in one.position) for one in several}
     )
-    return [group] if len(folders) == 1 or max(places.values()) == 1 else list(folders.values())
+    return [group] if len(folders) == 1 or max(positions.values()) == 1 else list(folders.values())
 
 
 def named(groups: Sequence[list[Header]]) -> list[Series]:
@@ -163,11 +163,11 @@ def with_descriptions(folder: Path, groups: Sequence[list[Header]]) -> list[Seri
     """Name the series of one folder by their descriptions, with the number where these are equal, or else counted."""
     groups = sorted(groups, key=lambda group: (group[0].number, group[0].series, min(one.path for one in group)))
     names = [plain_name(group[0].description) or f"series {group[0].number}" for group in groups]
-    for more in ("number", "place"):
+    for more in ("number", "position"):
         taken = Counter(map(str.casefold, names))
         names = [
-            f"{name} ({group[0].number if more == 'number' else place})" if taken[name.casefold()] > 1 else name
-            for place, (name, group) in enumerate(zip(names, groups, strict=True), 1)
+            f"{name} ({group[0].number if more == 'number' else position})" if taken[name.casefold()] > 1 else name
+            for position, (name, group) in enumerate(zip(names, groups, strict=True), 1)
         ]
     return [
         Series(folder / f"{name}{NAMED}", tuple(sorted(one.path for one in group)))
@@ -185,8 +185,8 @@ def plain_name(text: str) -> str:
     return file_name(plain) if plain else ""
 
 
-def _below(place: Path) -> list[Series]:
-    files = [path for path in files_below(place) if path.suffix.lower() != ".zip"]
-    if archive := archive_of(place):
+def _below(folder: Path) -> list[Series]:
+    files = [path for path in files_below(folder) if path.suffix.lower() != ".zip"]
+    if archive := archive_of(folder):
         check_size(archive)
     return sorted_into_images(headers_of(path for path in files if is_dicom(path)))

@@ -19,7 +19,7 @@ def suv_factor(dataset: Any, first_acquired: datetime | None, name: str) -> floa
     ``dataset`` is that of one slice, ``first_acquired`` when the first slice was acquired.
 
     Raises:
-        MedsegError: SUVbw cannot be told: a value is missing, or it is another unit or correction of decay.
+        MedsegError: SUVbw cannot be computed: a value is missing, or it is another unit or correction of decay.
     """
     units = str(dataset.get("Units", ""))
     if units == "GML" and dataset.get("SUVType", "BW") in ("BW", "", None):
@@ -28,48 +28,39 @@ def suv_factor(dataset: Any, first_acquired: datetime | None, name: str) -> floa
         return float(dataset[PHILIPS_SUV].value)
     if units != "BQML":
         raise refused(name, f"its units are {units or 'unknown'}, not BQML (or GML)")
-    dose = decayed_dose(dataset, first_acquired, name)
+    tracer: Any = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or []), {})
+    dose = needed(tracer, "RadionuclideTotalDose", name)  # in Bq when it was injected
+    correction = str(dataset.get("DecayCorrection", ""))
+    if correction not in ("START", "ADMIN"):
+        raise refused(name, f"its DecayCorrection is {correction or 'unknown'}, not START or ADMIN")
+    if correction == "START":  # voxels are decayed to the start of the scan, and so must be the dose
+        half_life = needed(tracer, "RadionuclideHalfLife", name)
+        times = [time for time in (moment(dataset, "Series"), first_acquired) if time is not None]
+        if not times:
+            raise refused(name, "neither SeriesTime nor AcquisitionTime is there")
+        # a series made later, by processing, was decayed to the time of its acquisition
+        start = min(times)
+        if full := tracer.get("RadiopharmaceuticalStartDateTime"):
+            injected = parsed(str(full))
+        elif hour := tracer.get("RadiopharmaceuticalStartTime"):
+            # where only the hour is known, the injection was at most a day before the scan
+            injected = parsed(f"{start:%Y%m%d}{hour}")
+            injected -= timedelta(days=1) if injected > start else timedelta()
+        else:
+            raise refused(name, "RadiopharmaceuticalStartTime is missing")
+        dose *= 2 ** (-(start - injected).total_seconds() / half_life)
     return 1000 * needed(dataset, "PatientWeight", name) / dose
 
 
-def decayed_dose(dataset: Any, first_acquired: datetime | None, name: str) -> float:
-    """Return the injected dose in Bq at the time to which the activity of the voxels was decayed."""
-    tracer: Any = next(iter(dataset.get("RadiopharmaceuticalInformationSequence") or []), {})
-    dose = needed(tracer, "RadionuclideTotalDose", name)
-    correction = str(dataset.get("DecayCorrection", ""))
-    if correction == "ADMIN":
-        return dose
-    if correction != "START":
-        raise refused(name, f"its DecayCorrection is {correction or 'unknown'}, not START or ADMIN")
-    half_life = needed(tracer, "RadionuclideHalfLife", name)
-    series = moment(dataset, "Series")
-    times = [time for time in (series, first_acquired) if time is not None]
-    if not times:
-        raise refused(name, "neither SeriesTime nor AcquisitionTime is there")
-    # a series made later, by processing, was decayed to the time of its acquisition
-    start = min(times)
-    return float(dose * 2 ** (-(start - injection(tracer, start, name)).total_seconds() / half_life))
-
-
-def injection(tracer: Any, start: datetime, name: str) -> datetime:
-    """Return when the tracer was injected; where only the hour is known, at most a day before the scan."""
-    if full := tracer.get("RadiopharmaceuticalStartDateTime"):
-        return parsed(str(full))
-    if not (hour := tracer.get("RadiopharmaceuticalStartTime")):
-        raise refused(name, "RadiopharmaceuticalStartTime is missing")
-    time = parsed(f"{start:%Y%m%d}{hour}")
-    return time if time <= start else time - timedelta(days=1)
-
-
 def acquired(dataset: Any) -> datetime | None:
-    """Return when a slice was acquired, None where it does not say."""
+    """Return when a slice was acquired, None where this is not recorded."""
     if full := dataset.get("AcquisitionDateTime"):
         return parsed(str(full))
     return moment(dataset, "Acquisition") or moment(dataset, "Series", "Acquisition")
 
 
 def moment(dataset: Any, date: str, time: str | None = None) -> datetime | None:
-    """Return the time that ``<date>Date`` and ``<time>Time`` tell; None where one is missing."""
+    """Return the time of ``<date>Date`` and ``<time>Time``; None where one is missing."""
     day, hour = dataset.get(f"{date}Date"), dataset.get(f"{time or date}Time")
     return parsed(f"{day}{hour}") if day and hour else None
 

@@ -29,14 +29,11 @@ def placement(case: Case, scan: Scan) -> Placement:
     for path in case.files:
         if not path.is_file() or format_of(path) is not nifti:
             continue
+        grid, _ = nifti.grid(path)
+        files.append(corner_shift(grid, like) if grid.shape == like.shape else np.inf)
         header = nifti.read_header(path)
-        to_mm = np.diag([*[nifti.millimetres(header)] * 3, 1.0])  # whatever unit the header has
-        if tuple(header.get_data_shape()[: len(like.shape)]) == like.shape:
-            files.append(corner_shift(Grid(like.shape, to_mm @ header.get_best_affine()), like))
-        else:
-            files.append(float("inf"))
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
         if sform is not None and qform is not None:
-            corners = [Grid(like.shape, to_mm @ affine).corners for affine in (sform, qform)]
+            corners = [Grid(like.shape, nifti.to_mm(header) @ affine).corners for affine in (sform, qform)]
             forms.append(float(np.linalg.norm(corners[0] - corners[1], axis=1).max() / like.spacing.min()))
     return Placement(max(files), max(forms))

@@ -1,4 +1,4 @@
-"""Reading scans and masks, and writing masks in the input's own form, whatever the format."""
+"""Reading scans and masks, whatever the format."""
 
 import logging
 from collections import Counter
@@ -14,20 +14,19 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, nearest
 from medseg.io.case import Case, GridPolicy, Orientation, Scan
+from medseg.io.damage import reading
 from medseg.io.dicom import headers
 from medseg.io.dicom import image as dicom
 from medseg.io.dicom import series as dicom_series
-from medseg.io.files.damage import reading
 from medseg.io.files.voxel_check import check_intensities, check_numbers
 from medseg.io.formats import archives, images_2d, itk, nifti
 from medseg.io.formats.mask_values import ROUNDING
 from medseg.io.grids.alignment import fit_mask, join_channels, present, with_absent
-from medseg.system.files import replacing
 
 log = logging.getLogger(__name__)
 
 FILES = (*nifti.SUFFIXES, *itk.SUFFIXES, *images_2d.SUFFIXES)
-"""Suffixes of the formats that are told by it; DICOM is told by content, since its files often have none."""
+"""Suffixes of the formats that are recognised by one; DICOM files often have none, and are recognised by content."""
 
 SUFFIXES = (*FILES, *headers.SUFFIXES)
 
@@ -36,7 +35,7 @@ LARGE = 1 << 20
 
 
 def suffix(path: Path) -> str:
-    """Return the lower-case suffix that tells the format, such as ``.nii.gz``; "" if it is none of ours.
+    """Return the lower-case suffix of the format, such as ``.nii.gz``; "" if it is none of ours.
 
     Files of DICOM may have any name, and so may the folders that stand for their series.
     """
@@ -77,7 +76,7 @@ def on_disk(path: Path) -> tuple[Path, ...]:
     """
     try:
         if suffix(path) in (".mhd", ".nhdr") and path.is_file():
-            with suppress(ValueError):  # of a damaged header, of which reading tells
+            with suppress(ValueError):  # of a damaged header, which reading reports
                 return (path, *(file for file in itk.data_files(path) if file.is_file()))
         if path.is_file() or suffix(path) in FILES:
             return (path,) if path.is_file() else ()
@@ -109,7 +108,7 @@ def read_scan(
     Raises:
         MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
             (see ``medseg.io.files.voxel_check``), two files differ in a way that ``geometry`` does not allow or show
-            different places, or there is no such reference.
+            different parts of the body, or there is no such reference.
     """
     return join_channels([_read_image(path, orientation) for path in paths], geometry, reference)
 
@@ -118,7 +117,7 @@ def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
     """Read the channels of a case as it wants them read; errors as in ``read_scan``.
 
     An image of the shape (x, y, 1, n) is n channels of a 2D image, but n slices of a volume where a label file has that
-    shape, too, or where ``spatial_dims`` says that volumes are wanted.
+    shape, too, or where ``spatial_dims`` says that volumes are expected.
     """
     scans = [_read_image(path, case.orientation) for path in case.images]
     if any(_may_be_stack(scan.layout) for scan in scans) and (
@@ -150,7 +149,7 @@ def read_mask(
         MedsegError: the file cannot be read (as in ``read_scan``), has several channels or values that are not whole,
             or lies on another grid than ``like`` in a way that ``geometry`` does not allow, or elsewhere altogether.
     """
-    data, affine, layout = _read_as(path, orientation)
+    data, affine, layout = _read(path, orientation)
     if _may_be_stack(layout):
         data, affine, layout = nifti.as_stack(data, affine, layout)
     if len(data) != 1 and not (len(data) == 3 and layout.unit == "px"):
@@ -170,36 +169,6 @@ def read_mask(
             f" orientation tag ({layout.orientation}) says; dataset.orientation=ignore reads the stored pixels."
         )
     return fit_mask(path, values, affine, layout.unit, like, geometry, background)
-
-
-def mask_name(path: Path) -> str:
-    """Return the name of an image's mask: its own where its form can hold one, in a single file and without loss.
-
-    For JPEG it is PNG, for ``.mhd`` and ``.nhdr`` the form with the data in the same file, for DICOM NIfTI.
-    """
-    kind = suffix(path)
-    if kind not in FILES:
-        return stem(path) + ".nii.gz"
-    other = ".png" if kind in {".jpg", ".jpeg"} else itk.IN_ONE_FILE.get(kind)
-    return stem(path) + other if other else path.name
-
-
-def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
-    """Write file values (*spatial) in the form of ``like``, whole or not at all; folders are made as needed.
-
-    NIfTI keeps array shape (without channels), affines with their codes, and units.
-
-    Raises:
-        MedsegError: the file cannot be written, or the format cannot hold the values.
-    """
-    writer: Any = _module(path)
-    if mask_name(path) != path.name:
-        raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
-    with replacing(path) as temporary:
-        try:
-            writer.write(temporary, values, like)
-        except MedsegError as error:  # the user knows the file by its own name
-            raise MedsegError(str(error).replace(str(temporary), str(path))) from error
 
 
 def _files_of_kind(root: Path, among_dicom: Callable[[list[Path]], list[Path]], but: str = "") -> list[Path]:
@@ -240,19 +209,14 @@ MODULES: dict[str, Any] = {
 """What reads and writes files of each suffix; all others may be DICOM."""
 
 
-def _module(path: Path) -> Any:
-    """Return what reads and writes the format that a path is named after."""
-    return MODULES.get(suffix(path), dicom)
-
-
 def format_of(path: Path) -> Any:
-    """Return what reads a file or series: told by the first bytes, or where these tell nothing by the name.
+    """Return what reads a file or series: by its first bytes, or where these are of no format by its name.
 
     Raises:
         MedsegError: a 2D image has the name of another format, or the other way round, so that its mask could not be
             written in its own form.
     """
-    named = _module(path)
+    named = MODULES.get(suffix(path), dicom)
     if not path.is_file():
         if named is not dicom and path.exists():
             raise MedsegError(f"{path}: this is a pipe, device or folder, and no file. Save it as a file first.")
@@ -275,7 +239,7 @@ SIGNATURES: tuple[tuple[Any, Callable[[bytes], bool]], ...] = (
     (images_2d, lambda start: start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"BM"))),
     (itk, lambda start: start.lstrip().startswith((b"ObjectType", b"NDims", b"Comment"))),
 )
-"""Tells the formats by the first bytes of a file."""
+"""Recognises the formats by the first bytes of a file."""
 
 
 def _kind(reader: Any, path: Path) -> str:
@@ -285,7 +249,8 @@ def _kind(reader: Any, path: Path) -> str:
     return {nifti: "NIfTI file", images_2d: "2D image"}.get(reader, "DICOM image")
 
 
-def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
+def _read(path: Path, orientation: Orientation = "apply") -> tuple[NDArray[Any], NDArray[np.float64], Any]:
+    """Read one file or series: (C, *spatial) of its own type, the affine and the layout; errors as in ``read_scan``."""
     with reading(path, "image"):
         parts = on_disk(path)
         if not parts and path.is_dir():
@@ -294,7 +259,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
             raise MedsegError(f"{path}: this is a pipe or device, and no file. Save it as a file first.")
         if not parts:
             with suppress(FileNotFoundError, NotADirectoryError):
-                path.stat()  # tells why, where there is another reason
+                path.stat()  # raises where there is another reason
             raise MedsegError(f"{path}: there is no such file.{_nearest(path)}")
         if empty := [part for part in parts if part.stat().st_size == 0]:
             raise MedsegError(f"{empty[0]}: the file is empty (0 bytes). Copy it again from its source.")
@@ -304,18 +269,13 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
     with reading(path, _kind(reader, path)):
         data, affine, layout = reader.read(path)  # (C, *spatial)
     check_numbers(data, str(path))
-    return data, affine, layout
-
-
-def _read_as(path: Path, orientation: Orientation) -> tuple[NDArray[Any], NDArray[np.float64], Any]:
-    data, affine, layout = _read(path)
     if orientation == "ignore" and isinstance(layout, images_2d.PictureLayout):
         data, layout = images_2d.as_stored(data, layout)
     return data, affine, layout
 
 
 def _read_image(path: Path, orientation: Orientation) -> Scan:
-    data, affine, layout = _read_as(path, orientation)
+    data, affine, layout = _read(path, orientation)
     image = np.empty(data.shape, dtype=np.float32)
     if data.ndim == 4 and data.size > LARGE:  # plane by plane, since all at once it takes half as long again
         for j in range(data.shape[2]):

@@ -1,4 +1,4 @@
-"""Files of named segments: told from others, their names and their masks, whatever the format."""
+"""Files of named segments, whatever the format: which files these are, the segments' names and masks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.damage import reading
 from medseg.io.dicom import rtstruct, seg
 from medseg.io.dicom.headers import header, is_dicom
-from medseg.io.files.damage import reading
 from medseg.io.files.read import FILES, suffix
 from medseg.io.formats.itk import SEGMENTATION
 from medseg.io.segments import seg_nrrd
@@ -33,7 +33,7 @@ BY_MODALITY = {
     "SEG": Reader("DICOM segmentation", seg.names, seg.read),
     "RTSTRUCT": Reader("DICOM structure set", rtstruct.names, rtstruct.read),
 }
-"""DICOM files are told by their content, since their names tell nothing."""
+"""DICOM files are recognised by their content, since their names may be anything."""
 
 
 def reader_of(path: Path) -> Reader | None:

@@ -1,17 +1,15 @@
-"""How large a case is, told by the headers of its files alone."""
+"""How large a case is, by the headers of its files alone."""
 
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.files.damage import reading
+from medseg.io.damage import reading
 from medseg.io.files.read import format_of
-from medseg.io.formats import images_2d, nifti
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,6 @@ def size_of(case: Case) -> Size:
 
 def file_size(path: Path) -> Size:
     """Return the size of one image."""
-    reader = format_of(path)
-    if reader not in (nifti, images_2d):
-        grid, channels = reader.grid(path)
-        axes = grid.affine[:3, : len(grid.shape)]
-        return Size(prod(grid.shape), channels, float(np.sqrt(np.linalg.det(axes.T @ axes))))
-    if reader is images_2d:
-        with Image.open(path) as image:
-            mode = images_2d.MODES.get(image.mode, image.mode)
-            return Size(prod(image.size), Image.getmodebands(mode), 1.0)
-    header = nifti.read_header(path)
-    shape = header.get_data_shape()
-    channels = 3 if header.get_data_dtype().names else prod(shape[3:])
-    axes = 2 if shape[2:3] == (1,) else len(shape[:3])
-    spacing = header.get_zooms()[:axes]
-    return Size(prod(shape[:3]), channels, float(np.prod(spacing)) * nifti.millimetres(header) ** axes)
+    grid, channels = format_of(path).grid(path)
+    axes = grid.affine[:3, : len(grid.shape)]
+    return Size(prod(grid.shape), channels, float(np.sqrt(np.linalg.det(axes.T @ axes))))

@@ -63,7 +63,7 @@ def check_intensities(image: NDArray[np.float32], where: str) -> None:
 
 
 def check_numbers(image: NDArray[Any], where: str) -> None:
-    """Reject voxels that are no number in float32, in which images are kept."""
+    """Reject voxels that are no number in float32, the type of images."""
     if image.dtype.kind != "f" or not image.size:
         return
     limit = float(np.finfo(np.float32).max)
@@ -88,7 +88,10 @@ def check_channel(channel: NDArray[np.float32], where: str) -> None:
     top = max(-low, high)
     flat = channel.ravel()
     limit, is_error = np.inf, False
-    if top > DOUBTFUL * small_of(magnitudes_of(flat, GLANCE)):
+    glance = magnitudes_of(flat, GLANCE)
+    glance = np.sort(glance[glance > 0])
+    small = glance[len(glance) // 10] if glance.size else 0.0  # nine in ten voxels that are not 0 exceed it
+    if top > DOUBTFUL * small:
         limit, is_error = limit_of(np.sort(np.append(magnitudes_of(flat, SAMPLE), top)))
     if limit < top:
         is_odd = np.abs(flat) > limit
@@ -119,12 +122,6 @@ def magnitudes_of(flat: NDArray[np.float32], count: int) -> NDArray[np.float64]:
     """Return the magnitudes of about so many voxels, of all where there are no more."""
     sample = flat if flat.size <= count else flat[np.random.default_rng(0).integers(flat.size, size=count)]
     return np.abs(sample).astype(np.float64)
-
-
-def small_of(magnitudes: NDArray[np.float64]) -> float:
-    """Return a magnitude that nine in ten voxels that are not 0 exceed; 0 where there are none."""
-    present = magnitudes[magnitudes > 0]
-    return float(np.partition(present, len(present) // 10)[len(present) // 10]) if present.size else 0.0
 
 
 def limit_of(magnitudes: NDArray[np.float64]) -> tuple[float, bool]:

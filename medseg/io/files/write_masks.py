@@ -1,4 +1,4 @@
-"""The formats that masks are written in, by the names that ``format`` has in the config."""
+"""Writing masks: in the form of the scan's own file, or in a format by the name that ``format`` has in the config."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from medseg.errors import MedsegError, first_line
 from medseg.io.case import Scan
 from medseg.io.dicom import rtstruct, seg
 from medseg.io.dicom.references import Privacy
-from medseg.io.files.read import mask_name, stem, write_mask
-from medseg.io.formats.itk import SEGMENTATION
+from medseg.io.files.read import FILES, MODULES, stem, suffix
+from medseg.io.formats.itk import IN_ONE_FILE, SEGMENTATION
 from medseg.io.grids.alignment import name
 from medseg.io.labels import LabelMap
 from medseg.io.segments import seg_nrrd
@@ -27,7 +27,7 @@ Indices = NDArray[np.uint8]
 class MaskFormat:
     """A format that names its classes: the suffix of its files, and what writes class indices (*spatial).
 
-    ``names_patient`` tells formats that hold data of patient and study, whose ``write`` takes ``privacy`` as well.
+    ``names_patient`` marks formats that hold data of patient and study, whose ``write`` takes ``privacy`` as well.
     """
 
     suffix: str
@@ -53,6 +53,32 @@ def mask_file_name(image: Path, format: str) -> str:
     if format == "image":
         return mask_name(image)
     return stem(image) + (NAMED[format].suffix if format in NAMED else ".nii.gz")
+
+
+def mask_name(path: Path) -> str:
+    """Return the name of an image's mask: its own where its form can hold one, in a single file and without loss.
+
+    For JPEG it is PNG, for ``.mhd`` and ``.nhdr`` the form with the data in the same file, for DICOM NIfTI.
+    """
+    kind = suffix(path)
+    if kind not in FILES:
+        return stem(path) + ".nii.gz"
+    other = ".png" if kind in {".jpg", ".jpeg"} else IN_ONE_FILE.get(kind)
+    return stem(path) + other if other else path.name
+
+
+def write_mask(path: Path, values: NDArray[np.integer], like: Scan) -> None:
+    """Write file values (*spatial) in the form of ``like``, whole or not at all; folders are made as needed.
+
+    NIfTI keeps array shape (without channels), affines with their codes, and units.
+
+    Raises:
+        MedsegError: the file cannot be written, or the format cannot hold the values.
+    """
+    if mask_name(path) != path.name:
+        raise MedsegError(f"{path}: masks are not written in this form. Call it {mask_name(path)}.")
+    with replacing(path) as temporary:
+        MODULES[suffix(path)].write(temporary, values, like)
 
 
 def write_classes(

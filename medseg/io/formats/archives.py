@@ -28,7 +28,7 @@ DAMAGE = (OSError, BadZipFile, RuntimeError, NotImplementedError, EOFError, Look
 
 def archive_of(path: Path) -> Path | None:
     """Return the archive that a path is of or leads into, None for one on the disk."""
-    return next((place for place in (path, *path.parents) if place.suffix.lower() == ".zip" and place.is_file()), None)
+    return next((each for each in (path, *path.parents) if each.suffix.lower() == ".zip" and each.is_file()), None)
 
 
 def on_disk(path: Path) -> Path:
@@ -50,16 +50,16 @@ def file_length(path: Path) -> int:
     return unzipped(archive).getinfo(path.relative_to(archive).as_posix()).file_size
 
 
-def files_below(place: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
     """Return the visible files below a folder, in an archive, or below a folder in one, sorted; none if it is neither.
 
     Raises:
         MedsegError: the archive is damaged or encrypted.
     """
-    archive = archive_of(place)
+    archive = archive_of(folder)
     if archive is not None:
-        return [path for path in members(archive) if path.is_relative_to(place) and path != place]
-    return sorted(path for path in place.rglob("*") if is_visible(path, place) and path.is_file())
+        return [path for path in members(archive) if path.is_relative_to(folder) and path != folder]
+    return sorted(path for path in folder.rglob("*") if is_visible(path, folder) and path.is_file())
 
 
 def members(archive: Path) -> list[Path]:
@@ -130,11 +130,11 @@ def unzipped(archive: Path) -> ZipFile:
 
 @lru_cache(maxsize=8)
 def _unzipped(archive: Path, size: int, changed: int) -> ZipFile:
-    found = ZipFile(archive)
-    if any(entry.compress_size > size for entry in found.infolist()):
-        found.close()
+    opened_archive = ZipFile(archive)
+    if any(entry.compress_size > size for entry in opened_archive.infolist()):
+        opened_archive.close()
         raise BadZipFile("a member has more bytes than the file")  # zipfile would allocate what a member claims
-    return found
+    return opened_archive
 
 
 def is_visible(path: Path, root: Path) -> bool:

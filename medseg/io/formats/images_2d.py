@@ -1,4 +1,4 @@
-"""Pictures: PNG, JPEG, TIFF and BMP as (rows, columns) of the pixels as viewers show them.
+"""2D images: PNG, JPEG, TIFF and BMP as (rows, columns) of the pixels as viewers show them.
 
 So an orientation in EXIF or in a TIFF's tag is applied, to images and masks alike: masks drawn in a viewer match, and
 those that are written, which carry no orientation, overlay their image. ``as_stored`` takes it back.
@@ -18,25 +18,11 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
+from medseg.io.grids.grid import Grid
 from medseg.io.labels import COLOUR, is_colour
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-
-
-DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on files that are truncated, damaged or something else."""
 
 MODES = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 """Modes that are read as another one: palettes by their colours, alpha dropped."""
@@ -73,7 +59,7 @@ RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
 class PictureLayout:
     """Where a 2D image was read from, and what makes its pixels doubtful as a mask; written masks need the path alone.
 
-    ``orientation`` is the one (1 to 8) that was applied, ``lossy`` tells of a compression that changes values, and
+    ``orientation`` is the one (1 to 8) that was applied, ``lossy`` marks a compression that changes values, and
     ``transparent`` is where (rows, columns) pixels are less than half as opaque as the most opaque one; None: nowhere.
     """
 
@@ -87,12 +73,12 @@ class PictureLayout:
 def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
     """Read one 2D image as pixels (1 or 3, rows, columns) of their own type, the identity affine and its layout.
 
-    Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout tells
+    Pixels are as viewers show them; ``as_stored`` has them as they are stored. Colours have no alpha, the layout has
     where they are transparent. Grey of 8, 16 or 32 bits or float is one channel, colour of 8 bits is three.
 
     Raises:
-        MedsegError: the file is damaged, no 2D image, larger than ``read.max_gb``, of several pages, or of a kind that
-            would not be read as it is.
+        MedsegError: it is larger than ``read.max_gb``, of several pages, or of a kind that would not be read as it is.
+        Exception: it is damaged, or no 2D image; see ``medseg.io.damage``.
     """
     try:
         # From a stream, not a path: Pillow maps raw TIFFs into memory before it turns them, which scrambles them.
@@ -116,11 +102,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
     except UnidentifiedImageError as error:
         with path.open("rb") as stream:
             kind = unread_kind(stream) or "it begins as none of PNG, JPEG, TIFF and BMP, or its header is damaged"
-        raise MedsegError(
-            f"{path}: no readable 2D image; damaged, truncated or something else? This is {kind}."
-        ) from error
-    except DAMAGE as error:
-        raise MedsegError(f"{path}: no readable 2D image; damaged, truncated or something else? {error}") from error
+        raise ValueError(f"This is {kind}.") from error
     if pixels.ndim == 3 and image.mode not in {"RGB", *MODES}:
         raise MedsegError(f"{path}: colours of the kind {image.mode!r} are not read. Save it as grey or RGB.")
     layout = PictureLayout(
@@ -130,6 +112,12 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
         transparent=None if transparent is None else _turned(transparent, after),
     )
     return _turned(np.moveaxis(np.atleast_3d(pixels), -1, 0), after), np.eye(4), layout  # (C, h, w)
+
+
+def grid(path: Path) -> tuple[Grid, int]:
+    """Return the grid of an image as it is stored and the number of its channels, from the header alone."""
+    with Image.open(path) as image:
+        return Grid(image.size[::-1], np.eye(4)), Image.getmodebands(MODES.get(image.mode, image.mode))
 
 
 def as_stored(pixels: NDArray[Any], layout: PictureLayout) -> tuple[NDArray[Any], PictureLayout]:
@@ -175,7 +163,7 @@ def _orientation(image: Image.Image) -> int:
     """Return the orientation (1 to 8) that an opened 2D image has still to be shown in, 1 where its EXIF is damaged."""
     try:
         tag = image.getexif().get(ORIENTATION, 1)
-    except DAMAGE:
+    except Exception:  # Pillow raises nearly anything on damaged EXIF
         return 1
     return int(tag) if tag in range(1, 9) else 1
 

@@ -18,7 +18,7 @@ from medseg.io.case import Scan
 from medseg.io.formats import metaimage, nrrd
 from medseg.io.formats.nifti import channels_first, check_affine
 from medseg.io.formats.voxel_files import VoxelFiles, read_voxels
-from medseg.io.grids.grid import LPS_RAS, Grid, as_volume
+from medseg.io.grids.grid import LPS_RAS, Grid, as_volume, simpleitk
 
 SEGMENTATION = ".seg.nrrd"
 """3D Slicer's name for a segmentation, which is no scan."""
@@ -94,12 +94,12 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     stored = like.layout.shape if isinstance(like.layout, ItkLayout) else (*values.shape, 1)[:3]
     values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
     image = sitk.GetImageFromArray(values.reshape(stored).T)
-    place(image, as_volume(Grid(like.shape, like.affine)).affine, axes=len(stored))
+    set_grid(image, as_volume(Grid(like.shape, like.affine)).affine, axes=len(stored))
     save(image, path)
 
 
-def place(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
-    """Give an image the place that an affine to RAS+ mm says, of as many axes as it has."""
+def set_grid(image: Any, affine: NDArray[np.float64], *, axes: int = 3) -> None:
+    """Give an image of so many axes the spacing, direction and origin of an affine to RAS+ mm."""
     to_lps = LPS_RAS @ affine
     matrix = to_lps[:axes, :axes]
     spacing = np.linalg.norm(matrix, axis=0)
@@ -141,12 +141,3 @@ def is_whole(path: Path) -> bool:
         return bool(gzip.decompress(voxels))
     except (EOFError, OSError, zlib.error):
         return False
-
-
-def simpleitk() -> Any:
-    """Import SimpleITK, without the warnings that it prints of its own."""
-    import SimpleITK
-
-    library: Any = SimpleITK
-    library.ProcessObject.SetGlobalWarningDisplay(False)
-    return library

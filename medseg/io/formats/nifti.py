@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medseg.errors import MedsegError
 from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan, gives_size
 from medseg.io.formats.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
+from medseg.io.grids.grid import Grid
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.warnings import warn
 
@@ -72,7 +73,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
 
     Raises:
         MedsegError: its array is too large, has no clear channel axis or is complex, or its affine is singular.
-        Exception: it is damaged; see ``medseg.io.files.damage``.
+        Exception: it is damaged; see ``medseg.io.damage``.
     """
     header = read_header(path)
     shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
@@ -105,10 +106,18 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
         planes = channels_first(data, path)  # (C, *spatial)
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
-    affine = np.array(header.get_best_affine(), dtype=np.float64)
-    affine[:3] *= millimetres(header)
+    affine = to_mm(header) @ header.get_best_affine()
     check_affine(affine, path, axes=planes.ndim - 1)
     return planes, affine, NiftiLayout(path, header, data.shape[:3])
+
+
+def grid(path: Path) -> tuple[Grid, int]:
+    """Return the grid of an image and the number of its channels, from the header alone; errors as in ``read``."""
+    header = read_header(path)
+    shape, affine = header.get_data_shape(), to_mm(header) @ header.get_best_affine()
+    spatial = shape[:2] if shape[2:3] == (1,) else shape[:3]
+    check_affine(affine, path, axes=len(spatial))
+    return Grid(spatial, affine), 3 if header.get_data_dtype().names else math.prod(shape[3:])
 
 
 def as_stack(
@@ -169,15 +178,15 @@ def read_header(path: Path) -> nib.Nifti1Header:
     return header
 
 
-def millimetres(header: nib.Nifti1Header) -> float:
-    """Return the length in mm of a header's unit; ValueError for a unit that there is not."""
+def to_mm(header: nib.Nifti1Header) -> NDArray[np.float64]:
+    """Return the matrix (4, 4) that brings positions in a header's unit to mm; ValueError for an unknown unit."""
     code = int(header["xyzt_units"]) & 7  # the bits above tell the unit of time
     if code not in MM:
         raise ValueError(
             f"its unit of length has the code {code}; there are 0 (unknown), 1 (m), 2 (mm) and 3 (µm)."
             " Set it with nibabel: header.set_xyzt_units('mm')"
         )
-    return MM[code]
+    return np.diag([*[MM[code]] * 3, 1.0])
 
 
 def channels_first(data: NDArray[Any], path: Path) -> NDArray[Any]:

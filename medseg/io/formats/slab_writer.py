@@ -18,7 +18,7 @@ LEVEL = 3
 
 
 class SharesFile:
-    """A NIfTI file of shares from 0 to 1 in steps of 1/255, a byte a voxel, that grows along its last axis."""
+    """A NIfTI file of fractions from 0 to 1 in steps of 1/255, a byte a voxel, that grows along its last axis."""
 
     def __init__(self, file: IO[bytes], like: Scan) -> None:
         image = nib.Nifti1Image(np.broadcast_to(np.uint8(0), like.shape), like.affine)

@@ -19,7 +19,7 @@ def header_lines(path: Path, is_last: Callable[[str], bool]) -> tuple[list[str],
 
     Args:
         path: the file.
-        is_last: tells of a line whether the header ends with it; at the end of the file it ends anyway.
+        is_last: whether the header ends with a line; at the end of the file it ends anyway.
 
     Raises:
         ValueError: no header is so long.

@@ -21,7 +21,7 @@ from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 Encoding = Literal["raw", "text", "hex", "deflate", "bzip2"]
 
 GZIP = b"\x1f\x8b"
-ZLIB_OR_GZIP = 47  # zlib's code for either, told by the first bytes
+ZLIB_OR_GZIP = 47  # zlib's code for either, by the first bytes
 PACKED_PIECE, UNPACKED_PIECE = 1 << 16, 1 << 18  # bytes read, and unpacked, at a time
 
 MOST_FILES = 100_000

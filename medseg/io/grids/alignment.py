@@ -22,7 +22,7 @@ def join_channels(scans: Sequence[Scan], geometry: GridPolicy, reference: int) -
 
     Raises:
         MedsegError: there is no such reference, or scans differ in a way that ``geometry`` does not allow, or show
-            different places.
+            different parts of the body.
     """
     if len(scans) == 1:
         return scans[0]

@@ -99,8 +99,20 @@ def voxel_map(scale: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArra
     return matrix
 
 
-def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
-    """Return the spans of the True voxels along each axis, at least one, and ``margin`` more as far as there are."""
+def simpleitk() -> Any:
+    """Import SimpleITK, without the warnings that it prints of its own; it takes half a second."""
+    import SimpleITK
+
+    library: Any = SimpleITK
+    library.ProcessObject.SetGlobalWarningDisplay(False)
+    return library
+
+
+def bounding_box(mask: NDArray[Any], margin: int = 0) -> tuple[slice, ...]:
+    """Return the smallest box that holds all voxels of a mask that are not 0, of which there is at least one.
+
+    ``margin`` voxels more are in it on all sides, as far as the mask reaches.
+    """
     axes = set(range(mask.ndim))
     used = [np.flatnonzero(mask.any(axis=tuple(axes - {axis}))) for axis in range(mask.ndim)]
     return tuple(

@@ -6,12 +6,8 @@ from typing import Any
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
-from scipy.ndimage import affine_transform
 
-from medseg.io.grids.grid import Grid, as_volume, bounding_box, index_map, inside, same_grid, voxel_map
-
-NEGLIGIBLE = 0.01
-"""Part of a voxel by which axes may diverge over their whole length and still count as parallel."""
+from medseg.io.grids.grid import Grid, as_volume, bounding_box, index_map, inside, same_grid, simpleitk, voxel_map
 
 Spans = tuple[slice, ...]
 
@@ -34,11 +30,8 @@ def resample_image(image: NDArray[np.float32], source: Grid, target: Grid) -> ND
     outside = ~inside(source, target)
     result = np.empty((len(image), *target.shape), dtype=np.float32)
     for resampled, channel in zip(result, channels, strict=True):
-        lowest = channel.min()
-        above = np.subtract(channel, lowest, order="C")  # sums of 0 are not rounded
-        resampled[...] = sample(above, index_map(source, target), target.shape)
-        resampled[outside] = 0
-        resampled += lowest
+        resampled[...] = sample(channel, index_map(source, target), target.shape)
+        resampled[outside] = channel.min()
     return result.reshape(-1, *shape)
 
 
@@ -58,11 +51,11 @@ def resample_labels(labels: NDArray[np.int32], source: Grid, target: Grid, backg
     result = np.full(target.shape, background, dtype=np.int32)
     total, largest = np.zeros(target.shape, dtype=np.float32), np.zeros(target.shape, dtype=np.float32)
     for value in np.unique(labels[labels != background]):
-        place, its = share(labels == value, source, target)
-        total[place] += its
-        larger = its > largest[place]
-        result[place][larger] = value
-        largest[place][larger] = its[larger]
+        reached, its = share(labels == value, source, target)
+        total[reached] += its
+        larger = its > largest[reached]
+        result[reached][larger] = value
+        largest[reached][larger] = its[larger]
     result[(largest <= 1 - total) | ~inside(source, target)] = background
     return result.reshape(shape)
 
@@ -80,34 +73,39 @@ def sample(array: NDArray[np.float32], to_source: NDArray[np.float64], shape: tu
     Beyond its edges the array goes on with its outermost values.
     """
     matrix, origin = to_source[:3, :3], to_source[:3, 3]
-    scale = np.diag(matrix)
-    if (np.abs(matrix - np.diag(scale)) @ shape < NEGLIGIBLE).all():
-        return sample_axes(array, scale, origin, shape)
-    offsets = [*product(*map(points, np.linalg.norm(matrix, axis=0)))]
+    # where in a voxel samples lie, in source voxels from its centre: (samples, 3)
+    offsets = np.array([*product(*map(points, np.linalg.norm(matrix, axis=0)))]) @ matrix.T
+    margin = 1 + np.ceil(np.abs(offsets).max(axis=0)).astype(int)
+    lowest = array.min()
+    padded = np.pad(array, margin[:, None], mode="edge")
+    padded -= lowest  # so that background is 0, whose weighted sums are not rounded
+    sitk = simpleitk()
+    image = sitk.GetImageFromArray(padded)  # ITK's axes are these in reverse
+    del padded  # of which that is a copy
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize([*map(int, reversed(shape))])
+    resampler.SetInterpolator(sitk.sitkLinear)
+    resampler.SetOutputPixelType(sitk.sitkFloat32)
+    resampler.SetNumberOfThreads(1)  # cases are read in several threads already
     result = np.zeros(shape, dtype=np.float32)
     for offset in offsets:
-        result += affine_transform(array, matrix, origin + matrix @ offset, shape, np.float32, order=1, mode="nearest")
-    return result if len(offsets) == 1 else result / np.float32(len(offsets))
+        directions, start = snapped(matrix, 1e-6), snapped(origin + offset, 1e-4) + margin
+        transform = sitk.AffineTransform(directions[::-1, ::-1].ravel().tolist(), start[::-1].tolist())
+        resampler.SetTransform(transform)
+        result += sitk.GetArrayFromImage(resampler.Execute(image))
+    result /= len(offsets)
+    result += lowest
+    return result
 
 
-def sample_axes(
-    array: NDArray[np.float32], scale: NDArray[np.float64], origin: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.float32]:
-    """Do the same where axes are parallel: one after the other, which takes a fraction of the time."""
-    shrinking_first = sorted(range(3), key=lambda axis: shape[axis] / array.shape[axis])
-    for axis in shrinking_first:
-        weights = axis_weights(array.shape[axis], shape[axis], scale[axis], origin[axis])
-        if not np.array_equal(weights, np.eye(*weights.shape)):
-            array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
-    return array
+def snapped(values: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+    """Return values, those that are whole but for ``tolerance`` rounded.
 
-
-def axis_weights(old: int, new: int, scale: float, origin: float) -> NDArray[np.float32]:
-    """Return the weight (new, old) of each row of an axis in each new row i, which lies at scale * i + origin."""
-    positions = (np.arange(new)[:, None] + points(abs(scale))) * scale + origin  # (new, points)
-    positions = positions.round(4).clip(0, old - 1)  # rows that coincide but for rounding are copied
-    weights = (1 - np.abs(positions[..., None] - np.arange(old))).clip(0)
-    return np.asarray(weights.mean(1), dtype=np.float32)
+    Headers hold positions in single precision: without this a voxel of the background beside a bright one would get a
+    millionth of it where grids coincide, and be foreground.
+    """
+    whole = np.rint(values)
+    return np.where(np.abs(values - whole) < tolerance, whole, values)
 
 
 def points(length: float) -> NDArray[np.float64]:
@@ -123,14 +121,14 @@ def share(mask: NDArray[np.bool_], source: Grid, target: Grid) -> tuple[Spans, N
     """
     near = bounding_box(mask, margin=1)
     start, stop = np.array([(span.start, span.stop) for span in near]).T
-    place = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
-    first = np.array([span.start for span in place])
+    reached = reach(Grid(tuple(stop - start), index_map(target, source) @ voxel_map(np.ones(3), start)), target.shape)
+    first = np.array([span.start for span in reached])
     to_source = voxel_map(np.ones(3), -start) @ index_map(source, target) @ voxel_map(np.ones(3), first)
-    return place, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in place))
+    return reached, sample(mask[near].astype(np.float32), to_source, tuple(span.stop - span.start for span in reached))
 
 
 def reach(grid: Grid, shape: tuple[int, ...]) -> Spans:
-    """Return the spans of an array of this shape whose voxels touch a grid that is given in its indices."""
+    """Return the spans of an array of this shape whose voxels touch a grid that is described in its indices."""
     low, high = grid.box
     first = np.clip(np.floor(low).astype(int), 0, shape)
     last = np.clip(np.ceil(high).astype(int) + 1, first, shape)

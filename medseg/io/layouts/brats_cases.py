@@ -209,7 +209,7 @@ def no_labelled_cases(root: Path, files_of: Files, problems: Sequence[str]) -> s
     )
 
 
-# ---- generations: label values, regions, and what tells them apart
+# ---- generations: label values, regions, and what distinguishes them
 
 
 CAVITY = "resection_cavity"
@@ -238,7 +238,7 @@ NAMES = (
     (r"brats-ped-\d", PAEDIATRIC),
     (r"brats-[a-z]+-", "brats2023"),
 )
-"""How the names of cases, or of their files, begin, and the generation that this tells, as far as it does."""
+"""How the names of cases, or of their files, begin, and the generation that this implies, where it does."""
 UNKNOWN = "names of no generation"
 
 BY_MASKS: dict[str, dict[tuple[int, ...], str]] = {
@@ -246,12 +246,12 @@ BY_MASKS: dict[str, dict[tuple[int, ...], str]] = {
     PAEDIATRIC: {(): "brats2023", (3,): "brats2023", (4,): "brats2024_ped", (3, 4): "brats2024_ped"},
     FIRST_RELEASE: {(3,): "brats2012", (4,): "brats2012", (3, 4): "brats2012"},
 }
-"""What names leave open, by which of the values 3 and 4 the masks hold. What is not listed tells nothing: under names
+"""What names leave open, by which of the values 3 and 4 the masks hold. Other combinations decide nothing: under names
 of 2023 a 4 without any 3 may be the enhancing tumour of 2021, and the first masks of 2012 had 1 edema and 2 core."""
 
 
 def regions_of(labels: Mapping[str, FileValues]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the regions of a generation's classes and the class that each is painted with.
+    """Return the regions of a generation's classes and the class that each is given in a mask.
 
     >>> regions_of({"background": 0, "necrosis": 1, "edema": 2, "enhancing": 4})[0]["TC"]
     ['necrosis', 'enhancing']

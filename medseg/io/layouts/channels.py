@@ -127,7 +127,7 @@ def common_name(images: Sequence[Path]) -> str:
 
 
 def endings_of(cases: Iterable[Case]) -> tuple[tuple[str, ...], ...] | None:
-    """Return what follows the id in the names of each channel's files, or None where no one ending tells a channel.
+    """Return what follows the id in the names of each channel's files, or None where it is not unique.
 
     A single channel cannot be taken for another: files without the ending are as good.
     """
@@ -160,12 +160,7 @@ def modalities_of(channels: Sequence[str] | None) -> tuple[str, ...] | None:
     >>> modalities_of(["FLAIR", "T1w"]), modalities_of(["CT", "dose"])
     (('mri', 'mri'), None)
     """
-    modalities = [_modality_of(name.lower()) for name in channels or ()]
-    known = tuple(name for name in modalities if name)
-    return known if known and len(known) == len(modalities) else None
-
-
-def _modality_of(channel: str) -> str | None:
-    exact = (modality for modality, names in MODALITIES.items() if channel in names)
-    sequence = "mri" if channel.startswith(("t1", "t2", "flair")) else None
-    return next(exact, sequence)
+    modality_of = {name: modality for modality, names in MODALITIES.items() for name in names}
+    names = [channel.lower() for channel in channels or ()]
+    modalities = [modality_of.get(name, "mri" if name.startswith(("t1", "t2", "flair")) else "") for name in names]
+    return tuple(modalities) if modalities and all(modalities) else None

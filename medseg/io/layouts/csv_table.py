@@ -27,7 +27,7 @@ SHOWN = 60
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns name images, in the channels' order, label maps, as they are painted, and masks by class."""
+    """Which columns name images, in the channels' order, label maps, the last on top, and masks by class."""
 
     images: Sequence[str]
     labels: Sequence[str]
@@ -63,7 +63,7 @@ def table(
         root: the folder that paths in the table are relative to, the table's own being tried next.
         table: the table, relative to ``root`` or in full.
         image_columns: columns of the images, a channel each; None: ``image``, or those that begin with ``image_``.
-        label_columns: columns of the label maps, painted in this order; None: ``label`` or ``mask``, or those that
+        label_columns: columns of the label maps, the last on top; None: ``label`` or ``mask``, or those that
             begin with ``label_`` or ``mask_``.
         class_columns: the column of each class's mask (``{"liver": "liver_mask"}``) instead. Classes have the values
             1, 2, ...; where masks overlap, the later class counts.

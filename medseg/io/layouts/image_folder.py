@@ -42,7 +42,7 @@ def folder(
         masks: likewise of the masks; None: there are none, and all cases are unlabelled.
         channels: endings of image names, one a channel (``["_flair", "_t1"]``), where each has a file of its own.
         mask_endings: endings of mask names where these are others, or where a case has several label maps
-            (``["_organs", "_lesions"]``): they are painted in this order, the last on top.
+            (``["_organs", "_lesions"]``): of overlapping ones the last counts.
         class_masks: the ending of each class's mask (``{"liver": "_liver"}``) where each class has a file of its own.
             Classes have the values 1, 2, ...; where masks overlap, the later class counts.
         missing_masks: what a missing one of several masks means: "error"; "empty", the class does not occur; or

@@ -126,7 +126,13 @@ def classes_of(
     name_of = region_classes(named)
     regions = {name: [name_of[value] for value in values if value] for name, values in named.items()}
     labels: dict[str, FileValues] = {name: value for value, name in sorted(name_of.items())}
-    return {"background": 0} | labels | ignored, regions, region_order(content, regions, name_of, root)
+    order = content.get("regions_class_order")
+    if not isinstance(order, list) or len(order) != len(regions) or not set(order) <= name_of.keys():
+        raise MedsegError(
+            f"{root / FILE}: regions_class_order={order} must give one label value for each of the {len(regions)}"
+            f" regions {', '.join(regions)}."
+        )
+    return {"background": 0} | labels | ignored, regions, [name_of[value] for value in order]
 
 
 def values_of(name: str, label: Any, root: Path) -> list[int]:
@@ -147,19 +153,6 @@ def region_classes(named: Mapping[str, list[int]]) -> dict[int, str]:
     alone = {values[0]: name for name, values in reversed([*named.items()]) if len(values) == 1}
     values = sorted({value for several in named.values() for value in several if value})
     return {value: alone.get(value, f"label_{value}") for value in values}
-
-
-def region_order(
-    content: Mapping[str, Any], regions: Mapping[str, list[str]], name_of: Mapping[int, str], root: Path
-) -> list[str]:
-    """Return the class that each region is written with."""
-    order = content.get("regions_class_order")
-    if not isinstance(order, list) or len(order) != len(regions) or not set(order) <= name_of.keys():
-        raise MedsegError(
-            f"{root / FILE}: regions_class_order={order} must give one label value for each of the {len(regions)}"
-            f" regions {', '.join(regions)}."
-        )
-    return [name_of[value] for value in order]
 
 
 def value_problems(labels: Mapping[str, FileValues], root: Path) -> list[str]:

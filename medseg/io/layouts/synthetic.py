@@ -21,7 +21,6 @@ from medseg.io.case import FileValue, Scan
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
-Affine = NDArray[np.float64]
 Axes = Sequence[Floats]
 """The coordinates of the sample points along R, A and S: three arrays of one axis each."""
 
@@ -63,8 +62,10 @@ def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) 
     """
     _check(index=index, dims=dims, channels=channels, size=size, seed=seed)
     patient, case = np.random.default_rng([seed, index // 2, 0]), np.random.default_rng([seed, index, 1])
-    centre = _lesion_centre(case)
-    spacing = _spacing(case) if dims == 3 else np.full(3, NOMINAL_SPACING)
+    centre = case.uniform((0.20, -0.28, -0.15), (0.28, 0.28, 0.15)) * (case.choice([-1, 1]), 1, 1)  # in white matter
+    spacing = np.full(3, NOMINAL_SPACING)
+    if dims == 3:  # in mm, mildly different between the axes
+        spacing = case.uniform(0.85, 1.25) * case.uniform(0.95, 1.07, 3)
     shape = np.rint(size * NOMINAL_SPACING / spacing).astype(int)
     half_view = size * NOMINAL_SPACING / 2
     fine, coarse = (_axes(shape, spacing / half_view, samples) for samples in (FINE, 1))
@@ -77,8 +78,9 @@ def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) 
     for part, kind in TISSUE_OF_LABEL.items():
         tissue[label == part] = kind
     image = np.stack([_acquire(case, tissue, contrast, coarse) for contrast in _contrasts(channels)])  # (C, R, A, S)
-    label = _majority(label)  # (R, A, S)
-    return _picture(case, image, label) if dims == 2 else _volume(case, image, label, _affine(shape, spacing))
+    shares = [_block_mean((label == value).astype(np.float32)) for value in range(len(LABELS))]
+    label = np.argmax(shares, axis=0).astype(np.uint8)  # (R, A, S), the class of most of a voxel's sample points
+    return _picture(case, image, label) if dims == 2 else _volume(case, image, label, spacing)
 
 
 def _check(*, index: int, dims: int, channels: int, size: int, seed: int) -> None:
@@ -93,18 +95,6 @@ def _check(*, index: int, dims: int, channels: int, size: int, seed: int) -> Non
 # ---- the grid
 
 
-def _spacing(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Distance of voxels in mm, mildly different between the axes."""
-    return rng.uniform(0.85, 1.25) * rng.uniform(0.95, 1.07, 3)
-
-
-def _affine(shape: NDArray[np.int_], spacing: NDArray[np.float64]) -> Affine:
-    """Map R, A, S voxels to mm, the centre of the grid to 0."""
-    affine = np.diag([*spacing, 1.0])
-    affine[:3, 3] = -(shape - 1) / 2 * spacing
-    return affine
-
-
 def _axes(shape: NDArray[np.int_], step: NDArray[np.float64], samples: int) -> list[Floats]:
     """Place ``samples`` points in every voxel of a grid that is centred on 0."""
     return [
@@ -113,8 +103,12 @@ def _axes(shape: NDArray[np.int_], step: NDArray[np.float64], samples: int) -> l
     ]
 
 
-def _volume(rng: np.random.Generator, image: Floats, label: Labels, affine: Affine) -> tuple[Scan, Labels]:
+def _volume(
+    rng: np.random.Generator, image: Floats, label: Labels, spacing: NDArray[np.float64]
+) -> tuple[Scan, Labels]:
     """Store a volume in a random axis order, with random flips; the affine keeps the anatomy where it is."""
+    affine = np.diag([*spacing, 1.0])  # R, A, S voxel -> mm, the centre of the grid at 0
+    affine[:3, 3] = -(np.array(label.shape) - 1) / 2 * spacing
     order, flipped = rng.permutation(3), rng.integers(0, 2, 3).astype(bool)
     gain = rng.uniform(300, 1500, (len(image), 1, 1, 1)).astype(np.float32)  # the arbitrary unit of each channel
     stored = np.zeros((4, 4))  # stored voxel -> R, A, S voxel
@@ -181,11 +175,6 @@ def _head(rng: np.random.Generator, axes: Axes) -> tuple[Labels, Floats]:
     return tissue, depth
 
 
-def _lesion_centre(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Choose a place in the white matter of either hemisphere."""
-    return rng.uniform((0.20, -0.28, -0.15), (0.28, 0.28, 0.15)) * (rng.choice([-1, 1]), 1, 1)
-
-
 def _lesion(rng: np.random.Generator, axes: Axes, centre: NDArray[np.float64], depth: Floats, scale: float) -> Labels:
     """Label a lesion inside the brain: a core within an enhancing rim within edema, each of an uneven surface."""
     radii = scale * rng.uniform(0.95, 1.05) * rng.uniform(0.92, 1.08, 3)
@@ -208,8 +197,8 @@ def _add_distractors(
     tissue[tubes & brain] = VESSEL
     for kind, radius in zip(TISSUE_OF_LABEL.values(), (0.15, 0.10, 0.12), strict=True):
         side = -np.sign(centre[0])
-        place = (side * rng.uniform(0.15, 0.42), rng.uniform(-0.5, 0.5), centre[2] + rng.uniform(-0.05, 0.05))
-        blob = _radius(_open(axes), place, radius * rng.uniform(0.8, 1.2, 3)) < 1
+        position = (side * rng.uniform(0.15, 0.42), rng.uniform(-0.5, 0.5), centre[2] + rng.uniform(-0.05, 0.05))
+        blob = _radius(_open(axes), position, radius * rng.uniform(0.8, 1.2, 3)) < 1
         tissue[blob & brain] = kind
 
 
@@ -217,14 +206,14 @@ def _add_distractors(
 
 
 def _contrasts(channels: int) -> list[NDArray[np.float64]]:
-    """Intensity of every tissue in every channel; channels past the known contrasts have a made-up one each."""
+    """Intensity of every tissue in every channel; channels past the known contrasts have a random one each."""
     mixed, *known = (np.array(row) for row in CONTRASTS.values())
     if channels == 1:
         return [mixed]
-    made_up = [np.random.default_rng(i).uniform(0.1, 0.9, len(mixed)) for i in range(len(known), channels)]
-    for row in made_up:
+    others = [np.random.default_rng(i).uniform(0.1, 0.9, len(mixed)) for i in range(len(known), channels)]
+    for row in others:
         row[AIR] = mixed[AIR]
-    return known[:channels] + made_up
+    return known[:channels] + others
 
 
 def _acquire(rng: np.random.Generator, tissue: Labels, contrast: NDArray[np.float64], axes: Axes) -> Floats:
@@ -242,12 +231,6 @@ def _block_mean(fine: Floats) -> Floats:
             pairs = np.moveaxis(fine, axis, 0)
             fine = np.moveaxis((pairs[::2] + pairs[1::2]) * np.float32(1 / FINE), 0, axis)
     return fine
-
-
-def _majority(fine: Labels) -> Labels:
-    """Give each voxel the class of most of its sample points."""
-    shares = [_block_mean((fine == value).astype(np.float32)) for value in range(len(LABELS))]
-    return np.argmax(shares, axis=0).astype(np.uint8)
 
 
 # ---- on disk
@@ -353,6 +336,8 @@ def write_decathlon(
 
 def _write_folder(folder: Path, make: Callable[[int], tuple[Scan, Labels]], cases: int) -> dict[str, str]:
     """Write ``images/`` and ``masks/`` with the same names; return each case's patient."""
+    from PIL import Image
+
     for part in ("images", "masks"):
         (folder / part).mkdir()
     for index in range(cases):
@@ -360,7 +345,7 @@ def _write_folder(folder: Path, make: Callable[[int], tuple[Scan, Labels]], case
         for part, array in (("images", scan.image), ("masks", label[None])):
             if len(scan.image) in (1, 3):
                 pixels = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)  # grey, or (row, column, RGB)
-                _write_png(folder / part / f"case_{index:03d}.png", pixels)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / f"case_{index:03d}.png")
             else:
                 write_nifti(folder / part / f"case_{index:03d}.nii.gz", array, scan)
     return {f"case_{index:03d}": patient_of(index) for index in range(cases)}
@@ -383,9 +368,3 @@ def write_nifti(path: Path, array: Floats | Labels, scan: Scan) -> None:
     image.set_sform(scan.affine, code=1)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
-
-
-def _write_png(path: Path, pixels: Floats | Labels) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels.astype(np.uint8)).save(path)

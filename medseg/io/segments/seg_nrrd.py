@@ -16,7 +16,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.formats import itk, nrrd
 from medseg.io.formats.voxel_files import read_voxels
-from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.grids.grid import Grid, as_volume, simpleitk
 from medseg.io.segments.segmentation import Segmentation, labelled
 from medseg.io.segments.terminology import ClassDescription
 from medseg.system.printable import on_a_line
@@ -68,9 +68,9 @@ def described(pairs: Mapping[str, str], path: Path) -> list[dict[str, Any]]:
             {
                 "Name": field.get("Name") or field.get("ID") or f"Segment_{number}",
                 "LabelValue": int(field.get("LabelValue", 1)),
-                "Layer": int(field.get("Layer", place)),
+                "Layer": int(field.get("Layer", position)),
             }
-            for place, (number, field) in enumerate(sorted(fields.items()))
+            for position, (number, field) in enumerate(sorted(fields.items()))
         ]
     except ValueError as error:
         raise MedsegError(f"{path}: its header gives a segment a layer or value that is no number: {error}") from error
@@ -88,8 +88,8 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
         table[each.index] = each.value if fits else each.index
     grid = as_volume(Grid(like.shape, like.affine))
     layer = table[indices].reshape(grid.shape)
-    image = itk.simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
-    itk.place(image, grid.affine)
+    image = simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
+    itk.set_grid(image, grid.affine)
     for key, value in header_of(classes, table, layer).items():
         image.SetMetaData(key, value)
     itk.save(image, path)

@@ -1,4 +1,4 @@
-"""Named segments, which ``.seg.nrrd``, DICOM SEG and RTSTRUCT hold: matched to classes, painted and laid in place."""
+"""Named segments, which ``.seg.nrrd``, DICOM SEG and RTSTRUCT hold: matched to classes, merged and laid in place."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Segmentation:
 
 
 def labelled(layers: Sequence[NDArray[np.integer]], described: Iterable[tuple[str, int, int]]) -> Iterator[Segment]:
-    """Yield the segments of label maps of three axes, given by name, layer and value, unless empty."""
+    """Yield the segments of label maps of three axes, described by name, layer and value, unless empty."""
     described = list(described)
     # boxes are looked for up to the highest value of a segment: those of all values of a layer could fill the memory
     highest = max((value for _, _, value in described), default=1)
@@ -88,15 +88,15 @@ def class_indices(
     return {segment: 0 if name is None else known[name.casefold()] for segment, name in classes.items()}
 
 
-def paint(segmentation: Segmentation, indices: Mapping[str, int], where: str) -> Indices:
-    """Paint class indices (*grid) in the order of the segments, the last on top, with a warning where classes overlap.
+def merged(segmentation: Segmentation, indices: Mapping[str, int], where: str) -> Indices:
+    """Return class indices (*grid) of all segments, of overlapping ones the last, with a warning where classes overlap.
 
     Segments of the index 0 are left out.
     """
-    painted = np.zeros(segmentation.grid.shape, dtype=np.uint8)
+    result = np.zeros(segmentation.grid.shape, dtype=np.uint8)
     overlaps: dict[str, int] = {}
     for segment in segmentation.segments:
-        index, below = indices[segment.name], painted[segment.box]
+        index, below = indices[segment.name], result[segment.box]
         if index == 0:
             continue
         if count := int(np.count_nonzero(segment.mask & (below != 0) & (below != index))):
@@ -105,7 +105,7 @@ def paint(segmentation: Segmentation, indices: Mapping[str, int], where: str) ->
     if overlaps:
         counts = ", ".join(f"{segment!r} in {count} voxels" for segment, count in overlaps.items())
         warn(f"{where}: segments overlap; painted over those before them are {counts}")
-    return painted
+    return result
 
 
 def fit_indices(path: Path, indices: Indices, grid: Grid, like: Scan, geometry: GridPolicy) -> Indices:

@@ -73,7 +73,7 @@ def describe(label_map: LabelMap, codes: Mapping[str, Any] | None = None) -> lis
     """Describe the foreground classes.
 
     ``codes`` gives the codes of classes: ``{"liver": {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}}``,
-    each with a further ``"category"`` of the same form if wanted. Others get a private code made from their name.
+    each with a further ``"category"`` of the same form if needed. Others get a private code made from their name.
 
     Raises:
         MedsegError: a class in ``codes`` does not exist, or a code is incomplete or too long for DICOM.

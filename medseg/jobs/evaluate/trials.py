@@ -183,5 +183,5 @@ def masks_of(
     masks = np.stack(above).view(np.uint8)
     if not regions.are_disjoint:
         return masks
-    classes = np.array(regions.painted, np.uint8).reshape(-1, *[1] * (levels.ndim - 1))
+    classes = np.array(regions.region_indices, np.uint8).reshape(-1, *[1] * (levels.ndim - 1))
     return (masks * classes).max(0)  # at most one of them is not 0

@@ -22,7 +22,7 @@ from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.outside_body import where_outside
 from medseg.preprocessing.quality.check_dataset import working_bytes
 from medseg.preprocessing.quality.issues import Issue
-from medseg.preprocessing.quality.outliers import speck_sizes, where_specks
+from medseg.preprocessing.quality.outliers import small_component_sizes, where_small_components
 from medseg.system.files import write_torch
 from medseg.system.memory import is_out_of_memory
 from medseg.system.parallel import Watch, in_parallel
@@ -78,7 +78,7 @@ def cached_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], 
 
 def draw_picture(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
     """Draw a case with its classes, and rings around what is marked."""
-    marked = where_specks(reference, dict(marks.specks))
+    marked = where_small_components(reference, dict(marks.specks))
     outside = where_outside(scan, reference, n_classes) if marks.outside else None
     shown = np.where(reference < n_classes, reference, 0).astype(np.uint8)
     content = io.BytesIO()
@@ -89,7 +89,7 @@ def draw_picture(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_class
 def marks_of(findings: Sequence[Issue], usable: Fingerprint, label_map: LabelMap) -> dict[str, Marks]:
     """Return what to ring in the cases of which specks or labels outside the body were found."""
     specks, outside = ({name for f in findings if f.kind == kind for name in f.cases} for kind in ("specks", "outside"))
-    most = tuple(speck_sizes(usable.cases, len(label_map.names)).items())
+    most = tuple(small_component_sizes(usable.cases, len(label_map.names)).items())
     return {name: Marks(most if name in specks else (), name in outside) for name in specks | outside}
 
 

@@ -68,7 +68,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     write_views(output, classes, tasks, problems, page=page, ranking=ranking)
     if settings.worst:
         write_worst(output, rows_of(output, tasks, problems), tasks, classes, settings.worst, reading)
-    is_first = shard[0] == 1  # of several shards one tells of the files that are no scans
+    is_first = shard[0] == 1  # of several shards one reports the files that are no scans
     return outcome(rows, problems if is_first else [], output) | {"seconds": round(time.monotonic() - started, 1)}
 
 

@@ -36,17 +36,17 @@ def of_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
     return list(items[index - 1 :: count])
 
 
-def on_devices(config: dict[str, Any], kind: str, count: int, place: int, number: int) -> list[int]:
-    """Run the job of a config on several devices, each with a part of the shard ``place/number``; return exit statuses.
+def on_devices(config: dict[str, Any], kind: str, count: int, index: int, number: int) -> list[int]:
+    """Run the job of a config on several devices, each with a part of the shard ``index/number``; return exit statuses.
 
     Each device has a process of its own. On the CPU they share the cores.
     """
     threads = max(1, cores() // count)
     environment = {"OMP_NUM_THREADS": str(threads)} if kind == "cpu" else {}
     processes = []
-    for index in range(count):
-        device = kind if kind == "cpu" else f"{kind}:{index}"
-        shard = f"{place + index * number}/{number * count}"  # every count-th of this shard
+    for nth in range(count):
+        device = kind if kind == "cpu" else f"{kind}:{nth}"
+        shard = f"{index + nth * number}/{number * count}"  # every count-th of this shard
         own = {"trainer": config["trainer"] | {"devices": 1}, "predict": config["predict"] | {"shard": shard}}
         processes.append(start(config | {"device": device} | own, environment))
     try:

@@ -9,9 +9,8 @@ from typing import Any
 from medseg.inference.uncertainty import ranked
 from medseg.io.case import Case, LabelFile
 from medseg.io.csv_files import as_csv
-from medseg.io.datasets.annotations import read_labels
+from medseg.io.datasets.annotations import read_labelled
 from medseg.io.datasets.corrections import TABLE, WRITTEN, read_rows
-from medseg.io.files.read import read_case
 from medseg.io.files.write_masks import write_classes
 from medseg.io.formats.itk import SEGMENTATION
 from medseg.io.labels import LabelMap
@@ -54,11 +53,11 @@ def write_worst(
             continue
         task = complete[row["case"]]
         case = Case(task.id, task.id, task.images, (LabelFile(task.mask),), **reading)
-        scan = read_case(case)
+        scan, indices = read_labelled(case, label_map)
         path, form = folder / f"{task.id}{SEGMENTATION}", "seg.nrrd"
         if scan.unit != "mm" or len(os.fsencode(path.name)) > LONGEST:
             path, form = folder / task.mask.relative_to(output), "image"
-        write_classes(path, read_labels(case, label_map, scan), label_map, scan, form)
+        write_classes(path, indices, label_map, scan, form)
         several = len(task.images) > 1
         images = {f"image_{n}" if several else "image": str(file.absolute()) for n, file in enumerate(task.images, 1)}
         label = path.relative_to(folder).as_posix()

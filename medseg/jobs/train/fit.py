@@ -15,8 +15,8 @@ from lightning.pytorch.loggers import Logger
 from medseg.config.instantiate import build
 from medseg.config.settings import TrainerSettings
 from medseg.errors import MedsegError, first_line
+from medseg.io.damage import reading
 from medseg.io.datasets.dataset import by_id
-from medseg.io.files.damage import reading
 from medseg.jobs.rundir import write_config
 from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file, weights_of
 from medseg.models.pretrained.catalogue import published

@@ -1,4 +1,4 @@
-"""Fingerprints kept in the cache: the next run of the same data does not read the scans again."""
+"""Fingerprints in the cache: the next run of the same data does not read the scans again."""
 
 import logging
 from dataclasses import asdict, fields, replace
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def cached_fingerprint(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint:
     """Return the fingerprint of a labelled case, from ``folder`` where it is there, else read now and put there.
 
-    The warnings of reading the case are kept, too, and logged every time. A case of which anything else is logged is
+    The warnings of reading the case are cached, too, and logged every time. A case of which anything else is logged is
     read every time.
 
     Raises:

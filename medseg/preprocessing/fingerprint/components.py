@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.io.grids.components import connected_components
+
 Box = tuple[slice, ...]
 
 SMALL = 4
@@ -37,12 +39,11 @@ def components(mask: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
 
 def components_by_class(mask: NDArray[np.uint8], n_classes: int) -> Iterator[tuple[int, Box, NDArray[np.int32], int]]:
     """Yield of each class in a mask: its index, its box, in this box the components' numbers from 1, how many."""
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import find_objects
 
-    connected = np.ones((3,) * mask.ndim)
     for index, box in enumerate(find_objects(mask, max_label=n_classes - 1), start=1):
         if box is not None:
-            yield index, box, *label(mask[box] == index, connected)
+            yield index, box, *connected_components(mask[box] == index)
 
 
 def measured(

@@ -13,40 +13,39 @@ Cases that agree in all of these are probably of one scan, if these tell anythin
 round number (whole numbers have the step 1) and the image was not scaled to a range of whole numbers (0 to 255); or
 where the position in the scanner is known: its coordinates are no multiples of half a millimetre, as those of an atlas
 are, and the middle of the grid is not the origin, as converters have it that know no better. What more than a few cases
-share tells nothing either: the space of an atlas, or the constant slope of a device.
+share is no evidence either: the space of an atlas, or the constant slope of a device.
 
-Data sets that cut each scan in two number the cuts one after the other. Where almost all pairs recognised by the above
-are numbered in twos from an odd number (or all from an even one), that numbering is evidence for the pairs that have
-nothing else to tell, too.
+Data sets that cut each scan into n parts number these one after the other. Where almost all sets recognised by the
+above are n consecutive numbers, and the first of them is the same modulo n in all, that numbering is evidence for the
+cases that have nothing else to tell, too.
 """
 
 import logging
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import listing
 from medseg.io.case import Scan
-from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.datasets.splits import SUBSETS, Split
 from medseg.io.formats.nifti import header_hash
 
 log = logging.getLogger(__name__)
 
 EQUAL = "equal voxels"
 
-SAMPLES = 200_000  # voxels from which a step is found
+SAMPLES = 200_000  # voxels from which a step is estimated
 FEWEST_LEVELS = 16  # values below which no step is looked for
 CLEAR = 64  # a step must exceed the rounding of float32 this many times
 MOST_SCALED = 65535  # largest number that images are scaled to; float32 makes larger ones whole by chance
 SAME_STEP = 1e-6  # relative; float32 leaves about 1e-7
 SAME_PLACE = 1e-4  # mm
-MOST_SHARING, SHARE_SHARING = 8, 0.1  # cases that may share an acquisition which tells something
-LEAST_NUMBERED, SHARE_NUMBERED = 5, 0.9  # pairs from which the numbering of the others is inferred
+MOST_SHARING, SHARE_SHARING = 8, 0.1  # cases that may share an acquisition which is evidence
+LEAST_NUMBERED, SHARE_NUMBERED = 5, 0.9  # sets from which the numbering of the others is inferred
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def intensity_step(levels: NDArray[np.float64]) -> float:
 
 
 def sharpened(step: float, gaps: NDArray[np.float64], rounding: float) -> float:
-    """Fit a step to the gaps that are multiples of it: first to small ones, whose multiples a rough step tells."""
+    """Fit a step to the gaps that are multiples of it: first to small ones, whose multiples a rough step finds."""
     for most in (10, 100, np.inf):
         times = np.round(gaps / step)
         fits = (times > 0) & (times <= most) & (np.abs(gaps - times * step) <= (times + 1) * rounding)
@@ -123,14 +122,14 @@ def sharpened(step: float, gaps: NDArray[np.float64], rounding: float) -> float:
 
 
 def is_own(step: float, levels: NDArray[np.float64]) -> bool:
-    """Tell whether a step is the scan's own: no round number, nor made by scaling to a range of whole numbers."""
+    """Return whether a step is the scan's own: no round number, nor made by scaling to a range of whole numbers."""
     lowest, highest = levels[[0, -1]]
     scaled = abs(lowest - round(lowest)) + abs(highest - round(highest)) < 1e-6 and abs(highest) <= MOST_SCALED
     return not np.isnan(step) and not is_round(step) and not scaled
 
 
 def is_round(number: float) -> bool:
-    """Tell whether a number or its inverse has at most three digits, or its inverse is whole.
+    """Return whether a number or its inverse has at most three digits, or its inverse is whole.
 
     >>> is_round(1.0), is_round(0.25), is_round(1 / 4095), is_round(5.95897)
     (True, True, True, False)
@@ -141,7 +140,7 @@ def is_round(number: float) -> bool:
 
 
 def is_placed(affine: NDArray[np.float64], shape: tuple[int, ...]) -> bool:
-    """Tell whether an affine holds a position in the scanner, rather than one of an atlas or of a converter."""
+    """Return whether an affine holds a position in the scanner, rather than one of an atlas or of a converter."""
     origin = affine[:3, 3]
     axes = len(shape)
     middle = affine[:3, :axes] @ ((np.array(shape) - 1) / 2) + origin
@@ -193,14 +192,28 @@ def by_acquisition(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
 
 
 def numbered_alike(sets: list[list[str]], others: list[str]) -> list[SameScan]:
-    """Name pairs of ``others`` that are numbered as almost all ``sets`` are, in twos from an odd or an even number."""
-    for parity in (1, 0):
-        fitting = sum(len(names) == 2 and follows(names[0], names[1], parity) for names in sets)
-        if len(sets) >= LEAST_NUMBERED and fitting >= SHARE_NUMBERED * len(sets):
-            pairs = pairwise(sorted(others, key=numbered))
-            reason = f"numbered like {fitting} pairs that have equal intensity step, affine and header"
-            return [SameScan(pair, reason) for pair in pairs if follows(*pair, parity)]
-    return []
+    """Name sets of ``others`` that are numbered as almost all ``sets`` are, one after the other."""
+    runs = Counter(run for names in sets if (run := run_of(names)))
+    (size, remainder), fitting = runs.most_common(1)[0] if runs else ((0, 0), 0)
+    if len(sets) < LEAST_NUMBERED or fitting < SHARE_NUMBERED * len(sets):
+        return []
+    ordered = sorted(others, key=numbered)
+    candidates = [tuple(ordered[first : first + size]) for first in range(len(ordered))]
+    reason = f"numbered like {fitting} sets that have equal intensity step, affine and header"
+    return [SameScan(names, reason) for names in candidates if run_of(names) == (size, remainder)]
+
+
+def run_of(names: Sequence[str]) -> tuple[int, int] | None:
+    """Return how many names differ in their number only, which goes up by one, and the first number modulo so many.
+
+    None where names differ in another way.
+
+    >>> run_of(["case_07", "case_08"]), run_of(["case_07", "case_09"])
+    ((2, 1), None)
+    """
+    before, after, first = numbered(names[0])
+    is_run = first >= 0 and [*map(numbered, names)] == [(before, after, first + step) for step in range(len(names))]
+    return (len(names), first % len(names)) if is_run else None
 
 
 def numbered(name: str) -> tuple[str, str, int]:
@@ -213,24 +226,18 @@ def numbered(name: str) -> tuple[str, str, int]:
     return (match[1], match[3], int(match[2])) if match else (name, "", -1)
 
 
-def follows(first: str, second: str, parity: int) -> bool:
-    """Tell whether two names differ in their number only, which goes up by one from an odd (1) or even (0) one."""
-    before, after, number = numbered(first)
-    return number >= 0 and number % 2 == parity and numbered(second) == (before, after, number + 1)
-
-
 def subsets_of(split: Split | None) -> dict[str, str]:
     """Return the subset (train, val, test) of each case in a split."""
-    return {name: part for part in PARTS if split for name in getattr(split, part)}
+    return {name: part for part in SUBSETS if split for name in getattr(split, part)}
 
 
 def is_split_apart(same: SameScan, part_of: Mapping[str, str]) -> bool:
-    """Tell whether the cases of one scan are in several subsets of a split."""
+    """Return whether the cases of one scan are in several subsets of a split."""
     return len({part_of[name] for name in same.cases if name in part_of}) > 1
 
 
 def warn_of_split_scans(same_scans: Iterable[SameScan], split: Split) -> None:
-    """Name the scans that are in two parts of a split: the test would be of scans that were trained on."""
+    """Name the scans that are in two subsets of a split: the test would be of scans that were trained on."""
     part_of = subsets_of(split)
     lines: dict[bool, list[str]] = {True: [], False: []}
     for same in same_scans:

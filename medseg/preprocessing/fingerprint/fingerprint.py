@@ -33,7 +33,7 @@ class CaseFingerprint:
 
     ``intensities`` are up to 10 000 of labelled voxels. ``voxels`` counts those of each class. ``fidelity`` is what a
     coarser grid costs a 2D image (see ``pixel_size``); it is empty for scans in mm. ``acquisition`` is how the scan was
-    taken, None where its file does not tell. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``,
+    taken, None where its file has no such attributes. ``quantiles`` (C, 5) are the whole image's, at ``QUANTILES``,
     ``voxel_volume`` is in mm³. ``components`` are those of all classes (see the module of this name), ``outside``
     counts the voxels of each class outside the body, ``placement`` says how far the headers agree. ``inside`` and
     ``between`` count the voxels of each class as ``rims`` says. Of 2D images ``orientations`` are those that image and
@@ -85,12 +85,12 @@ class Fingerprint:
 
     @property
     def unit(self) -> str:
-        """ "mm", or "px" for pictures."""
+        """ "mm", or "px" for 2D images."""
         return next(iter(self.cases.values())).unit
 
     @property
     def hashes(self) -> dict[str, str]:
-        """The hash of each case's voxels, which tells equal scans under other names."""
+        """The hash of each case's voxels, by which equal scans are found under other names."""
         return {name: case.voxel_hash for name, case in self.cases.items()}
 
     @property
@@ -139,7 +139,7 @@ def fingerprint(case: Case, label_map: LabelMap) -> CaseFingerprint:
 
 
 def of_2d_images(case: Case, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
-    """Return what only 2D image files tell: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
+    """Return what only files of 2D images have: ``orientations``, ``lossy``, ``transparent`` and ``mixed``."""
     masks = [(file, *read(file.path)) for file in case.labels if suffix(file.path) in SUFFIXES]
     layouts = [layout for *_, layout in masks]
     tags = (getattr(scan.layout, "orientation", 1), max((layout.orientation for layout in layouts), default=1))

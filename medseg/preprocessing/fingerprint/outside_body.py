@@ -1,4 +1,4 @@
-"""What lies outside the body, as far as it can be told for sure, and the labels that are there.
+"""What lies outside the body, as far as it is certain, and the labels that are there.
 
 The air around a body fills the corners of a scan and is dark. The scan is divided into blocks of a few voxels. A block
 is air if its mean is about as dark as the corners and it is connected to them by such blocks. Where a corner is not
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.case import Scan
+from medseg.io.grids.components import connected_components
 from medseg.preprocessing.fingerprint.components import components_by_class, count_values
 
 SIDE = 3
@@ -66,7 +67,7 @@ def where_outside(scan: Scan, mask: NDArray[np.uint8], n_classes: int) -> NDArra
 
 
 def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
-    """Return the blocks outside the body but for those at its border; None where no outside can be told."""
+    """Return the blocks outside the body but for those at its border; None where it is not certain."""
     from scipy.ndimage import binary_erosion, label
 
     dark = []
@@ -81,12 +82,11 @@ def outside_blocks(scan: Scan, steps: Sequence[int]) -> Coarse | None:
     around, _ = label(np.logical_and.reduce(dark))
     corners = [around[corner].ravel() for corner in corner_slices(around.shape)]
     outside = np.isin(around, np.setdiff1d(np.concatenate(corners), 0))
-    connected = np.ones((3,) * outside.ndim)
-    parts, count = label(~outside, connected)
-    sizes = np.sort(count_values(parts, count + 1)[1:])
+    pieces, count = connected_components(~outside)
+    sizes = np.sort(count_values(pieces, count + 1)[1:])
     if sizes[-PIECES:].sum() < SHARE * np.count_nonzero(~outside):  # no body, but many pieces
         return None
-    return np.asarray(binary_erosion(outside, connected, border_value=1))
+    return np.asarray(binary_erosion(outside, np.ones((3,) * outside.ndim), border_value=1))
 
 
 def dark_blocks(channel: NDArray[np.float32], steps: Sequence[int]) -> Coarse | None:

@@ -37,7 +37,7 @@ def fidelity(mask: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> tup
         coarse = replace(geometry, shape=shape)
         label = Preprocessor(normalize=["none"]).label(mask, coarse, n_classes)
         one_hot = torch.nn.functional.one_hot(label.long(), n_classes).movedim(-1, 0).float()  # (K, *shape)
-        [(_, probs)] = coarse.slabs(coarse.in_rows(one_hot), torch.eye(n_classes)[0], most=n_classes * mask.size)
+        [(_, probs)] = coarse.slabs(coarse.in_one_block(one_hot), torch.eye(n_classes)[0], most=n_classes * mask.size)
         back = probs.argmax(0).numpy()
         pairs = [(back == index, mask == index) for index in classes]
         means.append(float(np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])))

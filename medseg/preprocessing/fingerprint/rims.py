@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.formats.mask_values import rgb
+from medseg.io.grids.grid import bounding_box
 from medseg.io.labels import IGNORE, LabelMap
 
 SLAB = 1 << 22  # voxels looked at once
@@ -29,14 +30,9 @@ def inside_and_between(mask: NDArray[np.uint8], label_map: LabelMap) -> tuple[Co
     mask = mask.T if mask.flags.f_contiguous else mask  # counts do not depend on the order of the axes
     levels = np.zeros(IGNORE + 1, np.uint8)  # what is unknown counts as the lowest
     levels[:n_classes] = np.argsort(np.argsort(rgb(np.array(label_map.values)) @ (1 << np.array([32, 16, 0]))))
-    box = tuple(
-        slice(max(0, occupied[0] - 1), occupied[-1] + 2)
-        for axis in range(mask.ndim)
-        if (occupied := np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))).size
-    )
-    if not box:
+    if not mask.any():
         return inside, between
-    mask = mask[box]
+    mask = mask[bounding_box(mask, margin=1)]
     thick = max(1, SLAB // max(1, mask[0].size))
     for start in range(0, len(mask), thick):
         part = mask[start : start + thick]

@@ -1,4 +1,4 @@
-"""Which axes a data set may be mirrored along, told by its images.
+"""Which axes a data set may be mirrored along, by its images.
 
 Mirroring helps where a mirrored image could have been one of the data set's own. In scans taken in a fixed position it
 could not: the network would have to learn a second anatomy that it never meets.

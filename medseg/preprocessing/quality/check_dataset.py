@@ -65,7 +65,7 @@ def examine(
 ) -> tuple[Fingerprint, list[Issue]]:
     """Read every case, several at once; return the usable ones and all that is wrong, in the order of the cases.
 
-    What was noted of cases that have not changed is taken from ``folder``, the data set's in the cache.
+    Fingerprints of cases that have not changed are read from ``folder``, the data set's in the cache.
 
     Errors are the layout's ``problems``, cases that cannot be read or hold NaN, constant images, channels or masks on
     other grids, undeclared values, cases of other dimensions or channels than most, masks that are all empty, and
@@ -105,7 +105,7 @@ def examine(
 
 
 def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint | str:
-    """Return what is noted of a case, or what is wrong with it.
+    """Return the fingerprint of a case, or what is wrong with it.
 
     Raises:
         NotEnoughMemoryError: which may not come again when fewer cases are read at once.

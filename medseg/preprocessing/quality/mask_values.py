@@ -75,7 +75,7 @@ def doubtful_masks(cases: Cases, label_map: LabelMap) -> Iterator[Issue]:
 def not_structures(cases: Cases, label_map: LabelMap) -> list[str]:
     """Return the foreground classes whose voxels are, by where they lie, rims of others or noise around one.
 
-    Noise is looked for only where nobody declared classes, in pictures: those of volumes are numbered one by one, so
+    Noise is looked for only where nobody declared classes, in 2D images: those of volumes are numbered one by one, so
     that thin structures have values as close as noise has.
     """
     if len(label_map.names) < 3 or not cases:

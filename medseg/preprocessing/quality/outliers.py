@@ -16,13 +16,13 @@ LEAST = 10
 """Cases from which on some can be called usual."""
 FAR = 5.0
 """Robust z-score from which on a case is an outlier. Of 1000 cases of a normal distribution none has it."""
-LEAST_DEVIATION = 0.1
-"""Standard deviation of logarithms that is counted at least: sizes within 60 % of the median are no outliers."""
+LEAST_SD = 0.1
+"""Least standard deviation (SD) of logarithms: sizes within 60 % of the median are no outliers."""
 CONSISTENT = 0.95
 """Share of cases that must agree before others can be said to disagree."""
 
 
-def robust_z(values: ArrayLike, least_deviation: float = 0.0) -> NDArray[np.float64]:
+def robust_z(values: ArrayLike, least_sd: float = 0.0) -> NDArray[np.float64]:
     """Return how many standard deviations (SD) each of (n,) values is from their median.
 
     The SD is estimated by the median absolute deviation, which outliers do not change: z = (x - median) / (1.4826 MAD),
@@ -31,8 +31,8 @@ def robust_z(values: ArrayLike, least_deviation: float = 0.0) -> NDArray[np.floa
     """
     numbers = np.asarray(values, dtype=float)
     from_median = numbers - np.median(numbers)
-    deviation = max(1.4826 * float(np.median(np.abs(from_median))), least_deviation)
-    return np.asarray(from_median / deviation if deviation else np.zeros_like(from_median))
+    sd = max(1.4826 * float(np.median(np.abs(from_median))), least_sd)
+    return np.asarray(from_median / sd if sd else np.zeros_like(from_median))
 
 
 def odd_sizes(sizes: ArrayLike) -> NDArray[np.float64]:
@@ -42,7 +42,7 @@ def odd_sizes(sizes: ArrayLike) -> NDArray[np.float64]:
     """
     if np.size(sizes) < LEAST:
         return np.zeros(np.size(sizes))
-    z = robust_z(np.log(sizes), LEAST_DEVIATION)
+    z = robust_z(np.log(sizes), LEAST_SD)
     return np.where(np.abs(z) > FAR, z, 0.0)
 
 
@@ -69,32 +69,34 @@ def odd_intensities(low: ArrayLike, high: ArrayLike) -> list[str]:
 
 
 FEW_PIECES = 3
-"""Components, not counting specks, up to which specks of a class are no part of its nature."""
+"""Components, small ones not counted, up to which small ones are no part of a class's nature."""
 LEAST_SIDE = 2
-"""Voxels a side of the largest speck, at least."""
+"""Voxels a side of the largest small component, at least."""
 PART_OF_USUAL = 1000
 PART_OF_LARGEST = 10
-"""A speck is a speck beside something larger: at most so small a part of the class's largest component."""
+"""A component is small beside something larger: at most this part of the class's largest component."""
 
 Cases = Mapping[str, CaseFingerprint]
 
 
-def speck_sizes(cases: Cases, n_classes: int) -> dict[int, int]:
-    """Return the voxels of the largest speck by class index, of classes whose specks are slips.
+def small_component_sizes(cases: Cases, n_classes: int) -> dict[int, int]:
+    """Return the voxels of the largest small component by class index, of classes whose small components are slips.
 
     In the median case such a class has few components; lesions or cells are of many, and of small ones, by nature.
     """
     sizes = {}
     for index in range(1, n_classes):
-        largest = speck_size(cases, index)
-        counts = [len(sizes_of(case, index)) - len(specks_of(case, index, largest)) for case in cases.values()]
+        largest = small_component_size(cases, index)
+        counts = [
+            len(sizes_of(case, index)) - len(small_components_of(case, index, largest)) for case in cases.values()
+        ]
         if np.median([count for count in counts if count] or [0]) <= FEW_PIECES:
             sizes[index] = largest
     return sizes
 
 
-def speck_size(cases: Cases, index: int) -> int:
-    """Return the voxels of the largest speck of a class.
+def small_component_size(cases: Cases, index: int) -> int:
+    """Return the voxels up to which a component of a class is small.
 
     Two voxels a side, or more where this is less than a thousandth of the class's largest component in the median case;
     at most four a side.
@@ -104,10 +106,10 @@ def speck_size(cases: Cases, index: int) -> int:
     return int(np.clip(np.median(largest or [0]) / PART_OF_USUAL, LEAST_SIDE**dims, SMALL**dims))
 
 
-def specks_of(case: CaseFingerprint, index: int, most: int) -> NDArray[np.int64]:
-    """Return the rows (n, 3 + d) of a case's components that are specks of a class, of at most ``most`` voxels."""
+def small_components_of(case: CaseFingerprint, index: int, most: int) -> NDArray[np.int64]:
+    """Return the rows (n, 3 + d) of a case's small components of a class, of at most ``most`` voxels."""
     rows = case.components[case.components[:, 0] == index]
-    return rows[is_speck(rows, most)]
+    return rows[is_small_component(rows, most)]
 
 
 def sizes_of(case: CaseFingerprint, index: int) -> NDArray[np.int64]:
@@ -115,16 +117,16 @@ def sizes_of(case: CaseFingerprint, index: int) -> NDArray[np.int64]:
     return case.components[case.components[:, 0] == index, 1]
 
 
-def is_speck(rows: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
-    """Tell of the components of one class in one case, rows (n, 3 + d), whether they are specks."""
+def is_small_component(rows: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """Return of the components of one class in one case, rows (n, 3 + d), whether they are small and isolated."""
     sizes = rows[:, 1]
     return (rows[:, 2] == 1) & (sizes <= min(most, sizes.max(initial=0) // PART_OF_LARGEST))
 
 
-def where_specks(mask: NDArray[np.uint8], most: Mapping[int, int]) -> NDArray[np.bool_]:
-    """Return where (*spatial) the specks of a mask's classes are; ``most`` has their largest size by class index."""
+def where_small_components(mask: NDArray[np.uint8], most: Mapping[int, int]) -> NDArray[np.bool_]:
+    """Return where (*spatial) small components of a mask are; ``most`` has their largest size by class index."""
     where = np.zeros(mask.shape, dtype=bool)
     for index, box, numbered, count in components_by_class(mask, max(most, default=0) + 1):
         rows = measured(mask, index, box, numbered, count)
-        where[box] |= np.append(False, is_speck(rows, most.get(index, 0)))[numbered]
+        where[box] |= np.append(False, is_small_component(rows, most.get(index, 0)))[numbered]
     return where

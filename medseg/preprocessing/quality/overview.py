@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medseg.io.case import Case, Dataset
-from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.datasets.splits import SUBSETS, Split
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.duplicates import subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import Issue
-from medseg.preprocessing.quality.outliers import Cases, sizes_of, speck_size, specks_of
+from medseg.preprocessing.quality.outliers import Cases, sizes_of, small_component_size, small_components_of
 from medseg.preprocessing.quality.warnings import size_of
 
 Numbers = dict[str, Any]
@@ -24,7 +24,7 @@ def overview(dataset: Dataset, label_map: LabelMap, usable: Fingerprint, split: 
     Shapes are in voxels and spacings in mm (or pixels), both in network axes; volumes in ml, or in pixels of 2D images.
     """
     group = {case.id: case.group for case in dataset.cases}
-    subsets = {subset: getattr(split, subset) for subset in PARTS if split}
+    subsets = {subset: getattr(split, subset) for subset in SUBSETS if split}
     numbers: Numbers = {
         "cases": len(dataset.cases),
         "usable": len(usable.cases),
@@ -101,18 +101,18 @@ def classes(cases: Sequence[Case], label_map: LabelMap, usable: Fingerprint) -> 
 
 
 def masks_of(cases: Cases, index: int) -> Numbers:
-    """Return what the masks of a class consist of: components, specks, and what is outside the body.
+    """Return what the masks of a class consist of: components, small ones, and what is outside the body.
 
-    ``speck`` is the number of voxels up to which a component beside larger ones is one.
+    ``speck`` is the number of voxels up to which a component beside larger ones is small, ``specks`` counts these.
     """
-    most = speck_size(cases, index)
+    most = small_component_size(cases, index)
     components = [len(sizes) for case in cases.values() if len(sizes := sizes_of(case, index))]
-    specks = [len(specks_of(case, index, most)) for case in cases.values()]
+    small = [len(small_components_of(case, index, most)) for case in cases.values()]
     outside = [int(case.outside[index]) for case in cases.values()]
     return {
         "components": spread(components) if components else None,
         "speck": most,
-        "specks": {"n": sum(specks), "n_cases": sum(map(bool, specks))},
+        "specks": {"n": sum(small), "n_cases": sum(map(bool, small))},
         "outside": {"voxels": sum(outside), "n_cases": sum(map(bool, outside))},
     }
 

@@ -4,13 +4,19 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.datasets.splits import SUBSETS, Split
 from medseg.io.grids.grid import TOLERANCE
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.mask_values import doubtful_masks
-from medseg.preprocessing.quality.outliers import Cases, odd_intensities, odd_sizes, speck_sizes, specks_of
+from medseg.preprocessing.quality.outliers import (
+    Cases,
+    odd_intensities,
+    odd_sizes,
+    small_component_sizes,
+    small_components_of,
+)
 
 NATURE = 0.05
 """Share of a class outside the body in the median case from which on it is not a slip, but air that is labelled."""
@@ -22,16 +28,16 @@ ROUNDING = 0.01
 
 
 def data_warnings(usable: Fingerprint, label_map: LabelMap) -> list[Issue]:
-    """Return warnings: specks, labels outside the body, and cases whose sizes, intensities or headers are unusual."""
+    """Return warnings: small components, labels outside the body, unusual sizes, intensities and headers."""
     cases = usable.cases
     if not cases:
         return []
-    speck_voxels = speck_sizes(cases, len(label_map.names))
+    most_voxels = small_component_sizes(cases, len(label_map.names))
     warnings = [
         warning
         for index, name in enumerate(label_map.names)
         if index
-        for warning in of_class(cases, index, name, speck_voxels.get(index, 0))
+        for warning in of_class(cases, index, name, most_voxels.get(index, 0))
     ]
     for channel in range(usable.channels):
         low, high = (np.array([case.quantiles[channel, at] for case in cases.values()]) for at in (1, 3))
@@ -41,15 +47,15 @@ def data_warnings(usable: Fingerprint, label_map: LabelMap) -> list[Issue]:
     return [*warnings, *of_headers(cases)]
 
 
-def of_class(cases: Cases, index: int, name: str, speck_voxels: int) -> Iterator[Issue]:
-    """Yield what is unusual in the masks of one class, whose specks have at most ``speck_voxels``."""
-    specks = {case: specks_of(fingerprint, index, speck_voxels) for case, fingerprint in cases.items()}
+def of_class(cases: Cases, index: int, name: str, most_voxels: int) -> Iterator[Issue]:
+    """Yield what is unusual in the masks of one class, whose small components have at most ``most_voxels``."""
+    small = {case: small_components_of(fingerprint, index, most_voxels) for case, fingerprint in cases.items()}
     details = {
         case: f"{len(rows)}, {'the first ' if len(rows) > 1 else ''}at voxel {rows[0, 3:].tolist()}"
-        for case, rows in specks.items()
+        for case, rows in small.items()
         if len(rows)
     }
-    yield from about(f"{name}: specks, separate pieces of at most {speck_voxels} voxels", details, "specks")
+    yield from about(f"{name}: specks, separate pieces of at most {most_voxels} voxels", details, "specks")
 
     having = {case: fingerprint for case, fingerprint in cases.items() if fingerprint.voxels[index]}
     outside = [fingerprint.outside[index] / fingerprint.voxels[index] for fingerprint in having.values()]
@@ -117,7 +123,7 @@ def classes_by_subset(usable: Fingerprint, label_map: LabelMap, split: Split | N
     if split is None or not label_map.has_masks:
         return
     cases = usable.cases
-    parts = {part: [name for name in getattr(split, part) if name in cases] for part in PARTS}
+    parts = {part: [name for name in getattr(split, part) if name in cases] for part in SUBSETS}
     training_groups = {cases[name].group for name in parts["train"]}
     for label, members in label_map.reported.items():
         having = {

@@ -22,7 +22,7 @@ from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
 from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, with_biases, without_weights
 from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.preprocessing import schemes_of
-from medseg.io.datasets.splits import PARTS, Split
+from medseg.io.datasets.splits import SUBSETS, Split
 from medseg.io.labels import LabelMap
 from medseg.models.weight_checks import NESTS, check_finite, limit_parameters, weights_in
 from medseg.system.torch_files import load_safely
@@ -142,8 +142,8 @@ def seen_before(run: Path) -> dict[str, str]:
     """Return the parts of the scans that the weights had seen with which a run began."""
     path = run / REPORT
     seen = read_json_object(path, SPLIT_CURE).get("seen") if path.is_file() else {}
-    if not (isinstance(seen, dict) and all(part in PARTS for part in seen.values())):
-        raise MedsegError(f"{path}: seen must be a mapping of scans to {', '.join(PARTS)}. {SPLIT_CURE}")
+    if not (isinstance(seen, dict) and all(part in SUBSETS for part in seen.values())):
+        raise MedsegError(f"{path}: seen must be a mapping of scans to {', '.join(SUBSETS)}. {SPLIT_CURE}")
     return seen
 
 

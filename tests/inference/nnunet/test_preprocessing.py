@@ -245,7 +245,7 @@ def test_the_way_back_across_a_coarse_axis():
 
 
 def native_scores(geometry, scores):
-    rows = geometry.in_rows(torch.from_numpy(scores))
+    rows = geometry.in_one_block(torch.from_numpy(scores))
     return torch.cat([slab for _, slab in geometry.slabs(rows, torch.zeros(len(scores)), most=100)], -1).numpy()
 
 

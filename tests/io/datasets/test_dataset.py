@@ -160,7 +160,7 @@ def test_the_config_goes_before_the_layout(opened, organs):
     assert dataset.modality == ("ct",)
     assert {case.geometry for case in dataset.cases} == {"resample"}
     assert label_map(dataset).outputs == ("all", "lesion")
-    assert label_map(dataset).painted == (1, 3)
+    assert label_map(dataset).region_indices == (1, 3)
 
 
 def test_classes_are_read_off_the_masks_where_nothing_names_them(opened, organs):

@@ -13,18 +13,9 @@ from pydicom.uid import generate_uid
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.files.read import (
-    exists,
-    find_images,
-    find_masks,
-    mask_name,
-    on_disk,
-    read_case,
-    read_mask,
-    read_scan,
-    write_mask,
-)
+from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
 from medseg.io.files.sizes import size_of
+from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.formats import archives
 from medseg.io.layouts.channels import cases_from_files
 from medseg.io.layouts.csv_table import table

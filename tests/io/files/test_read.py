@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import find_images, mask_name, read_mask, read_scan, stem, suffix, write_mask
+from medseg.io.files.read import find_images, read_mask, read_scan, stem, suffix
+from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.formats import nifti
 
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])

@@ -12,7 +12,8 @@ from PIL import Image
 from trust.corpus_pictures import END, header, lines, png
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import read_mask, read_scan, write_mask
+from medseg.io.files.read import read_mask, read_scan
+from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import COLOUR
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,9 @@ import SimpleITK as sitk
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.files.read import find_images, find_masks, mask_name, on_disk, read_mask, read_scan, write_mask
+from medseg.io.files.read import find_images, find_masks, on_disk, read_mask, read_scan
 from medseg.io.files.sizes import size_of
+from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.grids.grid import Grid
 
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, -1.0)

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.annotations import read_labels
-from medseg.io.files.read import read_case, read_mask, read_scan, write_mask
+from medseg.io.files.read import read_case, read_mask, read_scan
+from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import LabelMap
 
 AFFINE = np.array([[1.0, 0, 0, -10], [0, 1.5, 0, 5], [0, 0, 2, 3], [0, 0, 0, 1]])

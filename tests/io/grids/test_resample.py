@@ -114,6 +114,18 @@ def test_other_axis_orders_and_flips_are_copies(order, flips):
     np.testing.assert_array_equal(resample_labels(labels, SOURCE, target), expected[2])
 
 
+@pytest.mark.parametrize("rounding", [0, 3e-8])
+def test_where_grids_coincide_voxels_are_copies_though_headers_are_of_single_precision(rounding):
+    rng = np.random.default_rng(0)
+    image = rng.random((50, 61, 47)).astype(np.float32) * (rng.random((50, 61, 47)) < 0.1)
+    affine = np.diag([0.9, 0.7, 1.1, 1]) @ np.array([[1, 0, 0, 3], [0, 1, 0, -5], [0, 0, 1, 7], [0, 0, 0, 1]])
+    affine[:3] *= 1 + rounding * rng.normal(size=(3, 4))
+    expected = np.zeros((49, 73, 31), np.float32)
+    expected[:47, 5:66] = image[3:, :, 7:38]
+    result = resample_image(image[None], Grid(image.shape, np.diag([0.9, 0.7, 1.1, 1])), Grid(expected.shape, affine))
+    np.testing.assert_array_equal(result[0], expected)
+
+
 def test_a_coarse_voxel_is_the_mean_of_those_in_it():
     image = np.random.default_rng(0).normal(size=(12, 9, 10)).astype(np.float32)
     coarse = Grid((4, 3, 5), np.array([[3, 0, 0, 1], [0, 3, 0, 1], [0, 0, 2, 0.5], [0, 0, 0, 1.0]]))

@@ -68,7 +68,7 @@ def values_of(dataset) -> tuple[dict[str, set[int]], dict[str, int]]:
     """Return the file values of each region, and the one that it is painted with."""
     classes = LabelMap(dataset.labels, dataset.regions, dataset.region_order)
     members = {name: {classes.values[index] for index in indices} for name, indices in classes.reported.items()}
-    painted = [classes.values[index] for index in classes.painted]
+    painted = [classes.values[index] for index in classes.region_indices]
     return members, dict(zip(dataset.regions, painted, strict=True))
 
 

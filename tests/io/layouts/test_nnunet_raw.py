@@ -466,7 +466,7 @@ def test_regions_are_unions_of_classes_painted_in_order(opened, tmp_path):
     classes = label_map(dataset)
     assert dataset.labels == {"background": 0, "label_1": 1, "label_2": 2, "enhancing": 3, "ignore": 4}
     assert classes.reported == {"whole": (1, 2, 3), "core": (2, 3), "enhancing": (3,)}
-    assert [classes.values[index] for index in classes.painted] == [1, 2, 3]
+    assert [classes.values[index] for index in classes.region_indices] == [1, 2, 3]
 
 
 def test_the_order_of_painting_is_nnunets_own(opened, tmp_path):
@@ -474,7 +474,7 @@ def test_the_order_of_painting_is_nnunets_own(opened, tmp_path):
     write(tmp_path, labels=unions, regions_class_order=[2, 1, 3], highest=3)
     classes = label_map(opened("nnunet", tmp_path))
     assert list(classes.reported) == ["et", "wt", "tc"]
-    assert [classes.values[index] for index in classes.painted] == [2, 1, 3]
+    assert [classes.values[index] for index in classes.region_indices] == [2, 1, 3]
 
 
 def test_a_region_may_be_painted_with_no_other_value_than_a_label(opened, tmp_path):

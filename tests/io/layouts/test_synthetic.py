@@ -301,12 +301,10 @@ def test_other_data_is_never_overwritten(tmp_path):
 
 
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
-    import medseg.io.layouts.synthetic as phantom
-
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(phantom, "_write_png", full_disk)
+    monkeypatch.setattr(Image.Image, "save", full_disk)
     with pytest.raises(MedsegError, match="No space left"):
         write_phantom(tmp_path / "set", dims=2, channels=1, **SMALL)
     assert list(tmp_path.iterdir()) == []

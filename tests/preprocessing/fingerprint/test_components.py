@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from medseg.io.labels import IGNORE
 from medseg.preprocessing.fingerprint.components import components
-from medseg.preprocessing.quality.outliers import is_speck, where_specks
+from medseg.preprocessing.quality.outliers import is_small_component, where_small_components
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (17, 20, 23)])
@@ -38,9 +38,9 @@ def test_nothing_has_no_components():
 )
 def test_specks_are_small_and_beside_something_larger(sizes, most, expected):
     rows = np.array([[1, size, 1, 0, 0] for size in sizes], np.int64).reshape(-1, 5)
-    assert is_speck(rows, most).tolist() == expected
+    assert is_small_component(rows, most).tolist() == expected
     rows[:, 2] = 0  # beside another class
-    assert not is_speck(rows, most).any()
+    assert not is_small_component(rows, most).any()
 
 
 def test_specks_are_found_where_they_were_planted():
@@ -51,4 +51,4 @@ def test_specks_are_found_where_they_were_planted():
     truth[planted] = 1
     truth[19, 4, 10] = 1  # cut off by the other class
     truth[28, 2, 2] = 2  # of a class that specks are not looked for in
-    np.testing.assert_array_equal(where_specks(truth, {1: 8}), planted)
+    np.testing.assert_array_equal(where_small_components(truth, {1: 8}), planted)

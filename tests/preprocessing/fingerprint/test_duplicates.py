@@ -117,9 +117,16 @@ def test_pairs_by_number_follow_pairs_by_acquisition():
     found = probable_same_scans(pairs | silent)
     assert len(found) == 12 + 2
     assert [same.cases for same in found[12:]] == [("p_031", "p_032"), ("p_043", "p_044")]
-    assert "12 pairs" in found[-1].reason
+    assert "12 sets" in found[-1].reason
     few = {name: case for name, case in pairs.items() if name < "p_009"}
     assert len(probable_same_scans(few | silent)) == 4  # four pairs are too few to tell how cases are numbered
+
+
+def test_sets_of_three_by_number_follow_sets_by_acquisition():
+    sets = {f"p{3 * k + part}": taken(5 + k / 7) for k in range(1, 13) for part in range(3)}
+    silent = {f"p{number}": taken(1.0, telling=False) for number in (60, 61, 62, 64, 65, 66, 69, 70)}
+    found = probable_same_scans(sets | silent)
+    assert [same.cases for same in found[12:]] == [("p60", "p61", "p62")]
 
 
 def test_a_group_silences_probable_but_not_equal_scans():
