@@ -8,7 +8,7 @@ from typing import Any
 from medseg.evaluation.comparison.page import comparison_page
 from medseg.evaluation.comparison.tables import RULES, Result, all_tables
 from medseg.evaluation.comparison.tests import Comparison
-from medseg.evaluation.report.text import as_markdown
+from medseg.evaluation.pages.text_table import as_markdown
 from medseg.io import csv_files
 from medseg.system.files import write_json, write_text
 

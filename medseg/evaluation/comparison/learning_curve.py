@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from medseg.evaluation.report.tables import TextTable, number
+from medseg.evaluation.pages.text_table import TextTable
+from medseg.evaluation.report.tables import number
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means
 from medseg.evaluation.statistics.cases import Row
 

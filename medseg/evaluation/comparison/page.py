@@ -5,9 +5,9 @@ from pathlib import Path
 
 from medseg.evaluation.comparison.ranking import patient_scores
 from medseg.evaluation.comparison.tables import RULES, Result, all_tables, by_class, by_pair, ranking_table
-from medseg.evaluation.images.plots import Point, Strip, figure, linear, some, strips
 from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.report.page import Section, folded, page, paragraph, section, table, terms
+from medseg.evaluation.pages.page import Section, folded, page, paragraph, section, table, terms
+from medseg.evaluation.pages.plots import Point, Strip, figure, linear, some, strips
 
 POINTS = 500
 """Patients that are drawn at most."""

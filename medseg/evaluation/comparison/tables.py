@@ -7,7 +7,8 @@ from medseg.evaluation.comparison.pairing import Paired
 from medseg.evaluation.comparison.ranking import RESAMPLES, Ranked, Ranking
 from medseg.evaluation.comparison.tests import LEVEL, MIN_PATIENTS, NOT_SHOWN, Comparison, smallest_p
 from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.report.tables import NONE, TextTable, number, titled
+from medseg.evaluation.pages.text_table import NONE, TextTable
+from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.bootstrap import MIN_GROUPS
 
 HEADERS = ("first", "second", "first − second", "interval", "p", "verdict on first")

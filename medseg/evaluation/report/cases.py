@@ -6,8 +6,9 @@ from html import escape
 from math import isnan
 from pathlib import Path
 
-from medseg.evaluation.report.page import paragraph, picture, table
-from medseg.evaluation.report.tables import NONE, TextTable, number, titled
+from medseg.evaluation.pages.page import paragraph, picture, table
+from medseg.evaluation.pages.text_table import NONE, TextTable
+from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.cases import ScoredCase, ranked
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names

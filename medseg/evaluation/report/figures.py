@@ -5,7 +5,10 @@ from math import inf, isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medseg.evaluation.images.plots import (
+from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.evaluation.pages.page import folded, paragraph, side_by_side
+from medseg.evaluation.pages.plots import (
     Point,
     Series,
     Strip,
@@ -17,10 +20,8 @@ from medseg.evaluation.images.plots import (
     some,
     strips,
 )
-from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.metrics.score_names import ScoreNames
-from medseg.evaluation.report.page import folded, paragraph, side_by_side
-from medseg.evaluation.report.tables import NONE, number, titled
+from medseg.evaluation.pages.text_table import NONE
+from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.cases import ScoredCase
 from medseg.evaluation.statistics.summary import Summary
 from medseg.io.csv_files import read_csv

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.pages.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report import cases as report_cases
 from medseg.evaluation.report import figures, run_info
-from medseg.evaluation.report.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report.tables import interval, number, statistics_table, tables_of, titled
 from medseg.evaluation.statistics.cases import Row, scored_cases
 from medseg.evaluation.statistics.summary import Summary

@@ -8,8 +8,8 @@ from typing import Any
 
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
-from medseg.evaluation.report.page import folded, preformatted, table, terms
-from medseg.evaluation.report.tables import NONE, TextTable
+from medseg.evaluation.pages.page import folded, preformatted, table, terms
+from medseg.evaluation.pages.text_table import NONE, TextTable
 
 log = logging.getLogger(__name__)
 

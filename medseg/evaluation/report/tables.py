@@ -1,10 +1,10 @@
 """A summary as tables of text, which the terminal, Markdown, LaTeX and HTML all show: every number is written here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.pages.text_table import NONE, TextTable
 from medseg.evaluation.statistics.summary import Summary
 
 FAMILIES = {
@@ -13,17 +13,6 @@ FAMILIES = {
     "lesions": ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"),
 }
 """Metrics that stand in one table beside Dice and IoU."""
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table whose first column names, with numbers in the others; ``notes`` stand below, the last row is a mean."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def tables_of(summary: Summary) -> list[TextTable]:

@@ -15,8 +15,8 @@ from medseg.evaluation.comparison.ranking import rank
 from medseg.evaluation.comparison.tables import Result, short_tables
 from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.metrics.registry import PRESETS
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
-from medseg.evaluation.report.text import print_tables
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.system.terminal import Terminal
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
-from medseg.evaluation.images.plots import Point as Dot
-from medseg.evaluation.images.plots import Series, figure, linear, lines
+from medseg.evaluation.pages.page import page, section
+from medseg.evaluation.pages.page import table as html_table
+from medseg.evaluation.pages.plots import Point as Dot
+from medseg.evaluation.pages.plots import Series, figure, linear, lines
+from medseg.evaluation.pages.text_table import as_markdown, print_tables
 from medseg.evaluation.report.files import read_report
-from medseg.evaluation.report.page import page, section
-from medseg.evaluation.report.page import table as html_table
-from medseg.evaluation.report.text import as_markdown, print_tables
 from medseg.jobs.rundir import read_result
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal

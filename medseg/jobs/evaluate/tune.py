@@ -9,8 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from medseg.errors import MedsegError, listing
-from medseg.evaluation.report.tables import TextTable
-from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.pages.text_table import TextTable, print_tables
 from medseg.evaluation.tuning import MIN_CASES, Candidate, Scores, Selection, compare, mean_of_known, select
 from medseg.inference.checkpoint import read_checkpoint, rewrite
 from medseg.inference.predictor import Predictor

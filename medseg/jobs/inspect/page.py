@@ -5,8 +5,7 @@ from html import escape
 
 import numpy as np
 
-from medseg.evaluation.images.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
-from medseg.evaluation.report.page import (
+from medseg.evaluation.pages.page import (
     Section,
     embedded,
     folded,
@@ -17,6 +16,7 @@ from medseg.evaluation.report.page import (
     side_by_side,
     table,
 )
+from medseg.evaluation.pages.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
 from medseg.io.segments.terminology import colour
 from medseg.jobs.inspect.tables import (
     AXES,

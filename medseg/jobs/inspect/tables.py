@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.config.check import dotted
-from medseg.evaluation.report.tables import NONE, TextTable
-from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.pages.text_table import NONE, TextTable, print_tables
 from medseg.preprocessing.quality.issues import Issue, on_a_line
 from medseg.preprocessing.quality.overview import Numbers
 

@@ -1,20 +1,22 @@
-"""Tables of text as Markdown, as LaTeX and for the terminal."""
+"""Tables of text: in a terminal, as Markdown and as LaTeX; ``page.py`` has them in HTML."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from medseg.evaluation.report.tables import TextTable
 from medseg.system.printable import on_a_line
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+NONE = "–"
+"""A cell without a value."""
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -30,6 +32,16 @@ PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
 
 NAME = 8
 """Width of the first column, in which names stand, from which on these are broken."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose first column names, with numbers in the others; ``notes`` stand below, the last row is a mean."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
 
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:

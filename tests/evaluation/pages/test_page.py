@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from browser import Markup, needs_browser, visit
 
-from medseg.evaluation.report.page import NUMBER, folded, page, preformatted, section, table, terms
-from medseg.evaluation.report.tables import TextTable
+from medseg.evaluation.pages.page import NUMBER, folded, page, preformatted, section, table, terms
+from medseg.evaluation.pages.text_table import TextTable
 
 HOSTILE = "</script><b onclick='x'>\"&amp;"
 TABLE = TextTable(

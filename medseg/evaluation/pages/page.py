@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from medseg.evaluation.report.tables import NONE, TextTable
+from medseg.evaluation.pages.text_table import NONE, TextTable
 
 STYLE = Path(__file__).with_name("page.css")
 SCRIPT = Path(__file__).with_name("page.js")

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from medseg.evaluation.images.plots import Axis, Point, Series, Strip, linear, lines, logarithmic, scatter, some, strips
+from medseg.evaluation.pages.plots import Axis, Point, Series, Strip, linear, lines, logarithmic, scatter, some, strips
 
 
 def drawn(svg: str) -> ElementTree.Element:
