@@ -36,12 +36,22 @@ NAME = 8
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table whose first column names, with numbers in the others; ``notes`` stand below, the last row is a mean."""
+    """A table whose first column has names and the others numbers; ``notes`` stand below."""
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+
+    @property
+    def columns(self) -> list[tuple[str, ...]]:
+        """The columns, each from its header on."""
+        return list(zip(self.headers, *self.rows, strict=True))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether the last row is the mean of the others."""
+        return bool(self.rows) and self.rows[-1][0] == "mean"
 
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
@@ -70,7 +80,7 @@ def for_terminal(table: TextTable, width: int) -> Table:
     for column, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
         shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted)
     for row in table.rows:
-        is_mean = row is table.rows[-1] and row[0] == "mean"
+        is_mean = table.has_mean and row is table.rows[-1]
         if is_mean:
             shown.add_section()
         cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
@@ -108,7 +118,7 @@ def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
 
 def widths(table: TextTable, width: int) -> list[int]:
     """Return the width of each column: what it would take, less where there is no room, from the widest on."""
-    wanted = [max(map(cell_len, column)) for column in columns(table)]
+    wanted = [max(map(cell_len, column)) for column in table.columns]
     least = least_widths(table)
     room = width - frame(len(wanted))
     least[0] = min(least[0], max(NAME, room - sum(least[1:])))
@@ -120,8 +130,7 @@ def widths(table: TextTable, width: int) -> list[int]:
 def least_widths(table: TextTable) -> list[int]:
     """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
     return [
-        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""])
-        for column in columns(table)
+        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""]) for column in table.columns
     ]
 
 
@@ -129,11 +138,6 @@ def words_of(cell: str, header: str) -> list[str]:
     """Return what no line may break in: the words of a cell, or the whole of it."""
     is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
     return cell.split() if is_broken else [cell]
-
-
-def columns(table: TextTable) -> list[tuple[str, ...]]:
-    """Return the columns of a table, each from its header on."""
-    return list(zip(table.headers, *table.rows, strict=True))
 
 
 def frame(n_columns: int) -> int:
@@ -153,7 +157,7 @@ def as_markdown(table: TextTable) -> str:
 def as_latex(table: TextTable) -> str:
     """Return a ``tabular`` environment in the style of booktabs."""
     rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in table.rows]
-    if rows and table.rows[-1][0] == "mean":
+    if table.has_mean:
         rows.insert(-1, r"\midrule")
     head = " & ".join(map(_in_latex, table.headers)) + r" \\"
     columns = "l" + "r" * (len(table.headers) - 1)
@@ -169,3 +173,12 @@ def _plain(text: str) -> str:
 
 def _in_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in on_a_line(text))
+
+
+def counted(number: int, word: str) -> str:
+    """Write how many there are of something.
+
+    >>> counted(1, "error"), counted(2, "case")
+    ('1 error', '2 cases')
+    """
+    return f"{number} {word}{'s' if number != 1 else ''}"

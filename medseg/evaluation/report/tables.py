@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.pages.text_table import NONE, TextTable
+from medseg.evaluation.pages.text_table import NONE, TextTable, counted
 from medseg.evaluation.statistics.summary import Summary
 
 FAMILIES = {
@@ -65,7 +65,7 @@ def overview(summary: Summary) -> TextTable:
     means = summary["mean"]
     mean = ["mean", number(means["dice"], "dice"), "", interval(summary["mean_ci95"], "dice")]
     mean += [number(means["iou"], "iou")] if has_iou else []
-    title = f"{summary['subset']}: {summary['n_cases']} case{'s' if summary['n_cases'] != 1 else ''}"
+    title = f"{summary['subset']}: {counted(summary['n_cases'], 'case')}"
     return TextTable(title, [*headers, "n", "undefined"], [*rows, [*mean, "", ""]], notes)
 
 

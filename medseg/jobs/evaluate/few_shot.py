@@ -1,23 +1,14 @@
 """The end of a sweep over ``split.labelled``: a learning curve, as a plot and a table."""
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError
-from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
-from medseg.evaluation.pages.page import page, section
-from medseg.evaluation.pages.page import table as html_table
-from medseg.evaluation.pages.plots import Point as Dot
-from medseg.evaluation.pages.plots import Series, figure, linear, lines
-from medseg.evaluation.pages.text_table import as_markdown, print_tables
+from medseg.evaluation.comparison.learning_curve import Trained, points_of, table, write_learning_curve
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import read_report
 from medseg.jobs.rundir import read_result
-from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal
-
-log = logging.getLogger(__name__)
 
 AXES = ("split.labelled", "seed")
 """Overrides that are the axes of the curve; all others that differ between runs name its arms."""
@@ -32,13 +23,8 @@ def learning_curve(folder: Path) -> bool:
     if len({run.labelled for run in runs}) < 2:
         return False
     points = points_of(runs)
-    content = table(points)
-    write_json(folder / "learning_curve.json", {"format": 1, "points": as_json(points)})
-    write_text(folder / "learning_curve.md", as_markdown(content))
-    drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
-    sections = [section("Learning curve", drawn, html_table(content))]
-    write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
-    print_tables([content], Terminal())
+    write_learning_curve(folder, points)
+    print_tables([table(points)], Terminal())
     return True
 
 
@@ -78,18 +64,3 @@ def sizes_of(path: Path) -> tuple[int, int]:
     if not isinstance(labelled, int) or not isinstance(config.get("seed"), int):
         raise MedsegError(f"{path}: no config of a training: split.labelled and seed must be whole numbers.")
     return labelled, config["seed"]
-
-
-def plot(points: Sequence[Point]) -> str:
-    """Draw a line an arm through the means, and one through the scores of each seed."""
-    series = []
-    for arm in dict.fromkeys(point.arm for point in points):
-        own = [point for point in points if point.arm == arm]
-        series.append(Series(arm, [Dot(point.labelled, point.mean, f"{arm}: {point.mean:.3f}") for point in own]))
-        for seed in sorted({seed for point in own for seed in point.seeds}):
-            dots = [Dot(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
-            series.append(Series(f"{arm}, seed {seed}", dots, is_minor=True))
-    scores = [score for point in points for score in (point.mean, *point.seeds.values())]
-    x, y = linear("labelled groups", [point.labelled for point in points], least=0), linear("Dice", scores, 0, 1)
-    text = "; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points)
-    return lines(series, x, y, "Test Dice by labelled groups", text)

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.config.check import dotted
-from medseg.evaluation.pages.text_table import NONE, TextTable, print_tables
+from medseg.evaluation.pages.text_table import NONE, TextTable, counted, print_tables
 from medseg.preprocessing.quality.issues import Issue, on_a_line
 from medseg.preprocessing.quality.overview import Numbers
 
@@ -159,15 +159,6 @@ def case_table(numbers: Numbers) -> TextTable:
     headers = ["case", "group", "part", "findings", "shape", "spacing", "median value"]
     headers += [f"{name} {unit}" for name in classes]
     return TextTable("all cases", headers, rows)
-
-
-def counted(number: int, word: str) -> str:
-    """Write how many there are of something.
-
-    >>> counted(1, "error"), counted(2, "case")
-    ('1 error', '2 cases')
-    """
-    return f"{number} {word}{'s' if number != 1 else ''}"
 
 
 def value_text(value: Any) -> str:
