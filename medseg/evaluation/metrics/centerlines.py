@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics.boxes import bounding_box
+from medseg.io.grids.grid import bounding_box
 
 Mask = NDArray[np.bool_]
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics.boxes import around, bounding_box, widened
+from medseg.evaluation.metrics.boxes import around
 from medseg.evaluation.metrics.surfaces import Kind, Spacing, hd95, surface_distances
+from medseg.io.grids.grid import bounding_box
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -73,7 +74,7 @@ class Lesions:
 
 def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Lesions:
     """Find the lesions of the ground truth and what belongs to them; masks (*spatial), not both of them empty."""
-    box = widened(bounding_box(prediction | reference), rule.dilations)
+    box = bounding_box(prediction | reference, rule.dilations)
     zones, n_zones = labelled(dilated(reference[box], rule.dilations))
     predicted, n_parts = labelled(prediction[box])
     true = zones * reference[box]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.case import Scan
+from medseg.io.grids.grid import bounding_box
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
 
@@ -48,9 +49,8 @@ def memberships(label_map: LabelMap) -> NDArray[np.int64]:
 
 def cut_to_foreground(indices: Indices) -> Indices:
     """Return the smallest box of an array that holds all that is not 0, as a view; nothing where all is 0."""
-    from scipy.ndimage import find_objects
-
-    return indices[next(iter(find_objects((indices > 0).view(np.uint8))), slice(0))]
+    foreground = indices > 0
+    return indices[bounding_box(foreground)] if foreground.any() else indices[:0]
 
 
 def surface_areas(indices: Indices, affine: NDArray[np.float64], members: NDArray[np.int64]) -> NDArray[np.float64]:
