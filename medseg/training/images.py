@@ -18,6 +18,7 @@ from torch import Tensor
 
 from medseg.evaluation.images.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
 from medseg.evaluation.metrics.overlap import dice
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load
@@ -84,7 +85,7 @@ class CaseImages(Callback):
     ) -> None:
         """Draw a chosen case; keep the mask of one that is worse than all before."""
         index, predicted = batch["index"], outputs["predicted"]
-        score = mean_dice(module.case_counts[index])  # type: ignore[index,arg-type]
+        score = mean_of_defined(dice(module.case_counts[index]))  # type: ignore[index,arg-type]
         if self.is_due and index in self.chosen:
             self.pictures[index] = self.draw(trainer, index, predicted, score)
         if not isnan(score) and (self.worst is None or score < self.worst.score):
@@ -140,12 +141,6 @@ def choose(files: Sequence[Path], number: int) -> list[int]:
     full = [index for index, file in enumerate(files) if any(map(len, load(file)["locations"]))]
     among = full or list(range(len(files)))
     return [among[index] for index in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
-
-
-def mean_dice(counts: NDArray[np.int64]) -> float:
-    """Return a case's mean Dice over the classes that it or its prediction has; NaN where there are none."""
-    scores = dice(counts)
-    return float(scores[~np.isnan(scores)].mean()) if (~np.isnan(scores)).any() else float("nan")
 
 
 def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:

@@ -20,8 +20,7 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.report.files import Report
 from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
-
-Values = NDArray[np.float64]
+from medseg.evaluation.statistics.means import Values
 
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
 NEED_REFERENCE = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.comparison.pairing import Paired, Values
+from medseg.evaluation.comparison.pairing import Paired
 from medseg.evaluation.comparison.tests import DECIMALS, Comparison, patient_means
 from medseg.evaluation.statistics.bootstrap import MIN_GROUPS, confidence_interval
+from medseg.evaluation.statistics.means import Values
 
 RESAMPLES = 1000
 

@@ -12,9 +12,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.comparison.pairing import Paired, Values
+from medseg.evaluation.comparison.pairing import Paired
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.statistics.bootstrap import confidence_interval
+from medseg.evaluation.statistics.means import Values, means_of_defined
 
 MIN_PATIENTS = 6
 """Below this many no two-sided signed-rank test can fall below 0.05: of five patients the smallest p is 2/2⁵ = 0.06."""
@@ -108,9 +109,7 @@ def patient_means(values: Values, use: NDArray[np.bool_], patients: NDArray[np.i
     size = int(patients.max()) + 1
     sums = [np.bincount(patients, np.where(used, row, 0), size) for row, used in zip(values, use, strict=True)]
     counts = np.array([np.bincount(patients, used, size) for used in use])
-    by_class = np.divide(sums, counts, out=np.zeros(counts.shape), where=counts > 0)
-    n_classes = (counts > 0).sum(axis=0)
-    return np.divide(by_class.sum(axis=0), n_classes, out=np.full(size, np.nan), where=n_classes > 0)
+    return means_of_defined(np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0), axis=0)
 
 
 def _every_pair(paired: Paired) -> Iterator[tuple[str, list[int], int, int]]:

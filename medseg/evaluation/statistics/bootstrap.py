@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.evaluation.statistics.means import Values, means_of_defined
+
 MIN_GROUPS = 8
 """Below this many groups a bootstrap interval says nothing that the values do not."""
 RESAMPLES = 2000
-
-Values = NDArray[np.float64]
 
 
 def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[str, Any]:
@@ -70,9 +70,8 @@ def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, s
     def mean_of(drawn: NDArray[np.int64], axis: int = -1) -> Values:
         times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn.reshape(-1, drawn.shape[-1])])
         counts = times @ sizes
-        means = np.divide(times @ sums, counts, out=np.zeros_like(counts), where=counts > 0)
-        means = means.sum(axis=1) / np.maximum(1, (counts > 0).sum(axis=1))
-        return means.reshape(drawn.shape[:-1])
+        means = np.divide(times @ sums, counts, out=np.full_like(counts, np.nan), where=counts > 0)
+        return means_of_defined(means, axis=1).reshape(drawn.shape[:-1])
 
     every = np.arange(len(names))
     left_out = mean_of(np.stack([np.delete(every, index) for index in every]))
