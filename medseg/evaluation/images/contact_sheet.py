@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from medseg.evaluation.pages.page import Picture, render
-from medseg.evaluation.pages.text_table import counted
+from medseg.evaluation.pages.text_table import counted, few
 from medseg.io.segments.terminology import Colour
 
 Row = Mapping[str, Any]
@@ -108,7 +108,6 @@ def card(row: Row, picture: Path | None, colours: Mapping[str, Colour], orders: 
     else:
         reasons = ({} if present else {"empty": ""}) | ({"unlike": row["unlike"]} if row.get("unlike") else {})
     remarks = {flag: FLAGS[flag].capitalize() + (f": {reason}" if reason else "") for flag, reason in reasons.items()}
-    few = ", ".join(absent[:MOST]) + (f" and {len(absent) - MOST} more" if len(absent) > MOST else "")
     name = str(row["case"] or "not a case")
     searched = [
         name,
@@ -127,7 +126,7 @@ def card(row: Row, picture: Path | None, colours: Mapping[str, Colour], orders: 
         remarks=remarks,
         first=present[:MOST],
         more=present[MOST:],
-        absent=few if present and "failed" not in remarks else "",
+        absent=few(absent, MOST) if present and "failed" not in remarks else "",
         text=" ".join(map(str, searched)).lower(),
         values=json.dumps([row["case"] if column == "case" else number(row.get(column)) for column in orders]),
         picture=image,

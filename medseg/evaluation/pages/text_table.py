@@ -182,3 +182,12 @@ def counted(number: int, word: str) -> str:
     ('1 error', '2 cases')
     """
     return f"{number} {word}{'s' if number != 1 else ''}"
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Write the first names, and how many more there are.
+
+    >>> few("abc"), few("abcdef", most=2)
+    ('a, b, c', 'a, b and 4 more')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

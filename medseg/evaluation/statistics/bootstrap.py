@@ -49,7 +49,11 @@ def confidence_interval(values: Values, groups: NDArray[Any], *, seed: int = 0) 
     mean = float(values.mean())
     if np.allclose(sums / sizes, mean, rtol=1e-9):  # nothing varies: BCa would divide zero by zero
         return [mean, mean]
-    return bca(_pooled_mean, (sums, sizes), seed)
+
+    def pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
+        return sums.sum(axis=axis) / sizes.sum(axis=axis)
+
+    return bca(pooled_mean, (sums, sizes), seed)
 
 
 def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, seed: int = 0) -> list[float] | None:
@@ -87,7 +91,3 @@ def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: 
     options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "rng": np.random.default_rng(seed)}
     interval = bootstrap(samples, statistic, paired=True, **options).confidence_interval
     return [float(interval.low), float(interval.high)]
-
-
-def _pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
-    return sums.sum(axis=axis) / sizes.sum(axis=axis)
