@@ -8,6 +8,7 @@ from medseg.evaluation.comparison.learning_curve import Trained, points_of, tabl
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import read_report
 from medseg.jobs.rundir import read_result
+from medseg.jobs.sweeps import differing
 from medseg.system.terminal import Terminal
 
 AXES = ("split.labelled", "seed")
@@ -32,24 +33,15 @@ def trained_runs(folder: Path) -> list[Trained]:
     """Read the runs of a sweep that have a test report and a number of labelled groups."""
     jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
     jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
-    results = {job: read_result(job / "result.json") for job in jobs}
-    own = {
-        job: [item for item in result["overrides"] if item.partition("=")[0] not in AXES]
-        for job, result in results.items()
-    }
-    common = set.intersection(*map(set, own.values())) if own else set()
-    arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
-    configs = {job: sizes_of(job / "config.yaml") for job in jobs}
-    return [
-        Trained(
-            arms[job],
-            *configs[job],
-            results[job]["score"],
-            read_report(job / "test", job.name).rows,
-        )
-        for job in jobs
-        if configs[job][0] and results[job]["score"] is not None
-    ]
+    results = [read_result(job / "result.json") for job in jobs]
+    own = [[item for item in result["overrides"] if item.partition("=")[0] not in AXES] for result in results]
+    runs = []
+    for job, result, arm in zip(jobs, results, differing(own), strict=True):
+        labelled, seed = sizes_of(job / "config.yaml")
+        if labelled and result["score"] is not None:
+            rows = read_report(job / "test", job.name).rows
+            runs.append(Trained(arm or "test Dice", labelled, seed, result["score"], rows))
+    return runs
 
 
 def sizes_of(path: Path) -> tuple[int, int]:
