@@ -31,6 +31,12 @@ def test_wheel_holds_every_config_and_help_text(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
 
+def test_wheel_holds_every_template_with_its_style_and_scripts(wheel):
+    files = [path for suffix in ("html", "css", "js") for path in (ROOT / "medseg").rglob(f"*.{suffix}")]
+    assert {str(path.relative_to(ROOT)) for path in files} <= set(zipfile.ZipFile(wheel).namelist())
+    assert len(files) > 10
+
+
 def test_wheel_works_from_any_folder(wheel, tmp_path):
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()

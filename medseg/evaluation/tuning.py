@@ -11,14 +11,16 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from medseg.evaluation.statistics.means import Values, means_of_defined
 
 MIN_CASES = 20
 """Below this many cases a choice would mostly be chance."""
 ROUNDING = 1e-9
 
-Scores = NDArray[np.float64]
-"""Dice (N cases, R classes or regions), both empty counted as 1; NaN where a class was not annotated in a case."""
+Scores = Values
+"""Dice (N cases, R classes or regions), both empty counted as 1; NaN where a class was not annotated in a case. Each
+case has a value."""
 Choice = dict[str, dict[str, Any]]
 """Of single classes or regions their own options."""
 Score = Callable[[Choice], Scores]
@@ -92,39 +94,47 @@ class Space:
 
 
 def compare(before: Scores, after: Scores) -> Comparison:
-    """Compare two ways over the same cases: the mean over cases of the mean difference over their classes."""
+    """Compare the scores of the same cases: the mean over cases of the mean difference over their classes."""
     differences = after - before  # (N, R)
-    by_case = mean_of_known(differences, axis=1)
+    by_case = means_of_defined(differences, axis=1)
     error = by_case.std(ddof=1) / np.sqrt(len(by_case)) if len(by_case) > 1 else np.inf
-    return Comparison(float(by_case.mean()), float(error), tuple(mean_of_known(differences, axis=0).tolist()))
-
-
-def mean_of_known(values: Scores, axis: int) -> NDArray[np.float64]:
-    """Return the mean along an axis of what is not NaN, 0 where nothing else is."""
-    known = ~np.isnan(values)
-    return np.where(known, values, 0).sum(axis) / np.maximum(known.sum(axis), 1)
+    by_class = np.nan_to_num(means_of_defined(differences, axis=0))  # what no case was annotated for does not change
+    return Comparison(float(by_case.mean()), float(error), tuple(by_class.tolist()))
 
 
 def select(score: Score, space: Space, start: Choice) -> Selection:
     """Add options to ``start`` one step after the other, until none is worth it.
 
     Every step tries all values of all options for all classes, and takes for each class the best that is worth it; of
-    classes that are not independent, only the best of all. What is taken together must be worth it together. A class of
-    its own that has found nothing will find nothing in the next step.
+    classes that are not independent, only the best of all. What is taken together must be worth it together. Where
+    classes are independent, one without an improvement in a step has none in the next.
     """
     choice, tried, names = start, list[Candidate](), space.names
     before = now = score(choice)
     for step in count(1):
-        candidates = [
-            candidate
-            for trial in space.untried(choice, names)
-            for candidate in tries(score, space, choice, now, step, trial)
-        ]
+        candidates = []
+        for option, value, among in space.untried(choice, names):
+            of_all = score(with_option(choice, among, option, value)) if space.independent else None
+            for name in among:
+                if of_all is None:
+                    after = score(with_option(choice, [name], option, value))
+                else:  # the option of a class changes only its own column: one pass is enough for all classes
+                    after, index = now.copy(), space.names.index(name)
+                    after[:, index] = of_all[:, index]
+                candidates.append(Candidate(step, name, option, value, compare(now, after)))
         tried += candidates
-        taken = best_of_each(candidates)[: None if space.independent else 1]
+
+        best: dict[str, Candidate] = {}  # of each class, the highest gain first
+        worth = [candidate for candidate in candidates if candidate.comparison.is_worth_it]
+        for candidate in sorted(worth, key=lambda candidate: -candidate.comparison.gain):  # stable: of equals the first
+            best.setdefault(candidate.name, candidate)
+        taken = list(best.values())[: None if space.independent else 1]
         names = [candidate.name for candidate in taken] if space.independent else names
+
         while taken:
-            together = changed(choice, taken)
+            together = choice
+            for candidate in taken:
+                together = with_option(together, [candidate.name], candidate.option, candidate.value)
             after = score(together)
             if compare(now, after).is_worth_it:
                 break
@@ -135,41 +145,6 @@ def select(score: Score, space: Space, start: Choice) -> Selection:
         for candidate in taken:
             candidate.kept = True
     return Selection(choice, before, now, tried)
-
-
-def tries(
-    score: Score, space: Space, choice: Choice, now: Scores, step: int, trial: tuple[str, Any, list[str]]
-) -> Iterator[Candidate]:
-    """Try a value of an option for each of some classes."""
-    option, value, names = trial
-
-    def candidate(name: str, after: Scores) -> Candidate:
-        return Candidate(step, name, option, value, compare(now, after))
-
-    if space.independent:
-        of_all = score(with_option(choice, names, option, value))
-        for name in names:
-            after, index = now.copy(), space.names.index(name)
-            after[:, index] = of_all[:, index]
-            yield candidate(name, after)
-    else:
-        yield from (candidate(name, score(with_option(choice, [name], option, value))) for name in names)
-
-
-def best_of_each(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the best candidate of each class among those that are worth it, the highest gain first."""
-    best: dict[str, Candidate] = {}
-    worth = [candidate for candidate in candidates if candidate.comparison.is_worth_it]
-    for candidate in sorted(worth, key=lambda candidate: -candidate.comparison.gain):  # stable: of equals the first
-        best.setdefault(candidate.name, candidate)
-    return list(best.values())
-
-
-def changed(choice: Choice, candidates: Sequence[Candidate]) -> Choice:
-    """Return a choice with these candidates in it."""
-    for candidate in candidates:
-        choice = with_option(choice, [candidate.name], candidate.option, candidate.value)
-    return choice
 
 
 def with_option(choice: Choice, names: Sequence[str], option: str, value: Any) -> Choice:

@@ -84,20 +84,30 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return sorted(results, key=lambda result: (result["score"] is None, -(result["score"] or 0.0), result["job"]))
 
 
+def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return of each job the overrides that not all of them share, in a line.
+
+    >>> differing([["seed=1", "model.depth=3"], ["seed=1", "model.depth=4"]])
+    ['model.depth=3', 'model.depth=4']
+    """
+    common = set.intersection(*map(set, jobs)) if jobs else set()
+    return [" ".join(override for override in own if override not in common) for own in jobs]
+
+
 def table(results: list[dict[str, Any]]) -> "Table":
     """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
     from rich.markup import escape
     from rich.table import Table
 
-    common = set.intersection(*(set(result["overrides"]) for result in results)) if len(results) > 1 else set()
+    overrides = [result["overrides"] for result in results]
+    shown = differing(overrides) if len(results) > 1 else list(map(" ".join, overrides))
     columns = Table("job")
     columns.add_column("overrides", overflow="fold")
     for header in ("score", "status", "seconds", "reason"):
         columns.add_column(header, overflow="fold")
-    for result in results:
-        own = escape(" ".join(setting for setting in result["overrides"] if setting not in common))
+    for result, own in zip(results, shown, strict=True):
         reason = escape(" ".join((result.get("reason") or "").split()))
         score = "-" if result["score"] is None else f"{result['score']:.4f}"
         seconds = "-" if result["seconds"] is None else f"{result['seconds']:.1f}"
-        columns.add_row(str(result["job"]), own, score, result["status"], seconds, reason)
+        columns.add_row(str(result["job"]), escape(own), score, result["status"], seconds, reason)
     return columns

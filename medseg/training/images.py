@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from medseg.evaluation.images.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
-from medseg.evaluation.metrics.overlap import dice, mean_of_defined
+from medseg.evaluation.metrics.overlap import dice
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load

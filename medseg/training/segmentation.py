@@ -1,14 +1,16 @@
 """Learning to segment: the loss on patches, its targets, validation by the Dice of whole cases."""
 
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medseg.evaluation.metrics.overlap import counts, dice, mean_of_defined
+from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import IGNORE, LabelMap
@@ -94,11 +96,12 @@ class SegmentationModule(TrainingModule):
         """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
         gathered = gather(self.case_counts)
         scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
-        means = np.array([mean_of_defined(column) for column in scores.T])
+        means = [mean_of_defined(column) for column in scores.T]
         names = ScoreNames(self.selection.key, list(self.label_map.reported))
         for name, value in zip(names.classes.values(), means, strict=True):
-            self.log(name.tag, float(value), sync_dist=True)
-        mean = 0.0 if np.isnan(means).all() else mean_of_defined(means)
+            self.log(name.tag, value, sync_dist=True)
+        mean = mean_of_defined(means)
+        mean = 0.0 if isnan(mean) else mean
         self.selection.add(self.current_epoch + 1, mean)
         self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
         self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)

@@ -49,6 +49,7 @@ def test_json_markdown_page_and_terminal_tell_the_curve(sweep: Path, capsys: pyt
         ("finetune.checkpoint=run", 10),
     ]
     assert [point["mean"] for point in points] == pytest.approx([0.605, 0.705, 0.655, 0.755])
+    assert points[0]["seeds"].keys() == {"0", "1"}
     assert all(point["ci95"][0] < point["mean"] < point["ci95"][1] for point in points)
     shown = (
         capsys.readouterr().out,

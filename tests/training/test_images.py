@@ -10,7 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from medseg.evaluation.metrics.overlap import dice, mean_of_defined
+from medseg.evaluation.metrics.overlap import dice
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.geometry import Geometry

@@ -8,7 +8,7 @@ from typing import Any
 from medseg.evaluation.comparison.page import comparison_page
 from medseg.evaluation.comparison.tables import RULES, Result, all_tables
 from medseg.evaluation.comparison.tests import Comparison
-from medseg.evaluation.report.text import as_markdown
+from medseg.evaluation.pages.text_table import as_markdown
 from medseg.io import csv_files
 from medseg.system.files import write_json, write_text
 
@@ -18,20 +18,10 @@ FORMAT = 1
 def write_comparison(folder: Path, result: Result, reports: Sequence[Path]) -> None:
     """Write ``comparison.json``, ``.csv``, ``.md`` and ``.html``, each whole or not at all.
 
-    Raises MedsegError where the folder cannot be written.
+    ``reports`` are the folders of the runs' reports. Raises MedsegError where the folder cannot be written.
     """
-    write_json(folder / "comparison.json", as_json(result, reports))
-    write_text(folder / "comparison.csv", as_csv(result.comparisons))
-    rules = "\n".join(f"* {rule}" for rule in RULES)
-    tables = "\n".join(map(as_markdown, all_tables(result)))
-    write_text(folder / "comparison.md", f"## Comparison\n\n{tables}\n### Rules\n\n{rules}\n")
-    write_text(folder / "comparison.html", comparison_page(result, reports))
-
-
-def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:
-    """Return a comparison as plain containers; ``reports`` are the folders of the runs' reports."""
     paired = result.paired
-    return {
+    content = {
         "format": FORMAT,
         "runs": [{"name": name, "report": str(path)} for name, path in zip(paired.runs, reports, strict=True)],
         "unit": result.unit,
@@ -42,6 +32,12 @@ def as_json(result: Result, reports: Sequence[Path]) -> dict[str, Any]:
         "ranking": asdict(result.ranking),
         "comparisons": [_record(one) for one in result.comparisons],
     }
+    write_json(folder / "comparison.json", content)
+    write_text(folder / "comparison.csv", as_csv(result.comparisons))
+    rules = "\n".join(f"* {rule}" for rule in RULES)
+    tables = "\n".join(map(as_markdown, all_tables(result)))
+    write_text(folder / "comparison.md", f"## Comparison\n\n{tables}\n### Rules\n\n{rules}\n")
+    write_text(folder / "comparison.html", comparison_page(result, reports))
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:

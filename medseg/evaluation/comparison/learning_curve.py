@@ -1,15 +1,20 @@
-"""How the test Dice grows with the number of labelled cases, for each way to begin."""
+"""How the test Dice grows with the number of labelled cases, for each arm of an experiment."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
-from medseg.evaluation.report.tables import TextTable, number
+from medseg.evaluation.pages import plots
+from medseg.evaluation.pages.page import render
+from medseg.evaluation.pages.plots import LinePlot, Series, linear
+from medseg.evaluation.pages.text_table import TextTable, as_markdown
+from medseg.evaluation.report.tables import interval, number
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means
 from medseg.evaluation.statistics.cases import Row
+from medseg.system.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -38,38 +43,65 @@ class Point:
 
 
 def points_of(runs: Sequence[Trained]) -> list[Point]:
-    """Return a point for each arm and number of labelled groups, in this order."""
+    """Return a point for each arm and number of labelled groups, in this order.
+
+    The interval is of the mean over runs of the mean over classes of the class means.
+    """
     arms = list(dict.fromkeys(run.arm for run in runs))
     ordered = sorted(runs, key=lambda run: (arms.index(run.arm), run.labelled, run.seed))
-    return [_point(list(members)) for _, members in groupby(ordered, lambda run: (run.arm, run.labelled))]
+    points = []
+    for (arm, labelled), group in groupby(ordered, lambda run: (run.arm, run.labelled)):
+        members = list(group)
+        seeds = {run.seed: run.score for run in members}
+        patients = [{row["group"] for row in run.rows} for run in members]
+        ci95 = None
+        if all(each == patients[0] for each in patients):
+            columns = []  # the Dice of each class of each run, and the groups that they are of
+            for run in members:
+                for name in dict.fromkeys(row["class"] for row in run.rows):
+                    own = [row for row in run.rows if row["class"] == name]
+                    dice = np.array([row["dice"] for row in own], float)
+                    columns.append((dice, np.array([row["group"] for row in own])))
+            ci95 = interval_of_class_means(columns)
+        points.append(Point(arm, labelled, seeds, float(np.mean(list(seeds.values()))), ci95))
+    return points
 
 
 def table(points: Sequence[Point]) -> TextTable:
     """Return the points as a table, a row each."""
     rows = []
     for point in points:
-        between = "–".join(number(bound, "dice") for bound in point.ci95) if point.ci95 else "–"
         seeds = ", ".join(number(score, "dice") for score in point.seeds.values())
-        rows.append([point.arm, str(point.labelled), number(point.mean, "dice"), between, seeds])
+        cells = [number(point.mean, "dice"), interval(point.ci95, "dice"), seeds]
+        rows.append([point.arm, str(point.labelled), *cells])
     notes = ["interval: of the mean over seeds, over the patients of the test part (BCa bootstrap)"]
     return TextTable("test Dice by labelled groups", ["arm", "labelled", "Dice", "95 % interval", "seeds"], rows, notes)
 
 
-def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Return the points as plain containers."""
-    return [vars(point) | {"seeds": {str(seed): score for seed, score in point.seeds.items()}} for point in points]
+def plot(points: Sequence[Point]) -> LinePlot:
+    """Return a line for each arm through the means, and one through the scores of each seed."""
+    series = []
+    for arm in dict.fromkeys(point.arm for point in points):
+        own = [point for point in points if point.arm == arm]
+        series.append(Series(arm, [plots.Point(point.labelled, point.mean) for point in own]))
+        for seed in sorted({seed for point in own for seed in point.seeds}):
+            dots = [plots.Point(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
+            series.append(Series(f"{arm}, seed {seed}", dots, is_minor=True))
+    scores = [score for point in points for score in (point.mean, *point.seeds.values())]
+    return LinePlot(
+        caption="Test Dice",
+        note="the mean over the seeds, and each seed by itself",
+        title="Test Dice by labelled groups",
+        description="; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points),
+        x=linear("labelled groups", [point.labelled for point in points], least=0),
+        y=linear("Dice", scores, 0, 1),
+        series=series,
+    )
 
 
-def _point(runs: Sequence[Trained]) -> Point:
-    """The interval is of the mean over runs of the mean over classes of the class means."""
-    seeds = {run.seed: run.score for run in runs}
-    patients = [{row["group"] for row in run.rows} for run in runs]
-    interval = None
-    if all(each == patients[0] for each in patients):
-        columns = []  # the Dice of each class of each run, and the groups that they are of
-        for run in runs:
-            for name in dict.fromkeys(row["class"] for row in run.rows):
-                own = [row for row in run.rows if row["class"] == name]
-                columns.append((np.array([row["dice"] for row in own], float), np.array([row["group"] for row in own])))
-        interval = interval_of_class_means(columns)
-    return Point(runs[0].arm, runs[0].labelled, seeds, float(np.mean(list(seeds.values()))), interval)
+def write_learning_curve(folder: Path, points: Sequence[Point]) -> None:
+    """Write ``learning_curve.json``, ``.md`` and ``.html``, each whole or not at all."""
+    write_json(folder / "learning_curve.json", {"format": 1, "points": [asdict(point) for point in points]})
+    write_text(folder / "learning_curve.md", as_markdown(table(points)))
+    page = render("evaluation/comparison/learning_curve.html", plot=plot(points), points=table(points))
+    write_text(folder / "learning_curve.html", page)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.pages.text_table import few
 from medseg.evaluation.report.files import Report
 from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
-
-Values = NDArray[np.float64]
+from medseg.evaluation.statistics.means import Values
 
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
 NEED_REFERENCE = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
@@ -105,19 +105,14 @@ def _in_all(reports: Sequence[Report], column: str) -> tuple[list[str], list[str
     names_of_each = [dict.fromkeys(row[column] for row in report.rows) for report in reports]
     common = [name for name in names_of_each[0] if all(name in names for names in names_of_each)]
     if not common:
-        some = [f"{report.name}: {_few(list(names))}" for report, names in zip(reports, names_of_each, strict=True)]
+        some = [f"{report.name}: {few(list(names))}" for report, names in zip(reports, names_of_each, strict=True)]
         raise MedsegError(
             f"the runs have no {column} in common, so there is nothing to compare:\n{listing(some)}\n"
             f"Evaluate them on the same data: {HOW}"
         )
     left = [name for name in dict.fromkeys(name for names in names_of_each for name in names) if name not in common]
     plural = "" if len(left) == 1 else "es" if column == "class" else "s"
-    return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({_few(left)})"] if left else []
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    """Some names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({few(left)})"] if left else []
 
 
 def _check_truth(

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.comparison.pairing import Paired, Values
+from medseg.evaluation.comparison.pairing import Paired
 from medseg.evaluation.comparison.tests import DECIMALS, Comparison, patient_means
 from medseg.evaluation.statistics.bootstrap import MIN_GROUPS, confidence_interval
+from medseg.evaluation.statistics.means import Values
 
 RESAMPLES = 1000
 
@@ -37,7 +38,7 @@ class Ranked:
     run: str
     rank: int
     mean: float
-    interval: tuple[float, float] | None
+    interval: list[float] | None
     stability: Stability | None
     letters: str
 
@@ -76,7 +77,7 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
             paired.runs[run],
             int(ranks[run]),
             float(scores[run].mean()),
-            _interval(scores[run]),
+            confidence_interval(scores[run], np.arange(scores.shape[1])),
             None if draws is None else stability(draws[:, run], len(paired.runs)),
             "".join(letters[number] for number, tie in enumerate(ties) if paired.runs[run] in tie),
         )
@@ -148,11 +149,6 @@ def patient_scores(paired: Paired, metric: str) -> Values:
     use = np.asarray(~np.isnan(values).any(axis=0))  # (C, N)
     scores = np.array([patient_means(of_run, use, paired.patients) for of_run in values])
     return scores[:, ~np.isnan(scores[0])]
-
-
-def _interval(scores: Values) -> tuple[float, float] | None:
-    interval = confidence_interval(scores, np.arange(len(scores)))
-    return (interval[0], interval[1]) if interval else None
 
 
 def _percentiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, float]:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medseg.evaluation.comparison.pairing import Paired
-from medseg.evaluation.comparison.ranking import RESAMPLES, Ranked, Ranking
+from medseg.evaluation.comparison.ranking import RESAMPLES, Ranking
 from medseg.evaluation.comparison.tests import LEVEL, MIN_PATIENTS, NOT_SHOWN, Comparison, smallest_p
 from medseg.evaluation.metrics.registry import METRICS
-from medseg.evaluation.report.tables import NONE, TextTable, number, titled
+from medseg.evaluation.pages.text_table import NONE, TextTable, counted
+from medseg.evaluation.report.tables import interval, number, titled
 from medseg.evaluation.statistics.bootstrap import MIN_GROUPS
 
 HEADERS = ("first", "second", "first − second", "interval", "p", "verdict on first")
@@ -72,12 +73,20 @@ def all_tables(result: Result) -> Iterator[TextTable]:
 
 
 def ranking_table(result: Result) -> TextTable:
-    """The runs from the best mean Dice to the worst, and how firm that is."""
+    """The runs from the best mean Dice to the worst, and how stable that is."""
     ranking = result.ranking
     headers = ("run", "rank", "mean", "interval", "mean rank", "ranks", "first in", "tie")
-    patients, cases = _many(ranking.n_patients, "patient"), _many(len(result.paired.cases), "case")
+    rows = []
+    for one in ranking.runs:
+        stable = [NONE] * 3
+        if one.stability is not None:
+            low, high = one.stability.interval
+            stable = [f"{one.stability.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{one.stability.first:.0%}"]
+        mean = [number(one.mean, ranking.metric), interval(one.interval, ranking.metric)]
+        rows.append([one.run, str(one.rank), *mean, *stable, one.letters])
+    cases, patients = counted(len(result.paired.cases), "case"), counted(ranking.n_patients, "patient")
     title = f"ranking by {METRICS[ranking.metric].title}{_over(result.overall)}: {cases}, {patients}"
-    return TextTable(title, headers, [_ranked(one, ranking.metric) for one in ranking.runs], list(sentences(result)))
+    return TextTable(title, headers, rows, list(sentences(result)))
 
 
 def by_class(result: Result, metric: str) -> TextTable:
@@ -94,33 +103,25 @@ def by_pair(result: Result, metric: str, name: str | None) -> TextTable:
 
 def sentences(result: Result) -> Iterator[str]:
     """What the ranking means, in words."""
-    ranking = result.ranking
-    if ranking.n_patients >= MIN_GROUPS:
+    ranking, n_patients = result.ranking, result.ranking.n_patients
+    n_tested = sum(one.p is not None for one in result.comparisons)
+    if n_patients >= MIN_GROUPS:
         yield (
             f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} draws of "
             "the patients."
         )
     for tie in ranking.ties:
-        yield f"Not told apart: {_joined(tie)}. Their order may be chance."
+        yield f"Not told apart: {', '.join(tie[:-1])} and {tie[-1]}. Their order may be chance."
     if len(ranking.runs) > 2 and ranking.tau is not None and ranking.tau_interval is not None:
         low, high = ranking.tau_interval
         yield (
             f"The rankings of the draws agree with this one by Kendall's τ = {ranking.tau:.2f} on average (95 % of "
             f"them {low:.2f} to {high:.2f})."
         )
-    n_tested = sum(one.p is not None for one in result.comparisons)
-    if n_tested:
-        fewer = (
-            ": with fewer, as by metrics.names=dice, smaller differences show" if len(result.paired.values) > 1 else ""
-        )
-        if n_tested > 1:
-            yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
-    yield from too_few(result.ranking.n_patients, n_tested)
-    yield from (f"{note}." for note in result.paired.notes)
-
-
-def too_few(n_patients: int, n_tested: int) -> Iterator[str]:
-    """Say where patients are too few to show anything."""
+    if n_tested > 1:
+        is_several = len(result.paired.values) > 1
+        fewer = ": with fewer, as by metrics.names=dice, smaller differences show" if is_several else ""
+        yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
     if n_patients < MIN_PATIENTS:
         yield f"Below {MIN_PATIENTS} patients no test is made: none could show a difference."
     elif (lowest := smallest_p(n_patients, n_tested)) >= LEVEL:
@@ -130,20 +131,12 @@ def too_few(n_patients: int, n_tested: int) -> Iterator[str]:
         )
     if n_patients < MIN_GROUPS:
         yield f"Below {MIN_GROUPS} patients there are no intervals, and nothing is said of how firm the ranking is."
+    yield from (f"{note}." for note in result.paired.notes)
 
 
 def titled_absolute(metric: str, unit: str) -> str:
     """Return a metric's title with its unit; differences from zero are compared without their sign."""
     return titled(metric, unit) + (", absolute" if METRICS[metric].better == "zero" else "")
-
-
-def p_value(p: float | None) -> str:
-    """Write a p-value.
-
-    >>> p_value(0.03456), p_value(0.0000123), p_value(None)
-    ('0.035', '<0.001', '–')
-    """
-    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def signed(value: float | None, metric: str) -> str:
@@ -162,23 +155,13 @@ def _table(title: str, first: str, rows: Sequence[Sequence[str]], runs: Sequence
 
 
 def _row(one: Comparison, label: str) -> list[str]:
-    means = one.means or (None, None)
-    shown = [number(mean, one.metric) + _missed(n) for mean, n in zip(means, one.missed, strict=True)]
-    interval = "…".join(signed(end, one.metric) for end in one.interval) if one.interval else NONE
-    return [label, *shown, signed(one.difference, one.metric), interval, p_value(one.p_holm), one.verdict]
-
-
-def _missed(n: int) -> str:
-    return f" ({n})" if n else ""
-
-
-def _ranked(one: Ranked, metric: str) -> list[str]:
-    interval = "–".join(number(end, metric) for end in one.interval) if one.interval else NONE
-    head = [one.run, str(one.rank), number(one.mean, metric), interval]
-    if (stability := one.stability) is None:
-        return [*head, NONE, NONE, NONE, one.letters]
-    low, high = stability.interval
-    return [*head, f"{stability.mean_rank:.1f}", f"{low:.0f}–{high:.0f}", f"{stability.first:.0%}", one.letters]
+    means = [
+        number(mean, one.metric) + (f" ({missed})" if missed else "")
+        for mean, missed in zip(one.means or (None, None), one.missed, strict=True)
+    ]
+    bounds = "…".join(signed(bound, one.metric) for bound in one.interval) if one.interval else NONE
+    p = NONE if one.p_holm is None else "<0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}"
+    return [label, *means, signed(one.difference, one.metric), bounds, p, one.verdict]
 
 
 def _names(result: Result) -> list[str | None]:
@@ -187,12 +170,3 @@ def _names(result: Result) -> list[str | None]:
 
 def _over(name: str | None) -> str:
     return ", mean over classes" if name is None else f" of {name}"
-
-
-def _many(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
-
-
-def _joined(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -5,16 +5,17 @@ classes the mean of that over the classes. Tested are the patients' differences 
 ranked as Pratt has it; all p-values of one call are adjusted together by Holm's method.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.comparison.pairing import Paired, Values
+from medseg.evaluation.comparison.pairing import Paired
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.statistics.bootstrap import confidence_interval
+from medseg.evaluation.statistics.means import Values, means_of_defined
 
 MIN_PATIENTS = 6
 """Below this many no two-sided signed-rank test can fall below 0.05: of five patients the smallest p is 2/2⁵ = 0.06."""
@@ -45,7 +46,7 @@ class Comparison:
     n_patients: int
     means: tuple[float, float] | None
     difference: float | None
-    interval: tuple[float, float] | None
+    interval: list[float] | None
     missed: tuple[int, int]
     rank_biserial: float
     p: float | None
@@ -60,7 +61,14 @@ class Comparison:
 
 def compare_all(paired: Paired) -> list[Comparison]:
     """Compare every two runs by every metric, class by class and in the mean over classes."""
-    comparisons = [_compare(paired, *arguments) for arguments in _every_pair(paired)]
+    every = list(range(len(paired.classes)))
+    choices = [[index] for index in every] + ([every] if len(every) > 1 else [])  # one class needs no mean
+    comparisons = [
+        _compare(paired, metric, classes, a, b)
+        for metric in paired.values
+        for classes in choices
+        for a, b in combinations(range(len(paired.runs)), 2)
+    ]
     adjusted = holm([one.p for one in comparisons])
     return [replace(one, p_holm=p, verdict=_verdict(one, p)) for one, p in zip(comparisons, adjusted, strict=True)]
 
@@ -83,7 +91,14 @@ def signed_rank(differences: Values) -> float | None:
         return None
     if not differences.any():
         return 1.0
-    return float(wilcoxon(np.sign(differences) * _ranks(differences), zero_method="pratt").pvalue)
+    return float(wilcoxon(signed_ranks(differences), zero_method="pratt").pvalue)
+
+
+def signed_ranks(differences: Values) -> Values:
+    """Return the ranks (n,) of the absolute differences with their signs, ties in the middle of theirs, 0 for zeros."""
+    from scipy.stats import rankdata
+
+    return np.sign(differences) * rankdata(np.abs(differences))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -108,31 +123,26 @@ def patient_means(values: Values, use: NDArray[np.bool_], patients: NDArray[np.i
     size = int(patients.max()) + 1
     sums = [np.bincount(patients, np.where(used, row, 0), size) for row, used in zip(values, use, strict=True)]
     counts = np.array([np.bincount(patients, used, size) for used in use])
-    by_class = np.divide(sums, counts, out=np.zeros(counts.shape), where=counts > 0)
-    n_classes = (counts > 0).sum(axis=0)
-    return np.divide(by_class.sum(axis=0), n_classes, out=np.full(size, np.nan), where=n_classes > 0)
-
-
-def _every_pair(paired: Paired) -> Iterator[tuple[str, list[int], int, int]]:
-    """Yield metric, places of the classes and of the runs of every comparison; one class needs no mean."""
-    every = list(range(len(paired.classes)))
-    choices = [[index] for index in every] + ([every] if len(every) > 1 else [])
-    for metric in paired.values:
-        for chosen in choices:
-            for a, b in combinations(range(len(paired.runs)), 2):
-                yield metric, chosen, a, b
+    return means_of_defined(np.divide(sums, counts, out=np.full(counts.shape, np.nan), where=counts > 0), axis=0)
 
 
 def _compare(paired: Paired, metric: str, classes: list[int], a: int, b: int) -> Comparison:
     of_a, of_b = paired.values[metric][a, classes], paired.values[metric][b, classes]  # (C, N) each
     both = ~np.isnan(of_a) & ~np.isnan(of_b)
     measured = both & np.isfinite(of_a) & np.isfinite(of_b)
-    tested = _differences(*(patient_means(values, both, paired.patients) for values in (of_a, of_b)))
-    means = [patient_means(values, measured, paired.patients) for values in (of_a, of_b)]
-    known = ~np.isnan(means[0])
-    differences = np.round(means[0][known] - means[1][known], DECIMALS)
-    both_means = (float(means[0][known].mean()), float(means[1][known].mean())) if known.any() else None
-    interval = confidence_interval(differences, np.arange(len(differences)))
+
+    # what is tested: a missed distance is the largest of all, and one that both missed is no difference
+    tested_a, tested_b = (patient_means(values, both, paired.patients) for values in (of_a, of_b))
+    tested = np.zeros(len(tested_a))
+    np.subtract(tested_a, tested_b, out=tested, where=~(np.isinf(tested_a) & np.isinf(tested_b)))
+    tested = np.round(tested[~np.isnan(tested)], DECIMALS)
+    ranks = signed_ranks(tested)
+
+    # what is shown: the means of what was measured
+    mean_a, mean_b = (patient_means(values, measured, paired.patients) for values in (of_a, of_b))
+    known = ~np.isnan(mean_a)
+    differences = np.round(mean_a[known] - mean_b[known], DECIMALS)
+    means = (float(mean_a[known].mean()), float(mean_b[known].mean())) if known.any() else None
     return Comparison(
         metric,
         paired.classes[classes[0]] if len(classes) == 1 else None,
@@ -140,36 +150,14 @@ def _compare(paired: Paired, metric: str, classes: list[int], a: int, b: int) ->
         paired.runs[b],
         n_cases=int(both.any(axis=0).sum()),
         n_patients=len(tested),
-        means=both_means,
-        difference=both_means[0] - both_means[1] if both_means else None,
-        interval=(interval[0], interval[1]) if interval else None,
+        means=means,
+        difference=means[0] - means[1] if means else None,
+        interval=confidence_interval(differences, np.arange(len(differences))),
         missed=(int(np.isinf(of_a[both]).sum()), int(np.isinf(of_b[both]).sum())),
-        rank_biserial=_rank_biserial(tested),
+        # the matched-pairs rank-biserial correlation: Kerby, Comprehensive Psychology 3 (2014)
+        rank_biserial=float(ranks.sum() / np.abs(ranks).sum()) if ranks.any() else 0.0,
         p=signed_rank(tested),
     )
-
-
-def _differences(of_a: Values, of_b: Values) -> Values:
-    """The differences of patients with a value; a distance that both missed is no difference."""
-    known = ~np.isnan(of_a)
-    of_a, of_b = of_a[known], of_b[known]
-    differ = ~(np.isinf(of_a) & np.isinf(of_b))
-    differences: Values = np.zeros(len(of_a))
-    differences[differ] = np.round(of_a[differ] - of_b[differ], DECIMALS)
-    return differences
-
-
-def _ranks(differences: Values) -> Values:
-    """The ranks of the absolute differences, ties in the middle of theirs, 0 for zeros."""
-    from scipy.stats import rankdata
-
-    return np.where(differences == 0, 0.0, rankdata(np.abs(differences)))
-
-
-def _rank_biserial(differences: Values) -> float:
-    """The matched-pairs rank-biserial correlation: Kerby, Comprehensive Psychology 3 (2014)."""
-    ranks = _ranks(differences)
-    return float((np.sign(differences) * ranks).sum() / ranks.sum()) if ranks.any() else 0.0
 
 
 def _verdict(comparison: Comparison, p_holm: float | None) -> str:

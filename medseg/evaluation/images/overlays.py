@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
+from medseg.io.grids.grid import bounding_box
 from medseg.io.labels import LabelMap
 from medseg.io.segments.terminology import Colour, colour
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
@@ -138,12 +139,12 @@ def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
 
 def _largest_part(indices: Indices) -> tuple[int, ...]:
     """Of each axis of a volume, the slice with the most of the largest connected part; the middle of an empty one."""
-    from scipy.ndimage import find_objects, label
+    from scipy.ndimage import label
 
     foreground = indices > 0
-    box = next(iter(find_objects(foreground.view(np.uint8))), None)
-    if box is None:
+    if not foreground.any():
         return tuple(length // 2 for length in indices.shape)
+    box = bounding_box(foreground)
     step = math.ceil((foreground[box].size / THINNED) ** (1 / 3))
     parts, number = label(foreground[box][::step, ::step, ::step], np.ones((3, 3, 3)))
     if number > 1:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics.boxes import bounding_box
+from medseg.io.grids.grid import bounding_box
 
 Mask = NDArray[np.bool_]
 
@@ -20,21 +20,15 @@ def cldice(prediction: Mask, reference: Mask) -> float:
 
 
 def share_within(tube: Mask, other: Mask) -> float:
-    """Return how much of a tube's centreline lies in another mask."""
-    box = bounding_box(tube)
-    line = centerline(tube[box])
-    return float(np.count_nonzero(line & other[box]) / np.count_nonzero(line))
+    """Return how much of a tube's centreline lies in another mask.
 
-
-def centerline(tube: Mask) -> Mask:
-    """Return a mask's skeleton: Zhang and Suen's of 1984 in 2D, Lee, Kashyap and Chu's of 1994 in 3D.
-
-    Of some blobs, such as 4 × 4 × 4 voxels, Lee's leaves nothing; then it is the mask itself.
+    The centreline is the mask's skeleton: Zhang and Suen's of 1984 in 2D, Lee, Kashyap and Chu's of 1994 in 3D.
     """
     from skimage.morphology import skeletonize
 
+    box = bounding_box(tube)
     inner = (slice(1, -1),) * tube.ndim
-    line = np.asarray(skeletonize(np.pad(tube, 1)), bool)[
-        inner
-    ]  # with a frame of zeros, for it is thinned from outside
-    return line if line.any() else tube
+    line = np.asarray(skeletonize(np.pad(tube[box], 1)), bool)[inner]  # with a frame: it is thinned from outside
+    if not line.any():  # of some blobs, such as 4 × 4 × 4 voxels, Lee's leaves nothing
+        line = tube[box]
+    return float(np.count_nonzero(line & other[box]) / np.count_nonzero(line))

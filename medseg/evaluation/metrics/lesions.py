@@ -7,14 +7,14 @@ and small ones do not count: the rule of BraTS 2023 for glioma (Saluja et al.,
 github.com/rachitsaluja/BraTS-2023-Metrics).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics.boxes import around, bounding_box, widened
+from medseg.evaluation.metrics.boxes import around
 from medseg.evaluation.metrics.surfaces import Kind, Spacing, hd95, surface_distances
+from medseg.io.grids.grid import bounding_box
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -73,8 +73,13 @@ class Lesions:
 
 def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Lesions:
     """Find the lesions of the ground truth and what belongs to them; masks (*spatial), not both of them empty."""
-    box = widened(bounding_box(prediction | reference), rule.dilations)
-    zones, n_zones = labelled(dilated(reference[box], rule.dilations))
+    from scipy.ndimage import binary_dilation, generate_binary_structure
+
+    box = bounding_box(prediction | reference, rule.dilations)
+    zone = reference[box]
+    if rule.dilations:  # across faces and edges, in 2D across corners
+        zone = binary_dilation(zone, generate_binary_structure(zone.ndim, 2), rule.dilations)
+    zones, n_zones = labelled(zone)
     predicted, n_parts = labelled(prediction[box])
     true = zones * reference[box]
     counted = np.bincount(true.ravel(), minlength=n_zones + 1) * np.prod(spacing) > rule.above
@@ -106,8 +111,15 @@ def lesion_dice(lesions: Lesions) -> float:
 
     NaN where there is nothing to be scored.
     """
-    n = lesions.n_true + lesions.n_wrong
-    return float(dice_of_each(lesions)[lesions.counted].sum() / n) if n else np.nan
+    n, n_labels = lesions.n_true + lesions.n_wrong, len(lesions.counted)
+    if not n:
+        return np.nan
+    true = np.bincount(lesions.true.ravel(), minlength=n_labels)  # (1 + L,) voxels, as are the others
+    # all of it belongs to the lesion, being in its zone
+    within = np.bincount(lesions.true[lesions.predicted > 0], minlength=n_labels)
+    lesion, part = lesions.pairs
+    parts = np.bincount(lesion, np.bincount(lesions.predicted.ravel())[part], minlength=n_labels)
+    return float((2 * within / np.maximum(true + parts, 1))[lesions.counted].sum() / n)
 
 
 def lesion_hd95(lesions: Lesions, missed: float | None, kind: Kind = "elements") -> float:
@@ -116,34 +128,19 @@ def lesion_hd95(lesions: Lesions, missed: float | None, kind: Kind = "elements")
     Lesions that are missed and parts that are wrong have the distance ``missed``; with None they are left out. NaN
     where nothing is left.
     """
-    distances = list(distance_of_each(lesions, kind))
-    if missed is not None:
-        distances += [missed] * (lesions.n_true - lesions.n_found + lesions.n_wrong)
-    return float(np.mean(distances)) if distances else np.nan
-
-
-def dice_of_each(lesions: Lesions) -> NDArray[np.float64]:
-    """Return the Dice of each lesion and the parts that belong to it, (1 + L,)."""
-    n = len(lesions.counted)
-    true = np.bincount(lesions.true.ravel(), minlength=n)
-    # all of it belongs to the lesion, being in its zone
-    within = np.bincount(lesions.true[lesions.predicted > 0], minlength=n)
-    lesion, part = lesions.pairs
-    parts = np.bincount(lesion, np.bincount(lesions.predicted.ravel())[part], minlength=n)
-    return np.asarray(2 * within / np.maximum(true + parts, 1))
-
-
-def distance_of_each(lesions: Lesions, kind: Kind) -> Iterator[float]:
-    """Yield the HD95 of each lesion that counts and is found."""
     from scipy.ndimage import find_objects
 
+    distances = []
     true, predicted = find_objects(lesions.true), find_objects(lesions.predicted)
     lesion, part = lesions.pairs
     for number in np.unique(lesion[lesions.hits]):
         own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
         box = around([true[number - 1], *(predicted[part - 1] for part in own)])
         prediction, reference = np.isin(lesions.predicted[box], own), lesions.true[box] == number
-        yield hd95(surface_distances(prediction, reference, lesions.spacing, kind))
+        distances.append(hd95(surface_distances(prediction, reference, lesions.spacing, kind)))
+    if missed is not None:
+        distances += [missed] * (lesions.n_true - lesions.n_found + lesions.n_wrong)
+    return float(np.mean(distances)) if distances else np.nan
 
 
 def shared(zones: Labels, predicted: Labels) -> tuple[Counts, Counts]:
@@ -160,10 +157,3 @@ def labelled(mask: Mask) -> tuple[Labels, int]:
 
     labels, number = label(mask, np.ones((3,) * mask.ndim))
     return labels, int(number)
-
-
-def dilated(mask: Mask, times: int) -> Mask:
-    """Dilate a mask across faces and edges (in 2D across corners)."""
-    from scipy.ndimage import binary_dilation, generate_binary_structure
-
-    return np.asarray(binary_dilation(mask, generate_binary_structure(mask.ndim, 2), times)) if times else mask

@@ -27,12 +27,20 @@ def counts(
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction and ground truth differ in shape: {prediction.shape} and {reference.shape}")
-    predicted, true = prediction.ravel(), reference.ravel()
     together = np.zeros((n_classes, n_classes), np.int64)  # (reference, prediction)
-    for start in range(0, predicted.size, CHUNK):
-        together += _confusion(predicted[start : start + CHUNK], true[start : start + CHUNK], n_classes)
-    rows = [list(union) for union in unions] if unions is not None else [[index] for index in range(n_classes)]
-    sizes = [(together[np.ix_(row, row)].sum(), together[:, row].sum(), together[row].sum()) for row in rows]
+    flat = prediction.ravel(), reference.ravel()
+    for start in range(0, prediction.size, CHUNK):
+        predicted, true = (array[start : start + CHUNK] for array in flat)
+        known = true != IGNORE
+        if not known.all():
+            predicted, true = predicted[known], true[known]
+        highest = max(predicted.max(initial=0), true.max(initial=0))
+        if highest >= n_classes:
+            raise ValueError(f"class index {highest} found, but there are only {n_classes} classes")
+        pairs = true.astype(np.int32) * n_classes + predicted
+        together += np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+    members = [list(union) for union in unions] if unions is not None else [[index] for index in range(n_classes)]
+    sizes = [(together[np.ix_(own, own)].sum(), together[:, own].sum(), together[own].sum()) for own in members]
     return np.array(sizes, dtype=np.int64).reshape(-1, 3)
 
 
@@ -44,12 +52,6 @@ def dice(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     intersection, predicted, true = np.moveaxis(counts, -1, 0)  # each (..., K)
     return _ratio(2 * intersection, predicted + true)
-
-
-def mean_of_defined(values: NDArray[np.float64]) -> float:
-    """Return the mean of the values that are not NaN; NaN without any."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -87,16 +89,6 @@ def relative_difference(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """
     _, predicted, true = np.moveaxis(counts, -1, 0)
     return 100 * _ratio(predicted - true, true)
-
-
-def _confusion(predicted: NDArray[Any], true: NDArray[Any], n_classes: int) -> NDArray[np.int64]:
-    known = true != IGNORE
-    predicted, true = (predicted, true) if known.all() else (predicted[known], true[known])
-    highest = max(predicted.max(initial=0), true.max(initial=0))
-    if highest >= n_classes:
-        raise ValueError(f"class index {highest} found, but there are only {n_classes} classes")
-    pairs = true.astype(np.int32) * n_classes + predicted
-    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from scipy.ndimage import find_objects
 
 from medseg.config.settings import MetricsSettings
 from medseg.evaluation.metrics import lesions
-from medseg.evaluation.metrics.boxes import around, widened
+from medseg.evaluation.metrics.boxes import around
 from medseg.evaluation.metrics.centerlines import cldice
 from medseg.evaluation.metrics.overlap import dice, iou, precision, relative_difference, sensitivity
 from medseg.evaluation.metrics.surfaces import assd, hd95, nsd, surface_distances
@@ -196,7 +196,7 @@ def measure_case(
     for union in unions:
         of_union = [of_mask[index - 1] for of_mask in boxes for index in union if 0 < index <= len(of_mask)]
         there = [box for box in of_union if box is not None]
-        box = widened(around(there), MARGIN) if there else tuple(slice(0, 1) for _ in reference.shape)  # one voxel
+        box = around(there, MARGIN) if there else tuple(slice(0, 1) for _ in reference.shape)  # one voxel
         masks = (np.isin(mask[box], union) for mask in (prediction, reference))
         measured.append(measure(*masks, spacing=spacing, voxel_size=voxel_size, settings=settings))
     return measured

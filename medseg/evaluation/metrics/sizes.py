@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.io.case import Scan
+from medseg.io.grids.grid import bounding_box
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
 
@@ -27,8 +28,11 @@ def sizes(indices: Indices, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     ``indices`` are class indices (*spatial) on the scan's grid. A class that is not there has the size 0. Volumes (ml)
     and surface areas (mm²) are of volumes alone; pictures and single slices have voxels.
     """
-    members = memberships(label_map)
-    inside = cut_to_foreground(indices)
+    members = np.zeros((len(label_map.reported), 256), np.int64)  # 1 where a class index is in a class, or region
+    for row, indices_of in zip(members, label_map.reported.values(), strict=True):
+        row[list(indices_of)] = 1
+    foreground = indices > 0
+    inside = indices[bounding_box(foreground)] if foreground.any() else indices[:0]
     voxels = {name: int(n) for name, n in zip(label_map.reported, members @ class_sizes(inside), strict=True)}
     values: dict[str, Any] = {f"{name}_voxels": n for name, n in voxels.items()}
     if scan.unit != "mm" or indices.ndim != 3:
@@ -36,21 +40,6 @@ def sizes(indices: Indices, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     areas = surface_areas(inside, scan.affine, members)
     values |= {f"{name}_ml": round(n * scan.voxel_volume / 1000, 6) for name, n in voxels.items()}
     return values | {f"{name}_mm2": round(float(area), 3) for name, area in zip(voxels, areas, strict=True)}
-
-
-def memberships(label_map: LabelMap) -> NDArray[np.int64]:
-    """Return (R, 256): 1 where a class index is in a reported class, or region."""
-    table = np.zeros((len(label_map.reported), 256), np.int64)
-    for row, members in zip(table, label_map.reported.values(), strict=True):
-        row[list(members)] = 1
-    return table
-
-
-def cut_to_foreground(indices: Indices) -> Indices:
-    """Return the smallest box of an array that holds all that is not 0, as a view; nothing where all is 0."""
-    from scipy.ndimage import find_objects
-
-    return indices[next(iter(find_objects((indices > 0).view(np.uint8))), slice(0))]
 
 
 def surface_areas(indices: Indices, affine: NDArray[np.float64], members: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.evaluation.metrics.boxes import bounding_box
+from medseg.io.grids.grid import bounding_box
 
 Mask = NDArray[np.bool_]
 Numbers = NDArray[np.float64]

@@ -1,18 +1,18 @@
 """The cases of a report: a table of all, pictures of some, and what is shown when a case is opened."""
 
-import json
 from collections.abc import Iterable, Sequence
-from html import escape
+from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
+from typing import Any
 
-from medseg.evaluation.report.page import paragraph, picture, table
-from medseg.evaluation.report.tables import NONE, TextTable, number, titled
+from medseg.evaluation.pages.page import Picture
+from medseg.evaluation.pages.text_table import NONE, TextTable
+from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.cases import ScoredCase, ranked
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names
 
-SCRIPT = Path(__file__).with_name("cases.js")
 COLUMNS = 12
 """Classes that have a column of their own in the table of cases; of more the lowest Dice is named."""
 CELLS = 250_000
@@ -22,20 +22,32 @@ SIDE = 1000
 """Pictures in a report, and the longer side of each in pixels."""
 
 
+@dataclass(frozen=True)
+class Example:
+    """A case that is shown with its overlay; ``index`` is that of the case in the report."""
+
+    case: ScoredCase
+    index: int
+    position: str
+    mean_dice: str
+    dice: str
+    picture: Picture
+
+
 def overlay_files(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
-    """Return where the overlay of each case of the report in ``folder`` is, by id; all its cases must be given."""
+    """Return the path of the overlay of each case of the report in ``folder``, by id; all its cases must be given."""
     return {case: folder / "overlays" / f"{name}.png" for case, name in file_names(cases).items()}
 
 
-def pictures(cases: Sequence[ScoredCase], folder: Path) -> list[str]:
-    """Return the overlays that a report's folder has, the worst case first, with what they show in words."""
+def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], int]:
+    """Return the cases of which a report's folder has overlays, the worst first, and how many are left out."""
     order, files = ranked(cases), overlay_files(folder, (case.id for case in cases))
-    numbers = {case.id: index for index, case in enumerate(cases)}
+    indices = {case.id: index for index, case in enumerate(cases)}
     drawn = [(rank, case) for rank, case in enumerate(order) if files[case.id].is_file()]
     shown = drawn
     if len(drawn) > PICTURES:
         shown = [drawn[index * (len(drawn) - 1) // (PICTURES - 1)] for index in range(PICTURES)]
-    figures = []
+    found = []
     for rank, case in shown:
         position = f"Case {rank + 1} of {len(order)} from the worst"
         if rank in (0, len(order) - 1):
@@ -45,19 +57,12 @@ def pictures(cases: Sequence[ScoredCase], folder: Path) -> list[str]:
         scores = sorted((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
         dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
         dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
-        text = f"Overlay of {case.id}: the prediction filled in colours, the ground truth as a dashed white contour."
-        text += f" Dice: {dice}"
-        link = f'<a href="#case-{numbers[case.id]}">{escape(case.id)}</a>'
-        caption = f"{position}: {link}<small>mean Dice {number(case.dice, 'dice')}; {escape(dice)}</small>"
-        image = picture(files[case.id], SIDE, text)
-        figure = f'<figure data-case="{numbers[case.id]}"><figcaption>{caption}</figcaption>\n{image}</figure>'
-        figures.append(figure)
-    if len(drawn) > len(shown):
-        figures.append(paragraph(f"{len(drawn) - len(shown)} more pictures are in the folder overlays.", "note"))
-    return figures
+        picture = Picture.shrunk(files[case.id], (SIDE, SIDE))
+        found.append(Example(case, indices[case.id], position, number(case.dice, "dice"), dice, picture))
+    return found, len(drawn) - len(shown)
 
 
-def case_table(cases: Sequence[ScoredCase], summary: Summary) -> str:
+def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:
     """Return the table of all cases: what the data set's table says of them, and their Dice."""
     names = list(summary["classes"])
     has_groups = any(case.group != case.id for case in cases)
@@ -74,18 +79,24 @@ def case_table(cases: Sequence[ScoredCase], summary: Summary) -> str:
             lowest, name = min(scores, default=(None, NONE))
             row += [number(lowest, "dice"), name]
         rows.append(row)
-    links = [f"#case-{index}" for index in range(len(cases))]
-    return table(TextTable("Dice by case", headers, rows), is_sortable=True, is_filterable=True, links=links)
+    return TextTable("Dice by case", headers, rows)
 
 
-def case_data(cases: Sequence[ScoredCase], summary: Summary) -> str:
+def case_data(cases: Sequence[ScoredCase], summary: Summary) -> dict[str, Any]:
     """Return what the page's script shows of a case that is opened: every metric of every class."""
     metrics = summary["settings"]["names"]
     sizes = ["truth_ml", "predicted_ml"] if summary["unit"] == "mm" else ["truth_voxels", "predicted_voxels"]
     columns = [*metrics, *sizes][: CELLS // max(1, len(cases) * len(summary["classes"]))]
     unit = "ml" if summary["unit"] == "mm" else "px"
     titles = {sizes[0]: f"true size ({unit})", sizes[1]: f"predicted size ({unit})"}
-    content = {
+
+    def cell(case: ScoredCase, name: str, column: str) -> str:
+        value = case.value(name, column)
+        if column.endswith("_voxels"):
+            return NONE if isnan(value) else f"{value:.0f}"
+        return number(value, "volume_difference" if column.endswith("_ml") else column)
+
+    return {
         "columns": [titles.get(column) or titled(column, summary["unit"]) for column in columns],
         "classes": list(summary["classes"]),
         "isPart": len(columns) < len(metrics) + len(sizes),
@@ -93,17 +104,8 @@ def case_data(cases: Sequence[ScoredCase], summary: Summary) -> str:
             {
                 "id": case.id,
                 "facts": {"group": case.group, "mean Dice": number(case.dice, "dice"), **case.further},
-                "values": ["\t".join(_cell(case, name, column) for column in columns) for name in summary["classes"]],
+                "values": ["\t".join(cell(case, name, column) for column in columns) for name in summary["classes"]],
             }
             for case in cases
         ],
     }
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return f'<script type="application/json" id="case-data">{text}</script>'
-
-
-def _cell(case: ScoredCase, name: str, column: str) -> str:
-    value = case.value(name, column)
-    if column.endswith("_voxels"):
-        return NONE if isnan(value) else f"{value:.0f}"
-    return number(value, "volume_difference" if column.endswith("_ml") else column)

@@ -7,8 +7,8 @@ from typing import Any
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
+from medseg.evaluation.pages.text_table import as_latex, as_markdown
 from medseg.evaluation.report.tables import overview, statistics_table, tables_of
-from medseg.evaluation.report.text import as_latex, as_markdown
 from medseg.evaluation.statistics.cases import Row, as_csv, read_rows
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.files import write_json, write_text

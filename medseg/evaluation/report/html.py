@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.pages.page import render
+from medseg.evaluation.pages.text_table import TextTable, counted
 from medseg.evaluation.report import cases as report_cases
 from medseg.evaluation.report import figures, run_info
-from medseg.evaluation.report.page import folded, page, paragraph, section, table, terms
 from medseg.evaluation.report.tables import interval, number, statistics_table, tables_of, titled
 from medseg.evaluation.statistics.cases import Row, scored_cases
 from medseg.evaluation.statistics.summary import Summary
@@ -24,7 +24,7 @@ RULES = (
     "The mean over classes is the mean of the class means; a class without a defined value is left out. Intervals are "
     "BCa bootstrap intervals of the mean over patients, given from 8 patients on.",
 )
-WANTED = {"higher": "higher is better", "lower": "lower is better", "zero": "best near 0"}
+WANTED = {"higher": "Higher is better.", "lower": "Lower is better.", "zero": "Best near 0."}
 
 
 def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path]) -> str:
@@ -37,77 +37,64 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         runs: the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What they
             do not hold is left out.
     """
-    cases = scored_cases(rows)
-    training = runs.get("training", folder)
-    curves = training / "metrics.csv"
-    sections = [
-        section("Summary", *_problems(summary), *_tables(summary)),
-        section("By class", *figures.distributions(cases, summary)),
-        section("By size", *figures.volumes(cases, summary)),
-        section("Pictures", *report_cases.pictures(cases, folder)),
-        section("Cases", report_cases.case_table(cases, summary), report_cases.case_data(cases, summary)),
-        section("Training", *(figures.learning_curves(curves, [*summary["classes"]]) if curves.is_file() else [])),
-        section("Data", *run_info.training_data(training), *run_info.split(training)),
-        section("Config", *run_info.configs(runs)),
-        section("Environment", *run_info.environments(runs)),
-        section("Definitions", *definitions(summary)),
-    ]
-    code = [report_cases.SCRIPT.read_text(encoding="utf-8")]
-    lead = _lead(summary, runs)
-    return page(_title(summary, runs), [part for part in sections if part.html], lead=lead, scripts=code)
+    cases, training, configs = scored_cases(rows), runs.get("training", folder), run_info.read_configs(runs)
+    metrics, unit, classes = summary["settings"]["names"], summary["unit"], list(summary["classes"])
+    curves, case_table = training / "metrics.csv", report_cases.case_table(cases, summary)
+    examples, n_more_examples = report_cases.examples(cases, folder)
+    seed, split = run_info.split_of(training)
+    others = [figures.distribution(cases, summary, name, figures.POINTS // 3)[:1] for name in metrics[1:]]
+    return render(
+        "evaluation/report/report.html",
+        title=_title(summary, configs),
+        mean_dice=number(summary["mean"]["dice"], "dice"),
+        over=f" over {len(classes)} classes" if len(classes) > 1 else "",
+        n_cases=counted(summary["n_cases"], "case"),
+        interval=interval(summary["mean_ci95"], "dice") if summary["mean_ci95"] else "",
+        facts=[*_models(configs, runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"],
+        problems=summary["problems"],
+        tables=tables_of(summary),
+        statistics=[statistics_table(summary, name) for name in metrics],
+        dice=figures.distribution(cases, summary, metrics[0]),
+        other_metrics=[plot for plots in others for plot in plots],
+        n_shown_classes=figures.CLASSES,
+        n_classes=len(classes),
+        volumes=figures.volumes(cases, summary),
+        n_panels=figures.PANELS,
+        examples=examples,
+        n_more_examples=n_more_examples,
+        case_table=case_table,
+        case_links=[f"#case-{index}" for index in range(len(cases))],
+        case_data=report_cases.case_data(cases, summary),
+        curves=figures.learning_curves(curves, classes) if curves.is_file() else [],
+        fingerprint=run_info.fingerprint_table(training),
+        plan=run_info.plan_terms(training),
+        split=split,
+        split_table=TextTable(
+            f"Split, seed {seed}", ["part", "cases"], [[name, str(len(own))] for name, own in split.items()]
+        ),
+        configs=run_info.config_texts(runs),
+        environments=run_info.environments(runs),
+        metrics={titled(name, unit): METRICS[name] for name in metrics},
+        wanted=WANTED,
+        rules=RULES,
+        settings={
+            f"metrics.{key}": run_info.written(value) for key, value in summary["settings"].items() if key != "names"
+        },
+    )
 
 
-def definitions(summary: Summary) -> list[str]:
-    """Return what the metrics of a report mean, and the rules that hold for all."""
-    settings, unit = summary["settings"], summary["unit"]
-    meanings = {}
-    for name in settings["names"]:
-        metric = METRICS[name]
-        source = f" {metric.source}." if metric.source else ""
-        meanings[titled(name, unit)] = f"{metric.definition} {WANTED[metric.better].capitalize()}.{source}"
-    rules = "".join(f"<li>{escape(rule)}</li>" for rule in RULES)
-    used = {f"metrics.{key}": run_info.written(value) for key, value in settings.items() if key != "names"}
-    return [terms(meanings), f"<h3>Rules</h3>\n<ul>{rules}</ul>", "<h3>Settings</h3>", terms(used)]
-
-
-def _tables(summary: Summary) -> list[str]:
-    tables = [table(each, is_sortable=len(each.rows) > 3) for each in tables_of(summary)]
-    full = [table(statistics_table(summary, metric)) for metric in summary["settings"]["names"]]
-    return [*tables, folded("All statistics of every metric", *full)]
-
-
-def _problems(summary: Summary) -> list[str]:
-    problems: Sequence[str] = summary["problems"]
-    if not problems:
-        return []
-    items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-    return [f'<div class="bad"><strong>{len(problems)} case(s) could not be scored</strong><ul>{items}</ul></div>']
-
-
-def _title(summary: Summary, runs: Mapping[str, Path]) -> str:
-    """The data set, by its folder where it has one, and the part of it."""
-    nodes = [run_info.node(run_info.read_config(run / "config.yaml"), "dataset") for run in runs.values()]
+def _title(summary: Summary, configs: Sequence[dict[str, Any]]) -> str:
+    """The data set, by its folder where it has one, and the subset of it."""
+    nodes = [run_info.node(config, "dataset") for config in configs]
     named = [node for node in nodes if node.get("root")] or nodes
     names = [name for name in map(run_info.data_name, named) if name]
     return f"{names[-1] if names else 'Report'}: {summary['subset']} cases"
 
 
-def _lead(summary: Summary, runs: Mapping[str, Path]) -> str:
-    """The mean Dice and what it is of."""
-    classes, cases = len(summary["classes"]), summary["n_cases"]
-    over = f" over {classes} classes" if classes > 1 else ""
-    between = f", 95 % interval {interval(summary['mean_ci95'], 'dice')}" if summary["mean_ci95"] else ""
-    text = f"mean Dice{over}, {cases} case{'s' if cases != 1 else ''}{between}"
-    told = [*_models(runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"]
-    key = f"<strong>{number(summary['mean']['dice'], 'dice')}</strong> {text}"
-    return f'<p class="key">{key}</p>\n{paragraph(" · ".join(told), "quiet")}'
-
-
-def _models(runs: Mapping[str, Path]) -> list[str]:
-    configs: list[dict[str, Any]] = [run_info.read_config(run / "config.yaml") for run in runs.values()]
+def _models(configs: Sequence[dict[str, Any]], runs: Mapping[str, Path]) -> list[str]:
+    """What was evaluated, and where it was trained."""
     targets = [run_info.node(config, "model").get("_target_") for config in configs]
     facts = [f"model {str(target).rpartition('.')[2]}" for target in targets if target]
     for key in ("checkpoint", "predictions"):
         facts += [f"{key} {run_info.written(config[key])}" for config in configs if config.get(key)]
-    facts += [f"{name} in {run}" for name, run in runs.items() if name == "training"]
-    return facts
+    return facts + ([f"training in {runs['training']}"] if "training" in runs else [])

@@ -1,4 +1,4 @@
-"""What a report tells of the run: its data, split, config and environment, from the files of its run directory."""
+"""What a report shows of a run: its data, split, config and environment, from the files of its run directory."""
 
 import logging
 import shlex
@@ -8,22 +8,25 @@ from typing import Any
 
 from medseg.config.untrusted import read_json_object, read_yaml
 from medseg.errors import MedsegError
-from medseg.evaluation.report.page import folded, preformatted, table, terms
-from medseg.evaluation.report.tables import NONE, TextTable
+from medseg.evaluation.pages.text_table import NONE, TextTable
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "val", "test")
+SUBSETS = ("train", "val", "test")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_part(path: Path, reader: Callable[[Path], dict[str, Any]] = read_json_object) -> dict[str, Any]:
     """Read a file of a run; one that is not there is empty, and a damaged one, with a line in the log."""
-    return _read(read_json_object, path)
+    try:
+        return reader(path) if path.is_file() else {}
+    except MedsegError as error:
+        log.warning("the report goes without it: %s", error)
+        return {}
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a run's ``config.yaml``; one that is not there is empty, and a damaged one, with a line in the log."""
-    return _read(read_yaml, path)
+def read_configs(runs: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Read the ``config.yaml`` of each run."""
+    return [read_part(run / "config.yaml", read_yaml) for run in runs.values()]
 
 
 def node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -41,68 +44,53 @@ def data_name(node: Mapping[str, Any]) -> str:
     return Path(str(node.get("root") or "")).name or str(node.get("name") or "")
 
 
-def training_data(run: Path) -> list[str]:
-    """Return what the training scans are like, and the plan made of it."""
-    ranges = read_json(run / "training_data.json")
+def fingerprint_table(run: Path) -> TextTable:
+    """Return the ranges of what the training scans are like."""
     rows = [
         [name, *(f"{value:.4g}" for value in values)]
-        for name, values in ranges.items()
+        for name, values in read_part(run / "training_data.json").items()
         if isinstance(values, list) and all(isinstance(value, int | float) for value in values)
     ]
-    headers = ["of the training cases", "lowest", "highest", "familiar from", "familiar to"]
-    plan = read_json(run / "plan.json")
-    told = {
-        key.replace("_", " "): written(value)
-        for part in ("preprocessing", "plan")
-        for key, value in node(plan, part).items()
-    }
-    return [
-        *([table(TextTable("Fingerprint", headers, rows))] if rows else []),
-        *([folded("The plan made of the data", terms(told))] if told else []),
-    ]
-
-
-def split(run: Path) -> list[str]:
-    """Return the sizes of the parts of a split, and which cases they hold."""
-    parts = read_json(run / "splits.json")
-    if not parts:
-        return []
-    cases = {part: [str(name) for name in parts[part]] if isinstance(parts.get(part), list) else [] for part in PARTS}
-    rows = [[part, str(len(cases[part]))] for part in PARTS]
-    named = (
-        folded(f"The cases of {part}", preformatted("\n".join(cases[part]), part)) for part in PARTS if cases[part]
+    return TextTable(
+        "Fingerprint", ["of the training cases", "lowest", "highest", "familiar from", "familiar to"], rows
     )
-    return [table(TextTable(f"Split, seed {parts.get('seed', NONE)}", ["part", "cases"], rows)), *named]
 
 
-def configs(runs: Mapping[str, Path]) -> list[str]:
-    """Return the config of each run as YAML."""
+def plan_terms(run: Path) -> dict[str, str]:
+    """Return the plan made of the training data."""
+    plan = read_part(run / "plan.json")
+    terms = node(plan, "preprocessing") | node(plan, "plan")
+    return {key.replace("_", " "): written(value) for key, value in terms.items()}
+
+
+def split_of(run: Path) -> tuple[str, dict[str, list[str]]]:
+    """Return the seed of a run's split, and the cases of each subset; no subset where the run has no split."""
+    split = read_part(run / "splits.json")
+    subsets = {name: split.get(name) for name in SUBSETS} if split else {}
+    cases = {name: [str(case) for case in own] if isinstance(own, list) else [] for name, own in subsets.items()}
+    return str(split.get("seed", NONE)), cases
+
+
+def config_texts(runs: Mapping[str, Path]) -> dict[str, str]:
+    """Return the ``config.yaml`` of each run that has one, as it is."""
     files = {name: run / "config.yaml" for name, run in runs.items()}
-    return [
-        folded(
-            f"config.yaml of the {name}",
-            preformatted(path.read_text(encoding="utf-8", errors="replace"), f"config of the {name}"),
-        )
-        for name, path in files.items()
-        if path.is_file()
-    ]
+    return {name: path.read_text("utf-8", errors="replace") for name, path in files.items() if path.is_file()}
 
 
-def environments(runs: Mapping[str, Path]) -> list[str]:
-    """Return how each run was called, on what, and how it ended."""
-    html = []
+def environments(runs: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """Return of each run how it was called, on what, and how it ended."""
+    told = {}
     for name, run in runs.items():
-        environment, result = read_json(run / "environment.json"), read_json(run / "result.json")
+        environment, result = read_part(run / "environment.json"), read_part(run / "result.json")
         if not environment:
             continue
         arguments = environment.pop("arguments", [])
         arguments = arguments if isinstance(arguments, list) else [arguments]
-        facts = {"command": "medseg " + shlex.join(map(str, arguments))}
-        facts |= {key: written(value) for key, value in environment.items() if key != "versions"}
-        facts |= {"versions": written(environment["versions"])} if "versions" in environment else {}
-        facts |= {key: written(result[key]) for key in ("reason", "selection", "seconds") if result.get(key)}
-        html += [f"<h3>{name.capitalize()}</h3>", terms(facts)]
-    return html
+        versions = {"versions": environment.pop("versions")} if "versions" in environment else {}
+        ending = {key: result[key] for key in ("reason", "selection", "seconds") if result.get(key)}
+        facts = {key: written(value) for key, value in (environment | versions | ending).items()}
+        told[name] = {"command": "medseg " + shlex.join(map(str, arguments)), **facts}
+    return told
 
 
 def written(value: Any) -> str:
@@ -113,11 +101,3 @@ def written(value: Any) -> str:
         joint = " × " if value and all(isinstance(part, int | float) for part in value) else ", "
         return joint.join(map(written, value)) or NONE
     return NONE if value is None else str(value)
-
-
-def _read(reader: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    try:
-        return reader(path) if path.is_file() else {}
-    except MedsegError as error:
-        log.warning("the report goes without it: %s", error)
-        return {}

@@ -1,10 +1,10 @@
 """A summary as tables of text, which the terminal, Markdown, LaTeX and HTML all show: every number is written here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.pages.text_table import NONE, TextTable, counted
 from medseg.evaluation.statistics.summary import Summary
 
 FAMILIES = {
@@ -13,17 +13,6 @@ FAMILIES = {
     "lesions": ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"),
 }
 """Metrics that stand in one table beside Dice and IoU."""
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table whose first column names, with numbers in the others; ``notes`` stand below, the last row is a mean."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def tables_of(summary: Summary) -> list[TextTable]:
@@ -76,7 +65,7 @@ def overview(summary: Summary) -> TextTable:
     means = summary["mean"]
     mean = ["mean", number(means["dice"], "dice"), "", interval(summary["mean_ci95"], "dice")]
     mean += [number(means["iou"], "iou")] if has_iou else []
-    title = f"{summary['subset']}: {summary['n_cases']} case{'s' if summary['n_cases'] != 1 else ''}"
+    title = f"{summary['subset']}: {counted(summary['n_cases'], 'case')}"
     return TextTable(title, [*headers, "n", "undefined"], [*rows, [*mean, "", ""]], notes)
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.evaluation.statistics.means import Values, means_of_defined
+
 MIN_GROUPS = 8
 """Below this many groups a bootstrap interval says nothing that the values do not."""
 RESAMPLES = 2000
-
-Values = NDArray[np.float64]
 
 
 def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[str, Any]:
@@ -49,7 +49,11 @@ def confidence_interval(values: Values, groups: NDArray[Any], *, seed: int = 0) 
     mean = float(values.mean())
     if np.allclose(sums / sizes, mean, rtol=1e-9):  # nothing varies: BCa would divide zero by zero
         return [mean, mean]
-    return bca(_pooled_mean, (sums, sizes), seed)
+
+    def pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
+        return sums.sum(axis=axis) / sizes.sum(axis=axis)
+
+    return bca(pooled_mean, (sums, sizes), seed)
 
 
 def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, seed: int = 0) -> list[float] | None:
@@ -70,9 +74,8 @@ def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, s
     def mean_of(drawn: NDArray[np.int64], axis: int = -1) -> Values:
         times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn.reshape(-1, drawn.shape[-1])])
         counts = times @ sizes
-        means = np.divide(times @ sums, counts, out=np.zeros_like(counts), where=counts > 0)
-        means = means.sum(axis=1) / np.maximum(1, (counts > 0).sum(axis=1))
-        return means.reshape(drawn.shape[:-1])
+        means = np.divide(times @ sums, counts, out=np.full_like(counts, np.nan), where=counts > 0)
+        return means_of_defined(means, axis=1).reshape(drawn.shape[:-1])
 
     every = np.arange(len(names))
     left_out = mean_of(np.stack([np.delete(every, index) for index in every]))
@@ -88,7 +91,3 @@ def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: 
     options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "rng": np.random.default_rng(seed)}
     interval = bootstrap(samples, statistic, paired=True, **options).confidence_interval
     return [float(interval.low), float(interval.high)]
-
-
-def _pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
-    return sums.sum(axis=axis) / sizes.sum(axis=axis)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import METRICS, Measured, is_distance
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.io import csv_files
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
@@ -115,8 +116,7 @@ class ScoredCase(NamedTuple):
     @property
     def dice(self) -> float:
         """The mean Dice over the classes where it is defined; NaN where it is nowhere."""
-        values = [value for value in (self.value(name, "dice") for name in self.classes) if not isnan(value)]
-        return sum(values) / len(values) if values else nan
+        return mean_of_defined(self.value(name, "dice") for name in self.classes)
 
 
 def scored_cases(rows: Sequence[Row]) -> list[ScoredCase]:

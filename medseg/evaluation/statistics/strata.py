@@ -1,6 +1,7 @@
 """Cases told apart by a column of the data set's table: by site, by scanner, by age."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from math import isfinite
 
 import numpy as np
@@ -21,7 +22,13 @@ def strata_of(values: Mapping[str, str]) -> dict[str, list[str]]:
     numbers = {case: float(value) for case, value in values.items() if is_number(value)}
     is_numeric = len(numbers) == sum(value != "" for value in values.values())
     if is_numeric and len(set(numbers.values())) > MANY:
-        values = {**values, **in_ranges(values, numbers)}
+        quartiles = np.percentile(list(numbers.values()), (25, 50, 75))
+        ascending = sorted(numbers, key=lambda case: numbers[case])
+        for _, quarter in groupby(ascending, lambda case: np.searchsorted(quartiles, numbers[case])):
+            cases = list(quarter)
+            low, high = values[cases[0]], values[cases[-1]]
+            name = low if numbers[cases[0]] == numbers[cases[-1]] else f"{low}–{high}"
+            values = {**values, **dict.fromkeys(cases, name)}
     order = {value: (numbers[case] if is_numeric and value else 0.0, value) for case, value in values.items()}
     return {
         stratum: [case for case, value in values.items() if value == stratum]
@@ -37,22 +44,6 @@ def check_values(column: str, values: Mapping[str, str]) -> None:
             f"metrics.strata: {column} has {len(texts)} different texts for {len(values)} cases: most strata would be "
             "a single case. Give a column whose values cases share; numbers are divided into ranges by themselves."
         )
-
-
-def in_ranges(values: Mapping[str, str], numbers: Mapping[str, float]) -> dict[str, str]:
-    """Return the range that each case's number lies in, of four with about as many cases each."""
-    quartiles = np.percentile(list(numbers.values()), (25, 50, 75))
-    quarters = {case: int(np.searchsorted(quartiles, number)) for case, number in numbers.items()}
-    members = {quarter: [case for case in numbers if quarters[case] == quarter] for quarter in set(quarters.values())}
-    names = {quarter: range_name(values, numbers, cases) for quarter, cases in members.items()}
-    return {case: names[quarter] for case, quarter in quarters.items()}
-
-
-def range_name(values: Mapping[str, str], numbers: Mapping[str, float], cases: list[str]) -> str:
-    """Name a range after its lowest and its highest value, as they are written in the table."""
-    ranked = sorted(cases, key=lambda case: numbers[case])
-    low, high = values[ranked[0]], values[ranked[-1]]
-    return low if numbers[ranked[0]] == numbers[ranked[-1]] else f"{low}–{high}"
 
 
 def is_number(text: str) -> bool:

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isnan
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means, statistics
 from medseg.evaluation.statistics.cases import Row, is_missed
+from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.evaluation.statistics.strata import strata_of
 
 Summary = dict[str, Any]
@@ -55,18 +56,16 @@ def _of_rows(rows: Sequence[Row], names: Sequence[str], settings: Settings) -> S
     for row in rows:
         own.get(row["class"], []).append(row)
     classes = {name: _of_class(its, settings) for name, its in own.items()}
-    by_metric = {metric: [c[metric]["mean"] for c in classes.values()] for metric in settings.names}
-    means = {metric: [value for value in values if value is not None] for metric, values in by_metric.items()}
+    means = {metric: mean_of_defined(c[metric]["mean"] for c in classes.values()) for metric in settings.names}
+    dice = [
+        (np.array([row["dice"] for row in its], float), np.array([row["group"] for row in its])) for its in own.values()
+    ]
     return {
         "n_cases": len({row["case"] for row in rows}),
         "classes": classes,
-        "mean": {metric: float(np.mean(values)) if values else None for metric, values in means.items()},
-        "mean_ci95": interval_of_class_means([_dice(own[name]) for name in names]),
+        "mean": {metric: None if isnan(mean) else mean for metric, mean in means.items()},
+        "mean_ci95": interval_of_class_means(dice),
     }
-
-
-def _dice(rows: Sequence[Row]) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    return np.array([row["dice"] for row in rows], float), np.array([row["group"] for row in rows])
 
 
 def _of_class(rows: Sequence[Row], settings: Settings) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from medseg.evaluation.comparison.ranking import rank
 from medseg.evaluation.comparison.tables import Result, short_tables
 from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.metrics.registry import PRESETS
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
-from medseg.evaluation.report.text import print_tables
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
+from medseg.jobs.sweeps import differing
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,7 @@ def names_of(folders: Sequence[Path]) -> list[str]:
         with suppress(MedsegError):
             overrides = read_json_object(run / "result.json").get("overrides")
         settings.append(list(map(str, overrides)) if isinstance(overrides, list) else [])
-    common = set.intersection(*map(set, settings))
-    own = [" ".join(setting for setting in of_run if setting not in common) for of_run in settings]
+    own = differing(settings)
     if all(own) and len(set(own)) == len(own):
         return own
     length = next(n for n in range(1, 100) if len({run.parts[-n:] for run in runs}) == len(runs))

@@ -1,23 +1,15 @@
 """The end of a sweep over ``split.labelled``: a learning curve, as a plot and a table."""
 
-import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError
-from medseg.evaluation.comparison.learning_curve import Point, Trained, as_json, points_of, table
-from medseg.evaluation.images.plots import Point as Dot
-from medseg.evaluation.images.plots import Series, figure, linear, lines
+from medseg.evaluation.comparison.learning_curve import Trained, points_of, table, write_learning_curve
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import read_report
-from medseg.evaluation.report.page import page, section
-from medseg.evaluation.report.page import table as html_table
-from medseg.evaluation.report.text import as_markdown, print_tables
 from medseg.jobs.rundir import read_result
-from medseg.system.files import write_json, write_text
+from medseg.jobs.sweeps import differing
 from medseg.system.terminal import Terminal
-
-log = logging.getLogger(__name__)
 
 AXES = ("split.labelled", "seed")
 """Overrides that are the axes of the curve; all others that differ between runs name its arms."""
@@ -32,13 +24,8 @@ def learning_curve(folder: Path) -> bool:
     if len({run.labelled for run in runs}) < 2:
         return False
     points = points_of(runs)
-    content = table(points)
-    write_json(folder / "learning_curve.json", {"format": 1, "points": as_json(points)})
-    write_text(folder / "learning_curve.md", as_markdown(content))
-    drawn = figure("Test Dice", plot(points), "the mean over the seeds, and each seed by itself")
-    sections = [section("Learning curve", drawn, html_table(content))]
-    write_text(folder / "learning_curve.html", page("Few labelled cases", sections))
-    print_tables([content], Terminal())
+    write_learning_curve(folder, points)
+    print_tables([table(points)], Terminal())
     return True
 
 
@@ -46,24 +33,15 @@ def trained_runs(folder: Path) -> list[Trained]:
     """Read the runs of a sweep that have a test report and a number of labelled groups."""
     jobs = sorted((job for job in folder.iterdir() if job.name.isdecimal()), key=lambda job: int(job.name))
     jobs = [job for job in jobs if (job / "test" / "cases.csv").is_file()]
-    results = {job: read_result(job / "result.json") for job in jobs}
-    own = {
-        job: [item for item in result["overrides"] if item.partition("=")[0] not in AXES]
-        for job, result in results.items()
-    }
-    common = set.intersection(*map(set, own.values())) if own else set()
-    arms = {job: " ".join(item for item in items if item not in common) or "test Dice" for job, items in own.items()}
-    configs = {job: sizes_of(job / "config.yaml") for job in jobs}
-    return [
-        Trained(
-            arms[job],
-            *configs[job],
-            results[job]["score"],
-            read_report(job / "test", job.name).rows,
-        )
-        for job in jobs
-        if configs[job][0] and results[job]["score"] is not None
-    ]
+    results = [read_result(job / "result.json") for job in jobs]
+    own = [[item for item in result["overrides"] if item.partition("=")[0] not in AXES] for result in results]
+    runs = []
+    for job, result, arm in zip(jobs, results, differing(own), strict=True):
+        labelled, seed = sizes_of(job / "config.yaml")
+        if labelled and result["score"] is not None:
+            rows = read_report(job / "test", job.name).rows
+            runs.append(Trained(arm or "test Dice", labelled, seed, result["score"], rows))
+    return runs
 
 
 def sizes_of(path: Path) -> tuple[int, int]:
@@ -78,18 +56,3 @@ def sizes_of(path: Path) -> tuple[int, int]:
     if not isinstance(labelled, int) or not isinstance(config.get("seed"), int):
         raise MedsegError(f"{path}: no config of a training: split.labelled and seed must be whole numbers.")
     return labelled, config["seed"]
-
-
-def plot(points: Sequence[Point]) -> str:
-    """Draw a line an arm through the means, and one through the scores of each seed."""
-    series = []
-    for arm in dict.fromkeys(point.arm for point in points):
-        own = [point for point in points if point.arm == arm]
-        series.append(Series(arm, [Dot(point.labelled, point.mean, f"{arm}: {point.mean:.3f}") for point in own]))
-        for seed in sorted({seed for point in own for seed in point.seeds}):
-            dots = [Dot(point.labelled, point.seeds[seed]) for point in own if seed in point.seeds]
-            series.append(Series(f"{arm}, seed {seed}", dots, is_minor=True))
-    scores = [score for point in points for score in (point.mean, *point.seeds.values())]
-    x, y = linear("labelled groups", [point.labelled for point in points], least=0), linear("Dice", scores, 0, 1)
-    text = "; ".join(f"{point.arm}, {point.labelled} labelled: {point.mean:.3f}" for point in points)
-    return lines(series, x, y, "Test Dice by labelled groups", text)

@@ -14,11 +14,11 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.evaluation.images.overlays import overlay
 from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.cases import overlay_files
 from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
-from medseg.evaluation.report.text import print_tables
 from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
 from medseg.evaluation.statistics.strata import check_values
 from medseg.evaluation.statistics.summary import Summary, summarise

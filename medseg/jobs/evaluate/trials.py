@@ -18,6 +18,7 @@ from medseg.inference.segmenter import DEFAULT_THRESHOLD, OF_CLASSES, Regions, S
 from medseg.io.case import Case
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.files.sizes import size_of
+from medseg.io.grids.grid import bounding_box
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import logged
 from medseg.system.files import replacing
@@ -151,10 +152,8 @@ class Trials:
 
 def filled_box(arrays: Sequence[NDArray[np.uint8]]) -> tuple[slice, ...]:
     """Return the smallest box outside which all arrays of one shape are 0; one voxel where they are so everywhere."""
-    from scipy.ndimage import find_objects
-
     anything = np.logical_or.reduce([array > 0 for array in arrays])
-    return next(iter(find_objects(anything.view(np.uint8))), (slice(0, 1),) * anything.ndim)
+    return bounding_box(anything) if anything.any() else (slice(0, 1),) * anything.ndim
 
 
 def quantised(probs: Tensor, thresholds: Sequence[float], regions: Regions) -> Tensor:

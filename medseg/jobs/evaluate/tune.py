@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from medseg.errors import MedsegError, listing
-from medseg.evaluation.report.tables import TextTable
-from medseg.evaluation.report.text import print_tables
-from medseg.evaluation.tuning import MIN_CASES, Candidate, Scores, Selection, compare, mean_of_known, select
+from medseg.evaluation.pages.text_table import TextTable, print_tables
+from medseg.evaluation.statistics.means import means_of_defined
+from medseg.evaluation.tuning import MIN_CASES, Candidate, Scores, Selection, compare, select
 from medseg.inference.checkpoint import read_checkpoint, rewrite
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Case
@@ -157,7 +157,7 @@ def report_of(selection: Selection, names: Sequence[str]) -> dict[str, Any]:
 
 def mean_dice(scores: Scores) -> float:
     """Return the mean over cases of the mean over classes, of scores (N, R)."""
-    return float(mean_of_known(scores, axis=1).mean())
+    return float(means_of_defined(scores, axis=1).mean())
 
 
 def decision(candidate: Candidate, names: Sequence[str]) -> str:

@@ -1,33 +1,15 @@
 """The page of ``medseg inspect``: findings, tables, distributions, scans held twice, all cases, pictures, the plan."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from medseg.evaluation.images.plots import Axis, Point, Strip, figure, linear, logarithmic, some, strips
-from medseg.evaluation.report.page import (
-    Section,
-    embedded,
-    folded,
-    page,
-    paragraph,
-    preformatted,
-    section,
-    side_by_side,
-    table,
-)
+from medseg.evaluation.pages.page import Picture, render
+from medseg.evaluation.pages.plots import Axis, Point, Strip, StripPlot, linear, logarithmic, some
+from medseg.evaluation.pages.text_table import counted
 from medseg.io.segments.terminology import colour
-from medseg.jobs.inspect.tables import (
-    AXES,
-    case_table,
-    channel_name,
-    counted,
-    plan_table,
-    short,
-    tables_of,
-    unit_of,
-)
+from medseg.jobs.inspect.tables import AXES, case_table, channel_name, plan_table, short, tables_of, unit_of
 from medseg.preprocessing.fingerprint.duplicates import SameScan
 from medseg.preprocessing.quality.issues import Issue, cases_with_details, is_named
 from medseg.preprocessing.quality.overview import Numbers
@@ -44,6 +26,31 @@ SPREAD = 10
 """Ratio of the 95 to the 5 percentile from which on values are shown on a logarithmic axis."""
 
 
+class Finding(NamedTuple):
+    """A finding with its cases, and the address of each one's picture ("": none); ``is_named``: the text names them."""
+
+    text: str
+    cases: list[tuple[str, str]]
+    is_named: bool
+
+
+class Thumbnail(NamedTuple):
+    """A small picture of a case with a note, and where it is found on the page ("": not linked to)."""
+
+    name: str
+    note: str
+    picture: Picture
+    anchor: str = ""
+
+
+class Pair(NamedTuple):
+    """Cases that are one scan, and why that is thought."""
+
+    names: Sequence[str]
+    reason: str
+    thumbnails: list[Thumbnail]
+
+
 def inspect_page(
     name: str,
     numbers: Numbers,
@@ -58,169 +65,121 @@ def inspect_page(
     for case_id, content in pictures.items():
         size += len(content)
         if size <= MAX_BYTES:
-            shown[case_id] = content
-    anchors = {case["id"]: f"case-{index}" for index, case in enumerate(numbers["per_case"]) if case["id"] in shown}
-    sections = [
-        section("Findings", *finding_lists(findings, anchors)),
-        section("Numbers", *map(table, tables_of("cases", numbers))),
-        *distributions(numbers, anchors),
-        *same_scans(same, shown, numbers),
-        section("Cases", *cases(numbers, anchors)),
-        *gallery(numbers, shown, anchors, len(pictures)),
-        section("Plan", *([table(plan_table(plan))] if plan else [paragraph("There is no plan; see the findings.")])),
-        section("Config", folded("config.yaml", preformatted(config, "config.yaml"))),
-    ]
-    levels = [counted(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
-    usable = [f"{numbers['usable']} of them usable"] if numbers["usable"] < numbers["cases"] else []
-    parts = [counted(numbers["cases"], "case"), *usable, counted(numbers["groups"], "group"), *levels]
-    return page(f"Data set {name}", sections, lead=paragraph(" · ".join(parts), "quiet"))
+            shown[case_id] = Picture.of(content)
+    rows = numbers["per_case"]
+    anchors = {case["id"]: f"case-{index}" for index, case in enumerate(rows) if case["id"] in shown}
+    links = {case_id: f"#{anchor}" for case_id, anchor in anchors.items()}
 
-
-def finding_lists(findings: Sequence[Issue], anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield the errors and the warnings with their cases, a list for each kind; many of a kind are folded away."""
+    by_level: dict[str, dict[str, list[Finding]]] = {}
     for level in ("error", "warning"):
         of_level = [finding for finding in findings if finding.level == level]
-        if of_level:
-            yield f"<h3>{counted(len(of_level), level)}</h3>"
-        for kind in dict.fromkeys(finding.kind for finding in of_level):
-            items = [f"<li>{finding_item(finding, anchors)}</li>" for finding in of_level if finding.kind == kind]
-            html = f"<ul>{''.join(items)}</ul>"
-            yield html if len(items) <= FEW else folded(f"{kind}: {len(items)}", html)
-    if not findings:
-        yield paragraph("Nothing was found that is wrong or odd.")
+        for finding in of_level:
+            labels = finding.cases if is_named(finding) else cases_with_details(finding)
+            cases = [(label, links.get(case, "")) for label, case in zip(labels, finding.cases, strict=True)]
+            of_kind = by_level.setdefault(counted(len(of_level), level), {}).setdefault(finding.kind, [])
+            of_kind.append(Finding(finding.text, cases, is_named(finding)))
+
+    subsets = {case["id"]: case["part"] or "unused" for case in rows}
+    drawn = [pair for pair in same if all(case in shown for case in pair.cases)]
+    pairs = [
+        Pair(pair.cases, pair.reason, [Thumbnail(case, subsets[case], shown[case]) for case in pair.cases])
+        for pair in drawn
+    ]
+    rest = f"; {len(drawn)} of them are shown" if len(drawn) < len(same) else ""
+    same_scans = f"{counted(len(same), 'scan')} held more than once, surely or probably{rest}." if same else ""
+
+    # of too many cases those with findings come first
+    listed = rows if len(rows) <= MAX_ROWS else sorted(rows, key=lambda case: not case["findings"])[:MAX_ROWS]
+    n_cases = counted(numbers["cases"], "case")
+    usable = [f"{numbers['usable']} of them usable"] if numbers["usable"] < numbers["cases"] else []
+    levels = [counted(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
+    too_large = (
+        f", {len(pictures) - len(shown)} more would make this page too large" if len(shown) < len(pictures) else ""
+    )
+    return render(
+        "jobs/inspect/inspect.html",
+        title=f"Data set {name}",
+        facts=[n_cases, *usable, counted(numbers["groups"], "group"), *levels],
+        findings=by_level,
+        few=FEW,
+        most_named=MAX_NAMED,
+        tables=tables_of("cases", numbers),
+        plots=distributions(numbers, links),
+        same_scans=same_scans,
+        pairs=pairs,
+        cases=case_table({**numbers, "per_case": listed}),
+        case_links=[links.get(case["id"], "") for case in listed],
+        n_rows_left_out=len(rows) - len(listed),
+        thumbnails=[
+            Thumbnail(case["id"], ", ".join(case["findings"]), shown[case["id"]], anchors[case["id"]])
+            for case in rows
+            if case["id"] in shown
+        ],
+        selection=f"{len(shown)} of {n_cases}, evenly chosen and those with findings{too_large}.",
+        colours={name: colour(index) for index, name in enumerate(numbers.get("masks", {}), 1)},
+        plan=plan_table(plan) if plan else None,
+        config=config,
+    )
 
 
-def finding_item(finding: Issue, anchors: Mapping[str, str]) -> str:
-    """Return a finding with its cases, many of them folded away; those with a picture lead to it."""
-    text = escape(finding.text).replace("\n", "<br>")
-    if is_named(finding):
-        names = [linked("picture", name, anchors) for name in finding.cases if name in anchors]
-        return text + "".join(f" ({name})" for name in names)
-    labels = cases_with_details(finding)
-    names = [linked(label, name, anchors) for label, name in zip(labels, finding.cases, strict=True)]
-    listed = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED))
-    return f"{text}: {listed}" if len(names) <= FEW else text + folded(counted(len(names), "case"), f"<p>{listed}</p>")
+def distributions(numbers: Numbers, links: Mapping[str, str]) -> list[StripPlot]:
+    """Return strip plots over the cases: sizes of classes, intensities, shapes and spacings.
 
-
-def linked(text: str, name: str, anchors: Mapping[str, str]) -> str:
-    """Return text that leads to a case's picture, where there is one."""
-    return f'<a href="#{anchors[name]}">{escape(text)}</a>' if name in anchors else escape(text)
-
-
-def distributions(numbers: Numbers, anchors: Mapping[str, str]) -> list[Section]:
-    """Return strip plots over the cases: sizes of classes, intensities, shapes and spacings."""
+    ``links`` are the addresses of the cases' pictures.
+    """
     known = [case for case in numbers["per_case"] if "shape" in case]
     if not known:
         return []
-    masks, unit = numbers["masks"], unit_of(numbers)
-    sizes = {name: [(case["sizes"][name], case["id"]) for case in known if case["sizes"][name]] for name in masks}
-    axis = fitting(unit, [value for pairs in sizes.values() for value, _ in pairs])
-    parts = [
-        strip_of(name, f"in {len(pairs)} of {len(known)}", pairs, len(sizes), unit, anchors)
-        for name, pairs in sizes.items()
-    ]
-    plots = [plot_of("Size of each class", parts, axis)]
+    unit = unit_of(numbers)
+    sizes = {
+        name: [(case["sizes"][name], case["id"]) for case in known if case["sizes"][name]] for name in numbers["masks"]
+    }
+    notes = {name: f"in {len(pairs)} of {len(known)}" for name, pairs in sizes.items()}
+    plots = [strip_plot("Size of each class", fitting(unit, sizes), sizes, unit, links, notes)]
     titles = {1: "0.5 %", 2: "50 %", 3: "99.5 %"}  # by the index in a case's intensities
     for index, channel in enumerate(numbers["channels"]):
         strips = {
             title: [(case["intensities"][index][at], case["id"]) for case in known] for at, title in titles.items()
         }
-        axis = fitting("intensity", [value for pairs in strips.values() for value, _ in pairs])
-        parts = [strip_of(title, "", pairs, len(titles), "", anchors) for title, pairs in strips.items()]
-        plots.append(plot_of(f"Percentiles of channel {channel_name(index, channel)}", parts, axis))
-    axes = AXES[numbers["unit"], numbers["spatial_dims"]]
+        caption = f"Percentiles of channel {channel_name(index, channel)}"
+        plots.append(strip_plot(caption, fitting("intensity", strips), strips, "", links))
     keys = {"shape": "voxels", "spacing": "mm"} if numbers["unit"] == "mm" else {"shape": "pixels"}
     for key, step in keys.items():
+        axes = AXES[numbers["unit"], numbers["spatial_dims"]]
         strips = {name: [(case[key][index], case["id"]) for case in known] for index, name in enumerate(axes)}
         axis = linear(step, [value for pairs in strips.values() for value, _ in pairs], least=0)
-        parts = [strip_of(name, "", pairs, len(axes), step, {}) for name, pairs in strips.items()]
-        plots.append(plot_of(key.capitalize(), parts, axis))
-    note = "A box from quartile to quartile with the median, whiskers of 1.5 times its length, and the cases."
-    return [section("Distributions", paragraph(note, "note"), side_by_side(plots))]
+        plots.append(strip_plot(key.capitalize(), axis, strips, step, {}))
+    return plots
 
 
-def fitting(title: str, values: Sequence[float]) -> Axis:
+Pairs = Sequence[tuple[float, str]]
+"""Values, each with the id of its case."""
+
+
+def fitting(title: str, strips: Mapping[str, Pairs]) -> Axis:
     """Return an axis that holds the values, logarithmic where they are positive and spread by factors."""
+    values = [value for pairs in strips.values() for value, _ in pairs]
     is_wide = bool(values) and min(values) > 0 and np.quantile(values, 0.95) > SPREAD * np.quantile(values, 0.05)
     return logarithmic(title, values) if is_wide else linear(title, values)
 
 
-def strip_of(
-    name: str, note: str, pairs: Sequence[tuple[float, str]], n_strips: int, unit: str, anchors: Mapping[str, str]
-) -> Strip:
-    """Return a strip of values with their cases, not too many of them drawn; the others count in the box."""
-    points = [
-        Point(value, name=f"{case}: {short(value)} {unit}".strip(), link=f"#{anchors[case]}" if case in anchors else "")
-        for value, case in pairs
-    ]
-    most = min(300, max(MIN_POINTS, MAX_POINTS // n_strips))
-    return Strip(name, note, [value for value, _ in pairs], some(points, most))
-
-
-def plot_of(caption: str, parts: Sequence[Strip], axis: Axis) -> str:
-    """Return a strip plot under its caption, described in words."""
-    medians = (f"{part.name}: {short(sorted(part.values)[len(part.values) // 2])}" for part in parts if part.values)
-    return figure(caption, strips(parts, axis, caption, f"Medians in {axis.title}: {'; '.join(medians)}."))
-
-
-def same_scans(same: Sequence[SameScan], pictures: Mapping[str, bytes], numbers: Numbers) -> list[Section]:
-    """Return the scans that are held twice, side by side where their pictures are there."""
-    if not same:
-        return []
-    part_of = {case["id"]: case["part"] for case in numbers["per_case"]}
-    pairs = [pair for pair in same if all(name in pictures for name in pair.cases)]
-    shown = [
-        f"<h3>{escape(' = '.join(pair.cases))}</h3>{paragraph(pair.reason, 'note')}"
-        + side_by_side(picture(name, part_of[name] or "unused", pictures[name]) for name in pair.cases)
-        for pair in pairs
-    ]
-    rest = f"; {len(pairs)} of them are shown" if len(pairs) < len(same) else ""
-    text = f"{counted(len(same), 'scan')} held more than once, surely or probably{rest}. A split must not part them."
-    return [section("Same scans", paragraph(text), *shown[:1], *([folded("all", *shown[1:])] if shown[1:] else []))]
-
-
-def cases(numbers: Numbers, anchors: Mapping[str, str]) -> Iterator[str]:
-    """Yield the table of cases, those with findings first where there are too many."""
-    rows = numbers["per_case"]
-    if len(rows) > MAX_ROWS:
-        yield paragraph(f"{MAX_ROWS} of {len(rows)} cases; inspect.json has all of them.", "note")
-        rows = sorted(rows, key=lambda case: not case["findings"])[:MAX_ROWS]
-    links = [f"#{anchors[case['id']]}" if case["id"] in anchors else "" for case in rows]
-    yield table(case_table({**numbers, "per_case": rows}), is_sortable=True, is_filterable=True, links=links)
-
-
-def gallery(
-    numbers: Numbers, pictures: Mapping[str, bytes], anchors: Mapping[str, str], drawn: int
-) -> Iterator[Section]:
-    """Yield the pictures of cases."""
-    if not pictures:
-        return
-    rest = f", {drawn - len(pictures)} more would make this page too large" if len(pictures) < drawn else ""
-    text = (
-        f"{len(pictures)} of {counted(numbers['cases'], 'case')}, evenly chosen and those with findings{rest}. Slices "
-        "go through the largest part of the mask, or of what was found, which is in white rings."
-    )
-    shown = [
-        picture(case["id"], ", ".join(case["findings"]), pictures[case["id"]], anchors[case["id"]])
-        for case in numbers["per_case"]
-        if case["id"] in pictures
-    ]
-    yield section("Pictures", paragraph(text, "note"), legend([*numbers["masks"]]), side_by_side(shown))
-
-
-def legend(names: Sequence[str]) -> str:
-    """Return the colours of the classes 1, 2, … in the pictures."""
-    squares = (
-        f'<svg width="14" height="14" aria-hidden="true"><rect width="14" height="14" fill="rgb{colour(index)}"/></svg>'
-        for index in range(1, len(names) + 1)
-    )
-    items = (f"<li>{square}{escape(name)}</li>" for square, name in zip(squares, names, strict=True))
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def picture(name: str, note: str, content: bytes, anchor: str = "") -> str:
-    """Return a picture with its case's name."""
-    small = f"<small>{escape(note)}</small>" if note else ""
-    image = embedded(content, f"{name} with its mask")
-    identity = f' id="{anchor}" tabindex="-1"' if anchor else ""
-    return f"<figure{identity}><figcaption>{escape(name)}{small}</figcaption>{image}</figure>"
+def strip_plot(
+    caption: str,
+    axis: Axis,
+    strips: Mapping[str, Pairs],
+    unit: str,
+    links: Mapping[str, str],
+    notes: Mapping[str, str] | None = None,
+) -> StripPlot:
+    """Return a plot of values with their cases, not too many of them drawn; the others count in the boxes."""
+    most = min(300, max(MIN_POINTS, MAX_POINTS // max(1, len(strips))))
+    drawn, medians = [], []
+    for name, pairs in strips.items():
+        points = [
+            Point(value, 0, f"{case}: {short(value)} {unit}".strip(), links.get(case, "")) for value, case in pairs
+        ]
+        values = [value for value, _ in pairs]
+        drawn.append(Strip(name, (notes or {}).get(name, ""), values, some(points, most)))
+        medians += [f"{name}: {short(sorted(values)[len(values) // 2])}"] if values else []
+    words = f"Medians in {axis.title}: {'; '.join(medians)}."
+    return StripPlot(caption=caption, title=caption, description=words, x=axis, strips=drawn)

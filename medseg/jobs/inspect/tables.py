@@ -1,6 +1,6 @@
 """What ``medseg inspect`` shows, as tables of text for the terminal and the page: every number is written here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from medseg.config.check import dotted
-from medseg.evaluation.report.tables import NONE, TextTable
-from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.pages.text_table import NONE, TextTable, counted, print_tables
 from medseg.preprocessing.quality.issues import Issue, on_a_line
 from medseg.preprocessing.quality.overview import Numbers
 
@@ -36,60 +35,68 @@ def show(console: Console, name: str, numbers: Numbers, findings: Sequence[Issue
             console.print(f"  - {on_a_line(finding)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def tables_of(name: str, numbers: Numbers) -> list[TextTable]:
-    """Return the tables of a data set: cases, and where any can be used grids, intensities, classes and masks."""
-    if "shape" not in numbers:
-        return [data_table(name, numbers)]
-    about_channels = [channel_table(numbers["channels"]), intensity_table(numbers["channels"])]
-    about_classes = [class_table(numbers), mask_table(numbers)]
-    return [data_table(name, numbers), grid_table(numbers), *about_channels, *about_classes]
-
-
-def data_table(name: str, numbers: Numbers) -> TextTable:
-    """Return how many cases and groups there are, in all and in each part of the split."""
+def tables_of(name: str, numbers: Numbers) -> Iterator[TextTable]:
+    """Yield the tables of a data set: cases, and where any can be used grids, intensities, classes and masks."""
     rows = [["all", str(numbers["cases"]), str(numbers["groups"])]]
     if numbers["usable"] < numbers["cases"]:
         rows.append(["usable", str(numbers["usable"]), ""])
-    rows += [[part, str(size["cases"]), str(size["groups"])] for part, size in (numbers["split"] or {}).items()]
-    return TextTable(name, ("part", "cases", "groups"), rows)
+    rows += [[subset, str(size["cases"]), str(size["groups"])] for subset, size in (numbers["split"] or {}).items()]
+    yield TextTable(name, ("part", "cases", "groups"), rows)
+    if "shape" not in numbers:
+        return
 
-
-def grid_table(numbers: Numbers) -> TextTable:
-    """Return shape and spacing along each network axis."""
+    # shape and spacing along each network axis
     in_mm = numbers["unit"] == "mm"
-    title = "grid: shape in voxels, spacing in mm" if in_mm else "grid: shape in pixels"
-    spacing = [f"spacing {RANGE[0]}", *RANGE[1:]] if in_mm else []
-    headers = ("axis to" if in_mm else "axis", f"shape {RANGE[0]}", *RANGE[1:], *spacing)
-    rows = []
-    for place, axis in enumerate(AXES[numbers["unit"], numbers["spatial_dims"]]):
-        steps = (short(numbers["spacing"][word][place]) for word in RANGE if in_mm)
-        rows.append([axis, *(short(numbers["shape"][word][place]) for word in RANGE), *steps])
-    return TextTable(title, headers, rows)
-
-
-def channel_table(channels: Sequence[Numbers]) -> TextTable:
-    """Return name, modality and intensities of each channel."""
+    keys = ("shape", "spacing") if in_mm else ("shape",)
     rows = [
-        [
-            channel_name(place, channel),
-            channel["modality"] or "unknown",
-            *(short(channel[word]) for word in ("min", "low", "median", "high", "max")),
-        ]
-        for place, channel in enumerate(channels)
+        [axis, *(short(numbers[key][word][index]) for key in keys for word in RANGE)]
+        for index, axis in enumerate(AXES[numbers["unit"], numbers["spatial_dims"]])
+    ]
+    title = "grid: shape in voxels, spacing in mm" if in_mm else "grid: shape in pixels"
+    headers = [header for key in keys for header in (f"{key} {RANGE[0]}", *RANGE[1:])]
+    yield TextTable(title, ("axis to" if in_mm else "axis", *headers), rows)
+
+    # intensities of each channel, and how their percentiles differ between the cases
+    channels = [(channel_name(index, channel), channel) for index, channel in enumerate(numbers["channels"])]
+    words = ("min", "low", "median", "high", "max")
+    rows = [
+        [named, channel["modality"] or "unknown", *(short(channel[word]) for word in words)]
+        for named, channel in channels
     ]
     note = "percentiles are of a case's voxels, and here the medians over the cases"
-    return TextTable("channels", ("channel", "modality", "min", "0.5 %", "50 %", "99.5 %", "max"), rows, [note])
-
-
-def intensity_table(channels: Sequence[Numbers]) -> TextTable:
-    """Return how percentiles of each channel's intensities differ between the cases."""
-    titles = {"low": "0.5 %", "median": "50 %", "high": "99.5 %"}
+    yield TextTable("channels", ("channel", "modality", "min", "0.5 %", "50 %", "99.5 %", "max"), rows, [note])
+    percentiles = {"low": "0.5 %", "median": "50 %", "high": "99.5 %"}
     rows = [
-        [channel_name(place, channel), title, *(short(channel["over_cases"][word][each]) for each in RANGE)]
-        for place, channel in enumerate(channels)
-        for word, title in titles.items()
+        [named, percentile, *(short(channel["over_cases"][word][each]) for each in RANGE)]
+        for named, channel in channels
+        for word, percentile in percentiles.items()
     ]
-    return TextTable("intensities over the cases", ("channel", "percentile", *RANGE), rows)
+    yield TextTable("intensities over the cases", ("channel", "percentile", *RANGE), rows)
+
+    # in how many cases each class is, and how large it is there
+    rows = []
+    for class_name, of_class in numbers["classes"].items():
+        value = "region" if of_class["is_region"] else value_text(numbers["labels"][class_name])
+        sizes = (short(of_class["volume"][word]) if of_class["volume"] else NONE for word in RANGE)
+        rows.append([class_name, value, f"{of_class['n_present']} of {of_class['n_known']}", *sizes])
+    headers = ["class", "value", "in cases", *(f"{word} {unit_of(numbers)}" for word in RANGE)]
+    yield TextTable("classes", headers, rows)
+
+    # what the masks of each class are made up of
+    rows = [
+        [
+            class_name,
+            *(short(mask["components"][word]) if mask["components"] else NONE for word in RANGE),
+            f"≤ {mask['speck']}",
+            in_cases(mask["specks"]["n"], mask["specks"]["n_cases"]),
+            in_cases(mask["outside"]["voxels"], mask["outside"]["n_cases"]),
+        ]
+        for class_name, mask in numbers["masks"].items()
+    ]
+    unit = "voxels" if numbers["spatial_dims"] == 3 else "pixels"
+    headers = ["class", f"pieces {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}"]
+    note = "specks: pieces so small beside a much larger one; outside: in the air around the body"
+    yield TextTable("masks", headers, rows, [note])
 
 
 def channel_name(index: int, channel: Numbers) -> str:
@@ -97,38 +104,9 @@ def channel_name(index: int, channel: Numbers) -> str:
     return channel["name"] or str(index)
 
 
-def class_table(numbers: Numbers) -> TextTable:
-    """Return in how many cases each class is, and how large it is there."""
-    rows = []
-    for name, of_class in numbers["classes"].items():
-        value = "region" if of_class["is_region"] else value_text(numbers["labels"][name])
-        sizes = (short(of_class["volume"][word]) if of_class["volume"] else NONE for word in RANGE)
-        rows.append([name, value, f"{of_class['n_present']} of {of_class['n_known']}", *sizes])
-    headers = ("class", "value", "in cases", *(f"{word} {unit_of(numbers)}" for word in RANGE))
-    return TextTable("classes", headers, rows)
-
-
 def unit_of(numbers: Numbers) -> str:
     """Return the unit of the sizes of classes."""
     return "ml" if numbers["unit"] == "mm" else "pixels"
-
-
-def mask_table(numbers: Numbers) -> TextTable:
-    """Return what the masks of each class are made up of."""
-    rows = [
-        [
-            name,
-            *(short(mask["components"][word]) if mask["components"] else NONE for word in RANGE),
-            f"≤ {mask['speck']}",
-            in_cases(mask["specks"]["n"], mask["specks"]["n_cases"]),
-            in_cases(mask["outside"]["voxels"], mask["outside"]["n_cases"]),
-        ]
-        for name, mask in numbers["masks"].items()
-    ]
-    unit = "voxels" if numbers["spatial_dims"] == 3 else "pixels"
-    headers = ("class", f"pieces {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}")
-    note = "specks: pieces so small beside a much larger one; outside: in the air around the body"
-    return TextTable("masks", headers, rows, [note])
 
 
 def in_cases(number: int, cases: int) -> str:
@@ -160,15 +138,6 @@ def case_table(numbers: Numbers) -> TextTable:
     headers = ["case", "group", "part", "findings", "shape", "spacing", "median value"]
     headers += [f"{name} {unit}" for name in classes]
     return TextTable("all cases", headers, rows)
-
-
-def counted(number: int, word: str) -> str:
-    """Write how many there are of something.
-
-    >>> counted(1, "error"), counted(2, "case")
-    ('1 error', '2 cases')
-    """
-    return f"{number} {word}{'s' if number != 1 else ''}"
 
 
 def value_text(value: Any) -> str:

@@ -144,7 +144,7 @@ def test_the_verdict_follows_what_is_wanted(metric: str, verdict: str) -> None:
 def test_no_difference_is_never_called_equal() -> None:
     values = np.linspace(0.3, 0.9, 15)
     found = only(two(values, values))
-    assert (found.p, found.difference, found.interval) == (1.0, 0.0, (0.0, 0.0))
+    assert (found.p, found.difference, found.interval) == (1.0, 0.0, [0.0, 0.0])
     assert found.verdict == NOT_SHOWN
 
 

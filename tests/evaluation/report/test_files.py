@@ -12,9 +12,9 @@ from rich.console import Console
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.overlap import dice, iou
 from medseg.evaluation.metrics.registry import Settings
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.tables import overview
-from medseg.evaluation.report.text import print_tables
 from medseg.evaluation.statistics.cases import case_rows
 from medseg.evaluation.statistics.summary import summarise
 from medseg.io.case import Case

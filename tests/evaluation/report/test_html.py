@@ -16,10 +16,10 @@ from PIL import Image
 from rich.console import Console
 
 from medseg.evaluation.metrics.registry import METRICS, Settings
+from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
-from medseg.evaluation.report.text import print_tables
 from medseg.evaluation.statistics.cases import SIZES, Row, read_rows
 from medseg.evaluation.statistics.summary import Summary, summarise
 

@@ -5,8 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from medseg.evaluation.report.tables import TextTable
-from medseg.evaluation.report.text import print_tables
+from medseg.evaluation.pages.text_table import TextTable, print_tables
 
 NUMBERS = "0.219 ± 0.031"
 

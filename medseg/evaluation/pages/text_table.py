@@ -1,20 +1,22 @@
-"""Tables of text as Markdown, as LaTeX and for the terminal."""
+"""Tables of text: in a terminal, as Markdown and as LaTeX; ``page.py`` has them in HTML."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from medseg.evaluation.report.tables import TextTable
 from medseg.system.printable import on_a_line
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+NONE = "–"
+"""A cell without a value."""
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -30,6 +32,26 @@ PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
 
 NAME = 8
 """Width of the first column, in which names stand, from which on these are broken."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose first column has names and the others numbers; ``notes`` stand below."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    @property
+    def columns(self) -> list[tuple[str, ...]]:
+        """The columns, each from its header on."""
+        return list(zip(self.headers, *self.rows, strict=True))
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether the last row is the mean of the others."""
+        return bool(self.rows) and self.rows[-1][0] == "mean"
 
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
@@ -58,7 +80,7 @@ def for_terminal(table: TextTable, width: int) -> Table:
     for column, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
         shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted)
     for row in table.rows:
-        is_mean = row is table.rows[-1] and row[0] == "mean"
+        is_mean = table.has_mean and row is table.rows[-1]
         if is_mean:
             shown.add_section()
         cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
@@ -96,7 +118,7 @@ def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
 
 def widths(table: TextTable, width: int) -> list[int]:
     """Return the width of each column: what it would take, less where there is no room, from the widest on."""
-    wanted = [max(map(cell_len, column)) for column in columns(table)]
+    wanted = [max(map(cell_len, column)) for column in table.columns]
     least = least_widths(table)
     room = width - frame(len(wanted))
     least[0] = min(least[0], max(NAME, room - sum(least[1:])))
@@ -108,8 +130,7 @@ def widths(table: TextTable, width: int) -> list[int]:
 def least_widths(table: TextTable) -> list[int]:
     """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
     return [
-        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""])
-        for column in columns(table)
+        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""]) for column in table.columns
     ]
 
 
@@ -117,11 +138,6 @@ def words_of(cell: str, header: str) -> list[str]:
     """Return what no line may break in: the words of a cell, or the whole of it."""
     is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
     return cell.split() if is_broken else [cell]
-
-
-def columns(table: TextTable) -> list[tuple[str, ...]]:
-    """Return the columns of a table, each from its header on."""
-    return list(zip(table.headers, *table.rows, strict=True))
 
 
 def frame(n_columns: int) -> int:
@@ -141,7 +157,7 @@ def as_markdown(table: TextTable) -> str:
 def as_latex(table: TextTable) -> str:
     """Return a ``tabular`` environment in the style of booktabs."""
     rows = [" & ".join(map(_in_latex, row)) + r" \\" for row in table.rows]
-    if rows and table.rows[-1][0] == "mean":
+    if table.has_mean:
         rows.insert(-1, r"\midrule")
     head = " & ".join(map(_in_latex, table.headers)) + r" \\"
     columns = "l" + "r" * (len(table.headers) - 1)
@@ -157,3 +173,21 @@ def _plain(text: str) -> str:
 
 def _in_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in on_a_line(text))
+
+
+def counted(number: int, word: str) -> str:
+    """Write how many there are of something.
+
+    >>> counted(1, "error"), counted(2, "case")
+    ('1 error', '2 cases')
+    """
+    return f"{number} {word}{'s' if number != 1 else ''}"
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Write the first names, and how many more there are.
+
+    >>> few("abc"), few("abcdef", most=2)
+    ('a, b, c', 'a, b and 4 more')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

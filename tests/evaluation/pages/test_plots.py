@@ -5,11 +5,33 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from medseg.evaluation.images.plots import Axis, Point, Series, Strip, linear, lines, logarithmic, scatter, some, strips
+from medseg.evaluation.pages.page import environment
+from medseg.evaluation.pages.plots import (
+    Axis,
+    LinePlot,
+    Plot,
+    Point,
+    ScatterPlot,
+    Series,
+    Strip,
+    StripPlot,
+    linear,
+    logarithmic,
+    some,
+)
+
+WORDS = {"caption": "c", "title": "t", "description": "d"}
 
 
-def drawn(svg: str) -> ElementTree.Element:
-    return ElementTree.fromstring(svg[svg.index('<svg class="plot"') :])
+def html(kind: str, plot: Plot) -> str:
+    template = f"{{% import 'evaluation/pages/plots.html' as plots %}}{{{{ plots.{kind}(plot) }}}}"
+    return environment().from_string(template).render(plot=plot)
+
+
+def drawn(kind: str, plot: Plot) -> ElementTree.Element:
+    """The SVG of a plot, without its caption and legend."""
+    text = html(kind, plot)
+    return ElementTree.fromstring(text[text.index('<svg class="plot"') :].removesuffix("</figure>\n"))
 
 
 def percent(text: str | None) -> float:
@@ -51,9 +73,8 @@ def test_a_strip_shows_quartiles_and_every_case() -> None:
     values = np.random.default_rng(0).uniform(0.5, 1, 40).tolist()
     points = [Point(value, 0, f"<case {place}>", f"#case-{place}") for place, value in enumerate(values)]
     axis = Axis("Dice", 0.0, 1.0, [0, 0.5, 1])
-    svg = drawn(
-        strips([Strip("liver & <spleen>", "median", values, points), Strip("empty", "–", [], [])], axis, "t", "d")
-    )
+    strips = [Strip("liver & <spleen>", "median", values, points), Strip("empty", "–", [], [])]
+    svg = drawn("strips", StripPlot(**WORDS, x=axis, strips=strips))
     box, low, high = svg.find("rect"), *np.percentile(values, (25, 75))
     assert box is not None
     assert percent(box.get("x")) == pytest.approx(100 * low, abs=0.01)
@@ -69,29 +90,37 @@ def test_a_strip_shows_quartiles_and_every_case() -> None:
 
 def test_whiskers_end_at_values_and_leave_outliers_out() -> None:
     values = [0.0, 5.0, 5.5, 6.0, 6.5, 7.0]
-    svg = drawn(strips([Strip("a", "", values, [])], Axis("x", 0, 10, []), "t", "d"))
+    svg = drawn("strips", StripPlot(**WORDS, x=Axis("x", 0, 10, []), strips=[Strip("a", "", values, [])]))
     whisker = next(line for line in svg.iter("line") if line.get("class") == "whisker")
     assert (percent(whisker.get("x1")), percent(whisker.get("x2"))) == (50, 70)
 
 
 def test_points_of_a_scatter_plot_run_up_and_to_the_right() -> None:
     axis = Axis("v", 0, 10, [0, 5, 10])
-    svg = drawn(scatter([Point(1, 2), Point(9, 10)], axis, axis, "t", "d"))
+    svg = drawn("scatter", ScatterPlot(**WORDS, x=axis, y=axis, points=[Point(1, 2), Point(9, 10)]))
     assert [(percent(dot.get("cx")), percent(dot.get("cy"))) for dot in svg.iter("circle")] == [(10, 80), (90, 0)]
 
 
 def test_lines_can_be_told_apart_or_are_alike() -> None:
     axis = Axis("epoch", 0, 10, [0, 10])
     few = [Series(name, [Point(0, 0), Point(10, 10)]) for name in "abc"]
-    plot = lines(few, axis, axis, "t", "d")
-    assert [line.get("class") for line in drawn(plot).iter("polyline")] == ["s1", "s2", "s3"]
-    assert [line.get("points") for line in drawn(plot).iter("polyline")] == ["0,100 100,0"] * 3
-    assert plot.count("<li>") == 3
+    plot = LinePlot(**WORDS, x=axis, y=axis, series=few)
+    assert [line.get("class") for line in drawn("lines", plot).iter("polyline")] == ["s1", "s2", "s3"]
+    assert [line.get("points") for line in drawn("lines", plot).iter("polyline")] == ["0,100 100,0"] * 3
+    assert html("lines", plot).count("<li>") == 3
     many = [few[0], *(Series(f"class {place}", few[0].points, is_minor=True) for place in range(30))]
-    plot = lines(many, axis, axis, "t", "d")
-    assert [line.get("class") for line in drawn(plot).iter("polyline")] == ["s0"] * 30 + ["s1"]  # the mean on top
-    assert "30 single classes" in plot
-    assert next(drawn(lines([Series("a", [Point(5, 5)])], axis, axis, "t", "d")).iter("circle")).get("cx") == "50.0%"
+    plot = LinePlot(**WORDS, x=axis, y=axis, series=many)
+    classes = [line.get("class") for line in drawn("lines", plot).iter("polyline")]
+    assert classes == ["s0"] * 30 + ["s1"]  # the mean on top
+    assert "30 single classes" in html("lines", plot)
+    single = LinePlot(**WORDS, x=axis, y=axis, series=[Series("a", [Point(5, 5)])])
+    assert next(drawn("lines", single).iter("circle")).get("cx") == "50.0%"
+
+
+def test_every_line_of_many_is_in_the_legend() -> None:
+    axis = Axis("epoch", 0, 10, [0, 10])
+    plot = LinePlot(**WORDS, x=axis, y=axis, series=[Series(name, [Point(0, 0)]) for name in "abcdefgh"])
+    assert [name for _, name in plot.legend] == [*"abcdefgh"]
 
 
 def test_of_many_points_the_ends_stay() -> None:

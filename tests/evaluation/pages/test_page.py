@@ -1,12 +1,13 @@
 """Pages that need nothing else: their markup, and what their tables do in a browser."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Markup, needs_browser, visit
 
-from medseg.evaluation.report.page import NUMBER, folded, page, preformatted, section, table, terms
-from medseg.evaluation.report.tables import TextTable
+from medseg.evaluation.pages.page import NUMBER, environment
+from medseg.evaluation.pages.text_table import TextTable
 
 HOSTILE = "</script><b onclick='x'>\"&amp;"
 TABLE = TextTable(
@@ -22,20 +23,39 @@ TABLE = TextTable(
 )
 
 
-def made() -> str:
-    shown = table(TABLE, is_sortable=True, is_filterable=True, links=["#a", "#b", "#c", ""])
-    return page(
-        HOSTILE,
-        [
-            section("The first part", shown),
-            section("2nd: more", folded("Config", preformatted(HOSTILE, "c"), terms({"a": "b"}))),
-        ],
-        scripts=["globalThis.second = document.querySelectorAll('th button').length;"],
-    )
+PAGE = """
+{% extends "evaluation/pages/page.html" %}
+{% from "evaluation/pages/macros.html" import preformatted, section, table, terms with context %}
+{% set scripts = ["evaluation/pages/page.js", script] %}
+{% block content %}
+{% call section("The first part") %}
+{{ table(shown, sortable=true, filterable=true, links=["#a", "#b", "#c", ""]) }}
+{% endcall %}
+{% call section("2nd: more") %}
+<details><summary>Config</summary>{{ preformatted(title, "c") }}{{ terms({"a": "b"}) }}</details>
+{% endcall %}
+{% endblock %}
+"""
+PHONE = """
+{% extends "evaluation/pages/page.html" %}
+{% from "evaluation/pages/macros.html" import table with context %}
+{% block content %}{{ table(shown) }}{% endblock %}
+"""
 
 
-def test_a_page_is_whole_and_names_cannot_break_it() -> None:
-    found = Markup(made())
+def rendered(template: str, shown: TextTable, **values: Any) -> str:
+    return environment().from_string(template).render(values, title=HOSTILE, shown=shown, sections=[])
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> str:
+    script = tmp_path / "own.js"
+    script.write_text("globalThis.second = document.querySelectorAll('th button').length;")
+    return rendered(PAGE, TABLE, script=script)
+
+
+def test_a_page_is_whole_and_names_cannot_break_it(made: str) -> None:
+    found = Markup(made)
     assert not found.all("b")
     assert len(found.all("script")) == 2
     assert found.text.count(HOSTILE) == 4  # title, heading, cell, config
@@ -43,8 +63,8 @@ def test_a_page_is_whole_and_names_cannot_break_it() -> None:
     assert {link["href"] for link in found.all("a")} == {"#main", "#the-first-part", "#2nd-more", "#a", "#b", "#c"}
 
 
-def test_tables_keep_the_text_and_tell_what_each_cell_is_of() -> None:
-    found = Markup(made())
+def test_tables_keep_the_text_and_tell_what_each_cell_is_of(made: str) -> None:
+    found = Markup(made)
     assert found.tables["Dice & more"] == [list(TABLE.headers), *map(list, TABLE.rows)]
     heads = found.all("th")
     assert [head["scope"] for head in heads] == ["col"] * 4 + ["row"] * 4
@@ -72,10 +92,10 @@ const press = place => { buttons[place].click(); return [rows(), heads.map(head 
 
 
 @needs_browser
-def test_a_browser_sorts_by_numbers_and_by_text(tmp_path: Path) -> None:
+def test_a_browser_sorts_by_numbers_and_by_text(made: str, tmp_path: Path) -> None:
     script = """const foot = document.querySelector("tfoot").textContent;
     return [press(1), press(1), press(3), press(2), press(0), globalThis.second, foot];"""
-    up, down, thousands, text, names, second, foot = visit(made(), tmp_path, READ + script)
+    up, down, thousands, text, names, second, foot = visit(made, tmp_path, READ + script)
     assert up == [[HOSTILE, "b 10", "b 9"], [None, "ascending", None, None]]
     assert down == [["b 10", HOSTILE, "b 9"], [None, "descending", None, None]]  # without a value: last
     assert thousands[0] == [HOSTILE, "b 9", "b 10"]
@@ -85,7 +105,7 @@ def test_a_browser_sorts_by_numbers_and_by_text(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_a_browser_filters_and_unfolds_for_print(tmp_path: Path) -> None:
+def test_a_browser_filters_and_unfolds_for_print(made: str, tmp_path: Path) -> None:
     script = """
     const input = document.querySelector(".filter input"), shown = document.querySelector(".filter output");
     const type = text => {
@@ -98,7 +118,7 @@ def test_a_browser_filters_and_unfolds_for_print(tmp_path: Path) -> None:
     for (const name of ["beforeprint", "afterprint"]) { dispatchEvent(new Event(name)); states.push(part.open); }
     return [...found, states, document.querySelector("label").control === input];
     """
-    words, nothing, everything, states, is_labelled = visit(made(), tmp_path, READ + script)
+    words, nothing, everything, states, is_labelled = visit(made, tmp_path, READ + script)
     assert words == [["b 10"], "1 of 3 shown"]
     assert nothing == [[], "0 of 3 shown"]
     assert everything[1] == "3 of 3 shown"
@@ -111,11 +131,11 @@ def test_a_wide_table_scrolls_in_its_box_on_a_phone(tmp_path: Path) -> None:
     script = """const box = document.querySelector(".scroll");
     const fits = document.documentElement.scrollWidth <= innerWidth;
     return [fits, box.scrollWidth > box.clientWidth, box.tabIndex, innerWidth];"""
-    assert visit(page("Phone", [section("S", table(wide))]), tmp_path, script, width=375) == [True, True, 0, 375]
+    assert visit(rendered(PHONE, wide), tmp_path, script, width=375) == [True, True, 0, 375]
 
 
-def test_a_script_that_the_page_does_not_name_is_refused() -> None:
-    policy = Markup(made()).all("meta")[2]["content"] or ""
+def test_a_script_that_the_page_does_not_name_is_refused(made: str) -> None:
+    policy = Markup(made).all("meta")[2]["content"] or ""
     assert "default-src 'none'" in policy
     assert policy.count("'sha256-") == 2
     assert "unsafe-inline" not in policy.partition("script-src")[2]
