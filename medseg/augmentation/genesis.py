@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.random import RandomNumbers
-from medseg.config.arguments import check_probabilities
+from medseg.config.arguments import check_declared
 from medseg.config.schema import Setting
 
 KNOTS = 1000
@@ -61,8 +61,7 @@ class Genesis:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        names = ("nonlinear_probability", "shuffling_probability", "painting_probability", "outpainting_share")
-        check_probabilities("pretext", self, *names)
+        check_declared("pretext", self)
 
     def __call__(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Image (B, C, *spatial) -> the distorted image, and that all of it is to be mended, bool (B, 1, *spatial)."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from medseg.augmentation.filters import along_axes, coarsened, gaussian
 from medseg.augmentation.random import RandomNumbers
 from medseg.augmentation.spatial import in_plane
-from medseg.config.arguments import check_argument, check_probabilities, check_range
+from medseg.config.arguments import check_declared, check_range
 from medseg.config.schema import Setting
 
 Probability = Annotated[float, Setting("share of the samples that it changes", "[0, 1]")]
@@ -35,8 +35,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability")
-        check_argument("augment", self, "std", self.std, self.std >= 0, "0 or more")
+        check_declared("augment", self)
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
@@ -65,7 +64,7 @@ class Blur:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability", "channel_probability")
+        check_declared("augment", self)
         check_range("augment", self, "sigma")
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
@@ -90,7 +89,7 @@ class Brightness:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability")
+        check_declared("augment", self)
         check_range("augment", self, "factor")
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
@@ -115,7 +114,7 @@ class Contrast:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability")
+        check_declared("augment", self)
         check_range("augment", self, "factor")
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
@@ -139,9 +138,8 @@ class LowResolution:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability", "channel_probability")
+        check_declared("augment", self)
         check_range("augment", self, "scale")
-        check_argument("augment", self, "scale", list(self.scale), self.scale[1] <= 1, "shares of up to 1")
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""
@@ -170,7 +168,7 @@ class Gamma:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability")
+        check_declared("augment", self)
         check_range("augment", self, "gamma")
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
@@ -197,7 +195,7 @@ class ChannelDropout:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "probability", "channel_probability")
+        check_declared("augment", self)
 
     def __call__(self, image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """image (B, C, *spatial) and its label -> the same shapes."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medseg.augmentation.random import RandomNumbers
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_argument, check_declared
 from medseg.config.schema import PLANNED, Setting
 
 
@@ -38,9 +38,8 @@ class BlockMasking:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_argument("pretext", self, "share", self.share, 0 < self.share < 1, "between 0 and 1")
-        sizes = [self.block] if isinstance(self.block, int) else list(self.block)
-        check_argument("pretext", self, "block", sizes, bool(sizes) and min(sizes) > 0, "voxels, 1 or more")
+        check_declared("pretext", self)
+        check_argument("pretext", self, "block", self.block, self.block != [], "voxels, 1 or more")
 
     def __call__(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
         """Image (B, C, *spatial) -> the image with blocks set to 0, and where they are, bool (B, 1, *spatial)."""

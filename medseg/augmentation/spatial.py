@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medseg.augmentation.filters import along_axes, bspline
 from medseg.augmentation.random import RandomNumbers
-from medseg.config.arguments import check_argument, check_probabilities, check_range
+from medseg.config.arguments import check_argument, check_declared, check_range
 from medseg.config.schema import Setting
 
 _THIN = 3
@@ -58,7 +58,7 @@ class Spatial:
     scale: Annotated[Sequence[float], Setting("[low, high] of the magnification", "(0, inf)")] = (0.7, 1.4)
     scale_probability: Annotated[float, Setting("share of the samples that are scaled", "[0, 1]")] = 0.2
     elastic_magnitude: Annotated[
-        Sequence[float], Setting("[low, high] displacement, as a share of elastic_scale", "[0, 0.4]")
+        Sequence[float], Setting("[low, high] displacement, as a share of elastic_scale", f"[0, {_UNFOLDED}]")
     ] = (0.0, 0.25)
     elastic_scale: Annotated[float, Setting("distance of control points, as a share of the longest axis", "(0, 1]")] = (
         0.25
@@ -69,18 +69,13 @@ class Spatial:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        check_probabilities("augment", self, "rotation_probability", "scale_probability", "elastic_probability")
+        check_declared("augment", self)
         check_range("augment", self, "scale")
-        bounds, axes, spacing = list(self.elastic_magnitude), list(self.mirror_axes or ()), list(self.spacing or ())
-        is_range = len(bounds) == 2 and 0 <= bounds[0] <= bounds[1] <= _UNFOLDED
-        for name, value, fits, allowed in (
-            ("rotation", self.rotation, self.rotation is None or 0 <= self.rotation <= 180, "degrees from 0 to 180"),
-            ("elastic_magnitude", bounds, is_range, f"[low, high] with 0 <= low <= high <= {_UNFOLDED}"),
-            ("elastic_scale", self.elastic_scale, 0 < self.elastic_scale <= 1, "above 0, up to 1"),
-            ("mirror_axes", axes, {*axes} <= {0, 1, 2} and len({*axes}) == len(axes), "each of 0, 1, 2 once"),
-            ("spacing", spacing, all(length > 0 for length in spacing), "lengths above 0"),
-        ):
-            check_argument("augment", self, name, value, fits, allowed)
+        check_range("augment", self, "elastic_magnitude")
+        axes, spacing = list(self.mirror_axes or ()), list(self.spacing or ())
+        are_axes = {*axes} <= {0, 1, 2} and len({*axes}) == len(axes)
+        check_argument("augment", self, "mirror_axes", axes, are_axes, "each of 0, 1, 2 once")
+        check_argument("augment", self, "spacing", spacing, all(length > 0 for length in spacing), "lengths above 0")
 
     def __call__(
         self, image: Tensor, label: Tensor, random: RandomNumbers, margin: Sequence[int] | None = None

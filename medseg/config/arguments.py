@@ -1,32 +1,46 @@
-"""What the arguments of the config's objects may be: a wrong one is named with its value and with what is allowed."""
+"""Checking the arguments of the config's objects where they are built: a wrong one is named with what is allowed."""
 
-import math
+from typing import Any
 
+from medseg.config.check import fits, limits
+from medseg.config.schema import arguments_of
 from medseg.errors import MedsegError
 
 
-def check_argument(group: str, owner: object, name: str, value: object, fits: bool, allowed: str) -> None:
-    """Check an argument of an object of a group of the config, such as a loss.
+def check_declared(group: str, owner: object, **values: object) -> None:
+    """Check arguments of an object against their declarations in its signature (see ``medseg.config.schema.Setting``).
+
+    Args:
+        group: the group of the config that the object is of, such as "loss".
+        owner: the object.
+        values: the arguments to check; none: all that are declared, which are attributes then.
 
     Raises:
-        MedsegError: it does not fit.
+        MedsegError: one does not fit.
     """
-    if not fits:
+    kind: Any = type(owner)
+    for name, key in arguments_of(kind).items():
+        if values and name not in values:
+            continue
+        value = values[name] if values else getattr(owner, name)
+        value = list(value) if isinstance(value, tuple) else value
+        check_argument(group, owner, name, value, value is None or fits(key, value), limits(key))
+
+
+def check_argument(group: str, owner: object, name: str, value: object, is_right: bool, allowed: str) -> None:
+    """Check an argument in a way that its declaration cannot say.
+
+    Raises:
+        MedsegError: it is not right.
+    """
+    if not is_right:
         kind = type(owner).__name__
         raise MedsegError(
             f"{group}: {name} of {kind} is {value}; allowed: {allowed}. Change it in the {group} group of the config."
         )
 
 
-def check_probabilities(group: str, owner: object, *names: str) -> None:
-    """Raise MedsegError unless the attributes ``names`` are probabilities."""
-    for name in names:
-        probability = getattr(owner, name)
-        check_argument(group, owner, name, probability, 0 <= probability <= 1, "from 0 to 1")
-
-
 def check_range(group: str, owner: object, name: str) -> None:
-    """Raise MedsegError unless the attribute ``name`` is [low, high], both above 0."""
+    """Raise MedsegError unless the attribute ``name`` is [low, high]."""
     bounds = list(getattr(owner, name))
-    fits = len(bounds) == 2 and 0 < bounds[0] <= bounds[1] < math.inf
-    check_argument(group, owner, name, bounds, fits, "[low, high] with 0 < low <= high")
+    check_argument(group, owner, name, bounds, len(bounds) == 2 and bounds[0] <= bounds[1], "[low, high], low <= high")

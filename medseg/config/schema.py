@@ -6,7 +6,7 @@ network take is declared in their own signatures, by ``Annotated[float, Setting(
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
@@ -162,7 +162,8 @@ def without_none(annotation: Any) -> Any:
     return first
 
 
-def arguments_of(target: Callable[..., Any]) -> dict[str, Key]:
+@cache
+def arguments_of(target: Any) -> dict[str, Key]:
     """Return the arguments of a class or function that are declared as settings."""
     signature = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     hints, found = get_type_hints(signature, include_extras=True), {}

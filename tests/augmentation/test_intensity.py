@@ -196,7 +196,7 @@ def test_a_constant_channel_stays_what_it_is() -> None:
     ("build", "words"),
     [
         (lambda: Noise(probability=-0.1), "probability of Noise is -0.1"),
-        (lambda: Noise(std=-1), "std of Noise is -1; allowed: 0 or more"),
+        (lambda: Noise(std=-1), r"std of Noise is -1; allowed: a number in \[0, inf\)"),
         (lambda: Blur(sigma=(0, 1)), "sigma of Blur"),
         (lambda: Brightness(factor=(2, 1)), "factor of Brightness"),
         (lambda: Contrast(factor=(1,)), "factor of Contrast"),

@@ -303,7 +303,7 @@ def test_the_angle_follows_the_rule_where_none_is_given(shape, mirrored, angle) 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rotation": 200}, "rotation of Spatial is 200; allowed: degrees from 0 to 180"),
+        ({"rotation": 200}, r"rotation of Spatial is 200; allowed: a number in \[0, 180\]"),
         ({"scale": [0, 1]}, r"scale of Spatial is \[0, 1\]"),
         ({"scale": [1.4, 0.7]}, "low <= high"),
         ({"scale_probability": 1.5}, "scale_probability of Spatial is 1.5"),

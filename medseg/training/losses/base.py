@@ -1,13 +1,12 @@
 """What all losses share: the two forms of their reference, unknown voxels, weights of the output channels."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_argument, check_declared
 from medseg.config.schema import Setting
 from medseg.errors import MedsegError
 from medseg.io.labels import IGNORE
@@ -35,10 +34,8 @@ class ClassWeighted(nn.Module):
     def __init__(self, class_weights: ClassWeights = None) -> None:
         super().__init__()
         if class_weights is not None:
-            fits = all(math.isfinite(weight) and weight >= 0 for weight in class_weights) and any(class_weights)
-            check_argument(
-                "loss", self, "class_weights", class_weights, fits, "numbers of 0 or more, at least one above 0"
-            )
+            check_declared("loss", self, class_weights=list(class_weights))
+            check_argument("loss", self, "class_weights", class_weights, any(class_weights), "at least one above 0")
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         # Not persistent: the weights are the config's, and a checkpoint is loaded whatever the loss.
         self.register_buffer("class_weights", weights, persistent=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_declared
 from medseg.config.schema import Setting
 from medseg.training.losses.base import (
     Batch,
@@ -44,7 +44,7 @@ class CenterlineDiceLoss(RatioLoss):
         smooth: float = 1.0,
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
-        check_argument("loss", self, "iterations", iterations, iterations >= 1, "1 or more")
+        check_declared("loss", self, iterations=iterations)
         self.iterations = iterations
 
     def sums(self, p: Tensor, g: Tensor) -> Tensor:

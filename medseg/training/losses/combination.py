@@ -1,13 +1,12 @@
 """Losses made of others: weighted sums of losses and over resolutions, losses of other packages on our targets."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_argument, check_declared
 from medseg.config.schema import Setting
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.labels import IGNORE
@@ -40,8 +39,7 @@ class WeightedSum(nn.Module):
                 problems.append(f"{name}: it has no weight. Give weights.{name}, a number of 0 or more")
         if problems:
             raise MedsegError(f"loss: the weights and the losses do not match:\n{listing(problems)}")
-        for name, weight in weights.items():
-            check_argument("loss", self, f"weights.{name}", weight, math.isfinite(weight) and weight >= 0, "0 or more")
+        check_declared("loss", self, weights=dict(weights))
         check_argument("loss", self, "weights", dict(weights), any(weights.values()), "at least one above 0")
         self.weights = dict(weights)
         # A loss of weight 0 is not computed: 0 times infinity would be no number.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_declared
 from medseg.config.schema import Setting
 from medseg.io.labels import IGNORE
 from medseg.training.losses.base import ClassWeighted, ClassWeights, all_known, are_regions, full, weighted_mean
@@ -32,7 +32,7 @@ class CrossEntropyLoss(ClassWeighted):
         class_weights: ClassWeights = None,
     ) -> None:
         super().__init__(class_weights)
-        check_argument("loss", self, "label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "from 0 to below 1")
+        check_declared("loss", self, label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class FocalLoss(ClassWeighted):
         class_weights: ClassWeights = None,
     ) -> None:
         super().__init__(class_weights)
-        check_argument("loss", self, "gamma", gamma, gamma >= 0, "0 or more")
+        check_declared("loss", self, gamma=gamma)
         self.gamma = gamma
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class TopKLoss(ClassWeighted):
         class_weights: ClassWeights = None,
     ) -> None:
         super().__init__(class_weights)
-        check_argument("loss", self, "k", k, 0 < k <= 100, "above 0, up to 100")
+        check_declared("loss", self, k=k)
         self.k = k
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_argument, check_declared
 from medseg.config.schema import Setting
 from medseg.training.losses.base import (
     Batch,
@@ -138,8 +138,7 @@ class TverskyLoss(OverlapLoss):
         smooth: float = 1e-5,
     ) -> None:
         super().__init__(batch, include_background, class_weights, smooth)
-        for name, weight in {"alpha": alpha, "beta": beta}.items():
-            check_argument("loss", self, name, weight, weight > 0, "above 0")
+        check_declared("loss", self, alpha=alpha, beta=beta)
         self.alpha, self.beta = alpha, beta
 
     def ratio(self, sums: Tensor) -> Tensor:

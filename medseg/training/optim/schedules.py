@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from medseg.config.arguments import check_argument
+from medseg.config.arguments import check_declared
 from medseg.config.schema import Setting
 
 Warmup = Annotated[float, Setting("share of the run over which the rate rises", "[0, 1)")]
@@ -23,8 +23,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Check the ranges of the arguments."""
-        fits = 0 <= self.warmup < 1
-        check_argument("scheduler", self, "warmup", self.warmup, fits, "a share of the training, from 0 to below 1")
+        check_declared("scheduler", self)
 
     def __call__(self, progress: float) -> float:
         """Return the factor at ``progress``; the time used may end a little past its limit, and counts as 1 then."""
@@ -48,11 +47,6 @@ class Polynomial(Schedule):
     power: Annotated[float, Setting("exponent of the decay", "(0, inf)")] = 0.9
     warmup: Warmup = 0.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges of the arguments."""
-        check_argument("scheduler", self, "power", self.power, self.power > 0, "above 0")
-        super().__post_init__()
-
     def after(self, progress: float) -> float:
         """Return the polynomial."""
         return float((1 - progress) ** self.power)
@@ -64,11 +58,6 @@ class Cosine(Schedule):
 
     final: Annotated[float, Setting("share of the rate that is left at the end", "[0, 1]")] = 0.0
     warmup: Warmup = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the ranges of the arguments."""
-        check_argument("scheduler", self, "final", self.final, 0 <= self.final <= 1, "from 0 to 1")
-        super().__post_init__()
 
     def after(self, progress: float) -> float:
         """Return the cosine."""

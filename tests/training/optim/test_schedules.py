@@ -74,9 +74,9 @@ def test_the_config_builds(name: str) -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: Polynomial(power=0), "power of Polynomial is 0; allowed: above 0"),
+        (lambda: Polynomial(power=0), r"power of Polynomial is 0; allowed: a number in \(0, inf\)"),
         (lambda: Polynomial(warmup=1), "warmup of Polynomial is 1"),
-        (lambda: Cosine(final=1.5), "final of Cosine is 1.5; allowed: from 0 to 1"),
+        (lambda: Cosine(final=1.5), r"final of Cosine is 1.5; allowed: a number in \[0, 1\]"),
         (lambda: Cosine(warmup=-0.1), "warmup of Cosine is -0.1"),
         (lambda: Constant(warmup=2), "warmup of Constant is 2"),
     ],
