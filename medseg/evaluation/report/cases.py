@@ -10,6 +10,7 @@ from medseg.evaluation.pages.page import Picture
 from medseg.evaluation.pages.text_table import NONE, TextTable
 from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.cases import ScoredCase, ranked
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names
 
@@ -44,9 +45,7 @@ def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], 
     order, files = ranked(cases), overlay_files(folder, (case.id for case in cases))
     indices = {case.id: index for index, case in enumerate(cases)}
     with_overlay = [(rank, case) for rank, case in enumerate(order) if files[case.id].is_file()]
-    shown = with_overlay
-    if len(with_overlay) > EXAMPLES:
-        shown = [with_overlay[index * (len(with_overlay) - 1) // (EXAMPLES - 1)] for index in range(EXAMPLES)]
+    shown = [with_overlay[index] for index in evenly(len(with_overlay), EXAMPLES)]
     chosen = []
     for rank, case in shown:
         position = f"Case {rank + 1} of {len(order)} from the worst"
@@ -54,7 +53,7 @@ def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], 
             position = "Best case" if rank else "Worst case"
         elif abs(rank - (len(order) - 1) / 2) <= 0.5:
             position = "Median case"
-        scores = sorted((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
+        scores = case.lowest_first
         dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
         dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
         picture = Picture.shrunk(files[case.id], (SIDE, SIDE))
@@ -75,8 +74,7 @@ def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:
         if len(names) <= COLUMNS:
             row += [number(case.value(name, "dice"), "dice") for name in names]
         else:
-            scores = ((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
-            lowest, name = min(scores, default=(None, NONE))
+            lowest, name = (case.lowest_first or [(None, NONE)])[0]
             row += [number(lowest, "dice"), name]
         rows.append(row)
     return TextTable("Dice by case", headers, rows)

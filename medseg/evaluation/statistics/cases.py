@@ -118,6 +118,11 @@ class ScoredCase(NamedTuple):
         """The mean Dice over the classes where it is defined; NaN where it is nowhere."""
         return mean_of_defined(self.value(name, "dice") for name in self.classes)
 
+    @property
+    def lowest_first(self) -> list[tuple[float, str]]:
+        """The Dice of the classes where it is defined, with their names, the lowest first."""
+        return sorted((value, name) for name in self.classes if not isnan(value := self.value(name, "dice")))
+
 
 def scored_cases(rows: Sequence[Row]) -> list[ScoredCase]:
     """Return the cases of a report's rows, in their order."""

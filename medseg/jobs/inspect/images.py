@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.evaluation.images.overlays import miniature
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.io.case import Case, Scan
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.labels import LabelMap
@@ -100,5 +101,5 @@ def shown_cases(usable: Fingerprint, findings: Sequence[Issue], same: Sequence[S
     with_findings = {name for finding in findings if finding.kind not in pairs for name in finding.cases}
     chosen = {*[name for name in names if name in with_findings][:MAX_WITH_FINDINGS]}
     chosen |= {name for pair in same[:MAX_SAME] for name in pair.cases}
-    even = np.unique(np.linspace(0, max(len(names) - 1, 0), min(SAMPLE, len(names))).round().astype(int))
-    return [name for index, name in enumerate(names) if name in chosen or index in even]
+    chosen |= {names[index] for index in evenly(len(names), SAMPLE)}
+    return [name for name in names if name in chosen]
