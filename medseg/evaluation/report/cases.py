@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:
         if len(names) <= COLUMNS:
             row += [number(case.value(name, "dice"), "dice") for name in names]
         else:
-            lowest, name = (case.lowest_first or [(None, NONE)])[0]
+            lowest, name = (case.lowest_first or [(nan, NONE)])[0]
             row += [number(lowest, "dice"), name]
         rows.append(row)
     return TextTable("Dice by case", headers, rows)
