@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SETTINGS = "sweep.json"
-"""The settings that a sweep was begun with, in its folder."""
+"""The settings that a sweep was started with, in its folder."""
 
 
 @contextmanager
 def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
     """Yield the sweep's folder: ``run_dir``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
 
-    A sweep that was stopped goes on in the folder ``run_dir``, with the settings that it was begun with.
+    A sweep that was stopped goes on in the folder ``run_dir``, with the settings that it was started with.
 
     Raises:
         MedsegError: ``run_dir`` holds anything else, another process works in it, or it cannot be made.
@@ -49,8 +49,8 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> 
     with locked(folder, f"run_dir={folder}"):
         if names and (begun := read_json_object(folder / SETTINGS).get("settings")) != asked:
             raise MedsegError(
-                f"run_dir={run_dir}: it exists already, and was begun with other settings ({begun}). Give these to go "
-                "on with that sweep, or another folder."
+                f"run_dir={run_dir}: it exists already, and was started with other settings ({begun}). Give these to "
+                "continue that sweep, or another folder."
             )
         remove_leftovers(folder)
         write_json(folder / SETTINGS, {"settings": asked})

@@ -19,6 +19,7 @@ from torch import Tensor
 from medseg.evaluation.images.overlays import CANVAS, FONT_SIZE, GAP, WHITE, overlay
 from medseg.evaluation.metrics.overlap import dice
 from medseg.evaluation.statistics.means import mean_of_defined
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.io.case import Scan
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.cache import load
@@ -140,7 +141,7 @@ def choose(files: Sequence[Path], number: int) -> list[int]:
     """Pick indices evenly among the cases with foreground, or among all where none has any."""
     full = [index for index, file in enumerate(files) if any(map(len, load(file)["locations"]))]
     among = full or list(range(len(files)))
-    return [among[index] for index in np.linspace(0, len(among) - 1, min(number, len(among))).round().astype(int)]
+    return [among[index] for index in evenly(len(among), number)]
 
 
 def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Image.Image:

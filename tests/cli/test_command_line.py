@@ -293,7 +293,7 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     assert command_line.main(line) == 0
     assert len(jobs.configs) == 4
     assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
-    assert "begun with other settings" in capsys.readouterr().err
+    assert "started with other settings" in capsys.readouterr().err
 
 
 def test_a_sweep_begins_in_no_other_folder(jobs):

@@ -237,7 +237,7 @@ def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     first = (tmp_path / "run/inspect.html").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "run")
-    monkeypatch.setattr(images, "draw_picture", None)
+    monkeypatch.setattr(images, "draw_thumbnail", None)
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
 
@@ -270,10 +270,10 @@ def test_cuts_of_one_scan_are_marked_where_the_split_parts_them(inspected, data)
     findings = inspected(f"split.file='{data / 'split.csv'}'")[1]["findings"]
     parted, within = [finding for finding in findings if finding["kind"] == "same scan"]
     assert parted["cases"] == ["c0", "c2"]
-    assert "probably the same scan, in two parts of the split (train, test)" in parted["text"]
+    assert "probably the same scan, in two subsets of the split (train, test)" in parted["text"]
     assert "dataset.group" in parted["text"]
     assert within["cases"] == ["c3", "c4"]
-    assert "two parts" not in within["text"]
+    assert "two subsets" not in within["text"]
 
 
 def test_tables_fit_80_columns_and_findings_are_not_broken(inspected):

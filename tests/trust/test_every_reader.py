@@ -44,7 +44,7 @@ NO_CONFIG = {
     "system.locks.owner": "a number and a name for a message",
     "io.layouts.groups.search_groups": "texts, from a process that this one started",
     "io.tables._rows": "texts",
-    "jobs.inspect.images.cached_picture": "weights_only: the bytes of a picture",
+    "jobs.inspect.images.cached_thumbnail": "weights_only: the bytes of a thumbnail",
     "jobs.evaluate.trials.Trials.score": "arrays of this process's own",
     "preprocessing.cache.load": "weights_only: tensors and numbers",
     "preprocessing.fingerprint.cached.cached_fingerprint": "weights_only: tensors and numbers",

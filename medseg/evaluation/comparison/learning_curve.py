@@ -74,7 +74,7 @@ def table(points: Sequence[Point]) -> TextTable:
         seeds = ", ".join(number(score, "dice") for score in point.seeds.values())
         cells = [number(point.mean, "dice"), interval(point.ci95, "dice"), seeds]
         rows.append([point.arm, str(point.labelled), *cells])
-    notes = ["interval: of the mean over seeds, over the patients of the test part (BCa bootstrap)"]
+    notes = ["interval: of the mean over seeds, over the patients of the test subset (BCa bootstrap)"]
     return TextTable("test Dice by labelled groups", ["arm", "labelled", "Dice", "95 % interval", "seeds"], rows, notes)
 
 

@@ -2,8 +2,8 @@
 
 What a case counts as in a comparison, where a report leaves it undefined:
 
-* Both masks empty: perfect. Shares count as 1, differences and distances as 0, so that a run which invents a finding is
-  told from one that does not. Metrics that are shares of the ground truth (``NEED_REFERENCE``) have nothing to say
+* Both masks empty: perfect. Shares count as 1, differences and distances as 0, so that a run with a false finding is
+  worse than one without. Metrics that are shares of the ground truth (``NEED_REFERENCE``) have nothing to say
   there.
 * One mask empty, or no lesion found: distances are missed (infinite): worse than any that was measured.
 * Anything else, such as a class that was not annotated: left out.
@@ -26,21 +26,21 @@ from medseg.evaluation.statistics.means import Values
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
 NEED_REFERENCE = ("sensitivity", "relative_volume_difference", "lesion_sensitivity")
 
-BEARING = {
+METRICS_OF_SETTING = {
     "nsd_mm": ("nsd",),
     "surface": ("nsd", "hd95", "assd", "lesion_hd95"),
     "lesions": ("lesion_dice", "lesion_sensitivity", "lesion_precision", "lesion_f1", "lesion_hd95"),
     "missed_mm": ("hd95", "assd", "lesion_hd95"),
 }
-"""Settings, and the metrics whose values hang on them."""
+"""Settings, and the metrics whose values depend on them."""
 
 
 @dataclass(frozen=True)
 class Paired:
     """The values of R runs for the N cases and C classes that all of them have.
 
-    ``values`` holds for each metric an array (R, C, N): NaN is undefined, infinite missed; where values near zero are
-    wanted they are absolute. ``patients`` (N,) numbers the patient of each case; ``notes`` say what was left out.
+    ``values`` holds for each metric an array (R, C, N): NaN is undefined, infinite missed; where values near zero
+    are best they are absolute. ``patients`` (N,) numbers the patient of each case; ``notes`` say what was left out.
     """
 
     runs: tuple[str, ...]
@@ -67,16 +67,16 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
     cases, lost_cases = _in_all(reports, "case")
     classes, lost_classes = _in_all(reports, "class")
     tables = [{(row["case"], row["class"]): row for row in report.rows} for report in reports]
-    _check_truth(reports, tables, [(case, name) for case in cases for name in classes])
+    _check_reference(reports, tables, [(case, name) for case in cases for name in classes])
     patients, doubt = _patients(reports, cases)
     chosen = [name for name in metrics if all(name in report.rows[0] for report in reports)]
-    unlike: dict[str, str] = {}  # metrics that reports have measured with different settings
-    for setting, names in BEARING.items():
+    differing: dict[str, str] = {}  # metrics that reports have measured with different settings
+    for setting, names in METRICS_OF_SETTING.items():
         if len({str(report.settings.get(setting)) for report in reports}) > 1:
-            unlike |= {name: setting for name in chosen if name in names}
+            differing |= {name: setting for name in chosen if name in names}
     values = {}  # (R, C, N)
     for metric in chosen:
-        if metric not in unlike:
+        if metric not in differing:
             values[metric] = np.array(
                 [
                     [
@@ -89,7 +89,7 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
             )
     lacking = [name for name in metrics if name not in chosen and any(name in report.rows[0] for report in reports)]
     otherwise = [f"not in all reports, so left out: {name}" for name in lacking]
-    otherwise += [f"measured with another metrics.{unlike[name]}, so left out: {name}" for name in unlike]
+    otherwise += [f"measured with another metrics.{differing[name]}, so left out: {name}" for name in differing]
     return Paired(
         tuple(report.name for report in reports),
         tuple(classes),
@@ -115,16 +115,16 @@ def _in_all(reports: Sequence[Report], column: str) -> tuple[list[str], list[str
     return common, [f"not in all runs, so left out: {len(left)} {column}{plural} ({few(left)})"] if left else []
 
 
-def _check_truth(
+def _check_reference(
     reports: Sequence[Report], tables: Sequence[dict[tuple[str, str], Row]], pairs: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse reports whose ground truths of a case differ in size: they were measured against other masks."""
+    """Raise for reports whose ground truths of a case differ in size: they were measured against other masks."""
     problems: dict[str, str] = {}
     for case, name in pairs:
         sizes = [table[case, name]["truth_voxels"] if (case, name) in table else nan for table in tables]
         if not np.allclose(sizes, sizes[0], rtol=0, atol=0, equal_nan=True):
-            told = zip(reports, sizes, strict=True)
-            problems.setdefault(case, f"{case}, {name}: " + ", ".join(f"{size:g} in {run.name}" for run, size in told))
+            of_runs = [f"{size:g} in {run.name}" for run, size in zip(reports, sizes, strict=True)]
+            problems.setdefault(case, f"{case}, {name}: {', '.join(of_runs)}")
     if problems:
         raise MedsegError(
             f"{len(problems)} case(s) have another ground truth (voxels of a class) in one run than in another:\n"

@@ -1,6 +1,6 @@
-"""Runs ranked by a metric, how firm the ranking is, and which runs it does not tell apart.
+"""Runs ranked by a metric, how stable the ranking is, and which runs it does not distinguish.
 
-How firm: patients are drawn with replacement, and the runs ranked anew each time, as in Wiesenfarth et al., "Methods
+Stability: patients are drawn with replacement, and the runs ranked anew each time, as in Wiesenfarth et al., "Methods
 and open-source toolkit for analyzing and visualizing challenge results", Scientific Reports 11 (2021).
 """
 
@@ -20,9 +20,9 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Stability:
-    """What became of a run's rank when patients were drawn anew.
+    """A run's rank in bootstrap samples of the patients.
 
-    ``first`` is the share of draws in which no run was better; ``shares`` (R,) those in which it had rank 1, 2, ….
+    ``first`` is the share of samples in which no run was better; ``shares`` (R,) those in which it had rank 1, 2, ….
     """
 
     mean_rank: float
@@ -33,7 +33,7 @@ class Stability:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A run in the ranking: runs of the same mean share the better rank, runs not told apart share a letter."""
+    """A run in the ranking: runs of the same mean share the better rank, runs without a shown difference a letter."""
 
     run: str
     rank: int
@@ -47,8 +47,9 @@ class Ranked:
 class Ranking:
     """Runs, the best first.
 
-    ``tau`` is the mean of Kendall's tau-b between the ranking and those of the draws, with the interval that holds 95 %
-    of them; None where patients are too few or all runs the same. ``ties`` holds names of runs not told apart.
+    ``tau`` is the mean of Kendall's tau-b between the ranking and those of the bootstrap samples, with the interval
+    that holds 95 % of them; None where patients are too few or all runs the same. ``ties`` holds the names of
+    runs without a shown difference.
     """
 
     metric: str
@@ -62,11 +63,11 @@ class Ranking:
 def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice", *, seed: int = 0) -> Ranking:
     """Rank runs by their mean over patients of a metric of which more is better, in the mean over classes.
 
-    Stability is told from ``MIN_GROUPS`` patients on.
+    Stability is stated from ``MIN_GROUPS`` patients on.
     """
     scores = patient_scores(paired, metric)  # (R, P)
     ranks = ranked(scores.mean(axis=1))
-    draws = resampled(scores, seed) if scores.shape[1] >= MIN_GROUPS else None
+    samples = resampled(scores, seed) if scores.shape[1] >= MIN_GROUPS else None
     overall = None if len(paired.classes) > 1 else paired.classes[0]
     of_metric = [one for one in comparisons if one.metric == metric and one.name == overall]
     order = np.argsort(ranks, kind="stable").tolist()
@@ -78,12 +79,12 @@ def rank(paired: Paired, comparisons: Sequence[Comparison], metric: str = "dice"
             int(ranks[run]),
             float(scores[run].mean()),
             confidence_interval(scores[run], np.arange(scores.shape[1])),
-            None if draws is None else stability(draws[:, run], len(paired.runs)),
+            None if samples is None else stability(samples[:, run], len(paired.runs)),
             "".join(letters[number] for number, tie in enumerate(ties) if paired.runs[run] in tie),
         )
         for run in order
     ]
-    tau = np.array([]) if draws is None else taus(ranks, draws)
+    tau = np.array([]) if samples is None else taus(ranks, samples)
     return Ranking(
         metric,
         scores.shape[1],
@@ -114,11 +115,11 @@ def stability(ranks: NDArray[np.int64], n_runs: int) -> Stability:
     return Stability(float(ranks.mean()), _percentiles(ranks), float(shares[0]), tuple(shares.tolist()))
 
 
-def taus(ranks: NDArray[np.int64], draws: NDArray[np.int64]) -> Values:
-    """Return Kendall's tau-b between ranks (R,) and those of each draw (D, R), draws of nothing but ties left out."""
+def taus(ranks: NDArray[np.int64], samples: NDArray[np.int64]) -> Values:
+    """Return Kendall's tau-b between ranks (R,) and those of each sample (S, R), samples of only ties left out."""
     from scipy.stats import kendalltau
 
-    different, times = np.unique(draws, axis=0, return_counts=True)  # few of them: most draws agree
+    different, times = np.unique(samples, axis=0, return_counts=True)  # few of them: most samples agree
     correlations = np.array(
         [kendalltau(ranks, one).statistic if np.ptp(one) and np.ptp(ranks) else np.nan for one in different]
     )
@@ -128,17 +129,17 @@ def taus(ranks: NDArray[np.int64], draws: NDArray[np.int64]) -> Values:
 def not_told_apart(runs: Sequence[str], comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """Return the largest sets of runs, in the order of ``runs``, among which no pair shows a difference.
 
-    A run may be in several, since "not told apart" is not transitive. Insert and absorb: Piepho, "An algorithm for a
-    letter-based representation of all-pairwise comparisons", J. Comput. Graph. Stat. 13 (2004).
+    A run may be in several, since "no difference shown" is not transitive. Insert and absorb: Piepho, "An algorithm for
+    a letter-based representation of all-pairwise comparisons", J. Comput. Graph. Stat. 13 (2004).
     """
     sets = [frozenset(runs)]
     for one in (one for one in comparisons if one.is_shown):
-        parts = [
-            part
+        subsets = [
+            subset
             for whole in sets
-            for part in ([whole - {one.a}, whole - {one.b}] if {one.a, one.b} <= whole else [whole])
+            for subset in ([whole - {one.a}, whole - {one.b}] if {one.a, one.b} <= whole else [whole])
         ]
-        sets = [part for part in dict.fromkeys(parts) if not any(part < other for other in parts)]
+        sets = [subset for subset in dict.fromkeys(subsets) if not any(subset < other for other in subsets)]
     in_order = [tuple(run for run in runs if run in one) for one in sets]
     return sorted(in_order, key=lambda names: [runs.index(name) for name in names])
 
@@ -152,6 +153,6 @@ def patient_scores(paired: Paired, metric: str) -> Values:
 
 
 def _percentiles(values: NDArray[np.float64] | NDArray[np.int64]) -> tuple[float, float]:
-    """The interval that holds 95 % of the draws."""
+    """The interval that holds 95 % of the values."""
     low, high = np.percentile(values, (2.5, 97.5), method="inverted_cdf").tolist()
     return low, high

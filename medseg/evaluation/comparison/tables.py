@@ -28,7 +28,7 @@ RULES = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a comparison of runs has found."""
+    """The result of a comparison of runs."""
 
     paired: Paired
     comparisons: Sequence[Comparison]
@@ -107,20 +107,20 @@ def sentences(result: Result) -> Iterator[str]:
     n_tested = sum(one.p is not None for one in result.comparisons)
     if n_patients >= MIN_GROUPS:
         yield (
-            f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} draws of "
-            "the patients."
+            f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} bootstrap "
+            "samples of the patients."
         )
     for tie in ranking.ties:
-        yield f"Not told apart: {', '.join(tie[:-1])} and {tie[-1]}. Their order may be chance."
+        yield f"No difference is shown between {', '.join(tie[:-1])} and {tie[-1]}: their order may be chance."
     if len(ranking.runs) > 2 and ranking.tau is not None and ranking.tau_interval is not None:
         low, high = ranking.tau_interval
         yield (
-            f"The rankings of the draws agree with this one by Kendall's τ = {ranking.tau:.2f} on average (95 % of "
+            f"The rankings of the samples agree with this one by Kendall's τ = {ranking.tau:.2f} on average (95 % of "
             f"them {low:.2f} to {high:.2f})."
         )
     if n_tested > 1:
         is_several = len(result.paired.values) > 1
-        fewer = ": with fewer, as by metrics.names=dice, smaller differences show" if is_several else ""
+        fewer = "; fewer comparisons, as by metrics.names=dice, show smaller differences" if is_several else ""
         yield f"p-values are adjusted for all {n_tested} comparisons{fewer}."
     if n_patients < MIN_PATIENTS:
         yield f"Below {MIN_PATIENTS} patients no test is made: none could show a difference."
@@ -130,7 +130,7 @@ def sentences(result: Result) -> Iterator[str]:
             "show a difference."
         )
     if n_patients < MIN_GROUPS:
-        yield f"Below {MIN_GROUPS} patients there are no intervals, and nothing is said of how firm the ranking is."
+        yield f"Below {MIN_GROUPS} patients there are no intervals, and the stability of the ranking is not known."
     yield from (f"{note}." for note in result.paired.notes)
 
 

@@ -60,7 +60,7 @@ class Card:
 
 def contact_sheet(
     rows: Sequence[Row],
-    pictures: Mapping[str, Path],
+    overlays: Mapping[str, Path],
     colours: Mapping[str, Colour],
     folder: Path,
     title: str = "Predictions",
@@ -68,12 +68,12 @@ def contact_sheet(
     """Return an HTML page that needs no other file and no network.
 
     Cases are filtered and sorted in the browser, by name, uncertainty or the size of a class; without scripts, all are
-    shown in the order of the rows. Pictures are embedded small, and link to the file in full.
+    shown in the order of the rows. Overlays are embedded small, and link to the file in full.
 
     Args:
         rows: those of ``predictions.csv``, with text or numbers: case, status, error, ``NAME_ml`` and ``NAME_mm2`` or
             ``NAME_voxels``; uncertainty and unlike, the reasons, where there are such columns.
-        pictures: the overlay of each case that has one (see ``overlays.overlay``).
+        overlays: the image of each case that has one (see ``overlays.overlay``).
         colours: the classes, or regions, with their colours in the overlays (see ``overlays.colours``).
         folder: where the page will lie, for the links.
         title: the page's heading.
@@ -83,7 +83,7 @@ def contact_sheet(
     unit = "ml" if any(f"{name}_ml" in columns for name in colours) else "voxels"
     uncertainty = {"uncertainty": "uncertainty"} if "uncertainty" in columns else {}
     orders = {"case": "case", **uncertainty, **{f"{name} ({unit})": f"{name}_{unit}" for name in colours}}
-    cards = [card(row, pictures.get(row["case"]), colours, list(orders.values()), folder) for row in rows]
+    cards = [card(row, overlays.get(row["case"]), colours, list(orders.values()), folder) for row in rows]
     counts = {flag: sum(flag in each.remarks for each in cards) for flag in FLAGS}
     kinds = [f"{count} {FLAGS[flag]}" for flag, count in counts.items() if count]
     return render(
@@ -96,7 +96,7 @@ def contact_sheet(
     )
 
 
-def card(row: Row, picture: Path | None, colours: Mapping[str, Colour], orders: Sequence[str], folder: Path) -> Card:
+def card(row: Row, overlay: Path | None, colours: Mapping[str, Colour], orders: Sequence[str], folder: Path) -> Card:
     """Return what the page shows of one case; ``orders`` are the columns that cases are sorted by."""
     sizes = [class_size(row, name, colour) for name, colour in colours.items()]
     present = [each for each in sizes if each.voxels]
@@ -117,9 +117,9 @@ def card(row: Row, picture: Path | None, colours: Mapping[str, Colour], orders: 
         *(FLAGS[flag] for flag in reasons),
     ]
     image, link = None, ""
-    if picture is not None and picture.is_file():
-        image = Picture.shrunk(picture, THUMBNAIL, "jpeg")
-        link = quote(os.fsencode(picture.relative_to(folder) if picture.is_relative_to(folder) else picture))
+    if overlay is not None and overlay.is_file():
+        image = Picture.shrunk(overlay, THUMBNAIL, "jpeg")
+        link = quote(os.fsencode(overlay.relative_to(folder) if overlay.is_relative_to(folder) else overlay))
     return Card(
         name=name,
         uncertainty=number(row.get("uncertainty")),

@@ -28,7 +28,7 @@ DASH = 5
 GAP = 8
 FONT_SIZE = 15
 THINNED = 1 << 23
-"""Voxels among which the largest part is looked for; of larger boxes every n-th voxel along each axis is."""
+"""Voxels among which the largest component is looked for; of larger boxes every n-th voxel along each axis is."""
 WINDOWS = {"lung": (-1350.0, 150.0), "soft tissue": (-160.0, 240.0), "bone": (-500.0, 1300.0)}
 """Hounsfield units shown black and white, of the usual windows."""
 MINI_HEIGHT, MINI_WIDTH = 200, 640
@@ -43,7 +43,7 @@ CANVAS = (28, 28, 28)
 class Panel:
     """One slice the way it is shown, with the rows running down."""
 
-    picture: NDArray[np.float32]  # (H, W) or (H, W, 3)
+    pixels: NDArray[np.float32]  # (H, W) or (H, W, 3)
     indices: Indices  # (H, W)
     reference: Indices  # (H, W), empty where there is none
     extent: tuple[float, float]  # height and width in mm or px
@@ -61,12 +61,12 @@ def overlay(
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
     ``indices`` and ``reference`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background
-    first. The ground truth is drawn as a white dashed contour, as far as it tells: ``annotated`` (K,) says which
-    classes were looked for (None: all), and ``IGNORE`` is no ground truth. A picture is shown whole. Of a volume the
-    axial, coronal and sagittal slice with the most of the largest connected part of the foreground, of the ground truth
-    where there is one, is shown in radiological convention (the patient's right on the left, anterior or superior up),
-    whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice is longer than
-    ``side`` pixels.
+    first. The ground truth is drawn as a white dashed contour, as far as it is known: ``annotated`` (K,) says which
+    classes were looked for (None: all), and ``IGNORE`` is no ground truth. A 2D image is shown whole. Of a volume the
+    axial, coronal and sagittal slice with the most of the largest connected component of the foreground, of the ground
+    truth where there is one, is shown in radiological convention (the patient's right on the left, anterior or superior
+    up), whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice is longer
+    than ``side`` pixels.
     """
     annotated = np.ones(len(names), np.bool_) if annotated is None else annotated
     true = np.zeros_like(indices)
@@ -84,7 +84,7 @@ def overlay(
 def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = None) -> Image.Image:
     """Draw the classes over the scan as ``overlay`` does, but small, without a legend.
 
-    ``marked`` (*spatial) are voxels to be seen: the slices go through their largest part, and rings are around them.
+    ``marked`` (*spatial) are voxels to be seen: the slices go through their largest component, and they are ringed.
     """
     from scipy.ndimage import find_objects, label
 
@@ -97,9 +97,7 @@ def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = N
     for image, panel in zip(images, panels, strict=True):
         down, across = (length / panel.reference.shape[axis] for axis, length in enumerate(image.size[::-1]))
         draw = ImageDraw.Draw(image)
-        for rows, columns in find_objects(
-            label(panel.reference, np.ones((3, 3)))[0]
-        ):  # each connected part of the marks
+        for rows, columns in find_objects(label(panel.reference, np.ones((3, 3)))[0]):  # each component of the marks
             box = (columns.start * across, rows.start * down, columns.stop * across, rows.stop * down)
             ring = [*(edge - RING for edge in box[:2]), *(edge + RING for edge in box[2:])]
             draw.ellipse(ring, outline=WHITE, width=2)
@@ -120,11 +118,12 @@ def colours(label_map: LabelMap) -> dict[str, Colour]:
 def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
     """The 2D image as a whole, or the slices of a volume through the largest component; of a single slice, itself."""
     if scan.unit == "px":  # three channels are colours, else the first one is shown
-        picture = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
-        return [Panel(picture, indices, reference, (float(scan.shape[0]), float(scan.shape[1])))]
+        pixels = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
+        return [Panel(pixels, indices, reference, (float(scan.shape[0]), float(scan.shape[1])))]
     volumes, spacing = _towards_lpi([scan.image[0], indices, reference], scan.affine)
     shape = volumes[0].shape
-    centre = _largest_part(volumes[2] if volumes[2].any() else volumes[1])  # a wild prediction must not choose the view
+    # through the ground truth where there is any: a wild prediction must not choose the view
+    centre = _largest_component(volumes[2] if volumes[2].any() else volumes[1])
     panels = []
     for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
         columns, rows = (other for other in range(3) if other != axis)
@@ -132,13 +131,13 @@ def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
             continue
         extent = (shape[rows] * spacing[rows], shape[columns] * spacing[columns])
         # (rows, columns) each
-        picture, predicted, true = (np.ascontiguousarray(volume.take(centre[axis], axis).T) for volume in volumes)
-        panels.append(Panel(picture, predicted, true, extent, sides))
+        pixels, predicted, true = (np.ascontiguousarray(volume.take(centre[axis], axis).T) for volume in volumes)
+        panels.append(Panel(pixels, predicted, true, extent, sides))
     return panels
 
 
-def _largest_part(indices: Indices) -> tuple[int, ...]:
-    """Of each axis of a volume, the slice with the most of the largest connected part; the middle of an empty one."""
+def _largest_component(indices: Indices) -> tuple[int, ...]:
+    """Of each axis of a volume, the slice with the most of the largest component; the middle of an empty one."""
     from scipy.ndimage import label
 
     foreground = indices > 0
@@ -146,12 +145,12 @@ def _largest_part(indices: Indices) -> tuple[int, ...]:
         return tuple(length // 2 for length in indices.shape)
     box = bounding_box(foreground)
     step = math.ceil((foreground[box].size / THINNED) ** (1 / 3))
-    parts, number = label(foreground[box][::step, ::step, ::step], np.ones((3, 3, 3)))
+    components, number = label(foreground[box][::step, ::step, ::step], np.ones((3, 3, 3)))
     if number > 1:
-        part = parts == np.bincount(parts.ravel())[1:].argmax() + 1
+        largest = components == np.bincount(components.ravel())[1:].argmax() + 1
     else:
-        step, part = 1, foreground[box]
-    amounts = (np.count_nonzero(part, axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
+        step, largest = 1, foreground[box]
+    amounts = (np.count_nonzero(largest, axis=tuple({0, 1, 2} - {axis})) for axis in range(3))
     return tuple(span.start + step * int(amount.argmax()) for span, amount in zip(box, amounts, strict=True))
 
 
@@ -173,15 +172,15 @@ def _towards_lpi(
 def _window(panels: Sequence[Panel], unit: str) -> tuple[float, float]:
     """Intensities that are shown black and white.
 
-    0 and 255 of a well exposed 8 bit picture; of a CT, which air below -500 HU tells, the usual window of the tissue
+    0 and 255 of a well exposed 8 bit picture; of a CT, recognised by air below -500 HU, the usual window of the tissue
     that the finding is of; else two percentiles.
     """
-    values = np.concatenate([panel.picture.ravel() for panel in panels])
+    values = np.concatenate([panel.pixels.ravel() for panel in panels])
     low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
     if unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1) and high > 127:
         return 0.0, 255.0
     if unit == "mm" and -500 > values.min() >= -10_000 and high > -500:
-        finding = np.concatenate([panel.picture[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
+        finding = np.concatenate([panel.pixels[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
         hounsfield = float(np.median(finding)) if finding.size else 0.0
         return WINDOWS["lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"]
     return low, high
@@ -191,9 +190,9 @@ def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Imag
     """Fill and contour of the classes over the slice, a dashed contour of the ground truth, letters at the sides."""
     height, width = (max(1, round(length * scale)) for length in panel.extent)
     low, high = window
-    grey = np.clip((panel.picture - low) / max(high - low, 1e-6), 0, 1)
-    picture = Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
-    pixels = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)  # (H, W, 3)
+    grey = np.clip((panel.pixels - low) / max(high - low, 1e-6), 0, 1)
+    slice_ = Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
+    pixels = np.asarray(slice_.resize((width, height), Image.Resampling.BICUBIC)).astype(np.float32)  # (H, W, 3)
     masks = (Image.fromarray(mask) for mask in (panel.indices, panel.reference))
     indices, reference = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
 

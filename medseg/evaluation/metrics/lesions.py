@@ -1,9 +1,9 @@
 """Lesion by lesion: which are found, what is found that is none, and how well those that are found are outlined.
 
-Lesions are connected parts of the ground truth, across faces, edges and corners. A part of the prediction belongs to a
-lesion if it reaches into its zone; a lesion may have several parts, and a part several lesions. Under the rule
-``overlap`` the zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones touch are one,
-and small ones do not count: the rule of BraTS 2023 for glioma (Saluja et al.,
+Lesions are connected components of the ground truth, across faces, edges and corners. A component of the prediction
+belongs to a lesion if it reaches into its zone; a lesion may have several components, and a component several lesions.
+Under the rule ``overlap`` the zone is the lesion itself. Under ``brats`` it is the lesion dilated, lesions whose zones
+touch are one, and small ones do not count: the rule of BraTS 2023 for glioma (Saluja et al.,
 github.com/rachitsaluja/BraTS-2023-Metrics).
 """
 
@@ -36,14 +36,14 @@ RULES = {"overlap": Rule(), "brats": Rule(dilations=3, above=50.0)}
 
 @dataclass(frozen=True)
 class Lesions:
-    """Lesions 1…L and the parts 1…P of the prediction, on a box; 0 is neither."""
+    """Lesions 1…L and the components 1…P of the prediction, on a box; 0 is neither."""
 
     true: Labels  # (*box): of which lesion a voxel is
-    predicted: Labels  # (*box): of which part of the prediction
+    predicted: Labels  # (*box): of which component of the prediction
     spacing: Spacing
     counted: Mask  # (1 + L,): whether a lesion counts
-    n_parts: int
-    pairs: tuple[Counts, Counts]  # lesions, ascending, and parts, (N,) each: all that belong together
+    n_components: int
+    pairs: tuple[Counts, Counts]  # lesions, ascending, and components, (N,) each: all that belong together
 
     @property
     def hits(self) -> Mask:
@@ -57,18 +57,18 @@ class Lesions:
 
     @property
     def n_found(self) -> int:
-        """Those of them that a part belongs to."""
+        """Those of them that a component belongs to."""
         return len(np.unique(self.pairs[0][self.hits]))
 
     @property
     def n_right(self) -> int:
-        """Parts that belong to a lesion that counts."""
+        """Components that belong to a lesion that counts."""
         return len(np.unique(self.pairs[1][self.hits]))
 
     @property
     def n_wrong(self) -> int:
-        """Parts that belong to no lesion, neither to one that counts nor to another."""
-        return self.n_parts - len(np.unique(self.pairs[1]))
+        """Components that belong to no lesion, neither to one that counts nor to another."""
+        return self.n_components - len(np.unique(self.pairs[1]))
 
 
 def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Lesions:
@@ -80,11 +80,11 @@ def match(prediction: Mask, reference: Mask, spacing: Spacing, rule: Rule) -> Le
     if rule.dilations:  # across faces and edges, in 2D across corners
         zone = binary_dilation(zone, generate_binary_structure(zone.ndim, 2), rule.dilations)
     zones, n_zones = labelled(zone)
-    predicted, n_parts = labelled(prediction[box])
+    predicted, n_components = labelled(prediction[box])
     true = zones * reference[box]
     counted = np.bincount(true.ravel(), minlength=n_zones + 1) * np.prod(spacing) > rule.above
     counted[0] = False
-    return Lesions(true, predicted, spacing, counted, n_parts, shared(zones, predicted))
+    return Lesions(true, predicted, spacing, counted, n_components, shared(zones, predicted))
 
 
 def sensitivity(lesions: Lesions) -> float:
@@ -93,9 +93,9 @@ def sensitivity(lesions: Lesions) -> float:
 
 
 def precision(lesions: Lesions) -> float:
-    """Return the share of the prediction's parts that belong to a lesion; NaN where there are none."""
-    parts = lesions.n_right + lesions.n_wrong
-    return lesions.n_right / parts if parts else np.nan
+    """Return the share of the prediction's components that belong to a lesion; NaN where there are none."""
+    components = lesions.n_right + lesions.n_wrong
+    return lesions.n_right / components if components else np.nan
 
 
 def f1(lesions: Lesions) -> float:
@@ -107,7 +107,7 @@ def f1(lesions: Lesions) -> float:
 
 
 def lesion_dice(lesions: Lesions) -> float:
-    """Return the mean Dice of the lesions, each with all parts that belong to it; wrong parts are lesions of Dice 0.
+    """Return the mean Dice of the lesions, each with all components that belong to it; wrong ones count as 0.
 
     NaN where there is nothing to be scored.
     """
@@ -117,25 +117,25 @@ def lesion_dice(lesions: Lesions) -> float:
     true = np.bincount(lesions.true.ravel(), minlength=n_labels)  # (1 + L,) voxels, as are the others
     # all of it belongs to the lesion, being in its zone
     within = np.bincount(lesions.true[lesions.predicted > 0], minlength=n_labels)
-    lesion, part = lesions.pairs
-    parts = np.bincount(lesion, np.bincount(lesions.predicted.ravel())[part], minlength=n_labels)
-    return float((2 * within / np.maximum(true + parts, 1))[lesions.counted].sum() / n)
+    lesion, component = lesions.pairs
+    components = np.bincount(lesion, np.bincount(lesions.predicted.ravel())[component], minlength=n_labels)
+    return float((2 * within / np.maximum(true + components, 1))[lesions.counted].sum() / n)
 
 
 def lesion_hd95(lesions: Lesions, missed: float | None, kind: Kind = "elements") -> float:
-    """Return the mean HD95 of the lesions, each with all parts that belong to it.
+    """Return the mean HD95 of the lesions, each with all components that belong to it.
 
-    Lesions that are missed and parts that are wrong have the distance ``missed``; with None they are left out. NaN
+    Lesions that are missed and components that are wrong have the distance ``missed``; with None they are left out. NaN
     where nothing is left.
     """
     from scipy.ndimage import find_objects
 
     distances = []
     true, predicted = find_objects(lesions.true), find_objects(lesions.predicted)
-    lesion, part = lesions.pairs
+    lesion, component = lesions.pairs
     for number in np.unique(lesion[lesions.hits]):
-        own = part[slice(*np.searchsorted(lesion, (number, number + 1)))]
-        box = around([true[number - 1], *(predicted[part - 1] for part in own)])
+        own = component[slice(*np.searchsorted(lesion, (number, number + 1)))]
+        box = around([true[number - 1], *(predicted[component - 1] for component in own)])
         prediction, reference = np.isin(lesions.predicted[box], own), lesions.true[box] == number
         distances.append(hd95(surface_distances(prediction, reference, lesions.spacing, kind)))
     if missed is not None:
@@ -144,7 +144,7 @@ def lesion_hd95(lesions: Lesions, missed: float | None, kind: Kind = "elements")
 
 
 def shared(zones: Labels, predicted: Labels) -> tuple[Counts, Counts]:
-    """Return the zones, ascending, and the parts, (N,) each, of all pairs of them that share a voxel."""
+    """Return the zones, ascending, and the components, (N,) each, of all pairs of them that share a voxel."""
     both = (zones > 0) & (predicted > 0)
     n = int(predicted.max(initial=0)) + 1
     pairs = np.unique(zones[both].astype(np.int64) * n + predicted[both])
@@ -152,7 +152,7 @@ def shared(zones: Labels, predicted: Labels) -> tuple[Counts, Counts]:
 
 
 def labelled(mask: Mask) -> tuple[Labels, int]:
-    """Number the connected parts of a mask, across faces, edges and corners."""
+    """Number the connected components of a mask, across faces, edges and corners."""
     from scipy.ndimage import label
 
     labels, number = label(mask, np.ones((3,) * mask.ndim))

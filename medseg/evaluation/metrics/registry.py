@@ -1,7 +1,7 @@
 """The metrics of a report: their names, what they mean, and a case measured by them.
 
-Empty masks, of every metric the same: where prediction and ground truth are both empty, nothing was to be found and
-nothing was, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty,
+Empty masks, of every metric the same: where prediction and ground truth are both empty, there is nothing to
+find, so every metric is undefined (NaN), the volume difference excepted, which is 0. Where one of them is empty,
 metrics of overlap are 0 and distances undefined: the summary counts these as missed, or ``Settings.missed_mm`` stands
 for them. Shares are undefined where what they are shares of is empty. Under BraTS's rule, which leaves small lesions
 out, the metrics of lesions take a ground truth of nothing else for an empty one.
@@ -32,8 +32,8 @@ MARGIN = 4
 class Metric:
     """What a metric is called and means.
 
-    ``unit`` is "" for shares, "mm" (px in pictures), "ml" (pixels in pictures) or "%"; ``better`` tells which values
-    are wanted: higher, lower, or those near zero.
+    ``unit`` is "" for shares, "mm" (px in 2D images), "ml" (pixels in 2D images) or "%"; ``better`` says which values
+    are good: higher, lower, or those near zero.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Metric:
 class Settings:
     """What to measure, and how.
 
-    ``names`` are keys of ``METRICS``; ``nsd_mm`` is the tolerance of the surface Dice, in px for pictures; ``surface``
+    ``names`` are keys of ``METRICS``; ``nsd_mm`` is the tolerance of the surface Dice, in px for 2D images; ``surface``
     the elements of surfaces; ``lesions`` the rule by which components belong together; ``missed_mm`` the distance
     where only one of the two masks is empty, None: undefined.
     """
@@ -117,23 +117,23 @@ METRICS: dict[str, Metric] = {
         "lesion Dice",
         "",
         "higher",
-        "The mean Dice of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
-        "part that belongs to none count as 0. metrics.lesions says what belongs together.",
+        "The mean Dice of the lesions, each with all connected components of the prediction that belong to it; a "
+        "missed lesion and a component that belongs to none count as 0. metrics.lesions says what belongs together.",
         "Saluja et al., BraTS 2023",
     ),
     "lesion_sensitivity": Metric(
-        "lesion sensitivity", "", "higher", "The share of the lesions that are found: some part belongs to them."
+        "lesion sensitivity", "", "higher", "The share of the lesions that are found: some component belongs to them."
     ),
     "lesion_precision": Metric(
-        "lesion precision", "", "higher", "The share of the prediction's connected parts that belong to a lesion."
+        "lesion precision", "", "higher", "The share of the prediction's connected components that belong to a lesion."
     ),
     "lesion_f1": Metric("lesion F1", "", "higher", "The harmonic mean of lesion sensitivity and lesion precision."),
     "lesion_hd95": Metric(
         "lesion HD95",
         "mm",
         "lower",
-        "The mean HD95 of the lesions, each with all parts of the prediction that belong to it; a missed lesion and a "
-        "part that belongs to none count as metrics.missed_mm, or not at all without it.",
+        "The mean HD95 of the lesions, each with all connected components of the prediction that belong to it; a "
+        "missed lesion and a component that belongs to none count as metrics.missed_mm, or not at all without it.",
         "Saluja et al., BraTS 2023",
     ),
 }
@@ -180,9 +180,10 @@ def measure_case(
 ) -> list[Measured]:
     """Measure each union of class indices of a case; voxels whose ground truth is IGNORE belong to none.
 
-    ``prediction`` and ``reference`` hold class indices (*spatial), ``spacing`` is in mm (1 in pictures), ``voxel_size``
-    in ml (1 in pictures). Each union is measured on the box that holds it, so that 100 organs do not take 100 volumes.
-    A volume of one slice is measured as a picture is: its surface is the outline, not the slice's two sides.
+    ``prediction`` and ``reference`` hold class indices (*spatial), ``spacing`` is in mm (1 in 2D images),
+    ``voxel_size`` in ml (1 in 2D images). Each union is measured on the box that holds it, so that 100 organs do not
+    take 100 volumes. A volume of one slice is measured as a 2D image is: its surface is the outline, not the slice's
+    two sides.
     """
     if reference.ndim == 3 and 1 in reference.shape:
         flat = reference.shape.index(1)
@@ -207,8 +208,8 @@ def measure(
 ) -> Measured:
     """Measure one mask (*spatial) against another, by the metrics that the settings name; NaN is undefined.
 
-    What lies outside the arrays is background. ``spacing`` is in mm (1 in pictures), ``voxel_size`` in ml (1 in
-    pictures).
+    What lies outside the arrays is background. ``spacing`` is in mm (1 in 2D images), ``voxel_size`` in ml (1 in
+    2D images).
     """
     names = set(settings.names)
     if not (prediction.any() or reference.any()):

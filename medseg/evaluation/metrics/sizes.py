@@ -26,7 +26,7 @@ def sizes(indices: Indices, scan: Scan, label_map: LabelMap) -> dict[str, Any]:
     """Return the columns of a table that tell how large each foreground class, or region, is.
 
     ``indices`` are class indices (*spatial) on the scan's grid. A class that is not there has the size 0. Volumes (ml)
-    and surface areas (mm²) are of volumes alone; pictures and single slices have voxels.
+    and surface areas (mm²) are of volumes alone; 2D images and single slices have voxels.
     """
     members = np.zeros((len(label_map.reported), 256), np.int64)  # 1 where a class index is in a class, or region
     for row, indices_of in zip(members, label_map.reported.values(), strict=True):

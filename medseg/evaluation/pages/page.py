@@ -58,7 +58,7 @@ class Picture:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return the page that a template makes of some values."""
+    """Return the page that a template makes of some values; its sections list themselves in ``sections``."""
     return environment().get_template(template).render(values, sections=[])
 
 

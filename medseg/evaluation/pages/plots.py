@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medseg.evaluation.statistics.sampling import evenly
+
 SERIES = 6
 """Lines that colour and dashes can tell apart."""
 
@@ -168,4 +170,4 @@ def some(points: Sequence[Point], most: int) -> list[Point]:
     if len(points) <= most:
         return list(points)
     ranked = sorted(points, key=lambda point: point.x)
-    return [ranked[index] for index in np.linspace(0, len(ranked) - 1, most).round().astype(int)]
+    return [ranked[index] for index in evenly(len(ranked), most)]

@@ -27,11 +27,11 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
-PARTS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
+WORDS = re.compile(r"[^\s_/.,:=-]*[\s_/.,:=-]+|[^\s_/.,:=-]+")
 """What names consist of: words with the signs behind them."""
 
-NAME = 8
-"""Width of the first column, in which names stand, from which on these are broken."""
+NAME_WIDTH = 8
+"""Least width of the first column: longer names are broken into lines where there is no room."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class TextTable:
 
 
 def print_tables(tables: Iterable[TextTable], console: Console) -> None:
-    """Print tables; those with more columns than there is room for in parts, one below the other."""
+    """Print tables; those with more columns than there is room for are split, one piece below the other."""
     for table in tables:
         # names are made printable, each on a line, which the widths of columns depend on
         rows = [[on_a_line(cell) for cell in row] for row in table.rows]
         readable = replace(table, headers=[on_a_line(header) for header in table.headers], rows=rows)
-        for part in in_parts(readable, console.width):
-            console.print(for_terminal(part, console.width))
+        for piece in split_columns(readable, console.width):
+            console.print(for_terminal(piece, console.width))
 
 
 def for_terminal(table: TextTable, width: int) -> Table:
@@ -77,13 +77,14 @@ def for_terminal(table: TextTable, width: int) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for column, (header, fitted) in enumerate(zip(table.headers, widths(table, width), strict=True)):
-        shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted)
+    fitted = widths(table, width)
+    for column, header in enumerate(table.headers):
+        shown.add_column(escape(header), justify="right" if column else "left", overflow="fold", width=fitted[column])
     for row in table.rows:
         is_mean = table.has_mean and row is table.rows[-1]
         if is_mean:
             shown.add_section()
-        cells = [broken(row[0], widths(table, width)[0]), *row[1:]]
+        cells = [broken(row[0], fitted[0]), *row[1:]]
         shown.add_row(*map(escape, cells), style="bold" if is_mean else None)
     return shown
 
@@ -95,17 +96,17 @@ def broken(name: str, width: int) -> str:
     ('hippocampus_\\nanterior', 'lung')
     """
     lines = [""]
-    for part in PARTS.findall(name):
-        if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+    for word in WORDS.findall(name):
+        if lines[-1] and cell_len((lines[-1] + word).rstrip()) > width:
             lines.append("")
-        lines[-1] += part
+        lines[-1] += word
     return "\n".join(line.rstrip() for line in lines)
 
 
-def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
-    """Yield a table, or where it cannot be that narrow parts of it, each with the first column."""
+def split_columns(table: TextTable, width: int) -> Iterator[TextTable]:
+    """Yield a table, or where it cannot be that narrow several, each with the first column and some of the others."""
     name, *others = least_widths(table)
-    fits = [sum([min(name, NAME), *others[:n]]) + frame(n + 1) <= width for n in range(1, len(others) + 1)]
+    fits = [sum([min(name, NAME_WIDTH), *others[:n]]) + frame(n + 1) <= width for n in range(1, len(others) + 1)]
     n = max(1, sum(fits))
     if n >= len(others):
         yield table
@@ -113,31 +114,30 @@ def in_parts(table: TextTable, width: int) -> Iterator[TextTable]:
     first = [[row[0], *row[1 : n + 1]] for row in table.rows]
     rest = [[row[0], *row[n + 1 :]] for row in table.rows]
     yield replace(table, headers=table.headers[: n + 1], rows=first, notes=())
-    yield from in_parts(replace(table, headers=[table.headers[0], *table.headers[n + 1 :]], rows=rest), width)
+    yield from split_columns(replace(table, headers=[table.headers[0], *table.headers[n + 1 :]], rows=rest), width)
 
 
 def widths(table: TextTable, width: int) -> list[int]:
     """Return the width of each column: what it would take, less where there is no room, from the widest on."""
-    wanted = [max(map(cell_len, column)) for column in table.columns]
+    fitted = [max(map(cell_len, column)) for column in table.columns]
     least = least_widths(table)
-    room = width - frame(len(wanted))
-    least[0] = min(least[0], max(NAME, room - sum(least[1:])))
-    while sum(wanted) > room and (wider := [column for column, one in enumerate(wanted) if one > least[column]]):
-        wanted[max(wider, key=lambda column: wanted[column])] -= 1
-    return wanted
+    room = width - frame(len(fitted))
+    least[0] = min(least[0], max(NAME_WIDTH, room - sum(least[1:])))
+    while sum(fitted) > room and (wider := [column for column, one in enumerate(fitted) if one > least[column]]):
+        fitted[max(wider, key=lambda column: fitted[column])] -= 1
+    return fitted
 
 
 def least_widths(table: TextTable) -> list[int]:
     """Return the narrowest that each column can be without a break in a word, in numbers, or under a header of one."""
-    return [
-        max(cell_len(word) for cell in column for word in words_of(cell, column[0]) or [""]) for column in table.columns
-    ]
-
-
-def words_of(cell: str, header: str) -> list[str]:
-    """Return what no line may break in: the words of a cell, or the whole of it."""
-    is_broken = " " in header and (cell == header or not any(map(str.isdigit, cell)))
-    return cell.split() if is_broken else [cell]
+    least = []
+    for header, *cells in table.columns:
+        unbroken = header.split()
+        for cell in cells:
+            is_broken = " " in header and not any(map(str.isdigit, cell))
+            unbroken += cell.split() if is_broken else [cell]
+        least.append(max(map(cell_len, unbroken), default=0))
+    return least
 
 
 def frame(n_columns: int) -> int:

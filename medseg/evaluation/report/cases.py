@@ -1,8 +1,8 @@
-"""The cases of a report: a table of all, pictures of some, and what is shown when a case is opened."""
+"""The cases of a report: a table of all, overlays of some, and what is shown when a case is opened."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from medseg.evaluation.pages.page import Picture
 from medseg.evaluation.pages.text_table import NONE, TextTable
 from medseg.evaluation.report.tables import number, titled
 from medseg.evaluation.statistics.cases import ScoredCase, ranked
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.evaluation.statistics.summary import Summary
 from medseg.system.file_names import file_names
 
@@ -17,9 +18,9 @@ COLUMNS = 12
 """Classes that have a column of their own in the table of cases; of more the lowest Dice is named."""
 CELLS = 250_000
 """Values kept for opening cases, about 7 bytes each; of more, the first metrics or none."""
-PICTURES = 9
+EXAMPLES = 9
 SIDE = 1000
-"""Pictures in a report, and the longer side of each in pixels."""
+"""Overlays in a report, and the longer side of each in pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,21 @@ def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], 
     """Return the cases of which a report's folder has overlays, the worst first, and how many are left out."""
     order, files = ranked(cases), overlay_files(folder, (case.id for case in cases))
     indices = {case.id: index for index, case in enumerate(cases)}
-    drawn = [(rank, case) for rank, case in enumerate(order) if files[case.id].is_file()]
-    shown = drawn
-    if len(drawn) > PICTURES:
-        shown = [drawn[index * (len(drawn) - 1) // (PICTURES - 1)] for index in range(PICTURES)]
-    found = []
+    with_overlay = [(rank, case) for rank, case in enumerate(order) if files[case.id].is_file()]
+    shown = [with_overlay[index] for index in evenly(len(with_overlay), EXAMPLES)]
+    chosen = []
     for rank, case in shown:
         position = f"Case {rank + 1} of {len(order)} from the worst"
         if rank in (0, len(order) - 1):
             position = "Best case" if rank else "Worst case"
         elif abs(rank - (len(order) - 1) / 2) <= 0.5:
             position = "Median case"
-        scores = sorted((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
+        scores = case.lowest_first
         dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
         dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
         picture = Picture.shrunk(files[case.id], (SIDE, SIDE))
-        found.append(Example(case, indices[case.id], position, number(case.dice, "dice"), dice, picture))
-    return found, len(drawn) - len(shown)
+        chosen.append(Example(case, indices[case.id], position, number(case.dice, "dice"), dice, picture))
+    return chosen, len(with_overlay) - len(shown)
 
 
 def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:
@@ -75,8 +74,7 @@ def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:
         if len(names) <= COLUMNS:
             row += [number(case.value(name, "dice"), "dice") for name in names]
         else:
-            scores = ((value, name) for name in case.classes if not isnan(value := case.value(name, "dice")))
-            lowest, name = min(scores, default=(None, NONE))
+            lowest, name = (case.lowest_first or [(nan, NONE)])[0]
             row += [number(lowest, "dice"), name]
         rows.append(row)
     return TextTable("Dice by case", headers, rows)

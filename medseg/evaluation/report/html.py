@@ -15,8 +15,8 @@ from medseg.evaluation.statistics.cases import Row, scored_cases
 from medseg.evaluation.statistics.summary import Summary
 
 RULES = (
-    "Both masks empty: nothing was to be found and nothing was. Every metric is undefined and left out of the means; "
-    "the volume difference is 0.",
+    "Both masks empty: there is nothing to find, and nothing was predicted. Every metric is undefined and left out of "
+    "the means; the volume difference is 0.",
     "One mask empty: metrics of overlap are 0. Distances are undefined and counted as missed, or have the value of "
     "metrics.missed_mm where it is set.",
     "Sensitivities, and the volume difference in percent, are undefined where the ground truth is empty; precisions "
@@ -24,7 +24,7 @@ RULES = (
     "The mean over classes is the mean of the class means; a class without a defined value is left out. Intervals are "
     "BCa bootstrap intervals of the mean over patients, given from 8 patients on.",
 )
-WANTED = {"higher": "Higher is better.", "lower": "Lower is better.", "zero": "Best near 0."}
+DIRECTIONS = {"higher": "Higher is better.", "lower": "Lower is better.", "zero": "Best near 0."}
 
 
 def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path]) -> str:
@@ -70,12 +70,12 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         plan=run_info.plan_terms(training),
         split=split,
         split_table=TextTable(
-            f"Split, seed {seed}", ["part", "cases"], [[name, str(len(own))] for name, own in split.items()]
+            f"Split, seed {seed}", ["subset", "cases"], [[name, str(len(own))] for name, own in split.items()]
         ),
         configs=run_info.config_texts(runs),
         environments=run_info.environments(runs),
         metrics={titled(name, unit): METRICS[name] for name in metrics},
-        wanted=WANTED,
+        directions=DIRECTIONS,
         rules=RULES,
         settings={
             f"metrics.{key}": run_info.written(value) for key, value in summary["settings"].items() if key != "names"

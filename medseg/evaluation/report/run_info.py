@@ -52,7 +52,9 @@ def fingerprint_table(run: Path) -> TextTable:
         if isinstance(values, list) and all(isinstance(value, int | float) for value in values)
     ]
     return TextTable(
-        "Fingerprint", ["of the training cases", "lowest", "highest", "familiar from", "familiar to"], rows
+        "Fingerprint",
+        ["of the training cases", "lowest", "highest", "in-distribution from", "in-distribution to"],
+        rows,
     )
 
 
@@ -79,7 +81,7 @@ def config_texts(runs: Mapping[str, Path]) -> dict[str, str]:
 
 def environments(runs: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Return of each run how it was called, on what, and how it ended."""
-    told = {}
+    facts_of_run = {}
     for name, run in runs.items():
         environment, result = read_part(run / "environment.json"), read_part(run / "result.json")
         if not environment:
@@ -89,8 +91,8 @@ def environments(runs: Mapping[str, Path]) -> dict[str, dict[str, str]]:
         versions = {"versions": environment.pop("versions")} if "versions" in environment else {}
         ending = {key: result[key] for key in ("reason", "selection", "seconds") if result.get(key)}
         facts = {key: written(value) for key, value in (environment | versions | ending).items()}
-        told[name] = {"command": "medseg " + shlex.join(map(str, arguments)), **facts}
-    return told
+        facts_of_run[name] = {"command": "medseg " + shlex.join(map(str, arguments)), **facts}
+    return facts_of_run
 
 
 def written(value: Any) -> str:

@@ -112,7 +112,7 @@ def interval(bounds: Sequence[float | None] | None, metric: str) -> str:
 
 
 def titled(metric: str, unit: str) -> str:
-    """Return a metric's title with its unit; of pictures (``unit`` "px") lengths and areas are in pixels."""
+    """Return a metric's title with its unit; of 2D images (``unit`` "px") lengths and areas are in pixels."""
     own = METRICS[metric].unit
     shown = {"mm": "px", "ml": "px"}.get(own, own) if unit == "px" else own
     return METRICS[metric].title + (f" ({shown})" if shown else "")

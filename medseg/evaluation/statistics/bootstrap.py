@@ -20,15 +20,15 @@ def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[st
     values, number of undefined ones, and ``n_missed``: how many of these are distances that were missed.
     """
     defined = ~np.isnan(values)
-    kept, n = values[defined], int(defined.sum())
-    low, median, high = np.percentile(kept, (25, 50, 75)).tolist() if n else (None, None, None)
+    known, n = values[defined], int(defined.sum())
+    low, median, high = np.percentile(known, (25, 50, 75)).tolist() if n else (None, None, None)
     return {
-        "mean": float(kept.mean()) if n else None,
-        "std": float(kept.std(ddof=1)) if n > 1 else None,
+        "mean": float(known.mean()) if n else None,
+        "std": float(known.std(ddof=1)) if n > 1 else None,
         "median": median,
         "q1": low,
         "q3": high,
-        "ci95": confidence_interval(kept, groups[defined]),
+        "ci95": confidence_interval(known, groups[defined]),
         "n": n,
         "n_undefined": len(values) - n,
         "n_missed": missed,

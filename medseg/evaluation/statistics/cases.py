@@ -35,7 +35,7 @@ def case_rows(
     """Return one row for each class or region that a report tells of a case.
 
     ``counts`` (R, 3) of ``overlap.counts`` and ``measured`` of ``metrics.measure_case`` are over
-    ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for pictures (``unit`` "px").
+    ``label_map.reported``, ``voxel_volume`` is in mm³. Volumes in ml are left out for 2D images (``unit`` "px").
     Undefined values are NaN, and so is all that asks for a ground truth where the case was not annotated for it.
     """
     is_known = label_map.is_known(label_map.annotated(case.annotated))
@@ -87,7 +87,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def is_nothing(row: Row, metric: str) -> bool:
-    """Tell whether nothing was to be found and nothing was: both masks are empty, or hold no lesion that counts."""
+    """Tell whether there was nothing to find: both masks are empty, or hold no lesion that counts."""
     if metric.startswith("lesion_"):
         for name in ("lesion_dice", "lesion_f1"):  # undefined in no other case
             if name in row:
@@ -117,6 +117,11 @@ class ScoredCase(NamedTuple):
     def dice(self) -> float:
         """The mean Dice over the classes where it is defined; NaN where it is nowhere."""
         return mean_of_defined(self.value(name, "dice") for name in self.classes)
+
+    @property
+    def lowest_first(self) -> list[tuple[float, str]]:
+        """The Dice of the classes where it is defined, with their names, the lowest first."""
+        return sorted((value, name) for name in self.classes if not isnan(value := self.value(name, "dice")))
 
 
 def scored_cases(rows: Sequence[Row]) -> list[ScoredCase]:

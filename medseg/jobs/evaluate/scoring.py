@@ -20,6 +20,7 @@ from medseg.evaluation.report.files import write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.evaluation.statistics.strata import check_values
 from medseg.evaluation.statistics.summary import Summary, summarise
 from medseg.io.case import Case, Scan
@@ -194,9 +195,8 @@ def check_strata(cases: Sequence[Case], strata: Sequence[str]) -> None:
 def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> list[Case]:
     """Pick cases evenly from the worst mean Dice to the best."""
     order = [case.id for case in ranked(scored_cases(rows))]
-    evenly = np.linspace(0, len(order) - 1, min(number, len(order))).round().astype(int)
     by_id = {case.id: case for case in cases}
-    return [by_id[order[index]] for index in dict.fromkeys(evenly.tolist())]
+    return [by_id[order[index]] for index in evenly(len(order), number)]
 
 
 def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:

@@ -86,7 +86,7 @@ def predict_all(
 
 def too_few(number: int, run_dir: Path, problems: Sequence[str] = ()) -> dict[str, Any]:
     """Return the result, and write the report, of a tuning for which there are too few cases."""
-    reason = f"{number} cases to choose on, {MIN_CASES} are needed: everything stays as it is"
+    reason = f"{number} cases to choose on, {MIN_CASES} are needed: nothing is changed"
     log.warning(reason)
     write_json(run_dir / "tuning.json", {"n_cases": number, "needed": MIN_CASES, "changed": False, "candidates": []})
     return {"reason": reason} | ended(problems)
@@ -124,7 +124,7 @@ def undo(checkpoint: Path) -> dict[str, Any]:
     if "tuned" not in read_checkpoint(checkpoint).content:
         raise MedsegError(f"tune=undo: no post-processing was chosen for {checkpoint}, so there is nothing to undo.")
     rewrite(checkpoint, untuned)
-    log.info("%s has the post-processing again that it was trained with", checkpoint)
+    log.info("restored the post-processing of the training in %s", checkpoint)
     return {"status": "done", "reason": "", "score": None, "seconds": 0.0}
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of cases for the page of ``medseg inspect``, kept in the cache: scans are not read a third time."""
+"""Thumbnails of cases for the page of ``medseg inspect``, kept in the cache: scans are not read a third time."""
 
 import io
 import logging
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
 from medseg.evaluation.images.overlays import miniature
+from medseg.evaluation.statistics.sampling import evenly
 from medseg.io.case import Case, Scan
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.labels import LabelMap
@@ -41,24 +42,24 @@ QUALITY = 75
 
 @dataclass(frozen=True)
 class Marks:
-    """What is ringed in a picture: specks of at most so many voxels by class index, and labels outside the body."""
+    """What is ringed in a thumbnail: specks of at most so many voxels by class index, and labels outside the body."""
 
     specks: tuple[tuple[int, int], ...] = ()
     outside: bool = False
 
 
-def pictures(
+def thumbnails(
     cases: Sequence[Case], label_map: LabelMap, marks: Mapping[str, Marks], folder: Path, watch: Watch
 ) -> dict[str, bytes]:
-    """Return a small picture (WebP) of each case, several drawn at once; of none that can no longer be read."""
-    draw = partial(cached_picture, label_map=label_map, marks=marks, folder=folder)
+    """Return a thumbnail (WebP) of each case, several drawn at once; of none that can no longer be read."""
+    draw = partial(cached_thumbnail, label_map=label_map, marks=marks, folder=folder)
     drawn = in_parallel(draw, cases, working_bytes(cases), too_large=lambda case, error: b"")
     pairs = zip(cases, watch(drawn, len(cases), "drawing"), strict=True)
-    return {case.id: picture for case, picture in pairs if picture}
+    return {case.id: thumbnail for case, thumbnail in pairs if thumbnail}
 
 
-def cached_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], folder: Path) -> bytes:
-    """Return the picture of a case from ``folder``, or draw it now and put it there; b"" where it cannot be read."""
+def cached_thumbnail(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], folder: Path) -> bytes:
+    """Return the thumbnail of a case from ``folder``, or draw it now and put it there; b"" where it cannot be read."""
     marked = marks.get(case.id, Marks())
     try:
         path = folder / f"{hash_of(['picture', FORMAT, repr(marked), *recipe(case, label_map)], case)}.fingerprint.pt"
@@ -66,17 +67,17 @@ def cached_picture(case: Case, label_map: LabelMap, marks: Mapping[str, Marks], 
             try:
                 return bytes(torch.load(path, weights_only=True)["picture"].numpy())
             except Exception:  # a damaged file makes torch raise almost anything
-                log.warning("%s: this picture is damaged; it is drawn again", path)
-        picture = draw_picture(*read_labelled(case, label_map), marked, len(label_map.names))
+                log.warning("%s: this thumbnail is damaged; it is drawn again", path)
+        thumbnail = draw_thumbnail(*read_labelled(case, label_map), marked, len(label_map.names))
     except MedsegError as error:
         if is_out_of_memory(error):
             raise  # it may be drawn when fewer are drawn at once
         return b""
-    write_torch(path, {"picture": torch.frombuffer(bytearray(picture), dtype=torch.uint8)})
-    return picture
+    write_torch(path, {"picture": torch.frombuffer(bytearray(thumbnail), dtype=torch.uint8)})
+    return thumbnail
 
 
-def draw_picture(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
+def draw_thumbnail(scan: Scan, reference: NDArray[np.uint8], marks: Marks, n_classes: int) -> bytes:
     """Draw a case with its classes, and rings around what is marked."""
     marked = where_small_components(reference, dict(marks.specks))
     outside = where_outside(scan, reference, n_classes) if marks.outside else None
@@ -100,5 +101,5 @@ def shown_cases(usable: Fingerprint, findings: Sequence[Issue], same: Sequence[S
     with_findings = {name for finding in findings if finding.kind not in pairs for name in finding.cases}
     chosen = {*[name for name in names if name in with_findings][:MAX_WITH_FINDINGS]}
     chosen |= {name for pair in same[:MAX_SAME] for name in pair.cases}
-    even = np.unique(np.linspace(0, max(len(names) - 1, 0), min(SAMPLE, len(names))).round().astype(int))
-    return [name for index, name in enumerate(names) if name in chosen or index in even]
+    chosen |= {names[index] for index in evenly(len(names), SAMPLE)}
+    return [name for name in names if name in chosen]

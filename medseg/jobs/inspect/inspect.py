@@ -16,7 +16,7 @@ from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.io.datasets.splits import Split, split_as_set
 from medseg.io.labels import LabelMap
-from medseg.jobs.inspect.images import marks_of, pictures, shown_cases
+from medseg.jobs.inspect.images import marks_of, shown_cases, thumbnails
 from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
@@ -69,7 +69,7 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
     with in_use(cache):
         cases = by_id(dataset.cases, tuple(shown_cases(usable, findings, usable.same_scans)))
-        shown = pictures(cases, classes, marks_of(findings, usable, classes), cache, with_progress_bar)
+        shown = thumbnails(cases, classes, marks_of(findings, usable, classes), cache, with_progress_bar)
     run_dir = directory_of(settings)
     with recorded(run_dir) as result:
         config_path, page_path = run_dir / "config.yaml", run_dir / "inspect.html"
@@ -84,7 +84,7 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
         write_text(page_path, inspect_page(name, numbers, findings, usable.same_scans, shown, plan, saved))
         show(Terminal(), name, numbers, findings, plan)
         log.info("run directory: %s", run_dir)
-        log.info("the same with pictures: %s", page_path)
+        log.info("page with thumbnails: %s", page_path)
         errors = sum(finding.level == "error" for finding in findings)
         status = ("some_failed" if usable.cases else "failed") if errors else "done"
         result |= {"status": status, "reason": f"{errors} error(s) in the data set" if errors else ""}
@@ -112,11 +112,11 @@ def try_plan(
 
 def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Issue]:
     """Return scans in two subsets of the split, then probable copies of one; ``examine`` has named equal images."""
-    part_of = subsets_of(split)
+    subset_of = subsets_of(split)
     findings = []
-    for same in sorted(usable.same_scans, key=lambda same: not is_split_apart(same, part_of)):
-        leaks = is_split_apart(same, part_of)
-        where = f", in two parts of the split ({', '.join(part_of.get(name, 'unused') for name in same.cases)})"
+    for same in sorted(usable.same_scans, key=lambda same: not is_split_apart(same, subset_of)):
+        leaks = is_split_apart(same, subset_of)
+        where = f", in two subsets of the split ({', '.join(subset_of.get(name, 'unused') for name in same.cases)})"
         certainty = "the same scan" if same.reason == EQUAL else "probably the same scan"
         if leaks or same.reason != EQUAL:
             cure = "; one group would keep them together (dataset.group, dataset.group_file)" if leaks else ""

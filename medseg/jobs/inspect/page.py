@@ -21,7 +21,7 @@ MAX_ROWS = 3000
 MAX_POINTS, MIN_POINTS = 6000, 20
 """Points of all strips of a plot, and of one strip at least."""
 MAX_BYTES = 3_000_000
-"""Of all pictures as files."""
+"""Of all thumbnails as files."""
 SPREAD = 10
 """Ratio of the 95 to the 5 percentile from which on values are shown on a logarithmic axis."""
 
@@ -56,13 +56,13 @@ def inspect_page(
     numbers: Numbers,
     findings: Sequence[Issue],
     same: Sequence[SameScan],
-    pictures: Mapping[str, bytes],
+    thumbnails: Mapping[str, bytes],
     plan: Numbers | None,
     config: str,
 ) -> str:
-    """Return the page of a data set; ``numbers`` are those of ``inspect.json``, ``pictures`` WebP files by case id."""
-    shown, size = {}, 0  # the first pictures, as many as a page can hold
-    for case_id, content in pictures.items():
+    """Return the page of a data set; ``numbers`` are those of ``inspect.json``, ``thumbnails`` WebP files by case."""
+    shown, size = {}, 0  # the first thumbnails, as many as a page can hold
+    for case_id, content in thumbnails.items():
         size += len(content)
         if size <= MAX_BYTES:
             shown[case_id] = Picture.of(content)
@@ -80,13 +80,13 @@ def inspect_page(
             of_kind.append(Finding(finding.text, cases, is_named(finding)))
 
     subsets = {case["id"]: case["part"] or "unused" for case in rows}
-    drawn = [pair for pair in same if all(case in shown for case in pair.cases)]
+    shown_pairs = [pair for pair in same if all(case in shown for case in pair.cases)]
     pairs = [
         Pair(pair.cases, pair.reason, [Thumbnail(case, subsets[case], shown[case]) for case in pair.cases])
-        for pair in drawn
+        for pair in shown_pairs
     ]
-    rest = f"; {len(drawn)} of them are shown" if len(drawn) < len(same) else ""
-    same_scans = f"{counted(len(same), 'scan')} held more than once, surely or probably{rest}." if same else ""
+    rest = f"; {len(shown_pairs)} of them are shown" if len(shown_pairs) < len(same) else ""
+    same_scans = f"{counted(len(same), 'scan')} held more than once, certainly or probably{rest}." if same else ""
 
     # of too many cases those with findings come first
     listed = rows if len(rows) <= MAX_ROWS else sorted(rows, key=lambda case: not case["findings"])[:MAX_ROWS]
@@ -94,7 +94,7 @@ def inspect_page(
     usable = [f"{numbers['usable']} of them usable"] if numbers["usable"] < numbers["cases"] else []
     levels = [counted(sum(f.level == level for f in findings), level) for level in ("error", "warning")]
     too_large = (
-        f", {len(pictures) - len(shown)} more would make this page too large" if len(shown) < len(pictures) else ""
+        f", {len(thumbnails) - len(shown)} more would make this page too large" if len(shown) < len(thumbnails) else ""
     )
     return render(
         "jobs/inspect/inspect.html",

@@ -41,7 +41,7 @@ def tables_of(name: str, numbers: Numbers) -> Iterator[TextTable]:
     if numbers["usable"] < numbers["cases"]:
         rows.append(["usable", str(numbers["usable"]), ""])
     rows += [[subset, str(size["cases"]), str(size["groups"])] for subset, size in (numbers["split"] or {}).items()]
-    yield TextTable(name, ("part", "cases", "groups"), rows)
+    yield TextTable(name, ("subset", "cases", "groups"), rows)
     if "shape" not in numbers:
         return
 
@@ -82,7 +82,7 @@ def tables_of(name: str, numbers: Numbers) -> Iterator[TextTable]:
     headers = ["class", "value", "in cases", *(f"{word} {unit_of(numbers)}" for word in RANGE)]
     yield TextTable("classes", headers, rows)
 
-    # what the masks of each class are made up of
+    # the connected components of each class's masks
     rows = [
         [
             class_name,
@@ -94,8 +94,8 @@ def tables_of(name: str, numbers: Numbers) -> Iterator[TextTable]:
         for class_name, mask in numbers["masks"].items()
     ]
     unit = "voxels" if numbers["spatial_dims"] == 3 else "pixels"
-    headers = ["class", f"pieces {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}"]
-    note = "specks: pieces so small beside a much larger one; outside: in the air around the body"
+    headers = ["class", f"components {RANGE[0]}", *RANGE[1:], f"speck {unit}", "specks", f"outside {unit}"]
+    note = "specks: small components beside a much larger one; outside: in the air around the body"
     yield TextTable("masks", headers, rows, [note])
 
 
@@ -135,7 +135,7 @@ def case_table(numbers: Numbers) -> TextTable:
         middle = [short(channel[2]) for channel in case.get("intensities", [])] or [NONE]
         name = [case["id"], case["group"], case["part"] or NONE, ", ".join(case["findings"])]
         rows.append([*name, *grid, " ".join(middle), *sizes])
-    headers = ["case", "group", "part", "findings", "shape", "spacing", "median value"]
+    headers = ["case", "group", "subset", "findings", "shape", "spacing", "median value"]
     headers += [f"{name} {unit}" for name in classes]
     return TextTable("all cases", headers, rows)
 

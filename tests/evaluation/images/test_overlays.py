@@ -66,7 +66,7 @@ def test_every_orientation_gives_the_same_picture() -> None:
     assert len(set(ORIENTATIONS)) == 48
     for axcodes in ORIENTATIONS:
         for shown, expected in zip(panels(axcodes), panels("RAS"), strict=True):
-            np.testing.assert_array_equal(shown.picture, expected.picture, axcodes)
+            np.testing.assert_array_equal(shown.pixels, expected.pixels, axcodes)
             np.testing.assert_array_equal(shown.indices, expected.indices, axcodes)
             assert shown.extent == pytest.approx(expected.extent)
 
@@ -88,7 +88,7 @@ def test_letters_stand_at_their_sides() -> None:
 def corners(image: np.ndarray, indices: np.ndarray) -> list[float]:
     """The lowest value of each panel."""
     scan = Scan(image, np.eye(4))
-    return [float(panel.picture.min()) for panel in overlays._panels(scan, indices, np.zeros_like(indices))]
+    return [float(panel.pixels.min()) for panel in overlays._panels(scan, indices, np.zeros_like(indices))]
 
 
 def test_slices_through_the_largest_part_are_shown_or_the_middle() -> None:
@@ -106,12 +106,12 @@ def test_the_largest_part_of_many_voxels_is_found_among_some(monkeypatch: pytest
     indices = np.zeros((50, 60, 70), np.uint8)
     indices[5:15, 5:15, 5:15] = 1
     indices[30:49, 30:55, 30:69] = 2
-    assert all(30 <= at < 49 for at in overlays._largest_part(indices))
+    assert all(30 <= at < 49 for at in overlays._largest_component(indices))
     indices[30:49] = 0
-    assert all(5 <= at < 15 for at in overlays._largest_part(indices))
+    assert all(5 <= at < 15 for at in overlays._largest_component(indices))
     sparse = np.zeros((50, 60, 70), np.uint8)
     sparse[1, 1, 1] = sparse[48, 58, 68] = 1  # too small to be met
-    assert overlays._largest_part(sparse) in {(1, 1, 1), (48, 58, 68)}
+    assert overlays._largest_component(sparse) in {(1, 1, 1), (48, 58, 68)}
 
 
 def test_a_single_slice_is_shown_as_the_plane_it_lies_in() -> None:

@@ -1,12 +1,13 @@
 """Pages that need nothing else: their markup, and what their tables do in a browser."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser import Markup, needs_browser, visit
 
-from medseg.evaluation.pages.page import NUMBER, environment
+from medseg.evaluation.pages.page import NUMBER, ROOT, environment
 from medseg.evaluation.pages.text_table import TextTable
 
 HOSTILE = "</script><b onclick='x'>\"&amp;"
@@ -139,3 +140,13 @@ def test_a_script_that_the_page_does_not_name_is_refused(made: str) -> None:
     assert "default-src 'none'" in policy
     assert policy.count("'sha256-") == 2
     assert "unsafe-inline" not in policy.partition("script-src")[2]
+
+
+def test_no_template_leaves_a_value_unescaped() -> None:
+    """Only text that stands in a template itself is marked as safe."""
+    templates = list(ROOT.rglob("*.html"))
+    assert len(templates) > 5
+    for path in templates:
+        text = path.read_text("utf-8")
+        assert not re.findall(r"""[^"']\s*\|\s*safe""", text), path
+        assert "autoescape" not in text, path
