@@ -18,9 +18,9 @@ from medseg.io.case import Scan
 from medseg.io.dicom.headers import pydicom
 from medseg.io.dicom.image import dataset_of
 from medseg.io.dicom.polygons import Polygon, fill, outlines
-from medseg.io.dicom.references import FLIP, Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
+from medseg.io.dicom.references import Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids.alignment import grid_of, name
-from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.grids.grid import FLIP, Grid, as_volume
 from medseg.io.segments.segmentation import Segment, Segmentation
 from medseg.io.segments.terminology import ClassDescription
 from medseg.io.warnings import warn
