@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkLayout]:
 
     Raises:
         MedsegError: the file or its data file is missing, too short, or of a form that is no scan.
-        Exception: it is damaged; see ``medseg.io.files.read.door``.
+        Exception: it is damaged; see ``medseg.io.damage``.
     """
     stored = voxel_files(path)
     voxels = read_voxels(stored)  # (*axes, components)
