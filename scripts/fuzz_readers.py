@@ -33,7 +33,7 @@ with atheris.instrument_imports(include=["medseg", "nibabel", "PIL", "pydicom"],
     from medseg.io.case import Case, Scan
     from medseg.io.datasets.splits import read_folds
     from medseg.io.dicom import rtstruct, seg
-    from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_mask, read_scan
+    from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask
     from medseg.io.files.read_segments import read_segments, segment_names
     from medseg.io.files.sizes import UNKNOWN, size_of
     from medseg.io.labels import LabelMap
@@ -78,7 +78,7 @@ def image(path: Path) -> None:
     values = None
     with suppress(MedsegError):
         values = read_mask(path)
-    scan = read_scan([path])
+    scan = read_case(Case("", "", (path,)))
     assert scan.image.dtype == np.float32
     assert scan.image.ndim in (3, 4)
     assert np.isfinite(scan.image).all()
@@ -93,7 +93,11 @@ def image(path: Path) -> None:
 
 def segments(path: Path) -> None:
     """Read a file of named segments and all of its masks."""
-    like = read_scan([path.parent / "series"]) if path.suffix == ".dcm" else Scan(np.zeros((1, *SHAPE), "f4"), AFFINE)
+    like = (
+        read_case(Case("", "", (path.parent / "series",)))
+        if path.suffix == ".dcm"
+        else Scan(np.zeros((1, *SHAPE), "f4"), AFFINE)
+    )
     with suppress(MedsegError):
         names = segment_names(path)
         assert all(isinstance(name, str) for name in names)
@@ -110,7 +114,7 @@ def series(path: Path) -> None:
     """Read all images of a folder, or of an archive, as ``predict`` does; one that is bad does not hide the others."""
     for found in find_images(path.parent if path.suffix != ".zip" else path):
         with suppress(MedsegError):
-            read_scan([found])
+            read_case(Case("", "", (found,)))
 
 
 def data_set(path: Path) -> None:
@@ -255,7 +259,7 @@ def segment_files(seeds: Path, beside: Path) -> None:
         dicom_file(beside / "series" / f"{place}.dcm", place)
     classes = describe(LabelMap({"background": 0, "liver": 1, "tumour": 7}))
     indices = np.random.default_rng(3).integers(0, 3, SHAPE).astype(np.uint8)
-    scan = read_scan([beside / "series"])
+    scan = read_case(Case("", "", (beside / "series",)))
     seg_nrrd.write(seeds / "a.seg.nrrd", indices, classes, scan)
     seg.write(seeds / "seg.dcm", indices, classes, scan)
     rtstruct.write(seeds / "rt.dcm", indices, classes, scan)

@@ -57,9 +57,10 @@ def monai(predictor: Predictor, path: Path) -> Mask:
 
 def predictor_scan(path: Path) -> Scan:
     """Read the scan again, for the form of its mask."""
-    from medseg.io.files.read import read_scan
+    from medseg.io.case import Case
+    from medseg.io.files.read import read_case
 
-    return read_scan([path])
+    return read_case(Case("", "", (path,)))
 
 
 def main() -> None:

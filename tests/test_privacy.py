@@ -209,7 +209,8 @@ def test_no_command_writes_or_sends_what_files_say_of_patients(kind, scans, tmp_
 
 @pytest.mark.parametrize("form", ["dicom_seg", "rtstruct"])
 def test_dicom_masks_hold_what_the_standard_demands_and_no_more(form, scans, tmp_path):
-    from medseg.io.files.read import read_scan
+    from scan_files import read_scan
+
     from medseg.io.files.write_masks import write_classes
     from medseg.io.labels import LabelMap
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import yaml
+from scan_files import read_scan
 from scipy.spatial.transform import Rotation
 from skimage.registration import phase_cross_correlation
 
@@ -16,7 +17,7 @@ from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labelled
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.io.datasets.splits import make_split
-from medseg.io.files.read import read_case, read_mask, read_scan
+from medseg.io.files.read import read_case, read_mask
 from medseg.io.labels import LabelMap
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import check_dataset

@@ -43,7 +43,8 @@ class Case:
     for a case to be predicted. ``annotated`` names the classes that were looked for in this case; None: all.
 
     ``geometry`` says what becomes of channels and labels on another grid than channel ``reference``: an error,
-    resampled onto it in scanner coordinates, or, with "warn", taken voxel by voxel where shape and spacing agree.
+    resampled onto it in scanner coordinates (see ``medseg.io.grids.resample``), or, with "warn", taken voxel by voxel
+    where shape and spacing agree, with a warning. The reference gives the scan its affine and its form.
     ``orientation`` says whether 2D images are read as their EXIF wants them shown. ``other_values`` says what happens
     to mask values that are no class's: an error, the class of the nearest value, or "ignore", voxels of unknown class.
     ``segments`` says which classes the named segments of label files are meant for (see

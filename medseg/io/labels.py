@@ -144,8 +144,7 @@ class LabelMap:
 
     def decode(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
         """Turn class indices into file values, any shape, in a type no larger than the classes need."""
-        kind = np.promote_types(np.min_scalar_type(min(self.values)), np.min_scalar_type(max(self.values)))
-        return np.array(self.values, dtype=kind)[indices]
+        return in_smallest_type(np.array(self.values))[indices]
 
     def annotated(self, classes: Iterable[str] | None) -> NDArray[np.bool_]:
         """Return of each class, background included, whether it is among those annotated in a case; None: all are."""
@@ -200,7 +199,7 @@ def number(value: FileValue) -> int:
 
 def numbers(values: FileValues) -> list[int]:
     """Return the numbers of a class's file values."""
-    return [number(value) for value in (values if isinstance(values, list) else [values])]
+    return [number(value) for value in as_list(values)]
 
 
 def file_value(value: int) -> FileValue:
@@ -212,6 +211,16 @@ def file_value(value: int) -> FileValue:
     (255, '#0000ff', 33554432)
     """
     return f"#{value - COLOUR:06x}" if is_colour(value) else value
+
+
+def as_list(values: FileValues) -> list[FileValue]:
+    """Return a class's file values, of which there may be one, as a list."""
+    return values if isinstance(values, list) else [values]
+
+
+def in_smallest_type(values: NDArray[np.integer]) -> NDArray[np.integer]:
+    """Return whole numbers in the smallest type that holds them."""
+    return values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
 
 
 def in_brief(named: object, most: int = 1000) -> str:
@@ -227,7 +236,7 @@ def few(values: Iterable[int], most: int = 10) -> str:
 
 
 def _problems(labels: dict[str, FileValues]) -> Iterable[str]:
-    listed = {name: values if isinstance(values, list) else [values] for name, values in labels.items()}
+    listed = {name: as_list(values) for name, values in labels.items()}
     wrong = [(name, value) for name, values in listed.items() for value in values if not _is_value(value)]
     yield from (f"{name}: {value!r} is neither a whole number nor a colour '#rrggbb'" for name, value in wrong)
     yield from (f"{name} has no value" for name, values in listed.items() if not values)

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from PIL import Image
+from scan_files import read_scan
 from scipy.ndimage import distance_transform_cdt
 from scipy.stats import entropy as reference
 
@@ -21,7 +22,6 @@ from medseg.inference.uncertainty import (
     write_uncertainty,
 )
 from medseg.io.case import Scan
-from medseg.io.files.read import read_scan
 
 
 @pytest.mark.parametrize("classes", [2, 3, 117])

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from scan_files import read_scan
 
 from medseg.config.check import resolve
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import DatasetSettings
 from medseg.io.case import Dataset
 from medseg.io.datasets.dataset import open_dataset
-from medseg.io.files.read import read_scan
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.dicom.series import files_of
-from medseg.io.files.read import find_images, read_scan, suffix
+from medseg.io.files.read import find_images, suffix
 from medseg.io.grids.grid import Grid
 
 REFUSED = {

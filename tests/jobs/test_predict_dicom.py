@@ -7,12 +7,12 @@ from io import BytesIO
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import read_scan
 from thresholding import TARGET, write_checkpoint
 
 from medseg.cli import command_line
 from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.annotations import read_labels
-from medseg.io.files.read import read_scan
 from medseg.io.labels import LabelMap
 
 pydicom = pytest.importorskip("pydicom")

@@ -15,7 +15,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.dataset import label_map
-from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
+from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask
 from medseg.io.files.sizes import size_of
 from medseg.io.layouts.csv_table import table
 from medseg.io.layouts.image_folder import folder
@@ -43,7 +43,7 @@ def outcome(path, kind, result):
         for search in (find_images, find_masks, read_mask):  # which may refuse what is no mask, and not crash
             with suppress(MedsegError):
                 search(path)
-        np.save(result, read_scan([path]).image)
+        np.save(result, read_case(Case("", "", (path,))).image)
         return "read"
     except MedsegError as error:
         return f"refused: {error}"

@@ -10,6 +10,7 @@ import pydicom.pixels  # noqa: F401 - with the real decoders, before there is an
 import pytest
 import torch
 from pydicom.uid import RLELossless
+from scan_files import read_scan
 from thresholding import TARGET, blob, write_checkpoint
 from trust.corpus import dicom_file, metaimage, nifti_bytes, nrrd, with_fields
 
@@ -17,7 +18,6 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
 from medseg.io.dicom.decoder_process import DECODERS
-from medseg.io.files.read import read_scan
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.training.transfer.sources import read_source
 

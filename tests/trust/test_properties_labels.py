@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.inference.segmenter import Regions
 from medseg.io.case import Scan
-from medseg.io.files.read import read_mask, read_scan
+from medseg.io.files.read import read_mask
 from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import IGNORE, LabelMap, file_value, number
 

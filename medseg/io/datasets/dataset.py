@@ -12,7 +12,7 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.datasets.annotations import classes_of_segments, values_in_masks
 from medseg.io.datasets.corrections import with_corrections
-from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, class_values, few
+from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, as_list, class_values, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
 from medseg.io.layouts.groups import assign_groups
 from medseg.io.segments.segmentation import unique
@@ -260,8 +260,3 @@ def renamed(case: Case, labels: Mapping[str, FileValues], before: Mapping[str, F
     seen = {value for name in named & {*before} for value in as_list(before[name])}
     new = named - {*before}
     return tuple(name for name, value in labels.items() if name in new or (before and set(as_list(value)) <= seen))
-
-
-def as_list(values: FileValues) -> list[FileValue]:
-    """Return a class's file values as a list."""
-    return values if isinstance(values, list) else [values]

@@ -14,16 +14,14 @@ from medseg.io.case import Scan
 from medseg.io.dicom.attributes import FORMS, clock, day, patient_and_study, text_of
 from medseg.io.dicom.headers import numbers_of, pydicom, readable_numbers_of
 from medseg.io.dicom.image import DicomLayout, dataset_of
-from medseg.io.grids.alignment import name
-from medseg.io.grids.grid import LPS_RAS, TOLERANCE, Grid, as_volume
+from medseg.io.grids.alignment import grid_of, name
+from medseg.io.grids.grid import FLIP, TOLERANCE, Grid, as_volume
 
 log = logging.getLogger(__name__)
 
 Dataset = Any
 """A ``pydicom.Dataset``; pydicom is an extra, and not imported before it is needed."""
 
-FLIP = LPS_RAS[:3, :3]
-"""RAS to LPS, DICOM's coordinates, and back."""
 Privacy = Literal["keep", "strip"]
 """Whether objects say of patient and study what the standard has them say, or leave all of it empty."""
 
@@ -60,17 +58,17 @@ class Source:
     @cached_property
     def series(self) -> str:
         """The UID of the series; like those below, made from the images where these, against the rules, have none."""
-        return uid_of(self.first, "SeriesInstanceUID") or derived_uid("series", *self.uids)
+        return text_of(self.first, "SeriesInstanceUID") or derived_uid("series", *self.uids)
 
     @cached_property
     def study(self) -> str:
         """The UID of the study."""
-        return uid_of(self.first, "StudyInstanceUID") or derived_uid("study", self.series)
+        return text_of(self.first, "StudyInstanceUID") or derived_uid("study", self.series)
 
     @cached_property
     def frame_of_reference(self) -> str:
         """The UID of the coordinate system."""
-        return uid_of(self.first, "FrameOfReferenceUID") or derived_uid("frame of reference", self.series)
+        return text_of(self.first, "FrameOfReferenceUID") or derived_uid("frame of reference", self.series)
 
     @property
     def number(self) -> int:
@@ -119,23 +117,15 @@ class Source:
             log.warning("%s: left empty, since what the images say is not certain: %s", scan, reasons)
 
 
-def uid_of(image: Dataset, keyword: str) -> str:
-    """Return a UID of an image, "" where it has none.
-
-    It is not mended where it breaks the rules, since a reference must be what the image has.
-    """
-    return text_of(image, keyword)
-
-
 def reference_to(image: Dataset) -> Dataset:
-    """Return an item that refers to an image.
+    """Return an item that refers to an image, by UIDs as the image has them, even where these break the rules.
 
     Raises:
         MedsegError: the image has no UID to refer to.
     """
     item = pydicom().Dataset()
     for keyword in ("SOPClassUID", "SOPInstanceUID"):
-        uid = uid_of(image, keyword) or uid_of(image.file_meta, f"MediaStorage{keyword}")
+        uid = text_of(image, keyword) or text_of(image.file_meta, f"MediaStorage{keyword}")
         if not uid:
             file = getattr(image, "filename", None) or "a DICOM image"
             raise MedsegError(
@@ -157,7 +147,7 @@ def source_of(like: Scan, kind: str, privacy: Privacy = "keep") -> Source:
             f"format={kind} refers to a DICOM series, which {name(like)} is not. Take format=seg.nrrd or format=nifti."
         )
     datasets = [dataset_of(path, pixels=False) for path in like.layout.paths]
-    grid = as_volume(Grid(like.shape, like.affine))
+    grid = as_volume(grid_of(like))
     order = slice_order(datasets, grid)
     if order is None:
         raise MedsegError(
@@ -200,7 +190,7 @@ def belongs(like: Scan, frames_of_reference: Collection[str], series: Collection
     if not isinstance(like.layout, DicomLayout):
         return True
     image = dataset_of(like.layout.paths[0], pixels=False)
-    own, frame = uid_of(image, "SeriesInstanceUID"), uid_of(image, "FrameOfReferenceUID")
+    own, frame = text_of(image, "SeriesInstanceUID"), text_of(image, "FrameOfReferenceUID")
     if own in series or (not own and not frame):
         return True
     return frame in frames_of_reference if frame and frames_of_reference else not series

@@ -18,9 +18,9 @@ from medseg.io.case import Scan
 from medseg.io.dicom.headers import pydicom
 from medseg.io.dicom.image import dataset_of
 from medseg.io.dicom.polygons import Polygon, fill, outlines
-from medseg.io.dicom.references import FLIP, Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
+from medseg.io.dicom.references import Dataset, Privacy, Source, belongs, derived_uid, reference_to, source_of
 from medseg.io.grids.alignment import grid_of, name
-from medseg.io.grids.grid import Grid, as_volume
+from medseg.io.grids.grid import FLIP, Grid, as_volume
 from medseg.io.segments.segmentation import Segment, Segmentation
 from medseg.io.segments.terminology import ClassDescription
 from medseg.io.warnings import warn
@@ -170,10 +170,10 @@ def write(
     content = [*source.uids, repr(classes), indices.tobytes(), medseg.__version__]
     uids = [derived_uid(part, *content) for part in ("structures", "their series")]
     dataset = header_of(source, *uids)
-    volume = indices.reshape(as_volume(grid_of(like)).shape)
-    dataset.ROIContourSequence = [contours_of(each, volume, as_volume(grid_of(like)), source) for each in classes]
-    dataset.StructureSetROISequence = [structure(each, source) for each in classes]
-    dataset.RTROIObservationsSequence = [observation(each) for each in classes]
+    items = [items_of(each, indices.reshape(source.grid.shape), source) for each in classes]
+    dataset.ROIContourSequence = [contours for contours, _, _ in items]
+    dataset.StructureSetROISequence = [structure for _, structure, _ in items]
+    dataset.RTROIObservationsSequence = [observation for _, _, observation in items]
     dataset.save_as(path, enforce_file_format=True)
 
 
@@ -219,33 +219,9 @@ def header_of(source: Source, uid: str, series_uid: str) -> Dataset:
     return dataset
 
 
-def structure(each: ClassDescription, source: Source) -> Dataset:
-    """Return the item that names a structure."""
-    return item_of(
-        ROINumber=each.index,
-        ReferencedFrameOfReferenceUID=source.frame_of_reference,
-        ROIName=each.label,
-        ROIGenerationAlgorithm="AUTOMATIC",
-        ROIGenerationDescription=f"medseg {medseg.__version__}",
-    )
-
-
-def observation(each: ClassDescription) -> Dataset:
-    """Return the item that says what a structure is: its code, and that nobody has looked at it yet."""
-    code = item_of(CodeValue=each.code.value, CodingSchemeDesignator=each.code.scheme, CodeMeaning=each.code.meaning)
-    return item_of(
-        ObservationNumber=each.index,
-        ReferencedROINumber=each.index,
-        RTROIIdentificationCodeSequence=[code],
-        RTROIInterpretedType="",
-        ROIInterpreter="",
-    )
-
-
-def contours_of(each: ClassDescription, volume: NDArray[np.uint8], grid: Grid, source: Source) -> Dataset:
-    """Return the item with the contours of a class (none where it does not occur) in every slice."""
-    item = item_of(ROIDisplayColor=list(each.colour), ReferencedROINumber=each.index)
-    mask = volume == each.index
+def items_of(each: ClassDescription, volume: NDArray[np.uint8], source: Source) -> tuple[Dataset, Dataset, Dataset]:
+    """Return what is said of a class: its contours in every slice, its name, and its code and state of review."""
+    mask, grid = volume == each.index, source.grid
     decimals = max(3, 3 - int(np.floor(np.log10(grid.spacing.min()))))
     contours = []
     for index in map(int, np.flatnonzero(mask.any(axis=(0, 1)))):
@@ -259,9 +235,25 @@ def contours_of(each: ClassDescription, volume: NDArray[np.uint8], grid: Grid, s
                     ContourData=[short(value, decimals) for value in points.ravel()],
                 )
             )
-    if contours:
-        item.ContourSequence = contours
-    return item
+    drawn = item_of(ROIDisplayColor=list(each.colour), ReferencedROINumber=each.index)
+    if contours:  # a class that does not occur has none
+        drawn.ContourSequence = contours
+    structure = item_of(
+        ROINumber=each.index,
+        ReferencedFrameOfReferenceUID=source.frame_of_reference,
+        ROIName=each.label,
+        ROIGenerationAlgorithm="AUTOMATIC",
+        ROIGenerationDescription=f"medseg {medseg.__version__}",
+    )
+    code = item_of(CodeValue=each.code.value, CodingSchemeDesignator=each.code.scheme, CodeMeaning=each.code.meaning)
+    observation = item_of(
+        ObservationNumber=each.index,
+        ReferencedROINumber=each.index,
+        RTROIIdentificationCodeSequence=[code],
+        RTROIInterpretedType="",
+        ROIInterpreter="",  # nobody has looked at it yet
+    )
+    return drawn, structure, observation
 
 
 def short(value: float, decimals: int) -> str:

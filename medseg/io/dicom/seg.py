@@ -20,7 +20,6 @@ from medseg.io.dicom.attributes import text_of
 from medseg.io.dicom.headers import numbers_of, of_frame, pydicom, readable_numbers_of
 from medseg.io.dicom.image import dataset_of, frame_pixels
 from medseg.io.dicom.references import (
-    FLIP,
     Dataset,
     Privacy,
     Source,
@@ -33,7 +32,7 @@ from medseg.io.dicom.references import (
 )
 from medseg.io.dicom.series import SAME_DIRECTION
 from medseg.io.grids.alignment import grid_of, name
-from medseg.io.grids.grid import TOLERANCE, Grid, as_volume, index_map, same_grid
+from medseg.io.grids.grid import FLIP, TOLERANCE, Grid, as_volume, index_map, same_grid
 from medseg.io.limits import check_memory
 from medseg.io.segments.segmentation import Segment, Segmentation, labelled
 from medseg.io.segments.terminology import ClassDescription, Code

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -95,29 +95,16 @@ def exists(path: Path) -> bool:
         return False
 
 
-def read_scan(
-    paths: Sequence[Path], geometry: GridPolicy = "error", reference: int = 0, orientation: Orientation = "apply"
-) -> Scan:
-    """Read the channels of one case, from one file that holds all or from one file a channel.
-
-    ``geometry`` says what becomes of channels on another grid than file ``reference``, from which the scan has its
-    affine and its form: "error"; "resample" brings them onto it in scanner coordinates (see
-    ``medseg.io.grids.resample``); "warn" takes voxels as they lie where shape and spacing agree, with a warning.
-    ``orientation`` says whether 2D images are read as their EXIF, or a TIFF's tag, wants them shown.
-
-    Raises:
-        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
-            (see ``medseg.io.files.voxel_check``), two files differ in a way that ``geometry`` does not allow or show
-            different parts of the body, or there is no such reference.
-    """
-    return join_channels([_read_image(path, orientation) for path in paths], geometry, reference)
-
-
 def read_case(case: Case, spatial_dims: int | None = None) -> Scan:
-    """Read the channels of a case as it wants them read; errors as in ``read_scan``.
+    """Read the channels of a case, from one file that holds all or from one file a channel, as ``Case`` says.
 
     An image of the shape (x, y, 1, n) is n channels of a 2D image, but n slices of a volume where a label file has that
     shape, too, or where ``spatial_dims`` says that volumes are expected.
+
+    Raises:
+        MedsegError: a file is missing, empty, damaged, of an unknown kind or holds voxels that are no measurement
+            (see ``medseg.io.files.voxel_check``), two files differ in a way that ``case.geometry`` does not allow or
+            show different parts of the body, or there is no such reference.
     """
     scans = [_read_image(path, case.orientation) for path in case.images]
     if any(_may_be_stack(scan.layout) for scan in scans) and (
@@ -140,13 +127,13 @@ def read_mask(
 ) -> NDArray[np.int32]:
     """Read the file values (*spatial) of a mask; a colour is ``COLOUR | 0xRRGGBB``.
 
-    ``geometry`` says what becomes of a mask on another grid than ``like``, as in ``read_scan``; resampled, it has the
+    ``geometry`` says what becomes of a mask on another grid than ``like``, as in ``Case``; resampled, it has the
     value ``background`` outside its own grid, as transparent pixels have. A mask of the shape (x, y, 1, n) is n slices.
     ``values_of`` turns pixels (1 or 3, *spatial) into values where these need not be whole (see
     ``medseg.io.formats.mask_values``).
 
     Raises:
-        MedsegError: the file cannot be read (as in ``read_scan``), has several channels or values that are not whole,
+        MedsegError: the file cannot be read (as in ``read_case``), has several channels or values that are not whole,
             or lies on another grid than ``like`` in a way that ``geometry`` does not allow, or elsewhere altogether.
     """
     data, affine, layout = _read(path, orientation)
@@ -250,7 +237,7 @@ def _kind(reader: Any, path: Path) -> str:
 
 
 def _read(path: Path, orientation: Orientation = "apply") -> tuple[NDArray[Any], NDArray[np.float64], Any]:
-    """Read one file or series: (C, *spatial) of its own type, the affine and the layout; errors as in ``read_scan``."""
+    """Read one file or series: (C, *spatial) of its own type, the affine and the layout; errors as in ``read_case``."""
     with reading(path, "image"):
         parts = on_disk(path)
         if not parts and path.is_dir():

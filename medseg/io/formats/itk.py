@@ -18,7 +18,9 @@ from medseg.io.case import Scan
 from medseg.io.formats import metaimage, nrrd
 from medseg.io.formats.nifti import channels_first, check_affine
 from medseg.io.formats.voxel_files import VoxelFiles, read_voxels
+from medseg.io.grids.alignment import grid_of
 from medseg.io.grids.grid import LPS_RAS, Grid, as_volume, simpleitk
+from medseg.io.labels import in_smallest_type
 
 SEGMENTATION = ".seg.nrrd"
 """3D Slicer's name for a segmentation, which is no scan."""
@@ -45,7 +47,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkLayout]:
 
     Raises:
         MedsegError: the file or its data file is missing, too short, or of a form that is no scan.
-        Exception: it is damaged; see ``medseg.io.files.read.door``.
+        Exception: it is damaged; see ``medseg.io.damage``.
     """
     stored = voxel_files(path)
     voxels = read_voxels(stored)  # (*axes, components)
@@ -92,9 +94,9 @@ def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     """Write ``values`` (*spatial) on the grid of ``like``, compressed, in the smallest type."""
     sitk = simpleitk()
     stored = like.layout.shape if isinstance(like.layout, ItkLayout) else (*values.shape, 1)[:3]
-    values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+    values = in_smallest_type(values)
     image = sitk.GetImageFromArray(values.reshape(stored).T)
-    set_grid(image, as_volume(Grid(like.shape, like.affine)).affine, axes=len(stored))
+    set_grid(image, as_volume(grid_of(like)).affine, axes=len(stored))
     save(image, path)
 
 

@@ -1,13 +1,12 @@
 """Headers of MetaImage files (``.mha``, ``.mhd``), as https://itk.org/Wiki/ITK/MetaIO/Documentation has them."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.io.formats.text_headers import MM, Fields, finite_numbers, following_lines, header_lines, whole_numbers
-from medseg.io.formats.voxel_files import Encoding, VoxelFiles, numbered_files
+from medseg.io.formats.text_headers import MM, Fields, files_named, finite_numbers, header_lines, whole_numbers
+from medseg.io.formats.voxel_files import Encoding, VoxelFiles
 
 TYPES = {
     "MET_CHAR": "i1",
@@ -37,18 +36,9 @@ def read_header(path: Path) -> tuple[Fields, int]:
 
 
 def data_files(path: Path, fields: Fields, start: int) -> list[Path]:
-    """Return the files that hold the voxels; ValueError as in ``numbered_files``."""
+    """Return the files that hold the voxels; ValueError as in ``files_named``."""
     name = fields["elementdatafile"]
-    words = name.split()
-    if name.lower() == "local":
-        return [path]
-    if words[:1] == ["LIST"]:
-        return [path.parent / line for line in following_lines(path, start)]
-    if numbered := re.fullmatch(r"(\S.*%\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)", name):
-        return numbered_files(path.parent, numbered[1], *map(int, numbered.groups()[1:]))
-    if not name:
-        raise ValueError("ElementDataFile names no file")
-    return [path.parent / name]
+    return [path] if name.lower() == "local" else files_named(path, name, "ElementDataFile", start)
 
 
 def voxel_files(path: Path) -> VoxelFiles:

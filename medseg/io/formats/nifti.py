@@ -16,6 +16,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan, gives_size
 from medseg.io.formats.voxel_files import GZIP, ZLIB_OR_GZIP, inflate
 from medseg.io.grids.grid import Grid
+from medseg.io.labels import in_smallest_type
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 from medseg.io.warnings import warn
 
@@ -135,7 +136,7 @@ def as_stack(
 
 def write(path: Path, values: NDArray[np.integer], like: Scan) -> None:
     """Write ``values`` (*spatial) with the shape, affines, codes and units of ``like``, in the smallest type."""
-    values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+    values = in_smallest_type(values)
     if not isinstance(like.layout, NiftiLayout):
         image = nib.Nifti1Image(values, like.affine)
         image.header.set_xyzt_units("mm")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.io.formats.text_headers import MM, Fields, following_lines, header_lines, whole_numbers
-from medseg.io.formats.voxel_files import Encoding, VoxelFiles, numbered_files
+from medseg.io.formats.text_headers import MM, Fields, files_named, header_lines, whole_numbers
+from medseg.io.formats.voxel_files import Encoding, VoxelFiles
 
 MAGIC = b"NRRD000"
 
@@ -88,18 +88,9 @@ def read_header(path: Path) -> NrrdHeader:
 
 
 def data_files(path: Path, header: NrrdHeader) -> list[Path]:
-    """Return the files that hold the voxels; ValueError as in ``numbered_files``."""
+    """Return the files that hold the voxels; ValueError as in ``files_named``."""
     name = header.fields.get("data file")
-    if name is None:
-        return [path]
-    if name.split()[:1] == ["LIST"]:
-        return [path.parent / line for line in following_lines(path, header.start)]
-    if numbered := re.fullmatch(r"(\S.*%\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(\s+\d+)?", name):
-        first, last, step = (int(numbered[group]) for group in (2, 3, 4))
-        return numbered_files(path.parent, numbered[1], first, last, step)
-    if not name:
-        raise ValueError("data file names no file")
-    return [path.parent / name]
+    return [path] if name is None else files_named(path, name, "data file", header.start)
 
 
 def voxel_files(path: Path, header: NrrdHeader) -> VoxelFiles:

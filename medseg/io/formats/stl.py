@@ -10,7 +10,7 @@ import medseg
 from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.grids.alignment import name
-from medseg.io.grids.grid import LPS_RAS, bounding_box
+from medseg.io.grids.grid import FLIP, bounding_box
 from medseg.system.file_names import file_names
 from medseg.system.files import replacing
 from medseg.system.printable import on_a_line
@@ -49,7 +49,7 @@ def surface(mask: NDArray[np.bool_], affine: NDArray[np.float64]) -> NDArray[np.
     box = bounding_box(mask)
     corners, faces, *_ = marching_cubes(np.pad(mask[box], 1).astype(np.float32), 0.5)
     voxels = corners.astype(float) + (np.array([span.start for span in box]) - 1)
-    points = (voxels @ affine[:3, :3].T + affine[:3, 3]) @ LPS_RAS[:3, :3]
+    points = (voxels @ affine[:3, :3].T + affine[:3, 3]) @ FLIP
     triangles = points[faces]
     from_middle = triangles - points.mean(axis=0)  # or else far-off coordinates would cancel each other out
     volume = np.einsum("ij,ij->", from_middle[:, 0], np.cross(from_middle[:, 1], from_middle[:, 2]))  # times 6

@@ -1,11 +1,16 @@
-"""Headers of lines of text, as MetaImage and NRRD have them: read to a limit, and their numbers."""
+"""Headers of lines of text, as MetaImage and NRRD have them: read to a limit, their numbers, and their data files."""
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 LONGEST_LINE, MOST_LINES, MOST_BYTES = 1 << 20, 20_000, 1 << 24  # 3D Slicer writes lines of some 100 kB
+
+MOST_FILES = 100_000
+NUMBERED = re.compile(r"(?P<before>[^%]*)%(?P<width>0?\d{0,2})d(?P<after>[^%]*)")
+"""A numbered name, such as ``slice%03d.raw``. Wider numbers than 99 digits are none."""
 
 MM = {"um": 1e-3, "µm": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3}
 """Length of the units that a header may name."""
@@ -35,12 +40,37 @@ def header_lines(path: Path, is_last: Callable[[str], bool]) -> tuple[list[str],
         return lines, stream.tell()
 
 
-def following_lines(path: Path, start: int) -> Iterator[str]:
-    """Yield the lines of text, but empty ones, that follow a header, such as the names of data files."""
-    with path.open("rb") as stream:
-        stream.seek(start)
-        content = stream.read(MOST_BYTES)
-    yield from filter(None, (line.strip() for line in content.decode("utf-8", "replace").splitlines()))
+def files_named(path: Path, name: str, field: str, start: int) -> list[Path]:
+    """Return the data files that a field of a header at ``path`` names, there or not.
+
+    Args:
+        path: the file of the header, beside which they are.
+        name: the field's value: a file; a numbered name, such as ``slice%03d.raw 1 20 1``, with first, last and step;
+            or LIST, where the names follow the header, a line each.
+        field: its name, for messages.
+        start: where the header ends.
+
+    Raises:
+        ValueError: it names none, or more files than images have.
+    """
+    if name.split()[:1] == ["LIST"]:
+        with path.open("rb") as stream:
+            stream.seek(start)
+            lines = stream.read(MOST_BYTES).decode("utf-8", "replace").splitlines()
+        return [path.parent / line.strip() for line in lines if line.strip()]
+    if numbered := re.fullmatch(r"(\S.*%\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(\s+\d+)?", name):
+        first, last, step = (int(numbered[group]) for group in (2, 3, 4))
+        match = NUMBERED.fullmatch(numbered[1])
+        numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
+        if match is None or not 0 < len(numbers) <= MOST_FILES:
+            raise ValueError(
+                f"the data files {numbered[1]!r} from {first} to {last} by {step} are no list of 1 to {MOST_FILES}"
+                " files"
+            )
+        return [path.parent / f"{match['before']}{number:{match['width']}d}{match['after']}" for number in numbers]
+    if not name:
+        raise ValueError(f"{field} names no file")
+    return [path.parent / name]
 
 
 def whole_numbers(fields: Fields, name: str, count: int | None = None, least: int = 1) -> tuple[int, ...]:

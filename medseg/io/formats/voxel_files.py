@@ -5,7 +5,6 @@ byte in a packed file is an error, never other voxels.
 """
 
 import bz2
-import re
 import zlib
 from dataclasses import dataclass
 from math import prod
@@ -23,10 +22,6 @@ Encoding = Literal["raw", "text", "hex", "deflate", "bzip2"]
 GZIP = b"\x1f\x8b"
 ZLIB_OR_GZIP = 47  # zlib's code for either, by the first bytes
 PACKED_PIECE, UNPACKED_PIECE = 1 << 16, 1 << 18  # bytes read, and unpacked, at a time
-
-MOST_FILES = 100_000
-NUMBERED = re.compile(r"(?P<before>[^%]*)%(?P<width>0?\d{0,2})d(?P<after>[^%]*)")
-"""A numbered name, such as ``slice%03d.raw``. Wider numbers than 99 digits are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,18 +167,3 @@ def _checked_count(numbers: NDArray[Any], count: int) -> NDArray[Any]:
     if len(numbers) != count:
         raise ValueError(f"there are {len(numbers)} numbers, where the header describes {count}")
     return numbers
-
-
-def numbered_files(folder: Path, pattern: str, first: int, last: int, step: int) -> list[Path]:
-    """Return the files of a numbered name, such as ``slice%03d.raw`` from 1 to 20.
-
-    Raises:
-        ValueError: the pattern is none, or means no file or more files than images have.
-    """
-    match = NUMBERED.fullmatch(pattern)
-    numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
-    if match is None or not 0 < len(numbers) <= MOST_FILES:
-        raise ValueError(
-            f"the data files {pattern!r} from {first} to {last} by {step} are no list of 1 to {MOST_FILES} files"
-        )
-    return [folder / f"{match['before']}{number:{match['width']}d}{match['after']}" for number in numbers]

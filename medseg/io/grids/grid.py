@@ -13,6 +13,9 @@ TOLERANCE = 0.1
 LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Turns positions by left, posterior and superior, as ITK, DICOM and STL have them, into RAS, and back."""
 
+FLIP = LPS_RAS[:3, :3]
+"""The same for points and directions (…, 3), multiplied from the right."""
+
 LATTICE = 32
 """Points along an axis at which the overlap of two grids is sampled."""
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from medseg.errors import MedsegError, nearest
 from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
@@ -70,7 +71,7 @@ def folder(
     image_files, mask_files = image_and_mask_files(image_root, mask_root, patterns)
     cases, problems = cases_from_files(image_root, image_files, endings)
     known = {case.id for case in cases}
-    labelled = []
+    masks_of: dict[Any, dict[int, list[Path]]]  # by id, None for masks of no case, and by the index of their ending
     if patterns:
         masks_of, others = by_ending(mask_root, mask_files, [(pattern,) for pattern in patterns])
         if others:
@@ -84,24 +85,15 @@ def folder(
                 f" {', '.join(path.name for path in mask_files[:5]) or 'no other files'}. Correct the ending, or leave"
                 " it out."
             )
-        for case in cases:
-            try:
-                files = masks_of.get(case.id, {})
-                labelled.append(with_several_masks(case, files, patterns, class_masks, missing_masks))
-            except MedsegError as error:
-                problems.append(str(error))
-        orphans = [path for name in masks_of.keys() - known for paths in masks_of[name].values() for path in paths]
     else:
-        by_id = masks_by_id(mask_files, mask_root, known)
-        orphans = by_id.pop(None, [])
-        for case in cases:
-            paths = by_id.get(case.id, [])
-            if len(paths) == 1:
-                labelled.append(replace(case, labels=(LabelFile(paths[0]),)))
-            elif paths:
-                problems.append(f"{case.id} has several masks: {', '.join(map(str, paths))}")
-            else:
-                problems.append(f"{case.images[0]} has no mask")
+        masks_of = {name: {0: paths} for name, paths in masks_by_id(mask_files, mask_root, known).items()}
+    labelled = []
+    for case in cases:
+        try:
+            labelled.append(with_masks(case, masks_of.get(case.id, {}), patterns, class_masks, missing_masks))
+        except MedsegError as error:
+            problems.append(str(error))
+    orphans = [path for name in masks_of.keys() - known for paths in masks_of[name].values() for path in paths]
     with_mask = {case.id for case in labelled}
     return Dataset(
         tuple(labelled),
@@ -168,18 +160,25 @@ def masks_by_id(files: Iterable[Path], root: Path, ids: set[str]) -> dict[str | 
     return masks
 
 
-def with_several_masks(
+def with_masks(
     case: Case,
     files: Mapping[int, Sequence[Path]],
     patterns: Sequence[str],
     class_masks: Mapping[str, str] | None,
     missing_masks: MissingMasks,
 ) -> Case:
-    """Give a case its label maps in the order of ``patterns``, or its masks by class.
+    """Give a case its label maps in the order of ``patterns``, its masks by class, or without patterns its only mask.
 
     Raises:
         MedsegError: a mask is missing that may not be, or there are two of one ending.
     """
+    if not patterns:
+        paths = files.get(0, [])
+        if len(paths) > 1:
+            raise MedsegError(f"{case.id} has several masks: {', '.join(map(str, paths))}")
+        if not paths:
+            raise MedsegError(f"{case.images[0]} has no mask")
+        return replace(case, labels=(LabelFile(paths[0]),))
     if shared := shared_names({case.id: files}):
         raise MedsegError(shared[0])
     masks = {pattern: files[index][0] if index in files else None for index, pattern in enumerate(patterns)}

@@ -11,14 +11,14 @@ import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
-from medseg.io.files.read import FILES, read_scan
+from medseg.io.files.read import FILES
+from medseg.io.files.sizes import size_of
 from medseg.io.layouts.channels import endings_of, modalities_of
 from medseg.io.layouts.decathlon_json import FILE, in_order, read_description, whole
 
@@ -222,8 +222,7 @@ def cases_of(files: Files, channels: Iterable[str]) -> tuple[list[Case], list[st
     """Return the cases that are whole, and a line for what is missing of the others."""
     count, per_file = len(tuple(channels)), 1  # colour images and 4D volumes have several channels in a file
     if first := next(iter(sorted(path for images in files.images.values() for path in images if path.is_file())), None):
-        with suppress(MedsegError):  # reported where every file is read
-            per_file = len(read_scan([first]).image)
+        per_file = size_of(Case("", "", (first,))).channels or 1  # damage is reported where every file is read
     usual = Counter(files.numbers.values()).most_common(1)[0][0] if files.numbers else ()
     cases, problems = [], []
     for name, images in sorted(files.images.items()):

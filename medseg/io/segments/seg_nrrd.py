@@ -16,6 +16,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Scan
 from medseg.io.formats import itk, nrrd
 from medseg.io.formats.voxel_files import read_voxels
+from medseg.io.grids.alignment import grid_of
 from medseg.io.grids.grid import Grid, as_volume, simpleitk
 from medseg.io.segments.segmentation import Segmentation, labelled
 from medseg.io.segments.terminology import ClassDescription
@@ -86,7 +87,7 @@ def write(path: Path, indices: NDArray[np.uint8], classes: Sequence[ClassDescrip
     table = np.zeros(256, np.min_scalar_type(max(values) if fits else 255))
     for each in classes:
         table[each.index] = each.value if fits else each.index
-    grid = as_volume(Grid(like.shape, like.affine))
+    grid = as_volume(grid_of(like))
     layer = table[indices].reshape(grid.shape)
     image = simpleitk().GetImageFromArray(np.ascontiguousarray(layer.T))
     itk.set_grid(image, grid.affine)

@@ -8,13 +8,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 from PIL import Image
+from scan_files import read_scan
 from scipy.ndimage import binary_fill_holes, gaussian_filter, map_coordinates
 from skimage.transform import resize
 
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.plans import Plan
 from medseg.inference.nnunet.preprocessing import Resampling, preparation_of, resampling_of, weights
-from medseg.io.files.read import read_scan
 from medseg.preprocessing.geometry import Geometry
 
 OBLIQUE = np.array([[0, 0, 2.0, 5], [-1.0, 0, 0, 7], [0, 1.5, 0, -3], [0, 0, 0, 1]])

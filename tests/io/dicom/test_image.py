@@ -8,10 +8,11 @@ import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.dicom.image import read
-from medseg.io.files.read import read_mask, read_scan
+from medseg.io.files.read import read_mask
 from medseg.io.grids.grid import Grid
 
 TURNED = [0.96, 0.28, 0.0, 0.0, 0.0, -1.0]

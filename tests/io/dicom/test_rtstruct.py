@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from scan_files import read_scan
 from scipy.ndimage import gaussian_filter
 from skimage.draw import polygon2mask
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.datasets.annotations import classes_of_segments, read_labels
-from medseg.io.files.read import read_scan
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
@@ -13,7 +14,7 @@ from medseg.io.datasets.dataset import label_map
 from medseg.io.dicom import image as dicom
 from medseg.io.dicom import seg as dicom_seg
 from medseg.io.dicom.references import source_of
-from medseg.io.files.read import read_case, read_scan
+from medseg.io.files.read import read_case
 from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
 from medseg.io.segments.terminology import describe

@@ -10,10 +10,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom.uid import generate_uid
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask, read_scan
+from medseg.io.files.read import exists, find_images, find_masks, on_disk, read_case, read_mask
 from medseg.io.files.sizes import size_of
 from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.formats import archives

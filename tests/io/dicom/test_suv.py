@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import read_scan
 
 HALF_LIFE = 6586.2
 

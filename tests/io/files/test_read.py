@@ -6,9 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import find_images, read_mask, read_scan, stem, suffix
+from medseg.io.files.read import find_images, read_mask, stem, suffix
 from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.formats import nifti
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scan_files import read_scan
 
 from medseg.io.case import Case
-from medseg.io.files.read import read_scan
 from medseg.io.files.sizes import size_of
 
 

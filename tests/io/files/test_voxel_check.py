@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from scan_files import read_scan
 from scipy.ndimage import gaussian_filter
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import read_scan
 
 SHAPE = (40, 36, 30)
 FLOAT_MIN, NETCDF = float(np.finfo(np.float32).min), 9.96921e36

@@ -9,10 +9,11 @@ import pytest
 import skimage.io
 import tifffile
 from PIL import Image
+from scan_files import read_scan
 from trust.corpus_pictures import END, header, lines, png
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import read_mask, read_scan
+from medseg.io.files.read import read_mask
 from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import COLOUR
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case
-from medseg.io.files.read import find_images, find_masks, on_disk, read_mask, read_scan
+from medseg.io.files.read import find_images, find_masks, on_disk, read_mask
 from medseg.io.files.sizes import size_of
 from medseg.io.files.write_masks import mask_name, write_mask
 from medseg.io.grids.grid import Grid

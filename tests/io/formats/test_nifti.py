@@ -7,10 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile, Scan
-from medseg.io.files.read import read_case, read_mask, read_scan
+from medseg.io.files.read import read_case, read_mask
 from medseg.io.files.write_masks import write_mask
 
 OBLIQUE = np.array([[0.1, -0.9, 0.2, 11], [-1.4, 0.1, 0.3, -7], [0.2, 0.3, 2.4, 5], [0, 0, 0, 1.0]])

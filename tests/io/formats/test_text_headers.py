@@ -7,10 +7,11 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scan_files import read_scan
 from trust.corpus import metaimage, nrrd, voxels
 
 from medseg.errors import MedsegError
-from medseg.io.files.read import on_disk, read_mask, read_scan
+from medseg.io.files.read import on_disk, read_mask
 from medseg.io.grids.grid import Grid
 
 RAW = np.ascontiguousarray(voxels().T).tobytes()

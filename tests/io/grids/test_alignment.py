@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from scan_files import read_scan
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.datasets.annotations import read_labels
-from medseg.io.files.read import read_case, read_mask, read_scan
+from medseg.io.files.read import read_case, read_mask
 from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import LabelMap
 

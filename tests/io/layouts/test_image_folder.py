@@ -3,11 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import read_scan
 
 from medseg.errors import MedsegError
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.dataset import label_map
-from medseg.io.files.read import read_case, read_scan
+from medseg.io.files.read import read_case
 from medseg.io.layouts import folder
 
 

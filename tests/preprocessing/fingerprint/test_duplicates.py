@@ -5,10 +5,11 @@ import csv
 import nibabel as nib
 import numpy as np
 import pytest
+from scan_files import read_scan
 
 from medseg.io.case import Scan
 from medseg.io.datasets.splits import Split
-from medseg.io.files.read import find_images, read_scan, stem
+from medseg.io.files.read import find_images, stem
 from medseg.preprocessing.fingerprint.duplicates import (
     EQUAL,
     Acquisition,
