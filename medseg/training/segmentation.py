@@ -99,10 +99,7 @@ class SegmentationModule(TrainingModule):
         for name, value in zip(names.classes.values(), means, strict=True):
             self.log(name.tag, float(value), sync_dist=True)
         mean = 0.0 if np.isnan(means).all() else mean_of_defined(means)
-        self.selection.add(self.current_epoch + 1, mean)
-        self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
-        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
-        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
+        self.add_score(mean)
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
