@@ -120,7 +120,7 @@ def raise_foreground(model: Path, images: Path, share: float) -> None:
     case = cases_from_files(images, find_images(images), predictor.endings)[0][0]
     [(image, geometry)] = predictor.prepare(case.images).inputs
     with torch.inference_mode():
-        lead = [rows[1:].amax(0) - rows[0] for rows in group.scorer.rows(group.networks, image, geometry)]
+        lead = [rows[1:].amax(0) - rows[0] for rows in group.scorer.blocks(group.networks, image, geometry)]
     path = group.models[0].path
     with torch.serialization.safe_globals(numbers_of_numpy()):
         content = torch.load(path, weights_only=True)

@@ -22,7 +22,7 @@ def plain(predictor: Predictor, path: Path) -> Mask:
     [(image, geometry)], [group] = prepared.inputs, predictor.groups
     way, backwards = geometry.slab_axis
     with predictor.computing(prepared):
-        rows = [row.clone() for row in group.scorer.rows(group.networks, image, geometry)]
+        rows = [row.clone() for row in group.scorer.blocks(group.networks, image, geometry)]
         scores = torch.cat(rows, 1 + way)
         del rows
         scores = scores.flip(1 + way) if backwards else scores

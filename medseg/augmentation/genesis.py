@@ -95,14 +95,14 @@ class Genesis:
         channels = image.shape[1]
         is_chosen = random.chosen(self.nonlinear_probability, 1).expand(-1, channels)
         points, is_inverted = random.standard(channels, 2, 2), random.chosen(0.5, channels)
-        rows = is_chosen.flatten().nonzero().squeeze(1)
-        if not len(rows):
+        chosen = is_chosen.flatten().nonzero().squeeze(1)
+        if not len(chosen):
             return image
-        curves = bezier(points.flatten(0, 1)[rows], is_inverted.flatten()[rows])
+        curves = bezier(points.flatten(0, 1)[chosen], is_inverted.flatten()[chosen])
         flat = image.flatten(0, 1).flatten(1).clone()  # (B C, voxels)
-        at, there = (curve.to(image.device, image.dtype, non_blocking=True) for curve in curves)
-        rows = rows.to(image.device, non_blocking=True)
-        flat[rows] = interpolated(flat[rows], at, there)
+        positions, values = (curve.to(image.device, image.dtype, non_blocking=True) for curve in curves)
+        chosen = chosen.to(image.device, non_blocking=True)
+        flat[chosen] = interpolated(flat[chosen], positions, values)
         return flat.reshape(image.shape)
 
     def _paint(self, image: Tensor, random: RandomNumbers) -> Tensor:

@@ -221,8 +221,8 @@ def _change(image: Tensor, chosen: Tensor, function: Callable[..., Tensor], *str
     image = image.contiguous()
     moved = [s.flatten(0, 1)[indices].to(image.device, image.dtype, non_blocking=True) for s in strengths]
     indices = indices.to(image.device, non_blocking=True)
-    rows = image.flatten(0, 1)  # a view
-    rows.index_copy_(0, indices, function(rows.index_select(0, indices), *moved))
+    channels = image.flatten(0, 1)  # (B C, *spatial), a view
+    channels.index_copy_(0, indices, function(channels.index_select(0, indices), *moved))
     return image
 
 

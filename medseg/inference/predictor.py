@@ -235,9 +235,9 @@ class Predictor:
         """
         slabs = []
         for number, (group, (image, geometry)) in enumerate(zip(self.groups, prepared.inputs, strict=True), 1):
-            rows = group.scorer.rows(group.networks, image.to(device), geometry, self.device)
-            rows = rows if number == len(self.groups) else kept_on_disk(rows, self.scratch)
-            slabs.append(group.scorer.slabs(rows, geometry, device, SLAB // (2 * len(self.groups) - 1)))
+            blocks = group.scorer.blocks(group.networks, image.to(device), geometry, self.device)
+            blocks = blocks if number == len(self.groups) else kept_on_disk(blocks, self.scratch)
+            slabs.append(group.scorer.slabs(blocks, geometry, device, SLAB // (2 * len(self.groups) - 1)))
         return slabs[0] if len(slabs) == 1 else averaged(slabs, [len(group.models) for group in self.groups])
 
     @contextmanager

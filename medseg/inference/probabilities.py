@@ -74,10 +74,10 @@ class Scorer:
     weighting: Weighting = gaussian
     limits: MemoryLimits = field(default_factory=MemoryLimits, compare=False)
 
-    def rows(
+    def blocks(
         self, networks: Sequence[Network], image: Tensor, geometry: Geometry, device: torch.device | None = None
     ) -> Iterator[Tensor]:
-        """Yield averaged scores on the network grid in rows, as ``Geometry.slabs`` takes them.
+        """Yield averaged probabilities or logits on the network grid in blocks of slices, for ``Geometry.slabs``.
 
         They are added up where the image lies; ``device`` is the networks', None where that is the same.
 
@@ -109,12 +109,12 @@ class Scorer:
                 )
             yield block
 
-    def slabs(self, rows: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
+    def slabs(self, blocks: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
         """Yield probabilities on the native grid, at most ``most`` of them at once; outside the crop is background."""
         outside = torch.full((self.n_outputs,), NEVER if self.averaging == "logits" else 0.0, device=device)
         if not self.regions:
             outside[0] = 1.0 if self.averaging == "probabilities" else 0.0
-        for slices, probs in geometry.slabs(rows, outside, most):
+        for slices, probs in geometry.slabs(blocks, outside, most):
             if self.averaging == "logits":
                 probs = probs.sigmoid() if self.regions else probs.softmax(0)
             yield slices, probs
@@ -123,7 +123,7 @@ class Scorer:
         """Yield the probabilities of an image (C, *network grid) that lies on the networks' device."""
 
         def slabs_on(device: torch.device) -> Slabs:
-            return self.slabs(self.rows(networks, image.to(device), geometry, image.device), geometry, device)
+            return self.slabs(self.blocks(networks, image.to(device), geometry, image.device), geometry, device)
 
         return slabs_within_memory(slabs_on, image.device, self.limits)
 
@@ -165,15 +165,15 @@ def averaged(ensemble: Sequence[Slabs], weights: Sequence[int]) -> Slabs:
         yield slices, total
 
 
-def kept_on_disk(rows: Iterable[Tensor], folder: Path | None = None) -> Iterator[Tensor]:
-    """Take all rows now, and yield them again from a temporary file in ``folder``; None: where the system has them.
+def kept_on_disk(blocks: Iterable[Tensor], folder: Path | None = None) -> Iterator[Tensor]:
+    """Take all blocks now, and yield them again from a temporary file in ``folder``; None: where the system has them.
 
     So models of different grids go over a scan one after the other, with one's scores in memory at a time.
     """
     device, count = torch.device("cpu"), 0
     try:
         file = TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the iterator
-        for block in rows:
+        for block in blocks:
             np.save(file, block.cpu().numpy(), allow_pickle=False)
             device, count = block.device, count + 1
         file.seek(0)

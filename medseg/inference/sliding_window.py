@@ -1,7 +1,8 @@
 """A network that takes patches on whole images, with no more probabilities in memory than windows still touch.
 
-Windows run along one axis, the main axis. Probabilities are summed in a buffer as long as a window on it, and the rows
-that no later window touches are yielded. So memory grows with the cross-section, not with the image's length.
+Windows run along one axis, the main axis. Probabilities are summed in a buffer as long as a window on it, and the
+slices across this axis that no later window touches are yielded. So memory grows with the cross-section, not with the
+image's length.
 """
 
 import logging
@@ -25,7 +26,7 @@ Weighting = Callable[[tuple[int, ...]], Tensor]
 """A window's size to the weights (*patch) of its voxels, all above 0."""
 
 CHUNK_SIZE = 1 << 27
-"""Probabilities yielded at once, in numbers; few rows at once are slow where rows lie next to each other in memory."""
+"""Probabilities yielded at once, in numbers; few slices at once are slow where slices lie interleaved in memory."""
 
 PASS_SIZE = 1 << 27
 """Probabilities that one pass of the network may make, in numbers: with many classes it takes fewer windows."""
@@ -85,7 +86,7 @@ def sliding_window(
     device: torch.device | None = None,
     limits: MemoryLimits | None = None,
 ) -> Iterator[Tensor]:
-    """Yield the probabilities of a whole image, averaged over windows and networks, in rows along one axis.
+    """Yield the probabilities of a whole image, averaged over windows and networks, in blocks of slices.
 
     Windows are weighted, by default by a Gaussian (sigma an eighth of the patch), as in nnU-Net (Isensee et al., Nature
     Methods 2021), because a network is surest of the middle of its patch.
@@ -96,7 +97,7 @@ def sliding_window(
         image: (C, *spatial), on the device that adds up the probabilities.
         patch_size: the window's size; a smaller image is padded with zeros.
         n_outputs: K.
-        main_axis: the spatial axis along which rows are finished.
+        main_axis: the spatial axis across which slices are cut, along which they are finished in turn.
         from_end: begin at the far end of the main axis.
         overlap: share of a window that its neighbour covers, 0 to below 1.
         batch_size: windows to one pass; fewer where their probabilities would be many, or where memory runs out.
@@ -109,7 +110,7 @@ def sliding_window(
             enough for this one.
 
     Yields:
-        (K, *spatial) float32 with some rows of the main axis only, all of them in turn; ``from_end``, the last ones
+        (K, *spatial) float32 with some slices of the main axis only, all of them in turn; ``from_end``, the last ones
         first and in reversed order. They are overwritten when the next are asked for.
     """
     margin = list(context or [0] * len(patch_size))
@@ -127,11 +128,11 @@ def sliding_window(
     weight = weighting(tuple(patch_size)).to(image.device)
     size = max(1, min(batch_size, PASS_SIZE // (n_outputs * weight.numel())))
     chunks = [all_corners[first : first + size] for first in range(0, len(all_corners), size)]
-    # No later window touches what lies before the first window of the next chunk. So a chunk finishes the rows up to
-    # there, and the buffer must hold as many rows as one chunk spans from its first window to the end of its last.
+    # No later window touches what lies before the first window of the next chunk. So a chunk finishes the slices
+    # up to there, and the buffer must hold as many as one chunk spans from its first window to the end of its last.
     finished = [*(position(chunk[0]) for chunk in chunks[1:]), grid[main_axis]]
     length = max(position(chunk[-1]) - position(chunk[0]) for chunk in chunks) + patch_size[main_axis]
-    sums = RowSums(n_outputs, grid, main_axis, length, image.device)
+    sums = SliceSums(n_outputs, grid, main_axis, length, image.device)
     if from_end:  # the image's span on the main axis, counted from where the windows begin
         span, end = inner[main_axis], grid[main_axis]
         inner = (*inner[:main_axis], slice(end - span.stop, end - span.start), *inner[main_axis + 1 :])
@@ -156,13 +157,13 @@ def sliding_window(
             for corner, probs in zip(corners, batch, strict=True):
                 at = (*corner[:main_axis], position(corner), *corner[main_axis + 1 :])
                 sums.add(at, probs.flip(1 + main_axis) if from_end else probs, weight)
-            del batch, probs  # not needed while others work on the rows
+            del batch, probs  # not needed while others work on the slices
             rest = rest[len(corners) :]
         yield from sums.take(stop, inner)
 
 
-class RowSums:
-    """Weighted sums of windows over the rows of the main axis that later windows may still touch."""
+class SliceSums:
+    """Weighted sums of windows over the slices across the main axis that later windows may still touch."""
 
     def __init__(self, n_outputs: int, grid: Sequence[int], main_axis: int, length: int, device: torch.device) -> None:
         self.main_axis, self.first = main_axis, 0
@@ -178,7 +179,7 @@ class RowSums:
         self.norm[where] += weight
 
     def take(self, stop: int, inner: Sequence[slice]) -> Iterator[Tensor]:
-        """Yield the averages (K, *) of all rows before ``stop``, a few at a time, and make room for later ones.
+        """Yield the averages (K, *) of all slices before ``stop``, a few at a time, and make room for later ones.
 
         ``inner`` is the part of the grid that is asked for; the rest is padding.
         """
@@ -188,8 +189,8 @@ class RowSums:
         first, last = max(self.first, span.start), min(stop, span.stop)
         others = tuple(slice(None) if each == self.main_axis else whole for each, whole in enumerate(inner))
         for low in range(first, last, at_once):
-            rows = (low - self.first, min(at_once, last - low))
-            yield self.total.narrow(axis, *rows).div_(self.norm.narrow(axis, *rows))[(slice(None), *others)]
+            block = (low - self.first, min(at_once, last - low))
+            yield self.total.narrow(axis, *block).div_(self.norm.narrow(axis, *block))[(slice(None), *others)]
         if stop > self.first:
             move_up(self.total, axis, stop - self.first)
             move_up(self.norm, axis, stop - self.first)
@@ -197,7 +198,7 @@ class RowSums:
 
 
 def move_up(x: Tensor, axis: int, by: int) -> None:
-    """Move the rows of ``x`` up along an axis, in place; zeros follow."""
+    """Move the slices of ``x`` up along an axis, in place; zeros follow."""
     rest = x.shape[axis] - by
     for low in range(0, rest, by):  # so many at once that what is read and what is written do not overlap
         count = min(by, rest - low)

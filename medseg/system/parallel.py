@@ -58,15 +58,16 @@ def in_parallel(
     """
     workers = max(1, min(len(items), cores(), MAX_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
     waiting: deque[tuple[Item, Future[Outcome[Result]]]] = deque()
-    most = 2 * workers  # at work and waiting to be next_result
+    most = 2 * workers  # at work and waiting to be taken
 
     def next_result() -> Result:
         nonlocal most
         item, future = waiting.popleft()
         outcome = future.result()
         if outcome.error and is_out_of_memory(outcome.error):
-            most = max(1, most // 2)
-            log.warning("memory is short: fewer cases are worked on at once")
+            if most > 1:
+                most //= 2
+                log.warning("memory is short: fewer cases are worked on at once")
             wait([other for _, other in waiting])
             drop_frames(outcome.error)
             free_caches()

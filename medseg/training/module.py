@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medseg.augmentation import RandomNumbers
 from medseg.config.settings import FinetuneSettings, NetworkPlan
 from medseg.errors import MedsegError
+from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
 from medseg.system.random_seeds import seeded
@@ -36,8 +37,8 @@ class TrainingModule(LightningModule):
         augmentations: applied one after the other to each training batch; where patches come with a margin (see
             ``medseg.training.data.patches``), the first is called with it and cuts it off.
         progress: how far the run is.
-        selection: the validation scores and the choice of the best weights. This module alone adds scores, at the end
-            of a validation's epoch; callbacks read it from ``on_validation_end`` on, in any order.
+        selection: the validation scores and the choice of the best weights. Only ``add_score`` adds to it, when a
+            validation ends; callbacks read it from ``on_validation_end`` on, in any order.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
@@ -152,6 +153,18 @@ class TrainingModule(LightningModule):
         if self.average is not None and has_batch_statistics(self.average, frozen_norms):
             with self.trainer.precision_plugin.forward_context():
                 estimate_statistics(self.average, self.final_logits, self.some_images(), frozen_norms)
+
+    def add_score(self, score: float) -> None:
+        """Add the score of this validation, equal on all ranks, to the selection; log it, the smoothed and the best."""
+        selection = self.selection
+        selection.add(self.current_epoch + 1, score)
+        names = ScoreNames(selection.key)
+        for tag, value in (
+            (names.mean.tag, score),
+            (names.smoothed.tag, selection.smoothed()),
+            (f"best/val_{selection.key}", selection.best_score),
+        ):
+            self.log(tag, value, sync_dist=True)
 
     def renew_statistics(self) -> None:
         """Take the running statistics of the trained network anew, which a step that was left out has made NaN."""

@@ -101,11 +101,7 @@ class SegmentationModule(TrainingModule):
         for name, value in zip(names.classes.values(), means, strict=True):
             self.log(name.tag, value, sync_dist=True)
         mean = mean_of_defined(means)
-        mean = 0.0 if isnan(mean) else mean
-        self.selection.add(self.current_epoch + 1, mean)
-        self.log(names.mean.tag, mean, sync_dist=True)  # equal on all ranks already
-        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
-        self.log("best/val_dice", self.selection.best_score, sync_dist=True)
+        self.add_score(0.0 if isnan(mean) else mean)
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:

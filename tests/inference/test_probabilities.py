@@ -68,7 +68,7 @@ def test_streamed_probabilities_equal_the_plain_ones(regions, averaging, flips, 
     )
     image, geometry = Preprocessor(normalize=["zscore"], spacing=spacing)(given)
     expected = plainly(scorer, network, image, geometry)
-    slabs = list(scorer.slabs(scorer.rows([network], image, geometry), geometry, torch.device("cpu"), most=3000))
+    slabs = list(scorer.slabs(scorer.blocks([network], image, geometry), geometry, torch.device("cpu"), most=3000))
     assert len(slabs) > 3
     found = torch.cat([scores for _, scores in slabs], -1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -87,10 +87,10 @@ def test_an_ensemble_on_several_grids_is_the_mean_of_its_members():
     networks = [make_network(3, seed) for seed in range(3)]
     given, scorer = scan(), Scorer(patch_size=[8, 8, 8], n_outputs=3)
     prepared = [Preprocessor(normalize=["zscore"], spacing=s)(given) for s in (None, [1.2, 1.2, 1.2])]
-    first = kept_on_disk(scorer.rows(networks[:2], *prepared[0]))
+    first = kept_on_disk(scorer.blocks(networks[:2], *prepared[0]))
     ensemble = [
         scorer.slabs(first, prepared[0][1], torch.device("cpu")),
-        scorer.slabs(scorer.rows(networks[2:], *prepared[1]), prepared[1][1], torch.device("cpu")),
+        scorer.slabs(scorer.blocks(networks[2:], *prepared[1]), prepared[1][1], torch.device("cpu")),
     ]
     found = torch.cat([scores for _, scores in averaged(ensemble, [2, 1])], -1)
     members = [plainly(scorer, network, *prepared[place]) for network, place in zip(networks, (0, 0, 1), strict=True)]

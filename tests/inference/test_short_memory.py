@@ -6,7 +6,7 @@ import torch
 
 from medseg.inference.probabilities import Scorer, slabs_within_memory
 from medseg.inference.segmenter import Segmenter
-from medseg.inference.sliding_window import MemoryLimits, RowSums, sliding_window
+from medseg.inference.sliding_window import MemoryLimits, SliceSums, sliding_window
 from medseg.inference.uncertainty import UncertaintyMap
 from medseg.io.case import Scan
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -132,9 +132,9 @@ def test_windows_are_brought_to_the_networks_and_scores_to_the_sums(monkeypatch)
     """Whatever is on a device, seen by the ``to`` that tensors are moved with and the sums' own device."""
     moves, sums = [], []
     monkeypatch.setattr(torch.Tensor, "to", lambda x, place, *rest: moves.append(place) or x)
-    original = RowSums.__init__
+    original = SliceSums.__init__
     monkeypatch.setattr(
-        RowSums, "__init__", lambda self, *given: sums.append(given[-1]) or original(self, *given[:-1], CPU)
+        SliceSums, "__init__", lambda self, *given: sums.append(given[-1]) or original(self, *given[:-1], CPU)
     )
     image = torch.randn(1, 8, 8)
     list(sliding_window([Narrow(9)], image, patch_size=[8, 8], n_outputs=3, main_axis=0, device=GPU))

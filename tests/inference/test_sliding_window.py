@@ -70,13 +70,13 @@ def test_no_more_rows_are_held_than_windows_touch(monkeypatch):
     import medseg.inference.sliding_window as module
 
     spans = []
-    keep = module.RowSums.__init__
+    keep = module.SliceSums.__init__
 
     def watched(self, *arguments):
         keep(self, *arguments)
         spans.append(self.total.shape)
 
-    monkeypatch.setattr(module.RowSums, "__init__", watched)
+    monkeypatch.setattr(module.SliceSums, "__init__", watched)
     whole(pointwise, torch.randn(1, 400, 40), patch_size=[16, 16], n_outputs=3, batch_size=2)
     assert spans == [(3, 16, 40)]
 

@@ -91,7 +91,7 @@ def test_weights_are_those_of_the_run(run_dir):
     transfer = transfer_weights(model.network, spec, source, model.label_map.outputs, regions=False)
     transfer.put_into(model.network)
     assert transfer.share == 1
-    assert not transfer.left
+    assert not transfer.skipped
     for name, value in model.network.state_dict().items():
         torch.testing.assert_close(value, expected[name])
     with pytest.raises(MedsegError, match=r"none of its .* weights fits this network, a Conv3d"):

@@ -181,7 +181,7 @@ def test_masks_are_not_looked_at(on_phantom, pretrained, tmp_path):
 
 
 def masks_below(root):
-    found = [path for path in root.rglob("*") if path.is_file() and path.parent.name.startswith("masks")]
+    found = [path for path in root.rglob("*") if path.is_file() and path.parent.name.startswith(("masks", "labels"))]
     assert found
     return found
 

@@ -127,8 +127,9 @@ def scored(
             nonlocal most
             case, future = waiting.popleft()
             if (error := future.exception()) and is_out_of_memory(error):
-                log.warning("memory is short: fewer cases are predicted and measured at once")
-                most = max(1, most // 2)
+                if most > 1:
+                    most //= 2
+                    log.warning("memory is short: fewer cases are predicted and measured at once")
                 wait([other for _, other in waiting])
                 drop_frames(error)
                 free_caches()

@@ -23,9 +23,9 @@ def load_published(networks: Sequence[nn.Module], model: dict[str, Any], file: P
         return []
     state = read_weights(file)
     for network in networks:
-        taken = fitted(network, weights, state, f"model.pretrained={model['pretrained']}, {file}")
-        network.load_state_dict(network.state_dict() | taken)
-    return report(networks[0], model, weights, taken)
+        loaded = fitted(network, weights, state, f"model.pretrained={model['pretrained']}, {file}")
+        network.load_state_dict(network.state_dict() | loaded)
+    return report(networks[0], model, weights, loaded)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], sou
     Raises:
         MedsegError: values are missing, or of other shapes than channels and dimensions explain.
     """
-    taken, wrong, ours = {}, [], network.state_dict()
+    loaded, wrong, ours = {}, [], network.state_dict()
     for name in names_in(network, weights):
         theirs, value = weights.theirs(name), ours[name]
         if theirs not in state:
@@ -75,14 +75,14 @@ def fitted(network: nn.Module, weights: Published, state: dict[str, Tensor], sou
         if weight.shape != value.shape:
             wrong.append(f"{name}: {tuple(state[theirs].shape)} in the file, {tuple(value.shape)} here")
         else:
-            taken[name] = weight.to(value.dtype)
+            loaded[name] = weight.to(value.dtype)
     if wrong:
         raise MedsegError(
             f"{source}: this file does not hold these weights, or the network has another form; {len(wrong)} of "
-            f"{len(taken) + len(wrong)} do not fit:\n{listing(wrong, most=5)}\n"
+            f"{len(loaded) + len(wrong)} do not fit:\n{listing(wrong, most=5)}\n"
             f"The file's names begin with {next(iter(state))}."
         )
-    return taken
+    return loaded
 
 
 def inflated(weight: Tensor, depth: int) -> Tensor:
@@ -105,10 +105,10 @@ def folded(weight: Tensor, channels: int) -> Tensor:
     return weight.float().mean(1, keepdim=True).expand(-1, channels, *weight.shape[2:]) * (old / channels)
 
 
-def report(network: nn.Module, model: dict[str, Any], weights: Published, taken: dict[str, Tensor]) -> list[str]:
+def report(network: nn.Module, model: dict[str, Any], weights: Published, loaded: dict[str, Tensor]) -> list[str]:
     """Return lines that say how much was loaded, what became of the first convolution, and how images are scaled."""
     sizes = {name: value.numel() for name, value in network.named_parameters()}
-    share = sum(size for name, size in sizes.items() if name in taken) / sum(sizes.values())
+    share = sum(size for name, size in sizes.items() if name in loaded) / sum(sizes.values())
     part = f"all of {weights.part.rstrip('.')}" if weights.part else "all but the head"
     lines = [f"weights: {model['pretrained']} for {share:.0%} of the network, {part}"]
     old, new, names = len(weights.channels), model["in_channels"], ", ".join(weights.channels)

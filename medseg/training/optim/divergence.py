@@ -112,7 +112,7 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
 def check_steps(trainer: Trainer, record: StepRecord, batch_idx: int) -> bool:
     """Look at the counters from time to time, and at the last batch of an epoch; return whether steps were left out.
 
-    ``trainer.should_stop`` must be settled for this batch: modules get there after all callbacks.
+    To be called by the module, after all callbacks: one of them may have set ``trainer.should_stop`` at this batch.
 
     Raises:
         MedsegError: the training has diverged.

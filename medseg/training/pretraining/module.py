@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medseg.augmentation import RandomNumbers
-from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import without_context
 from medseg.training.losses.combination import deep_supervision
 from medseg.training.module import TrainingModule, gather, random_numbers
@@ -101,11 +100,7 @@ class ReconstructionModule(TrainingModule):
         total, count = np.sum([gathered[number] for number in sorted(gathered)], axis=0)
         if not np.isfinite(total):
             raise diverged(self.trainer, "the network's output for a validation patch is NaN or infinite")
-        self.selection.add(self.current_epoch + 1, float(total / count))
-        names = ScoreNames(self.selection.key)
-        self.log(names.mean.tag, self.selection.scores[-1], sync_dist=True)  # equal on all ranks already
-        self.log(names.smoothed.tag, self.selection.smoothed(), sync_dist=True)
-        self.log("best/val_loss", self.selection.best_score, sync_dist=True)
+        self.add_score(float(total / count))
 
 
 def reconstruction_loss(

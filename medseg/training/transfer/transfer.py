@@ -2,8 +2,8 @@
 
 A convolution that the image enters is made to fit other channels: each of ours gets the mean over theirs, times theirs
 / ours, so that an image with identical channels gives the same output as before (as with ImageNet's weights on
-grey images in timm). Of a head the rows of classes with the same name are taken, the others stay as they
-were drawn. U-Nets number their levels from the finest, so that of two depths the finest levels are taken.
+grey images in timm). Of a head the rows of classes with the same name are transferred, the others keep their
+initialisation. U-Nets number their levels from the finest, so that between two depths these are transferred.
 """
 
 import logging
@@ -37,7 +37,7 @@ Axes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Misfit:
-    """A weight that was not taken: its shape on either side, None where it is not there, and why."""
+    """A weight that was not transferred: its shape on either side, None where it is not there, and why."""
 
     key: str
     theirs: Shape | None
@@ -50,7 +50,7 @@ class Misfit:
 
 
 @dataclass(frozen=True)
-class Taken:
+class Transferred:
     """A weight of ours with what it has of a source's: how many numbers, and how these were made to fit, if so."""
 
     value: Tensor
@@ -59,7 +59,7 @@ class Taken:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left of the weight that was drawn."""
+        """Whether nothing is left of the initialisation."""
         return self.numbers == self.value.numel()
 
 
@@ -67,18 +67,18 @@ class Taken:
 class Transfer:
     """What of a source goes into a network, and what does not. ``share`` is of the network's parameters, by number."""
 
-    taken: dict[str, Taken]
-    left: list[Misfit]
+    weights: dict[str, Transferred]
+    skipped: list[Misfit]
     share: float
 
     @property
     def whole(self) -> list[str]:
         """The weights that are entirely the source's."""
-        return [key for key, weight in self.taken.items() if weight.is_whole]
+        return [key for key, weight in self.weights.items() if weight.is_whole]
 
     def put_into(self, network: nn.Module) -> None:
-        """Load the weights; those that were not taken stay as they are."""
-        network.load_state_dict({key: weight.value for key, weight in self.taken.items()}, strict=False)
+        """Load the weights; those that were not transferred stay as they are."""
+        network.load_state_dict({key: weight.value for key, weight in self.weights.items()}, strict=False)
 
 
 def transfer_weights(
@@ -111,34 +111,35 @@ def transfer_weights(
         theirs.setdefault(next((each for each in candidates if each in ours), candidates[-1]), weight)
     inputs, heads = (axes_along(spec, argument, ours, trust) for argument in ("in_channels", "out_channels"))
     rows = shared_rows(outputs, source, regions=regions)
-    taken: dict[str, Taken] = {}
-    left: list[Misfit] = []
+    transferred: dict[str, Transferred] = {}
+    skipped: list[Misfit] = []
     for key, own in ours.items():
         if key not in theirs:
-            left.append(Misfit(key, None, tuple(own.shape), "the checkpoint has no such weight"))
+            skipped.append(Misfit(key, None, tuple(own.shape), "the checkpoint has no such weight"))
             continue
         fit = fitted(own, theirs[key], inputs.get(key), heads.get(key), rows)
-        if isinstance(fit, Taken):
-            taken[key] = fit
+        if isinstance(fit, Transferred):
+            transferred[key] = fit
         else:
-            left.append(Misfit(key, tuple(theirs[key].shape), tuple(own.shape), fit))
+            skipped.append(Misfit(key, tuple(theirs[key].shape), tuple(own.shape), fit))
     for key, weight in theirs.items():
         if key not in ours:
-            left.append(Misfit(key, tuple(weight.shape), None, "this network has no such weight"))
+            skipped.append(Misfit(key, tuple(weight.shape), None, "this network has no such weight"))
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    share = sum(taken[name].numbers for name in sizes if name in taken) / sum(sizes.values())
+    share = sum(transferred[name].numbers for name in sizes if name in transferred) / sum(sizes.values())
     if not share:
-        lines = [line for side in (True, False) for line in summed_up(m for m in left if (m.ours is None) == side)[:5]]
+        sides = ([m for m in skipped if m.ours is None], [m for m in skipped if m.ours is not None])
+        lines = [line for side in sides for line in summed_up(side)[:5]]
         raise MedsegError(
             f"finetune.checkpoint={source.path}: none of its {len(theirs)} weights fits this network, a"
             f" {type(network).__name__}:\n{listing(lines)}\n"
             "Give the network that they are of, by model=... and its options."
         )
-    return Transfer(taken, left, share)
+    return Transfer(transferred, skipped, share)
 
 
 def stripped(name: str) -> Iterator[str]:
-    """Yield a name, and what is left of it as prefixes are taken off.
+    """Yield a name, and what is left of it as prefixes are removed.
 
     >>> list(stripped("module.model.0.conv.weight"))
     ['module.model.0.conv.weight', 'model.0.conv.weight', '0.conv.weight']
@@ -196,7 +197,7 @@ def shared_rows(outputs: Sequence[str], source: Source, *, regions: bool) -> Row
 
 def fitted(
     own: Tensor, weight: Tensor, of_image: tuple[int, ...] | None, of_head: tuple[int, ...] | None, rows: Rows | None
-) -> Taken | str:
+) -> Transferred | str:
     """Return our weight with what it can have of theirs, or why it can have nothing.
 
     Args:
@@ -204,14 +205,12 @@ def fitted(
         weight: the source's of the same name.
         of_image: axes along which ours grows with the image's channels; None: it does not.
         of_head: axes along which ours grows with the outputs; None: it does not.
-        rows: the outputs that are shared; None: not known, and equal shapes are taken to mean equal outputs.
+        rows: the outputs that are shared; None: not known, and equal shapes count as equal outputs.
     """
     if of_head and rows is not None:  # their rows of the shared outputs, among our own rows of the others
-        counts, shape = (
-            rows.counts,
-            [rows.counts[1] if axis in of_head else size for axis, size in enumerate(own.shape)],
-        )
-        if not rows.names or list(weight.shape) != shape or any(own.shape[axis] != counts[0] for axis in of_head):
+        counts = rows.counts
+        expected = [counts[1] if axis in of_head else size for axis, size in enumerate(own.shape)]
+        if not rows.names or list(weight.shape) != expected or any(own.shape[axis] != counts[0] for axis in of_head):
             return "other outputs"
         ours, theirs = (
             np.ix_(*(indices if axis in of_head else range(size) for axis, size in enumerate(own.shape)))
@@ -221,26 +220,26 @@ def fitted(
         value[ours] = weight[theirs].to(own.dtype)
         is_whole = rows.ours == rows.theirs and counts == (len(rows.names),) * 2
         how = "" if is_whole else f"of {', '.join(rows.names)} alone, in our order"
-        return Taken(value, weight[theirs].numel(), how)
+        return Transferred(value, weight[theirs].numel(), how)
     if own.shape == weight.shape:
-        return Taken(weight.to(own.dtype), own.numel())
+        return Transferred(weight.to(own.dtype), own.numel())
     but_channels = own.shape[:1] == weight.shape[:1] and own.shape[2:] == weight.shape[2:]
     if of_image == (1,) and but_channels:
         count, channels = weight.shape[1], own.shape[1]
         how = f"{count} channels to {channels}, each the mean of theirs times {count}/{channels}"
-        return Taken(folded(weight, channels).to(own.dtype), own.numel(), how)
+        return Transferred(folded(weight, channels).to(own.dtype), own.numel(), how)
     return "other outputs" if of_head else "another shape"
 
 
 def announce(transfer: Transfer, source: Source) -> None:
-    """Log what was taken, and what was not, in a few lines."""
+    """Log what was transferred, and what was not, in a few lines."""
     log.info("weights of %s to begin with: %.2f %% of the parameters", source.path, 100 * transfer.share)
-    for key, weight in transfer.taken.items():
+    for key, weight in transfer.weights.items():
         if weight.how:
             log.info("%s: %s", key, weight.how)
-    if transfer.left:
-        lines = listing(summed_up(transfer.left), most=12)
-        log.info("%d weights do not fit; %s lists them:\n%s", len(transfer.left), REPORT, lines)
+    if transfer.skipped:
+        lines = listing(summed_up(transfer.skipped), most=12)
+        log.info("%d weights do not fit; %s lists them:\n%s", len(transfer.skipped), REPORT, lines)
     if transfer.share < FEW:
         log.warning(
             "less than half of the network begins with the weights of %s. If that is not meant, give the network that"
@@ -249,24 +248,24 @@ def announce(transfer: Transfer, source: Source) -> None:
         )
 
 
-def summed_up(left: Iterable[Misfit]) -> list[str]:
+def summed_up(skipped: Iterable[Misfit]) -> list[str]:
     """Return a line for each part of the network and reason, with the first weight of several."""
     groups: dict[tuple[str, str], list[Misfit]] = {}
-    for misfit in left:
+    for misfit in skipped:
         groups.setdefault((".".join(misfit.key.split(".")[:2]), misfit.reason), []).append(misfit)
     return [f"{each[0]}" + (f", and {len(each) - 1} more" if each[1:] else "") for each in groups.values()]
 
 
 def write_report(path: Path, transfer: Transfer, source: Source) -> None:
-    """Write what was taken and what was not into a run's ``finetune.json``, with the scans that the source has seen."""
+    """Write what was transferred, what was not, and the scans that the source has seen, into ``finetune.json``."""
     write_json(
         path,
         {
             "checkpoint": str(source.path),
             "share": transfer.share,
             "whole": transfer.whole,
-            "adapted": {key: weight.how for key, weight in transfer.taken.items() if weight.how},
-            "not_taken": [asdict(misfit) for misfit in transfer.left],
+            "adapted": {key: weight.how for key, weight in transfer.weights.items() if weight.how},
+            "not_taken": [asdict(misfit) for misfit in transfer.skipped],
             "seen": source.seen,
         },
     )

@@ -27,7 +27,7 @@ def as_ours(source):
     network = build(spec, "model", ())
     transfer = transfer_weights(network, spec, source, source.outputs, regions=source.regions)
     assert transfer.share == 1
-    assert not transfer.left
+    assert not transfer.skipped
     transfer.put_into(network)
     return network.eval()
 

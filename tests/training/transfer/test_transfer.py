@@ -42,7 +42,7 @@ def test_the_same_network_takes_everything():
     source = source_of(spec_of())
     transfer, after, _ = taken(spec_of(), source)
     assert transfer.share == 1
-    assert not transfer.left
+    assert not transfer.skipped
     assert all(torch.equal(after[name], value) for name, value in source.weights.items())
 
 
@@ -56,7 +56,7 @@ def test_other_channels_answer_alike_to_channels_that_are_alike(theirs, ours):
     here = conv3d(image.expand(1, ours, 6, 6, 6), after[key])
     torch.testing.assert_close(here, there)
     assert transfer.share == 1
-    assert f"{theirs} channels to {ours}" in transfer.taken[key].how
+    assert f"{theirs} channels to {ours}" in transfer.weights[key].how
 
 
 def test_rows_of_a_head_follow_the_names_of_classes():
@@ -83,7 +83,7 @@ def test_rows_of_a_head_follow_the_names_of_classes():
 def test_a_head_of_nothing_in_common_stays_as_it_was_drawn(outputs, theirs, regions):
     transfer, after, before = taken(spec_of(), source_of(spec_of(), theirs), outputs, regions=regions)
     assert torch.equal(after["heads.0.weight"], before["heads.0.weight"])
-    assert [(misfit.key, misfit.reason) for misfit in transfer.left] == [
+    assert [(misfit.key, misfit.reason) for misfit in transfer.skipped] == [
         ("heads.0.weight", "other outputs"),
         ("heads.0.bias", "other outputs"),
     ]
@@ -91,7 +91,7 @@ def test_a_head_of_nothing_in_common_stays_as_it_was_drawn(outputs, theirs, regi
 
 def test_without_names_of_classes_a_head_is_taken_by_its_shape():
     assert taken(spec_of(), source_of(spec_of(), None))[0].share == 1
-    left = taken(spec_of(out_channels=3), source_of(spec_of(), None), ("a", "b", "c"))[0].left
+    left = taken(spec_of(out_channels=3), source_of(spec_of(), None), ("a", "b", "c"))[0].skipped
     assert {misfit.key for misfit in left} == {"heads.0.weight", "heads.0.bias"}
 
 
@@ -113,7 +113,7 @@ def test_of_two_depths_the_finest_levels_are_taken(theirs, ours):
         keys = [key for key in after if key.startswith(f"{name}.")]
         assert keys
         assert all(torch.equal(after[key], source.weights[key]) for key in keys)
-    odd = [misfit for misfit in transfer.left if misfit.key.startswith("encoder.3.")]
+    odd = [misfit for misfit in transfer.skipped if misfit.key.startswith("encoder.3.")]
     assert odd
     assert all((misfit.theirs is None) == (theirs < ours) for misfit in odd)
 
@@ -125,7 +125,7 @@ def test_prefixes_of_wrappers_are_taken_off(prefix, model):
     spec = spec_of(**attention) if model == "attention_unet" else spec_of()
     transfer, *_ = taken(spec, source_of(spec, prefix=prefix))
     assert transfer.share == 1
-    assert not transfer.left
+    assert not transfer.skipped
 
 
 def test_what_does_not_fit_is_written_down(tmp_path):
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_written_down(tmp_path):
     transfer, *_ = taken(spec_of(), source)
     write_report(tmp_path / "finetune.json", transfer, source)
     assert read_whole(tmp_path / "finetune.json") == ["encoder.0.0.1.bias", "heads.0.bias"]
-    misfit = next(each for each in transfer.left if each.key == "encoder.0.0.0.weight")
+    misfit = next(each for each in transfer.skipped if each.key == "encoder.0.0.0.weight")
     assert misfit.theirs == (8, 1, 3, 3, 3)
     assert misfit.ours == (4, 1, 3, 3, 3)
 
