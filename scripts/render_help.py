@@ -89,9 +89,8 @@ def arguments_text() -> str:
         keys = references.get(target, {}) | arguments_of(locate(target))
         given = {name for name, value in node.items() if not (isinstance(value, dict) and "_target_" in value)}
         if undeclared := sorted(given - {"_target_", *keys}):
-            sys.exit(
-                f"{target} takes {', '.join(undeclared)} in conf/: declare it in its signature by Annotated[..., Setting(...)]"
-            )
+            names = ", ".join(undeclared)
+            sys.exit(f"{target} takes {names} in conf/: declare it in its signature by Annotated[..., Setting(...)]")
         table.setdefault(target, {}).update({name: keys[name] for name in node if name in given - {"_target_"}})
     plain = {
         target: {name: {part: value for part, value in vars(key).items() if value} for name, key in keys.items()}
