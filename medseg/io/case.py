@@ -151,7 +151,7 @@ def foreground_of(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def gives_size(affine: NDArray[np.float64], axes: int) -> bool:
-    """Tell whether voxels have a size along the first axes of an affine (4, 4): ``SHORTEST_MM`` to ``LONGEST_MM``."""
+    """Return whether voxels have a size along the first axes of an affine (4, 4): ``SHORTEST_MM`` to ``LONGEST_MM``."""
     columns = affine[:3, :axes]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(columns) < axes:
         return False

@@ -53,7 +53,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def read_annotated(cases: Iterable[Case], file: Path | None) -> tuple[Case, ...]:
-    """Say of the cases in a table (columns id and annotated) which classes were annotated in them.
+    """Give the cases in a table (columns id and annotated) the classes that were annotated in them.
 
     ``annotated`` holds class names parted by ";" or "|", "all" or nothing for all of them, or "none"; cases that the
     table does not list keep what their layout says.

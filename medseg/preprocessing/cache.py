@@ -86,14 +86,14 @@ def path_of(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether a file exists, and mark it as used now."""
+    """Return whether a file exists, and mark it as used now."""
     with suppress(OSError):  # somebody else's cache may be read all the same
         os.utime(path)
     return path.is_file()
 
 
 def is_usable(path: Path) -> bool:
-    """Tell whether a preprocessed case exists and is whole; a damaged one, to be made again, is logged."""
+    """Return whether a preprocessed case exists and is whole; a damaged one, to be made again, is logged."""
     if not is_there(path):
         return False
     try:

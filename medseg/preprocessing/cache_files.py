@@ -77,7 +77,7 @@ def in_use(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def out_of_use(folder: Path) -> Iterator[bool]:
-    """Tell whether no job uses a folder of the cache, and make jobs wait that begin to while the block runs."""
+    """Return whether no job uses a folder of the cache, and make jobs wait that begin to while the block runs."""
     try:
         file = open_locked(folder / IN_USE, wait=False)
     except BlockingIOError:

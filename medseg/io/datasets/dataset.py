@@ -102,7 +102,7 @@ def dataset_of_layout(settings: DatasetSettings, trust: Collection[str], *, may_
 
 
 def no_cases(dataset: Dataset, settings: DatasetSettings) -> str:
-    """Say that a data set has no case, and why."""
+    """Return the message that a data set has no case, and why."""
     scans = len(dataset.unlabelled)
     hint = f" {scans} scans have no mask: medseg pretrain learns from them, medseg predict segments them."
     problems = listing(dataset.problems)

@@ -21,7 +21,7 @@ class Size:
     voxel_volume: float
 
     def __str__(self) -> str:
-        """Say how large it is."""
+        """Describe the size, for messages."""
         return f"{self.channels} channel(s) of {self.voxels:,} voxels" if self.voxels else "of unknown size"
 
 

@@ -292,7 +292,7 @@ def check_tiff(image: Image.Image, path: Path) -> None:
 
 
 def deep(path: Path, kind: str) -> str:
-    """Say that colours in more than 8 bits are not read."""
+    """Return the message that colours in more than 8 bits are not read."""
     return (
         f"{path}: a {kind} of colours or transparency in 16 bits, of which 8 would be lost. Save it in 8 bits, or each"
         " colour as a grey image of 16 bits, a file a channel."
@@ -313,7 +313,7 @@ def as_tagged(pixels: NDArray[Any], image: Image.Image) -> NDArray[Any]:
 
 
 def unread_kind(stream: BinaryIO) -> str:
-    """Say of what kind a 2D image is that Pillow cannot identify; "" where it is no TIFF whose tags can be read."""
+    """Return what kind of 2D image Pillow could not identify; "" where it is no TIFF whose tags can be read."""
     try:
         stream.seek(0)
         start = stream.read(8)

@@ -78,7 +78,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def is_nrrd(path: Path) -> bool:
-    """Tell NRRD from MetaImage by the first bytes."""
+    """Return whether a file is NRRD rather than MetaImage, by its first bytes."""
     with path.open("rb") as stream:
         return stream.read(len(nrrd.MAGIC)) == nrrd.MAGIC
 

@@ -106,7 +106,7 @@ def stays(file: str, grid: Grid, unit: str, like: Scan, geometry: GridPolicy) ->
 
 
 def difference(grid: Grid, like: Scan) -> str:
-    """Say how a grid differs from that of ``like``."""
+    """Return a sentence on how a grid differs from that of ``like``."""
     target = grid_of(like)
     if grid.shape != target.shape:
         tag = getattr(like.layout, "orientation", 1)

@@ -156,7 +156,7 @@ def region_classes(named: Mapping[str, list[int]]) -> dict[int, str]:
 
 
 def value_problems(labels: Mapping[str, FileValues], root: Path) -> list[str]:
-    """Say which values nnU-Net would not take: they must be consecutive, "ignore" being the highest."""
+    """Return a line for each rule of nnU-Net that is broken: values must be consecutive, "ignore" being the highest."""
     values = sorted(value for name, value in labels.items() if name != "ignore" and isinstance(value, int))
     ignored = labels.get("ignore")
     hint = (

@@ -354,7 +354,7 @@ AS_WORDS = (*ANYWHERE, ("l", "r"), ("lh", "rh"), ("lt", "rt"), ("sin", "dex"))
 
 
 def is_sided(names: Iterable[str]) -> bool:
-    """Tell whether class names distinguish left and right: by a word of its own, or within a pair of names.
+    """Return whether class names distinguish left and right: by a word of its own, or within a pair of names.
 
     Mirroring a patient makes a left kidney look like a right one, so such classes must not be mirrored.
 

@@ -31,7 +31,7 @@ def cases_with_details(issue: Issue) -> list[str]:
 
 
 def is_named(issue: Issue) -> bool:
-    """Tell whether the text names the cases itself, or there are none."""
+    """Return whether the text names the cases itself, or there are none."""
     return not issue.cases or (len(issue.cases) == 1 and issue.cases[0] in issue.text and not issue.details)
 
 

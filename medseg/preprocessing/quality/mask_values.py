@@ -93,7 +93,7 @@ def not_structures(cases: Cases, label_map: LabelMap) -> list[str]:
 
 
 def has_larger_neighbour(voxels: NDArray[np.int64], label_map: LabelMap, times: float) -> NDArray[np.bool_]:
-    """Tell of each class (K,) whether one that is so many times larger has almost the same grey value or colour."""
+    """Return of each class (K,) whether one that is so many times larger has almost the same grey value or colour."""
     colours = rgb(np.array(label_map.values)).astype(np.float64)
     span = float(np.ptp(colours))
     apart = np.abs(colours[:, None] - colours[None]).max(axis=-1)
@@ -102,7 +102,7 @@ def has_larger_neighbour(voxels: NDArray[np.int64], label_map: LabelMap, times: 
 
 
 def cure(cases: Cases, label_map: LabelMap, doubtful: list[str]) -> str:
-    """Say which settings read the masks as they were meant: the values that are no rims, the largest of those alike."""
+    """Return which settings read masks as they were meant: the values that are no rims, the largest of those alike."""
     voxels = np.sum([case.voxels for case in cases.values()], axis=0)
     alike = has_larger_neighbour(voxels, label_map, 1) if label_map.is_inferred else np.zeros(len(voxels), bool)
     names = [name for name, near in zip(label_map.names, alike, strict=True) if not near and name not in doubtful]

@@ -47,7 +47,7 @@ def odd_sizes(sizes: ArrayLike) -> NDArray[np.float64]:
 
 
 def odd_intensities(low: ArrayLike, high: ArrayLike) -> list[str]:
-    """Say of each case (n) how a channel's intensities lie elsewhere than most cases'; "" where they do not.
+    """Return of each case (n) how a channel's intensities lie elsewhere than most cases'; "" where they do not.
 
     ``low`` and ``high`` are the 0.5 and 99.5 percentiles. Nothing is said where the cases do not agree themselves, as
     MRI does without units. This reveals a wrong rescale slope or another type of file.

@@ -1,5 +1,7 @@
 """Groups by pattern and by file."""
 
+from pathlib import Path
+
 import pytest
 
 from medseg.errors import MedsegError
@@ -38,8 +40,8 @@ def test_file_gives_groups_whatever_else_it_holds(tmp_path):
         ({"pattern": "^p1"}, "gives 1 of 3 cases no group:\n  - p2-IM-1"),
         ({"pattern": "x?"}, "gives 3 of 3 cases no group"),
         ({"pattern": "("}, "is no regular expression"),
-        ({"pattern": "a", "file": "b"}, "exclude each other"),
-        ({"file": "absent.csv"}, r"absent.csv cannot be read"),
+        ({"pattern": "a", "file": Path("b")}, "exclude each other"),
+        ({"file": Path("absent.csv")}, r"absent.csv cannot be read"),
     ],
 )
 def test_unusable_sources_are_refused(source, message):
