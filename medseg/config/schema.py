@@ -103,8 +103,8 @@ def setting(meaning: str, allowed: Allowed = (), *, null: str = "", default: Any
     Its value stands in ``conf/``. ``default`` is what runs did that were made before there was this setting.
     """
     declared = {"setting": Setting(meaning, allowed, null)}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=declared)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=declared)
     return field(default=default, metadata=declared)
 
 

@@ -275,7 +275,7 @@ class InferenceSettings:
     overlap: float = setting("overlap of neighbouring windows", "[0, 1)")
     tta: bool = setting("test-time augmentation by mirroring")
     threshold: float | None = setting("probability that makes a voxel foreground", "(0, 1)", null="likeliest class")
-    thresholds: dict[str, float] = setting("thresholds of single regions, by region", "(0, 1)")
+    thresholds: dict[str, float] = setting("thresholds of single regions, by region", "(0, 1)", default={})
     batch_size: int = setting("windows in a batch", "[1, inf)")
 
 
@@ -288,7 +288,7 @@ class PostprocessSettings:
     min_voxels: int = setting("drop components smaller than this, in voxels", "[0, inf)")
     fill_holes: bool = setting("fill holes enclosed by a class")
     smooth_mm: float = setting("width of border smoothing, in mm", "[0, inf)")
-    classes: dict[str, Any] = setting("of single classes or regions their own of these, smoothing excepted")
+    classes: dict[str, Any] = setting("of single classes or regions their own of these, smoothing excepted", default={})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from medseg.config.check import resolve
+from medseg.config.settings import InferenceSettings
 from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
 from medseg.inference.probabilities import Observer, Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
@@ -133,16 +134,16 @@ class Predictor:
         self.reading = resolve(reading or {}, first.reading)
         options = [inference_over(inference or {}, model.inference) for model in models]
         cleaning = postprocess_over(postprocess or {}, first.postprocess)
-        self.segmenter = make_segmenter(options[0], cleaning, self.label_map)
-        self.groups = grouped(models, inference or {})
+        self.segmenter = make_segmenter(options[0], cleaning, self.label_map, first.largest_of or ())
+        self.groups = grouped(models, options)
         self.scratch = scratch
         advice = "Use device=cpu, or close what else uses the device." if self.device.type != "cpu" else MORE_MEMORY
         with enough_memory(f"on {self.device} for the networks' weights", advice):
             for model in models:
                 model.network.to(self.device).eval()
         self.recipe = {
-            "inference": options,
-            "postprocess": cleaning,
+            "inference": [vars(each) for each in options],
+            "postprocess": vars(cleaning) | ({} if first.largest_of is None else {"largest_of": first.largest_of}),
             "precision": self.precision,
             "reading": self.reading,
         }
@@ -270,15 +271,16 @@ def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
     return tuple(map(Path, scan))
 
 
-def grouped(models: Sequence[Model], inference: dict[str, Any]) -> list[Group]:
+def grouped(models: Sequence[Model], settings: Sequence[InferenceSettings]) -> list[Group]:
     """Put models of the same grid and windows together, in the order of the first of each."""
     keys: list[Any] = []  # of plain containers, which may not be hashed
     members: list[list[Model]] = []
-    for model in models:
-        options = resolve(inference, model.inference)
-        key = (model.grid, options["overlap"], options["tta"])
+    scorers: list[Scorer] = []
+    for model, inference in zip(models, settings, strict=True):
+        key = (model.grid, inference.overlap, inference.tta)
         if key not in keys:
             keys.append(key)
             members.append([])
+            scorers.append(scorer_of(model, inference))
         members[keys.index(key)].append(model)
-    return [Group(tuple(each), scorer_of(each[0], resolve(inference, each[0].inference))) for each in members]
+    return [Group(tuple(each), scorer) for each, scorer in zip(members, scorers, strict=True)]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.config.check import wrong
-from medseg.config.settings import KEYS_OF
+from medseg.config.schema import Overrides
+from medseg.config.settings import KEYS_OF, InferenceSettings, PostprocessSettings
 from medseg.errors import MedsegError, listing, nearest
 from medseg.inference.postprocess import largest_together, postprocess
 from medseg.inference.probabilities import Observer, Slabs
@@ -160,13 +161,18 @@ class Segmenter:
         return ((probs[1:].argmax(0) + 1) * foreground).to(torch.uint8)
 
 
-def make_segmenter(inference: Options, postprocess: Options, label_map: LabelMap) -> Segmenter:
-    """Return how probabilities become labels, by the config's nodes ``inference`` and ``postprocess``.
+def make_segmenter(
+    inference: InferenceSettings,
+    cleaning: PostprocessSettings,
+    label_map: LabelMap,
+    largest_of: Sequence[Sequence[int]] = (),
+) -> Segmenter:
+    """Return how probabilities become labels, by the user's settings; for ``largest_of`` see ``Segmenter``.
 
     Raises:
         MedsegError: an option of a class or region that there is not, or a value that it cannot have.
     """
-    thresholds, classes = inference.get("thresholds") or {}, postprocess.get("classes") or {}
+    thresholds, classes = inference.thresholds, cleaning.classes
     if problems := threshold_problems(thresholds, label_map):
         raise MedsegError(f"these thresholds of regions are wrong:\n{listing(problems)}")
     if problems := class_problems(classes, label_map):
@@ -178,13 +184,13 @@ def make_segmenter(inference: Options, postprocess: Options, label_map: LabelMap
         numbers = regions.region_indices
     by_name = dict(zip(label_map.reported, numbers, strict=True))
     own = {by_name[name]: options for name, options in classes.items()}
-    for_all: float = DEFAULT_THRESHOLD if inference["threshold"] is None else inference["threshold"]
+    for_all = DEFAULT_THRESHOLD if inference.threshold is None else inference.threshold
     return Segmenter(
-        threshold=inference["threshold"],
+        threshold=inference.threshold,
         thresholds=tuple(thresholds.get(name, for_all) for name in label_map.regions or ()),
-        postprocess={name: value for name, value in postprocess.items() if name != "largest_of"} | {"classes": own},
+        postprocess={**vars(cleaning), "classes": own},
         regions=regions,
-        largest_of=postprocess.get("largest_of", ()),
+        largest_of=largest_of,
     )
 
 
@@ -226,20 +232,20 @@ def unknown(name: str, label_map: LabelMap) -> str:
     return f"no class or region of the model.{nearest(str(name), known)} There are {', '.join(known)}."
 
 
-def inference_over(overrides: Options, saved: Options) -> dict[str, Any]:
-    """Return the ``inference`` options that hold: the overrides that are not None, over those saved.
+def inference_over(overrides: Overrides, saved: InferenceSettings) -> InferenceSettings:
+    """Return the settings that hold: the overrides that are not None, over those saved.
 
     A threshold for all regions takes the place of saved ones of single regions.
     """
     new = {name: value for name, value in overrides.items() if value is not None}
-    return {**saved, **({"thresholds": {}} if "threshold" in new else {}), **new}
+    return replace(saved, **({"thresholds": {}} if "threshold" in new else {}) | new)
 
 
-def postprocess_over(overrides: Options, saved: Options) -> dict[str, Any]:
-    """Return the ``postprocess`` options that hold, likewise: an override for all replaces saved ones of classes."""
+def postprocess_over(overrides: Overrides, saved: PostprocessSettings) -> PostprocessSettings:
+    """Return the settings that hold, likewise: an override for all replaces saved ones of classes."""
     new = {name: value for name, value in overrides.items() if value is not None}
     classes = {
         name: {option: value for option, value in own.items() if option not in new}
-        for name, own in saved.get("classes", {}).items()
+        for name, own in saved.classes.items()
     }
-    return {**saved, "classes": classes, **new}
+    return replace(saved, **{"classes": classes} | new)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from medseg.config.schema import typed
-from medseg.config.settings import InferenceSettings, NetworkPlan
+from medseg.config.settings import InferenceSettings, NetworkPlan, PostprocessSettings
 from medseg.errors import MedsegError
 from medseg.inference.checkpoint import Checkpoint
 from medseg.inference.probabilities import Scorer
@@ -57,7 +57,8 @@ class Model:
             turned by their EXIF are read (see ``Case``).
         precision: the arithmetic that it was trained in.
         inference: overlap, tta, threshold and batch_size where the user gives none.
-        postprocess: likewise; also ``largest_of`` (see ``Segmenter``), which other programs' models bring.
+        postprocess: likewise.
+        largest_of: what other programs' models bring beside it (see ``Segmenter``); None: nothing.
         description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
         training_data: what scans were like that it was trained on (see ``medseg.inference.out_of_distribution``); None:
             unknown.
@@ -79,8 +80,9 @@ class Model:
         default_factory=lambda: {"geometry": "error", "reference": 0, "orientation": "apply"}
     )
     precision: str = "auto"
-    inference: dict[str, Any]
-    postprocess: dict[str, Any] = field(default_factory=dict)
+    inference: InferenceSettings
+    postprocess: PostprocessSettings
+    largest_of: Sequence[Sequence[int]] | None = None
     description: dict[str, Any] | None = None
     training_data: dict[str, Any] | None = None
 
@@ -130,8 +132,8 @@ def model_of(checkpoint: Checkpoint, network: nn.Module) -> Model:
             "orientation": config["dataset"].get("orientation", "apply"),  # which older checkpoints lack
         },
         precision=config["trainer"]["precision"],
-        inference=config["inference"],
-        postprocess=config["postprocess"],
+        inference=typed(InferenceSettings, config["inference"]),
+        postprocess=typed(PostprocessSettings, config["postprocess"]),
         description=checkpoint.content,
         training_data=checkpoint.content.get("training_data"),  # which older ones lack
     )
@@ -145,15 +147,15 @@ def drops_channels(augment: dict[str, Any]) -> bool:
     return any(spec.get("probability", 1) > 0 and spec.get("channel_probability", 1) > 0 for spec in specs)
 
 
-def scorer_of(model: Model, inference: dict[str, Any]) -> Scorer:
-    """Return how a model makes probabilities, with ``overlap``, ``tta`` and ``batch_size`` of ``inference``."""
+def scorer_of(model: Model, inference: InferenceSettings) -> Scorer:
+    """Return how a model makes probabilities."""
     return Scorer(
         patch_size=model.patch_size,
         n_outputs=len(model.label_map.outputs),
         regions=bool(model.label_map.regions),
-        overlap=inference["overlap"],
-        batch_size=inference["batch_size"],
-        mirror_axes=model.mirror_axes if inference["tta"] else (),
+        overlap=inference.overlap,
+        batch_size=inference.batch_size,
+        mirror_axes=model.mirror_axes if inference.tta else (),
         context=model.context,
         averaging=model.averaging,
         weighting=model.weighting,

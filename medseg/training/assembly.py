@@ -68,7 +68,7 @@ def make_module(
         make_network(settings, plan),
         loss=build(settings.loss, "loss", settings.trust),
         scorer=make_scorer(plan, settings.inference, label_map),
-        segmenter=make_segmenter(vars(settings.inference), vars(settings.postprocess), label_map),
+        segmenter=make_segmenter(settings.inference, settings.postprocess, label_map),
         label_map=label_map,
         content=description,
         progress=progress,

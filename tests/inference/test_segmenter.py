@@ -1,9 +1,12 @@
 """From probabilities of classes and regions to a label map, against masks made by hand; options of single classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from medseg.config.settings import InferenceSettings, PostprocessSettings
 from medseg.errors import MedsegError
 from medseg.inference.postprocess import postprocess
 from medseg.inference.probabilities import Scorer
@@ -103,23 +106,23 @@ CLASSES = LabelMap({"background": 0, "liver": 7, "tumour": 3})
 NESTED = LabelMap(CLASSES.labels, {"organ": ["liver", "tumour"], "tumour": ["tumour"]})
 DISJOINT_REGIONS = LabelMap(CLASSES.labels, {"tumour": ["tumour"], "liver": ["liver"]})
 ALL_OFF = {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0}
-SAVED = {**ALL_OFF, "classes": {"liver": {"largest": True, "fill_holes": True}, "tumour": {"min_ml": 0.1}}}
+OFF = PostprocessSettings(**ALL_OFF)
+SAVED = replace(OFF, classes={"liver": {"largest": True, "fill_holes": True}, "tumour": {"min_ml": 0.1}})
+LIKELIEST = InferenceSettings(overlap=0.5, tta=False, threshold=None, batch_size=1)
 
 
 def test_nothing_given_leaves_what_is_saved():
-    assert postprocess_over(dict.fromkeys(SAVED), SAVED) == SAVED
-    saved = {"threshold": None, "thresholds": {"organ": 0.4}}
-    assert inference_over(dict.fromkeys(saved), saved) == saved
+    assert postprocess_over(dict.fromkeys(vars(SAVED)), SAVED) == SAVED
+    saved = replace(LIKELIEST, thresholds={"organ": 0.4})
+    assert inference_over(dict.fromkeys(vars(saved)), saved) == saved
 
 
 def test_an_option_for_all_replaces_those_of_classes():
     found = postprocess_over({"largest": False, "min_ml": None, "classes": None}, SAVED)
-    assert found["classes"] == {"liver": {"fill_holes": True}, "tumour": {"min_ml": 0.1}}
-    assert postprocess_over({"classes": {"liver": {"largest": False}}}, SAVED)["classes"] == {
-        "liver": {"largest": False}
-    }
-    found = inference_over({"threshold": 0.5}, {"threshold": None, "thresholds": {"organ": 0.4}})
-    assert found == {"threshold": 0.5, "thresholds": {}}
+    assert found.classes == {"liver": {"fill_holes": True}, "tumour": {"min_ml": 0.1}}
+    assert postprocess_over({"classes": {"liver": {"largest": False}}}, SAVED).classes == {"liver": {"largest": False}}
+    found = inference_over({"threshold": 0.5}, replace(LIKELIEST, thresholds={"organ": 0.4}))
+    assert found == replace(LIKELIEST, threshold=0.5)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +135,8 @@ def test_an_option_for_all_replaces_those_of_classes():
 )
 def test_classes_are_numbered_as_they_are_cleaned(label_map, numbers):
     for name, number in numbers.items():
-        segmenter = make_segmenter({"threshold": None}, {"classes": {name: {"largest": True}}}, label_map)
-        assert segmenter.postprocess == {"classes": {number: {"largest": True}}}
+        segmenter = make_segmenter(LIKELIEST, replace(OFF, classes={name: {"largest": True}}), label_map)
+        assert segmenter.postprocess == {**ALL_OFF, "classes": {number: {"largest": True}}}
 
 
 @pytest.mark.parametrize(
@@ -148,11 +151,11 @@ def test_classes_are_numbered_as_they_are_cleaned(label_map, numbers):
 )
 def test_wrong_options_of_classes_are_named(classes, message):
     with pytest.raises(MedsegError, match=message):
-        make_segmenter({"threshold": None}, {"classes": classes}, CLASSES)
+        make_segmenter(LIKELIEST, replace(OFF, classes=classes), CLASSES)
 
 
 def thresholds_of(inference, label_map):
-    return make_segmenter(inference, {}, label_map).thresholds
+    return make_segmenter(replace(LIKELIEST, **inference), OFF, label_map).thresholds
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from medseg.config.settings import NetworkPlan
+from medseg.config.settings import InferenceSettings, NetworkPlan, PostprocessSettings
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.network import make_network, read_trained
 from medseg.inference.nnunet.plans import plan_of, read_json
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 PLANS = "plans.json"
 ALL = "fold_all"
 FILES = ("checkpoint_final.pth", "checkpoint_best.pth")
-DEFAULTS = {"overlap": 0.5, "tta": True, "threshold": None, "batch_size": 1}
+DEFAULTS = InferenceSettings(overlap=0.5, tta=True, threshold=None, batch_size=1)
 """nnU-Net's prediction: windows half a patch apart, mirrored along every axis that was mirrored in training."""
-NO_POSTPROCESSING = {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0}
+NO_POSTPROCESSING = PostprocessSettings(largest=False, min_ml=0.0, min_voxels=0, fill_holes=False, smooth_mm=0.0)
 
 BATCH_NORM = "nnUNetTrainerBN"
 """The one that replaces the plan's norm by a batch norm."""
@@ -113,7 +113,8 @@ def read_nnunet(path: Path, trust: Collection[str] = ()) -> list[Model]:
             reading={"geometry": "warn", "reference": 0, "orientation": "apply"},
             precision="fp32",
             inference=DEFAULTS,
-            postprocess={**NO_POSTPROCESSING, "largest_of": components},
+            postprocess=NO_POSTPROCESSING,
+            largest_of=components,
         )
         models.append(model)
     return models

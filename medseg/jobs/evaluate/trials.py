@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medseg.config.schema import typed
+from medseg.config.settings import InferenceSettings, PostprocessSettings
 from medseg.evaluation.metrics.overlap import counts, dice
 from medseg.evaluation.tuning import Choice, Scores, Space
 from medseg.inference.predictor import Predictor
@@ -145,7 +147,8 @@ class Trials:
     def scores(self, predictions: Sequence[Prediction], choice: Choice) -> Scores:
         """Return the Dice of all cases (N, R) with a choice."""
         options = self.options(choice)
-        segmenter = make_segmenter(options["inference"], options["postprocess"], self.label_map)
+        inference = typed(InferenceSettings, options["inference"])
+        segmenter = make_segmenter(inference, typed(PostprocessSettings, options["postprocess"]), self.label_map)
         work = COPIES * max(case.bytes for case in predictions)
         return np.stack(list(in_parallel(partial(self.score, segmenter), predictions, work)))
 

@@ -48,7 +48,7 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
     check_tuning(settings.finetune, settings.model, settings.trainer.devices)
     dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)
-    make_segmenter(vars(settings.inference), vars(settings.postprocess), classes)  # wrong options show at once
+    make_segmenter(settings.inference, settings.postprocess, classes)  # wrong options show at once
 
     def finish(run: Run[TrainSettings], result: dict[str, Any]) -> dict[str, float]:
         write_json(run.directory / "result.json", result)  # the report tells why training ended

@@ -163,7 +163,7 @@ def test_postprocessing_that_is_not_applied(model, caplog):
     folder, _ = model()
     postprocessing(folder, [1], place="crossval_results_folds_0_1")
     [read] = read_nnunet(folder)
-    assert read.postprocess["largest_of"] == []
+    assert read.largest_of == []
     assert "chosen with other folds than 0" in caplog.text
     (folder / "crossval_results_folds_0").mkdir()
     (folder / "crossval_results_folds_0" / "postprocessing.pkl").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
