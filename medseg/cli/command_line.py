@@ -41,6 +41,7 @@ from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
+from medseg.io.warnings import begin_job
 from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
@@ -348,6 +349,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
         refuse(check_values(config) if wrong is None else wrong)
         job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
         quieten_libraries()
+        begin_job()
         Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
         with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
             result = dict(job.run(config))

@@ -11,7 +11,12 @@ COLLECTING = local()
 """Of each thread the list ``messages`` that warnings go into, where there is one."""
 
 LOGGED: set[str] = set()
-"""What this process has logged, so that a case that is read again, to draw or preprocess it, is not warned of again."""
+"""What this job has logged, so that a case that is read again, to draw or preprocess it, is not warned of again."""
+
+
+def begin_job() -> None:
+    """Forget what an earlier job of this process has logged, as in a sweep: each job's log is whole."""
+    LOGGED.clear()
 
 
 def warn(message: str) -> None:

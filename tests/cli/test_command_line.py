@@ -19,6 +19,7 @@ from medseg.cli.overrides import quoted
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
+from medseg.io.warnings import warn
 from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
 
 NASTY = [
@@ -578,3 +579,13 @@ def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
 def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
     assert command_line.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
     assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]
+
+
+def test_each_job_of_a_sweep_logs_what_it_was_warned_of(jobs, caplog):
+    def outcome(config):
+        warn("an odd file of the sweep")
+        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "seed=0,1", "run_dir=sweep"]) == 0
+    assert caplog.messages.count("an odd file of the sweep") == 2

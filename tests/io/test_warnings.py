@@ -1,4 +1,4 @@
-"""Warnings about a case's files: once in the log of a process, and every time where a run asks for them."""
+"""Warnings about a case's files: once in the log of a job, and every time where a run asks for them."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -41,3 +41,10 @@ def test_what_was_warned_of_is_told_before_an_error(caplog):
         except ValueError:
             continue
     assert caplog.messages == ["notice before an error"] * 2
+
+
+def test_each_job_of_a_process_has_a_whole_log(caplog):
+    for _ in range(2):
+        warnings.begin_job()
+        warnings.warn("notice of every job")
+    assert caplog.messages == ["notice of every job"] * 2
