@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 HANDLE_VOXELS = ("io", "preprocessing", "augmentation", "models", "inference", "training")
-ROOTS = ("cached_cases", "__getitem__", "on_after_batch_transfer", "training_step")
+ROOTS = ("read_labelled", "Preprocessor.__call__", "__getitem__", "on_after_batch_transfer", "training_step")
 """Functions that a scan goes through on its way to the loss."""
 
 SMALL = (
@@ -53,10 +53,11 @@ def report(title: str, root: Path, arguments: tuple[str, ...]) -> None:
         if code.co_filename.startswith(package) and code.co_name != "<module>":
             call = (code.co_filename.removeprefix(package), code.co_name)
             depth = getattr(inside, "depth", 0)
-            if code.co_name in ROOTS:
+            is_root = code.co_name in ROOTS or code.co_qualname in ROOTS
+            if is_root:
                 inside.depth = depth + (1 if event == "call" else -1)
             calls[call] += event == "call"
-            if call[0].partition(os.sep)[0] in HANDLE_VOXELS and (depth or code.co_name in ROOTS or arguments != SMALL):
+            if call[0].partition(os.sep)[0] in HANDLE_VOXELS and (depth or is_root or arguments != SMALL):
                 met.add(call)
         elif code.co_name == "load_configuration" and "hydra" in code.co_filename:
             calls["", code.co_name] += event == "call"
