@@ -11,7 +11,7 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 MINUTES := 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test trust check audit fuzz clean
+.PHONY: help demo test faults trust check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -19,8 +19,11 @@ help:  ## list the targets
 demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
 	$(VENV)/bin/medseg train
 
-test: $(VENV)/.medseg-dev  ## run every test but the long ones of make trust, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal
+test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal --ignore=tests/trust
+
+faults: $(VENV)/.medseg-dev  ## run the quick part of make trust, in three minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal tests/trust
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \

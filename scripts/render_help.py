@@ -140,7 +140,8 @@ def groups_of(command: str) -> dict[str, str]:
 def group_line(name: str, default: str) -> str:
     """Return the line of one group: its options, the default first."""
     others = sorted(path.stem for path in (CONF / name).glob("*.yaml") if path.stem not in (default, "saved"))
-    return f"  {name + '=' + default:<22} {('or ' + ', '.join(others)) if others else ''}".rstrip()
+    chosen = f"{name}=..." if default == "null" else f"{name}={default}"
+    return f"  {chosen:<22} {'' if default == 'null' or not others else 'or '}{', '.join(others)}".rstrip()
 
 
 def key_lines(command: str) -> Iterator[str]:
@@ -157,15 +158,21 @@ def all_keys(command: str) -> Iterator[tuple[str, Key | None, Any]]:
     """Yield (path, key, default) of every key that is no fixed reference to another."""
     sources = Sources(CONF, command)
     datasets = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
-    choices = [[f"dataset={name}"] for name in datasets if name != "saved"] if command in WITH_DATASET else []
-    for choice in [[], *choices]:
-        for path, key, value in leaves(compose(sources, sources.loader(), choice), KEYS_OF[command]):
+    choices = [[f"dataset={name}"] for name in datasets if name != "saved"] if command in WITH_DATASET else [[]]
+    for choice in sorted(choices, key=lambda choice: choice == ["dataset=phantom"]):  # whose defaults are its own
+        config = compose(sources, sources.loader(), choice)
+        for path, key, value in leaves(config, KEYS_OF[command]):
             if not path.startswith("dataset.layout") and "augment.intensity." not in path:
                 yield path, key, value
+        optimizer = dict(config.get("optimizer") or {})
+        foreign = Key(f"as {optimizer.pop('_target_', '')} takes it", kind="checked by the class")
+        yield from ((f"optimizer.{name}", foreign, value) for name, value in optimizer.items())
 
 
 def default_text(value: Any) -> str:
     """Write a default as on the command line; a list of objects by its length."""
+    if value == {}:
+        return "{}"
     if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
         return "..."
     if value is None or isinstance(value, bool):

@@ -29,6 +29,7 @@ from medseg.cli.overrides import (
     check,
     compose,
     explicit_keys,
+    merging,
     own_sources,
     quote,
     quoted,
@@ -147,7 +148,7 @@ def answer(argv: list[str]) -> int:
         return 0
     options = parse_flags(flags)
     refuse(unquoted_sweeps(settings) if options.multirun else ())
-    settings = [quoted(setting) for setting in settings]
+    settings = [merging(quoted(setting)) for setting in settings]
     if command:
         flags += [] if options.config_name else ["--config-name", command]
         options.config_name = options.config_name or command

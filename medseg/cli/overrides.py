@@ -53,6 +53,19 @@ QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null)"""
 QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
 
 
+def merging(setting: str) -> str:
+    """Return a setting of a mapping, or of an entry of one, so that it is merged with what the config has there.
+
+    Hydra would look for the entries in the config, which has none: they are names of the user's classes and regions.
+    """
+    name = setting.partition("=")[0]
+    parents = [name.rsplit(".", count)[0] for count in range(name.count(".") + 1)]
+    mappings = {path for path, key in KEYS.items() if key.kind in (schema.MAPPING, schema.NUMBERS_BY_NAME)}
+    is_mapping = not mappings.isdisjoint(parents)
+    is_entry = "=" in setting and (name not in KEYS or setting.partition("=")[2].lstrip().startswith("{"))
+    return f"++{setting}" if is_mapping and is_entry else setting
+
+
 def quoted(setting: str) -> str:
     """Quote the value of a ``key=value`` setting whose key holds a path or another free text: it passes exactly.
 
@@ -249,14 +262,14 @@ def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked:
             continue
         names = options_of(override)
         offered = [name for name in allowed if name != schema.SAVED]
-        for option in set(names) - {*allowed, "null"}:
+        for option in set(names) - {*allowed}:
             hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
             text = f"{group}={option}: no such option.{hint}"
             if override.is_sweep_override():
                 checked.doomed[group, option] = text
             else:
                 checked.problems[group] = text
-        if known := [option for option in names if option in (*allowed, "null")]:
+        if known := [option for option in names if option in allowed]:
             options[group] = known
         else:
             checked.unknown.add(group)
@@ -314,6 +327,8 @@ def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str])
     if is_there and override.is_add() and not override.is_force_add():
         return f"+{key}: is there already; write it without the plus."
     if not is_there:
+        if override.is_force_add() and merging(f"{key}=") != f"{key}=":  # a name of the user's in a mapping
+            return None
         if is_open and (override.is_add() or override.is_force_add()):
             return None
         advice = f" An argument of {owner} that the config does not list needs a plus: +{key}=..." if is_open else ""

@@ -79,8 +79,8 @@ def limits(key: Key) -> str:
 
 def hint(key: Key, value: Any) -> str:
     """Return advice about a wrong value, where it is not obvious."""
-    if key.kind == schema.DURATION and not isinstance(value, str):
-        return " Quote it: unquoted, YAML reads 12:00:00:00 as a number to base 60."
+    if key.kind == schema.DURATION:
+        return " Ten minutes are 00:00:10:00. Quote it in a file: unquoted, YAML reads it as a number to base 60."
     if key.kind in (schema.TEXT, schema.BOOL_OR_TEXT, schema.TEXT_OR_TEXTS) and isinstance(value, str):
         return nearest(value, map(str, key.allowed)) if not isinstance(key.allowed, str) else ""
     return ""

@@ -100,7 +100,8 @@ class Key(Setting):
 def setting(meaning: str, allowed: Allowed = (), *, null: str = "", default: Any = NO_DEFAULT) -> Any:
     """Declare a field of a group of settings; see ``Setting``.
 
-    Its value stands in ``conf/``. ``default`` is what runs did that were made before there was this setting.
+    Its value stands in ``conf/``. ``default`` is what runs did that were made before there was this setting, and which
+    are to be resumed: every new setting needs one. Where null is allowed, the type has ``| None``, or is a tuple.
     """
     declared = {"setting": Setting(meaning, allowed, null)}
     if isinstance(default, list | dict):
@@ -132,6 +133,9 @@ def keys_of(group: type, prefix: str = "", null: str = "") -> dict[str, Key]:
                 keys |= keys_of(one, f"{path}.", each.metadata.get("null", null))
         elif declared := each.metadata.get("setting"):
             keys[path] = key_of(kind, declared, null)
+            takes_none = kind is not hints[each.name] or get_origin(kind) is tuple
+            if bool(declared.null) > takes_none or (kind is not hints[each.name] and not declared.null):
+                raise TypeError(f"{path}: its type and what null means do not agree.")
     return keys
 
 
@@ -190,8 +194,8 @@ def key_from(node: Mapping[str, Any]) -> Key:
 T = TypeVar("T")
 
 
-def typed(group: type[T], node: Mapping[str, Any]) -> T:
-    """Return the settings that a resolved and checked config holds.
+def typed(group: type[T], node: Mapping[str, Any], where: str = "") -> T:
+    """Return the settings that a resolved and checked config, or its node at ``where`` ("trainer."), holds.
 
     Raises:
         MedsegError: it lacks some, as that of a run of another version may.
@@ -200,15 +204,16 @@ def typed(group: type[T], node: Mapping[str, Any]) -> T:
     for each in fields(group):  # type: ignore[arg-type]
         if each.name in node:
             is_group = not each.metadata.get("null")
-            values[each.name] = converted(hints[each.name], node[each.name]) if is_group else node[each.name]
+            value, path = node[each.name], f"{where}{each.name}."
+            values[each.name] = converted(hints[each.name], value, path) if is_group else value
         elif each.default is NO_DEFAULT and each.default_factory is NO_DEFAULT:
-            absent.append(each.name)
+            absent.append(f"{where}{each.name}")
     if absent:
         raise MedsegError(f"the config does not say {', '.join(absent)}: it is of another version, or damaged.")
     return group(**values)
 
 
-def converted(annotation: Any, value: Any) -> Any:
+def converted(annotation: Any, value: Any, where: str) -> Any:
     """Return a value of a config as the type that it is declared with."""
     kind = without_none(annotation)
     if get_origin(kind) is tuple:
@@ -217,7 +222,7 @@ def converted(annotation: Any, value: Any) -> Any:
     if value is None:
         return None
     if is_dataclass(kind):
-        return typed(kind, value)  # type: ignore[arg-type]
+        return typed(kind, value, where)  # type: ignore[arg-type]
     if kind is Seconds:
         from medseg.config.check import parse_duration
 

@@ -446,7 +446,7 @@ class PredictSettings(ModelSettings):
     """``medseg predict``."""
 
     input: Path = setting("a scan, or a folder of scans")
-    output: Path = setting("the folder for masks, or the .onnx file to export to")
+    output: Path = setting("the folder for masks")
     precision: Precision | None = setting("arithmetic of the network", null="as the checkpoint was trained")
     format: Literal["image", "nifti", "seg.nrrd", "rtstruct", "dicom_seg"] = setting(
         "form of the masks: as the image, NIfTI, or with named classes"
@@ -476,7 +476,7 @@ class PredictSettings(ModelSettings):
 class ExportSettings(ModelSettings):
     """``medseg export``."""
 
-    output: Path = setting("the folder for masks, or the .onnx file to export to")
+    output: Path = setting("the .onnx file to write")
     case: tuple[Path, ...] = setting(
         "the scan to check an export on, one file or one a channel", null="one of the run's own"
     )

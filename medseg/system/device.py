@@ -19,13 +19,14 @@ def pick_device(name: str) -> torch.device:
     if name in ("auto", "gpu"):
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if name == "gpu" and device == "cpu":
-            raise MedsegError("device=gpu: no GPU is available here; use device=cpu or device=auto.")
+            raise MedsegError("device gpu: no GPU is available here; use cpu or auto.")
         return torch.device(device)
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise MedsegError(
-            f"device={name}: not available ({str(error).splitlines()[0]}). Use auto, cpu or cuda."
+            f"device {name} is not available ({str(error).splitlines()[0]}). Give another by device, or in a training"
+            " by trainer.accelerator: auto and cpu are there everywhere."
         ) from error
     return torch.device(name)
 

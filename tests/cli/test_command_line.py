@@ -124,6 +124,12 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "+seed=3"], "+seed: is there already"),
         (["train", "optimizer.amsgrad=true"], "needs a plus: +optimizer.amsgrad="),
         (["train", "trainer.max_time=60"], "Quote it"),
+        (["train", "trainer.max_time='10'"], "Ten minutes are 00:00:10:00"),
+        (["train", "logger=null"], "logger=null: no such option. Options: none, tensorboard"),
+        (["train", "model=null"], "model=null: no such option"),
+        (["train", "experiment=null"], "experiment=null: no such option. Options: few_shot"),
+        (["train", "postprocess.classes=3"], "postprocess.classes=3: must be a mapping"),
+        (["train", "postprocess.clases.core.largest=true"], "Did you mean 'postprocess.largest'?"),
         (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),
         (["train", "--cfg", "jobs"], "invalid choice: 'jobs'"),
         (["train", "--nope"], "unknown option '--nope'"),
@@ -589,3 +595,20 @@ def test_each_job_of_a_sweep_logs_what_it_was_warned_of(jobs, caplog):
     jobs.outcome = outcome
     assert command_line.main(["train", "-m", "seed=0,1", "run_dir=sweep"]) == 0
     assert caplog.messages.count("an odd file of the sweep") == 2
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+@pytest.mark.parametrize(
+    "settings", [["postprocess.classes={core: {largest: true}}"], ["postprocess.classes.core.largest=true"]]
+)
+def test_entries_of_a_mapping_are_the_users(jobs, command, settings):
+    needed = {"train": [], "predict": ["checkpoint=a", "input=b", "output=c"]}[command]
+    assert command_line.main([command, *needed, *settings, "inference.thresholds={WT: 0.4}"]) == 0
+    [config] = jobs.configs
+    assert config["postprocess"]["classes"] == {"core": {"largest": True}}
+    assert config["inference"]["thresholds"] == {"WT": 0.4}
+
+
+def test_entries_of_a_mapping_may_be_swept(jobs):
+    assert command_line.main(["train", "-m", "inference.thresholds.WT=0.3,0.4", "run_dir=sweep"]) == 0
+    assert [config["inference"]["thresholds"] for config in jobs.configs] == [{"WT": 0.3}, {"WT": 0.4}]

@@ -21,8 +21,8 @@ import medseg
 from medseg.evaluation.pages.text_table import NONE
 
 ROOT = Path(medseg.__file__).parent
-NUMBER = re.compile(r"[-−+<≤]?\s?[\d.,]*\d(?:e[-+]?\d+)?(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
-"""A cell that is a number, also one with a deviation, a range or a remark; or empty."""
+NUMBER = re.compile(r"(?:[-−+<≤]?\s?[\d.,]*\d(?:e[-+]?\d+)?|–)(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
+"""A cell that is a number or a dash for none, also with a deviation, a range or a remark; or empty."""
 QUALITY = 80
 
 

@@ -66,6 +66,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     rewrite_table()
     page, ranking = settings.overlays == "html", settings.uncertainty
     write_views(output, classes, tasks, problems, page=page, ranking=ranking)
+    if page:
+        log.info("all masks on a page: %s", output / "contact_sheet.html")
     if settings.worst:
         write_worst(output, rows_of(output, tasks, problems), tasks, classes, settings.worst, reading)
     is_first = shard[0] == 1  # of several shards one reports the files that are no scans

@@ -202,7 +202,8 @@ def check_dims(settings: TrainingSettings, dims: int, data_dims: int) -> None:
         for name, entries in values.items():
             for entry in entries:
                 if entry is not None and (not isinstance(entry, list) or len(entry) != rank):
-                    raise MedsegError(f"{name}: {entry} does not fit {owner} {rank}D: give {rank} numbers.")
+                    numbers = f"{rank} numbers" + (" for each level" if name.endswith(("strides", "sizes")) else "")
+                    raise MedsegError(f"{name}: {entry} does not fit {owner} {rank}D: give {numbers}, in a list.")
 
 
 def plan_preprocessing(

@@ -76,7 +76,10 @@ def test_tables_keep_the_text_and_tell_what_each_cell_is_of(made: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "is_number"),
     [
-        *((cell, True) for cell in ("1", "-0.5", "1,234.5", "1e-05", "0.9 ± 0.1", "0.1–0.2", "12 (3)", "12.5 %", "")),
+        *(
+            (cell, True)
+            for cell in ("1", "-0.5", "1,234.5", "1e-05", "0.9 ± 0.1", "0.1–0.2", "12 (3)", "– (2)", "–", "12.5 %", "")
+        ),
         *((cell, False) for cell in ("Bonn", "3T", "2020-01-05", "a 1", "1 of 2", "-")),
     ],
 )
