@@ -68,4 +68,4 @@ def write_worst(
         return
     columns = dict.fromkeys(name for row in table.values() for name in row)
     write_text(folder / TABLE, as_csv(list(columns), table.values()))
-    log.info("the %d least certain cases are in %s, to be corrected", len(worst), folder)
+    log.info("to be corrected, the least certain first: %d case(s) in %s", len(worst), folder)

@@ -109,6 +109,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
     progress.step, epoch = state["global_step"], state["epoch"] + 1
     if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
+        log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
         return None
     progress.current = float(progress.is_over)
     reason = stop_reason(epoch, limits, progress)
