@@ -23,8 +23,13 @@ def check_declared(group: str, owner: object, **values: object) -> None:
         if values and name not in values:
             continue
         value = values[name] if values else getattr(owner, name)
-        value = list(value) if isinstance(value, tuple) else value
-        check_argument(group, owner, name, value, value is None or fits(key, value), limits(key))
+        value = [*map(plain, value)] if isinstance(value, tuple | list) else plain(value)
+        check_argument(group, owner, name, value, (value is None and bool(key.null)) or fits(key, value), limits(key))
+
+
+def plain(value: Any) -> Any:
+    """Return a number of NumPy's or PyTorch's as one of Python's."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def check_argument(group: str, owner: object, name: str, value: object, is_right: bool, allowed: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from medseg.config import schema
 from medseg.config.schema import Key, T, arguments, typed
 from medseg.config.settings import KEYS, KEYS_OF, OPEN
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError, listing, nearest
 
 MISSING = "???"
 DURATION = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
@@ -25,7 +25,7 @@ def check_values(config: dict[str, Any]) -> list[str]:
 
 def problems(config: dict[str, Any]) -> dict[str, str]:
     """Return ``check_values``'s messages by dotted key."""
-    table = KEYS | KEYS_OF.get(config.get("command", ""), {})
+    table = KEYS | KEYS_OF.get(str(config.get("command")), {})
     found = ((path, wrong(path, key, value, table)) for path, key, value in leaves(config, table))
     return {path: problem for path, problem in found if problem}
 
@@ -63,7 +63,7 @@ def wrong(path: str, key: Key | None, value: Any, known: Iterable[str] = KEYS) -
         return None
     if not fits(key, value):
         null = f" Or null: {key.null}." if key.null else ""
-        return f"{path}={value!r}: must be {meaning}.{hint(key, value)}{null}"
+        return f"{path}={written(value)}: must be {meaning}.{hint(key, value)}{null}"
     return None
 
 
@@ -75,6 +75,13 @@ def limits(key: Key) -> str:
         return key.kind
     choices = ", ".join(str(item).lower() if isinstance(item, bool) else str(item) for item in key.allowed)
     return {schema.TEXTS: "a list of ", schema.TEXT_OR_TEXTS: "one, or a list, of "}.get(key.kind, "one of ") + choices
+
+
+def written(value: Any) -> str:
+    """Return a value as it is written in a config, but for the quotes that tell texts from numbers."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def hint(key: Key, value: Any) -> str:
@@ -287,8 +294,15 @@ def resolve(config: dict[str, Any], overlay: dict[str, Any] | None = None) -> di
 
 
 def read_settings(group: type[T], config: dict[str, Any]) -> T:
-    """Return the settings of a composed config; MedsegError as ``resolve`` and ``typed``."""
-    return typed(group, resolve(config))
+    """Return the settings of a composed config, whose values have been checked but for what ``${...}`` leads to.
+
+    Raises:
+        MedsegError: a reference leads nowhere or to a value that the key cannot have, or a setting is missing.
+    """
+    resolved = resolve(config)
+    if found := [text for text in check_values(resolved) if ": unknown key." not in text]:
+        raise MedsegError(f"these settings are wrong:\n{listing(found)}" if len(found) > 1 else found[0])
+    return typed(group, resolved)
 
 
 def planned(config: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:

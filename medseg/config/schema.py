@@ -217,9 +217,10 @@ def converted(annotation: Any, value: Any, where: str) -> Any:
     """Return a value of a config as the type that it is declared with."""
     kind = without_none(annotation)
     if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        return tuple(item(one) for one in ([] if value is None else value if isinstance(value, list) else [value]))
-    if value is None:
+        item, is_none = get_args(kind)[0], value is None or value == ""
+        return tuple(item(one) for one in ([] if is_none else value if isinstance(value, list) else [value]))
+    # An empty path is none, as a shell makes it of a variable that is not set; Path("") would be the working directory.
+    if value is None or (value == "" and kind is Path and kind is not annotation):
         return None
     if is_dataclass(kind):
         return typed(kind, value, where)  # type: ignore[arg-type]

@@ -22,10 +22,10 @@ def weights_in(content: Any, nests: Sequence[str] = NESTS) -> dict[str, Tensor]:
     """Return the tensors of a state dict by name, which may lie in a nest, and in that in another; empty without."""
     if not isinstance(content, Mapping):
         return {}
-    if weights := {str(name): value for name, value in content.items() if isinstance(value, Tensor)}:
-        return weights
-    nest = next((nest for nest in nests if isinstance(content.get(nest), Mapping)), None)
-    return weights_in(content[nest], [name for name in nests if name != nest]) if nest else {}
+    for nest in nests:  # before the tensors beside it, such as the number of the epoch
+        if weights := weights_in(content.get(nest), [name for name in nests if name != nest]):
+            return weights
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

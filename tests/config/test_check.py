@@ -9,9 +9,19 @@ import pytest
 
 from medseg.cli.overrides import Sources, compose
 from medseg.config import schema
-from medseg.config.check import check_values, escape, is_within, leaves, nearest_key, parse_duration, resolve
+from medseg.config.check import (
+    check_values,
+    escape,
+    is_within,
+    leaves,
+    nearest_key,
+    parse_duration,
+    read_settings,
+    resolve,
+    written,
+)
 from medseg.config.schema import CONF, arguments
-from medseg.config.settings import KEYS
+from medseg.config.settings import KEYS, TrainSettings
 from medseg.errors import MedsegError
 
 COMMANDS = ("train", "pretrain", "inspect", "eval", "predict")
@@ -110,7 +120,7 @@ def test_wrong_value_is_named_with_what_is_allowed(path, value):
     config = composed("train")
     put(config, path, value)
     (problem,) = check_values(config)
-    assert problem.startswith(f"{path}={value!r}: must be ")
+    assert problem.startswith(f"{path}={written(value)}: must be ")
 
 
 @pytest.mark.parametrize(
@@ -229,3 +239,27 @@ def test_escaped_text_stays_literal(text):
 
 def test_conf_lies_in_the_checkout():
     assert Path(__file__).parents[2] / "conf" == CONF
+
+
+def test_a_command_that_is_no_text_is_named():
+    assert check_values({"command": ["train"]})[0].startswith("command=['train']: must be one of train")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "null"), (True, "true"), (3, "3"), ("x", "'x'")])
+def test_values_are_shown_as_they_are_written(value, shown):
+    assert written(value) == shown
+
+
+def test_what_a_reference_leads_to_is_checked_too():
+    config = composed("train", "dataset=folder", "dataset.root=x") | {"seed": 0}
+    config["dataset"]["modality"] = "${seed}"
+    with pytest.raises(MedsegError, match=r"dataset\.modality=0: must be one, or a list, of mri"):
+        read_settings(TrainSettings, config)
+
+
+def test_an_empty_path_is_none():
+    config = composed("train", "dataset=folder", "dataset.root=x")
+    config["plan"]["file"] = config["finetune"]["checkpoint"] = config["resume"] = config["dataset"]["corrections"] = ""
+    settings = read_settings(TrainSettings, config)
+    assert (settings.plan.file, settings.finetune.checkpoint, settings.resume) == (None, None, None)
+    assert settings.dataset.corrections == ()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.models.weight_checks import check_finite, not_finite
+from medseg.models.weight_checks import check_finite, not_finite, weights_in
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -27,3 +27,16 @@ def test_the_error_names_file_and_weights(tmp_path):
     weights = {f"layer{number}": torch.tensor([float("nan")]) for number in range(5)} | {"good": torch.ones(1)}
     with pytest.raises(MedsegError, match=r"model.ckpt: 5 of its 6 weights .* \(layer0, layer1, layer2, \.\.\.\)"):
         check_finite(tmp_path / "model.ckpt", weights)
+
+
+@pytest.mark.parametrize("nest", [("state_dict",), ("model",), ("state_dict", "model"), ()])
+def test_weights_lie_in_a_nest_whatever_lies_beside_it(nest):
+    content = weights = {"a.weight": torch.ones(2)}
+    for name in reversed(nest):
+        content = {"epoch": torch.tensor(3), name: content}
+    assert weights_in(content) == weights
+
+
+def test_tensors_outside_any_nest_are_weights():
+    content = {"a.weight": torch.ones(2), "state_dict": {"step": 3}, "epoch": 1}
+    assert weights_in(content) == {"a.weight": content["a.weight"]}

@@ -92,7 +92,7 @@ def write_classes(
 ) -> None:
     """Write class indices (*spatial) of a scan in a format, whole or not at all; folders are made as needed.
 
-    ``codes`` are codes of classes (see ``medseg.io.segments.terminology.describe``), which formats that name classes hold.
+    ``codes`` are codes of classes (see ``terminology.describe``), which formats that name classes hold.
     ``privacy="strip"`` leaves patient and study empty in formats that hold them.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,8 +51,8 @@ from medseg.training.transfer.warm_start import (
 
 log = logging.getLogger(__name__)
 
-RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""By which a launcher tells a process its number. Lightning reads the same, but takes seconds to import."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+"""By which launchers tell a process its number, as Lightning reads them, which takes seconds to import."""
 
 TRAINING_DATA = "training_data.json"
 """What the training scans are like, in a run's directory."""
@@ -288,4 +289,6 @@ def cache_of(settings: TrainingSettings) -> Path:
 
 def is_first_process() -> bool:
     """Return whether this is the process of distributed training that writes files, or the only one."""
-    return all(int(os.environ.get(name) or 0) == 0 for name in RANKS)
+    lightning = getattr(sys.modules.get("lightning_utilities.core.rank_zero"), "rank_zero_only", None)
+    rank = next((os.environ[name] for name in RANKS if name in os.environ), 0)
+    return int(getattr(lightning, "rank", rank)) == 0
