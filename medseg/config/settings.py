@@ -213,7 +213,11 @@ class DevicesSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings(DevicesSettings):
-    """How long, how often and on what a training runs."""
+    """How long, how often and on what a training runs.
+
+    ``max_time`` ends it and moves its schedule (``training/callbacks/progress.py``), sets its validations
+    (``training/assembly.py``) and chooses the width of the network (``preprocessing/planning/resources.py``).
+    """
 
     max_epochs: int | None = setting("epochs to train at most", "[1, inf)", null="500, or no limit with max_time")
     max_time: Seconds | None = setting("time to train at most, validations included", null="no limit")

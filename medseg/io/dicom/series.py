@@ -2,7 +2,7 @@
 
 An image of several files has the path of the folder that holds it and no other image. Where a folder holds several,
 each has a path that no file has: the series' description in this folder, ``study/T1 MPRAGE.dicom``. An image of one
-file has that file's own path.
+file has that file's own path. ``medseg.io.dicom.image`` sorts the slices of an image and reads them.
 """
 
 import logging
