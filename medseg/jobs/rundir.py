@@ -181,13 +181,17 @@ def read_result(path: Path) -> dict[str, Any]:
     is_fit = {
         "status": isinstance(result.get("status"), str),
         "reason": isinstance(result.get("reason"), str | None),
-        "score": result.get("score") is None or is_number(result["score"]),
+        **{name: result.get(name) is None or is_number(result[name]) for name in ("score", "test_score")},
         "seconds": result.get("seconds") is None or is_number(result["seconds"]),
         "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
     }
     if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
         raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
-    return {"score": None, "seconds": None, **result, "overrides": overrides}
+    best = result["selection"].get("best") if isinstance(result.get("selection"), dict) else None
+    if "test_score" not in result and isinstance(best, dict) and is_number(best.get("dice")):
+        # An older version had the test score in the place of the validation's.
+        result |= {"score": best["dice"], "test_score": result.get("score")}
+    return {"score": None, "test_score": None, "seconds": None, **result, "overrides": overrides}
 
 
 def earlier_result(path: Path) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
     path = folder / "result.json"
     own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: result.get(name) for name in ("status", "reason", "score", "seconds")}
-    plain["score"] = None if plain["score"] != plain["score"] else plain["score"]  # JSON has no NaN
+    plain = {name: result.get(name) for name in ("status", "reason", "score", "test_score", "seconds")}
+    plain |= {name: None for name in ("score", "test_score") if plain[name] != plain[name]}  # JSON has no NaN
     write_json(path, plain | own | {"overrides": overrides})
 
 
@@ -95,19 +95,23 @@ def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 
 def table(results: list[dict[str, Any]]) -> "Table":
-    """Return the ranked table of a sweep. Overrides that all jobs share are left out."""
+    """Return the table of a sweep, ranked by ``score``; the test's stands beside it and chooses nothing.
+
+    Overrides that all jobs share are left out.
+    """
     from rich.markup import escape
     from rich.table import Table
 
     overrides = [result["overrides"] for result in results]
     shown = differing(overrides) if len(results) > 1 else list(map(" ".join, overrides))
+    has_test = any(result["test_score"] is not None for result in results)
     columns = Table("job")
-    columns.add_column("overrides", overflow="fold")
-    for header in ("score", "status", "seconds", "reason"):
+    for header in ("overrides", *(("validation", "test") if has_test else ("score",)), "status", "seconds", "reason"):
         columns.add_column(header, overflow="fold")
     for result, own in zip(results, shown, strict=True):
         reason = escape(" ".join((result.get("reason") or "").split()))
-        score = "-" if result["score"] is None else f"{result['score']:.4f}"
+        scores = [result["score"], result["test_score"]] if has_test else [result["score"]]
+        shown_scores = ["-" if score is None else f"{score:.4f}" for score in scores]
         seconds = "-" if result["seconds"] is None else f"{result['seconds']:.1f}"
-        columns.add_row(str(result["job"]), escape(own), score, result["status"], seconds, reason)
+        columns.add_row(str(result["job"]), escape(own), *shown_scores, result["status"], seconds, reason)
     return columns

@@ -20,6 +20,7 @@ from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.io.warnings import warn
+from medseg.jobs.rundir import read_result
 from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
 
 NASTY = [
@@ -612,3 +613,23 @@ def test_entries_of_a_mapping_are_the_users(jobs, command, settings):
 def test_entries_of_a_mapping_may_be_swept(jobs):
     assert command_line.main(["train", "-m", "inference.thresholds.WT=0.3,0.4", "run_dir=sweep"]) == 0
     assert [config["inference"]["thresholds"] for config in jobs.configs] == [{"WT": 0.3}, {"WT": 0.4}]
+
+
+def test_a_sweep_is_ranked_by_validation_and_shows_the_test_apart(jobs, capsys):
+    def outcome(config):
+        seed = config["seed"]
+        return {"status": "done", "reason": "", "score": seed / 10, "test_score": 0.9 - seed / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 0
+    out = capsys.readouterr().out
+    assert "validation" in out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert [row[:4] for row in rows] == [["1", "seed=2", "0.2000", "0.7000"], ["0", "seed=1", "0.1000", "0.8000"]]
+
+
+def test_results_of_older_trainings_had_the_test_score_in_the_place_of_the_validations(tmp_path):
+    old = {"status": "done", "reason": "", "score": 0.7, "seconds": 1.0, "selection": {"best": {"dice": 0.8}}}
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    result = read_result(tmp_path / "result.json")
+    assert (result["score"], result["test_score"]) == (0.8, 0.7)

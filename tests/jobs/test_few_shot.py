@@ -18,7 +18,7 @@ def job(folder: Path, number: int, labelled: int, seed: int, start: str, dice: f
     run = folder / str(number)
     (run / "test").mkdir(parents=True)
     overrides = [f"split.labelled={labelled}", f"seed={seed}", f"finetune.checkpoint={start}", "dataset.dims=2"]
-    (run / "result.json").write_text(json.dumps({"status": "done", "score": dice, "overrides": overrides}))
+    (run / "result.json").write_text(json.dumps({"status": "done", "test_score": dice, "overrides": overrides}))
     (run / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "split": {"labelled": labelled}}))
     (run / "test" / "metrics.json").write_text(json.dumps({"settings": {}}))
     rows = [f"c{p},p{p},organ,{dice + 0.01 * (p - 4)},5,5" for p in range(9)]

@@ -108,7 +108,7 @@ def test_a_run_at_its_end_goes_straight_to_its_test(run, settings, monkeypatch):
     assert {name: (run / name).read_bytes() for name in kept} == kept
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["reason"]) == ("done", "max_epochs reached")
-    assert result["score"] == json.loads((run / "test" / "metrics.json").read_text())["mean"]["dice"]
+    assert result["test_score"] == json.loads((run / "test" / "metrics.json").read_text())["mean"]["dice"]
     assert result["selection"]["last"]["epoch"] == 2
 
 

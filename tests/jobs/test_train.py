@@ -40,7 +40,8 @@ def test_result_and_report_agree(trained):
     report = json.loads((trained / "test" / "metrics.json").read_text())
     assert result["status"] == "done"
     assert result["reason"] == "max_epochs reached"
-    assert result["score"] == report["mean"]["dice"]
+    assert result["test_score"] == report["mean"]["dice"]
+    assert result["score"] == result["selection"]["best"]["dice"] != result["test_score"]
     assert report["n_cases"] == len(json.loads((trained / "splits.json").read_text())["test"])
 
 

@@ -48,7 +48,7 @@ def test_tensorboard_and_table_tell_the_same(trained):
         assert told == pytest.approx([float(row[column]) for row in rows], rel=1e-6, nan_ok=True), tag
     chosen = json.loads((trained / "result.json").read_text())
     assert events.Scalars("best/val_dice")[-1].value == pytest.approx(chosen["selection"]["best"]["dice"], abs=1e-6)
-    assert events.Scalars("best/test_dice")[-1].value == pytest.approx(chosen["score"], rel=1e-6)
+    assert events.Scalars("best/test_dice")[-1].value == pytest.approx(chosen["test_score"], rel=1e-6)
 
 
 def test_an_epoch_s_steps_are_measured(trained):

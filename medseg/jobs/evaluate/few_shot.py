@@ -38,9 +38,9 @@ def trained_runs(folder: Path) -> list[Trained]:
     runs = []
     for job, result, arm in zip(jobs, results, differing(own), strict=True):
         labelled, seed = sizes_of(job / "config.yaml")
-        if labelled and result["score"] is not None:
+        if labelled and result["test_score"] is not None:
             rows = read_report(job / "test", job.name).rows
-            runs.append(Trained(arm or "test Dice", labelled, seed, result["score"], rows))
+            runs.append(Trained(arm or "test Dice", labelled, seed, result["test_score"], rows))
     return runs
 
 

@@ -34,7 +34,10 @@ METRICS = CONF / "metrics" / "default.yaml"
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Train as the composed config says; return status, reason, score (mean test Dice, or validation Dice) and seconds.
+    """Train as the composed config says; return status, reason, scores and seconds.
+
+    ``score`` is the validation Dice of the best checkpoint, by which trainings may be ranked; ``test_score`` its mean
+    test Dice, which chooses nothing.
 
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
@@ -52,9 +55,9 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
 
     def finish(run: Run[TrainSettings], result: dict[str, Any]) -> dict[str, float]:
         write_json(run.directory / "result.json", result)  # the report tells why training ended
-        result |= test(run, result["score"])
+        result |= test(run)
         log_output_paths(run.directory)
-        return {"best/test_dice": result["score"]} if run.split.test and result["score"] is not None else {}
+        return {} if result["test_score"] is None else {"best/test_dice": result["test_score"]}
 
     return train_in_run_directory(config, settings, dataset, classes, fit, Selection(), finish)
 
@@ -79,12 +82,12 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     return run_trainer(run, trainer, module, data, begin)
 
 
-def test(run: Run[TrainSettings], score: float | None) -> dict[str, Any]:
-    """Test the best checkpoint as ``medseg eval`` would; ``score`` stays where no case was kept for testing."""
+def test(run: Run[TrainSettings]) -> dict[str, Any]:
+    """Test the best checkpoint as ``medseg eval`` would; return status and ``test_score``, None without test cases."""
     cases = by_id(run.dataset.cases, run.split.test)
     if not cases:
         log.info("no test report: the split has no test part")
-        return {"status": "done", "score": score}
+        return {"status": "done", "test_score": None}
     device = str(pick_device(run.settings.trainer.accelerator))
     predictor = Predictor.load(run.directory, device=device, trust=run.settings.trust)
     folder = run.directory / "test"
@@ -92,4 +95,4 @@ def test(run: Run[TrainSettings], score: float | None) -> dict[str, Any]:
     options = ReportOptions(settings_of(metrics), "test", metrics.strata, runs={"training": run.directory})
     candidate = from_predictor(run.directory.name, predictor)
     summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, options)
-    return {"status": "some_failed" if problems else "done", "score": summary["mean"]["dice"]}
+    return {"status": "some_failed" if problems else "done", "test_score": summary["mean"]["dice"]}
