@@ -7,12 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from medseg.config import schema
-from medseg.config.schema import Key, T, arguments, typed
+from medseg.config.schema import Key, T, arguments, seconds, typed
 from medseg.config.settings import KEYS, KEYS_OF, OPEN
 from medseg.errors import MedsegError, listing, nearest
 
 MISSING = "???"
-DURATION = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
 
 
 def check_values(config: dict[str, Any]) -> list[str]:
@@ -208,29 +207,6 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     schema.NODE: is_object,
     schema.NODES: lambda value: isinstance(value, list) and all(map(is_object, value)),
 }
-
-
-def parse_duration(text: str) -> int:
-    """Return the seconds of a duration written DD:HH:MM:SS.
-
-    >>> parse_duration("00:01:30:00")
-    5400
-
-    Raises:
-        MedsegError: it is written otherwise, or is 0.
-    """
-    if not isinstance(text, str) or not seconds(text):
-        raise MedsegError(
-            f"{text!r}: a duration above 0 is needed, as quoted text 'DD:HH:MM:SS' (days, hours, minutes, seconds)."
-        )
-    return seconds(text)
-
-
-def seconds(text: str) -> int:
-    """Return the seconds of a duration, 0 for what is none."""
-    match = DURATION.fullmatch(text)
-    days, hours, minutes, rest = map(int, match.groups()) if match else (0, 0, 0, 0)
-    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def nearest_key(path: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ network take is declared in their own signatures, by ``Annotated[float, Setting(
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -33,6 +34,7 @@ BOOL_OR_TEXT = "true, false or text"
 PATH, PATHS = "a path", "a path or a list of paths"
 REGEX = "a regular expression"
 DURATION = "a duration 'DD:HH:MM:SS'"
+DURATION_FORM = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
 INTS, NUMBERS, TEXTS = "a list of whole numbers", "a list of numbers", "a list of texts"
 INT_OR_INTS, TEXT_OR_TEXTS = "a whole number or a list of them", "text or a list of texts"
 MAPPING, NUMBERS_BY_NAME = "a mapping", "a mapping of names to numbers"
@@ -216,16 +218,26 @@ def typed(group: type[T], node: Mapping[str, Any], where: str = "") -> T:
 def converted(annotation: Any, value: Any, where: str) -> Any:
     """Return a value of a config as the type that it is declared with."""
     kind = without_none(annotation)
+    takes_none = kind is not annotation
     if get_origin(kind) is tuple:
         item, is_none = get_args(kind)[0], value is None or value == ""
         return tuple(item(one) for one in ([] if is_none else value if isinstance(value, list) else [value]))
     # An empty path is none, as a shell makes it of a variable that is not set; Path("") would be the working directory.
-    if value is None or (value == "" and kind is Path and kind is not annotation):
+    if value is None or (value == "" and kind is Path and takes_none):
         return None
     if is_dataclass(kind):
         return typed(kind, value, where)  # type: ignore[arg-type]
     if kind is Seconds:
-        from medseg.config.check import parse_duration
-
-        return parse_duration(value)
+        return Seconds(seconds(value))
     return Path(value) if kind is Path else value
+
+
+def seconds(duration: str) -> int:
+    """Return the seconds of a duration written DD:HH:MM:SS, 0 for what is none.
+
+    >>> seconds("00:01:30:00"), seconds("1:30")
+    (5400, 0)
+    """
+    match = DURATION_FORM.fullmatch(duration)
+    days, hours, minutes, rest = map(int, match.groups()) if match else (0, 0, 0, 0)
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest

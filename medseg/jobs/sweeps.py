@@ -104,14 +104,18 @@ def table(results: list[dict[str, Any]]) -> "Table":
 
     overrides = [result["overrides"] for result in results]
     shown = differing(overrides) if len(results) > 1 else list(map(" ".join, overrides))
+    # What no job has, and why jobs ended that are done, would leave the overrides no room on a terminal of 80 columns.
     has_test = any(result["test_score"] is not None for result in results)
+    has_reason = any(result["status"] != "done" for result in results)
     columns = Table("job")
-    for header in ("overrides", *(("validation", "test") if has_test else ("score",)), "status", "seconds", "reason"):
+    scores = ("val", "test") if has_test else ("score",)
+    for header in ("overrides", *scores, "status", "seconds", *(["reason"] if has_reason else [])):
         columns.add_column(header, overflow="fold")
     for result, own in zip(results, shown, strict=True):
-        reason = escape(" ".join((result.get("reason") or "").split()))
-        scores = [result["score"], result["test_score"]] if has_test else [result["score"]]
-        shown_scores = ["-" if score is None else f"{score:.4f}" for score in scores]
-        seconds = "-" if result["seconds"] is None else f"{result['seconds']:.1f}"
-        columns.add_row(str(result["job"]), escape(own), *shown_scores, result["status"], seconds, reason)
+        cells = [str(result["job"]), escape(own)]
+        for score in [result["score"], result["test_score"]][: len(scores)]:
+            cells.append("-" if score is None else f"{score:.4f}")
+        cells += [result["status"], "-" if result["seconds"] is None else f"{result['seconds']:.0f}"]
+        reason = "" if result["status"] == "done" else " ".join((result.get("reason") or "").split())
+        columns.add_row(*cells, *([escape(reason)] if has_reason else []))
     return columns

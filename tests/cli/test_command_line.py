@@ -623,7 +623,7 @@ def test_a_sweep_is_ranked_by_validation_and_shows_the_test_apart(jobs, capsys):
     jobs.outcome = outcome
     assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 0
     out = capsys.readouterr().out
-    assert "validation" in out
+    assert " val " in out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[:4] for row in rows] == [["1", "seed=2", "0.2000", "0.7000"], ["0", "seed=1", "0.1000", "0.8000"]]
 

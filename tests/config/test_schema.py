@@ -6,7 +6,20 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from medseg.config.schema import INT, NUMBER, PATHS, TEXT, Key, Seconds, Setting, arguments_of, keys_of, setting, typed
+from medseg.config.schema import (
+    INT,
+    NUMBER,
+    PATHS,
+    TEXT,
+    Key,
+    Seconds,
+    Setting,
+    arguments_of,
+    keys_of,
+    seconds,
+    setting,
+    typed,
+)
 from medseg.errors import MedsegError
 
 
@@ -60,3 +73,11 @@ def test_arguments_are_those_with_a_declaration():
     ) -> None: ...
 
     assert arguments_of(build) == {"depth": Key("levels", "[1, 7]", kind=INT), "rate": Key("r", null="0", kind=NUMBER)}
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [("00:00:02:00", 120), ("01:01:01:01", 90061), ("10:00:00:00", 864000), ("0:0:0:1", 1), ("1:00", 0)],
+)
+def test_seconds(duration, expected):
+    assert seconds(duration) == expected
