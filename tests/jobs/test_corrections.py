@@ -16,7 +16,7 @@ from medseg.training.transfer.sources import read_source
 from medseg.training.transfer.transfer import transfer_weights
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker may leave this file for others and come back
 def run_dir(small, workplace):
     folder = workplace / "first run"
     train.run(small(3) | {"run_dir": str(folder)})

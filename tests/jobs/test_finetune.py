@@ -17,7 +17,7 @@ from medseg.training.callbacks.checkpoints import Checkpoints
 SHORT = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker may leave this file for others and come back
 def source(small, workplace):
     """A run of four classes and two channels in 3D, of a spacing and with options that are not the usual ones."""
     folder = workplace / "two channels"

@@ -23,7 +23,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker may leave this file for others and come back
 def run(small, workplace):
     run_dir = workplace / "regions"
     config = small(3, "trainer.max_epochs=6", "optimizer.lr=0.01")

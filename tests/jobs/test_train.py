@@ -221,7 +221,7 @@ def test_max_time_ends_a_run_with_a_validation(small, tmp_path, clock):
     assert 5 < float(rows[-1]["seconds"]) < 7
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker may leave this file for others and come back
 def usual_loss(small, workplace):
     """The training loss of the first epoch where no option is set."""
     train.run(small(2, "trainer.max_epochs=1", "split.test=0") | {"run_dir": str(workplace / "usual")})
