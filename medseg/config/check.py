@@ -24,9 +24,14 @@ def check_values(config: dict[str, Any]) -> list[str]:
 
 def problems(config: dict[str, Any]) -> dict[str, str]:
     """Return ``check_values``'s messages by dotted key."""
-    table = KEYS | KEYS_OF.get(str(config.get("command")), {})
+    table = table_of(config)
     found = ((path, wrong(path, key, value, table)) for path, key, value in leaves(config, table))
     return {path: problem for path, problem in found if problem}
+
+
+def table_of(config: dict[str, Any]) -> dict[str, Key]:
+    """Return the keys that a config may have: those of its command, and of others, which it ignores."""
+    return KEYS | KEYS_OF.get(str(config.get("command")), {})
 
 
 def leaves(node: Any, table: Mapping[str, Key] | None = KEYS, path: str = "") -> Iterator[tuple[str, Key | None, Any]]:
@@ -276,7 +281,11 @@ def read_settings(group: type[T], config: dict[str, Any]) -> T:
         MedsegError: a reference leads nowhere or to a value that the key cannot have, or a setting is missing.
     """
     resolved = resolve(config)
-    if found := [text for text in check_values(resolved) if ": unknown key." not in text]:
+    references = [
+        (path, key) for path, key, value in leaves(config, table_of(config)) if key and is_interpolation(value)
+    ]
+    led_to = ((path, key, look_up(resolved, path.split("."))[1]) for path, key in references)
+    if found := [text for path, key, value in led_to if (text := wrong(path, key, value))]:
         raise MedsegError(f"these settings are wrong:\n{listing(found)}" if len(found) > 1 else found[0])
     return typed(group, resolved)
 
