@@ -12,9 +12,9 @@ import sys
 import threading
 import time
 import traceback
-from argparse import ArgumentError, Namespace
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -196,7 +196,8 @@ def parse_flags(flags: list[str]) -> Namespace:
     """
     from hydra._internal.utils import get_args_parser
 
-    parser = get_args_parser()
+    with unchecked_help():
+        parser = get_args_parser()
     parser.exit_on_error = False
     try:
         options, unknown = parser.parse_known_args(flags)
@@ -312,10 +313,25 @@ def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" =
     saved = sys.argv[:]
     sys.argv[1:] = arguments  # which is where Hydra looks
     try:
-        hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
+        with unchecked_help():
+            hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
     finally:
         sys.argv[:] = saved
     return 0
+
+
+@contextmanager
+def unchecked_help() -> Iterator[None]:
+    """Let Hydra make its parser: Python 3.14 checks help texts at once, and one of Hydra 1.3's is no ``str``."""
+    check = getattr(ArgumentParser, "_check_help", None)
+    if check is None:
+        yield
+        return
+    ArgumentParser._check_help = lambda parser, action: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        ArgumentParser._check_help = check  # type: ignore[attr-defined]
 
 
 def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
