@@ -201,7 +201,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=trainer.devices,
+            devices=trainer.devices if trainer.devices > 1 or device.index is None else [device.index],
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
             max_epochs=epochs_of(trainer) or -1,
             gradient_clip_val=trainer.gradient_clip,

@@ -64,7 +64,7 @@ def check_devices(device: str, count: int) -> str:
     """
     if ":" in device:
         raise MedsegError(f"trainer.devices={count}, but device={device} is one. Leave device out, or say device=gpu.")
-    kind = pick_device(device).type
+    kind = pick_device(device, count).type
     if kind == "cuda" and count > (there := torch.cuda.device_count()):
         raise MedsegError(f"trainer.devices={count}: this machine has {there} GPU(s).")
     return kind
