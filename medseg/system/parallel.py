@@ -56,7 +56,7 @@ def in_parallel(
     An item for which memory runs out is worked on again when nothing else is, and half as many at once from then on.
     Where it is too large even so, ``too_large`` makes its result of the error.
     """
-    workers = max(1, min(len(items), cores(), MAX_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
+    workers = int(max(1, min(len(items), cores(), MAX_WORKERS, free_memory() / 4 / max(bytes_each, 1))))
     waiting: deque[tuple[Item, Future[Outcome[Result]]]] = deque()
     most = 2 * workers  # at work and waiting to be taken
 
@@ -115,11 +115,16 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Result]:
 
 def logged(outcome: Outcome[Result]) -> Result:
     """Log what was held back of an item, then return its result or raise its error."""
-    for record in outcome.records:
-        logging.getLogger(record.name).handle(record)
+    log_records(outcome.records)
     if outcome.error:
         raise outcome.error
     return cast(Result, outcome.result)
+
+
+def log_records(records: Iterable[logging.LogRecord]) -> None:
+    """Log what was held back."""
+    for record in records:
+        logging.getLogger(record.name).handle(record)
 
 
 @contextmanager

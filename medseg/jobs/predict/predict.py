@@ -126,7 +126,7 @@ def predict_all(
     """Segment every scan, whatever becomes of the others; return their rows."""
     rows, written = [], time.monotonic()
     try:
-        for number, passage in enumerate(pipeline(tasks, prediction.stages), 1):
+        for number, passage in enumerate(pipeline(tasks, prediction.stages(tasks)), 1):
             row = passage.made
             if passage.error is not None:
                 row = {"case": passage.item.id, "status": FAILED, "error": passage.error}
