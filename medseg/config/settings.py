@@ -233,9 +233,11 @@ class TrainerSettings(DevicesSettings):
     validation_interval: int | None = setting(
         "epochs from one validation to the next",
         "[1, inf)",
-        null="by its cost with max_time, else a fiftieth of the run",
+        null="as validation_share allows, without max_time at most 50 in a run",
     )
-    validation_share: float = setting("share of the time that validations may take", "(0, 1)")
+    validation_share: float = setting(
+        "share of the time that validations may take, without max_time of the work", "(0, 1)"
+    )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
     workers: int | None = setting("processes that load data", "[0, inf)", null="none for a CPU, up to 8 for a GPU")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 
@@ -90,6 +90,17 @@ def in_parallel(
                 yield next_result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield items; while one is worked on, a thread makes the next."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, items, end)
+            yield item
+            del item  # it is the caller's alone to keep
 
 
 @dataclass

@@ -39,8 +39,6 @@ LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed",
 
 EPOCHS = 500
 """Of a training that nothing else bounds."""
-VALIDATIONS = 50
-"""Of a training without a time limit."""
 
 
 def make_progress(trainer: TrainerSettings) -> Progress:
@@ -161,13 +159,10 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    step_metrics, interval = StepMetrics(), trainer.validation_interval  # in epochs; None: as the time allows
-    if not interval and not trainer.max_time:
-        # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
-        interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
+    step_metrics = StepMetrics()
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, step_metrics, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=interval, share=trainer.validation_share),
+        Budget(progress, interval=trainer.validation_interval, share=trainer.validation_share),
         step_metrics,
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
