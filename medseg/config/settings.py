@@ -339,8 +339,8 @@ class ReadSettings:
 class CommandSettings:
     """What every command is told."""
 
-    command: Literal["train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache"] = setting(
-        "the job that a root config describes"
+    command: Literal["train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache", "doctor"] = (
+        setting("the job that a root config describes")
     )
 
 
@@ -513,6 +513,15 @@ class CacheSettings(CommandSettings):
     outdated: bool = setting("only what no run will use again: files of older formats and of killed runs")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(CommandSettings):
+    """``medseg doctor``."""
+
+    device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
+    cache_dir: Path = setting("where preprocessed scans are kept")
+    json: Path | None = setting("also write what is found into this file, as JSON", null="only print it")
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "inspect": TrainSettings,
@@ -522,6 +531,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "compare": CompareSettings,
     "export": ExportSettings,
     "cache": CacheSettings,
+    "doctor": DoctorSettings,
 }
 """The settings of each command."""
 
