@@ -97,7 +97,7 @@ def make_reconstruction(
 def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
     augment, trainer, trust = settings.augment, settings.trainer, settings.trust
-    device = pick_device(trainer.accelerator)
+    device = pick_device(trainer.accelerator, trainer.devices)
     is_scaled = pick_precision(trainer.precision, device) == "fp16"  # loss scaling: no fused step with clipping
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return {
@@ -192,7 +192,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
         MedsegError: the devices that the config wants are not there.
     """
     trainer = settings.trainer
-    device = pick_device(trainer.accelerator)
+    device = pick_device(trainer.accelerator, trainer.devices)
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),

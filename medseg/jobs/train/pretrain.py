@@ -42,7 +42,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def pretrain(config: dict[str, Any]) -> dict[str, Any]:
     """Pre-train into a run directory that has been made."""
     settings = read_settings(PretrainSettings, config)
-    pick_device(settings.trainer.accelerator)  # what is wrong with it is said before the data are read
+    # What is wrong with the device is said before the data are read
+    pick_device(settings.trainer.accelerator, settings.trainer.devices)
     dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
     if dataset.problems and is_first_process():
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))
