@@ -30,6 +30,7 @@ medseg: from a folder of scans and masks to a trained, tested and usable segment
   medseg inspect  dataset=folder dataset.root=DIR     what is in a data set, what is wrong with it, and the plan
   medseg export   checkpoint=RUN output=model.onnx    the network as an ONNX file, checked on a scan
   medseg cache    clean=true                          what the cache of preprocessed scans holds, and its cleaning
+  medseg doctor                                       what works on this machine, and what to do where not
 
   medseg COMMAND --help       the settings of a command
   medseg COMMAND --cfg job    the config that a command line composes
@@ -45,6 +46,7 @@ USAGE = {
     "inspect": "Show what is in a data set, what is wrong with it, and the plan that train would use.",
     "export": "Write a checkpoint, or an ensemble, as an ONNX file, checked on a scan against the checkpoint itself.",
     "cache": "Show what the cache of preprocessed scans holds, or, with clean=true, remove it or a part of it.",
+    "doctor": "Show which devices, compilers and disks of this machine work, and what to do where one does not.",
 }
 
 WITH_DATASET = ("train", "pretrain", "inspect")

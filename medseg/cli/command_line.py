@@ -60,6 +60,7 @@ JOBS = {
     "inspect": "inspect.inspect",
     "export": "export",
     "cache": "cache",
+    "doctor": "doctor",
 }
 """Commands, and the modules of ``medseg.jobs`` that do them."""
 

@@ -233,9 +233,11 @@ class TrainerSettings(DevicesSettings):
     validation_interval: int | None = setting(
         "epochs from one validation to the next",
         "[1, inf)",
-        null="by its cost with max_time, else a fiftieth of the run",
+        null="as validation_share allows, without max_time at most 50 in a run",
     )
-    validation_share: float = setting("share of the time that validations may take", "(0, 1)")
+    validation_share: float = setting(
+        "share of the time that validations may take, without max_time of the work", "(0, 1)"
+    )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
     workers: int | None = setting("processes that load data", "[0, inf)", null="none for a CPU, up to 8 for a GPU")
@@ -337,8 +339,8 @@ class ReadSettings:
 class CommandSettings:
     """What every command is told."""
 
-    command: Literal["train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache"] = setting(
-        "the job that a root config describes"
+    command: Literal["train", "pretrain", "eval", "predict", "compare", "inspect", "export", "cache", "doctor"] = (
+        setting("the job that a root config describes")
     )
 
 
@@ -511,6 +513,15 @@ class CacheSettings(CommandSettings):
     outdated: bool = setting("only what no run will use again: files of older formats and of killed runs")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(CommandSettings):
+    """``medseg doctor``."""
+
+    device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
+    cache_dir: Path = setting("where preprocessed scans are kept")
+    json: Path | None = setting("also write what is found into this file, as JSON", null="only print it")
+
+
 COMMANDS: dict[str, type[CommandSettings]] = {
     "train": TrainSettings,
     "inspect": TrainSettings,
@@ -520,6 +531,7 @@ COMMANDS: dict[str, type[CommandSettings]] = {
     "compare": CompareSettings,
     "export": ExportSettings,
     "cache": CacheSettings,
+    "doctor": DoctorSettings,
 }
 """The settings of each command."""
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import Literal
@@ -21,6 +22,7 @@ from medseg.inference.sliding_window import (
     sigmoid,
     sliding_window,
     softmax,
+    starts,
     unchanged,
 )
 from medseg.io.case import Scan
@@ -108,6 +110,12 @@ class Scorer:
                     "precision=fp32 (numbers above 65504 are infinite in fp16), and look at the scan's intensities."
                 )
             yield block
+
+    def count_windows(self, shape: Sequence[int]) -> int:
+        """Return how many windows of an image of this spatial shape the network is given, flipped ones included."""
+        grid = (max(size, patch) for size, patch in zip(shape, self.patch_size, strict=True))
+        along = (len(starts(size, patch, self.overlap)) for size, patch in zip(grid, self.patch_size, strict=True))
+        return prod(along) * 2 ** len(self.mirror_axes)
 
     def slabs(self, blocks: Iterator[Tensor], geometry: Geometry, device: torch.device, most: int = SLAB) -> Slabs:
         """Yield probabilities on the native grid, at most ``most`` of them at once; outside the crop is background."""

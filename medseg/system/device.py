@@ -1,26 +1,48 @@
 """Which device computes, and in which precision."""
 
+import logging
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 
 from medseg.errors import MedsegError
+from medseg.system.gpus.driver import free_memory_by_uuid
+from medseg.system.gpus.unused import UnusedGpu, unused_gpu
+
+log = logging.getLogger(__name__)
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, count: int = 1) -> torch.device:
     """Return the device called ``name``: "auto" (a GPU where there is one), "cpu", "gpu", "cuda:1", "mps".
+
+    Of several GPUs it is the one with most free memory, the same for all of the process. Where ``count`` of them work
+    together, which are the first, it is the one with least: what fits there fits on all.
+
+    The first time that "auto" leaves a GPU of the machine unused, a warning says why and what to do.
 
     Raises:
         MedsegError: the machine has no such device.
     """
-    if name in ("auto", "gpu"):
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        if name == "gpu" and device == "cpu":
-            raise MedsegError("device gpu: no GPU is available here; use cpu or auto.")
-        return torch.device(device)
+    if name in ("auto", "gpu", "cuda"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a driver that is too old, of which more is said below
+            is_available = torch.cuda.is_available()
+        if is_available:
+            return torch.device("cuda", index_of_gpu(count))
+        if name != "cuda" and torch.backends.mps.is_available():
+            return torch.device("mps")
+        unused = unused_gpu()
+        if name == "auto":
+            if unused:
+                say_once(unused)
+            return torch.device("cpu")
+        why = f"{unused.reason}. {unused.cure}".rstrip() if unused else "there is none in this machine."
+        raise MedsegError(f"device {name}: no GPU can be used: {why} auto and cpu compute on the CPU.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -29,6 +51,34 @@ def pick_device(name: str) -> torch.device:
             " by trainer.accelerator: auto and cpu are there everywhere."
         ) from error
     return torch.device(name)
+
+
+@cache  # the job fills the GPU that it is on, which must not move it to another
+def index_of_gpu(count: int) -> int:
+    """Return the number of the GPU with most free memory, or of the first ``count`` the one with least."""
+    total = torch.cuda.device_count()
+    if total == 1:
+        return 0
+    by_uuid = free_memory_by_uuid()
+    uuids = [str(torch.cuda.get_device_properties(index).uuid).removeprefix("GPU-") for index in range(total)]
+    free = [by_uuid.get(uuid, 0) for uuid in uuids]  # all 0, so that it is the first, where the driver cannot be asked
+    if count > 1:
+        return free.index(min(free[:count]))
+    emptiest = free.index(max(free))
+    log.info("cuda:%d is used, of %d GPUs the one with most free memory (%.1f GB)", emptiest, total, max(free) / 1e9)
+    return emptiest
+
+
+@cache
+def say_once(unused: UnusedGpu) -> None:
+    """Say why no GPU is used: as a warning, unless somebody chose so."""
+    if unused.is_meant:
+        log.info("computing on the CPU: %s", unused.reason)
+    else:
+        log.warning(
+            "the GPU of this machine is not used, and the CPU is many times slower: %s. %s medseg doctor shows more.",
+            *(unused.reason, unused.cure),
+        )
 
 
 def pick_precision(name: str, device: torch.device) -> str:

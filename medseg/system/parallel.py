@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 
@@ -56,7 +56,7 @@ def in_parallel(
     An item for which memory runs out is worked on again when nothing else is, and half as many at once from then on.
     Where it is too large even so, ``too_large`` makes its result of the error.
     """
-    workers = max(1, min(len(items), cores(), MAX_WORKERS, int(free_memory() / 4 / max(bytes_each, 1))))
+    workers = int(max(1, min(len(items), cores(), MAX_WORKERS, free_memory() / 4 / max(bytes_each, 1))))
     waiting: deque[tuple[Item, Future[Outcome[Result]]]] = deque()
     most = 2 * workers  # at work and waiting to be taken
 
@@ -92,6 +92,17 @@ def in_parallel(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield items; while one is worked on, a thread makes the next."""
+    end: Any = object()
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, items, end)
+            yield item
+            del item  # it is the caller's alone to keep
+
+
 @dataclass
 class Outcome(Generic[Result]):
     """What became of an item: a result or an error, and what was logged on the way."""
@@ -115,11 +126,16 @@ def attempt(function: Callable[[Item], Result], item: Item) -> Outcome[Result]:
 
 def logged(outcome: Outcome[Result]) -> Result:
     """Log what was held back of an item, then return its result or raise its error."""
-    for record in outcome.records:
-        logging.getLogger(record.name).handle(record)
+    log_records(outcome.records)
     if outcome.error:
         raise outcome.error
     return cast(Result, outcome.result)
+
+
+def log_records(records: Iterable[logging.LogRecord]) -> None:
+    """Log what was held back."""
+    for record in records:
+        logging.getLogger(record.name).handle(record)
 
 
 @contextmanager

@@ -84,6 +84,14 @@ def single_job(argv: list[str]) -> Iterator[None]:
         sys.argv[:] = saved_argv
         os.environ.clear()
         os.environ.update(saved_environment)
-        distributed = sys.modules.get("torch.distributed")
-        if distributed and distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()
+        leave_process_group()
+
+
+def leave_process_group() -> None:
+    """Leave the group of processes of a distributed training, if there is one.
+
+    With NCCL all must do so within minutes of each other: before the first of them tests the model.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()

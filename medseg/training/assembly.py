@@ -39,8 +39,6 @@ LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed",
 
 EPOCHS = 500
 """Of a training that nothing else bounds."""
-VALIDATIONS = 50
-"""Of a training without a time limit."""
 
 
 def make_progress(trainer: TrainerSettings) -> Progress:
@@ -99,7 +97,7 @@ def make_reconstruction(
 def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
     augment, trainer, trust = settings.augment, settings.trainer, settings.trust
-    device = pick_device(trainer.accelerator)
+    device = pick_device(trainer.accelerator, trainer.devices)
     is_scaled = pick_precision(trainer.precision, device) == "fp16"  # loss scaling: no fused step with clipping
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return {
@@ -161,13 +159,10 @@ def make_callbacks(
 
     ``classes`` are those that are scored one by one; a ``console`` is drawn on.
     """
-    step_metrics, interval = StepMetrics(), trainer.validation_interval  # in epochs; None: as the time allows
-    if not interval and not trainer.max_time:
-        # A run that is not bound by time must come out the same twice, so its interval does not depend on the clock.
-        interval = max(1, (epochs_of(trainer) or EPOCHS) // VALIDATIONS)
+    step_metrics = StepMetrics()
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, step_metrics, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=interval, share=trainer.validation_share),
+        Budget(progress, interval=trainer.validation_interval, share=trainer.validation_share),
         step_metrics,
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
@@ -197,11 +192,11 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
         MedsegError: the devices that the config wants are not there.
     """
     trainer = settings.trainer
-    device = pick_device(trainer.accelerator)
+    device = pick_device(trainer.accelerator, trainer.devices)
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=trainer.devices,
+            devices=trainer.devices if trainer.devices > 1 or device.index is None else [device.index],
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
             max_epochs=epochs_of(trainer) or -1,
             gradient_clip_val=trainer.gradient_clip,

@@ -3,6 +3,7 @@
 import time
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -64,6 +65,7 @@ class CaseImages(Callback):
         self.drawings: dict[int, Image.Image] = {}
         self.worst: Worst | None = None
         self.worst_mask: Indices = np.zeros(0, np.uint8)
+        self.latest: tuple[int, Future[Indices]] | None = None  # a case that has not been looked at
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Settle whether this validation is drawn, and of the first one which cases are."""
@@ -72,7 +74,7 @@ class CaseImages(Callback):
         is_due = bool(writers(trainer)) and part > self.drawn and is_cheap
         self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
         self.drawn = part if self.is_due else self.drawn
-        self.drawings, self.worst = {}, None
+        self.drawings, self.worst, self.latest = {}, None, None
         self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
 
     def on_validation_batch_end(
@@ -84,8 +86,16 @@ class CaseImages(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw a chosen case; keep the mask of one that is worse than all before."""
-        index, predicted = batch["index"], outputs["predicted"]
+        """Look at the case before, which has been measured by now."""
+        self.look(trainer, module)
+        self.latest = (batch["index"], outputs["predicted"])
+
+    def look(self, trainer: Trainer, module: LightningModule) -> None:
+        """Draw the latest case if it is a chosen one; keep its mask if it is worse than all before."""
+        if self.latest is None:
+            return
+        index, predicted = self.latest[0], self.latest[1].result()
+        self.latest = None
         score = mean_of_defined(dice(module.case_counts[index]))  # type: ignore[index,arg-type]
         if self.is_due and index in self.chosen:
             self.drawings[index] = self.draw(trainer, index, predicted, score)
@@ -94,6 +104,7 @@ class CaseImages(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Gather the drawings of all processes and write them."""
+        self.look(trainer, module)
         if self.is_due and self.worst:
             index, score = self.worst.index, self.worst.score
             self.worst.drawing = self.drawings.get(index) or self.draw(trainer, index, self.worst_mask, score)

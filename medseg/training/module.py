@@ -101,6 +101,10 @@ class TrainingModule(LightningModule):
         """Augment the batch of a step, run the network, return the loss."""
         raise NotImplementedError
 
+    def count_validated(self, data: Any) -> int:
+        """Return how many patches the network is given in a validation on a run's data, by all processes together."""
+        raise NotImplementedError
+
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Return what the network is given of a batch, in a step that is numbered like those of training."""
         raise NotImplementedError

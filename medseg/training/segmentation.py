@@ -1,11 +1,13 @@
 """Learning to segment: the loss on patches, its targets, validation by the Dice of whole cases."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import isnan
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.evaluation.metrics.overlap import counts, dice
@@ -15,10 +17,15 @@ from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import without_context
+from medseg.preprocessing.cache import load
 from medseg.preprocessing.geometry import Geometry
+from medseg.training.data.datamodule import SegmentationData
 from medseg.training.losses.combination import deep_supervision
 from medseg.training.module import TrainingModule, gather
 from medseg.training.optim.divergence import diverged
+
+Predicted = Future[NDArray[np.uint8]]
+"""Class indices (*native grid) of a validation case, which a thread is still measuring."""
 
 
 class SegmentationModule(TrainingModule):
@@ -47,6 +54,7 @@ class SegmentationModule(TrainingModule):
         super().__init__(network, **common)
         self.loss, self.scorer, self.segmenter, self.label_map = loss, scorer, segmenter, label_map
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
+        self.measured: Predicted | None = None  # the latest case of a validation
 
     def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Augment a batch, run the network, compare with the target."""
@@ -54,6 +62,10 @@ class SegmentationModule(TrainingModule):
         target = self.target(without_context(label, self.context), batch["annotated"])
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         return deep_loss(self.loss, outputs, target)
+
+    def count_validated(self, data: SegmentationData) -> int:
+        """Return how many windows the network is given in a validation."""
+        return sum(self.scorer.count_windows(load(file)["image"].shape[1:]) for file in data.val_files)
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Return a batch's augmented images."""
@@ -69,9 +81,14 @@ class SegmentationModule(TrainingModule):
         """Forget the cases of the last validation."""
         super().on_validation_epoch_start()
         self.case_counts = {}
+        self.measured = None
+        self.thread = ThreadPoolExecutor(1)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Predict one whole case on its native grid and count its voxels; return class indices (*spatial).
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Predicted]:
+        """Predict one whole case on its native grid; a thread cleans and counts it while the next is predicted.
+
+        Returns:
+            ``predicted``: class indices (*spatial) to come; those of the case before are there.
 
         Raises:
             MedsegError: the network's output is not finite.
@@ -79,21 +96,32 @@ class SegmentationModule(TrainingModule):
         geometry = Geometry.from_dict(batch["geometry"])
         slabs = self.scorer([self.final_logits], batch["image"], geometry)
         try:
-            predicted = self.segmenter(
-                slabs,
-                geometry.native_shape,
-                spacing=batch["spacing"],
-                unit=batch["unit"],
-                voxel_volume=batch["voxel_volume"],
-            )
+            labels = self.segmenter.predict_labels(slabs, geometry.native_shape)
         except NotFiniteError as error:
             raise diverged(self.trainer, "the network's output for a validation case is NaN or infinite") from error
-        voxels = counts(predicted, batch["truth"], len(self.label_map.names), self.label_map.reported.values())
-        self.case_counts[batch["index"]] = voxels * self.label_map.is_known(batch["annotated"].cpu().numpy())[:, None]
-        return {"predicted": predicted}
+        if self.measured:
+            self.measured.result()  # no more than one waits
+        annotated = batch["annotated"].cpu().numpy()
+        case = {name: value for name, value in batch.items() if name not in ("image", "geometry")}
+        self.measured = self.thread.submit(self.measure, labels, case, annotated)
+        return {"predicted": self.measured}
+
+    def measure(
+        self, labels: NDArray[np.uint8], case: dict[str, Any], annotated: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """Post-process the labels of a case, count its voxels, and return its class indices (*spatial)."""
+        predicted = self.segmenter.clean(
+            labels, spacing=case["spacing"], unit=case["unit"], voxel_volume=case["voxel_volume"]
+        )
+        voxels = counts(predicted, case["truth"], len(self.label_map.names), self.label_map.reported.values())
+        self.case_counts[case["index"]] = voxels * self.label_map.is_known(annotated)[:, None]
+        return predicted
 
     def on_validation_epoch_end(self) -> None:
         """Log the Dice of each class or region, the mean over cases, and the mean over classes."""
+        if self.measured:
+            self.measured.result()
+        self.thread.shutdown()
         gathered = gather(self.case_counts)
         scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
         means = [mean_of_defined(column) for column in scores.T]

@@ -58,7 +58,7 @@ def test_every_option_composes_to_valid_values(command, choice):
 
 def test_keys_are_those_of_the_yaml():
     found, given = set(), defaultdict(set)
-    for command, *choice in [*OPTIONS, ("compare",), ("export",), ("cache",)]:
+    for command, *choice in [*OPTIONS, ("compare",), ("export",), ("cache",), ("doctor",)]:
         config = composed(command, *choice)
         for path, key, _ in leaves(config):
             assert key is not None, path

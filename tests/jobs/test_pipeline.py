@@ -1,5 +1,6 @@
 """Stages in threads: order, errors, bounds, and an early end."""
 
+import logging
 import threading
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.jobs.predict.pipeline import NAME, Stage, pipeline
+
+log = logging.getLogger(__name__)
 
 HANGS = 300.0
 """Seconds after which a test is taken to hang; nothing that works waits so long, however busy the machine is."""
@@ -62,7 +65,7 @@ def test_little_waits_between_stages():
 
 
 def test_an_early_end_leaves_no_thread_behind():
-    items = pipeline(range(1000), [Stage(lambda x: x, 1), Stage(lambda x: x, 1)])
+    items = pipeline(range(1000), [Stage(lambda x: x, 1, at_once=3), Stage(lambda x: x, 1)])
     assert next(items).made == 0
     items.close()
     for thread in at_work():
@@ -82,6 +85,42 @@ def test_each_stage_has_its_number_of_threads():
     stages[1:] = [Stage(lambda x: [*x, computing_threads(x)], stage.threads) for stage in stages[1:]]
     assert [p.made for p in pipeline(range(5), stages)] == [[1, 2, 1]] * 5
     assert torch.get_num_threads() == before
+
+
+def test_several_at_once_keep_the_order_of_items_and_of_what_is_logged(caplog):
+    """Three read at once, since none goes on before the others have begun; the first of them ends last."""
+    all_at_work, others_done = threading.Barrier(3, timeout=HANGS), threading.Semaphore(0)
+
+    def read(x):
+        all_at_work.wait()
+        if x % 3:
+            others_done.release()
+        else:
+            assert others_done.acquire(timeout=HANGS)
+            assert others_done.acquire(timeout=HANGS)
+        log.warning("read %d", x)
+        return x * 10
+
+    stages = [Stage(read, 1, at_once=3), Stage(lambda x: x + 1, 1)]
+    assert [(p.item, p.made) for p in pipeline(range(30), stages)] == [(n, n * 10 + 1) for n in range(30)]
+    assert caplog.messages == [f"read {n}" for n in range(30)]
+
+
+def test_no_more_wait_than_a_stage_makes_at_once_and_one():
+    begun, ended, most = [], [], 0
+    stages = [Stage(lambda x: begun.append(x) or x, 1, at_once=3), Stage(lambda x: ended.append(x) or x, 1)]
+    for _ in pipeline(range(200), stages):
+        most = max(most, len(begun) - len(ended))
+    assert ended == list(range(200))
+    assert most <= 3 + 1 + 2
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_memory_that_is_short_for_one_of_several_at_once(at_once):
+    memory = Memory(large=3, tries_that_fail=1, at_stage=1)
+    stages = [Stage(memory.first, 1, at_once), Stage(memory.second, 1)]
+    assert [(p.item, p.made) for p in pipeline(range(12), stages)] == [(n, n * 10) for n in range(12)]
+    assert memory.beside[1] == set()
 
 
 @pytest.mark.parametrize("count", [0, 1])

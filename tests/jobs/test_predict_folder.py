@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from leftovers import leftovers
 from PIL import Image
 from thresholding import TARGET, Threshold, blob, write_checkpoint
@@ -23,7 +25,10 @@ from thresholding import TARGET, Threshold, blob, write_checkpoint
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
 from medseg.io.case import Scan
-from medseg.jobs.predict import predict
+from medseg.jobs.predict import predict, steps
+from medseg.jobs.predict.pipeline import Stage
+from medseg.jobs.predict.scans import find_scans
+from medseg.preprocessing.cache import COPIES
 
 HERE = str(Path(__file__).parent)
 KILLS = 2
@@ -494,3 +499,44 @@ def test_any_other_network_refuses_the_case_with_the_channel(folder, tmp_path):
     assert "p2 has no file ending in _t2" in result["reason"]
     assert "p3 has no file ending in _t1" in result["reason"]
     assert [row["case"] for row in table(tmp_path / "masks") if row["status"] == "done"] == ["p1"]
+
+
+# ---- several readers
+
+
+def stages_for(monkeypatch, device, tasks, *, threads=16, free=1e12):
+    prediction = SimpleNamespace(predictor=SimpleNamespace(device=torch.device(device)), read=1, segment=2, write=3)
+    monkeypatch.setattr(steps, "free_memory", lambda: free)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    return [(stage.at_once, stage.threads) for stage in steps.FolderPrediction.stages(prediction, tasks)]
+
+
+def test_a_gpu_has_as_many_readers_as_cores_and_memory_allow_and_a_cpu_one(monkeypatch, tmp_path):
+    write_scans(tmp_path, 2)
+    small, large = find_scans(tmp_path, tmp_path / "masks", None)[0]
+    nifti(large.images[0], np.random.default_rng(0).normal(size=(32, 32, 32)))
+    tasks, each = [small, large], COPIES * 4 * 32**3
+    assert stages_for(monkeypatch, "cpu", tasks) == [(1, 1), (1, 16), (1, 1)]
+    assert stages_for(monkeypatch, "cuda:1", tasks) == [(8, 2), (1, 16), (1, 1)]
+    assert stages_for(monkeypatch, "cuda:1", tasks, threads=4) == [(3, 1), (1, 4), (1, 1)]
+    assert stages_for(monkeypatch, "cuda:1", tasks, threads=1) == [(1, 1), (1, 1), (1, 1)]
+    assert stages_for(monkeypatch, "cuda:1", tasks, free=2 * each * 7)[0][0] == 5  # two more wait or are segmented
+    assert stages_for(monkeypatch, "cuda:1", tasks, free=each)[0][0] == 1
+    large.images[0].unlink()
+    assert stages_for(monkeypatch, "cuda:1", tasks)[0][0] == 8
+
+
+def test_several_readers_make_the_same_masks_table_and_log(folder, tmp_path, monkeypatch, caplog):
+    write_scans(tmp_path / "scans", 9)
+    BROKEN["nan"][0](tmp_path / "scans/scan004.nii.gz")
+    results = []
+    for at_once in (1, 4):
+        monkeypatch.setattr(
+            *(steps.FolderPrediction, "stages"),
+            lambda self, tasks, n=at_once: [Stage(self.read, 1, n), Stage(self.segment, 1), Stage(self.write, 1)],
+        )
+        caplog.clear()
+        folder(output=str(tmp_path / "masks"), skip_done=False)
+        rows = [{**row, "seconds": ""} for row in table(tmp_path / "masks")]
+        results.append((masks(tmp_path / "masks"), rows, caplog.messages))
+    assert results[0] == results[1]

@@ -27,6 +27,7 @@ SMALL = (
     "trainer.max_time=null",
     "trainer.max_epochs=2",
     "trainer.steps_per_epoch=3",
+    "trainer.validation_interval=1",
     "trainer.averaging=0.5",
     "trainer.accelerator=cpu",
     "plan.batch_size=2",

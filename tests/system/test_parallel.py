@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from medseg.system.parallel import in_parallel
+from medseg.system.parallel import in_parallel, read_ahead
 
 log = logging.getLogger("medseg.test")
 
@@ -130,3 +130,22 @@ def test_an_item_that_is_too_large_even_alone_is_an_error_or_what_takes_its_plac
     assert found == [0, 1, "2: no room", 3, 4]
     [alone] = in_parallel(work, [2], too_large=lambda number, error: str(error))
     assert alone == "no room"
+
+
+def test_the_next_item_is_made_while_one_is_worked_on():
+    made = threading.Semaphore(0)
+
+    def items():
+        for number in range(4):
+            yield number
+            made.release()  # the next is asked for
+
+    for number in read_ahead(items()):
+        assert made.acquire(timeout=300.0), number  # before this one is done
+
+
+def test_an_error_of_reading_ahead_comes_in_its_turn():
+    items = read_ahead(1 // (2 - number) for number in range(5))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(items)

@@ -39,10 +39,9 @@ def of_shard(items: Sequence[Item], index: int, count: int) -> list[Item]:
 def on_devices(config: dict[str, Any], kind: str, count: int, index: int, number: int) -> list[int]:
     """Run the job of a config on several devices, each with a part of the shard ``index/number``; return exit statuses.
 
-    Each device has a process of its own. On the CPU they share the cores.
+    Each device has a process of its own, with its part of the cores.
     """
-    threads = max(1, cores() // count)
-    environment = {"OMP_NUM_THREADS": str(threads)} if kind == "cpu" else {}
+    environment = {"OMP_NUM_THREADS": str(max(1, cores() // count))}
     processes = []
     for nth in range(count):
         device = kind if kind == "cpu" else f"{kind}:{nth}"
@@ -64,7 +63,7 @@ def check_devices(device: str, count: int) -> str:
     """
     if ":" in device:
         raise MedsegError(f"trainer.devices={count}, but device={device} is one. Leave device out, or say device=gpu.")
-    kind = pick_device(device).type
+    kind = pick_device(device, count).type
     if kind == "cuda" and count > (there := torch.cuda.device_count()):
         raise MedsegError(f"trainer.devices={count}: this machine has {there} GPU(s).")
     return kind

@@ -25,7 +25,7 @@ from medseg.models.pretrained.load import load_published, names_in
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.system.memory import enough_memory
-from medseg.system.relaunch import rerunnable
+from medseg.system.relaunch import leave_process_group, rerunnable
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
@@ -167,6 +167,7 @@ def run_trainer(
                 f"resume={run.directory}: {run.last.name} does not fit these settings, with which the run cannot go on."
                 f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
             ) from error
+    leave_process_group()
     reason = stop_reason(trainer.current_epoch, settings.trainer, progress)
     if (chosen := selection.report()) and is_first_process():
         best, last, key = chosen["best"], chosen["last"], selection.key

@@ -20,6 +20,7 @@ from medseg.io.labels import UNLABELLED
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
+from medseg.system.device import pick_device
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.callbacks.checkpoints import Selection
@@ -41,6 +42,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def pretrain(config: dict[str, Any]) -> dict[str, Any]:
     """Pre-train into a run directory that has been made."""
     settings = read_settings(PretrainSettings, config)
+    # What is wrong with the device is said before the data are read
+    pick_device(settings.trainer.accelerator, settings.trainer.devices)
     dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
     if dataset.problems and is_first_process():
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))

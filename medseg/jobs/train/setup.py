@@ -218,7 +218,7 @@ def plan_run(
         plan = plan_from(read_json(path, "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
         check_plan(plan, settings, learned, classes)
         return {**plan, "model": fixed | plan["model"]}
-    device = pick_device(settings.trainer.accelerator)
+    device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     config = {**config, "model": config["model"] | fixed}
     settings = replace(settings, model=ObjectNode(settings.model | fixed))
     plan = make_plan(settings, learned, classes, modality, device, Probe(config, device))

@@ -48,6 +48,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def train(config: dict[str, Any]) -> dict[str, Any]:
     """Train into a run directory that has been made."""
     settings = read_settings(TrainSettings, config)
+    # What is wrong with the device is said before the data are read
+    pick_device(settings.trainer.accelerator, settings.trainer.devices)
     check_tuning(settings.finetune, settings.model, settings.trainer.devices)
     dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)

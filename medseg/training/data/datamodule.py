@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medseg.preprocessing.cache import load
+from medseg.system.parallel import read_ahead
 from medseg.system.random_seeds import seeded
 from medseg.training.data.patches import Patches, PatchSampler
 
@@ -50,6 +51,13 @@ class TimedLoader(DataLoader[dict[str, Any]]):
             if batch is None:
                 return
             yield batch
+
+
+class LoaderAhead(DataLoader[dict[str, Any]]):
+    """A loader whose next batch is read by a thread while the last is worked on."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        return read_ahead(super().__iter__())
 
 
 def as_it_is(case: Any) -> Any:
@@ -97,6 +105,11 @@ class SegmentationData(LightningDataModule):
         """Which of how many processes this is."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether batches are copied to a GPU, which page-locked memory speeds up."""
+        return bool(self.trainer and self.trainer.strategy.root_device.type == "cuda")
+
     def share_of(self, count: int) -> list[int]:
         """Return which of ``count`` items of a validation this process takes.
 
@@ -120,7 +133,7 @@ class SegmentationData(LightningDataModule):
             sampler=PatchSampler(length, rank=rank, ranks=ranks),
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
-            pin_memory=bool(self.trainer and self.trainer.strategy.root_device.type == "cuda"),
+            pin_memory=self.is_on_gpu,
         )
 
     def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
@@ -128,7 +141,12 @@ class SegmentationData(LightningDataModule):
         for first in range(0, number * self.batch_size, self.batch_size):
             yield default_collate([self.patches[n] for n in range(first, first + self.batch_size)])
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> LoaderAhead:
         """Whole cases, one at a time; each rank takes its own share."""
-        share = self.share_of(len(self.val_files))
-        return DataLoader(WholeCases(self.val_files), batch_size=None, sampler=share, collate_fn=as_it_is)
+        return LoaderAhead(
+            WholeCases(self.val_files),
+            batch_size=None,
+            sampler=self.share_of(len(self.val_files)),
+            collate_fn=as_it_is,
+            pin_memory=self.is_on_gpu,
+        )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
-from medseg.training.data.datamodule import SegmentationData
+from medseg.training.data.datamodule import LoaderAhead, SegmentationData
 from medseg.training.data.patches import Patches
 
 PER_CASE = 8
@@ -30,12 +30,17 @@ class ReconstructionData(SegmentationData):
         super().__init__(train, val, **shared, **options)
         self.validation = Patches(val, seed=self.seed, transform=dict, **shared)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    @property
+    def n_validated(self) -> int:
+        """Patches that are validated on."""
+        return PER_CASE * len(self.validation.files)
+
+    def val_dataloader(self) -> LoaderAhead:
         """Batches of ``image`` (B, C, *patch) with their ``number``; each rank takes its own share."""
-        total = PER_CASE * len(self.validation.files)
+        total = self.n_validated
         batches = [range(first, min(first + self.batch_size, total)) for first in range(0, total, self.batch_size)]
         share = [list(batches[index]) for index in self.share_of(len(batches))]
-        return DataLoader(self.validation, batch_sampler=share, collate_fn=self.images)
+        return LoaderAhead(self.validation, batch_sampler=share, collate_fn=self.images, pin_memory=self.is_on_gpu)
 
     def images(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the images of a batch of validation patches, and its number."""
