@@ -33,11 +33,11 @@ ENDLESS: dict[str, Any] = {"max_time": None, "max_epochs": 10**6, "validation_in
 class Watch(Callback):
     """Keeps what network and loss were given in the first step, and calls the meter after each further one."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        self.told = told
+    def __init__(self, told: dict[str, Any], make_meter: Callable[..., Any] = StepMeter) -> None:
+        self.told, self.make_meter = told, make_meter
         self.image: Tensor | None = None
         self.losses: list[tuple[Any, ...]] = []
-        self.meter: StepMeter | None = None
+        self.meter: Any = None
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Listen to network and loss."""
@@ -60,7 +60,8 @@ class Watch(Callback):
         assert self.image is not None
         told = {**self.told, "precision": str(trainer.precision), "patch": list(self.image.shape[2:])}
         told["parameters"] = sum(parameter.numel() for parameter in module.network.parameters())
-        self.meter = StepMeter(bare_step(trainer, module, self.image, self.losses), batch=len(self.image), told=told)
+        bare = bare_step(trainer, module, self.image, self.losses)
+        self.meter = self.make_meter(bare, batch=len(self.image), told=told)
 
 
 def bare_step(
