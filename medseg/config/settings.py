@@ -240,7 +240,9 @@ class TrainerSettings(DevicesSettings):
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
-    workers: int | None = setting("processes that load data", "[0, inf)", null="none for a CPU, up to 8 for a GPU")
+    workers: int | None = setting(
+        "processes that load data", "[0, inf)", null="none for a CPU, as many as keep a GPU busy"
+    )
     deterministic: bool = setting("same result on every run, more slowly")
 
 

@@ -267,6 +267,8 @@ def plan_from(content: Any, source: Path | str) -> Node:
     for name in ("model", "pretext", "measured"):  # of any network: numbers, or lists of them
         node = plan.get(name, {})
         items = node.items() if isinstance(node, dict) else [("", node)]
+        if name == "measured":  # numbers, or one for each width
+            items = [(key, list(value.values()) if isinstance(value, dict) else value) for key, value in items]
         found += [f"{name}.{key}: {value!r}" for key, value in items if not is_flat(value)]
     if found:
         raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")

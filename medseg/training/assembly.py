@@ -140,7 +140,7 @@ def make_data(
         batch_size=plan.batch_size,
         steps_per_epoch=settings.trainer.steps_per_epoch,
         foreground=settings.trainer.foreground,
-        workers=settings.trainer.workers or 0,
+        workers=settings.trainer.workers,
         seed=settings.seed,
         transforms=[build(spec, "augment.transforms", trust) for spec in settings.augment.transforms],
     )

@@ -164,7 +164,7 @@ def drawn(case: dict[str, Any], predicted: Indices, label_map: LabelMap) -> Imag
 def scan_of(case: dict[str, Any]) -> Scan:
     """Return what the network sees of a case on the native grid: a volume's first channel, or a 2D image's colours."""
     geometry = Geometry.from_dict(case["geometry"])
-    image = case["image"]
+    image = case["image"].float()
     shown = image if case["unit"] == "px" and len(image) == 3 else image[:1]
     return Scan(native(shown, geometry), upright(geometry, case["spacing"], case["unit"]), case["unit"])
 

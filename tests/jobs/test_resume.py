@@ -151,6 +151,14 @@ def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
     assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5]
 
 
+def test_a_run_whose_width_was_chosen_by_measured_speed_goes_on(run):
+    plan = json.loads((run / "plan.json").read_text())
+    plan["measured"]["step_seconds"] = {"8": 0.01, "16": 0.02}
+    (run / "plan.json").write_text(json.dumps(plan))
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
+    assert epochs(run) == [1, 2, 3]
+
+
 def test_what_a_sweep_noted_in_a_result_stays_and_seconds_add_up(run):
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"overrides": ["loss=ce"], "seconds": 1000.0}))

@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.cache import amount, cached, cached_cases, check_space, load
+from medseg.preprocessing.cache import amount, cached, cached_cases, check_space, compact, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -39,6 +39,17 @@ def test_what_is_stored_is_what_was_prepared(case, tmp_path):
     [voxels] = content["locations"]
     assert len(voxels) == truth.sum()
     assert (content["label"][tuple(voxels.T.long())] == 1).all()
+
+
+def test_half_precision_is_for_values_that_it_holds():
+    z_scores = torch.randn(2, 9, 9, 9, generator=torch.Generator().manual_seed(0))
+    half = compact(z_scores)
+    assert half.dtype == torch.float16
+    assert (half.float() - z_scores).abs().max() < 2e-3
+    assert compact(torch.zeros(1, 5, 5)).dtype == torch.float16, "a constant channel"
+    assert compact((100 * z_scores).round()).dtype == torch.float16, "counts, such as those of photographs"
+    for image in (1000 + z_scores, 1e5 * z_scores, torch.cat([z_scores, 3000 + z_scores])):
+        assert compact(image) is image, "offsets larger than the contrast, values out of range, one such channel"
 
 
 def test_a_case_is_prepared_once_until_something_changes(case, tmp_path):

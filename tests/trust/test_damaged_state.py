@@ -252,10 +252,10 @@ def test_a_lock_file_of_another_kind_says_less(tmp_path, monkeypatch):
 
 
 def test_a_killed_data_worker_is_one_message(place, capsys, monkeypatch):
-    from medseg.training.data import datamodule
-
-    def killed(self, sample):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    monkeypatch.setattr(datamodule.SegmentationData, "transform_sample", killed)
-    refused(capsys, *TRAIN, "trainer.workers=1", "run_dir=other", saying=["was killed", "resume=other"])
+    killing = (
+        "import os, signal\nclass Killing:\n    def __call__(self, sample): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    Path("killing.py").write_text(killing, "utf-8")
+    monkeypatch.syspath_prepend(Path.cwd())
+    settings = ("trainer.workers=1", "augment.transforms=[{_target_: killing.Killing}]", "run_dir=other")
+    refused(capsys, *TRAIN, *settings, saying=["was killed", "resume=other", "below 1"])

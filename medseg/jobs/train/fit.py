@@ -140,6 +140,9 @@ def run_trainer(
         if is_first_process():
             begin_session(trainer.loggers, run.resolved)
 
+    # Of the network as it was planned; where the plan measured none, the number of workers does without.
+    steps = run.resolved.get("measured", {}).get("step_seconds", {})
+    data.step_seconds = steps.get(str(settings.model.get("base_channels")))
     first_step = FirstStep(begin_with_loggers)
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
@@ -157,9 +160,10 @@ def run_trainer(
             raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
         except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, MisconfigurationException) as error:
             if str(error).startswith("DataLoader worker"):
+                workers = trainer.train_dataloader.num_workers  # type: ignore[union-attr]
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
-                    f" resume={run.directory} trainer.workers=N, with N below {settings.trainer.workers}."
+                    f" resume={run.directory} trainer.workers=N, with N below {workers}."
                 ) from error
             if first_step.step is not None or not settings.resume:
                 raise

@@ -27,7 +27,6 @@ from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
 from medseg.preprocessing.intensity import DEFAULT_METHOD
 from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, within_memory
 from medseg.system.device import device_memory, pick_precision
-from medseg.system.parallel import cores
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 BATCH_VOXELS = {("cpu", 2): 600_000, ("cpu", 3): 600_000, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2_500_000}
@@ -152,14 +151,12 @@ def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> 
 
 
 def plan_trainer(trainer: TrainerSettings, device: torch.device) -> dict[str, Any]:
-    """Return how the device is used: worker processes, compiler, layout of memory.
+    """Return how the device is used: compiler, layout of memory.
 
-    A CPU has no time to spare for further processes. Compiling did not pay on a CPU (measured); on a GPU it does, as
-    nnU-Net found, in trainings that last.
+    Compiling did not pay on a CPU (measured); on a GPU it does, as nnU-Net found, in trainings that last.
     """
     lasts = not trainer.max_time or trainer.max_time >= WORTH_COMPILING
     return {
-        "workers": min(8, max(1, cores() // trainer.devices)) if device.type != "cpu" else 0,
         "compile": device.type == "cuda" and lasts and find_spec("triton") is not None,
         "channels_last": False,
     }

@@ -4,21 +4,31 @@ The best of many noisy scores is mostly a lucky one. The mean of the last three 
 prefers weights in whose neighbourhood training stayed good.
 """
 
-from collections.abc import Sequence
+import copy
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from medseg.system.files import write_torch
 from medseg.training.optim.divergence import check_weights
 
+log = logging.getLogger(__name__)
+
 WINDOW = 3
 """Validations in the mean."""
+INTERVAL = 60.0
+"""Seconds from one state of the run to the next: copying it takes a GPU some tenths of a second."""
 
 
 @dataclass
@@ -102,26 +112,46 @@ class Checkpoints(Checkpoint):
 
     ``last.ckpt`` holds the weights of the last step and the averaged ones, ``best.ckpt`` those that were validated.
     Lightning's ModelCheckpoint would store this machine's paths in them. As a ``Checkpoint`` it is called by Lightning
-    after all other callbacks, whose states and files are those of this epoch by then: a run that is killed before
-    ``last.ckpt`` is written makes its row of ``metrics.csv`` again.
+    after all other callbacks, whose states and files are those of this epoch by then.
+
+    A file of some GB after each short epoch would make a GPU wait, so ``last.ckpt`` is written after an epoch that ends
+    ``INTERVAL`` seconds after the one before, after the first epoch and the last, and whenever ``best.ckpt`` was: what
+    a resumed run knows of the best weights is so true of the file. Killed in between, a run repeats the epochs since
+    ``last.ckpt``, with the same patches and draws, and writes their rows of ``metrics.csv`` and a ``best.ckpt`` again.
     """
 
-    def __init__(self, folder: Path, selection: Selection) -> None:
-        self.folder, self.selection = folder, selection
+    def __init__(self, folder: Path, selection: Selection, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder, self.selection, self.clock = folder, selection, clock
+        self.saved_at: float | None = None
+        self.is_best_ahead = False  # of last.ckpt
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep these weights if none before were better."""
         if self.selection.is_best:
             self.save(trainer, "best.ckpt", weights_only=True)
+            self.is_best_ahead = True
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep the state of the run, unless its latest loss says that it is a bad one."""
+        """Keep the state of the run where it is time to, unless its latest loss says that it is a bad one."""
+        files = files_of(trainer)
+        files.check()
+        is_first = self.saved_at is None
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        is_time = self.clock() - (self.saved_at or 0.0) >= INTERVAL and not files.is_writing
+        is_due = trainer.strategy.broadcast(is_first or is_last or self.is_best_ahead or is_time)  # one clock for all
         is_finite = module.step_record.is_last_loss_finite  # type: ignore[union-attr]
-        if trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
+        if is_due and trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
             self.save(trainer, "last.ckpt", weights_only=False)
+            self.saved_at, self.is_best_ahead = self.clock(), False
+            if is_first:
+                files.wait()  # what is wrong with the disk shows now, and from here on there is a state to resume from
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Wait until the files are written."""
+        files_of(trainer).wait()
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
-        """Write a checkpoint whole; every process takes part, the first one writes.
+        """Save a checkpoint; every process takes part, the first one writes.
 
         Raises:
             MedsegError: weights, statistics or the optimizer's state are not finite.
@@ -140,8 +170,74 @@ class Checkpoints(Checkpoint):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints whole, beside where they belong; Lightning would write them into the system's /tmp first."""
+    """Writes checkpoints in a thread, from a copy in host memory, while training goes on.
+
+    They are written whole, beside where they belong; Lightning would write them into the system's /tmp first.
+    """
+
+    def __init__(self) -> None:
+        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.writing: dict[Path, Future[None]] = {}
+        self.copies: dict[Path, Any] = {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint."""
-        write_torch(Path(path), checkpoint)
+        """Copy a checkpoint and begin to write it, once the file before it of the same name is written.
+
+        Raises:
+            MedsegError: that file could not be written.
+        """
+        path = Path(path)
+        self.wait(path)
+        self.copies[path] = copied(checkpoint, self.copies.get(path))
+        self.writing[path] = self.thread.submit(write_torch, path, self.copies[path])
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a file is still being written."""
+        return not all(future.done() for future in self.writing.values())
+
+    def check(self) -> None:
+        """Raise MedsegError if a file could not be written, without waiting for those that are being written."""
+        for path, future in tuple(self.writing.items()):
+            if future.done():
+                self.wait(path)
+
+    def wait(self, path: Path | None = None) -> None:
+        """Wait until a file, or all, are written; raise MedsegError if one could not be."""
+        for each in tuple(self.writing) if path is None else (path,):
+            if future := self.writing.pop(each, None):
+                future.result()
+
+    def teardown(self) -> None:
+        """Wait for what is still to be written of a training that ends early, by an error or Ctrl-C."""
+        for path, future in self.writing.items():
+            if error := future.exception():  # the training's own error is the one to raise
+                log.error("%s: %s", path, error)
+        self.thread.shutdown()
+        self.copies.clear()
+
+
+def files_of(trainer: Trainer) -> CheckpointFiles:
+    """Return what writes the checkpoints of a training."""
+    files: Any = trainer.strategy.checkpoint_io
+    return cast(CheckpointFiles, files)
+
+
+def copied(node: Any, former: Any = None) -> Any:
+    """Return a copy of nested containers whose tensors are in host memory.
+
+    Tensors are written over those of a ``former`` copy where it has the same shapes: fresh memory takes several times
+    as long as the copy itself.
+    """
+    if isinstance(node, Tensor):
+        is_same = isinstance(former, Tensor) and (former.shape, former.dtype) == (node.shape, node.dtype)
+        return (former if is_same else torch.empty_like(node, device="cpu")).copy_(node.detach())
+    if isinstance(node, dict):
+        result = copy.copy(node)  # of its own type, with the versions that a network's state has as an attribute
+        of_keys = former if isinstance(former, dict) else {}
+        result.update({key: copied(value, of_keys.get(key)) for key, value in node.items()})
+        return result
+    if isinstance(node, list | tuple):
+        of_items = former if isinstance(former, list | tuple) and len(former) == len(node) else [None] * len(node)
+        return type(node)(copied(value, old) for value, old in zip(node, of_items, strict=True))
+    return copy.deepcopy(node)

@@ -1,20 +1,26 @@
 """The data of a run as a LightningDataModule: patches to train on, whole cases to validate on."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule
-from monai.transforms.compose import Compose
-from monai.transforms.utility.dictionary import ToTensord
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medseg.preprocessing.cache import load
-from medseg.system.parallel import read_ahead
-from medseg.system.random_seeds import seeded
-from medseg.training.data.patches import Patches, PatchSampler
+from medseg.system.parallel import cores, read_ahead
+from medseg.training.data.batches import Batches, BatchNumbers, batch_bytes, batch_type
+from medseg.training.data.loader import PatchLoader, as_it_is
+from medseg.training.data.patches import Patches
+from medseg.training.data.transforms import SampleTransforms
+from medseg.training.data.workers import check_shared_memory, slots_for, workers_needed
+
+log = logging.getLogger(__name__)
 
 
 class WholeCases(Dataset[dict[str, Any]]):
@@ -28,29 +34,9 @@ class WholeCases(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         case = load(self.files[index])
-        entries = {name: case[name] for name in ("image", "annotated", "geometry", "spacing", "unit", "voxel_volume")}
+        entries = {name: case[name] for name in ("annotated", "geometry", "spacing", "unit", "voxel_volume")}
         reference = case["truth"].numpy()  # an array stays off the training device
-        return {**entries, "truth": reference, "index": index}
-
-
-class TimedLoader(DataLoader[dict[str, Any]]):
-    """A loader that adds up the seconds in which its batches are waited for."""
-
-    waited = 0.0
-    clock = staticmethod(time.perf_counter)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        return self.timed(super().__iter__())  # workers start now, not at the first batch
-
-    def timed(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield batches and note how long each took to come."""
-        while True:
-            began = self.clock()
-            batch = next(batches, None)
-            self.waited += self.clock() - began
-            if batch is None:
-                return
-            yield batch
+        return {**entries, "image": case["image"].float(), "truth": reference, "index": index}
 
 
 class LoaderAhead(DataLoader[dict[str, Any]]):
@@ -60,16 +46,12 @@ class LoaderAhead(DataLoader[dict[str, Any]]):
         return read_ahead(super().__iter__())
 
 
-def as_it_is(case: Any) -> Any:
-    """Keep a case's arrays arrays: the loader would make tensors of them, which go to the training device."""
-    return case
-
-
 class SegmentationData(LightningDataModule):
     """Serves the preprocessed files of a split.
 
     ``transforms`` are the user's own MONAI dictionary transforms (keys "image" and "label", one sample at a time); they
     follow medseg's cutting of the patch in one MONAI ``Compose``. Batched augmentation comes later, on the device.
+    ``workers`` is the number of processes that load patches; None: none for a CPU, as many as keep a GPU busy.
     """
 
     def __init__(
@@ -81,7 +63,7 @@ class SegmentationData(LightningDataModule):
         batch_size: int,
         steps_per_epoch: int,
         foreground: float = 0.33,
-        workers: int = 0,
+        workers: int | None = 0,
         seed: int = 0,
         context: Sequence[int] | None = None,
         transforms: Sequence[Callable[[Any], Any]] = (),
@@ -89,15 +71,16 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.val_files, self.batch_size, self.workers = val, batch_size, workers
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        # Plain tensors in the end: a MetaTensor would travel into metrics and from there, pickled, into checkpoints.
-        self.transform = Compose([*transforms, ToTensord(["image", "label"], track_meta=False)]).set_random_state(seed)
+        self.step_seconds: float | None = None
+        """Seconds that a step takes on the device, by which the number of workers is chosen; None: not measured."""
+        self.transforms = SampleTransforms(transforms, seed) if transforms else None
         self.patches = Patches(
             train,
             patch_size=patch_size,
             context=context,
             foreground=foreground,
             seed=seed,
-            transform=self.transform_sample,
+            transform=self.transforms,
         )
 
     @property
@@ -118,23 +101,48 @@ class SegmentationData(LightningDataModule):
         rank, ranks = self.rank_of_ranks
         return [index % count for index in range(rank, max(count, ranks), ranks)]
 
-    def transform_sample(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Apply the composed transforms, whose random draws depend on (seed, patch number) alone."""
-        self.transform.set_random_state(seeded(self.seed, 3, sample.pop("n")).initial_seed() & 0xFFFFFFFF)
-        return self.transform(sample)
+    def train_dataloader(self) -> PatchLoader:
+        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``annotated`` (B, K), ``index`` (B,).
 
-    def train_dataloader(self) -> TimedLoader:
-        """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``annotated`` (B, K), ``index`` (B,)."""
-        length = self.steps_per_epoch * self.batch_size
+        Raises:
+            MedsegError: the user's transforms cannot be sent to workers, or shared memory is too small.
+        """
         rank, ranks = self.rank_of_ranks
-        return TimedLoader(
-            self.patches,
-            batch_size=self.batch_size,
-            sampler=PatchSampler(length, rank=rank, ranks=ranks),
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=self.is_on_gpu,
-        )
+        numbers = BatchNumbers(self.steps_per_epoch, self.batch_size, rank=rank, ranks=ranks)
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        dtype = batch_type(self.patches, device)
+        workers = self.workers
+        if workers is None:
+            workers = 0 if device.type == "cpu" else self.workers_for(numbers, dtype)
+        if workers:
+            check_shared_memory(workers, self.shared_batch_bytes(dtype))
+            if self.transforms:
+                self.transforms.check_picklable()
+        batches = Batches(self.patches, self.batch_size, slots_for(workers), dtype=dtype, is_shared=workers > 0)
+        return PatchLoader(batches, numbers, workers=workers, device=device)
+
+    def workers_for(self, numbers: BatchNumbers, dtype: torch.dtype) -> int:
+        """Return how many workers keep the device busy, by the seconds that two batches take here and now."""
+        batches = Batches(self.patches, self.batch_size, 1, dtype=dtype, is_shared=False)
+        began = time.perf_counter()
+        for batch in islice(numbers, 2):
+            batches[batch]
+        seconds = (time.perf_counter() - began) / 2
+        own_cores = cores() // self.processes_here
+        workers = workers_needed(seconds, self.step_seconds, own_cores, self.shared_batch_bytes(dtype))
+        if self.rank_of_ranks[0] == 0:
+            step = f"{self.step_seconds:.3f} s" if self.step_seconds else "an unknown time"
+            log.info("data is loaded by %d processes: a batch takes one %.3f s, a step %s", workers, seconds, step)
+        return workers
+
+    def shared_batch_bytes(self, dtype: torch.dtype) -> int:
+        """Return the bytes of a batch in shared memory, one for each process of the training on this machine."""
+        return self.processes_here * batch_bytes(self.patches, self.batch_size, dtype)
+
+    @property
+    def processes_here(self) -> int:
+        """How many processes of the training share this machine's cores and memory."""
+        return self.trainer.num_devices if self.trainer else 1
 
     def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
         """Yield the first ``number`` batches of the run's patches, cut anew."""

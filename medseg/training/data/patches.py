@@ -1,37 +1,18 @@
 """Patches out of preprocessed cases: which case, which position, how large; all random from (seed, index) alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from medseg.config.settings import NetworkPlan
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.cache import load
 from medseg.system.random_seeds import seeded
-
-
-class PatchSampler(Sampler[int]):
-    """Numbers the patches of a run: those of epoch e begin at e times the epoch's length; ranks take turns."""
-
-    def __init__(self, length: int, *, rank: int = 0, ranks: int = 1) -> None:
-        self.length, self.rank, self.ranks, self.epoch = length, rank, ranks, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the numbers of this epoch; called by Lightning before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.length * self.ranks + self.rank
-        return iter(range(first, first + self.length * self.ranks, self.ranks))
 
 
 class Patches(Dataset[dict[str, Any]]):
@@ -40,6 +21,7 @@ class Patches(Dataset[dict[str, Any]]):
     Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
     that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it. A patch comes with
     ``context`` voxels more on either side of each axis: the neighbours that a network sees, the margin of augmentation.
+    ``transform`` is called with a sample and its number.
     """
 
     def __init__(
@@ -49,7 +31,7 @@ class Patches(Dataset[dict[str, Any]]):
         patch_size: Sequence[int],
         foreground: float,
         seed: int,
-        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        transform: Callable[[dict[str, Any], int], dict[str, Any]] | None = None,
         context: Sequence[int] | None = None,
     ) -> None:
         self.files, self.patch_size, self.foreground = list(files), list(patch_size), foreground
@@ -57,21 +39,34 @@ class Patches(Dataset[dict[str, Any]]):
         self.context = list(context or [0] * len(self.patch_size))
 
     def __getitem__(self, n: int) -> dict[str, Any]:
+        """Return patch n as ``image`` float32 (C, *patch), ``label`` (1, *patch), ``annotated`` (K,), ``index`` ()."""
+        sample = self.empty()
+        self.write(n, sample)
+        return self.transform(sample, n) if self.transform else sample
+
+    def empty(self, *batches: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Return tensors to write samples into, with these axes before a sample's own; images have the ``dtype``."""
+        case = load(self.files[0])
+        size = [patch + 2 * context for patch, context in zip(self.patch_size, self.context, strict=True)]
+        return {
+            "image": torch.empty(*batches, len(case["image"]), *size, dtype=dtype),
+            "label": torch.empty(*batches, 1, *size, dtype=torch.uint8),
+            "annotated": torch.empty(*batches, len(case["annotated"]), dtype=torch.bool),
+            "index": torch.empty(batches, dtype=torch.int64),
+        }
+
+    def write(self, n: int, sample: dict[str, Tensor]) -> None:
+        """Write patch n, without ``transform``, into tensors that ``empty`` has made."""
         generator = seeded(self.seed, 0, n)
         index = self.case_of(n)
         case = load(self.files[index])
         is_forced = int((n + 1) * self.foreground) > int(n * self.foreground)  # evenly, whatever the batch
         corner = draw_corner(case, self.patch_size, is_forced, generator)
         corner = [start - context for start, context in zip(corner, self.context, strict=True)]
-        size = [patch + 2 * context for patch, context in zip(self.patch_size, self.context, strict=True)]
-        sample = {
-            "image": cut(case["image"], corner, size),
-            "label": cut(case["label"][None], corner, size),
-            "annotated": case["annotated"],
-            "index": index,
-            "n": n,
-        }
-        return self.transform(sample)
+        cut(case["image"], corner, sample["image"])
+        cut(case["label"][None], corner, sample["label"])
+        sample["annotated"].copy_(case["annotated"])
+        sample["index"].fill_(index)
 
     def case_of(self, n: int) -> int:
         """Return the case that patch ``n`` comes from."""
@@ -109,15 +104,15 @@ def draw(n: int, generator: torch.Generator) -> int:
     return int(torch.randint(n, (), generator=generator))
 
 
-def cut(volume: Tensor, corner: Sequence[int], patch_size: Sequence[int]) -> Tensor:
-    """Copy a patch out of (C, *spatial); what lies outside is zero."""
-    ends = [start + patch for start, patch in zip(corner, patch_size, strict=True)]
-    inside = tuple(slice(max(0, start), end) for start, end in zip(corner, ends, strict=True))
-    patch = volume[(slice(None), *inside)].clone()
-    outside = [
-        (max(0, -start), max(0, end - size)) for start, end, size in zip(corner, ends, volume.shape[1:], strict=True)
-    ]
-    return F.pad(patch, [side for pair in reversed(outside) for side in pair])
+def cut(volume: Tensor, corner: Sequence[int], patch: Tensor) -> None:
+    """Copy out of a volume (C, *spatial) what a patch (C, *size) at ``corner`` covers; what lies outside is zero."""
+    ends = [start + size for start, size in zip(corner, patch.shape[1:], strict=True)]
+    inside = [(max(0, start), min(end, size)) for start, end, size in zip(corner, ends, volume.shape[1:], strict=True)]
+    source = tuple(slice(*pair) for pair in inside)
+    target = tuple(slice(first - start, last - start) for (first, last), start in zip(inside, corner, strict=True))
+    if inside != list(zip(corner, ends, strict=True)):
+        patch.zero_()
+    patch[:, *target] = volume[:, *source]
 
 
 _MOST = 2.0

@@ -28,7 +28,7 @@ class ReconstructionData(SegmentationData):
     ) -> None:
         shared: dict[str, Any] = {"patch_size": patch_size, "foreground": foreground, "context": context}
         super().__init__(train, val, **shared, **options)
-        self.validation = Patches(val, seed=self.seed, transform=dict, **shared)
+        self.validation = Patches(val, seed=self.seed, transform=numbered, **shared)
 
     @property
     def n_validated(self) -> int:
@@ -46,3 +46,8 @@ class ReconstructionData(SegmentationData):
         """Return the images of a batch of validation patches, and its number."""
         images = default_collate([sample["image"] for sample in samples])
         return {"image": images, "number": samples[0]["n"] // self.batch_size}
+
+
+def numbered(sample: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a sample with its number."""
+    return {**sample, "n": number}

@@ -1,9 +1,17 @@
-"""Which validation is chosen, worked out by hand."""
+"""Which validation is chosen, worked out by hand; when checkpoints are saved, and what is written meanwhile."""
+
+from concurrent.futures import wait
+from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from medseg.training.callbacks.checkpoints import Selection
+from medseg.errors import MedsegError
+from medseg.training.callbacks import checkpoints
+from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection, copied
 
 
 def after(*scores):
@@ -62,3 +70,106 @@ def test_of_a_loss_the_lowest_is_chosen():
         selection.add(epoch, loss)
     assert selection.report()["best"] == {"epoch": 4, "loss": 0.3, "smoothed": round(0.7 / 3, 6)}
     assert selection.sign == -1
+
+
+class Run:
+    """A training as the callback sees it, on a clock that stands still between epochs."""
+
+    def __init__(self, folder, epochs=99):
+        self.now, self.saved, self.selection = 0.0, [], Selection()
+        self.files = SimpleNamespace(check=lambda: None, wait=lambda: self.saved.append("wait"), is_writing=False)
+        self.callback = Checkpoints(folder, self.selection, clock=lambda: self.now)
+        self.strategy = SimpleNamespace(
+            broadcast=lambda value: value, reduce_boolean_decision=lambda value: value, checkpoint_io=self.files
+        )
+        self.should_stop, self.max_epochs, self.current_epoch, self.lightning_module = False, epochs, 0, None
+        self.step_record = SimpleNamespace(is_last_loss_finite=True)
+
+    def save_checkpoint(self, path, weights_only):
+        self.saved.append(path.name)
+
+    def epoch(self, seconds, score=None):
+        """Return what is saved at the end of an epoch that lasts so long."""
+        self.now += seconds
+        self.saved = []
+        if score is not None:
+            self.selection.add(self.current_epoch + 1, score)
+            self.callback.on_validation_end(self, self)
+        self.callback.on_train_epoch_end(self, self)
+        self.current_epoch += 1
+        return self.saved
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "check_weights", lambda trainer, module: None)
+    return Run(tmp_path)
+
+
+def test_the_state_is_saved_first_by_the_minute_and_last(run):
+    run.max_epochs = 7
+    assert run.epoch(5) == ["last.ckpt", "wait"]
+    assert run.epoch(40) == []
+    assert run.epoch(20) == ["last.ckpt"]
+    run.files.is_writing = True
+    assert run.epoch(70) == [], "a disk that takes longer than a minute"
+    run.files.is_writing = False
+    assert run.epoch(1) == ["last.ckpt"]
+    assert run.epoch(1) == []
+    assert run.epoch(1) == ["last.ckpt"], "the last epoch"
+    run.should_stop = True
+    assert run.epoch(1) == ["last.ckpt"]
+
+
+def test_the_state_is_saved_with_the_best_weights(run):
+    run.epoch(1)
+    assert run.epoch(1, score=0.5) == ["best.ckpt", "last.ckpt"]
+    assert run.epoch(1, score=0.1) == []
+    run.step_record.is_last_loss_finite = False
+    assert run.epoch(1, score=0.9) == ["best.ckpt"]
+    run.step_record.is_last_loss_finite = True
+    assert run.epoch(1) == ["last.ckpt"], "of the epoch after, whose loss is a good one"
+
+
+@pytest.fixture
+def files():
+    files = CheckpointFiles()
+    yield files
+    files.thread.shutdown()
+
+
+def test_what_is_written_is_the_state_when_it_was_saved(files, tmp_path):
+    start = Event()
+    files.thread.submit(start.wait)  # the disk is busy
+    network = nn.BatchNorm1d(3)
+    content = {"state_dict": network.state_dict(), "optimizer_states": [{"state": {0: {"step": torch.tensor(5.0)}}}]}
+    files.save_checkpoint(content, tmp_path / "last.ckpt")
+    with torch.no_grad():
+        network.weight.add_(1.0)
+        content["optimizer_states"][0]["state"][0]["step"].add_(1.0)
+    assert files.is_writing
+    start.set()
+    files.wait()
+    written = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert written["state_dict"]["weight"].tolist() == [1.0, 1.0, 1.0]
+    assert written["state_dict"]._metadata == network.state_dict()._metadata
+    assert written["optimizer_states"][0]["state"][0]["step"] == 5.0
+
+
+def test_a_state_of_the_same_form_is_copied_into_the_same_memory():
+    first = copied({"a": [torch.zeros(3), 1], "b": torch.zeros(2)})
+    second = copied({"a": [torch.ones(3), 2], "b": torch.ones(3)}, first)
+    assert second["a"][0].data_ptr() == first["a"][0].data_ptr()
+    assert second["a"][0].tolist() == second["b"].tolist() == [1.0, 1.0, 1.0]
+    assert second["a"][1] == 2
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_training(files, tmp_path, caplog):
+    (tmp_path / "folder").write_text("a file")
+    for ask in (files.wait, lambda: (wait(files.writing.values()), files.check())):
+        files.save_checkpoint({}, tmp_path / "folder" / "last.ckpt")
+        with pytest.raises(MedsegError, match=r"cannot write .*last\.ckpt"):
+            ask()
+    files.save_checkpoint({}, tmp_path / "folder" / "last.ckpt")
+    files.teardown()  # by another error, which is the one to be raised
+    assert "cannot write" in caplog.text

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from medseg.training.callbacks.epoch_log import StepMetrics, mean_and_largest
-from medseg.training.data.datamodule import TimedLoader
+from medseg.training.data.batches import BatchNumbers
+from medseg.training.data.loader import PatchLoader
 from medseg.training.optim.divergence import StepRecord
 from medseg.training.segmentation import SegmentationModule
 
@@ -58,28 +59,26 @@ def test_steps_that_overflowed_are_left_out():
 
 class Slow(Dataset):
     def __init__(self, clock):
-        self.clock = clock
+        self.clock, self.ring = clock, {"image": torch.zeros(1, 2)}
 
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        self.clock.sleep(2.0)
-        return {"image": torch.tensor(index)}
+    def __getitem__(self, numbers):
+        self.clock.sleep(4.0)
+        self.ring["image"][0] = torch.tensor(numbers)
+        return 0
 
 
 def test_a_loader_counts_what_its_batches_take_and_not_what_is_done_between(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(TimedLoader, "clock", clock)
-    loader = TimedLoader(Slow(clock), batch_size=2)
+    monkeypatch.setattr(PatchLoader, "clock", clock)
+    loader = PatchLoader(Slow(clock), BatchNumbers(2, 2), workers=0, device=torch.device("cpu"))
     seen = []
     for batch in loader:
         seen += batch["image"].tolist()
         clock.sleep(10.0)
     assert seen == [0, 1, 2, 3]
-    assert loader.waited == 4 * 2.0
-    assert len(list(loader)) == 2
-    assert loader.waited == 8 * 2.0
+    assert loader.waited == 2 * 4.0
+    assert len(list(loader)) == len(loader) == 2
+    assert loader.waited == 4 * 4.0
 
 
 def epoch(metrics, *, accumulate=1, batches=4, wait=0.0, work=0.0):

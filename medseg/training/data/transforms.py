@@ -1,0 +1,44 @@
+"""The user's own transforms of single samples, as data workers are sent them."""
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from monai.transforms.compose import Compose
+from monai.transforms.utility.dictionary import ToTensord
+
+from medseg.errors import MedsegError, first_line
+from medseg.system.random_seeds import seeded
+
+
+class SampleTransforms:
+    """Applies MONAI dictionary transforms (keys "image" and "label"); draws depend on (seed, patch number) alone.
+
+    Data workers are sent a pickle of it, so it refers to nothing else of the training.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]], seed: int) -> None:
+        self.seed = seed
+        # Plain tensors in the end: a MetaTensor would travel into metrics and from there, pickled, into checkpoints.
+        self.composed = Compose([*transforms, ToTensord(["image", "label"], track_meta=False)]).set_random_state(seed)
+
+    def __call__(self, sample: dict[str, Any], number: int) -> dict[str, Any]:
+        """Transform the sample of patch ``number``."""
+        self.composed.set_random_state(seeded(self.seed, 3, number).initial_seed() & 0xFFFFFFFF)
+        return self.composed(sample)
+
+    def check_picklable(self) -> None:
+        """Raise for transforms that cannot be sent to data workers.
+
+        Raises:
+            MedsegError: with the transform and what cannot be pickled of it.
+        """
+        for transform in self.composed.transforms:
+            try:
+                pickle.dumps(transform)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise MedsegError(
+                    f"augment.transforms: {type(transform).__name__} cannot be sent to the processes that load data"
+                    f" ({first_line(error)}). Let it refer to functions and classes at the top level of a module, not"
+                    " to lambdas or local ones, or load data without further processes: trainer.workers=0."
+                ) from error

@@ -1,0 +1,42 @@
+"""How many processes load data, and the shared memory that they need."""
+
+import logging
+
+import pytest
+
+from medseg.errors import MedsegError
+from medseg.training.data import workers
+from medseg.training.data.workers import check_shared_memory, shared_bytes, workers_needed
+
+
+@pytest.mark.parametrize(
+    ("load", "step", "cores", "number"),
+    [
+        (0.1, 0.04, 16, 4),
+        (0.02, 0.04, 16, 2),
+        (1.0, 0.04, 16, 16),
+        (0.1, None, 16, 8),
+        (0.1, None, 3, 3),
+        (0.1, 0.1, 0, 1),
+    ],
+)
+def test_as_many_as_keep_the_device_busy_and_one_more(load, step, cores, number, monkeypatch):
+    monkeypatch.setattr(workers, "free_bytes", lambda: 1e12)
+    assert workers_needed(load, step, cores, 1) == number
+
+
+def test_no_more_than_shared_memory_holds(monkeypatch, caplog):
+    monkeypatch.setattr(workers, "free_bytes", lambda: 64e6)  # of Docker
+    with caplog.at_level(logging.WARNING):
+        assert workers_needed(1.0, 0.25, 16, 9_000_000) == 2
+    assert "64 MB free: data is loaded by 2 processes instead of 5" in caplog.text
+    assert workers_needed(1.0, 0.25, 16, 90_000_000) == 0
+
+
+def test_too_little_shared_memory_is_one_message(monkeypatch):
+    assert shared_bytes(3, 10_000_000) == 80_000_000
+    assert shared_bytes(0, 10_000_000) == 0
+    monkeypatch.setattr(workers, "free_bytes", lambda: 64e6)
+    check_shared_memory(2, 9_000_000)
+    with pytest.raises(MedsegError, match=r"trainer\.workers=3: .* need 80 MB .* has 64 MB free"):
+        check_shared_memory(3, 10_000_000)
