@@ -21,6 +21,7 @@ from medseg.system.memory import attempted
 from medseg.system.random_seeds import seeded
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.progress import Progress
+from medseg.training.compiled import Compiled
 from medseg.training.optim.divergence import StepRecord, check_steps, check_weights, leave_out
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
@@ -47,6 +48,7 @@ class TrainingModule(LightningModule):
             validation ends; callbacks read it from ``on_validation_end`` on, in any order.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
+        compiled: whether training steps run the network compiled, if that works; all else does not.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
         plan: how the network sees the images.
         content: all that prediction or fine-tuning needs, stored in every checkpoint under the key "medseg".
@@ -68,6 +70,7 @@ class TrainingModule(LightningModule):
         content: dict[str, Any],
         averaging: float | None = None,
         fused: bool = False,
+        compiled: bool = False,
         memory_format: torch.memory_format | None = None,
         seed: int = 0,
         tuning: FineTuning | None = None,
@@ -81,7 +84,9 @@ class TrainingModule(LightningModule):
         self.content, self.seed = content, seed
         self.tuning = tuning or FineTuning(network, FinetuneSettings())
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
-        self.logits = logits_of(network, plan)
+        self.compiled = Compiled(network) if compiled else None
+        self.plain_logits = logits_of(network, plan)
+        self.logits = logits_of(self.compiled, plan) if self.compiled else self.plain_logits
         self.final_logits = logits_of(self.final_network, plan)
         self.context = context_in_volume(plan)
         self.patch_size = patch_in_volume(plan)
@@ -240,7 +245,7 @@ class TrainingModule(LightningModule):
     def renew_statistics(self) -> None:
         """Take the running statistics of the trained network anew, which a step that was left out has made NaN."""
         with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.network, self.logits, self.some_images(), self.tuning.frozen_norms)
+            estimate_statistics(self.network, self.plain_logits, self.some_images(), self.tuning.frozen_norms)
 
     def some_images(self) -> Iterator[Tensor]:
         """Yield batches as the network is given them in training, the same at every call and in every process."""
