@@ -162,7 +162,7 @@ def fit_step(plan: Plan, probe: Probe, limit: float, *, must_compile: bool) -> P
     cost = probe.step(plan)
     if cost.failure and must_compile:
         raise MedsegError(
-            f"trainer.compile=true: the network cannot be compiled here ({cost.failure}). Leave the setting out to train"
+            f"trainer.compile=true: the network cannot be compiled here ({cost.failure}). Leave it out to train"
             " without, or mend what is missing."
         )
     if math.isinf(cost.seconds) or (limit and cost.bytes > limit):

@@ -152,9 +152,7 @@ def test_what_a_step_took_is_in_the_plan():
 def test_what_cannot_be_compiled_is_not_unless_the_config_wants_it():
     cost = StepCost(0.1, failure="Failed to find C compiler.")
     assert tried(cost)["trainer"] == {"compile": False, "workers": 3}
-    with pytest.raises(
-        MedsegError, match=r"trainer\.compile=true: .*Failed to find C compiler\. Leave the setting out"
-    ):
+    with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)\. Leave it out"):
         tried(cost, must_compile=True)
 
 
