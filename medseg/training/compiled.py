@@ -24,6 +24,7 @@ class Compiled:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        torch.compiler.reset()  # forgets earlier trainings of this process, which PyTorch would count against this one
         self.network, self.compiled = network, torch.compile(network, fullgraph=True)
         self.is_tried = False
         self.failure: str | None = None
@@ -34,7 +35,8 @@ class Compiled:
             try:
                 output = self.compiled(x)
             except Exception as error:
-                if self.is_tried or is_out_of_memory(error):
+                is_compilers = not self.is_tried or isinstance(error, torch._dynamo.exc.TorchDynamoException)
+                if is_out_of_memory(error) or not is_compilers:
                     raise
                 cause = first_line(getattr(error, "inner_exception", error))
                 is_broken = isinstance(error, torch._dynamo.exc.Unsupported)

@@ -74,8 +74,7 @@ def within_memory(
         plan.setdefault("measured", {})["memory_gb"] = round(need / 1e9, 2)
         if need <= limit:
             break
-        share *= SHRINK
-        if share < SMALLEST:
+        if share <= SMALLEST:
             patch = "×".join(map(str, plan["plan"]["patch_size"]))
             text = (
                 f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of"
@@ -85,6 +84,8 @@ def within_memory(
                 raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")
             log.warning("memory: %s Or say by trainer.memory_gb what the device has.", text)
             break
+        steps = max(1, int(math.log(limit / need, SHRINK)))  # no more than needed: memory shrinks no faster
+        share = max(SMALLEST, share * SHRINK**steps)
         plan = draft(share)
     return plan, share
 
@@ -102,12 +103,13 @@ def fit_width(plan: Plan, probe: Probe, max_time: int | None, limit: float = 0) 
     """
     if not max_time or "base_channels" not in plan["model"]:
         return plan
+    need = plan.get("measured", {}).get("memory_gb", math.inf)
+    enough = plan["model"]["base_channels"] if need * 1e9 <= limit else 0  # a width that is known to fit
     measured: dict[str, float] = {}
     estimated, last, chosen = list[int](), WIDTHS[0], None
     for width in WIDTHS:
         candidate = {**plan, "model": {**plan["model"], "base_channels": width}}
-        need = probe.memory(candidate) or 0
-        if chosen and limit and need > limit:
+        if chosen and limit and width > enough and (probe.memory(candidate) or 0) > limit:
             break
         if not measured or probe.spent < COMPARISONS:
             measured[str(width)] = round(probe.seconds(candidate), 4)
@@ -117,15 +119,15 @@ def fit_width(plan: Plan, probe: Probe, max_time: int | None, limit: float = 0) 
             measured[str(width)] = round(measured[str(last)] * (width / last) ** 2, 4)
         if chosen and max_time < width**2 * measured[str(width)]:
             break
-        chosen = {**candidate, "measured": {**plan.get("measured", {}), "memory_gb": round(need / 1e9, 2)}}
+        chosen = candidate
     assert chosen is not None
     finite = {width: step for width, step in measured.items() if math.isfinite(step)}
     steps = ", ".join(f"{width}: {max_time / step:.0f}" for width, step in finite.items())
     log.info("base_channels=%d: estimated steps within max_time per width: %s", chosen["model"]["base_channels"], steps)
     if estimated:
         log.info("widths from %d on are estimated: measuring the others took %.0f s", estimated[0], probe.spent)
-    chosen["measured"]["step_seconds"] = finite
-    return chosen
+    memory = round((probe.memory(chosen) or 0) / 1e9, 2)
+    return {**chosen, "measured": {**plan.get("measured", {}), "memory_gb": memory, "step_seconds": finite}}
 
 
 def fit_layout(plan: Plan, probe: Probe, setting: bool | None) -> Plan:

@@ -47,8 +47,8 @@ def step_within_memory(
         return step(closure)
     loss = closure() if closure else None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    # On the CPU, and of all: of several groups the first may have made its step before memory ran out
-    weights = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
+    # Of several groups the first may have made its step before memory ran out
+    weights = [parameter.detach().clone() for parameter in parameters]
     if attempted(lambda: [step()]) is None:
         optimizer.state.clear()
         with torch.no_grad():
