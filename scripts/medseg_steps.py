@@ -69,7 +69,7 @@ def bare_step(
 ) -> Callable[[], None]:
     """Return forward, backward and optimizer step of a copy of the network, on what the first step was given."""
     network = copy.deepcopy(module.network).train()
-    if module.network._compiled_call_impl:  # compiled in place, which a copy is not
+    if module.compiled:  # which a copy of the network is not
         network.compile()
     optimizer = alike(trainer.optimizers[0], network)
     targets = [target for _, target in losses]

@@ -224,8 +224,12 @@ class TrainerSettings(DevicesSettings):
     steps_per_epoch: int = setting("batches in an epoch", "[1, inf)")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
     precision: Precision = setting("arithmetic of the network")
-    memory_gb: float | None = setting("memory that the plan may use, in GB", "(0, inf)", null="what the device has")
-    compile: bool | None = setting("compile the network with torch.compile", null="on a GPU, for trainings that last")
+    memory_gb: float | None = setting(
+        "memory that the plan may use, in GB", "(0, inf)", null="nine tenths of a GPU's free memory, half of a CPU's"
+    )
+    compile: bool | None = setting(
+        "compile the network with torch.compile", null="on a GPU, if it works and the training lasts"
+    )
     channels_last: bool | None = setting("channels last in memory", null="as measured on the device")
     gradient_clip: float | None = setting("largest norm of the gradient", "(0, inf)", null="no clipping")
     accumulate: int = setting("batches for each step of the optimizer", "[1, inf)")

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medseg.config.settings import NetworkPlan, TrainerSettings
 
+Outputs = Tensor | Sequence[Tensor]
 
-def logits_of(network: nn.Module, plan: NetworkPlan) -> Callable[[Tensor], list[Tensor]]:
+
+def logits_of(network: Callable[[Tensor], Outputs], plan: NetworkPlan) -> Callable[[Tensor], list[Tensor]]:
     """Return the function from patches (B, C, *patch) to logits, finest first, that a plan asks of a network."""
     axis, context = plan.slice_axis, plan.context
     if axis is None:
@@ -16,7 +18,7 @@ def logits_of(network: nn.Module, plan: NetworkPlan) -> Callable[[Tensor], list[
     return lambda patches: by_slices(network, patches, axis, context)
 
 
-def by_slices(network: nn.Module, patches: Tensor, axis: int, context: int) -> list[Tensor]:
+def by_slices(network: Callable[[Tensor], Outputs], patches: Tensor, axis: int, context: int) -> list[Tensor]:
     """Run a 2D network over the slices of patches of volumes.
 
     Args:
@@ -60,7 +62,7 @@ def without_context(label: Tensor, context: Sequence[int]) -> Tensor:
     return label[(slice(None), slice(None), *inner)]
 
 
-def as_list(outputs: Tensor | Sequence[Tensor], patches: Tensor) -> list[Tensor]:
+def as_list(outputs: Outputs, patches: Tensor) -> list[Tensor]:
     """Return what a network made of ``patches`` (B, C, *) as a list of logits (B, K, *), finest first.
 
     MONAI's DynUNet stacks the outputs of deep supervision into one tensor (B, n, K, *).

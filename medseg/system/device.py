@@ -96,10 +96,14 @@ def pick_precision(name: str, device: torch.device) -> str:
     return "fp32"
 
 
-def device_memory(device: torch.device) -> int:
-    """Return the bytes that a training may take on a device: nine tenths of a GPU's, half of a CPU's; 0: unknown."""
+def device_memory(device: torch.device, count: int = 1) -> int:
+    """Return the bytes that a training may take on each of ``count`` devices of a kind; 0: unknown.
+
+    Of GPUs they are nine tenths of what is free on the fullest, or held by this process, of a CPU half of all memory.
+    """
     if device.type == "cuda":
-        return int(0.9 * torch.cuda.get_device_properties(device).total_memory)
+        used = range(count) if count > 1 else [device.index or 0]  # Lightning takes the first ones
+        return int(0.9 * min(torch.cuda.mem_get_info(each)[0] + torch.cuda.memory_reserved(each) for each in used))
     if not hasattr(os, "sysconf"):
         return 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

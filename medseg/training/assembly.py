@@ -107,6 +107,7 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
         "schedule": build(settings.scheduler, "scheduler", trust),
         "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment.intensity],
         "averaging": trainer.averaging,
+        "compiled": bool(trainer.compile),
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(trainer, plan),
         "seed": settings.seed,
@@ -114,12 +115,9 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
 
 
 def make_network(settings: TrainingSettings, plan: TrainingPlan) -> nn.Module:
-    """Build the network in the layout and with the compiler that the settings want."""
+    """Build the network in the layout that the settings want."""
     network: nn.Module = build(settings.model, "model", settings.trust)
-    network = network.to(memory_format=memory_format(settings.trainer, plan))  # type: ignore[call-overload]
-    if settings.trainer.compile:
-        network.compile()  # in place: its weights keep their names
-    return network
+    return network.to(memory_format=memory_format(settings.trainer, plan))  # type: ignore[call-overload]
 
 
 def make_data(

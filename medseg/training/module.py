@@ -1,7 +1,10 @@
 """What every training has in common, as a LightningModule: steps, their optimizer, averaging, what checkpoints hold."""
 
 import copy
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from math import ceil
 from typing import Any, TypeVar
 
 import torch
@@ -14,12 +17,16 @@ from medseg.errors import MedsegError
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
+from medseg.system.memory import attempted
 from medseg.system.random_seeds import seeded
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.progress import Progress
+from medseg.training.compiled import Compiled
 from medseg.training.optim.divergence import StepRecord, check_steps, check_weights, leave_out
 from medseg.training.optim.ema import average_into, decay, estimate_statistics, has_batch_statistics
 from medseg.training.optim.finetuning import FineTuning
+
+log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 Augmentation = Callable[..., tuple[Tensor, Tensor]]
@@ -41,6 +48,7 @@ class TrainingModule(LightningModule):
             validation ends; callbacks read it from ``on_validation_end`` on, in any order.
         averaging: share of the planned steps over which weights are averaged; None: no averaging.
         fused: a fused optimizer, where PyTorch has one.
+        compiled: whether training steps run the network compiled, if that works; all else does not.
         memory_format: of the network's weights and input, such as ``torch.channels_last_3d``; None: PyTorch's own.
         plan: how the network sees the images.
         content: all that prediction or fine-tuning needs, stored in every checkpoint under the key "medseg".
@@ -62,6 +70,7 @@ class TrainingModule(LightningModule):
         content: dict[str, Any],
         averaging: float | None = None,
         fused: bool = False,
+        compiled: bool = False,
         memory_format: torch.memory_format | None = None,
         seed: int = 0,
         tuning: FineTuning | None = None,
@@ -75,11 +84,14 @@ class TrainingModule(LightningModule):
         self.content, self.seed = content, seed
         self.tuning = tuning or FineTuning(network, FinetuneSettings())
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
-        self.logits = logits_of(network, plan)
+        self.compiled = Compiled(network) if compiled else None
+        self.plain_logits = logits_of(network, plan)
+        self.logits = logits_of(self.compiled, plan) if self.compiled else self.plain_logits
         self.final_logits = logits_of(self.final_network, plan)
         self.context = context_in_volume(plan)
         self.patch_size = patch_in_volume(plan)
         self.averaged_step = 0
+        self.parts = 1  # in which a batch goes through the network
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
         self.step_record = StepRecord()
 
@@ -89,16 +101,80 @@ class TrainingModule(LightningModule):
         return self.network if self.average is None else self.average
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch, and log it."""
+        """Add the gradients of a batch to those of the step, log its loss and return it."""
         step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        loss = self.loss_of(batch, step)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.trainer.optimizers[0].zero_grad()
+        loss = self.learn(batch, step)
         self.step_record.add_loss(loss)
         size = len(batch["image"])
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
-    def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
-        """Augment the batch of a step, run the network, return the loss."""
+    def learn(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Return the loss of a batch and add up its gradients, in as many parts as memory makes necessary.
+
+        Where memory runs out, what the step held is freed, and from now on a batch goes through the network in twice as
+        many parts. Each counts by its samples, as many of which make a step as before. The loss is that of the batch as
+        far as it is a mean over samples. It differs where samples are taken together: the Dice loss with ``batch`` sums
+        over a part, cross-entropy gives the known voxels of each part the same weight, batch norms see a part.
+
+        Each of several processes decides for itself, since none waits for another before the last part's gradients.
+        These are computed by Lightning while it exchanges them, not here: memory that runs out then ends the training.
+
+        Raises:
+            RuntimeError: memory does not even suffice for one sample at a time.
+        """
+        size, parts = len(batch["image"]), self.parts
+        parameters = list(self.network.parameters())
+        # Those of batches accumulated before, since a backward pass adds to them until it fails
+        gradients = [None if each.grad is None else each.grad.clone() for each in parameters]
+        while True:
+            work = partial(self.learn_parts, batch, step)
+            loss = attempted(work) if self.parts < size else work()
+            if loss is not None:
+                break
+            self.parts = min(2 * self.parts, size)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+        if self.parts > parts:
+            log.warning(
+                "memory of %s is short: from now on the %d samples of a batch go through the network in %d parts, whose"
+                " gradients are added up. A step has as many samples as before, and takes longer.",
+                *(self.device, size, self.parts),
+            )
+        return loss
+
+    def learn_parts(self, batch: dict[str, Tensor], step: int) -> Tensor:
+        """Return the loss of a batch, and add up the gradients of its parts, of several processes' all but the last."""
+        trainer, size = self.trainer, len(batch["image"])
+        total, most = torch.zeros((), device=self.device), ceil(size / self.parts)
+        for low in range(0, size, most):
+            part = {name: values[low : low + most] for name, values in batch.items()}
+            loss = self.loss_of(part, step, self.global_rank * size + low) * (len(part["image"]) / size)
+            if low + most >= size and trainer.world_size > 1:
+                return total + loss
+            with torch.autocast(self.device.type, enabled=False):  # which Lightning's own backward pass is not in
+                trainer.strategy.backward(loss / trainer.accumulate_grad_batches, None)
+            total = total + loss.detach()
+        return total
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Leave the gradients, which Lightning would zero after ``training_step`` has computed them."""
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go back through what ``training_step`` has left of the loss: nothing, unless processes train together."""
+        if loss.requires_grad:
+            super().backward(loss, *args, **kwargs)
+
+    def loss_of(self, batch: dict[str, Tensor], step: int, first: int) -> Tensor:
+        """Augment a batch, run the network, return the loss.
+
+        Args:
+            batch: of a step, or a part of it.
+            step: counted over the run.
+            first: number of the first sample in the step's batch over all processes.
+        """
         raise NotImplementedError
 
     def count_validated(self, data: Any) -> int:
@@ -110,9 +186,9 @@ class TrainingModule(LightningModule):
         raise NotImplementedError
 
     @torch.no_grad()
-    def augment(self, image: Tensor, label: Tensor, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
-        """Augment the batch of a process; a sample's random numbers depend only on seed, step and index."""
-        random = random_numbers(len(image), rank, self.seed, 2, step)
+    def augment(self, image: Tensor, label: Tensor, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Augment samples, of which ``first`` is the first one's number in the step; it fixes the random numbers."""
+        random = random_numbers(len(image), first, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}
         with torch.autocast(image.device.type, enabled=False):
@@ -173,7 +249,7 @@ class TrainingModule(LightningModule):
     def renew_statistics(self) -> None:
         """Take the running statistics of the trained network anew, which a step that was left out has made NaN."""
         with self.trainer.precision_plugin.forward_context():
-            estimate_statistics(self.network, self.logits, self.some_images(), self.tuning.frozen_norms)
+            estimate_statistics(self.network, self.plain_logits, self.some_images(), self.tuning.frozen_norms)
 
     def some_images(self) -> Iterator[Tensor]:
         """Yield batches as the network is given them in training, the same at every call and in every process."""
@@ -255,9 +331,9 @@ class TrainingModule(LightningModule):
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
 
 
-def random_numbers(count: int, rank: int, *key: int) -> RandomNumbers:
-    """Return the random numbers of the ``count`` samples of a process; a sample's depend on ``key`` and its index."""
-    return RandomNumbers([seeded(*key, rank * count + index) for index in range(count)])
+def random_numbers(count: int, first: int, *key: int) -> RandomNumbers:
+    """Return the random numbers of samples ``first`` and following: each one's depend on ``key`` and its number."""
+    return RandomNumbers([seeded(*key, first + index) for index in range(count)])
 
 
 def gather(values: dict[int, Value]) -> dict[int, Value]:

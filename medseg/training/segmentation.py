@@ -56,9 +56,9 @@ class SegmentationModule(TrainingModule):
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.measured: Predicted | None = None  # the latest case of a validation
 
-    def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+    def loss_of(self, batch: dict[str, Tensor], step: int, first: int) -> Tensor:
         """Augment a batch, run the network, compare with the target."""
-        image, label = self.augment(batch["image"], batch["label"], step, self.global_rank)
+        image, label = self.augment(batch["image"], batch["label"], step, first)
         target = self.target(without_context(label, self.context), batch["annotated"])
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         return deep_loss(self.loss, outputs, target)

@@ -48,8 +48,8 @@ def spoil(monkeypatch, steps, how=lambda loss: loss * NAN, kind=SegmentationModu
     """Let the losses of some steps, counted over the whole run from 0, be what ``how`` makes of them."""
     loss_of = kind.loss_of
 
-    def spoilt(self, batch, step):
-        loss = loss_of(self, batch, step)
+    def spoilt(self, batch, step, first):
+        loss = loss_of(self, batch, step, first)
         return how(loss) if step in steps else loss
 
     monkeypatch.setattr(kind, "loss_of", spoilt)

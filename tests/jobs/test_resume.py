@@ -88,7 +88,7 @@ def test_weights_that_do_not_fit_are_one_message_and_change_nothing(run, capsys)
 def test_a_failure_in_the_first_step_changes_nothing(run, monkeypatch):
     from medseg.training.segmentation import SegmentationModule
 
-    def fail(self, batch, step):
+    def fail(self, batch, step, first):
         raise ArithmeticError
 
     before = contents(run)

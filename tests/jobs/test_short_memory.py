@@ -1,6 +1,7 @@
 """Jobs in too little memory: with less at once the same result, else that case's error, and never a traceback."""
 
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -246,15 +247,134 @@ def test_a_case_that_cannot_be_preprocessed_is_an_error_with_its_name_and_size(c
         cached_cases(cases, Preprocessor(normalize=["zscore"]), CLASSES, tmp_path / "cache")
 
 
+def out(*_):
+    raise torch.OutOfMemoryError(CUDA)
+
+
+def short_in_forward(patch):
+    """Let memory hold one sample in the network."""
+    from medseg.models import UNet
+
+    original = UNet.forward
+
+    def forward(self, x):
+        if len(x) > 1 and self.training:
+            raise torch.OutOfMemoryError(CUDA)
+        return original(self, x)
+
+    patch.setattr(UNet, "forward", forward)
+
+
+def short_in_loss(patch):
+    """Let memory hold the loss of one sample."""
+    from medseg.training.losses import CrossEntropyLoss
+
+    original = CrossEntropyLoss.forward
+
+    def forward(self, logits, target):
+        if len(logits) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return original(self, logits, target)
+
+    patch.setattr(CrossEntropyLoss, "forward", forward)
+
+
+def short_in_backward(patch):
+    """Let memory run out in the middle of the backward pass of two samples: some gradients are there, some not."""
+    from medseg.training.segmentation import SegmentationModule
+
+    original, hooks = SegmentationModule.loss_of, []
+
+    def loss_of(self, batch, step, first):
+        while hooks:
+            hooks.pop().remove()
+        loss = original(self, batch, step, first)
+        if len(batch["image"]) > 1:
+            hooks.append(list(self.network.parameters())[8].register_hook(out))
+        return loss
+
+    patch.setattr(SegmentationModule, "loss_of", loss_of)
+
+
+def short_in_optimizer(patch):
+    """Let memory run out when the optimizer has allocated some of its moments."""
+    original, failed = torch.optim.Adam._init_group, []
+
+    def init_group(self, group, *lists):
+        result = original(self, group, *lists)
+        if not failed:
+            failed.append(self)
+            for parameter in group["params"][3:]:
+                self.state[parameter].pop("exp_avg_sq")
+            raise torch.OutOfMemoryError(CUDA)
+        return result
+
+    patch.setattr(torch.optim.Adam, "_init_group", init_group)
+
+
+def short_in_validation(patch):
+    """Let memory hold one window at a time."""
+    from medseg.inference import sliding_window
+
+    original = sliding_window.mirrored
+
+    def mirrored(networks, patches, *rest):
+        if len(patches) > 1:
+            raise torch.OutOfMemoryError(CUDA)
+        return original(networks, patches, *rest)
+
+    patch.setattr(sliding_window, "mirrored", mirrored)
+
+
+# The loss is a mean over samples, so that parts of a batch must give what the batch gives; Adam would make much of the
+# rounding of gradients that are zero.
+TRAINING = ("loss=ce", "trainer.precision=fp32", "plan.patch_size=[32,32]", "trainer.max_epochs=1", "split.test=0")
+SGD, ADAM, ACCUMULATED = ("optimizer=sgd",), ("optimizer=adam",), ("optimizer=sgd", "trainer.accumulate=2")
+IN_PARTS = "the 2 samples of a batch go through the network in 2 parts"
+
+
+@pytest.fixture(scope="module")
+def trained_weights(small, tmp_path_factory):
+    """Return ``trained_weights(overrides, short)``: those that a training ends with, and its log."""
+
+    @functools.cache
+    def fit(overrides, short=lambda patch: None):
+        folder = tmp_path_factory.mktemp("run")
+        with pytest.MonkeyPatch.context() as patch:
+            short(patch)
+            assert train.run(small(2, *TRAINING, *overrides) | {"run_dir": str(folder)})["status"] == "done"
+        state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        return state, (folder / "train.log").read_text()
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("overrides", "short", "said"),
+    [
+        (SGD, short_in_forward, IN_PARTS),
+        (SGD, short_in_loss, IN_PARTS),
+        (SGD, short_in_backward, IN_PARTS),
+        (ACCUMULATED, short_in_backward, IN_PARTS),
+        (ADAM, short_in_optimizer, None),
+        (SGD, short_in_validation, "1 windows go through the network at once"),
+    ],
+)
+def test_a_training_short_of_memory_learns_what_it_would_have_learned(trained_weights, overrides, short, said):
+    weights, log = trained_weights(overrides, short)
+    torch.testing.assert_close(weights, trained_weights(overrides)[0], rtol=1e-4, atol=1e-6)
+    assert log.count(said or "memory") == (said is not None), log
+
+
 def test_a_training_says_what_to_lower_keeps_its_last_checkpoint_and_can_go_on(small, tmp_path, monkeypatch):
     from medseg.training.segmentation import SegmentationModule
 
     original, run_dir = SegmentationModule.loss_of, tmp_path / "run"
 
-    def loss_of(self, batch, step):
+    def loss_of(self, batch, step, first):
         if step == 4 and not (tmp_path / "more memory").exists():
             raise torch.OutOfMemoryError(CUDA)
-        return original(self, batch, step)
+        return original(self, batch, step, first)
 
     monkeypatch.setattr(SegmentationModule, "loss_of", loss_of)
     with pytest.raises(MedsegError) as caught:

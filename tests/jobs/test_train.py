@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -314,3 +315,29 @@ def test_bad_data_leaves_nothing_behind(small, tmp_path):
     with pytest.raises(MedsegError, match="2, 3"):
         train.run(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_the_config_wants_compiled_is_and_its_validation_is_not(small, tmp_path, monkeypatch):
+    graphs = []
+
+    def backend(graph, examples):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    overrides = ("trainer.compile=true", "trainer.precision=fp32", "trainer.averaging=null")
+    assert train.run(small(2, *overrides) | {"run_dir": str(tmp_path / "run")})["status"] == "done"
+    assert len(graphs) == 2  # the probe's and the training's
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert "not compiled" not in log
+
+
+def test_what_the_config_wants_compiled_and_cannot_be_ends_before_anything_is_written(small, tmp_path, monkeypatch):
+    def no_compiler(graph, examples):
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=no_compiler))
+    with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)"):
+        train.run(small(2, "trainer.compile=true") | {"run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run" / "plan.json").exists()

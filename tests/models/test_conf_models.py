@@ -1,5 +1,7 @@
 """Every network in ``conf/model`` is composed, built and trained a step, in 2D and 3D."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,10 @@ from torch import Tensor, nn
 from medseg.config.instantiate import build
 from medseg.config.schema import CONF
 from medseg.models.slices import as_list
+from medseg.training.compiled import Compiled
 from medseg.training.segmentation import deep_loss
 
+DOCS = Path(__file__).parents[2] / "docs"
 NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 
 
@@ -51,6 +55,17 @@ def test_network_trains(planned, name, dims):
     assert all(value.isfinite().all() for value in trained.values())
     changed = [key for key, value in trained.items() if not torch.equal(value, before[key])]
     assert len(changed) > 0.8 * len(trained)  # a bias before a norm may stay
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_are_compiled_to_one_graph_but_those_that_the_docs_name(planned, name, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, not compiled
+    torch.compiler.reset()
+    config = planned(name, 3)
+    compiled = Compiled(seeded_network(config["model"]).train())
+    compiled(patches(config))
+    line = next(line for line in (DOCS / "training.md").read_text().splitlines() if "`trainer.compile`" in line)
+    assert (compiled.failure is not None) == (f"`{name}`" in line), compiled.failure
 
 
 @pytest.mark.parametrize("name", NAMES)

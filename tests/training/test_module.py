@@ -10,7 +10,7 @@ from medseg.models.slices import without_context
 from medseg.training.module import TrainingModule
 
 
-def make_step(*, rank=0, patch=(8, 12, 10), slice_axis=None, context=0):
+def make_step(*, first=0, patch=(8, 12, 10), slice_axis=None, context=0):
     """All of a module that ``augment`` looks at."""
     volume = list(patch) if slice_axis is None else [*patch[:slice_axis], 1, *patch[slice_axis:]]
     module = SimpleNamespace(
@@ -20,7 +20,7 @@ def make_step(*, rank=0, patch=(8, 12, 10), slice_axis=None, context=0):
         augmentations=[Spatial(rotation_probability=1, mirror_axes=[0]), Brightness(probability=1)],
     )
     module.margin_of = lambda image: TrainingModule.margin_of(module, image)
-    return lambda image, label, step: TrainingModule.augment(module, image.clone(), label.clone(), step, rank)
+    return lambda image, label, step: TrainingModule.augment(module, image.clone(), label.clone(), step, first)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def repeated(sample, batch):
 def test_a_sample_hangs_on_seed_step_and_index_alone(sample):
     four, _ = make_step()(*repeated(sample, 4), 7)
     two, _ = make_step()(*repeated(sample, 2), 7)
-    second_rank, _ = make_step(rank=1)(*repeated(sample, 2), 7)
+    second_rank, _ = make_step(first=2)(*repeated(sample, 2), 7)
     torch.testing.assert_close(four[:2], two)
     torch.testing.assert_close(four[2:], second_rank)
     later, _ = make_step()(*repeated(sample, 2), 8)

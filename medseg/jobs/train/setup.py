@@ -221,7 +221,7 @@ def plan_run(
     device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     config = {**config, "model": config["model"] | fixed}
     settings = replace(settings, model=ObjectNode(settings.model | fixed))
-    plan = make_plan(settings, learned, classes, modality, device, Probe(config, device))
+    plan = make_plan(settings, learned, classes, modality, device, Probe(config, device, classes, type(settings)))
     return {**plan, "model": plan["model"] | fixed}
 
 

@@ -25,7 +25,15 @@ from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.fingerprint.pixel_size import coarsest
 from medseg.preprocessing.fingerprint.symmetry import symmetric_axes
 from medseg.preprocessing.intensity import DEFAULT_METHOD
-from medseg.preprocessing.planning.resources import Probe, fit_layout, fit_width, within_memory
+from medseg.preprocessing.planning.resources import (
+    SHRINK,
+    SMALLEST,
+    Probe,
+    fit_layout,
+    fit_step,
+    fit_width,
+    within_memory,
+)
 from medseg.system.device import device_memory, pick_precision
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
@@ -81,13 +89,20 @@ def make_plan(
     if probe is None:
         return draft(1.0)
     trainer = settings.trainer
-    limit = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device)
-    plan = within_memory(draft, probe, limit, is_given=trainer.memory_gb is not None)
-    plan = fit_width(plan, probe, trainer.max_time, limit)
-    plan.setdefault("measured", {})["precision"] = pick_precision(trainer.precision, device)
-    if device.type != "cuda" or trainer.deterministic:
-        return plan  # on a CPU channels last never paid (measured), and what depends on noise differs from run to run
-    return fit_layout(plan, probe, trainer.channels_last)
+    limit, share = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device, trainer.devices), 1.0
+    while True:
+        plan, share = within_memory(draft, probe, limit, is_given=trainer.memory_gb is not None, share=share)
+        plan = fit_width(plan, probe, trainer.max_time, limit)
+        plan.setdefault("measured", {})["precision"] = pick_precision(trainer.precision, device)
+        if device.type == "cuda" and not trainer.deterministic:  # which must not depend on noise
+            plan = fit_layout(plan, probe, trainer.channels_last)
+        if device.type != "cuda" and not trainer.compile:
+            return plan  # on a CPU neither channels last nor compiling ever paid (measured)
+        if tried := fit_step(plan, probe, limit, must_compile=bool(trainer.compile)):
+            return tried
+        share *= SHRINK
+        if share < SMALLEST:
+            return plan  # training takes a batch in parts
 
 
 def lay_out(

@@ -51,9 +51,9 @@ class ReconstructionModule(TrainingModule):
         self.errors: dict[int, np.ndarray[Any, Any]] = {}
         self.shown: Shown | None = None
 
-    def loss_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
+    def loss_of(self, batch: dict[str, Tensor], step: int, first: int) -> Tensor:
         """Augment a batch, hide parts of it, run the network, compare with the batch."""
-        image, seen, hidden = self.task_of(batch, step)
+        image, seen, hidden = self.task_of(batch, step, first)
         outputs = self.logits(seen.contiguous(memory_format=self.memory_format))
         image, hidden = (without_context(whole, self.context) for whole in (image, hidden))
         return reconstruction_loss(outputs, image, hidden, self.distance)
@@ -64,12 +64,12 @@ class ReconstructionModule(TrainingModule):
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Return a batch's augmented images with parts hidden."""
-        return self.task_of(batch, step)[1]
+        return self.task_of(batch, step, 0)[1]
 
-    def task_of(self, batch: dict[str, Tensor], step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def task_of(self, batch: dict[str, Tensor], step: int, first: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the augmented images of a batch, what the network sees of them, and what is hidden."""
-        image, _ = self.augment(batch["image"], batch["label"], step, self.global_rank)
-        return image, *self.hide(image, random_numbers(len(image), self.global_rank, self.seed, 4, step))
+        image, _ = self.augment(batch["image"], batch["label"], step, first)
+        return image, *self.hide(image, random_numbers(len(image), first, self.seed, 4, step))
 
     @torch.no_grad()
     def hide(self, image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.planning.plan import blocks, fit_patch, is_sided, limit, make_plan, mirror_axes, topology
+from medseg.preprocessing.planning.resources import StepCost
 
 CONFIG = {
     "model": {"_target_": "medseg.models.UNet", "spatial_dims": None, "depth": None, "base_channels": None},
@@ -93,7 +94,9 @@ def test_a_batch_is_at_most_a_twentieth_of_the_training_voxels():
 
 
 class RoomyProbe:
-    """Every patch voxel of the batch takes a kilobyte, every step a second."""
+    """Every patch voxel of the batch takes a kilobyte by the count, every step a second."""
+
+    spent = 0.0
 
     def memory(self, plan):
         return int(plan["plan"]["batch_size"] * np.prod(plan["plan"]["patch_size"]) * 1000)
@@ -121,6 +124,38 @@ def test_a_short_time_gets_a_narrow_network_and_a_long_one_a_wide_one():
         return plan["model"]["base_channels"]
 
     assert (width("00:00:02:00"), width("00:00:05:00"), width("00:01:00:00")) == (8, 16, 32)
+
+
+class MeasuringProbe(RoomyProbe):
+    """A step takes one and a half times the memory that was counted."""
+
+    def __init__(self):
+        self.steps = []
+
+    def step(self, plan):
+        self.steps.append(plan["plan"]["batch_size"])
+        return StepCost(0.5, round(1.5 * self.memory(plan)))
+
+
+def test_on_a_gpu_patch_and_batch_shrink_until_a_step_fits():
+    trainer = {"memory_gb": 0.7, "max_time": None, "deterministic": False, "precision": "fp32"}
+    fingerprint, probe = make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1)), MeasuringProbe()
+    config = CONFIG | {"trainer": trainer}
+    plan = make_plan(settings(config), fingerprint, label_map("ab"), ("mri",), torch.device("cuda"), probe)
+    assert plan["measured"]["peak_gb"] <= 0.7
+    assert plan["measured"]["step"] == 0.5
+    assert len(probe.steps) > 1
+    assert probe.steps == sorted(probe.steps, reverse=True)
+    assert plan["plan"]["batch_size"] == probe.steps[-1]
+
+
+def test_a_step_that_never_fits_ends_in_the_smallest_plan(caplog):
+    trainer = {"memory_gb": 1000, "max_time": None, "deterministic": True, "precision": "fp32"}
+    fingerprint, probe = make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1)), MeasuringProbe()
+    probe.step = lambda plan: StepCost(float("inf"))
+    config = CONFIG | {"trainer": trainer}
+    plan = make_plan(settings(config), fingerprint, label_map("ab"), ("mri",), torch.device("cuda"), probe)
+    assert plan["plan"]["batch_size"] == 2
 
 
 def test_a_plan_can_be_made_for_another_device():

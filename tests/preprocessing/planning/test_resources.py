@@ -6,21 +6,34 @@ import pytest
 import torch
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.planning.resources import WIDTHS, fit_layout, fit_width, within_memory
+from medseg.preprocessing.planning.resources import (
+    COMPARISONS,
+    WIDTHS,
+    StepCost,
+    fit_layout,
+    fit_step,
+    fit_width,
+    within_memory,
+)
 
 CPU = torch.device("cpu")
 
 
 class FakeProbe:
-    """A gigabyte a voxel of the batch; a step takes as many milliseconds as the square of the width."""
+    """A gigabyte a voxel of the batch; a step takes as many milliseconds as the square of the width.
 
-    def __init__(self, last=1.0):
-        self.last = last
+    To measure it takes ``each`` seconds. A step of the plan costs ``cost``.
+    """
+
+    def __init__(self, last=1.0, each=0.0, cost=None):
+        self.last, self.each, self.cost = last, each, cost
+        self.spent = 0.0
 
     def memory(self, plan):
         return round(plan["plan"]["batch_size"] * plan["plan"]["patch_size"][0] * 1e9)
 
     def seconds(self, plan):
+        self.spent += self.each
         time = plan["model"].get("base_channels", 16) ** 2 / 1000
         return time * (self.last if plan.get("trainer", {}).get("channels_last") else 1)
 
@@ -30,15 +43,18 @@ def draft(share):
 
 
 def test_a_plan_that_fits_stays_as_it_is():
-    plan = within_memory(draft, FakeProbe(), 20e9, is_given=True)
+    plan, share = within_memory(draft, FakeProbe(), 20e9, is_given=True)
+    assert share == 1
     assert plan["plan"]["patch_size"] == [10]
     assert plan["measured"] == {"memory_gb": 20}
 
 
 def test_a_plan_shrinks_until_it_fits():
-    assert within_memory(draft, FakeProbe(), 13e9, is_given=True)["plan"]["patch_size"] == [
-        6
-    ]  # 10, 8, 6 of 20, 16, 12 GB
+    plan, share = within_memory(draft, FakeProbe(), 13e9, is_given=True)
+    assert plan["plan"]["patch_size"] == [6]  # 10, 8, 6 of 20, 16, 12 GB
+    assert share == pytest.approx(0.64)
+    again, share = within_memory(draft, FakeProbe(), 13e9, is_given=True, share=0.5)
+    assert (again["plan"]["patch_size"], share) == ([5], 0.5)
 
 
 def test_a_memory_that_nothing_fits_into_is_named():
@@ -49,7 +65,7 @@ def test_a_memory_that_nothing_fits_into_is_named():
 def test_an_unknown_need_stops_nothing():
     probe = FakeProbe()
     probe.memory = lambda plan: None
-    assert within_memory(draft, probe, 1e9, is_given=True)["plan"]["patch_size"] == [10]
+    assert within_memory(draft, probe, 1e9, is_given=True)[0]["plan"]["patch_size"] == [10]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -81,6 +97,16 @@ def test_a_width_that_cannot_be_computed_is_not_chosen():
     assert plan["measured"]["step_seconds"] == {"8": 0.001, "16": 0.001}
 
 
+def test_widths_are_estimated_where_measuring_took_its_time(caplog):
+    probe = FakeProbe(each=COMPARISONS / 2)
+    with caplog.at_level(logging.INFO, "medseg"):
+        plan = fit_width(draft(1), probe, 36_000)
+    assert plan["model"]["base_channels"] == 32
+    assert plan["measured"]["step_seconds"] == {"8": 0.064, "16": 0.256, "24": 0.576, "32": 1.024}
+    assert probe.spent == COMPARISONS  # two of four
+    assert "widths from 24 on are estimated: measuring the others took 12 s" in caplog.text
+
+
 def test_too_little_time_for_any_gets_the_narrowest(caplog):
     with caplog.at_level(logging.INFO, "medseg"):
         assert fit_width(draft(1), FakeProbe(), 1)["model"]["base_channels"] == WIDTHS[0]
@@ -98,3 +124,38 @@ def test_channels_last_must_be_clearly_faster(last, chosen):
     plan = draft(1) | {"trainer": {"channels_last": False, "workers": 3}}
     plan["plan"]["slice_axis"] = None
     assert fit_layout(plan, FakeProbe(last), None)["trainer"] == {"channels_last": chosen, "workers": 3}
+
+
+def test_layouts_are_not_compared_where_widths_took_all_the_time(caplog):
+    plan, probe = draft(1) | {"trainer": {"channels_last": False}}, FakeProbe(0.5)
+    plan["plan"]["slice_axis"] = None
+    probe.spent = COMPARISONS
+    with caplog.at_level(logging.INFO, "medseg"):
+        assert fit_layout(plan, probe, None) is plan
+    assert "channels stay first in memory: measuring widths took 12 s" in caplog.text
+
+
+def tried(cost, *, limit=20e9, must_compile=False):
+    probe = FakeProbe()
+    probe.step = lambda plan: cost
+    plan = draft(1) | {"trainer": {"compile": True, "workers": 3}, "measured": {"memory_gb": 20}}
+    return fit_step(plan, probe, limit, must_compile=must_compile)
+
+
+def test_what_a_step_took_is_in_the_plan():
+    plan = tried(StepCost(0.12345, 15_000_000_000))
+    assert plan["measured"] == {"memory_gb": 20, "step": 0.1235, "peak_gb": 15}
+    assert plan["trainer"] == {"compile": True, "workers": 3}
+    assert tried(StepCost(0.1))["measured"] == {"memory_gb": 20, "step": 0.1}
+
+
+def test_what_cannot_be_compiled_is_not_unless_the_config_wants_it():
+    cost = StepCost(0.1, failure="Failed to find C compiler.")
+    assert tried(cost)["trainer"] == {"compile": False, "workers": 3}
+    with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)\. Leave it out"):
+        tried(cost, must_compile=True)
+
+
+@pytest.mark.parametrize("cost", [StepCost(float("inf")), StepCost(0.1, 21_000_000_000)])
+def test_a_step_that_memory_does_not_suffice_for_leaves_no_plan(cost):
+    assert tried(cost) is None
