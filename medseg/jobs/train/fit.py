@@ -140,9 +140,7 @@ def run_trainer(
         if is_first_process():
             begin_session(trainer.loggers, run.resolved)
 
-    # Of the network as it was planned; where the plan measured none, the number of workers does without.
-    steps = run.resolved.get("measured", {}).get("step_seconds", {})
-    data.step_seconds = steps.get(str(settings.model.get("base_channels")))
+    data.step_seconds = run.resolved.get("measured", {}).get("step")  # of plans for a GPU
     first_step = FirstStep(begin_with_loggers)
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
