@@ -17,6 +17,7 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medseg.config.schema import PLANNED, Setting
 from medseg.errors import MedsegError, listing, nearest
@@ -75,7 +76,7 @@ class Layers:
     def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
         """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
         same_size = stride == 1 or stride == (1,) * self.dims
-        pool = [] if same_size else [self.of_torch("AvgPool")(stride)]
+        pool = [] if same_size or isinstance(stride, int) else [MeanPool(stride)]
         if inputs == outputs:
             return nn.Sequential(*pool)
         one = (1,) * self.dims
@@ -87,6 +88,22 @@ class Layers:
         """``count`` blocks in a row, of which the first changes channels and size."""
         block: Callable[..., nn.Module] = partial(ResidualBlock, self) if residual else self.block
         return [block(inputs, outputs, kernel, stride), *(block(outputs, outputs, kernel) for _ in range(count - 1))]
+
+
+class MeanPool(nn.Module):
+    """The mean of each block of ``stride`` voxels, of inputs that the stride divides."""
+
+    def __init__(self, stride: Axes) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial / stride)."""
+        if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
+            return (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x, self.stride)
+        # The gradient of avg_pool3d has no deterministic form on a GPU; that of a mean has.
+        blocks = [(size // stride, stride) for size, stride in zip(x.shape[2:], self.stride, strict=True)]
+        return x.reshape(*x.shape[:2], *chain.from_iterable(blocks)).mean([*range(3, 2 * x.ndim - 2, 2)])
 
 
 class ResidualBlock(nn.Module):

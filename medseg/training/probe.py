@@ -100,6 +100,6 @@ def saved_bytes(network: nn.Module, plan: NetworkPlan, images: Tensor) -> int:
 
 
 def wait_for(device: torch.device) -> None:
-    """Let a GPU finish."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Let a GPU, of whatever kind, finish."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -31,6 +31,7 @@ from medseg.config.check import planned
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import PretrainSettings, TrainingPlan, TrainSettings
 from medseg.io.labels import IGNORE, LabelMap
+from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.geometry import Geometry
 from medseg.training.assembly import (
     make_callbacks,
@@ -78,11 +79,13 @@ def run_part(work: Callable[[], int | None]) -> Part:
         LEDGER.peak = LEDGER.bytes
         begin(module, batch, batch_idx)
 
+    # A module stays on the device at the end: parameters that it holds twice could not be moved back.
+    stays = {"on_train_batch_start": begin_step, "cpu": lambda module: module}
     try:
-        with patch.object(TrainingModule, "on_train_batch_start", begin_step):
+        with patch.multiple(TrainingModule, **stays):
             part.estimate = work()
     except Exception as error:  # whatever it is, it is told of
-        part.error = f"{type(error).__name__}: {error}"
+        part.error = f"{type(error).__name__}: {error}" + (f" ({error.__cause__})" if error.__cause__ else "")
     part.waits, part.peak = (waits[-1], peaks[-1]) if waits else ({}, 0)
     part.operations, part.doubles = dict(LEDGER.operations), dict(LEDGER.doubles)
     return part
@@ -99,10 +102,10 @@ class RandomPatches(LightningDataModule):
         yield self.batch
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader([self.batch] * STEPS, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([self.batch] * STEPS, batch_size=None, collate_fn=dict)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader([self.case], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader([self.case], batch_size=None, collate_fn=dict)  # type: ignore[arg-type]
 
 
 def train(
@@ -127,14 +130,15 @@ def train(
     limits += () if any("channels_last" in argument for argument in arguments) else ("trainer.channels_last=false",)
     config = deepcopy(composed(command, f"dataset={dataset}", "dataset.root=x", f"model={model}", *limits, *arguments))
     config["model"] |= small(config["model"], model) | {"spatial_dims": dims}
-    plan = small_plan(dims, config["plan"]["divisor"] or 4) | {"slice_axis": None, "context": 0, "batch_size": 2}
+    plan = small_plan(dims, config["plan"]["divisor"] or 4) | {"slice_axis": None, "batch_size": 2}
     plan |= {"out_channels": 2 if is_pretext else len(label_map.outputs), "mirror_axes": list(range(dims))}
-    overlay = {"plan": plan | plan_values, "preprocessing": {"normalize": ["zscore"] * 2, "spacing": None}}
+    overlay = {"plan": plan | plan_values, "preprocessing": config["preprocessing"] | {"normalize": ["zscore"] * 2}}
     settings_of = typed(PretrainSettings if is_pretext else TrainSettings, planned(config, overlay))
     plan_of = typed(TrainingPlan, planned(config, overlay)["plan"])
 
-    shape = list(plan_of.patch_size)
-    whole = [size + 2 * margin for size in shape]
+    shape = [patch + 2 * c for patch, c in zip(patch_in_volume(plan_of), context_in_volume(plan_of), strict=True)]
+    whole = [size + 2 * (margin if axis != plan_of.slice_axis else 0) for axis, size in enumerate(shape)]
+    dims = len(shape)
     annotated = torch.ones(2, len(label_map.names), dtype=torch.bool)
     label = torch.randint(len(label_map.names), (2, 1, *whole), dtype=torch.uint8)
     label[:, :, :3] = IGNORE
@@ -144,10 +148,10 @@ def train(
         order=tuple(range(dims)),
         flips=(True, *[False] * (dims - 1)),
         crop=tuple((1, size + 3) for size in shape),
-        network_shape=tuple(size + 2 for size in shape),
+        shape=tuple(size + 2 for size in shape),
     )
     native = geometry.native_shape
-    case = {"image": torch.randn(2, *geometry.network_shape), "geometry": geometry.to_dict(), "index": 0}
+    case = {"image": torch.randn(2, *geometry.shape), "geometry": geometry.to_dict(), "index": 0}
     case |= {"spacing": [1.0] * dims, "unit": "mm", "voxel_volume": 1.0, "annotated": annotated[0]}
     case |= {"truth": torch.zeros(native, dtype=torch.uint8).numpy()}
     if is_pretext:
@@ -218,8 +222,8 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
         for dims in (2, 3)
     },
     "pretexts": {
-        f"{pretext} {dims}D": partial(train, f"pretext={pretext}", "model.deep_supervision=true", dims=dims)
-        for pretext in ("masked", "genesis")
+        f"{pretext} {dims}D": partial(train, *arguments, "model.deep_supervision=true", dims=dims)
+        for pretext, arguments in {"masked": ("pretext=masked", "pretext.block=2"), "genesis": ("pretext=genesis",)}.items()
         for dims in (2, 3)
     },
     "precision": {
@@ -229,7 +233,7 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
     },
     "layouts": {
         **{f"channels last {dims}D": partial(train, "trainer.channels_last=true", dims=dims) for dims in (2, 3)},
-        "2D on slices": partial(train, dims=2, slice_axis=2, context=1),
+        "2D on slices": partial(train, "plan.context=1", dims=2, slice_axis=2, in_channels=6),
     },
     "deterministic": {
         f"{model} {dims}D": partial(train, *deep(model), "trainer.deterministic=true", model=model, dims=dims)

@@ -259,20 +259,23 @@ def held(value):
     return torch.device("cpu") if isinstance(value, torch.device) and value.type == KIND else value
 
 
-HALVES = (torch.float16, torch.bfloat16)
-
-
 def on_cpu(func, args, kwargs):
     """Do an operation; in float32 where a CPU cannot do it in 16 bits and a GPU can."""
+    if func is aten._softmax.default and args[2]:  # from 16 bits to float32 on the way
+        return func(args[0].float(), args[1], False)
     try:
         return func(*args, **kwargs)
     except (NotImplementedError, RuntimeError) as error:
         if "not implemented for" not in str(error):
             raise
-    given = [value for value in tree_flatten((args, kwargs))[0] if getattr(value, "dtype", None) in HALVES]
-    args, kwargs = tree_map(lambda value: value.float() if value in given else value, (args, kwargs), is_leaf=None)
+    halves = {value.dtype for value in tree_flatten((args, kwargs))[0] if is_half(value)}
+    args, kwargs = tree_map(lambda value: value.float() if is_half(value) else value, (args, kwargs))
     result = func(*args, **kwargs)
-    return tree_map(lambda value: value.to(given[0].dtype) if isinstance(value, torch.Tensor) else value, result)
+    return tree_map(lambda value: value.to(*halves) if isinstance(value, torch.Tensor) else value, result)
+
+
+def is_half(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
 
 
 def with_operands(func, args, kwargs, result):
@@ -318,7 +321,7 @@ WRITES = (
     aten._index_put_impl_.default,
     aten._unsafe_index_put.default,
 )
-SCALARS = {"where", "lerp", "fill_", "masked_fill", "clamp", "_foreach_mul", "_foreach_add"}
+SCALARS = {"where", "lerp", "fill", "masked_fill", "clamp", "_foreach_mul", "_foreach_add"}
 """Beside pointwise operations those that take a tensor of no axis from the CPU."""
 
 
@@ -365,7 +368,6 @@ def mixed(func, tensors) -> MixedDevicesError:
 
 # --------------------------------------------------------------------------------------------- a process that has a GPU
 
-NAMES = {"cuda": (8, 9), "old": (7, 0)}
 REAL_TENSOR, REAL_GENERATOR, REAL_RUN = torch.tensor, torch.Generator, threading.Thread.run
 
 

@@ -85,7 +85,8 @@ class ReconstructionModule(TrainingModule):
         output = self.final_logits(seen.contiguous(memory_format=self.memory_format))[0].float()
         image, seen, hidden = (without_context(whole, self.context) for whole in (image, seen, hidden))
         counted = hidden.expand_as(image)
-        total = (self.distance(output - image) * counted).sum(dtype=torch.float64)
+        of_rows = (self.distance(output - image) * counted).sum(-1)
+        total = of_rows.cpu().double().sum()  # there, as MPS has no float64
         self.errors[number] = np.array([total.item(), counted.sum().item()])
         if number == 0:
             self.shown = Shown(image, seen, output, hidden)
