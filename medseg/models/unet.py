@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from math import gcd, prod
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Layers:
     def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
         """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
         same_size = stride == 1 or stride == (1,) * self.dims
-        pool = [] if same_size or isinstance(stride, int) else [MeanPool(stride)]
+        pool = [] if same_size or isinstance(stride, int) else [Pool("mean", stride)]
         if inputs == outputs:
             return nn.Sequential(*pool)
         one = (1,) * self.dims
@@ -90,20 +90,29 @@ class Layers:
         return [block(inputs, outputs, kernel, stride), *(block(outputs, outputs, kernel) for _ in range(count - 1))]
 
 
-class MeanPool(nn.Module):
-    """The mean of each block of ``stride`` voxels, of inputs that the stride divides."""
+class Pool(nn.Module):
+    """The mean or the maximum of each block of ``stride`` voxels, of inputs that the stride divides."""
 
-    def __init__(self, stride: Axes) -> None:
+    def __init__(self, kind: Literal["mean", "max"], stride: Axes) -> None:
         super().__init__()
-        self.stride = stride
+        self.kind, self.stride = kind, stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> (B, C, *spatial / stride)."""
-        if not (x.is_cuda and torch.are_deterministic_algorithms_enabled()):
-            return (F.avg_pool2d if x.ndim == 4 else F.avg_pool3d)(x, self.stride)
-        # The gradient of avg_pool3d has no deterministic form on a GPU; that of a mean has.
-        blocks = [(size // stride, stride) for size, stride in zip(x.shape[2:], self.stride, strict=True)]
-        return x.reshape(*x.shape[:2], *chain.from_iterable(blocks)).mean([*range(3, 2 * x.ndim - 2, 2)])
+        if x.ndim == 5 and x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            # Pooling in 3D has no gradient there that is the same on every run: means never, maxima before PyTorch 2.13.
+            return pooled_by_blocks(x, self.kind, self.stride)
+        pools = {"mean": (F.avg_pool2d, F.avg_pool3d), "max": (F.max_pool2d, F.max_pool3d)}
+        result: Tensor = pools[self.kind][x.ndim - 4](x, self.stride)
+        return result
+
+
+def pooled_by_blocks(x: Tensor, kind: Literal["mean", "max"], stride: Axes) -> Tensor:
+    """Pool by operations whose gradient is the same on every run; equal maxima share theirs."""
+    blocks = [(size // length, length) for size, length in zip(x.shape[2:], stride, strict=True)]
+    blocked = x.reshape(*x.shape[:2], *chain.from_iterable(blocks))
+    within = [*range(3, blocked.ndim, 2)]
+    return blocked.mean(within) if kind == "mean" else blocked.amax(within)
 
 
 class ResidualBlock(nn.Module):
@@ -233,7 +242,7 @@ class UNet(nn.Module):
         first = layers.stage(encoder_blocks[0], inputs, channels[0], self.kernel_sizes[0], residual=residual)
         self.encoder = nn.ModuleList([nn.Sequential(*stem, *first)])
         for level, stride in enumerate(self.strides, start=1):
-            pool = [layers.of_torch("MaxPool")(stride)] if downsampling == "max_pool" else []
+            pool = [Pool("max", stride)] if downsampling == "max_pool" else []
             stage = layers.stage(
                 encoder_blocks[level],
                 channels[level - 1],

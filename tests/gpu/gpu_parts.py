@@ -44,7 +44,7 @@ from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.module import TrainingModule
 from medseg.training.probe import Probe
 
-STEPS = 4
+STEPS = 3
 NETWORKS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 REGIONS = LabelMap(

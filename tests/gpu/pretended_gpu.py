@@ -425,6 +425,8 @@ def pretended(*, has_bf16: bool = True, memory: int = 24 * 10**9) -> Iterator[Le
             stack.enter_context(patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False))
         else:
             stack.enter_context(patch.object(torch.backends.mps, "is_available", lambda: True))
+            stack.enter_context(patch.multiple(torch.mps, empty_cache=nothing, manual_seed=nothing))
+            stack.enter_context(patch("platform.processor", lambda: "arm"))  # which Lightning asks for
         stack.enter_context(patch.object(torch.accelerator, "synchronize", lambda *_: LEDGER.note_wait("synchronize")))
         stack.enter_context(patch.multiple(torch, Generator=Generator, tensor=tensor))
         stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self, *_, **__: self))

@@ -133,7 +133,9 @@ def run_trainer(
     settings, progress, selection = run.settings, module.progress, module.selection
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
-        log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
+        device = trainer.strategy.root_device
+        tf32 = ", float32 products in TF32" if device.type == "cuda" and not settings.trainer.deterministic else ""
+        log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
 
     def begin_with_loggers() -> None:
         begin()
@@ -160,6 +162,12 @@ def run_trainer(
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
                     f" resume={run.directory} trainer.workers=N, with N below {settings.trainer.workers}."
+                ) from error
+            if "does not have a deterministic implementation" in str(error):
+                raise MedsegError(
+                    f"trainer.deterministic=true: {str(error).split()[0]}, a part of {type(module.network).__name__} or of"
+                    f" the loss, does not give the same result on every run on {trainer.strategy.root_device}. Train with"
+                    " trainer.deterministic=false, with another model or loss, or with trainer.accelerator=cpu."
                 ) from error
             if first_step.step is not None or not settings.resume:
                 raise

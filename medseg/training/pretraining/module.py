@@ -119,8 +119,20 @@ def reconstruction_loss(
 
     def loss_of(output: Tensor) -> Tensor:
         shape = list(output.shape[2:])
-        target = image if output.shape == image.shape else F.interpolate(image, size=shape, mode="area")
+        target = image if output.shape == image.shape else coarsened(image, shape)
         counted = F.interpolate(hidden.float(), size=shape, mode="nearest-exact").expand_as(target)
         return (distance(output.float() - target) * counted).sum() / counted.sum().clamp(min=1)
 
     return deep_supervision(outputs, loss_of)
+
+
+def coarsened(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the means of an image (B, C, *spatial) over the voxels of a coarser grid: (B, C, *shape).
+
+    ``F.interpolate`` with ``mode="area"``, of volumes in two passes: MPS has no kernel for one.
+    """
+    if image.ndim == 4:
+        return F.adaptive_avg_pool2d(image, tuple(shape))
+    depth, height, width = shape
+    slices = F.adaptive_avg_pool2d(image.flatten(1, 2), (height, width)).unflatten(1, image.shape[1:3])
+    return F.adaptive_avg_pool2d(slices.flatten(3), (depth, height * width)).unflatten(3, (height, width))
