@@ -314,3 +314,21 @@ def test_bad_data_leaves_nothing_behind(small, tmp_path):
     with pytest.raises(MedsegError, match="2, 3"):
         train.run(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_gives_another_result_on_every_run_is_refused_by_deterministic(small, tmp_path, monkeypatch):
+    from medseg.training.segmentation import SegmentationModule
+
+    loss_of = SegmentationModule.loss_of
+
+    def random_order(*arguments):
+        torch.zeros(1).put_(torch.tensor([0]), torch.ones(1))  # which PyTorch refuses on every device
+        return loss_of(*arguments)
+
+    monkeypatch.setattr(SegmentationModule, "loss_of", random_order)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # Lightning sets it
+    try:
+        with pytest.raises(MedsegError, match=r"trainer.deterministic=true: put_, a part of UNet or of the loss.*=false"):
+            train.run(small(2, "trainer.deterministic=true", "logger=none") | {"run_dir": str(tmp_path / "run")})
+    finally:
+        torch.use_deterministic_algorithms(False)

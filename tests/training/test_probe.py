@@ -6,7 +6,7 @@ from torch import nn
 
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import NetworkPlan, TrainingPlan
-from medseg.training.probe import HALF, OVERHEAD, PER_PARAMETER, Probe, patches, saved_bytes
+from medseg.training.probe import HALF, OVERHEAD, PER_PARAMETER, Probe, patches, saved_bytes, wait_for
 
 PLAN = {
     "model": {"spatial_dims": 3, "depth": 2, "base_channels": 4},
@@ -88,3 +88,11 @@ def test_a_step_is_timed_on_patches_of_the_plan():
     assert patches(volume, torch.device("cpu"), most=1).shape == (1, 1, 16, 16, 16)
     flat = PLAN["plan"] | {"patch_size": [16, 8], "slice_axis": 1, "context": 2, "in_channels": 5}
     assert patches(typed(TrainingPlan, flat), torch.device("cpu")).shape == (2, 1, 16, 5, 8)
+
+
+def test_devices_of_any_kind_are_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for name in ("cpu", "cuda:1", "mps", "xpu"):
+        wait_for(torch.device(name))
+    assert waited == [torch.device(name) for name in ("cuda:1", "mps", "xpu")]
