@@ -75,8 +75,8 @@ class Layers:
 
     def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
         """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
-        same_size = stride == 1 or stride == (1,) * self.dims
-        pool = [] if same_size or isinstance(stride, int) else [Pool("mean", stride)]
+        strides = (stride,) * self.dims if isinstance(stride, int) else stride
+        pool = [Pool("avg", strides)] if strides != (1,) * self.dims else []
         if inputs == outputs:
             return nn.Sequential(*pool)
         one = (1,) * self.dims
@@ -91,28 +91,28 @@ class Layers:
 
 
 class Pool(nn.Module):
-    """The mean or the maximum of each block of ``stride`` voxels, of inputs that the stride divides."""
+    """The mean ("avg") or the maximum ("max") of each block of ``stride`` voxels, in inputs that the stride divides."""
 
-    def __init__(self, kind: Literal["mean", "max"], stride: Axes) -> None:
+    def __init__(self, kind: Literal["avg", "max"], stride: Axes) -> None:
         super().__init__()
         self.kind, self.stride = kind, stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *spatial) -> (B, C, *spatial / stride)."""
-        if x.ndim == 5 and x.is_cuda and torch.are_deterministic_algorithms_enabled():
-            # Pooling in 3D has no gradient there that is the same on every run: means never, maxima before PyTorch 2.13.
+        dims = len(self.stride)
+        if dims == 3 and x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            # Gradients of PyTorch's own differ from run to run there: of means, and before 2.13 of maxima.
             return pooled_by_blocks(x, self.kind, self.stride)
-        pools = {"mean": (F.avg_pool2d, F.avg_pool3d), "max": (F.max_pool2d, F.max_pool3d)}
-        result: Tensor = pools[self.kind][x.ndim - 4](x, self.stride)
-        return result
+        pooled: Tensor = getattr(F, f"{self.kind}_pool{dims}d")(x, self.stride)
+        return pooled
 
 
-def pooled_by_blocks(x: Tensor, kind: Literal["mean", "max"], stride: Axes) -> Tensor:
+def pooled_by_blocks(x: Tensor, kind: Literal["avg", "max"], stride: Axes) -> Tensor:
     """Pool by operations whose gradient is the same on every run; equal maxima share theirs."""
     blocks = [(size // length, length) for size, length in zip(x.shape[2:], stride, strict=True)]
     blocked = x.reshape(*x.shape[:2], *chain.from_iterable(blocks))
     within = [*range(3, blocked.ndim, 2)]
-    return blocked.mean(within) if kind == "mean" else blocked.amax(within)
+    return blocked.mean(within) if kind == "avg" else blocked.amax(within)
 
 
 class ResidualBlock(nn.Module):

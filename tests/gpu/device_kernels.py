@@ -40,7 +40,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "Tensor.scatter_reduce": (),  # of products
     "Tensor.resize_": (),  # of quantised tensors
 }
-"""The operations that raise under ``torch.use_deterministic_algorithms``, by the names that its documentation gives them."""
+"""The operations that raise under ``torch.use_deterministic_algorithms``, by the names in its documentation."""
 
 OLDER = ("max_pool3d_with_indices_backward",)
 """Which PyTorch before 2.13 had no deterministic form of."""

@@ -3,6 +3,9 @@
 A part is a training of a few steps on random patches, with Lightning and a validation, or a whole command.
 """
 
+from pretended_gpu import KIND, LEDGER, pretended  # before torch
+
+# isort: split
 import gc
 import json
 import os
@@ -17,11 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from pretended_gpu import KIND, LEDGER, pretended
-
 import torch
-from lightning.pytorch import LightningDataModule
 from brats_phantom import write_brats
+from lightning.pytorch import LightningDataModule
 from plain_settings import composed
 from small_networks import small, small_plan
 from torch.utils.data import DataLoader
@@ -209,7 +210,9 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
         "predict": lambda: command("predict", "checkpoint=classes", f"input={SCANS}", "output=masks", f"device={KIND}"),
     },
     "networks": {
-        f"{model} {dims}D": partial(train, *deep(model), model=model, dims=dims) for model in NETWORKS for dims in (2, 3)
+        f"{model} {dims}D": partial(train, *deep(model), model=model, dims=dims)
+        for model in NETWORKS
+        for dims in (2, 3)
     },
     "losses": {
         f"{loss} by {kind}": partial(train, f"loss={loss}", labels=labels)
@@ -223,12 +226,18 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
     },
     "pretexts": {
         f"{pretext} {dims}D": partial(train, *arguments, "model.deep_supervision=true", dims=dims)
-        for pretext, arguments in {"masked": ("pretext=masked", "pretext.block=2"), "genesis": ("pretext=genesis",)}.items()
+        for pretext, arguments in {
+            "masked": ("pretext=masked", "pretext.block=2"),
+            "genesis": ("pretext=genesis",),
+        }.items()
         for dims in (2, 3)
     },
     "precision": {
-        **{f"{optimizer} {precision}": partial(train, f"optimizer={optimizer}", f"trainer.precision={precision}")
-           for optimizer in ("adamw", "adam", "sgd") for precision in ("bf16", "fp16", "fp32")},
+        **{
+            f"{optimizer} {precision}": partial(train, f"optimizer={optimizer}", f"trainer.precision={precision}")
+            for optimizer in ("adamw", "adam", "sgd")
+            for precision in ("bf16", "fp16", "fp32")
+        },
         "accumulated": partial(train, "trainer.accumulate=2"),
     },
     "layouts": {

@@ -1,8 +1,8 @@
 """A GPU that is not there: tensors that say ``cuda:0`` (or ``mps:0``), with values that are computed on the CPU.
 
-medseg runs on it unchanged, with autograd, autocast, loss scaling, fused optimizers and all of Lightning: below all these,
-``compute`` does every ATen operation on the CPU tensors that the pretended ones hold. Values are real, so that every branch
-is the one that a GPU would take. On the way it notes, in a ``Ledger``,
+medseg runs on it unchanged, with autograd, autocast, loss scaling, fused optimizers and all of Lightning: below all
+these, ``compute`` does every ATen operation on the CPU tensors that the pretended ones hold. Values are real, so that
+every branch is the one that a GPU would take. On the way it notes, in a ``Ledger``,
 
 * mixed devices: an operation on a tensor of the GPU and one of the CPU, which CUDA refuses;
 * waits: where the host needs a value that the device has yet to compute, or copies from or to it in a blocking way;
@@ -10,9 +10,9 @@ is the one that a GPU would take. On the way it notes, in a ``Ledger``,
 * bytes: the storages that are alive on the device, and the most that there were at once. What a kernel needs for itself
   is not seen.
 
-A module to be imported before torch, by a process of its own: PyTorch's build for CPUs lacks a device guard and the hooks
-that tell that there is a device, and asks for them when it is imported. g++ compiles them, once for each version of PyTorch.
-Copies that are ``non_blocking`` count as no wait; from memory that is not pinned CUDA may make one of them.
+A module to be imported before torch, by a process of its own: PyTorch's build for CPUs lacks a device guard and the
+hooks that tell that there is a device, and asks for them when it is imported. g++ compiles them, once for each version
+of PyTorch. Copies that are ``non_blocking`` count as no wait; from memory that is not pinned CUDA may make one of them.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ struct Guard final : c10::impl::NoOpDeviceGuardImpl<KIND> {
   c10::Device exchangeDevice(c10::Device) const override { return {KIND, 0}; }
   c10::Device getDevice() const override { return {KIND, 0}; }
   c10::Stream getStream(c10::Device) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, {KIND, 0}); }
-  c10::Stream exchangeStream(c10::Stream) const noexcept override { return c10::Stream(c10::Stream::DEFAULT, {KIND, 0}); }
+  c10::Stream exchangeStream(c10::Stream stream) const noexcept override { return stream; }
   void record(void**, const c10::Stream&, const c10::DeviceIndex, const c10::EventFlag) const override {}
   void block(void*, const c10::Stream&) const override {}
   bool queryEvent(void*) const override { return true; }
@@ -76,7 +76,8 @@ def load_guard() -> None:
     if "torch" in sys.modules:
         raise ImportError("pretended_gpu comes before torch")
     spec = find_spec("torch")
-    assert spec is not None and spec.submodule_search_locations is not None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
     torch_folder = Path(spec.submodule_search_locations[0])
     source = GUARD % {"kind": KIND.upper()}
     key = sha256((source + (torch_folder / "version.py").read_text()).encode()).hexdigest()[:16]
@@ -222,7 +223,7 @@ class OnPretendedGpu(TorchDispatchMode):
 
 
 def compute(func, args, kwargs):
-    """Do an operation on the CPU, note what it would be on a GPU, and give its results the device that they would have."""
+    """Do an operation on the CPU, note what it would be on a GPU, and put its results where they would be."""
     flat, spec = tree_flatten((args, kwargs))
     tensors = [value for value in flat if isinstance(value, torch.Tensor)]
     device = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None

@@ -328,7 +328,9 @@ def test_what_gives_another_result_on_every_run_is_refused_by_deterministic(smal
     monkeypatch.setattr(SegmentationModule, "loss_of", random_order)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # Lightning sets it
     try:
-        with pytest.raises(MedsegError, match=r"trainer.deterministic=true: put_, a part of UNet or of the loss.*=false"):
+        with pytest.raises(
+            MedsegError, match=r"trainer.deterministic=true: put_, a part of UNet or of the loss.*=false"
+        ):
             train.run(small(2, "trainer.deterministic=true", "logger=none") | {"run_dir": str(tmp_path / "run")})
     finally:
         torch.use_deterministic_algorithms(False)

@@ -14,6 +14,7 @@ from medseg.config.schema import CONF
 
 Planned = Callable[..., dict[str, Any]]
 
+
 @pytest.fixture(scope="session")
 def planned() -> Planned:
     """Return ``planned(name, dims, *settings)``: the resolved config of a network under ``small_plan``."""

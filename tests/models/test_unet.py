@@ -253,11 +253,11 @@ def test_the_shortcut_pools_and_projects() -> None:
     assert isinstance(norm, nn.InstanceNorm2d)
 
 
-@pytest.mark.parametrize("kind", ["mean", "max"])
+@pytest.mark.parametrize("kind", ["avg", "max"])
 @pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 4)])
 def test_pooling_by_blocks_is_pooling(kind: str, stride: tuple[int, ...]) -> None:
     image = noise(2, 3, 4, 6, 8).requires_grad_()
-    theirs = (nn.AvgPool3d if kind == "mean" else nn.MaxPool3d)(stride)(image)
+    theirs = (nn.AvgPool3d if kind == "avg" else nn.MaxPool3d)(stride)(image)
     for pooled in (pooled_by_blocks(image, kind, stride), Pool(kind, stride)(image)):
         torch.testing.assert_close(pooled, theirs)
         weights = torch.linspace(-1, 1, pooled.numel()).reshape(pooled.shape)

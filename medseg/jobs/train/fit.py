@@ -164,10 +164,11 @@ def run_trainer(
                     f" resume={run.directory} trainer.workers=N, with N below {settings.trainer.workers}."
                 ) from error
             if "does not have a deterministic implementation" in str(error):
+                operation, network = str(error).split()[0], type(module.network).__name__
                 raise MedsegError(
-                    f"trainer.deterministic=true: {str(error).split()[0]}, a part of {type(module.network).__name__} or of"
-                    f" the loss, does not give the same result on every run on {trainer.strategy.root_device}. Train with"
-                    " trainer.deterministic=false, with another model or loss, or with trainer.accelerator=cpu."
+                    f"trainer.deterministic=true: {operation}, a part of {network} or of the loss, does not give the"
+                    f" same result on every run on {trainer.strategy.root_device}. Train with"
+                    " trainer.deterministic=false, another model or loss, or trainer.accelerator=cpu."
                 ) from error
             if first_step.step is not None or not settings.resume:
                 raise

@@ -131,8 +131,9 @@ def coarsened(image: Tensor, shape: Sequence[int]) -> Tensor:
 
     ``F.interpolate`` with ``mode="area"``, of volumes in two passes: MPS has no kernel for one.
     """
-    if image.ndim == 4:
-        return F.adaptive_avg_pool2d(image, tuple(shape))
-    depth, height, width = shape
-    slices = F.adaptive_avg_pool2d(image.flatten(1, 2), (height, width)).unflatten(1, image.shape[1:3])
-    return F.adaptive_avg_pool2d(slices.flatten(3), (depth, height * width)).unflatten(3, (height, width))
+    *before, height, width = shape
+    slices = F.adaptive_avg_pool2d(image.flatten(1, -3), (height, width))
+    if not before:
+        return slices
+    columns = slices.reshape(*image.shape[:3], height * width)
+    return F.adaptive_avg_pool2d(columns, (before[0], height * width)).reshape(*image.shape[:2], *shape)
