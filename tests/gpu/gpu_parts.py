@@ -43,7 +43,9 @@ from medseg.training.assembly import (
 )
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.module import TrainingModule
+from medseg.training.optim.ema import average_into
 from medseg.training.probe import Probe
+from medseg.training.segmentation import SegmentationModule
 
 STEPS = 3
 NETWORKS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -191,6 +193,23 @@ def brats() -> None:
     command("train", *BRATS, *COMMAND, "run_dir=regions")
 
 
+def older_gpu() -> int | None:
+    """Train as a V100 or T4 does, in fp16, with a step whose loss overflows: it does not count into the average."""
+    loss_of = SegmentationModule.loss_of
+
+    def overflowing(module: SegmentationModule, batch: dict[str, Any], step: int, *others: Any) -> torch.Tensor:
+        return loss_of(module, batch, step, *others) * (float("inf") if step == 1 else 1.0)
+
+    with (
+        patch.object(torch.cuda, "is_bf16_supported", lambda *_, **__: False),
+        patch.object(SegmentationModule, "loss_of", overflowing),
+        patch("medseg.training.module.average_into", wraps=average_into) as averaging,
+    ):
+        estimate = train("trainer.precision=auto")
+    assert averaging.call_count == STEPS - 1
+    return estimate
+
+
 AUGMENTATIONS = {
     "elastic": ("augment.spatial.elastic_probability=1", "augment.spatial.rotation_probability=1"),
     **{name: (f"augment={name}",) for name in ("default", "light", "none", "spatial")},
@@ -238,6 +257,7 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
             for optimizer in ("adamw", "adam", "sgd")
             for precision in ("bf16", "fp16", "fp32")
         },
+        "an older GPU's fp16": older_gpu,
         "accumulated": partial(train, "trainer.accumulate=2"),
     },
     "layouts": {
