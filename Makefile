@@ -11,10 +11,10 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 MINUTES := 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults trust check audit fuzz clean
+.PHONY: help demo test faults trust gpu-check check audit fuzz clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
 
 demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
 	$(VENV)/bin/medseg train
@@ -28,6 +28,9 @@ faults: $(VENV)/.medseg-dev  ## run the quick part of make trust, in three minut
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
 		--hypothesis-profile=thorough --reliability=docs/reliability.md
+
+gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in half an hour
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu -m "" -n auto --dist worksteal
 
 check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
 	$(VENV)/bin/python scripts/check_files.py

@@ -115,9 +115,12 @@ class Genesis:
         starts, another = random.standard(WINDOWS, len(shape)), random.standard(WINDOWS) < ANOTHER
         another[:, 0] |= is_outer  # one window is always kept
         there = another.cumprod(1).bool()
-        windows = inside(shape, starts.to(image.device), sizes.to(image.device), there.to(image.device))
+        starts, sizes, there, outer = (
+            drawn.to(image.device, non_blocking=True) for drawn in (starts, sizes, there, is_outer)
+        )
+        windows = inside(shape, starts, sizes, there)
         seeds = random.seeds()
-        replaced = (windows ^ is_outer.to(image.device).reshape(-1, *[1] * len(shape)))[:, None]
+        replaced = (windows ^ outer.reshape(-1, *[1] * len(shape)))[:, None]
         image = image.clone()
         for sample in is_painted.nonzero().flatten().tolist():
             generator = torch.Generator(image.device).manual_seed(seeds[sample])

@@ -216,7 +216,8 @@ class Spatial:
             return displacements
         sizes = zip(shape, self._knots(shape), self._distances(shape), strict=True)
         matrices = [torch.ones(size, 1) if n == 1 else bspline(size, n, distance) for size, n, distance in sizes]
-        field = along_axes(displacements.flatten(0, 1), [m.to(displacements.device) for m in matrices])
+        matrices = [matrix.to(displacements.device, non_blocking=True) for matrix in matrices]
+        field = along_axes(displacements.flatten(0, 1), matrices)
         return field.reshape(*displacements.shape[:2], *shape)
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from math import gcd, prod
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medseg.config.schema import PLANNED, Setting
 from medseg.errors import MedsegError, listing, nearest
@@ -74,8 +75,8 @@ class Layers:
 
     def shortcut(self, inputs: int, outputs: int, stride: Axes | int) -> nn.Module:
         """Mean pooling where the size changes, a 1x1 convolution where the channels do."""
-        same_size = stride == 1 or stride == (1,) * self.dims
-        pool = [] if same_size else [self.of_torch("AvgPool")(stride)]
+        strides = (stride,) * self.dims if isinstance(stride, int) else stride
+        pool = [Pool("avg", strides)] if strides != (1,) * self.dims else []
         if inputs == outputs:
             return nn.Sequential(*pool)
         one = (1,) * self.dims
@@ -87,6 +88,31 @@ class Layers:
         """``count`` blocks in a row, of which the first changes channels and size."""
         block: Callable[..., nn.Module] = partial(ResidualBlock, self) if residual else self.block
         return [block(inputs, outputs, kernel, stride), *(block(outputs, outputs, kernel) for _ in range(count - 1))]
+
+
+class Pool(nn.Module):
+    """The mean ("avg") or the maximum ("max") of each block of ``stride`` voxels, in inputs that the stride divides."""
+
+    def __init__(self, kind: Literal["avg", "max"], stride: Axes) -> None:
+        super().__init__()
+        self.kind, self.stride = kind, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial / stride)."""
+        dims = len(self.stride)
+        if dims == 3 and x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            # Gradients of PyTorch's own differ from run to run there: of means, and before 2.13 of maxima.
+            return pooled_by_blocks(x, self.kind, self.stride)
+        pooled: Tensor = getattr(F, f"{self.kind}_pool{dims}d")(x, self.stride)
+        return pooled
+
+
+def pooled_by_blocks(x: Tensor, kind: Literal["avg", "max"], stride: Axes) -> Tensor:
+    """Pool by operations whose gradient is the same on every run; equal maxima share theirs."""
+    blocks = [(size // length, length) for size, length in zip(x.shape[2:], stride, strict=True)]
+    blocked = x.reshape(*x.shape[:2], *chain.from_iterable(blocks))
+    within = [*range(3, blocked.ndim, 2)]
+    return blocked.mean(within) if kind == "avg" else blocked.amax(within)
 
 
 class ResidualBlock(nn.Module):
@@ -216,7 +242,7 @@ class UNet(nn.Module):
         first = layers.stage(encoder_blocks[0], inputs, channels[0], self.kernel_sizes[0], residual=residual)
         self.encoder = nn.ModuleList([nn.Sequential(*stem, *first)])
         for level, stride in enumerate(self.strides, start=1):
-            pool = [layers.of_torch("MaxPool")(stride)] if downsampling == "max_pool" else []
+            pool = [Pool("max", stride)] if downsampling == "max_pool" else []
             stage = layers.stage(
                 encoder_blocks[level],
                 channels[level - 1],

@@ -99,6 +99,11 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
     augment, trainer, trust = settings.augment, settings.trainer, settings.trust
     device = pick_device(trainer.accelerator, trainer.devices)
     is_scaled = pick_precision(trainer.precision, device) == "fp16"  # loss scaling: no fused step with clipping
+    if is_scaled and settings.optimizer.get("fused"):
+        raise MedsegError(
+            "optimizer.fused=true: in fp16 a fused optimizer undoes the loss scaling by itself, after the gradient has"
+            " been clipped by its scaled norm. Leave it out, or give trainer.precision=bf16 or fp32."
+        )
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return {
         "plan": plan,

@@ -90,7 +90,7 @@ class TrainingModule(LightningModule):
         self.final_logits = logits_of(self.final_network, plan)
         self.context = context_in_volume(plan)
         self.patch_size = patch_in_volume(plan)
-        self.averaged_step = 0
+        self.has_stepped = False  # since the weights were last averaged
         self.parts = 1  # in which a batch goes through the network
         self.gradient_norm = torch.zeros(())  # of the last step, before it was clipped
         self.step_record = StepRecord()
@@ -203,8 +203,7 @@ class TrainingModule(LightningModule):
         return [(whole - size) // 2 for whole, size in zip(image.shape[2:], seen, strict=True)]
 
     def on_train_start(self) -> None:
-        """Go on from the step that a resumed run had averaged, with the options that its optimizer is to have now."""
-        self.averaged_step = self.trainer.global_step
+        """Give a resumed run's optimizer the options that it is to have now."""
         for group, options in zip(self.trainer.optimizers[0].param_groups, self.options, strict=True):
             group.update(options)
 
@@ -217,11 +216,11 @@ class TrainingModule(LightningModule):
         is_incomplete = check_steps(self.trainer, self.step_record, batch_idx)
         if is_incomplete and has_batch_statistics(self.network) and not_finite(dict(self.network.named_buffers())):
             self.renew_statistics()
-        step = self.trainer.global_step
-        if self.average is None or self.averaging is None or step == self.averaged_step:
-            return  # nothing was stepped: gradients are being accumulated
-        self.averaged_step = step
-        average_into(self.average, self.network, decay(step, self.averaging * self.progress.planned_steps))
+        has_stepped, self.has_stepped = self.has_stepped, False
+        if self.average is None or self.averaging is None or not has_stepped:
+            return  # gradients are being accumulated, or the loss scaling of fp16 has left the step out
+        horizon = self.averaging * self.progress.planned_steps
+        average_into(self.average, self.network, decay(self.trainer.global_step, horizon))
 
     def on_validation_start(self) -> None:
         """Raise MedsegError unless all weights are finite."""
@@ -310,7 +309,12 @@ class TrainingModule(LightningModule):
         self.rates = [group["lr"] for group in optimizer.param_groups]
         excluded = ("params", "lr", "name")
         self.options = [{key: group[key] for key in group if key not in excluded} for group in optimizer.param_groups]
+        optimizer.register_step_post_hook(self.note_step)
         return optimizer
+
+    def note_step(self, *_: Any) -> None:
+        """Remember that the optimizer has made a step, for the average."""
+        self.has_stepped = True
 
     def configure_gradient_clipping(
         self,

@@ -160,16 +160,14 @@ class Probe:
         generator = torch.Generator().manual_seed(0)
         batch["image"].copy_(torch.randn(batch["image"].shape, generator=generator))
         batch["label"].copy_(torch.randint(len(self.classes.names), batch["label"].shape, generator=generator))
-        torch.backends.cudnn.benchmark = not self.config["trainer"][
-            "deterministic"
-        ]  # as Lightning does for the training
+        is_free = not self.config["trainer"]["deterministic"]
+        torch.backends.cudnn.benchmark = is_free  # as Lightning does for the training
         module.to(self.device)
         optimizer, times = module.configure_optimizers(), []
         for number in range(1 + REPEATS):
             started = time.perf_counter()
             self.train_step(module, optimizer, batch, number)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            wait_for(self.device)
             times.append(time.perf_counter() - started)
         return times[1:]
 
@@ -219,3 +217,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def hide_all(image: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
     """Return what a pretext does, of the same size, without values: the image as the network sees it, and a mask."""
     return image.clone(), torch.ones_like(image[:, :1], dtype=torch.bool)
+
+
+def wait_for(device: torch.device) -> None:
+    """Let a GPU, of whatever kind, finish."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -41,6 +41,8 @@ class SegmentationModule(TrainingModule):
         common: what every training takes (see ``TrainingModule``).
     """
 
+    region_table: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -55,6 +57,9 @@ class SegmentationModule(TrainingModule):
         self.loss, self.scorer, self.segmenter, self.label_map = loss, scorer, segmenter, label_map
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.measured: Predicted | None = None  # the latest case of a validation
+        # Not persistent: the regions are the config's, and a checkpoint is loaded whatever they are.
+        regions = list(label_map.reported.values()) if label_map.regions else []
+        self.register_buffer("region_table", region_table(regions), persistent=False)
 
     def loss_of(self, batch: dict[str, Tensor], step: int, first: int) -> Tensor:
         """Augment a batch, run the network, compare with the target."""
@@ -74,7 +79,7 @@ class SegmentationModule(TrainingModule):
     def target(self, label: Tensor, annotated: Tensor) -> Tensor:
         """Return what the outputs are compared with: (B, 1, *) class indices, or (B, R, *) regions; int64."""
         if self.label_map.regions:
-            return region_targets(label, annotated, list(self.label_map.reported.values())).long()
+            return region_targets(label, annotated, self.region_table).long()
         return label.long()
 
     def on_validation_epoch_start(self) -> None:
@@ -148,27 +153,35 @@ def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Ten
     return deep_supervision(outputs, loss_of)
 
 
-def region_targets(label: Tensor, annotated: Tensor, regions: Sequence[Sequence[int]]) -> Tensor:
+def region_table(regions: Sequence[Sequence[int]]) -> Tensor:
+    """Return what each class index is to each region, whose class indices are given: uint8 (R, IGNORE + 1).
+
+    It is 1 within the region, 0 outside, and IGNORE where the class is unknown.
+    """
+    table = torch.zeros(len(regions), IGNORE + 1, dtype=torch.uint8)
+    for row, members in zip(table, regions, strict=True):
+        row[list(members)] = 1
+    table[:, IGNORE] = IGNORE
+    return table
+
+
+def region_targets(label: Tensor, annotated: Tensor, table: Tensor) -> Tensor:
     """Tell of each region and voxel whether it belongs to it: 1, 0, or IGNORE where that is unknown.
 
     A voxel of unknown class is unknown to every region; a region of which a class was not annotated in a sample is
     unknown in all of the sample. So partly annotated cases teach what they know (as in Ulrich et al., "MultiTalent",
-    MICCAI 2023).
+    MICCAI 2023). A GPU is not waited for.
 
     Args:
         label: class indices (B, 1, *spatial), IGNORE among them.
         annotated: bool (B, K), which classes were annotated.
-        regions: the class indices of each of R regions.
+        table: ``region_table`` of R regions, on the same device.
 
     Returns:
         uint8 (B, R, *spatial).
     """
-    channels = []
-    for members in regions:
-        belongs = torch.zeros(IGNORE + 1, dtype=torch.uint8, device=label.device)
-        belongs[list(members)] = 1
-        belongs[IGNORE] = IGNORE
-        target = belongs[label[:, 0].long()]  # (B, *)
-        target[~annotated[:, list(members)].all(1)] = IGNORE
-        channels.append(target)
-    return torch.stack(channels, dim=1)
+    indices = label[:, 0].long()
+    targets = torch.stack([row[indices] for row in table], dim=1)
+    is_member = table[:, : annotated.shape[1]] == 1  # (R, K)
+    is_unknown = (is_member & ~annotated[:, None]).any(2)  # (B, R)
+    return targets.masked_fill_(is_unknown.reshape(*is_unknown.shape, *[1] * (label.ndim - 2)), IGNORE)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 import torch
@@ -201,6 +202,37 @@ def test_a_gradient_that_no_scaling_mends_ends_the_training(run_small, tmp_path,
     with refused, pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
         run_small("trainer.precision=fp16")
     assert result_of(tmp_path / "run")["status"] == "failed"
+
+
+@pytest.mark.usefixtures("scaled")
+def test_a_step_that_scaling_leaves_out_is_not_averaged(run_small, monkeypatch):
+    spoil(monkeypatch, [4])
+    averages, begin = [], TrainingModule.on_train_batch_start
+
+    def begin_step(self, batch, batch_idx):
+        averages.append([parameter.clone() for parameter in self.average.parameters()])
+        begin(self, batch, batch_idx)
+
+    monkeypatch.setattr(TrainingModule, "on_train_batch_start", begin_step)
+    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
+        run_small("trainer.precision=fp16")
+    unchanged = [all(map(torch.equal, *pair)) for pair in pairwise(averages)]
+    assert unchanged == [False, False, False, False, True]
+
+
+def test_gradients_are_clipped_by_their_norm_without_the_scale(run_small, tmp_path, request):
+    run_small("optimizer.lr=1e-9")
+    (first, _) = (float(row["grad_norm"]) for row in rows_of(tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run")
+    request.getfixturevalue("scaled")
+    with pytest.warns(UserWarning, match="fp16 is not supported on CPU"):
+        run_small("trainer.precision=fp16", "optimizer.lr=1e-9")
+    assert float(rows_of(tmp_path / "run")[0]["grad_norm"]) == pytest.approx(first, rel=0.02)
+
+
+def test_an_optimizer_that_unscales_after_clipping_is_refused(run_small):
+    with pytest.raises(MedsegError, match=r"optimizer\.fused=true.*trainer\.precision=bf16 or fp32"):
+        run_small("trainer.precision=fp16", "+optimizer.fused=true")
 
 
 def test_output_that_is_not_finite_in_validation_ends_the_training(run_small, tmp_path, monkeypatch):

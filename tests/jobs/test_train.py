@@ -341,3 +341,23 @@ def test_what_the_config_wants_compiled_and_cannot_be_ends_before_anything_is_wr
     with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)"):
         train.run(small(2, "trainer.compile=true") | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_what_gives_another_result_on_every_run_is_refused_by_deterministic(small, tmp_path, monkeypatch):
+    from medseg.training.segmentation import SegmentationModule
+
+    loss_of = SegmentationModule.loss_of
+
+    def random_order(*arguments):
+        torch.zeros(1).put_(torch.tensor([0]), torch.ones(1))  # which PyTorch refuses on every device
+        return loss_of(*arguments)
+
+    monkeypatch.setattr(SegmentationModule, "loss_of", random_order)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # Lightning sets it
+    try:
+        with pytest.raises(
+            MedsegError, match=r"trainer.deterministic=true: put_, a part of UNet or of the loss.*=false"
+        ):
+            train.run(small(2, "trainer.deterministic=true", "logger=none") | {"run_dir": str(tmp_path / "run")})
+    finally:
+        torch.use_deterministic_algorithms(False)

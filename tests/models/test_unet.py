@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.models import UNet
-from medseg.models.unet import ACTIVATIONS, NORMS, ResidualBlock, widths
+from medseg.models.unet import ACTIVATIONS, NORMS, Pool, ResidualBlock, pooled_by_blocks, widths
 
 
 def unet(dims: int = 2, depth: int = 2, **options: Any) -> UNet:
@@ -44,7 +44,7 @@ def through(layer: nn.Module, rows: list[list[int]], kernel: list[list[int]] | N
     if kernel is not None:
         layer.weight.copy_(torch.tensor(kernel).reshape(layer.weight.shape))
         layer.bias.zero_()
-    dims = 3 if isinstance(layer, nn.Conv3d | nn.MaxPool3d | nn.ConvTranspose3d) else 2
+    dims = len(layer.stride)
     matrix = torch.tensor(rows, dtype=torch.float32)
     output = layer(matrix.reshape((1,) * dims + matrix.shape))  # (1, 1, [1,] height, width)
     return output.reshape(output.shape[-2:]).tolist()
@@ -249,8 +249,20 @@ def test_a_residual_network_starts_as_its_shortcuts() -> None:
 def test_the_shortcut_pools_and_projects() -> None:
     block = unet(depth=1, residual=True, downsampling="strided").encoder[1][0]
     pool, projection, norm = block.shortcut
-    assert (pool.kernel_size, pool.stride, projection.bias) == ((2, 2), (2, 2), None)
+    assert (pool.stride, projection.bias) == ((2, 2), None)
     assert isinstance(norm, nn.InstanceNorm2d)
+
+
+@pytest.mark.parametrize("kind", ["avg", "max"])
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 4)])
+def test_pooling_by_blocks_is_pooling(kind: str, stride: tuple[int, ...]) -> None:
+    image = noise(2, 3, 4, 6, 8).requires_grad_()
+    theirs = (nn.AvgPool3d if kind == "avg" else nn.MaxPool3d)(stride)(image)
+    for pooled in (pooled_by_blocks(image, kind, stride), Pool(kind, stride)(image)):
+        torch.testing.assert_close(pooled, theirs)
+        weights = torch.linspace(-1, 1, pooled.numel()).reshape(pooled.shape)
+        gradients = [torch.autograd.grad((each * weights).sum(), image, retain_graph=True) for each in (pooled, theirs)]
+        torch.testing.assert_close(*gradients)
 
 
 # Options

@@ -1,11 +1,26 @@
-"""How much memory a training may take: what is free, on the fullest of the devices that it uses."""
+"""How much memory a training may take on a GPU, and what its float32 products are made with; none is needed."""
+
+import os
 
 import pytest
 import torch
 
-from medseg.system.device import device_memory
+from medseg.system.device import device_memory, set_float32_products
 
-GB = 10**9
+CUDA, GB = torch.device("cuda"), 10**9
+
+
+@pytest.fixture(autouse=True)
+def flags(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def used():
+    return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(("index", "count", "expected"), [(None, 1, 0.9 * 22), (1, 1, 0.9 * 5), (None, 2, 0.9 * 5)])
@@ -15,3 +30,20 @@ def test_of_gpus_what_is_free_or_held_by_this_process_on_the_fullest(monkeypatch
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: held[device])
     device = torch.device("cuda") if index is None else torch.device("cuda", index)
     assert device_memory(device, count) == pytest.approx(expected * GB)
+
+
+def test_a_gpu_uses_tf32_unless_results_must_be_the_same_on_every_run():
+    set_float32_products(CUDA, deterministic=False)
+    assert used() == ("high", True)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    set_float32_products(CUDA, deterministic=True)
+    assert used() == ("highest", False)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    set_float32_products(CUDA, deterministic=False)  # the next job of a sweep
+    assert used() == ("high", True)
+
+
+def test_a_cpu_is_left_as_it_is():
+    before = used()
+    set_float32_products(torch.device("cpu"), deterministic=False)
+    assert used() == before

@@ -13,7 +13,7 @@ from medseg.config.schema import CONF
 from medseg.config.settings import PretrainSettings, TrainSettings
 from medseg.io.labels import IGNORE, UNLABELLED, LabelMap
 from medseg.training import compiled
-from medseg.training.probe import OVERHEAD, LiveBytes, Probe
+from medseg.training.probe import OVERHEAD, LiveBytes, Probe, wait_for
 
 CPU = torch.device("cpu")
 compile_network = torch.compile
@@ -167,3 +167,11 @@ def test_what_cannot_be_compiled_is_told_and_timed_as_it_is(probe, monkeypatch, 
     cost = this.step(plan(this, trainer={"compile": True}))
     assert cost.failure == cause
     assert 0 < cost.seconds < 60
+
+
+def test_devices_of_any_kind_are_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.accelerator, "synchronize", waited.append)
+    for name in ("cpu", "cuda:1", "mps", "xpu"):
+        wait_for(torch.device(name))
+    assert waited == [torch.device(name) for name in ("cuda:1", "mps", "xpu")]

@@ -133,7 +133,9 @@ def run_trainer(
     settings, progress, selection = run.settings, module.progress, module.selection
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
-        log.info("training on %s in %s, %s parameters", trainer.strategy.root_device, trainer.precision, f"{size:,}")
+        device = trainer.strategy.root_device
+        tf32 = ", float32 products in TF32" if device.type == "cuda" and not settings.trainer.deterministic else ""
+        log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
 
     def begin_with_loggers() -> None:
         begin()
@@ -162,6 +164,13 @@ def run_trainer(
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
                     f" resume={run.directory} trainer.workers=N, with N below {workers}."
+                ) from error
+            if "does not have a deterministic implementation" in str(error):
+                operation, network = str(error).split()[0], type(module.network).__name__
+                raise MedsegError(
+                    f"trainer.deterministic=true: {operation}, a part of {network} or of the loss, does not give the"
+                    f" same result on every run on {trainer.strategy.root_device}. Train with"
+                    " trainer.deterministic=false, another model or loss, or trainer.accelerator=cpu."
                 ) from error
             if first_step.step is not None or not settings.resume:
                 raise

@@ -13,6 +13,7 @@ from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.system.device import pick_device, set_float32_products
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.hparams import end_session
@@ -94,6 +95,8 @@ def train_in_run_directory(
         selection: which validation counts, for a resumed run that has nothing left to train.
         finish: adds status and score to the result; returns scores for the loggers.
     """
+    device = pick_device(settings.trainer.accelerator)
+    set_float32_products(device, deterministic=settings.trainer.deterministic)
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
     with ExitStack() as stack:

@@ -90,7 +90,8 @@ class ReconstructionModule(TrainingModule):
         output = self.final_logits(seen.contiguous(memory_format=self.memory_format))[0].float()
         image, seen, hidden = (without_context(whole, self.context) for whole in (image, seen, hidden))
         counted = hidden.expand_as(image)
-        total = (self.distance(output - image) * counted).sum(dtype=torch.float64)
+        of_rows = (self.distance(output - image) * counted).sum(-1)
+        total = of_rows.cpu().double().sum()  # there, as MPS has no float64
         self.errors[number] = np.array([total.item(), counted.sum().item()])
         if number == 0:
             self.shown = Shown(image, seen, output, hidden)
@@ -123,8 +124,21 @@ def reconstruction_loss(
 
     def loss_of(output: Tensor) -> Tensor:
         shape = list(output.shape[2:])
-        target = image if output.shape == image.shape else F.interpolate(image, size=shape, mode="area")
+        target = image if output.shape == image.shape else coarsened(image, shape)
         counted = F.interpolate(hidden.float(), size=shape, mode="nearest-exact").expand_as(target)
         return (distance(output.float() - target) * counted).sum() / counted.sum().clamp(min=1)
 
     return deep_supervision(outputs, loss_of)
+
+
+def coarsened(image: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the means of an image (B, C, *spatial) over the voxels of a coarser grid: (B, C, *shape).
+
+    ``F.interpolate`` with ``mode="area"``, of volumes in two passes: MPS has no kernel for one.
+    """
+    *before, height, width = shape
+    slices = F.adaptive_avg_pool2d(image.flatten(1, -3), (height, width))
+    if not before:
+        return slices
+    columns = slices.reshape(*image.shape[:3], height * width)
+    return F.adaptive_avg_pool2d(columns, (before[0], height * width)).reshape(*image.shape[:2], *shape)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medseg.training.pretraining.data import PER_CASE, ReconstructionData
-from medseg.training.pretraining.module import DISTANCES, reconstruction_loss
+from medseg.training.pretraining.module import DISTANCES, coarsened, reconstruction_loss
 
 
 def first_half(shape):
@@ -39,6 +39,13 @@ def test_coarser_outputs_are_compared_with_means_and_count_half():
     hidden = first_half((4, 4))
     loss = reconstruction_loss([image + 3, means + 6], image, hidden, torch.abs)
     assert loss.item() == pytest.approx((3 + 6 / 2) / 1.5)
+
+
+@pytest.mark.parametrize(("shape", "coarse"), [((6, 8), [3, 2]), ((6, 8, 9), [3, 2, 3]), ((5, 7, 6), [2, 3, 4])])
+def test_coarsened_images_are_means_over_areas(shape, coarse):
+    image = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(image, size=coarse, mode="area")
+    torch.testing.assert_close(coarsened(image, coarse), expected)
 
 
 def test_nothing_hidden_gives_no_loss():
