@@ -378,6 +378,15 @@ class TrainingSettings(ReadingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What is done at the end of a sweep of trainings."""
+
+    test: Literal["best", "all", "none"] = setting(
+        "which trainings of a sweep (-m) are tested: the best by validation, all, or none", default="all"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingSettings):
     """``medseg train``, and ``medseg inspect``."""
 
@@ -385,6 +394,7 @@ class TrainSettings(TrainingSettings):
     inference: InferenceSettings
     postprocess: PostprocessSettings
     metrics: MetricsSettings | None = None
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
