@@ -51,17 +51,24 @@ class Split:
         return cls(**_subsets(content, path))
 
 
-def parts_by_hash(path: Path, cure: str = "") -> dict[str, str]:
-    """Return the subset of each scan of a ``splits.json`` by the hash of its voxels, of those that have one.
-
-    A scan that is there twice, once in training, was trained on. ``cure`` is the end of an error's message.
+def read_hashes(path: Path, cure: str = "") -> dict[str, str]:
+    """Return the hash of each case's voxels that a ``splits.json`` has, by id; ``cure`` ends an error's message.
 
     Raises:
-        MedsegError: the file is missing or something else.
+        MedsegError: the file cannot be read, or is something else.
     """
     hashes = read_json_object(path, cure).get("hashes") or {}
     if not (isinstance(hashes, dict) and all(isinstance(code, str) for code in hashes.values())):
         raise MedsegError(f"{path}: hashes must be a mapping of cases to texts. {cure}".rstrip())
+    return hashes
+
+
+def parts_by_hash(path: Path, cure: str = "") -> dict[str, str]:
+    """Return the subset of each scan of a ``splits.json`` by the hash of its voxels; errors as of ``read_hashes``.
+
+    A scan that is there twice, once in training, was trained on.
+    """
+    hashes = read_hashes(path, cure)
     subsets = reversed(asdict(Split.load(path)).items())
     return {hashes[name]: subset for subset, names in subsets for name in names if name in hashes}
 
