@@ -95,9 +95,7 @@ def folds_of_sweep(folder: Path) -> list[int]:
                 told.add(str(job["job"]))
                 score = "" if job["score"] is None else f" {job['score']:.4f}"
                 reason = f" ({first_line(MedsegError(job['reason']))})" if job["status"] != "done" else ""
-                lines.append(
-                    f"{folder / str(job['job'])}:{score} {job['status']}{reason}, {' '.join(job['overrides'])}"
-                )
+                lines.append(f"{folder / str(job['job'])}:{score} {job['status']}{reason}, {job['overrides']}")
         begun = sorted((path.name for path in folder.iterdir() if path.name.isdecimal()), key=int)
         lines += [f"{folder / job}: not done: killed, or under way" for job in begun if job not in told]
     if not content.get("has_ended"):

@@ -198,12 +198,16 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     cross-validation, else null.
     """
     path, jobs = folder / SWEEP, read(folder)
-    ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score", "overrides")
+    ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
+    own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
     content = {
         "settings": read_json_object(path).get("settings") if path.is_file() else None,
         "has_ended": has_ended,
         "rankings": [
-            {"title": each.title, "jobs": [{name: job.get(name) for name in names} for job in each.jobs]}
+            {
+                "title": each.title,
+                "jobs": [{name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs],
+            }
             for each in ranked
         ],
         "best": [each.best["job"] for each in ranked if each.best],
