@@ -4,6 +4,7 @@ A job's score is over the validation cases of its split. Jobs are in one order o
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ def record(folder: Path, result: dict[str, Any], overrides: list[str]) -> None:
 
 
 def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a training's score is of: data set, metric, number of cases, and a hash that tells these cases.
+    """Return what a training's score is of: data set, metric, number of cases, and a hash of these and their classes.
 
     None where the run has no split that can be read, so that its score has no order with others.
     """
@@ -109,9 +110,10 @@ def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
         return None
     best = node(node(result, "selection"), "best")
     metric = next((name for name in best if name not in ("epoch", "smoothed")), "dice")
-    dataset = data_name(node(read_part(run / "config.yaml", read_yaml), "dataset"))
-    digest = hashlib.sha256("".join(cases).encode()).hexdigest()
-    return {"dataset": dataset, "metric": metric, "n_cases": len(cases), "cases": digest}
+    dataset = node(read_part(run / "config.yaml", read_yaml), "dataset")
+    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions"))]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(cases), "cases": digest}
 
 
 def read(folder: Path) -> list[Job]:
@@ -155,7 +157,7 @@ class Ranking:
     def title(self) -> str:
         """What the scores are, of which cases, and which way is better."""
         if self.best is None:
-            return "in the order of the jobs: without a validation score there is no ranking"
+            return "in the order of the jobs, which have no validation scores to be ranked by"
         what = self.best["validated"]
         metric = "mean Dice" if what["metric"] == "dice" else f"minus the {what['metric']}"
         return f"{metric} over {counted(what['n_cases'], 'validation case')} of {what['dataset']}; higher is better"

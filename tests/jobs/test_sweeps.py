@@ -138,7 +138,7 @@ def test_data_sets_share_no_order(tmp_path):
     ranked = sweeps.rankings([*jobs, failed])
     assert [[job["job"] for job in ranking.jobs] for ranking in ranked] == [[2, 0], [1], [3]]
     assert [ranking.best and ranking.best["job"] for ranking in ranked] == [2, 1, None]
-    assert "there is no ranking" in ranked[2].title
+    assert "in the order of the jobs" in ranked[2].title
 
 
 @pytest.mark.parametrize("content", [{"ensemble": ["x"]}, {"rankings": [{}]}, {"rankings": 3}, [], {"best": {"a": 1}}])

@@ -79,14 +79,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             from_predictor(name_of(paths), predictor, training_run(paths), Seen.by(checkpoint_files(paths), spoiling))
             for paths, predictor in predictors
         ]
-    for note in notes:
-        log.warning("%s", note)
     candidates += [from_folder(root, cases, reference_map) for root in settings.predictions]
     with run_directory(config, data.name) as named:
         run_dir = Path(resolve(named)["run_dir"])
         write_config(run_dir / "config.yaml", named)
         with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
             write_environment(run_dir / "environment.json")
+            for note in notes:
+                log.warning("%s", note)
             if tuning:
                 result |= tune(predictors[0][1], cases, reference_map, run_dir, checkpoint=settings.checkpoint[0])
             else:
