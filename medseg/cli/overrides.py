@@ -298,13 +298,16 @@ def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> d
 
 
 def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
-    """Return what a sweep cannot do, by key: keys that are given twice, intervals without a sweeper that searches."""
-    problems, lines = {}, defaultdict(list)
+    """Return what a sweep cannot do, by key: swept keys that are given again, intervals without a search."""
+    problems, given = {}, defaultdict(list)
     for override in overrides:
-        lines[override.key_or_group].append(str(override.input_line))
-    for key, given in lines.items():
-        if len(given) > 1:
-            problems[key] = f"{key}: given {len(given)} times ({', '.join(given)}). Give it once."
+        given[override.key_or_group].append(override)
+    for key, several in given.items():
+        if len(several) > 1 and any(override.is_sweep_override() for override in several):
+            lines = ", ".join(str(override.input_line) for override in several)
+            problems[key] = (
+                f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
+            )
     intervals = [each for each in overrides if each.is_sweep_override() and not each.is_discrete_sweep()]
     if intervals and not problems:
         sweeper = str(sources.sweeper([str(override.input_line) for override in overrides]).get("_target_"))

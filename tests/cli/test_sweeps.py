@@ -223,8 +223,8 @@ def test_jobs_that_differ_in_the_seed_alone_rank_by_their_mean(jobs, capsys):
             ["optimizer.lr=interval(1e-4,1e-2)"],
             "the basic sweeper takes no intervals. List the values, as in optimizer.lr=",
         ),
-        (["seed=1,2", "seed=3"], "seed: given 2 times (seed=1,2, seed=3)."),
-        (["model=unet,vnet", "model=unet"], "model: given 2 times"),
+        (["seed=1,2", "seed=3"], "seed: given 2 times (seed=1,2, seed=3), of which"),
+        (["model=vnet", "model=unet,vnet"], "model: given 2 times"),
         (
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             "it is not installed: pip install hydra-joblib-launcher",
@@ -268,3 +268,15 @@ def test_search_maximises_unless_told_otherwise(jobs, settings, direction, monke
     ConfigStore.instance().store(group="hydra/sweeper", name="searching", node=node)
     assert command_line.main(["train", "-m", "hydra/sweeper=searching", "seed=1,2", *settings]) == 0
     assert Searching.directions[-1] == direction
+
+
+def test_evaluations_stand_in_the_order_of_the_jobs(jobs, capsys):
+    jobs.outcome = lambda config: {"status": "done", "test_score": 0.6 if config["examples"] else 0.5, "seconds": 1.0}
+    assert command_line.main(["eval", "-m", "checkpoint=x", "examples=0,1", "run_dir=sweep"]) == 0
+    out = capsys.readouterr().out
+    assert [row[:4] for row in rows_of(out)] == [
+        ["0", "examples=0", "-", "0.5000"],
+        ["1", "examples=1", "-", "0.6000"],
+    ]
+    assert "in the order of the jobs" in " ".join(out.split())
+    assert "best:" not in out

@@ -56,9 +56,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             f"tune={tuning} subset={subset}: options are chosen on the validation cases; leave subset out."
         )
     subset = subset or (("val" if tuning else "test") if is_own else "all")
-    has_folds = is_own and subset == "val" and settings.ensemble and not split_file and is_cross_validation(models)
+    is_one = settings.ensemble or len(settings.checkpoint) == 1
+    has_folds = is_own and subset == "val" and is_one and not split_file and is_cross_validation(models)
     predictors = load_predictors(
-        settings, models if has_folds else settings.checkpoint, together=settings.ensemble and not has_folds
+        settings, models if has_folds else settings.checkpoint, together=is_one and not has_folds
     )
     own = own_targets(config)
     node = saved_dataset(settings.dataset, trained_in, settings.trust) if is_own else settings.dataset
