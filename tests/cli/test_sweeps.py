@@ -7,7 +7,6 @@ from types import ModuleType
 
 import pytest
 import yaml
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
@@ -244,30 +243,32 @@ def test_what_a_sweep_cannot_do_is_said_without_a_traceback(jobs, settings, mess
     assert not Path("outputs").exists()
 
 
-class Searching(BasicSweeper):
-    """A sweeper that is told a direction, as Optuna's is."""
-
-    __module__ = "hydra_plugins.searching"  # where alone Hydra looks for sweepers
-    directions: list[str] = []  # noqa: RUF012 - of all instances
-
-    def __init__(self, direction, max_batch_size=None, params=None):
-        super().__init__(max_batch_size, params)
-        self.directions.append(direction)
-
-
 @pytest.mark.parametrize(
     ("settings", "direction"), [([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")]
 )
 def test_search_maximises_unless_told_otherwise(jobs, settings, direction, monkeypatch):
+    """A sweeper that is told a direction, as Optuna's is, stands for all that search."""
+    plugins = Plugins.instance()
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # which looking for plugins defines anew
+
+    directions = []
+
+    class Searching(BasicSweeper):
+        __module__, __qualname__ = "hydra_plugins.searching", "Searching"  # where alone Hydra takes sweepers from
+
+        def __init__(self, direction):
+            super().__init__(max_batch_size=None)
+            directions.append(direction)
+
     module = ModuleType(Searching.__module__)
     module.Searching = Searching
     monkeypatch.setitem(sys.modules, "hydra_plugins", ModuleType("hydra_plugins"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    Plugins.instance().register(Searching)
+    plugins.register(Searching)
     node = {"_target_": f"{Searching.__module__}.Searching", "direction": "minimize"}
     ConfigStore.instance().store(group="hydra/sweeper", name="searching", node=node)
     assert command_line.main(["train", "-m", "hydra/sweeper=searching", "seed=1,2", *settings]) == 0
-    assert Searching.directions[-1] == direction
+    assert directions == [direction]
 
 
 def test_evaluations_stand_in_the_order_of_the_jobs(jobs, capsys):
