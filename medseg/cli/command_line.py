@@ -36,8 +36,8 @@ from medseg.cli.overrides import (
     syntax_problem,
     unquoted_sweeps,
 )
-from medseg.config.check import check_values, escape, lies_below, resolve
-from medseg.config.instantiate import named_targets, with_current_names
+from medseg.config.check import check_values, escape, lies_below, look_up, resolve
+from medseg.config.instantiate import named_targets, own_targets, with_current_names
 from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
 from medseg.errors import MedsegError, listing, nearest
@@ -76,8 +76,17 @@ MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "data
 INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
 """What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
 
+MAXIMISING = {
+    "hydra.sweeper.direction": "maximize",
+    "hydra.sweeper.optim.maximize": "true",
+    "hydra.sweeper.ax_config.experiment.minimize": "false",
+}
+"""Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
+
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -287,7 +296,7 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(absent_paths(checked))
     configure_logging()
     if options.multirun:
-        return sweep(argv, [*flags, *settings], checked, sources)
+        return sweep(argv, flags, settings, checked, sources)
     is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
     if own and not (is_hydras or options.package or options.experimental_rerun or options.resolve):
         # All that Hydra would do is to compose a config of medseg's own, which ``check`` has done, but for settings
@@ -380,19 +389,22 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
 
-def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Sources) -> int:
+def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
     A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
     name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
-    training that has a checkpoint goes on from there.
+    training that has a checkpoint goes on from there. Trainings share one split, which the seed does not draw anew.
     """
     from medseg.jobs import sweeps
 
-    stand_in(checked, arguments)
-    run_dir = resolve({"run_dir": checked.composed[0].get("run_dir")})["run_dir"]
+    stand_in(checked, settings)
+    first, is_split_given = checked.composed[0], any(setting.startswith("split.seed=") for setting in settings)
+    run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
-    with sweeps.sweep_folder(run_dir, "+".join(dict.fromkeys(names)), arguments) as folder:
+    with sweeps.sweep_folder(run_dir, "+".join(dict.fromkeys(names)), [*flags, *settings]) as folder:
+        if "seed" in checked.swept and not is_split_given and (first.get("split") or {}).get("seed", 0) is None:
+            log.info("all jobs share the split of split.seed=%s, so that their scores compare", first["seed"])
 
         def task(composed: "DictConfig") -> float:
             from hydra.core.hydra_config import HydraConfig
@@ -403,25 +415,56 @@ def sweep(argv: list[str], arguments: list[str], checked: Check, sources: Source
             if result is None:
                 if "run_dir" in config:
                     config["run_dir"] = escape(str(run_dir))
+                if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
+                    split["seed"] = first["seed"]  # null would be the job's own
                 if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
                     config["resume"] = config["run_dir"]
                 wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
                 _, result = attempt(config, argv, wrong or None)
             sweeps.record(run_dir, result, list(hydra.overrides.task))
+            sweeps.write_record(folder)
             return float("nan") if result.get("score") is None else float(result["score"])
 
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-        hand_over([*arguments, *where], task)
+        hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
+        if (first.get("sweep") or {}).get("test") == "best":
+            trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
+            test_best(folder, sources, trust)
         return report(folder)
 
 
-def stand_in(checked: Check, arguments: list[str]) -> None:
+def test_best(folder: Path, sources: Sources, trust: set[str]) -> None:
+    """Test the best training of each ranking, as one that is resumed when nothing is left to train is tested."""
+    from medseg.jobs import sweeps
+
+    for best in (ranking.best for ranking in sweeps.rankings(sweeps.read(folder))):
+        if best and best["test_score"] is None:
+            run_dir = folder / str(best["job"])
+            log.info("%s is the best by validation, and is tested", run_dir)
+            own = ["--config-dir", str(sources.config_dir)] if sources.config_dir else []
+            trusted = f"trust=[{','.join(map(quote, sorted(trust)))}]"
+            try:
+                answer(["train", f"resume={quote(str(run_dir))}", "sweep.test=all", trusted, *own])
+            except MedsegError as error:
+                complain(str(error))
+
+
+def maximising(sources: Sources, settings: list[str]) -> list[str]:
+    """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
+    node = {"hydra": {"sweeper": sources.sweeper(settings)}}
+    names = {setting.partition("=")[0].lstrip("+") for setting in settings}
+    return [
+        f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
+    ]
+
+
+def stand_in(checked: Check, settings: list[str]) -> None:
     """Register with Hydra an option of each unknown name, with the keys that the command line sets in its group."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     for group, option in checked.doomed:
-        names = [argument.partition("=")[0] for argument in arguments if argument.startswith(f"{group}.")]
+        names = [setting.partition("=")[0] for setting in settings if setting.startswith(f"{group}.")]
         node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
         ConfigStore.instance().store(name=option, group=group, node=node)
 
@@ -431,8 +474,14 @@ def report(folder: Path) -> int:
     from medseg.jobs import sweeps
     from medseg.system.terminal import Terminal
 
-    results = sweeps.read(folder)
-    Terminal().print(sweeps.table(results))
+    ranked = sweeps.write_record(folder, has_ended=True)
+    results = [job for ranking in ranked for job in ranking.jobs]
+    Terminal().print(*sweeps.tables(ranked))
+    if sum(ranking.best is not None for ranking in ranked) > 1:
+        print("jobs of different tables were validated on different cases: their scores have no common order")
+    for best in (ranking.best for ranking in ranked):
+        if best:
+            print(printable(f"best: job {best['job']}, checkpoint={folder / str(best['job'])}"))
     print(printable(f"sweep folder: {folder}"))
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve

@@ -5,6 +5,7 @@ anything heavy is imported.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -42,6 +43,22 @@ SOURCES = (
 
 SYNTHETIC = "medseg.io.layouts.phantom"
 """The layout that writes its data itself."""
+
+PLUGINS = {
+    "hydra/launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "ray": "hydra-ray-launcher",
+        "rq": "hydra-rq-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+    },
+    "hydra/sweeper": {
+        "ax": "hydra-ax-sweeper",
+        "nevergrad": "hydra-nevergrad-sweeper",
+        "optuna": "hydra-optuna-sweeper",
+    },
+}
+"""The packages that bring Hydra's launchers and sweepers."""
 
 REPLACED = {"model", "plan", "preprocessing"}
 """Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
@@ -148,6 +165,15 @@ class Sources:
         """``skeleton(*choices)``: the config of choices of groups alone, to be read only."""
         return cache(lambda *choices: compose(self, self.loader(), list(choices)))
 
+    def sweeper(self, settings: list[str]) -> dict[str, Any]:
+        """Return the config of the sweeper that a multirun with these settings has."""
+        from hydra.types import RunMode
+        from omegaconf import OmegaConf
+
+        config = self.loader().load_configuration(self.config_name, settings, RunMode.MULTIRUN)
+        node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+        return dict(node)
+
     def loader(self) -> "ConfigLoaderImpl":
         """Return Hydra's loader for these folders, in Hydra's own order of search."""
         from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -236,6 +262,11 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     """
     loader, checked = sources.loader(), Check()
     overrides = parse(settings, loader, checked, multirun=multirun)
+    if absent := absent_plugins(overrides, loader):
+        checked.problems |= absent
+        overrides = [override for override in overrides if not override.key_or_group.startswith("hydra")]
+    elif multirun:
+        checked.problems |= wrong_sweeps(overrides, sources)
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     others = [override for override in overrides if override.key_or_group not in sources.groups]
     checked.swept = {override.key_or_group for override in others if override.is_sweep_override()}
@@ -245,9 +276,73 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     variants = [first, *({**first, group: name} for group, names in options.items() for name in names[1:])]
     for variant in variants:
         check_composed(sources, loader, [f"{group}={name}" for group, name in variant.items()], others, checked)
+    checked.problems |= known_to_some(sources, variants, others, checked.unknown)
     if not values_needed:
         checked.problems = {key: text for key, text in checked.problems.items() if f"{key}: missing" not in text}
     return checked
+
+
+def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> dict[str, str]:
+    """Return what is wrong with options of Hydra's own groups that are not there: launchers and sweepers, by group."""
+    problems = {}
+    for override in overrides:
+        group = override.key_or_group
+        if not group.startswith("hydra/") or override.is_delete():
+            continue
+        allowed = sorted(loader.get_group_options(group))
+        for name in set(options_of(override)) - {*allowed}:
+            package = PLUGINS.get(group, {}).get(name)
+            cure = f"it is not installed: pip install {package}." if package else "no such option."
+            problems[group] = f"{group}={name}: {cure} Here are: {', '.join(allowed)}."
+    return problems
+
+
+def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
+    """Return what a sweep cannot do, by key: swept keys that are given again, intervals without a search."""
+    problems, given = {}, defaultdict(list)
+    for override in overrides:
+        given[override.key_or_group].append(override)
+    for key, several in given.items():
+        if len(several) > 1 and any(override.is_sweep_override() for override in several):
+            lines = ", ".join(str(override.input_line) for override in several)
+            problems[key] = (
+                f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
+            )
+    intervals = [each for each in overrides if each.is_sweep_override() and not each.is_discrete_sweep()]
+    if intervals and not problems:
+        sweeper = str(sources.sweeper([str(override.input_line) for override in overrides]).get("_target_"))
+        for override in intervals if sweeper.endswith(".BasicSweeper") else ():
+            problems[override.key_or_group] = (
+                f"{override.input_line}: the basic sweeper takes no intervals. List the values, as in "
+                f"{override.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: hydra/sweeper=optuna."
+            )
+    return problems
+
+
+def known_to_some(
+    sources: Sources, variants: list[dict[str, str]], others: "list[Override]", unknown: set[str]
+) -> dict[str, str]:
+    """Return what is wrong with keys that some options of a group have and others in the sweep do not, by key."""
+    problems = {}
+    for override in others:
+        key = override.key_or_group
+        lacks: list[dict[str, str]] = []
+        has: list[dict[str, str]] = []
+        for variant in variants:
+            skeleton = sources.skeleton(*(f"{group}={name}" for group, name in variant.items()))
+            (lacks if misplaced(override, skeleton, unknown) else has).append(variant)
+        if lacks and has:
+            # Variants differ from the first in one group each
+            other = next(variant for variant in (has if variants[0] in lacks else lacks))
+            [group] = [name for name in other if other[name] != variants[0][name]]
+            without, with_it = ([*dict.fromkeys(f"{group}={each[group]}" for each in part)] for part in (lacks, has))
+            without = [choice for choice in without if choice not in with_it]
+            with_it = [choice for choice in with_it if choice not in without]
+            problems[key] = (
+                f"{key}: unknown key of {', '.join(without)}; only {', '.join(with_it)} has it. Sweep over what "
+                "has it and what has not in two command lines."
+            )
+    return problems
 
 
 def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked: Check) -> dict[str, list[str]]:

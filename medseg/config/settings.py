@@ -386,6 +386,15 @@ class TrainingSettings(ReadingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What is done at the end of a sweep of trainings."""
+
+    test: Literal["best", "all", "none"] = setting(
+        "which trainings of a sweep (-m) are tested: the best by validation, all, or none", default="all"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingSettings):
     """``medseg train``, and ``medseg inspect``."""
 
@@ -393,6 +402,7 @@ class TrainSettings(TrainingSettings):
     inference: InferenceSettings
     postprocess: PostprocessSettings
     metrics: MetricsSettings | None = None
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,7 +420,7 @@ class ModelSettings(ReadingSettings):
     """What every command is told that uses trained models."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs, nnU-Net's folder, or a list of these: an ensemble"
+        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble"
     )
     device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
 
@@ -420,7 +430,7 @@ class EvalSettings(ModelSettings):
     """``medseg eval``."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs, nnU-Net's folder, or a list of these: an ensemble",
+        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble",
         null="none: predictions are given",
     )
     predictions: tuple[Path, ...] = setting(

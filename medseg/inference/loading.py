@@ -4,7 +4,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medseg.config.instantiate import build, check_targets
-from medseg.errors import MedsegError
+from medseg.config.untrusted import read_json_object
+from medseg.errors import MedsegError, first_line, listing
 from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
@@ -13,6 +14,9 @@ from medseg.io.damage import reading
 from medseg.models.weight_checks import limit_parameters
 
 BEST = Path("checkpoints", "best.ckpt")
+
+SWEEP = "sweep.json"
+"""What a sweep's folder says of the jobs in it."""
 
 
 def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:
@@ -57,14 +61,50 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder of runs, or folds'."""
+    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder of runs, or folds'.
+
+    Raises:
+        MedsegError: there are none, or a sweep's folder holds other jobs than folds.
+    """
     if is_nnunet(path):
         return checkpoints(path)
+    if (path / SWEEP).is_file():
+        return [path / str(job) / BEST for job in folds_of_sweep(path)]
     if path.is_dir() and not (path / BEST).is_file():
         runs = sorted(run for run in path.iterdir() if (run / BEST).is_file())
         if runs:
             return [run / BEST for run in runs]
     return [locate(path)]
+
+
+def folds_of_sweep(folder: Path) -> list[int]:
+    """Return the jobs of a sweep that are the complete folds of one cross-validation, and so are an ensemble.
+
+    Raises:
+        MedsegError: they are not, or not all are done: it names the jobs, ranked, and what to write instead.
+    """
+    with reading(folder / SWEEP, "record of a sweep"):
+        content = read_json_object(folder / SWEEP)
+        ensemble, best = ([int(job) for job in content.get(name) or ()] for name in ("ensemble", "best"))
+        if ensemble:
+            return ensemble
+        lines, told = [], set()
+        for ranking in content.get("rankings") or ():
+            lines.append(str(ranking["title"]))
+            for job in ranking["jobs"]:
+                told.add(str(job["job"]))
+                score = "" if job["score"] is None else f" {job['score']:.4f}"
+                reason = f" ({first_line(MedsegError(job['reason']))})" if job["status"] != "done" else ""
+                lines.append(f"{folder / str(job['job'])}:{score} {job['status']}{reason}, {job['overrides']}")
+        begun = sorted((path.name for path in folder.iterdir() if path.name.isdecimal()), key=int)
+        lines += [f"{folder / job}: not done: killed, or under way" for job in begun if job not in told]
+    if not content.get("has_ended"):
+        lines.append(f"the sweep has not ended: its command line with run_dir={folder} goes on with it")
+    example = folder / str(best[0] if best else 0)
+    raise MedsegError(
+        f"checkpoint={folder}: this sweep's jobs are not the complete folds of one cross-validation. Give the one that"
+        f" is meant, as in checkpoint={example}, or several in a list, as an ensemble.\n{listing(lines)}"
+    )
 
 
 def read_model(path: Path, trust: Collection[str]) -> Model:

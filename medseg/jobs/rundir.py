@@ -156,7 +156,7 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
     before = earlier_result(path)
     earlier = before.get("seconds") or 0.0
     result: dict[str, Any] = {"status": "failed", "reason": "", "score": None, "seconds": None}
-    result |= {"overrides": before["overrides"]} if "overrides" in before else {}
+    result |= {name: before[name] for name in ("overrides", "validated") if name in before}
     try:
         yield result
     except BaseException as error:
@@ -184,6 +184,7 @@ def read_result(path: Path) -> dict[str, Any]:
         **{name: result.get(name) is None or is_number(result[name]) for name in ("score", "test_score")},
         "seconds": result.get("seconds") is None or is_number(result["seconds"]),
         "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
+        "validated": is_of_cases(result.get("validated")),
     }
     if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
         raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
@@ -191,7 +192,17 @@ def read_result(path: Path) -> dict[str, Any]:
     if "test_score" not in result and isinstance(best, dict) and is_number(best.get("dice")):
         # An older version had the test score in the place of the validation's.
         result |= {"score": best["dice"], "test_score": result.get("score")}
-    return {"score": None, "test_score": None, "seconds": None, **result, "overrides": overrides}
+    return {"score": None, "test_score": None, "seconds": None, "validated": None, **result, "overrides": overrides}
+
+
+def is_of_cases(validated: Any) -> bool:
+    """Return whether a result says which cases its score is over as ``sweeps.validated`` does, or says nothing."""
+    kinds = {"dataset": str, "metric": str, "n_cases": int, "cases": str}
+    return validated is None or (
+        isinstance(validated, dict)
+        and list(validated) == list(kinds)
+        and all(isinstance(validated[name], kind) for name, kind in kinds.items())
+    )
 
 
 def earlier_result(path: Path) -> dict[str, Any]:

@@ -136,18 +136,3 @@ def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collecti
     if wrong := list(problems({"dataset": saved["dataset"]}).values()):
         raise MedsegError(f"{trained_in / 'config.yaml'}: its data set has wrong values:\n{listing(wrong)}")
     return resolve(saved)["dataset"]
-
-
-def warn_of_training_cases(cases: Sequence[Case], subset: str, models: Sequence[Path]) -> None:
-    """Name the models of which cases to validate or test are training cases, as where folds form an ensemble."""
-    ids = {case.id for case in cases}
-    runs = {run: Split.load(run / "splits.json") for model in models if (run := run_of(model))}
-    lines = [
-        f"{run}: {len(learned)} of {len(ids)}, such as {min(learned)}"
-        for run, split in runs.items()
-        if (learned := ids & set(split.train))
-    ]
-    if lines and subset in ("val", "test"):
-        log.warning(
-            "subset=%s: models were trained on its cases, so that scores are too good:\n%s", subset, listing(lines)
-        )

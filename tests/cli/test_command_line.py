@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -19,7 +18,6 @@ from medseg.cli.overrides import quoted
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
-from medseg.io.warnings import warn
 from medseg.jobs.rundir import read_result
 from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
 
@@ -44,27 +42,6 @@ NASTY = [
     "1.50",
     "true",
 ]
-
-
-@pytest.fixture
-def jobs(monkeypatch, tmp_path):
-    """Stub jobs that record their resolved configs; ``jobs.outcome`` replaces what they do."""
-    module = ModuleType("stub")
-    module.configs, module.argv = [], []
-    module.outcome = lambda config: {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
-
-    def run(config):
-        module.configs.append(resolve(config))
-        module.argv.append(sys.argv[1:])
-        return module.outcome(config)
-
-    module.run = run
-    for name in command_line.JOBS.values():
-        monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(command_line, "absent_paths", lambda checked: [])  # the paths of these tests are made up
-    return module
 
 
 @pytest.mark.parametrize(
@@ -244,82 +221,6 @@ def test_config_dir_brings_groups_and_code(jobs, tmp_path):
     assert jobs.configs[0]["model"] == {"_target_": "my_nets.Tiny", "width": 5}
     assert str(tmp_path / "mine") in sys.path
     assert command_line.main(["train", "model=tiny"]) == 1
-
-
-def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
-    def outcome(config):
-        depth = config["model"]["depth"]
-        if depth == 4:
-            raise ValueError("a bug")
-        return {"status": "done", "reason": "", "score": depth / 10, "seconds": 1.0}
-
-    jobs.outcome = outcome
-    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
-    assert command_line.main(["train", "-m", *settings]) == 3
-    (folder,) = Path("outputs/sweeps/phantom").iterdir()
-    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
-    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
-    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
-    assert results[4]["reason"] == "ValueError: a bug"
-    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
-    assert "model.depth=99: must be" in results[2]["reason"]
-    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
-    out = capsys.readouterr().out
-    ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
-    assert ranked[:2] == ["6", "0"]
-    assert sorted(ranked) == [str(job) for job in range(8)]
-
-
-def test_a_sweep_keeps_the_job_s_own_result(jobs):
-    def outcome(config):
-        Path(config["run_dir"]).mkdir(exist_ok=True)
-        own = {"status": "some_failed", "reason": "own", "score": 0.1, "seconds": 2.0, "more": 1}
-        (Path(config["run_dir"]) / "result.json").write_text(json.dumps(own))
-        return own
-
-    jobs.outcome = outcome
-    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 3
-    result = json.loads(Path("sweep/1/result.json").read_text())
-    assert (result["reason"], result["more"], result["overrides"]) == ("own", 1, ["seed=2", "run_dir='sweep'"])
-
-
-def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
-    def outcome(config):
-        folder = Path(config["run_dir"])
-        if config["seed"] == 2 and not config["resume"]:  # killed with a checkpoint, before the third job
-            (folder / "checkpoints").mkdir(parents=True)
-            (folder / "checkpoints" / "last.ckpt").touch()
-            raise KeyboardInterrupt
-        return {"status": "done", "reason": "", "score": config["seed"] / 10, "seconds": 1.0}
-
-    jobs.outcome = outcome
-    line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
-    assert command_line.main(line) == 130
-    assert command_line.main(line) == 0
-    assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
-    assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
-    assert command_line.main(line) == 0
-    assert len(jobs.configs) == 4
-    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
-    assert "started with other settings" in capsys.readouterr().err
-
-
-def test_a_sweep_begins_in_no_other_folder(jobs):
-    Path("mine").mkdir()
-    Path("mine/notes.txt").touch()
-    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=mine"]) == 1
-    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
-
-
-def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
-    assert command_line.main(["train", "-m", "model.depth=98,99"]) == 1
-    assert jobs.configs == []
-
-
-def test_sweeps_of_one_second_do_not_collide(jobs):
-    for _ in range(2):
-        assert command_line.main(["train", "-m", "seed=1,2"]) == 0
-    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 2
 
 
 def test_single_runs_leave_nothing_of_hydra_s_behind(jobs, tmp_path):
@@ -583,21 +484,6 @@ def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
     assert bool(jobs.configs) != bool({"--cfg", "--help"} & {*words})
 
 
-def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
-    assert command_line.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
-    assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]
-
-
-def test_each_job_of_a_sweep_logs_what_it_was_warned_of(jobs, caplog):
-    def outcome(config):
-        warn("an odd file of the sweep")
-        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
-
-    jobs.outcome = outcome
-    assert command_line.main(["train", "-m", "seed=0,1", "run_dir=sweep"]) == 0
-    assert caplog.messages.count("an odd file of the sweep") == 2
-
-
 @pytest.mark.parametrize("command", ["train", "predict"])
 @pytest.mark.parametrize(
     "settings", [["postprocess.classes={core: {largest: true}}"], ["postprocess.classes.core.largest=true"]]
@@ -613,19 +499,6 @@ def test_entries_of_a_mapping_are_the_users(jobs, command, settings):
 def test_entries_of_a_mapping_may_be_swept(jobs):
     assert command_line.main(["train", "-m", "inference.thresholds.WT=0.3,0.4", "run_dir=sweep"]) == 0
     assert [config["inference"]["thresholds"] for config in jobs.configs] == [{"WT": 0.3}, {"WT": 0.4}]
-
-
-def test_a_sweep_is_ranked_by_validation_and_shows_the_test_apart(jobs, capsys):
-    def outcome(config):
-        seed = config["seed"]
-        return {"status": "done", "reason": "", "score": seed / 10, "test_score": 0.9 - seed / 10, "seconds": 1.0}
-
-    jobs.outcome = outcome
-    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 0
-    out = capsys.readouterr().out
-    assert " val " in out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    assert [row[:4] for row in rows] == [["1", "seed=2", "0.2000", "0.7000"], ["0", "seed=1", "0.1000", "0.8000"]]
 
 
 def test_results_of_older_trainings_had_the_test_score_in_the_place_of_the_validations(tmp_path):

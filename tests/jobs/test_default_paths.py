@@ -57,7 +57,7 @@ def place(tmp_path_factory):
     place.run("export", "export", f"checkpoint={run}", "output=model.onnx", f"case={scan}")
     place.run("inspect", "inspect", *FAST)
     place.run("pretrain", "pretrain", *FAST)
-    place.run("sweep", "train", "-m", "loss=ce,dice", *FAST)
+    place.run("sweep", "train", "-m", "loss=ce,dice", "sweep.test=all", *FAST)
     [sweep] = (folder / "outputs/sweeps/phantom").iterdir()
     place.run("compare", "compare", f"runs={sweep}")
     place.run("cache", "cache")

@@ -82,7 +82,7 @@ def test_masks_and_models_side_by_side(tested, masks, evaluated, tmp_path):
     folders = sorted(path.parent.name for path in (tmp_path / "eval").glob("*/metrics.json"))
     assert folders == sorted(["masks", f"{run.name}-1", f"{run.name}-2"])
     means = {report_of(tmp_path / "eval" / name)["mean"]["dice"] for name in folders}
-    assert means == {result["score"]}
+    assert means == {result["test_score"]}
     told = {name: f"training in {run}" in (tmp_path / "eval" / name / "report.html").read_text() for name in folders}
     assert told == {name: name != "masks" for name in folders}  # whose training a report tells of
     comparison = json.loads((tmp_path / "eval" / "comparison.json").read_text())

@@ -135,6 +135,12 @@ def test_the_config_of_a_run_is_read_in_one_function():
     """Whoever reads config.yaml otherwise shows its text or takes a number, and hands nothing on."""
     text = {path: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
     found = {".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in text if "read_yaml" in text[path]}
-    shown = {"evaluation.report.run_info", "jobs.evaluate.compare", "jobs.evaluate.few_shot", "jobs.rundir"}
+    shown = {
+        "evaluation.report.run_info",
+        "jobs.evaluate.compare",
+        "jobs.evaluate.few_shot",
+        "jobs.rundir",
+        "jobs.sweeps",
+    }
     own = {"jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}  # files of conf/
     assert found == {"config.untrusted", *shown, *own}

@@ -149,7 +149,7 @@ def test_a_tuning_is_repeated(finished, undisturbed, tmp_path, point):
         Kill("after", "*/0/result.json", 3),
         Kill("half", "*/1/config.yaml"),
         Kill("step", count=7),
-        Kill("half", "*/1/test/metrics.json"),
+        Kill("half", "*/test/metrics.json"),
     ],
     ids=str,
 )

@@ -261,7 +261,15 @@ RESULT = {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0, "overrid
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("score", "x"), ("seconds", [1]), ("overrides", 3), ("overrides", [{}]), ("status", ["done"])]
+    ("name", "value"),
+    [
+        ("score", "x"),
+        ("seconds", [1]),
+        ("overrides", 3),
+        ("overrides", [{}]),
+        ("status", ["done"]),
+        ("validated", {"n_cases": "x"}),
+    ],
 )
 def test_results_of_a_sweep_are_checked(tmp_path, name, value):
     (tmp_path / "0").mkdir()

@@ -26,12 +26,13 @@ def summarise(
     subset: str,
     strata: Sequence[str] = (),
     problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Summary:
     """Return statistics over the cases for each class or region, and their means; undefined values are None.
 
     ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
     a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart,
-    ``problems`` the cases that could not be scored, each with the reason.
+    ``problems`` the cases that could not be scored, each with the reason, ``notes`` what is to be known of the cases.
     """
     by_column: dict[str, dict[str, Summary]] = {}
     for column in strata:  # cases without a value are under ""
@@ -48,6 +49,7 @@ def summarise(
         **_of_rows(rows, names, settings),
         "strata": by_column,
         "problems": list(problems),
+        "notes": list(notes),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medseg.config.settings import SplitSettings
-from medseg.config.untrusted import read_json
+from medseg.config.untrusted import read_json, read_json_object
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case
 from medseg.io.tables import read_table
@@ -49,6 +49,39 @@ class Split:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise MedsegError(f"{path} is no splits.json of format {FORMAT}.")
         return cls(**_subsets(content, path))
+
+
+def read_hashes(path: Path, cure: str = "") -> dict[str, str]:
+    """Return the hash of each case's voxels that a ``splits.json`` has, by id; ``cure`` ends an error's message.
+
+    Raises:
+        MedsegError: the file cannot be read, or is something else.
+    """
+    hashes = read_json_object(path, cure).get("hashes") or {}
+    if not (isinstance(hashes, dict) and all(isinstance(code, str) for code in hashes.values())):
+        raise MedsegError(f"{path}: hashes must be a mapping of cases to texts. {cure}".rstrip())
+    return hashes
+
+
+def parts_by_hash(path: Path, cure: str = "") -> dict[str, str]:
+    """Return the subset of each scan of a ``splits.json`` by the hash of its voxels; errors as of ``read_hashes``.
+
+    A scan that is there twice, once in training, was trained on.
+    """
+    hashes = read_hashes(path, cure)
+    subsets = reversed(asdict(Split.load(path)).items())
+    return {hashes[name]: subset for subset, names in subsets for name in names if name in hashes}
+
+
+def are_folds(splits: Iterable[Mapping[str, str]]) -> bool:
+    """Return whether splits, as ``parts_by_hash``, are folds: of the same scans, none of which validates twice.
+
+    They may be some folds only, of which the others are missing.
+    """
+    splits = tuple(splits)
+    learned = {frozenset(code for code, subset in split.items() if subset != "test") for split in splits}
+    validated = [code for split in splits for code, subset in split.items() if subset == "val"]
+    return len(splits) > 1 and len(learned) == 1 and len(set(validated)) == len(validated) > 0
 
 
 def split_as_set(cases: Iterable[Case], settings: SplitSettings, run_seed: int, data_split: Path | None) -> Split:

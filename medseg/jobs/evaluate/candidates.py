@@ -1,7 +1,7 @@
 """What is evaluated: models, ensembles of them, or folders of masks that were made elsewhere."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.external_masks import predicted_masks
 from medseg.io.labels import IGNORE, LabelMap
+from medseg.jobs.evaluate.seen import Seen
+from medseg.jobs.training_run import training_run
 from medseg.system.file_names import file_name, unique
+
+Loaded = tuple[Sequence[Path], Predictor]
+"""The paths of an ensemble's members, or of one model, and what predicts by them."""
 
 Segment = Callable[[Case, Scan], NDArray[np.uint8]]
 """A case and its scan to class indices (*spatial) on the scan's grid; MedsegError where there are none."""
@@ -26,26 +31,38 @@ Segment = Callable[[Case, Scan], NDArray[np.uint8]]
 class Candidate:
     """A model, an ensemble, or a folder of masks.
 
-    ``trained_in`` is the run directory of the training that its report describes, None where it is not known.
+    ``trained_in`` is the run directory of the training that its report describes, None where it is not known, ``seen``
+    what its models have seen.
     """
 
     name: str
     segment: Segment
     trained_in: Path | None = None
+    seen: Seen | None = None
 
 
-def load_predictors(settings: EvalSettings) -> list[tuple[Sequence[Path], Predictor]]:
-    """Load the checkpoints that the settings name, each with its paths: as one ensemble, or each by itself."""
-    paths = settings.checkpoint
-    ensembles = [paths] if paths and settings.ensemble else [(path,) for path in paths]
+def load_predictors(settings: EvalSettings, paths: Sequence[Path], *, together: bool) -> list[Loaded]:
+    """Load checkpoints, each with its paths: as one ensemble, or each by itself."""
+    ensembles = [paths] if paths and together else [(path,) for path in paths]
     options: dict[str, Any] = {"device": settings.device, "precision": settings.precision, "trust": settings.trust}
     options |= {"inference": settings.inference, "postprocess": settings.postprocess}
     return [(members, Predictor.load(members, **options)) for members in ensembles]
 
 
-def from_predictor(name: str, predictor: Predictor, trained_in: Path | None = None) -> Candidate:
+def from_predictor(
+    name: str, predictor: Predictor, trained_in: Path | None = None, seen: Seen | None = None
+) -> Candidate:
     """Return a candidate that predicts."""
-    return Candidate(name, lambda case, scan: predictor(scan).indices, trained_in)
+    return Candidate(name, lambda case, scan: predictor(scan).indices, trained_in, seen)
+
+
+def from_folds(loaded: Sequence[Loaded], number_of: Mapping[str, int]) -> Candidate:
+    """Return a candidate that predicts each case by the model whose number is given by the case's id."""
+    return Candidate(
+        f"{len(loaded)} folds",
+        lambda case, scan: loaded[number_of[case.id]][1](scan).indices,
+        training_run(loaded[0][0]),
+    )
 
 
 def from_folder(root: Path, cases: Sequence[Case], label_map: LabelMap) -> Candidate:

@@ -38,7 +38,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
     if len(folders) < 2:
         runs = ", ".join(map(str, settings.runs))
-        raise MedsegError(f"runs={runs}: {len(folders)} report found, but two or more are needed.")
+        raise MedsegError(
+            f"runs={runs}: {len(folders)} report found, but two or more are needed. Of a sweep the best job alone is"
+            " tested, unless sweep.test=all."
+        )
     reports = [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
     result = compared(reports, settings.metrics.names)
     with run_directory(config, dataset_of([report.folder for report in reports])) as named:

@@ -19,6 +19,7 @@ from medseg.io.labels import IGNORE_NAME, LabelMap
 from medseg.jobs.evaluate.candidates import (
     Candidate,
     from_folder,
+    from_folds,
     from_predictor,
     load_predictors,
     name_of,
@@ -26,15 +27,18 @@ from medseg.jobs.evaluate.candidates import (
 )
 from medseg.jobs.evaluate.compare import compare_reports
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
+from medseg.jobs.evaluate.seen import SPOILING, Seen, is_cross_validation, out_of_fold, without_seen
 from medseg.jobs.evaluate.tune import tune, undo
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
-from medseg.jobs.training_run import checkpoint_files, saved_dataset, select, training_run, warn_of_training_cases
+from medseg.jobs.training_run import checkpoint_files, saved_dataset, select, training_run
 
 log = logging.getLogger(__name__)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate, or tune, as the composed config says; return status, score (mean Dice) and seconds.
+    """Evaluate, or tune, as the composed config says; return status, scores and seconds.
+
+    ``score``, by which may be chosen, is the mean Dice of validation cases, ``test_score`` that of any others.
 
     Raises:
         MedsegError: no such checkpoint, masks or data, or no case could be read.
@@ -44,39 +48,56 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     tuning = settings.tune
     if tuning == "undo":
         return undo(settings.checkpoint[0])
-    predictors = load_predictors(settings)
-    trained_in = training_run(settings.checkpoint)
+    trained_in, models = training_run(settings.checkpoint), checkpoint_files(settings.checkpoint)
     is_own = "layout" not in settings.dataset  # the data set of the training run
-    own = own_targets(config)
-    node = saved_dataset(settings.dataset, trained_in, settings.trust) if is_own else settings.dataset
-    data = typed(DatasetSettings, node)
-    dataset = open_dataset(data, [*settings.trust, *own], may_write=not is_own)
-    subset, models = settings.subset, checkpoint_files(settings.checkpoint)
+    subset, split_file = settings.subset, settings.split["file"]
     if tuning and is_own and subset not in (None, "val"):
         raise MedsegError(
             f"tune={tuning} subset={subset}: options are chosen on the validation cases; leave subset out."
         )
     subset = subset or (("val" if tuning else "test") if is_own else "all")
-    split_file = settings.split["file"] or (trained_in / "splits.json" if is_own and trained_in else None)
-    cases = select(dataset, subset, split_file, settings.split["fold"], models)
-    if is_own:
-        warn_of_training_cases(cases, subset, models)
+    is_one = settings.ensemble or len(settings.checkpoint) == 1
+    has_folds = is_own and subset == "val" and is_one and not split_file and is_cross_validation(models)
+    predictors = load_predictors(
+        settings, models if has_folds else settings.checkpoint, together=is_one and not has_folds
+    )
+    own = own_targets(config)
+    node = saved_dataset(settings.dataset, trained_in, settings.trust) if is_own else settings.dataset
+    data = typed(DatasetSettings, node)
+    dataset = open_dataset(data, [*settings.trust, *own], may_write=not is_own)
     reference_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
-    candidates = [from_predictor(name_of(path), predictor, training_run(path)) for path, predictor in predictors]
+    spoiling, notes = SPOILING[subset], list[str]()
+    seen = Seen.by(models, spoiling)
+    if has_folds:
+        cases, number_of, notes = out_of_fold(dataset, models, seen)
+        candidates = [from_folds(predictors, number_of)]
+    else:
+        split_file = split_file or (trained_in / "splits.json" if is_own and trained_in else None)
+        cases = select(dataset, subset, split_file, settings.split["fold"], models)
+        if is_own and subset in ("test", "val") and len(models) > 1:
+            cases, notes = without_seen(cases, subset, models, seen)
+        candidates = [
+            from_predictor(name_of(paths), predictor, training_run(paths), Seen.by(checkpoint_files(paths), spoiling))
+            for paths, predictor in predictors
+        ]
     candidates += [from_folder(root, cases, reference_map) for root in settings.predictions]
     with run_directory(config, data.name) as named:
         run_dir = Path(resolve(named)["run_dir"])
         write_config(run_dir / "config.yaml", named)
         with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
             write_environment(run_dir / "environment.json")
+            for note in notes:
+                log.warning("%s", note)
             if tuning:
                 result |= tune(predictors[0][1], cases, reference_map, run_dir, checkpoint=settings.checkpoint[0])
             else:
                 metrics = settings_of(settings.metrics)
                 runs = {"evaluation": run_dir}
-                options = ReportOptions(metrics, subset, settings.metrics.strata, settings.examples, runs)
+                options = ReportOptions(metrics, subset, settings.metrics.strata, settings.examples, runs, notes)
                 unreadable = dataset.problems if subset == "all" else ()
-                result |= report_on(candidates, cases, reference_map, run_dir, options, unreadable)
+                found = report_on(candidates, cases, reference_map, run_dir, options, unreadable)
+                # What may be chosen by is the score, and a test chooses nothing
+                result |= found if subset == "val" else found | {"score": None, "test_score": found["score"]}
             log_output_paths(run_dir)
     return result
 
@@ -100,7 +121,7 @@ def report_on(
         if len(candidates) > 1:
             log.info("%s:", candidate.name)
         own = {"training": candidate.trained_in} if candidate.trained_in else {}
-        with_training = replace(options, runs={**own, **options.runs})
+        with_training = replace(options, runs={**own, **options.runs}, seen=candidate.seen)
         summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, with_training, unreadable)
         scores.append(summary["mean"]["dice"])
         failed = max(failed, len(problems))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from medseg.io.files.sizes import size_of
 from medseg.io.labels import LabelMap
 from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
+from medseg.jobs.evaluate.seen import Seen
+from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
     MORE_MEMORY,
@@ -53,6 +56,7 @@ class ReportOptions:
 
     ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
     number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
+    ``notes`` are lines about the choice of the cases; lines about those that the models have ``seen`` are added.
     """
 
     metrics: Settings
@@ -60,6 +64,8 @@ class ReportOptions:
     strata: Sequence[str] = ()
     examples: int = 3
     runs: Mapping[str, Path] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    seen: Seen | None = None
 
 
 def evaluate_cases(
@@ -83,8 +89,14 @@ def evaluate_cases(
     check_strata(cases, options.strata)
     rows: list[Row] = []
     problems = list(unreadable)
+    hashes: dict[str, str] = {}
+
+    def hashing(case: Case, scan: Scan) -> NDArray[np.uint8]:
+        hashes[case.id] = voxel_hash(scan)
+        return segment(case, scan)
+
     for case, outcome in with_progress_bar(
-        scored(segment, cases, label_map, options.metrics), len(cases), "evaluating"
+        scored(hashing if options.seen else segment, cases, label_map, options.metrics), len(cases), "evaluating"
     ):
         if isinstance(outcome, str):
             problems.append(f"{case.id}: {outcome}")
@@ -94,8 +106,12 @@ def evaluate_cases(
         log.error("%d case(s) could not be scored:\n%s", len(problems), listing(problems))
     if not rows:
         raise MedsegError("no case could be scored.")
+    learned = options.seen.notes(hashes) if options.seen else []
+    for note in learned:
+        log.warning("%s", note)
+    told: dict[str, Any] = {"problems": problems, "notes": [*options.notes, *learned]}
     names, subset, strata = list(label_map.reported), options.subset, options.strata
-    summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, problems=problems)
+    summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, **told)
     files = overlay_files(folder, (row["case"] for row in rows))
     draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
     write_report(folder, rows, summary)

@@ -17,6 +17,7 @@ from medseg.inference.segmenter import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import from_predictor
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
+from medseg.jobs.sweeps import is_job
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
@@ -85,8 +86,14 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
 
 
 def test(run: Run[TrainSettings]) -> dict[str, Any]:
-    """Test the best checkpoint as ``medseg eval`` would; return status and ``test_score``, None without test cases."""
+    """Test the best checkpoint as ``medseg eval`` would; return status and ``test_score``, None where it is not tested.
+
+    Jobs of a sweep wait for its end: only the best by validation is to be tested.
+    """
     cases = by_id(run.dataset.cases, run.split.test)
+    if is_job(run.directory) and run.settings.sweep.test != "all":
+        log.info("no test report: it is not for each job of a sweep (sweep.test=%s)", run.settings.sweep.test)
+        return {"status": "done", "test_score": None}
     if not cases:
         log.info("no test report: the split has no test part")
         return {"status": "done", "test_score": None}

@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from medseg.inference.nnunet.folder import checkpoints, is_nnunet, label_map_of
 from medseg.inference.nnunet.network import numbers_of_numpy, our_name, unet_arguments, with_biases, without_weights
 from medseg.inference.nnunet.plans import Plan, plan_of
 from medseg.inference.nnunet.preprocessing import schemes_of
-from medseg.io.datasets.splits import SUBSETS, Split
+from medseg.io.datasets.splits import SUBSETS, parts_by_hash
 from medseg.io.labels import LabelMap
 from medseg.models.weight_checks import NESTS, check_finite, limit_parameters, weights_in
 from medseg.system.torch_files import load_safely
@@ -129,13 +129,7 @@ def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
 def split_of(run: Path) -> dict[str, str] | None:
     """Return the part of each scan of a run by the hash of its voxels; None where no split tells."""
     path = run / "splits.json"
-    if not path.is_file():
-        return None
-    hashes = read_json_object(path, SPLIT_CURE).get("hashes") or {}
-    if not (isinstance(hashes, dict) and all(isinstance(code, str) for code in hashes.values())):
-        raise MedsegError(f"{path}: hashes must be a mapping of cases to texts. {SPLIT_CURE}")
-    parts = reversed(asdict(Split.load(path)).items())  # a scan that is there twice, once in training, was trained on
-    return {hashes[name]: part for part, names in parts for name in names if name in hashes} or None
+    return (parts_by_hash(path, SPLIT_CURE) or None) if path.is_file() else None
 
 
 def seen_before(run: Path) -> dict[str, str]:

@@ -99,7 +99,19 @@ def test_further_columns_of_a_table_are_kept(tmp_path: Path) -> None:
 def test_summary_has_the_promised_form() -> None:
     rows = rows_of(20)
     summary = summary_of(rows, NAMES, "test")
-    keys = ["format", "subset", "unit", "settings", "n_cases", "classes", "mean", "mean_ci95", "strata", "problems"]
+    keys = [
+        "format",
+        "subset",
+        "unit",
+        "settings",
+        "n_cases",
+        "classes",
+        "mean",
+        "mean_ci95",
+        "strata",
+        "problems",
+        "notes",
+    ]
     assert list(summary) == keys
     assert (summary["format"], summary["subset"], summary["n_cases"]) == (2, "test", 20)
     assert list(summary["classes"]) == NAMES  # background is not among them

@@ -1,0 +1,283 @@
+"""Sweeps from the command line, with a stub in the job's place."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+
+from medseg.cli import command_line
+from medseg.io.warnings import warn
+
+
+def leave_split(config, *validated):
+    """Write what a training leaves of its config and its split, with hashes of the cases that it was validated on."""
+    folder = Path(config["run_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    split = {"train": ["t"], "val": list(validated), "test": []}
+    hashes = {name: f"hash of {name}" for name in ("t", *validated)}
+    (folder / "splits.json").write_text(json.dumps({"format": 1, **split, "hashes": hashes}))
+
+
+def rows_of(out):
+    """Return the cells of the rows of all tables in what was printed, of each row's first line."""
+    lines = [line for line in out.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+
+
+def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
+    def outcome(config):
+        depth = config["model"]["depth"]
+        if depth == 4:
+            raise ValueError("a bug")
+        leave_split(config, "v")
+        return {"status": "done", "reason": "", "score": depth / 10, "test_score": 0.5, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
+    assert command_line.main(["train", "-m", *settings]) == 3
+    (folder,) = Path("outputs/sweeps/phantom").iterdir()
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
+    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
+    assert results[4]["reason"] == "ValueError: a bug"
+    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
+    assert "model.depth=99: must be" in results[2]["reason"]
+    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
+    out = capsys.readouterr().out
+    ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
+    assert ranked[:2] == ["6", "0"]
+    assert sorted(ranked) == [str(job) for job in range(8)]
+
+
+def test_a_sweep_keeps_the_job_s_own_result(jobs):
+    def outcome(config):
+        Path(config["run_dir"]).mkdir(exist_ok=True)
+        own = {"status": "some_failed", "reason": "own", "score": 0.1, "seconds": 2.0, "more": 1}
+        (Path(config["run_dir"]) / "result.json").write_text(json.dumps(own))
+        return own
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 3
+    result = json.loads(Path("sweep/1/result.json").read_text())
+    assert (result["reason"], result["more"], result["overrides"]) == ("own", 1, ["seed=2", "run_dir='sweep'"])
+
+
+def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
+    def outcome(config):
+        folder = Path(config["run_dir"])
+        if config["seed"] == 2 and not config["resume"]:  # killed with a checkpoint, before the third job
+            (folder / "checkpoints").mkdir(parents=True)
+            (folder / "checkpoints" / "last.ckpt").touch()
+            raise KeyboardInterrupt
+        return {"status": "done", "reason": "", "score": config["seed"] / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
+    assert command_line.main(line) == 130
+    assert command_line.main(line) == 0
+    assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
+    assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
+    assert command_line.main(line) == 0
+    assert len(jobs.configs) == 4
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
+    assert "started with other settings" in capsys.readouterr().err
+
+
+def test_a_sweep_begins_in_no_other_folder(jobs):
+    Path("mine").mkdir()
+    Path("mine/notes.txt").touch()
+    assert command_line.main(["train", "-m", "seed=1,2", "run_dir=mine"]) == 1
+    assert [path.name for path in Path("mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
+    assert command_line.main(["train", "-m", "model.depth=98,99"]) == 1
+    assert jobs.configs == []
+
+
+def test_sweeps_of_one_second_do_not_collide(jobs):
+    for _ in range(2):
+        assert command_line.main(["train", "-m", "seed=1,2"]) == 0
+    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 2
+
+
+def test_a_sweep_is_ranked_by_validation_and_shows_the_test_apart(jobs, capsys):
+    def outcome(config):
+        leave_split(config, "v", "w")
+        depth = config["model"]["depth"]
+        return {"status": "done", "reason": "", "score": depth / 10, "test_score": 0.9 - depth / 10, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "model.depth=1,2", "run_dir=sweep"]) == 0
+    out = capsys.readouterr().out
+    assert "mean Dice over 2 validation cases of phantom; higher is better" in " ".join(out.split())
+    assert [row[2:4] for row in rows_of(out)] == [["0.2000", "0.7000"], ["0.1000", "0.8000"]]
+    assert "best: job 1, checkpoint=sweep/1" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_a_sweep_may_hold_null_beside_quoted_paths(jobs):
+    assert command_line.main(["train", "-m", "finetune.checkpoint=null,\"run (1)\",'b,c'"]) == 0
+    assert [config["finetune"]["checkpoint"] for config in jobs.configs] == [None, "run (1)", "b,c"]
+
+
+def test_each_job_of_a_sweep_logs_what_it_was_warned_of(jobs, caplog):
+    def outcome(config):
+        warn("an odd file of the sweep")
+        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "seed=0,1", "run_dir=sweep"]) == 0
+    assert caplog.messages.count("an odd file of the sweep") == 2
+
+
+def trained(config, score, *validated):
+    """What a training does: it leaves its split and its result, with a test score unless it is a sweep's job."""
+    leave_split(config, *validated)
+    is_tested = config["sweep"]["test"] == "all"
+    result = {"status": "done", "reason": "", "score": score, "test_score": 0.7 if is_tested else None, "seconds": 1.0}
+    path = Path(config["run_dir"]) / "result.json"
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(before | result))
+    return result
+
+
+@pytest.mark.parametrize(("setting", "tested"), [("best", "-7-"), ("all", "777"), ("none", "---")])
+def test_the_test_part_is_for_the_best_by_validation(jobs, capsys, setting, tested):
+    jobs.outcome = lambda config: trained(config, 0.5 - abs(config["model"]["depth"] - 2) / 10, "v")
+    line = ["train", "-m", "model.depth=1,2,3", f"sweep.test={setting}", "run_dir=sweep"]
+    assert command_line.main(line) == 0
+    results = [json.loads(Path(f"sweep/{job}/result.json").read_text()) for job in range(3)]
+    assert [result["test_score"] for result in results] == [0.7 if mark == "7" else None for mark in tested]
+    assert len(jobs.configs) == 3 + (setting == "best")
+    assert {config["resume"] for config in jobs.configs[3:]} <= {"sweep/1"}
+    assert json.loads(Path("sweep/sweep.json").read_text())["best"] == [1]
+    assert command_line.main(line) == 0  # again: all is done
+    assert len(jobs.configs) == 3 + (setting == "best")
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds"),
+    [
+        (["seed=1,2"], [0, 0]),
+        (["seed=3", "model.depth=1,2"], [3, 3]),
+        (["seed=1,2", "split.seed=7"], [7, 7]),
+        (["split.seed=1,2"], [1, 2]),
+        (["seed=1,2", "split.seed=null"], [None, None]),
+    ],
+)
+def test_jobs_share_a_split_unless_the_user_divides_them(jobs, settings, seeds, caplog):
+    caplog.set_level("INFO", "medseg")
+    assert command_line.main(["train", "-m", *settings]) == 0
+    assert [config["split"]["seed"] for config in jobs.configs] == seeds
+    assert ("all jobs share the split of split.seed=0" in caplog.text) == (seeds == [0, 0])
+
+
+def test_a_plain_run_is_divided_by_its_own_seed(jobs):
+    assert command_line.main(["train", "seed=3"]) == 0
+    assert jobs.configs[0]["split"]["seed"] is None
+
+
+def test_jobs_of_other_validation_cases_have_no_common_order(jobs, capsys):
+    jobs.outcome = lambda config: trained(config, config["model"]["depth"] / 10, f"v{config['split']['fold']}")
+    line = ["train", "-m", "model.depth=1,2", "split.folds=2", "split.fold=0,1", "run_dir=sweep"]
+    assert command_line.main([*line]) == 0
+    out = capsys.readouterr().out
+    assert [row[0] for row in rows_of(out) if row[0]] == ["2", "0", "3", "1"]
+    assert out.count("mean Dice over 1 validation case of phantom") == 2
+    assert "their scores have no common order" in out
+    assert json.loads(Path("sweep/sweep.json").read_text())["best"] == [2, 3]
+    assert [config["resume"] for config in jobs.configs[4:]] == ["sweep/2", "sweep/3"]
+
+
+def test_jobs_that_differ_in_the_seed_alone_rank_by_their_mean(jobs, capsys):
+    scores = {(1, 0): 0.2, (1, 1): 0.9, (2, 0): 0.6, (2, 1): 0.7}
+    jobs.outcome = lambda config: trained(config, scores[config["model"]["depth"], config["seed"]], "v")
+    assert command_line.main(["train", "-m", "model.depth=1,2", "seed=0,1", "run_dir=sweep"]) == 0
+    out = capsys.readouterr().out
+    rows = [row[:3] for row in rows_of(out) if row[2]]
+    assert [(job, score) for job, _, score in rows] == [
+        ("", "0.6500"),
+        ("3", "0.7000"),
+        ("2", "0.6000"),
+        ("", "0.5500"),
+        ("1", "0.9000"),
+        ("0", "0.2000"),
+    ]
+    assert "2 seeds, 0.6000 to 0.7000" in " ".join(" ".join(row[1] for row in rows_of(out)).split())
+    assert "best: job 3, checkpoint=sweep/3" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["optimizer.lr=interval(1e-4,1e-2)"],
+            "the basic sweeper takes no intervals. List the values, as in optimizer.lr=",
+        ),
+        (["seed=1,2", "seed=3"], "seed: given 2 times (seed=1,2, seed=3), of which"),
+        (["model=vnet", "model=unet,vnet"], "model: given 2 times"),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+            "it is not installed: pip install hydra-joblib-launcher",
+        ),
+        (["hydra/sweeper=optuna"], "it is not installed: pip install hydra-optuna-sweeper"),
+        (["hydra/sweeper=optna"], "hydra/sweeper=optna: no such option. Here are: "),
+        (["model=unet,unetr,vnet", "model.depth=3"], "unknown key of model=unetr, model=vnet; only model=unet has it"),
+        (["loss=ce,dice_ce", "loss.weights.dice=2"], "unknown key of loss=ce; only loss=dice_ce has it"),
+    ],
+)
+def test_what_a_sweep_cannot_do_is_said_without_a_traceback(jobs, settings, message, capsys):
+    assert command_line.main(["train", "-m", *settings]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert jobs.configs == []
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "direction"), [([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")]
+)
+def test_search_maximises_unless_told_otherwise(jobs, settings, direction, monkeypatch):
+    """A sweeper that is told a direction, as Optuna's is, stands for all that search."""
+    plugins = Plugins.instance()
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # which looking for plugins defines anew
+
+    directions = []
+
+    class Searching(BasicSweeper):
+        __module__, __qualname__ = "hydra_plugins.searching", "Searching"  # where alone Hydra takes sweepers from
+
+        def __init__(self, direction):
+            super().__init__(max_batch_size=None)
+            directions.append(direction)
+
+    module = ModuleType(Searching.__module__)
+    module.Searching = Searching
+    monkeypatch.setitem(sys.modules, "hydra_plugins", ModuleType("hydra_plugins"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    plugins.register(Searching)
+    node = {"_target_": f"{Searching.__module__}.Searching", "direction": "minimize"}
+    ConfigStore.instance().store(group="hydra/sweeper", name="searching", node=node)
+    assert command_line.main(["train", "-m", "hydra/sweeper=searching", "seed=1,2", *settings]) == 0
+    assert directions == [direction]
+
+
+def test_evaluations_stand_in_the_order_of_the_jobs(jobs, capsys):
+    jobs.outcome = lambda config: {"status": "done", "test_score": 0.6 if config["examples"] else 0.5, "seconds": 1.0}
+    assert command_line.main(["eval", "-m", "checkpoint=x", "examples=0,1", "run_dir=sweep"]) == 0
+    out = capsys.readouterr().out
+    assert [row[:4] for row in rows_of(out)] == [
+        ["0", "examples=0", "-", "0.5000"],
+        ["1", "examples=1", "-", "0.6000"],
+    ]
+    assert "in the order of the jobs" in " ".join(out.split())
+    assert "best:" not in out
