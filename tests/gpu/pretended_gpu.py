@@ -23,7 +23,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
@@ -385,6 +385,19 @@ def tensor(data, *, dtype=None, device=None, **options):
     return made if device is None else made.to(device)
 
 
+class Stream:
+    """A stream and its events: what is asked of one has been done by then."""
+
+    def record_event(self):
+        return self
+
+    def wait_event(self, event) -> None:
+        """Do nothing."""
+
+    def synchronize(self) -> None:
+        """Do nothing: what has been copied meanwhile is not waited for."""
+
+
 def run_with_mode(thread) -> None:
     """Run a thread: a mode belongs to one alone."""
     with OnPretendedGpu():
@@ -415,6 +428,11 @@ def pretended(*, has_bf16: bool = True, memory: int = 24 * 10**9) -> Iterator[Le
         "is_current_stream_capturing": lambda: False,
         "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
         "get_rng_state_all": list,
+        "Stream": lambda *_: Stream(),
+        "current_stream": lambda *_: Stream(),
+        "stream": lambda *_: nullcontext(),
+        "cudart": lambda: SimpleNamespace(cudaHostRegister=lambda *_: 0, cudaHostUnregister=lambda *_: 0),
+        "memory_reserved": lambda *_: LEDGER.bytes,
         "memory_stats": lambda *_: {"allocated_bytes.all.peak": LEDGER.peak},
         "memory_allocated": lambda *_: LEDGER.bytes,
         "max_memory_allocated": lambda *_: LEDGER.peak,
@@ -430,7 +448,7 @@ def pretended(*, has_bf16: bool = True, memory: int = 24 * 10**9) -> Iterator[Le
             stack.enter_context(patch("platform.processor", lambda: "arm"))  # which Lightning asks for
         stack.enter_context(patch.object(torch.accelerator, "synchronize", lambda *_: LEDGER.note_wait("synchronize")))
         stack.enter_context(patch.multiple(torch, Generator=Generator, tensor=tensor))
-        stack.enter_context(patch.object(torch.Tensor, "pin_memory", lambda self, *_, **__: self))
+        stack.enter_context(patch.multiple(torch.Tensor, pin_memory=lambda self, *_, **__: self, record_stream=nothing))
         stack.enter_context(patch.object(threading.Thread, "run", run_with_mode))
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))  # backward in this thread, with its mode
         stack.enter_context(OnPretendedGpu())

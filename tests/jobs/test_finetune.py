@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.train import train
+from medseg.training.callbacks import checkpoints
 from medseg.training.callbacks.checkpoints import Checkpoints
 
 SHORT = ("trainer.max_epochs=1", "trainer.steps_per_epoch=2")
@@ -147,9 +148,11 @@ def test_a_run_resumed_before_or_after_the_unfreezing_ends_the_same(small, tmp_p
 
     def save_and_keep(self, trainer, module):
         saved(self, trainer, module)
+        trainer.strategy.checkpoint_io.wait()
         shutil.copy(self.folder / "last.ckpt", tmp_path / f"epoch {trainer.current_epoch + 1}.ckpt")
 
     with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "INTERVAL", 0.0)  # a state of each epoch, whatever the time
         patch.setattr(Checkpoints, "on_train_epoch_end", save_and_keep)
         train.run(config | {"run_dir": str(tmp_path / "whole")})
     expected = weights_of(tmp_path / "whole", "last")

@@ -37,7 +37,6 @@ from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
-from medseg.training.probe import Probe
 from medseg.training.transfer.sources import Source, read_source
 from medseg.training.transfer.transfer import transfer_weights
 from medseg.training.transfer.warm_start import (
@@ -218,6 +217,8 @@ def plan_run(
         plan = plan_from(read_json(path, "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
         check_plan(plan, settings, learned, classes)
         return {**plan, "model": fixed | plan["model"]}
+    from medseg.training.probe import Probe  # with Lightning, which all that comes before a plan does without
+
     device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     config = {**config, "model": config["model"] | fixed}
     settings = replace(settings, model=ObjectNode(settings.model | fixed))
