@@ -63,6 +63,7 @@ SIZES = {False: ((240, 240, 155), 128), True: ((72, 72, 64), 32)}
 TURNS = 20  # steps beside as many bare ones
 EPOCHS = 3
 REPEATS = 3
+COMPILING = 100  # seconds that a large network may take
 
 Rows = list[tuple[str, str, str]]
 """Part, what was measured, result."""
@@ -86,9 +87,9 @@ def main() -> None:
 
     parts: list[tuple[str, Callable[[], Iterator[tuple[str, str]]]]] = [
         ("training", lambda: training(begin("steps"), begin("epochs"))),
-        *((f"network {name}", lambda name=name: network(begin(name, f"model={name}"))) for name in NETWORKS),
-        ("feeding", lambda: batches(options.work / "feeding", options.small)),
         ("windows", lambda: windows(begin("windows"), shape)),
+        ("feeding", lambda: batches(options.work / "feeding", options.small)),
+        *((f"network {name}", lambda name=name: network(begin(name, f"model={name}"), end)) for name in NETWORKS),
     ]
     rows: Rows = []
     for part, measure in parts:
@@ -136,7 +137,7 @@ def make_run(options: argparse.Namespace, name: str, more: list[str]) -> Run[Tra
     folder.mkdir(parents=True, exist_ok=True)
     fixed = ["dataset=table", f"dataset.root={options.work / 'cases'}", f"cache_dir={options.work / 'cache'}"]
     fixed += [f"run_dir={folder}", f"trainer.accelerator={options.accelerator}", "split.test=0", "split.val=0.2"]
-    fixed += ["logger=null", f"trainer.max_epochs={EPOCHS}", "trainer.validation_interval=1"]
+    fixed += ["logger=none", f"trainer.max_epochs={EPOCHS}", "trainer.validation_interval=1"]
     fixed += ["trainer.steps_per_epoch=4"] if options.small else []
     config = composed([*fixed, *more])
     settings = read_settings(TrainSettings, config)
@@ -202,8 +203,11 @@ class StopAfter(Callback):
             trainer.limit_val_batches = 0
 
 
-def network(run: Run[TrainSettings]) -> Iterator[tuple[str, str]]:
-    """Time a network's steps as planned and in other ways; compare the memory that was counted with the peak."""
+def network(run: Run[TrainSettings], end: float) -> Iterator[tuple[str, str]]:
+    """Time a network's steps as planned and in other ways; compare the memory that was counted with the peak.
+
+    It is not compiled when less than ``COMPILING`` seconds are left until ``end``.
+    """
     device = pick_device(run.settings.trainer.accelerator)
     plan = read_json(run.directory / "plan.json")
     probe = Probe(run.config, device, run.label_map)
@@ -216,6 +220,9 @@ def network(run: Run[TrainSettings]) -> Iterator[tuple[str, str]]:
     }
     yield "parameters", f"{size / 1e6:.1f} million"
     for way, (compiled, last) in ways.items():
+        if compiled and time.monotonic() > end - COMPILING:
+            yield f"step {way}", "left out: the time is over"
+            continue
         trainer = {**plan["trainer"], "compile": compiled, "channels_last": last}
         began = time.perf_counter()
         cost = probe.step({**plan, "trainer": trainer})
