@@ -19,11 +19,11 @@ takes a fraction of that, to try the script out without a GPU. What the time doe
 import argparse
 import csv
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -281,22 +281,19 @@ def windows(run: Run[TrainSettings], shape: tuple[int, ...]) -> Iterator[tuple[s
         predictor.label_manager = SimpleNamespace(num_segmentation_heads=outputs)
         predictor.predict_sliding_window_return_logits(image.cpu()).softmax(0)
 
-    times: dict[str, list[float]] = {}
-    for tool, predict in {"medseg": ours, "MONAI": monais, "nnU-Net": nnunets}.items():
-        times[tool] = []
-        for _ in range(1 + REPEATS):
-            with torch.inference_mode(), autocast(device, precision):
-                began = clock()
-                try:
-                    predict()
-                except ImportError:
-                    times[tool] = [math.nan]
-                    break
-                times[tool].append(clock() - began)
-    best = {tool: min(values[1:] or values) for tool, values in times.items()}
+    tools = {"medseg": ours, "MONAI": monais, "nnU-Net": nnunets}
+    if not find_spec("nnunetv2"):
+        del tools["nnU-Net"]
+        yield "nnU-Net", "not installed"
+    times: dict[str, list[float]] = {tool: [] for tool in tools}
+    for tool, predict in list(tools.items()) * (1 + REPEATS):
+        with torch.inference_mode(), autocast(device, precision):
+            began = clock()
+            predict()
+            times[tool].append(clock() - began)
+    best = {tool: min(values[1:]) for tool, values in times.items()}
     for tool, seconds in best.items():
-        ratio = f"{seconds / best['medseg']:.2f} times medseg's" if tool != "medseg" else "1"
-        yield tool, "not installed" if math.isnan(seconds) else f"{seconds:.2f} s a scan, {ratio}"
+        yield tool, f"{seconds:.2f} s a scan, {seconds / best['medseg']:.2f} times medseg's"
 
 
 class Whole(torch.nn.Module):
