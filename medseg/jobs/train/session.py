@@ -95,7 +95,7 @@ def train_in_run_directory(
         selection: which validation counts, for a resumed run that has nothing left to train.
         finish: adds status and score to the result; returns scores for the loggers.
     """
-    device = pick_device(settings.trainer.accelerator)
+    device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     set_float32_products(device, deterministic=settings.trainer.deterministic)
     if not is_first_process():  # one of several, started by the first
         return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
