@@ -158,6 +158,18 @@ def test_a_file_that_is_no_plan_is_refused(small, tmp_path, text, says):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("measured", "says"), [(None, "measured: must be a mapping"), ({"step": "x"}, r"measured\.step: must be a number")]
+)
+def test_a_plan_whose_measurements_are_none_is_refused(small, trained, tmp_path, measured, says):
+    plan = json.loads((trained / "plan.json").read_text()) | {"measured": measured}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    config = small(2)
+    config["plan"]["file"] = str(tmp_path / "plan.json")
+    with pytest.raises(MedsegError, match=rf"(?s)plan\.json: no plan that can be used.*{says}"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
+
+
 def test_groups_are_not_parted(trained):
     splits = json.loads((trained / "splits.json").read_text())
     parts = [set(splits[part]) for part in ("train", "val", "test")]
