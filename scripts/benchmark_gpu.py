@@ -136,7 +136,7 @@ def make_run(options: argparse.Namespace, name: str, more: list[str]) -> Run[Tra
     folder.mkdir(parents=True, exist_ok=True)
     fixed = ["dataset=table", f"dataset.root={options.work / 'cases'}", f"cache_dir={options.work / 'cache'}"]
     fixed += [f"run_dir={folder}", f"trainer.accelerator={options.accelerator}", "split.test=0", "split.val=0.2"]
-    fixed += ["logger=null", f"trainer.max_epochs={EPOCHS}", "trainer.validation_interval=1"]
+    fixed += ["logger=none", f"trainer.max_epochs={EPOCHS}", "trainer.validation_interval=1"]
     fixed += ["trainer.steps_per_epoch=4"] if options.small else []
     config = composed([*fixed, *more])
     settings = read_settings(TrainSettings, config)
