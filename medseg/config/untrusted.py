@@ -264,12 +264,19 @@ def plan_from(content: Any, source: Path | str) -> Node:
     cure = "Give the plan.json of a run of this version."
     plan = mapping(content, source, cure)
     found = unfit(plan, PLAN_NODES, optional=("pretext", "measured"))
-    for name in ("model", "pretext", "measured"):  # of any network: numbers, or lists of them
+    for name in ("model", "pretext"):  # of any network: numbers, or lists of them
         node = plan.get(name, {})
         items = node.items() if isinstance(node, dict) else [("", node)]
-        if name == "measured":  # numbers, or one for each width
-            items = [(key, list(value.values()) if isinstance(value, dict) else value) for key, value in items]
         found += [f"{name}.{key}: {value!r}" for key, value in items if not is_flat(value)]
+    measured = plan.get("measured", {})
+    if not isinstance(measured, dict):
+        found.append("measured: must be a mapping")
+    else:
+        if not is_number(measured.get("step", 0)):
+            found.append(f"measured.step: must be a number, not {measured['step']!r}")
+        for key, value in measured.items():  # a number, or one for each width
+            if not is_flat(list(value.values()) if isinstance(value, dict) else value):
+                found.append(f"measured.{key}: {value!r}")
     if found:
         raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")
     return plan

@@ -4,7 +4,7 @@ Exit status: 0, or 1 where a device that was asked for, or a GPU of the machine,
 """
 
 import logging
-import multiprocessing
+import math
 import os
 import platform
 import shutil
@@ -27,12 +27,22 @@ from medseg import __version__
 from medseg.config.check import read_settings
 from medseg.config.settings import DoctorSettings
 from medseg.errors import MedsegError, first_line
+from medseg.preprocessing.cache import amount
 from medseg.system.device import autocast, pick_device, pick_precision
 from medseg.system.files import write_json
 from medseg.system.gpus.driver import driver_version
 from medseg.system.gpus.unused import unused_gpu
 from medseg.system.parallel import cores, free_memory
 from medseg.system.printable import printable
+from medseg.training.data.workers import (
+    FREE,
+    SHARED_MEMORY,
+    WITHOUT_MEASUREMENT,
+    fits,
+    free_bytes,
+    shared_bytes,
+    start_method,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +60,8 @@ WRITTEN, AT_ONCE = 100 << 20, 4 << 20
 PATIENCE = 2.0
 """Seconds after which no more is written."""
 
-SHARED_NEEDED = 1 << 30
-"""Bytes of /dev/shm below which the batches that data workers pass on may not fit; Docker gives 64 MB."""
+BATCH_BYTES = 2 * 2 * 128**3 * (4 * 2 + 1)
+"""Of a batch as large as most: two patches of BraTS with the largest margin, four channels in half precision."""
 
 
 @dataclass(frozen=True)
@@ -189,15 +199,15 @@ def compiling_works(device: torch.device) -> Finding:
 
 def room_for_data(*, is_on_gpu: bool) -> Iterator[Finding]:
     """Yield how processes that load data are started, and the memory that they share."""
-    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
-    yield Finding("workers", f"processes that load data start by {method}; a training on a CPU has none")
-    shared = Path("/dev/shm")
-    if not shared.is_dir():
+    yield Finding("workers", f"processes that load data start by {start_method()}; a training on a CPU has none")
+    if not SHARED_MEMORY.is_dir():
         return
-    free = shutil.disk_usage(shared).free
-    is_short = is_on_gpu and free < SHARED_NEEDED
-    cure = "Start the container with --shm-size=8g (Docker), or train with trainer.workers=0." if is_short else ""
-    yield Finding("/dev/shm", f"{free / 1e9:.2f} GB free, for batches on their way from the workers", cure)
+    workers = min(WITHOUT_MEASUREMENT, cores())
+    needed = shared_bytes(workers, BATCH_BYTES)
+    is_short = is_on_gpu and not fits(needed)
+    cure = f"Start the container with --shm-size={math.ceil(needed / FREE / 1e9)}g (Docker)." if is_short else ""
+    text = f"{amount(free_bytes())} free; {workers} workers that load batches of BraTS take {amount(needed)}"
+    yield Finding(str(SHARED_MEMORY), text, cure)
 
 
 def disk_speed(cache_dir: Path) -> Finding:

@@ -26,13 +26,15 @@ def pick_device(name: str, count: int = 1) -> torch.device:
     The first time that "auto" leaves a GPU of the machine unused, a warning says why and what to do.
 
     Raises:
-        MedsegError: the machine has no such device.
+        MedsegError: the machine has no such device, or not so many.
     """
     if name in ("auto", "gpu", "cuda"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a driver that is too old, of which more is said below
             is_available = torch.cuda.is_available()
         if is_available:
+            if count > (there := torch.cuda.device_count()):
+                raise MedsegError(f"trainer.devices={count}: this machine has {there} GPU(s).")
             return torch.device("cuda", index_of_gpu(count))
         if name != "cuda" and torch.backends.mps.is_available():
             return torch.device("mps")

@@ -187,7 +187,8 @@ class TrainingModule(LightningModule):
 
     @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Augment samples, of which ``first`` is the first one's number in the step; it fixes the random numbers."""
+        """Augment copies of samples, of which ``first`` is the first one's number in the step: it fixes the draws."""
+        image, label = image.clone(), label.clone()  # what is augmented in place is needed again if memory runs out
         random = random_numbers(len(image), first, self.seed, 2, step)
         margin = self.margin_of(image)
         options: dict[str, Any] = {"margin": margin} if any(margin) else {}

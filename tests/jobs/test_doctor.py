@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections import namedtuple
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from medseg.jobs import doctor
 from medseg.system.gpus.unused import UnusedGpu
+from medseg.training.data import workers
 
 
 @pytest.fixture
@@ -104,12 +106,23 @@ def test_why_compiling_does_not_work(monkeypatch):
     assert doctor.compiling_works(torch.device("meta")).text.startswith("works on meta")
 
 
-def test_little_shared_memory_matters_to_a_gpus_workers(monkeypatch):
+def test_workers_and_their_shared_memory_are_those_of_a_training(monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(64 << 20, 0, 64 << 20))
-    cures = [[each.cure for each in doctor.room_for_data(is_on_gpu=is_on_gpu)] for is_on_gpu in (False, True)]
-    assert not any(cures[0])
-    assert any("--shm-size" in cure for cure in cures[1])
+    monkeypatch.setattr(workers, "SHARED_MEMORY", Path(__file__).parent)
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", Path(__file__).parent)
+    monkeypatch.setattr(doctor, "cores", lambda: 4)
+    needed = workers.shared_bytes(4, doctor.BATCH_BYTES)
+
+    def cures(free, is_on_gpu):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
+        method, shared = doctor.room_for_data(is_on_gpu=is_on_gpu)
+        assert f"start by {workers.start_method()};" in method.text
+        assert not method.cure
+        return shared.cure
+
+    assert "--shm-size=1g" in cures(needed, is_on_gpu=True)  # of which a tenth stays free
+    assert not cures(needed, is_on_gpu=False)
+    assert not cures(2 * needed, is_on_gpu=True)
 
 
 def test_missing_extras_say_what_they_are_for(monkeypatch):

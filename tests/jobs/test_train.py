@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from medseg.errors import MedsegError
-from medseg.jobs.train import train
+from medseg.jobs.train import session, train
 
 FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
 REPORT = ("test/metrics.json", "test/cases.csv", "test/report.html", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
@@ -156,6 +156,18 @@ def test_a_file_that_is_no_plan_is_refused(small, tmp_path, text, says):
         train.run(config | {"run_dir": str(tmp_path / "run")})
     assert "plan.file=" in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("measured", "says"), [(None, "measured: must be a mapping"), ({"step": "x"}, r"measured\.step: must be a number")]
+)
+def test_a_plan_whose_measurements_are_none_is_refused(small, trained, tmp_path, measured, says):
+    plan = json.loads((trained / "plan.json").read_text()) | {"measured": measured}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    config = small(2)
+    config["plan"]["file"] = str(tmp_path / "plan.json")
+    with pytest.raises(MedsegError, match=rf"(?s)plan\.json: no plan that can be used.*{says}"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
 
 
 def test_groups_are_not_parted(trained):
@@ -341,6 +353,17 @@ def test_what_the_config_wants_compiled_and_cannot_be_ends_before_anything_is_wr
     with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)"):
         train.run(small(2, "trainer.compile=true") | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run" / "plan.json").exists()
+
+
+def test_devices_that_work_together_are_always_asked_for_together(small, tmp_path, monkeypatch):
+    """A training of several GPUs, which are the first ones, would else say that it is on the emptiest."""
+
+    def pick(name, count=1):
+        raise MedsegError(f"{count} at once")
+
+    monkeypatch.setattr(session, "pick_device", pick)
+    with pytest.raises(MedsegError, match="2 at once"):
+        train.run(small(2, "trainer.devices=2") | {"run_dir": str(tmp_path / "run")})
 
 
 def test_what_gives_another_result_on_every_run_is_refused_by_deterministic(small, tmp_path, monkeypatch):

@@ -195,6 +195,11 @@ def test_several_that_work_together_are_planned_for_by_the_fullest_of_them(four_
     assert pick_device("auto", 4) == torch.device("cuda:0")
 
 
+def test_more_gpus_than_there_are_cannot_work_together(four_gpus):
+    with pytest.raises(MedsegError, match=r"trainer\.devices=5: this machine has 4 GPU\(s\)"):
+        pick_device("auto", 5)
+
+
 def test_without_nvidia_smi_it_is_the_first(four_gpus, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert pick_device("auto") == torch.device("cuda:0")

@@ -20,7 +20,7 @@ def make_step(*, first=0, patch=(8, 12, 10), slice_axis=None, context=0):
         augmentations=[Spatial(rotation_probability=1, mirror_axes=[0]), Brightness(probability=1)],
     )
     module.margin_of = lambda image: TrainingModule.margin_of(module, image)
-    return lambda image, label, step: TrainingModule.augment(module, image.clone(), label.clone(), step, first)
+    return lambda image, label, step: TrainingModule.augment(module, image, label, step, first)
 
 
 @pytest.fixture
@@ -41,6 +41,14 @@ def test_a_sample_hangs_on_seed_step_and_index_alone(sample):
     torch.testing.assert_close(four[2:], second_rank)
     later, _ = make_step()(*repeated(sample, 2), 8)
     assert not torch.allclose(later, two)
+
+
+@pytest.mark.parametrize("patch", [(8, 12, 10), (12, 16, 14)])
+def test_a_batch_stays_as_it_is_since_it_is_augmented_again_where_memory_runs_out(sample, patch):
+    image, label = sample
+    before = image.clone(), label.clone()
+    make_step(patch=patch)(image, label, 7)
+    torch.testing.assert_close((image, label), before, rtol=0, atol=0)
 
 
 def test_the_margin_is_gone_afterwards(sample):

@@ -171,12 +171,11 @@ def interval_by_work(trainer: Trainer, module: LightningModule, share: float) ->
     learned = trainer.num_training_batches * data.batch_size * WINDOWS_PER_PATCH
     validated = module.count_validated(data) / trainer.world_size  # type: ignore[operator]
     by_share = math.ceil(validated * (1 - share) / share / learned)
-    interval = max(1, (trainer.max_epochs or 0) // VALIDATIONS, by_share)
+    epochs = trainer.max_epochs or 0
+    interval = max(1, epochs // VALIDATIONS, by_share)
     if interval == by_share > 1 and trainer.is_global_zero:
-        log.info(
-            "validation after every %d epochs, and the last: by the work, %.0f%% of it (trainer.validation_share)",
-            *(interval, 100 * share),
-        )
+        when = f"every {interval} epochs, and the last" if interval < epochs else "the last epoch alone"
+        log.info("validation after %s: by the work, %.0f%% of it (trainer.validation_share)", when, 100 * share)
     return interval
 
 

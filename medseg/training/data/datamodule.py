@@ -114,10 +114,10 @@ class SegmentationData(LightningDataModule):
         workers = self.workers
         if workers is None:
             workers = 0 if device.type == "cpu" else self.workers_for(numbers, dtype)
-        if workers:
+        elif workers:
             check_shared_memory(workers, self.shared_batch_bytes(dtype))
-            if self.transforms:
-                self.transforms.check_picklable()
+        if workers and self.transforms:
+            self.transforms.check_picklable()
         batches = Batches(self.patches, self.batch_size, slots_for(workers), dtype=dtype, is_shared=workers > 0)
         return PatchLoader(batches, numbers, workers=workers, device=device)
 

@@ -46,13 +46,14 @@ def step_within_memory(
     if optimizer.state:  # of a run that is resumed
         return step(closure)
     loss = closure() if closure else None
+    done = (lambda: loss) if closure else None  # for optimizers that ask for the loss
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Of several groups the first may have made its step before memory ran out
     weights = [parameter.detach().clone() for parameter in parameters]
-    if attempted(lambda: [step()]) is None:
+    if attempted(lambda: [step(done)]) is None:
         optimizer.state.clear()
         with torch.no_grad():
             for parameter, weight in zip(parameters, weights, strict=True):
                 parameter.copy_(weight)
-        step()
+        step(done)
     return loss

@@ -35,6 +35,12 @@ def test_validations_keep_to_their_share_of_the_work(caplog):
     assert interval(1000, batch_size=20) == 5
 
 
+def test_a_run_that_is_too_short_for_two_says_so(caplog):
+    with caplog.at_level(logging.INFO):
+        assert interval(1000, epochs=45) == 45
+    assert "validation after the last epoch alone: by the work, 10% of it" in caplog.text
+
+
 def test_they_come_no_oftener_than_every_fiftieth_part_of_the_run():
     assert interval(10) == 2
     assert interval(10, epochs=500) == 10

@@ -221,3 +221,13 @@ def test_a_gpu_gets_the_next_batch_while_it_computes_and_no_slot_is_asked_for_be
         *("ask for 0", "copy 0", "ask for 1", "copy 1", "step waits for 0", "step 0"),
         *("copied 0", "ask for 2", "copy 2", "step waits for 1", "step 1", "all copied"),
     ]
+
+
+def test_workers_that_were_chosen_by_shared_memory_are_not_refused_for_what_others_take_meanwhile(files, monkeypatch):
+    data = data_of(files, [], workers=None)
+    data.trainer = SimpleNamespace(
+        global_rank=0, world_size=1, num_devices=1, strategy=SimpleNamespace(root_device=torch.device("meta"))
+    )
+    looks = iter([10**9, 0])
+    monkeypatch.setattr("medseg.training.data.workers.free_bytes", lambda: next(looks))
+    assert data.train_dataloader().num_workers > 0

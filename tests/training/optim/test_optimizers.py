@@ -42,3 +42,20 @@ def test_a_value_from_the_config_is_kept():
 
 def test_what_cannot_be_fused_is_built_all_the_same():
     assert "fused" not in steps(SPECS["rmsprop"], True)[0].param_groups[0]
+
+
+def test_an_optimizer_that_asks_for_the_loss_gets_it_in_its_first_step_too():
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    spec = {"_target_": "torch.optim.LBFGS", "lr": 0.5}
+    optimizer = make_optimizer(spec, [weight], fused=True, trust=["torch.optim.LBFGS"])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 9
+    for _ in range(3):
+        optimizer.step(closure)
+    torch.testing.assert_close(weight.detach(), torch.zeros(1), rtol=0, atol=1e-3)
