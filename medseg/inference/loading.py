@@ -68,13 +68,19 @@ def files_of(path: Path) -> list[Path]:
     """
     if is_nnunet(path):
         return checkpoints(path)
-    if (path / SWEEP).is_file():
+    if (path / SWEEP).is_file() and has_results(path):
         return [path / str(job) / BEST for job in folds_of_sweep(path)]
     if path.is_dir() and not (path / BEST).is_file():
         runs = sorted(run for run in path.iterdir() if (run / BEST).is_file())
         if runs:
             return [run / BEST for run in runs]
     return [locate(path)]
+
+
+def has_results(folder: Path) -> bool:
+    """Return whether a sweep's record tells of its jobs; those of earlier versions hold its settings alone."""
+    with reading(folder / SWEEP, "record of a sweep"):
+        return read_json_object(folder / SWEEP).keys() != {"settings"}
 
 
 def folds_of_sweep(folder: Path) -> list[int]:

@@ -67,7 +67,7 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> 
                 "continue that sweep, or another folder."
             )
         remove_leftovers(folder)
-        write_json(folder / SWEEP, {"settings": asked})
+        write_json(folder / SWEEP, {"settings": asked, "has_ended": False})
         yield folder
 
 

@@ -112,14 +112,14 @@ def set_float32_products(device: torch.device, *, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def device_memory(device: torch.device, count: int = 1) -> int:
-    """Return the bytes that a training may take on each of ``count`` devices of a kind; 0: unknown.
+def device_memory(device: torch.device) -> int:
+    """Return the bytes that a training may take on a device; 0: unknown.
 
-    Of GPUs they are nine tenths of what is free on the fullest, or held by this process, of a CPU half of all memory.
+    Of a GPU they are nine tenths of what is free or held by this process, of a CPU half of all memory. For several GPUs
+    the device is the one of ``pick_device``, which has least.
     """
     if device.type == "cuda":
-        used = range(count) if count > 1 else [device.index or 0]  # Lightning takes the first ones
-        return int(0.9 * min(torch.cuda.mem_get_info(each)[0] + torch.cuda.memory_reserved(each) for each in used))
+        return int(0.9 * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)))
     if not hasattr(os, "sysconf"):
         return 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

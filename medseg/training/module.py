@@ -128,7 +128,8 @@ class TrainingModule(LightningModule):
         size, parts = len(batch["image"]), self.parts
         parameters = list(self.network.parameters())
         # Those of batches accumulated before, since a backward pass adds to them until it fails
-        gradients = [None if each.grad is None else each.grad.clone() for each in parameters]
+        is_retried = self.parts < size
+        gradients = [each.grad.clone() if is_retried and each.grad is not None else None for each in parameters]
         while True:
             work = partial(self.learn_parts, batch, step)
             loss = attempted(work) if self.parts < size else work()

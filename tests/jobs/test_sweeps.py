@@ -146,3 +146,11 @@ def test_records_of_sweeps_may_be_damaged(tmp_path, content):
     (tmp_path / "sweep.json").write_text(json.dumps(content))
     with pytest.raises(MedsegError, match=r"sweep.json"):
         files_of(tmp_path)
+
+
+def test_a_sweep_of_an_earlier_version_is_a_folder_of_runs(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"settings": ["seed=0,1"]}')
+    for job in ("0", "1"):
+        (tmp_path / job / "checkpoints").mkdir(parents=True)
+        (tmp_path / job / "checkpoints" / "best.ckpt").touch()
+    assert files_of(tmp_path) == [tmp_path / job / "checkpoints" / "best.ckpt" for job in ("0", "1")]

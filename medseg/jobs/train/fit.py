@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger
@@ -134,7 +135,8 @@ def run_trainer(
     if is_first_process():
         size = sum(parameter.numel() for parameter in module.network.parameters())
         device = trainer.strategy.root_device
-        tf32 = ", float32 products in TF32" if device.type == "cuda" and not settings.trainer.deterministic else ""
+        has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        tf32 = ", float32 products in TF32" if has_tf32 and not settings.trainer.deterministic else ""
         log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
 
     def begin_with_loggers() -> None:

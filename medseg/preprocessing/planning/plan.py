@@ -89,7 +89,7 @@ def make_plan(
     if probe is None:
         return draft(1.0)
     trainer = settings.trainer
-    limit, share = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device, trainer.devices), 1.0
+    limit, share = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device), 1.0
     while True:
         plan, share = within_memory(draft, probe, limit, is_given=trainer.memory_gb is not None, share=share)
         plan = fit_width(plan, probe, trainer.max_time, limit)

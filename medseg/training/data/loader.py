@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 from weakref import finalize
 
@@ -47,7 +48,7 @@ class PatchLoader(DataLoader[int]):
         self.next_batch = 0
         """The batch, counted from the run's first, that ``running`` yields next."""
         if device.type == "cuda":
-            page_lock(batches)
+            page_lock(batches, device)
 
     def __len__(self) -> int:
         return self.numbers.steps
@@ -102,7 +103,7 @@ def on_cuda(batches: Batches, slots: Iterator[int], device: torch.device) -> Gen
         stream.synchronize()
 
 
-def page_lock(batches: Batches) -> None:
+def page_lock(batches: Batches, device: torch.device) -> None:
     """Let a GPU copy from the ring of batches while the process does something else; undone when they are gone.
 
     Where the driver refuses, copies are right all the same, and waited for.
@@ -111,3 +112,6 @@ def page_lock(batches: Batches) -> None:
     for tensor in batches.ring.values():
         if int(cuda.cudaHostRegister(tensor.data_ptr(), tensor.nbytes, 0)) == 0:
             finalize(batches, cuda.cudaHostUnregister, tensor.data_ptr()).atexit = False
+        else:
+            with suppress(RuntimeError):  # CUDA keeps the refusal, and PyTorch raises it at the next kernel, whichever
+                torch.zeros(1, device=device)
