@@ -121,7 +121,7 @@ def examine(settings: DoctorSettings) -> Iterator[Finding]:
         try:
             devices.append(pick_device(settings.device))
         except MedsegError as error:
-            yield Finding(settings.device, str(error), "Give another device, or auto for all.", is_failure=True)
+            yield Finding(settings.device, str(error), is_failure=True)
     for device in devices:
         yield device_works(device)
     if devices:
@@ -216,7 +216,7 @@ def disk_speed(cache_dir: Path) -> Finding:
     Linux is told to forget what it holds of the file in memory, so that reading is from the disk; elsewhere the speed
     of reading may be that of memory.
     """
-    folder = next(each for each in (cache_dir.absolute(), *cache_dir.absolute().parents) if each.is_dir())
+    folder = next(each for each in (cache_dir.absolute(), *cache_dir.absolute().parents) if each.exists())
     piece, written = os.urandom(AT_ONCE), 0
     try:
         with TemporaryFile(dir=folder, buffering=0) as file:

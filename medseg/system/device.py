@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -45,12 +46,15 @@ def pick_device(name: str, count: int = 1) -> torch.device:
             return torch.device("cpu")
         why = f"{unused.reason}. {unused.cure}".rstrip() if unused else "there is none in this machine."
         raise MedsegError(f"device {name}: no GPU can be used: {why} auto and cpu compute on the CPU.")
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", name):
+        raise MedsegError(f"device {name!r}: there is none of this name. Give auto, cpu, gpu, cuda:N or mps.")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0].partition(". ")[0]  # the rest is for PyTorch's developers
         raise MedsegError(
-            f"device {name} is not available ({str(error).splitlines()[0]}). Give another by device, or in a training"
-            " by trainer.accelerator: auto and cpu are there everywhere."
+            f"device {name} is not available ({why}). Give another by device, or in a training by trainer.accelerator:"
+            " auto and cpu are there everywhere."
         ) from error
     return torch.device(name)
 

@@ -67,6 +67,13 @@ def test_a_cache_that_cannot_be_written_is_a_failure(examined, monkeypatch):
     assert "No space left on device" in printed
 
 
+def test_a_cache_in_the_place_of_a_file_is_a_failure(examined, tmp_path):
+    (tmp_path / "file").touch()
+    result, printed, _ = examined(device="cpu", cache_dir=str(tmp_path / "file" / "cache"))
+    assert result["status"] == "failed"
+    assert "Not a directory" in " ".join(printed.split())
+
+
 def test_a_device_that_computes_nothing_is_a_failure(monkeypatch):
     def fails(*shape, device):
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")

@@ -207,3 +207,22 @@ def test_without_nvidia_smi_it_is_the_first(four_gpus, monkeypatch):
 
 def test_a_device_by_its_name_stays_what_it_is(four_gpus):
     assert pick_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("name", "said"), [("nonsense", "Give auto"), ("", "Give auto"), ("cpu:3", "Give auto")])
+def test_a_device_of_no_known_name_is_refused_in_few_words(name, said):
+    with pytest.raises(MedsegError, match=said) as caught:
+        pick_device(name)
+    assert len(str(caught.value)) < 100
+
+
+def test_a_driver_that_answers_nonsense_or_not_at_all_is_asked_once(machine):
+    machine.has_card()
+    machine.answers([])
+    count = machine.root / "asked"
+    script = f"#!/bin/sh\necho asked >> '{count}'\nprintf '\\377\\376 580'\n"
+    (machine.root / "bin/nvidia-smi").write_text(script)
+    assert driver.driver_version() is None
+    assert driver.driver_version() is None
+    assert driver.free_memory_by_uuid() == {}
+    assert count.read_text().split() == ["asked"] * 2  # for each of two questions

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 PROC, SYS = Path("/proc"), Path("/sys")
@@ -64,10 +65,15 @@ def free_memory_by_uuid() -> dict[str, int]:
 def ask_driver(fields: str) -> list[str]:
     """Return what nvidia-smi says of each GPU, a line each; nothing where there is no nvidia-smi, or no driver."""
     program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
+    return answer(program, fields) if program else []
+
+
+@cache  # of a driver in trouble it takes as long as is waited for
+def answer(program: str, fields: str) -> list[str]:
+    """Return what a program, such as nvidia-smi, answers; nothing where it fails."""
     command = [program, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        done = subprocess.run(command, capture_output=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
+    return done.stdout.decode("ascii", "replace").splitlines()

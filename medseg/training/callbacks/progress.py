@@ -175,7 +175,7 @@ def interval_by_work(trainer: Trainer, module: LightningModule, share: float) ->
     interval = max(1, epochs // VALIDATIONS, by_share)
     if interval == by_share > 1 and trainer.is_global_zero:
         when = f"every {interval} epochs, and the last" if interval < epochs else "the last epoch alone"
-        log.info("validation after %s: by the work, %.0f%% of it (trainer.validation_share)", when, 100 * share)
+        log.info("validation after %s: by the work, %g%% of it (trainer.validation_share)", when, 100 * share)
     return interval
 
 
