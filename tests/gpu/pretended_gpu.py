@@ -415,7 +415,7 @@ def pretended(*, has_bf16: bool = True, memory: int = 24 * 10**9) -> Iterator[Le
     properties = {"major": capability[0], "minor": capability[1], "total_memory": memory, "multi_processor_count": 100}
     cuda = {
         **dict.fromkeys(("_lazy_init", "set_device", "empty_cache", "set_rng_state", "set_rng_state_all"), nothing),
-        **dict.fromkeys(("manual_seed", "manual_seed_all", "reset_peak_memory_stats", "ipc_collect"), nothing),
+        **dict.fromkeys(("manual_seed", "manual_seed_all", "ipc_collect"), nothing),
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "device_count": lambda: 1,
@@ -436,6 +436,7 @@ def pretended(*, has_bf16: bool = True, memory: int = 24 * 10**9) -> Iterator[Le
         "memory_stats": lambda *_: {"allocated_bytes.all.peak": LEDGER.peak},
         "memory_allocated": lambda *_: LEDGER.bytes,
         "max_memory_allocated": lambda *_: LEDGER.peak,
+        "reset_peak_memory_stats": lambda *_: setattr(LEDGER, "peak", LEDGER.bytes),
         "mem_get_info": lambda *_: (memory - LEDGER.bytes, memory),
     }
     with ExitStack() as stack:
