@@ -117,11 +117,13 @@ def train(
     dims: int = 3,
     labels: LabelMap | int = 3,
     margin: int = 2,
+    is_counted: bool = False,
     **plan_values: Any,
 ) -> int | None:
     """Train a small network for an epoch, as ``medseg train`` or with ``pretext=…`` ``medseg pretrain`` would.
 
-    ``labels`` are classes or regions, or a number of classes. Returns the bytes that a step is estimated to take.
+    ``labels`` are classes or regions, or a number of classes. Returns the bytes that a step is estimated to take, where
+    they are to be counted.
     """
     torch.manual_seed(0)
     label_map = labels
@@ -130,7 +132,7 @@ def train(
     is_pretext = any(argument.startswith("pretext=") for argument in arguments)
     command, dataset = ("pretrain", "scans") if is_pretext else ("train", "folder")
     limits = ("trainer.max_epochs=1", f"trainer.steps_per_epoch={STEPS}", "logger=none", "trainer.compile=false")
-    limits += (f"trainer.accelerator={KIND}", "trainer.averaging=0.5")
+    limits += (f"trainer.accelerator={KIND}", "trainer.averaging=0.5", "trainer.validation_interval=1")
     limits += () if any("channels_last" in argument for argument in arguments) else ("trainer.channels_last=false",)
     config = deepcopy(composed(command, f"dataset={dataset}", "dataset.root=x", f"model={model}", *limits, *arguments))
     config["model"] |= small(config["model"], model) | {"spatial_dims": dims}
@@ -170,7 +172,9 @@ def train(
         callbacks = make_callbacks(settings_of.trainer, Path(folder), names, None, progress, selection)
         make_trainer(settings_of, Path(folder), callbacks).fit(module, RandomPatches(batch, case))
     assert len(selection.scores) == 1, "it was validated"
-    return Probe(config, torch.device(KIND, 0)).memory(overlay)
+    if not is_counted:
+        return None
+    return Probe(config, torch.device(KIND, 0), label_map).memory(overlay)
 
 
 BRATS = ("dataset=brats", "dataset.root=brats")
@@ -214,7 +218,8 @@ def older_gpu() -> int | None:
 def measured(model: str, classes: int) -> int | None:
     """Train on larger patches, whatever comes of it: a CPU's bf16 convolutions now and then make a gradient of NaN."""
     with patch("medseg.training.module.check_steps", lambda *_: False):
-        return train(*deep(model), model=model, labels=classes, patch_size=[32] * 3)
+        side = 64 if model in ("swin_unetr", "vnet") else 32  # the least of which something is left at the bottom
+        return train(*deep(model), model=model, labels=classes, patch_size=[side] * 3, is_counted=True)
 
 
 AUGMENTATIONS = {
