@@ -392,13 +392,12 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
 def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
-    A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
-    name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
-    training that has a checkpoint goes on from there. Trainings share one split, which the seed does not draw anew.
+    A job that fails does not stop the others. In the folder of a sweep that was stopped, jobs that are done stay as
+    they are, and a training that has a checkpoint goes on from there. Trainings share one split, which the seed does
+    not draw anew.
     """
     from medseg.jobs import sweeps
 
-    stand_in(checked, settings)
     first, is_split_given = checked.composed[0], any(setting.startswith("split.seed=") for setting in settings)
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
@@ -419,8 +418,7 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
                     split["seed"] = first["seed"]  # null would be the job's own
                 if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
                     config["resume"] = config["run_dir"]
-                wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
-                _, result = attempt(config, argv, wrong or None)
+                _, result = attempt(config, argv)
             sweeps.record(run_dir, result, list(hydra.overrides.task))
             sweeps.write_record(folder)
             return float("nan") if result.get("score") is None else float(result["score"])
@@ -456,17 +454,6 @@ def maximising(sources: Sources, settings: list[str]) -> list[str]:
     return [
         f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
     ]
-
-
-def stand_in(checked: Check, settings: list[str]) -> None:
-    """Register with Hydra an option of each unknown name, with the keys that the command line sets in its group."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    for group, option in checked.doomed:
-        names = [setting.partition("=")[0] for setting in settings if setting.startswith(f"{group}.")]
-        node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
-        ConfigStore.instance().store(name=option, group=group, node=node)
 
 
 def report(folder: Path) -> int:

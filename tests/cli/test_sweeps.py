@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from medseg.cli import command_line
+from medseg.errors import MedsegError
 from medseg.io.warnings import warn
 
 
@@ -35,24 +36,40 @@ def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
         depth = config["model"]["depth"]
         if depth == 4:
             raise ValueError("a bug")
+        if depth == 5:
+            raise MedsegError("model.depth=5: too deep for these cases.")
         leave_split(config, "v")
         return {"status": "done", "reason": "", "score": depth / 10, "test_score": 0.5, "seconds": 1.0}
 
     jobs.outcome = outcome
-    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
+    settings = ["model.depth=2,5,4,3", "loss.dice.batch=false"]
     assert command_line.main(["train", "-m", *settings]) == 3
     (folder,) = Path("outputs/sweeps/phantom").iterdir()
-    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
-    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
-    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
-    assert results[4]["reason"] == "ValueError: a bug"
-    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
-    assert "model.depth=99: must be" in results[2]["reason"]
-    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(4)]
+    assert [result["status"] for result in results] == ["done", "failed", "failed", "done"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss.dice.batch=False"]
+    assert results[1]["reason"] == "model.depth=5: too deep for these cases."
+    assert results[2]["reason"] == "ValueError: a bug"
+    assert [config["run_dir"] for config in jobs.configs] == [str(folder / str(job)) for job in range(4)]
     out = capsys.readouterr().out
     ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
-    assert ranked[:2] == ["6", "0"]
-    assert sorted(ranked) == [str(job) for job in range(8)]
+    assert ranked == ["3", "0", "1", "2"]
+
+
+def test_all_values_of_a_sweep_are_checked_before_its_first_job(jobs, capsys):
+    settings = ["model=unet,nonsense,unt", "model.depth=2,99", "seed=range(-1,2)", "inference.thresholds.WT=0.5,2"]
+    assert command_line.main(["train", "-m", *settings]) == 1
+    error = capsys.readouterr().err
+    assert "these 5 settings are wrong" in error
+    assert "model=nonsense: no such option." in error
+    assert "model=unt: no such option. Did you mean 'unet'?" in error
+    assert "model.depth=99: must be" in error
+    assert "seed=-1: must be" in error
+    assert "inference.thresholds={'WT': 2}: must be" in error
+    assert jobs.configs == []
+    assert not Path("outputs").exists()
+    assert command_line.main(["train", "-m", "split.seed=null,1", "model.depth=choice(2,3)"]) == 0
+    assert len(jobs.configs) == 4
 
 
 def test_a_sweep_keeps_the_job_s_own_result(jobs):
@@ -97,8 +114,9 @@ def test_a_sweep_begins_in_no_other_folder(jobs):
 
 
 def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
-    assert command_line.main(["train", "-m", "model.depth=98,99"]) == 1
-    assert jobs.configs == []
+    jobs.outcome = lambda config: {"status": "failed", "reason": "", "score": None, "seconds": 1.0}
+    assert command_line.main(["train", "-m", "model.depth=2,3"]) == 1
+    assert len(jobs.configs) == 2
 
 
 def test_sweeps_of_one_second_do_not_collide(jobs):
