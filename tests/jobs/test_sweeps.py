@@ -78,9 +78,11 @@ def test_the_folder_of_folds_is_their_ensemble(place):
     assert (read("e/result.json")["score"], read("e/result.json")["test_score"] is None) == (None, False)
 
 
-def test_folds_are_validated_out_of_fold(place):
+def test_folds_are_validated_out_of_fold(place, caplog):
     line = ["eval", "checkpoint=folds", "subset=val", "examples=0", "--config-dir", "mine", "run_dir=oof"]
+    caplog.set_level("INFO", "medseg")
     assert command_line.main(line) == 0
+    assert [record.levelname for record in caplog.records if "out of fold" in record.message] == ["INFO"]
     splits = [read(f"folds/{job}/splits.json") for job in (0, 1)]
     rows = Path("oof/cases.csv").read_text().splitlines()[1:]
     assert sorted({row.split(",")[0] for row in rows}) == sorted(splits[0]["val"] + splits[1]["val"])
