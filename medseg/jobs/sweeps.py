@@ -196,15 +196,17 @@ def rankings(jobs: Sequence[Job]) -> list[Ranking]:
 def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     """Write into ``sweep.json`` what became of the jobs so far, ranked, and return the rankings.
 
+    A sweep that has ended stays so until it is begun again, whatever becomes of single jobs.
     ``best`` are the best jobs, one for each ranking. ``ensemble`` are all jobs if these are the complete folds of one
     cross-validation, else null.
     """
     path, jobs = folder / SWEEP, read(folder)
     ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
     own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
+    before = read_json_object(path) if path.is_file() else {}
     content = {
-        "settings": read_json_object(path).get("settings") if path.is_file() else None,
-        "has_ended": has_ended,
+        "settings": before.get("settings"),
+        "has_ended": has_ended or before.get("has_ended", False),
         "rankings": [
             {
                 "title": each.title,

@@ -60,7 +60,11 @@ def test_a_job_can_be_tested_by_hand(place, tmp_path):
     other = next(job for job in range(2) if job not in read("widths/sweep.json")["best"])
     line = ["train", f"resume={tmp_path / 'widths' / str(other)}", "sweep.test=all", "--config-dir", "mine"]
     assert command_line.main(line) == 0
-    assert read(tmp_path / "widths" / str(other) / "result.json")["test_score"] is not None
+    tested = read(tmp_path / "widths" / str(other) / "result.json")["test_score"]
+    assert tested is not None
+    record = read(tmp_path / "widths" / "sweep.json")
+    assert {job["job"]: job["test_score"] for job in record["rankings"][0]["jobs"]}[other] == tested
+    assert record["has_ended"]
 
 
 def test_the_folder_of_folds_is_their_ensemble(place):
