@@ -466,9 +466,12 @@ def report(folder: Path) -> int:
     Terminal().print(*sweeps.tables(ranked))
     if sum(ranking.best is not None for ranking in ranked) > 1:
         print("jobs of different tables were validated on different cases: their scores have no common order")
-    for best in (ranking.best for ranking in ranked):
-        if best:
-            print(printable(f"best: job {best['job']}, checkpoint={folder / str(best['job'])}"))
+    for ranking in ranked:
+        is_chosen = len(ranked) == 1 or sum(map(sweeps.counts, ranking.jobs)) > 1  # else it is best of itself alone
+        if ranking.best and is_chosen:
+            print(printable(f"best: job {ranking.best['job']}, checkpoint={folder / str(ranking.best['job'])}"))
+    if sweeps.are_complete_folds(folder, results):
+        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
     print(printable(f"sweep folder: {folder}"))
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve

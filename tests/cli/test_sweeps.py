@@ -15,13 +15,13 @@ from medseg.errors import MedsegError
 from medseg.io.warnings import warn
 
 
-def leave_split(config, *validated):
+def leave_split(config, *validated, others=("t",)):
     """Write what a training leaves of its config and its split, with hashes of the cases that it was validated on."""
     folder = Path(config["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    split = {"train": ["t"], "val": list(validated), "test": []}
-    hashes = {name: f"hash of {name}" for name in ("t", *validated)}
+    split = {"train": list(others), "val": list(validated), "test": []}
+    hashes = {name: f"hash of {name}" for name in (*others, *validated)}
     (folder / "splits.json").write_text(json.dumps({"format": 1, **split, "hashes": hashes}))
 
 
@@ -54,6 +54,40 @@ def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
     out = capsys.readouterr().out
     ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
     assert ranked == ["3", "0", "1", "2"]
+    below = [line.strip() for line in out.splitlines() if line.startswith("job ")]
+    assert below == ["job 1: model.depth=5: too deep for these cases.", "job 2: ValueError: a bug"]
+
+
+def test_why_jobs_failed_stands_below_the_table_in_a_line_each(jobs, capsys):
+    reason = "the loss is no longer finite since step 12 of epoch 3.\n" + "A lower optimizer.lr may help. " * 20
+    jobs.outcome = lambda config: {"status": "failed", "reason": reason, "score": None, "seconds": 1.0}
+    assert command_line.main(["train", "-m", "model.depth=2,3", "run_dir=sweep"]) == 1
+    out = capsys.readouterr().out
+    table, below = out.rsplit("┘", 1)
+    assert [row[:2] for row in rows_of(table)] == [["0", "model.depth=2"], ["1", "model.depth=3"]]
+    lines = below.strip().splitlines()[:2]
+    assert [line[:30] for line in lines] == [f"job {job}: the loss is no longer f" for job in (0, 1)]
+    assert all(line.endswith("…") and len(line) <= 80 for line in lines)
+
+
+def test_folds_are_an_ensemble_and_none_is_the_best(jobs, capsys):
+    def outcome(config):
+        fold = config["split"]["fold"]
+        assert fold == 0 or all_overrides() == ["split.folds=2 split.fold=0 sweep.test=none run_dir='folds'"]
+        leave_split(config, f"v{fold}", others=[f"v{1 - fold}"])
+        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    def all_overrides():
+        record = json.loads(Path("folds/sweep.json").read_text())
+        return [job["overrides"] for ranking in record["rankings"] for job in ranking["jobs"]]
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "split.folds=2", "split.fold=0,1", "sweep.test=none", "run_dir=folds"]
+    assert command_line.main(line) == 0
+    out = capsys.readouterr().out
+    assert "the folds are an ensemble: checkpoint=folds\n" in out
+    assert "best:" not in out
+    assert all_overrides() == ["split.fold=0", "split.fold=1"]
 
 
 def test_all_values_of_a_sweep_are_checked_before_its_first_job(jobs, capsys):
