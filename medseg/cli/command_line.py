@@ -393,10 +393,11 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
     A job that fails does not stop the others. In the folder of a sweep that was stopped, jobs that are done stay as
-    they are, and a training that has a checkpoint goes on from there. Trainings share one split, which the seed does
-    not draw anew.
+    they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
+    line that goes on with it. Trainings share one split, which the seed does not draw anew.
     """
     from medseg.jobs import sweeps
+    from medseg.system.terminal import Terminal
 
     first, is_split_given = checked.composed[0], any(setting.startswith("split.seed=") for setting in settings)
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
@@ -410,24 +411,33 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
 
             hydra = HydraConfig.get()
             config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
-            result = sweeps.result_of(run_dir)
-            if result is None:
-                if "run_dir" in config:
-                    config["run_dir"] = escape(str(run_dir))
-                if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
-                    split["seed"] = first["seed"]  # null would be the job's own
-                if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
-                    config["resume"] = config["run_dir"]
-                _, result = attempt(config, argv)
-            sweeps.record(run_dir, result, list(hydra.overrides.task))
-            sweeps.write_record(folder)
+            done = sweeps.result_of(run_dir)
+            result = done or {"status": "failed", "reason": "interrupted"}  # which stays of a job that does not end
+            try:
+                if not done:
+                    if "run_dir" in config:
+                        config["run_dir"] = escape(str(run_dir))
+                    if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
+                        split["seed"] = first["seed"]  # null would be the job's own
+                    if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+                        config["resume"] = config["run_dir"]
+                    _, result = attempt(config, argv)
+            finally:
+                sweeps.record(run_dir, result, list(hydra.overrides.task))
+                sweeps.write_record(folder)
             return float("nan") if result.get("score") is None else float(result["score"])
 
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-        hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
-        if (first.get("sweep") or {}).get("test") == "best":
-            trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
-            test_best(folder, sources, trust)
+        try:
+            hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
+            if (first.get("sweep") or {}).get("test") == "best":
+                trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
+                test_best(folder, sources, trust)
+        except KeyboardInterrupt:
+            Terminal().print(*sweeps.tables(sweeps.write_record(folder)))
+            line = ["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"]
+            print(printable(f"to go on: {shlex.join(line)}"))
+            raise
         return report(folder)
 
 

@@ -1,6 +1,7 @@
 """Sweeps from the command line, with a stub in the job's place."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -131,6 +132,10 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     jobs.outcome = outcome
     line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
     assert command_line.main(line) == 130
+    told = capsys.readouterr().out
+    assert [(row[0], row[1], row[3]) for row in rows_of(told)] == [("0", "seed=1", "done"), ("1", "seed=2", "failed")]
+    assert "\njob 1: interrupted\n" in told
+    assert told.endswith("\nto go on: medseg train -m seed=1,2,3 run_dir=sweep\n")
     assert command_line.main(line) == 0
     assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
     assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
@@ -138,6 +143,18 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     assert len(jobs.configs) == 4
     assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
     assert "started with other settings" in capsys.readouterr().err
+
+
+def test_how_to_go_on_with_a_sweep_names_the_folder_that_it_was_given(jobs, capsys):
+    def outcome(config):
+        raise KeyboardInterrupt
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "model.depth=2,3", "loss=ce"]) == 130
+    [*_, line] = capsys.readouterr().out.splitlines()
+    jobs.outcome = lambda config: {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+    assert command_line.main(shlex.split(line.removeprefix("to go on: medseg "))) == 0
+    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 1
 
 
 def test_a_sweep_begins_in_no_other_folder(jobs):

@@ -72,7 +72,8 @@ def session(run: Run[Any]) -> Iterator[Session]:
         try:
             yield this
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and this.is_open and run.last.is_file():
+            is_stopped = isinstance(error, KeyboardInterrupt) and this.is_open
+            if is_stopped and run.last.is_file() and not is_job(run.directory):  # a sweep says how to go on with it
                 log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
