@@ -392,13 +392,13 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
 def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
 
-    A job that fails does not stop the others, not even one that a group's unknown option dooms: an empty option of that
-    name lets Hydra compose it. In the folder of a sweep that was stopped, jobs that are done stay as they are, and a
-    training that has a checkpoint goes on from there. Trainings share one split, which the seed does not draw anew.
+    A job that fails does not stop the others. In the folder of a sweep that was stopped, jobs that are done stay as
+    they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
+    line that goes on with it. Trainings share one split, which the seed does not draw anew.
     """
     from medseg.jobs import sweeps
+    from medseg.system.terminal import Terminal
 
-    stand_in(checked, settings)
     first, is_split_given = checked.composed[0], any(setting.startswith("split.seed=") for setting in settings)
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
@@ -411,25 +411,33 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
 
             hydra = HydraConfig.get()
             config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
-            result = sweeps.result_of(run_dir)
-            if result is None:
-                if "run_dir" in config:
-                    config["run_dir"] = escape(str(run_dir))
-                if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
-                    split["seed"] = first["seed"]  # null would be the job's own
-                if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
-                    config["resume"] = config["run_dir"]
-                wrong = [text for choice, text in checked.doomed.items() if choice in hydra.runtime.choices.items()]
-                _, result = attempt(config, argv, wrong or None)
-            sweeps.record(run_dir, result, list(hydra.overrides.task))
-            sweeps.write_record(folder)
+            done = sweeps.result_of(run_dir)
+            result = done or {"status": "failed", "reason": "interrupted"}  # which stays of a job that does not end
+            try:
+                if not done:
+                    if "run_dir" in config:
+                        config["run_dir"] = escape(str(run_dir))
+                    if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
+                        split["seed"] = first["seed"]  # null would be the job's own
+                    if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+                        config["resume"] = config["run_dir"]
+                    _, result = attempt(config, argv)
+            finally:
+                sweeps.record(run_dir, result, list(hydra.overrides.task))
+                sweeps.write_record(folder)
             return float("nan") if result.get("score") is None else float(result["score"])
 
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-        hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
-        if (first.get("sweep") or {}).get("test") == "best":
-            trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
-            test_best(folder, sources, trust)
+        try:
+            hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
+            if (first.get("sweep") or {}).get("test") == "best":
+                trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
+                test_best(folder, sources, trust)
+        except KeyboardInterrupt:
+            Terminal().print(*sweeps.tables(sweeps.write_record(folder)))
+            line = ["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"]
+            print(printable(f"to go on: {shlex.join(line)}"))
+            raise
         return report(folder)
 
 
@@ -458,17 +466,6 @@ def maximising(sources: Sources, settings: list[str]) -> list[str]:
     ]
 
 
-def stand_in(checked: Check, settings: list[str]) -> None:
-    """Register with Hydra an option of each unknown name, with the keys that the command line sets in its group."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    for group, option in checked.doomed:
-        names = [setting.partition("=")[0] for setting in settings if setting.startswith(f"{group}.")]
-        node = OmegaConf.from_dotlist([f"{name.removeprefix(f'{group}.')}=null" for name in names])
-        ConfigStore.instance().store(name=option, group=group, node=node)
-
-
 def report(folder: Path) -> int:
     """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     from medseg.jobs import sweeps
@@ -479,9 +476,12 @@ def report(folder: Path) -> int:
     Terminal().print(*sweeps.tables(ranked))
     if sum(ranking.best is not None for ranking in ranked) > 1:
         print("jobs of different tables were validated on different cases: their scores have no common order")
-    for best in (ranking.best for ranking in ranked):
-        if best:
-            print(printable(f"best: job {best['job']}, checkpoint={folder / str(best['job'])}"))
+    for ranking in ranked:
+        is_chosen = len(ranked) == 1 or sum(map(sweeps.counts, ranking.jobs)) > 1  # else it is best of itself alone
+        if ranking.best and is_chosen:
+            print(printable(f"best: job {ranking.best['job']}, checkpoint={folder / str(ranking.best['job'])}"))
+    if sweeps.are_complete_folds(folder, results):
+        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
     print(printable(f"sweep folder: {folder}"))
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve

@@ -18,6 +18,7 @@ from medseg.config import schema
 from medseg.config.check import (
     dotted,
     escape,
+    flat,
     is_interpolation,
     lies_below,
     look_up,
@@ -192,18 +193,17 @@ class Sources:
 class Check:
     """What is known of a command line after checking it.
 
-    ``problems`` by key are to be mended first. ``doomed`` holds the unknown options of groups in a sweep, each with
-    what is wrong: only their jobs fail. ``composed`` holds a plain config for each choice of groups, swept values left
-    out, ``settings`` what each was composed of; ``unknown`` the groups of which no known option was chosen, so that
-    nothing below them can be checked; ``swept`` the keys whose values a sweep varies.
+    ``problems`` by key are to be mended first. ``composed`` holds a plain config for each choice of groups, swept
+    values left out, ``settings`` what each was composed of; ``unknown`` the groups of which no known option was chosen,
+    so that nothing below them can be checked; ``swept`` the keys whose values a sweep varies, with the values that are
+    known beforehand: none of an interval.
     """
 
     problems: dict[str, str] = field(default_factory=dict)
-    doomed: dict[tuple[str, str], str] = field(default_factory=dict)
     composed: list[dict[str, Any]] = field(default_factory=list)
     settings: list[list[str]] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
-    swept: set[str] = field(default_factory=set)
+    swept: dict[str, list[Any]] = field(default_factory=dict)
 
 
 @cache
@@ -255,10 +255,21 @@ def options_of(override: "Override") -> list[str]:
     return ["null" if value is None else str(getattr(value, "text", value)) for value in values]
 
 
+def values_of(override: "Override") -> list[Any]:
+    """Return the values that a sweep over a key has, as each job's config will hold them; none of an interval."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Transformer
+
+    parser, key = OverridesParser.create(), override.key_or_group
+    texts = override.sweep_iterator(Transformer.encode) if override.is_discrete_sweep() else ()
+    return [parser.parse_override(f"{key}={text}").value() for text in texts]
+
+
 def check(sources: Sources, settings: list[str], *, multirun: bool = False, values_needed: bool = True) -> Check:
     """Compare settings with the config that they compose, group choices first.
 
-    In a multirun a wrong value in a swept list is left to its job. ``values_needed=False`` lets missing values pass.
+    In a multirun each value of a swept list is checked; what a search draws is left to its job. ``values_needed=False``
+    lets missing values pass.
     """
     loader, checked = sources.loader(), Check()
     overrides = parse(settings, loader, checked, multirun=multirun)
@@ -269,7 +280,7 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
         checked.problems |= wrong_sweeps(overrides, sources)
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     others = [override for override in overrides if override.key_or_group not in sources.groups]
-    checked.swept = {override.key_or_group for override in others if override.is_sweep_override()}
+    checked.swept = {each.key_or_group: values_of(each) for each in others if each.is_sweep_override()}
     options = check_groups(choices, loader, checked)
     # Configs in which every option of a group appears once, beside the first of the other groups
     first = {group: names[0] for group, names in options.items()}
@@ -346,7 +357,7 @@ def known_to_some(
 
 
 def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked: Check) -> dict[str, list[str]]:
-    """Return the chosen options of each group that exist; those that do not are problems of a run, or of their job."""
+    """Return the chosen options of each group that exist; those that do not are problems."""
     options = {}
     for override in choices:
         group, allowed = override.key_or_group, sorted(loader.get_group_options(override.key_or_group))
@@ -357,13 +368,10 @@ def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked:
             continue
         names = options_of(override)
         offered = [name for name in allowed if name != schema.SAVED]
-        for option in set(names) - {*allowed}:
-            hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
-            text = f"{group}={option}: no such option.{hint}"
-            if override.is_sweep_override():
-                checked.doomed[group, option] = text
-            else:
-                checked.problems[group] = text
+        for option in names:
+            if option not in allowed:
+                hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
+                checked.problems[f"{group}={option}"] = f"{group}={option}: no such option.{hint}"
         if known := [option for option in names if option in allowed]:
             options[group] = known
         else:
@@ -389,8 +397,19 @@ def check_composed(
         return
     checked.composed.append(composed)
     checked.settings.append(good)
-    ignored = checked.unknown | checked.swept
-    checked.problems |= {key: text for key, text in problems(composed).items() if not lies_below(key, ignored)}
+    wrong = problems(composed)
+    ignored = checked.unknown | checked.swept.keys()
+    checked.problems |= {key: text for key, text in wrong.items() if not lies_below(key, ignored)}
+    for key, values in checked.swept.items():
+        *parents, name = key.split(".")
+        changed = deepcopy(composed)
+        _, node, _ = look_up(changed, parents)
+        if key in checked.problems or lies_below(key, checked.unknown) or not isinstance(node, dict):
+            continue
+        for value in values:
+            node[name] = value
+            # What this value makes wrong, of which the key is the same for all
+            checked.problems |= {text: text for path, text in problems(changed).items() if wrong.get(path) != text}
 
 
 def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -> dict[str, Any]:
@@ -473,11 +492,9 @@ def absent_paths(checked: Check) -> list[str]:
     """Name the paths to read from that are not there, before anything heavy is imported to find it out."""
     problems: dict[str, None] = {}
     for config, key in product(checked.composed, SOURCES):
-        _, value, _ = look_up(config, key.split("."))
+        values = checked.swept.get(key, [look_up(config, key.split("."))[1]])
         is_synthetic = key == "dataset.root" and look_up(config, ("dataset", "layout", "_target_"))[1] == SYNTHETIC
-        if is_synthetic or key in checked.swept:
-            continue
-        for text in value if isinstance(value, list) else [value]:
+        for text in flat(values) if not is_synthetic else ():
             if not isinstance(text, str) or is_interpolation(text):
                 continue
             path = Path(resolve({"path": text})["path"])

@@ -196,15 +196,17 @@ def rankings(jobs: Sequence[Job]) -> list[Ranking]:
 def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     """Write into ``sweep.json`` what became of the jobs so far, ranked, and return the rankings.
 
+    A sweep that has ended stays so until it is begun again, whatever becomes of single jobs.
     ``best`` are the best jobs, one for each ranking. ``ensemble`` are all jobs if these are the complete folds of one
     cross-validation, else null.
     """
     path, jobs = folder / SWEEP, read(folder)
     ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
     own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
+    before = read_json_object(path) if path.is_file() else {}
     content = {
-        "settings": read_json_object(path).get("settings") if path.is_file() else None,
-        "has_ended": has_ended,
+        "settings": before.get("settings"),
+        "has_ended": has_ended or before.get("has_ended", False),
         "rankings": [
             {
                 "title": each.title,
@@ -231,12 +233,12 @@ def are_complete_folds(folder: Path, jobs: Sequence[Job]) -> bool:
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return of each job the overrides that not all of them share, in a line.
+    """Return of each job the overrides that not all of them share, in a line; of a single job all.
 
     >>> differing([["seed=1", "model.depth=3"], ["seed=1", "model.depth=4"]])
     ['model.depth=3', 'model.depth=4']
     """
-    common = set.intersection(*map(set, jobs)) if jobs else set()
+    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     return [" ".join(override for override in own if override not in common) for own in jobs]
 
 
@@ -244,21 +246,19 @@ def tables(ranked: Sequence[Ranking]) -> "list[Table]":
     """Return a table for each ranking by ``score``; the test's stands beside it and chooses nothing.
 
     Overrides that all jobs share are left out. Where jobs differ in the seed alone, a row before theirs has the mean.
+    A table without a frame follows where jobs are not done, with the reason of each in a line that is cut to the width.
     """
     from rich.markup import escape
     from rich.table import Table
 
     jobs = [job for ranking in ranked for job in ranking.jobs]
-    overrides = [job["overrides"] for job in jobs]
-    lines = differing(overrides) if len(jobs) > 1 else list(map(" ".join, overrides))
+    lines = differing([job["overrides"] for job in jobs])
     shown = {job["job"]: line for job, line in zip(jobs, lines, strict=True)}
-    # What no job has, and why jobs ended that are done, would leave the overrides no room on a terminal of 80 columns.
-    has_test = any(job["test_score"] is not None for job in jobs)
-    has_reason = any(job["status"] != "done" for job in jobs)
+    has_test = any(job["test_score"] is not None for job in jobs)  # on 80 columns the overrides need the room
     several = []
     for ranking in ranked:
         table = Table("job", title=escape(ranking.title), title_justify="left")
-        for header in ("overrides", "val", *["test"] * has_test, "status", "seconds", *["reason"] * has_reason):
+        for header in ("overrides", "val", *["test"] * has_test, "status", "seconds"):
             table.add_column(header, overflow="fold")
         for setting in ranking.settings:
             if len(scores := setting.scores) > 1:
@@ -270,7 +270,11 @@ def tables(ranked: Sequence[Ranking]) -> "list[Table]":
                 for score in (job["score"], job["test_score"])[: 1 + has_test]:
                     cells.append("-" if score is None else f"{score:.4f}")
                 cells += [job["status"], "-" if job["seconds"] is None else f"{job['seconds']:.0f}"]
-                reason = "" if job["status"] == "done" else " ".join((job.get("reason") or "").split())
-                table.add_row(*cells, *([escape(reason)] if has_reason else []))
-        several.append(table)
+                table.add_row(*cells)
+        reasons = Table.grid()
+        reasons.add_column(no_wrap=True)
+        for job in ranking.jobs:
+            if job["status"] != "done" and (reason := " ".join((job.get("reason") or "").split())):
+                reasons.add_row(escape(f"job {job['job']}: {reason}"))
+        several += [table, reasons] if reasons.rows else [table]
     return several

@@ -1,6 +1,7 @@
 """Sweeps from the command line, with a stub in the job's place."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,16 +12,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from medseg.cli import command_line
+from medseg.errors import MedsegError
 from medseg.io.warnings import warn
 
 
-def leave_split(config, *validated):
+def leave_split(config, *validated, others=("t",)):
     """Write what a training leaves of its config and its split, with hashes of the cases that it was validated on."""
     folder = Path(config["run_dir"])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    split = {"train": ["t"], "val": list(validated), "test": []}
-    hashes = {name: f"hash of {name}" for name in ("t", *validated)}
+    split = {"train": list(others), "val": list(validated), "test": []}
+    hashes = {name: f"hash of {name}" for name in (*others, *validated)}
     (folder / "splits.json").write_text(json.dumps({"format": 1, **split, "hashes": hashes}))
 
 
@@ -35,24 +37,74 @@ def test_a_sweep_runs_all_jobs_into_one_folder(jobs, capsys):
         depth = config["model"]["depth"]
         if depth == 4:
             raise ValueError("a bug")
+        if depth == 5:
+            raise MedsegError("model.depth=5: too deep for these cases.")
         leave_split(config, "v")
         return {"status": "done", "reason": "", "score": depth / 10, "test_score": 0.5, "seconds": 1.0}
 
     jobs.outcome = outcome
-    settings = ["model.depth=2,99,4,3", "loss=dice_ce,nonsense", "loss.dice.batch=false"]
+    settings = ["model.depth=2,5,4,3", "loss.dice.batch=false"]
     assert command_line.main(["train", "-m", *settings]) == 3
     (folder,) = Path("outputs/sweeps/phantom").iterdir()
-    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(8)]
-    assert [result["status"] for result in results] == ["done", *["failed"] * 5, "done", "failed"]
-    assert results[0]["overrides"] == ["model.depth=2", "loss=dice_ce", "loss.dice.batch=False"]
-    assert results[4]["reason"] == "ValueError: a bug"
-    assert "Options: boundary, ce, cldice, dice, dice_ce" in results[1]["reason"]
-    assert "model.depth=99: must be" in results[2]["reason"]
-    assert all(config["run_dir"] == str(folder / str(job)) for config, job in zip(jobs.configs, (0, 4, 6), strict=True))
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(4)]
+    assert [result["status"] for result in results] == ["done", "failed", "failed", "done"]
+    assert results[0]["overrides"] == ["model.depth=2", "loss.dice.batch=False"]
+    assert results[1]["reason"] == "model.depth=5: too deep for these cases."
+    assert results[2]["reason"] == "ValueError: a bug"
+    assert [config["run_dir"] for config in jobs.configs] == [str(folder / str(job)) for job in range(4)]
     out = capsys.readouterr().out
     ranked = [line.split()[1] for line in out.splitlines() if line.startswith("│") and line.split()[1].isdecimal()]
-    assert ranked[:2] == ["6", "0"]
-    assert sorted(ranked) == [str(job) for job in range(8)]
+    assert ranked == ["3", "0", "1", "2"]
+    below = [line.strip() for line in out.splitlines() if line.startswith("job ")]
+    assert below == ["job 1: model.depth=5: too deep for these cases.", "job 2: ValueError: a bug"]
+
+
+def test_why_jobs_failed_stands_below_the_table_in_a_line_each(jobs, capsys):
+    reason = "the loss is no longer finite since step 12 of epoch 3.\n" + "A lower optimizer.lr may help. " * 20
+    jobs.outcome = lambda config: {"status": "failed", "reason": reason, "score": None, "seconds": 1.0}
+    assert command_line.main(["train", "-m", "model.depth=2,3", "run_dir=sweep"]) == 1
+    out = capsys.readouterr().out
+    table, below = out.rsplit("┘", 1)
+    assert [row[:2] for row in rows_of(table)] == [["0", "model.depth=2"], ["1", "model.depth=3"]]
+    lines = below.strip().splitlines()[:2]
+    assert [line[:30] for line in lines] == [f"job {job}: the loss is no longer f" for job in (0, 1)]
+    assert all(line.endswith("…") and len(line) <= 80 for line in lines)
+
+
+def test_folds_are_an_ensemble_and_none_is_the_best(jobs, capsys):
+    def outcome(config):
+        fold = config["split"]["fold"]
+        assert fold == 0 or all_overrides() == ["split.folds=2 split.fold=0 sweep.test=none run_dir='folds'"]
+        leave_split(config, f"v{fold}", others=[f"v{1 - fold}"])
+        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    def all_overrides():
+        record = json.loads(Path("folds/sweep.json").read_text())
+        return [job["overrides"] for ranking in record["rankings"] for job in ranking["jobs"]]
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "split.folds=2", "split.fold=0,1", "sweep.test=none", "run_dir=folds"]
+    assert command_line.main(line) == 0
+    out = capsys.readouterr().out
+    assert "the folds are an ensemble: checkpoint=folds\n" in out
+    assert "best:" not in out
+    assert all_overrides() == ["split.fold=0", "split.fold=1"]
+
+
+def test_all_values_of_a_sweep_are_checked_before_its_first_job(jobs, capsys):
+    settings = ["model=unet,nonsense,unt", "model.depth=2,99", "seed=range(-1,2)", "inference.thresholds.WT=0.5,2"]
+    assert command_line.main(["train", "-m", *settings]) == 1
+    error = capsys.readouterr().err
+    assert "these 5 settings are wrong" in error
+    assert "model=nonsense: no such option." in error
+    assert "model=unt: no such option. Did you mean 'unet'?" in error
+    assert "model.depth=99: must be" in error
+    assert "seed=-1: must be" in error
+    assert "inference.thresholds={'WT': 2}: must be" in error
+    assert jobs.configs == []
+    assert not Path("outputs").exists()
+    assert command_line.main(["train", "-m", "split.seed=null,1", "model.depth=choice(2,3)"]) == 0
+    assert len(jobs.configs) == 4
 
 
 def test_a_sweep_keeps_the_job_s_own_result(jobs):
@@ -80,6 +132,10 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     jobs.outcome = outcome
     line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
     assert command_line.main(line) == 130
+    told = capsys.readouterr().out
+    assert [(row[0], row[1], row[3]) for row in rows_of(told)] == [("0", "seed=1", "done"), ("1", "seed=2", "failed")]
+    assert "\njob 1: interrupted\n" in told
+    assert told.endswith("\nto go on: medseg train -m seed=1,2,3 run_dir=sweep\n")
     assert command_line.main(line) == 0
     assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
     assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
@@ -87,6 +143,18 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     assert len(jobs.configs) == 4
     assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
     assert "started with other settings" in capsys.readouterr().err
+
+
+def test_how_to_go_on_with_a_sweep_names_the_folder_that_it_was_given(jobs, capsys):
+    def outcome(config):
+        raise KeyboardInterrupt
+
+    jobs.outcome = outcome
+    assert command_line.main(["train", "-m", "model.depth=2,3", "loss=ce"]) == 130
+    [*_, line] = capsys.readouterr().out.splitlines()
+    jobs.outcome = lambda config: {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+    assert command_line.main(shlex.split(line.removeprefix("to go on: medseg "))) == 0
+    assert len(list(Path("outputs/sweeps/phantom").iterdir())) == 1
 
 
 def test_a_sweep_begins_in_no_other_folder(jobs):
@@ -97,8 +165,9 @@ def test_a_sweep_begins_in_no_other_folder(jobs):
 
 
 def test_a_sweep_in_which_nothing_is_done_is_a_failure(jobs):
-    assert command_line.main(["train", "-m", "model.depth=98,99"]) == 1
-    assert jobs.configs == []
+    jobs.outcome = lambda config: {"status": "failed", "reason": "", "score": None, "seconds": 1.0}
+    assert command_line.main(["train", "-m", "model.depth=2,3"]) == 1
+    assert len(jobs.configs) == 2
 
 
 def test_sweeps_of_one_second_do_not_collide(jobs):

@@ -66,13 +66,22 @@ def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
 
 
 def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
-    sweep = ["-m", "model.depth=2,99", "loss=dice_ce,ce", "model.base_channels=4", "run_dir=sweep"]
+    wrong = ["optimizer=sgd", "optimizer.momentum=0.9,0"]  # which shows when PyTorch builds it: Nesterov's needs some
+    sweep = ["-m", *wrong, "loss=dice_ce,ce", "model.depth=2", "model.base_channels=4", "run_dir=sweep"]
     assert command_line.main(["train", *sweep, *small_run]) == 3
     results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(4)]
     assert [result["status"] for result in results] == ["done", "done", "failed", "failed"]
-    assert "model.depth=99" in results[2]["reason"]
+    assert "torch.optim.SGD" in results[2]["reason"]
     table = capsys.readouterr().out
-    assert "model.depth=2" in table
+    assert "loss=dice_ce" in table
+
+
+def test_a_path_of_a_sweep_that_is_not_there_is_named_before_its_first_job(small_run, capsys):
+    Path("here").mkdir()
+    line = ["train", "-m", "finetune.checkpoint=null,'here','gone'", "run_dir=sweep", *small_run]
+    assert command_line.main(line) == 1
+    assert "finetune.checkpoint=gone: no such file or folder." in capsys.readouterr().err
+    assert not Path("sweep").exists()
 
 
 def test_two_processes_share_a_training(small_run, tmp_path):

@@ -201,3 +201,13 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
     assert command_line.main(["train", "resume=run"]) == 130
     assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
     assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
+
+
+def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("medseg.jobs.train.train.test", interrupt)
+    (run.parent / "sweep.json").write_text(json.dumps({"settings": ["seed=0,1"], "has_ended": False}))
+    assert command_line.main(["train", "resume=run", "sweep.test=all"]) == 130
+    assert "to go on" not in (run / "train.log").read_text()

@@ -60,7 +60,11 @@ def test_a_job_can_be_tested_by_hand(place, tmp_path):
     other = next(job for job in range(2) if job not in read("widths/sweep.json")["best"])
     line = ["train", f"resume={tmp_path / 'widths' / str(other)}", "sweep.test=all", "--config-dir", "mine"]
     assert command_line.main(line) == 0
-    assert read(tmp_path / "widths" / str(other) / "result.json")["test_score"] is not None
+    tested = read(tmp_path / "widths" / str(other) / "result.json")["test_score"]
+    assert tested is not None
+    record = read(tmp_path / "widths" / "sweep.json")
+    assert {job["job"]: job["test_score"] for job in record["rankings"][0]["jobs"]}[other] == tested
+    assert record["has_ended"]
 
 
 def test_the_folder_of_folds_is_their_ensemble(place):
@@ -78,9 +82,11 @@ def test_the_folder_of_folds_is_their_ensemble(place):
     assert (read("e/result.json")["score"], read("e/result.json")["test_score"] is None) == (None, False)
 
 
-def test_folds_are_validated_out_of_fold(place):
+def test_folds_are_validated_out_of_fold(place, caplog):
     line = ["eval", "checkpoint=folds", "subset=val", "examples=0", "--config-dir", "mine", "run_dir=oof"]
+    caplog.set_level("INFO", "medseg")
     assert command_line.main(line) == 0
+    assert [record.levelname for record in caplog.records if "out of fold" in record.message] == ["INFO"]
     splits = [read(f"folds/{job}/splits.json") for job in (0, 1)]
     rows = Path("oof/cases.csv").read_text().splitlines()[1:]
     assert sorted({row.split(",")[0] for row in rows}) == sorted(splits[0]["val"] + splits[1]["val"])

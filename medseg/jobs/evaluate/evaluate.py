@@ -86,8 +86,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         write_config(run_dir / "config.yaml", named)
         with logged_to(run_dir / "eval.log"), recorded(run_dir) as result:
             write_environment(run_dir / "environment.json")
-            for note in notes:
-                log.warning("%s", note)
+            for note in notes:  # that folds are evaluated on what they left out is as it should be
+                log.log(logging.INFO if has_folds else logging.WARNING, "%s", note)
             if tuning:
                 result |= tune(predictors[0][1], cases, reference_map, run_dir, checkpoint=settings.checkpoint[0])
             else:

@@ -7,9 +7,11 @@ from contextlib import ExitStack, contextmanager
 from logging.handlers import MemoryHandler
 from typing import Any
 
+from medseg.inference.loading import has_results
 from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import logged_to, recorded, write_config
+from medseg.jobs.sweeps import is_job, write_record
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
@@ -54,10 +56,13 @@ class Session:
 def session(run: Run[Any]) -> Iterator[Session]:
     """Write the log and the result of a training into its directory while the block runs.
 
-    Where a resumed training fails before it opens the session, its directory is left as it was, byte for byte.
+    Where a resumed training fails before it opens the session, its directory is left as it was, byte for byte. The
+    record of a sweep of which a job is resumed is written anew in the end.
     """
     before = {*run.directory.rglob("*")}
     with ExitStack() as stack:
+        if run.settings.resume and is_job(run.directory) and has_results(run.directory.parent):
+            stack.callback(write_record, run.directory.parent)  # the last that the stack does, after the job's result
         this = Session(run, stack)
         if not run.settings.resume:
             this.open()
@@ -67,7 +72,8 @@ def session(run: Run[Any]) -> Iterator[Session]:
         try:
             yield this
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) and this.is_open and run.last.is_file():
+            is_stopped = isinstance(error, KeyboardInterrupt) and this.is_open
+            if is_stopped and run.last.is_file() and not is_job(run.directory):  # a sweep says how to go on with it
                 log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
