@@ -258,7 +258,7 @@ def test_a_killed_data_worker_is_one_message(place, capsys, monkeypatch):
     Path("killing.py").write_text(killing, "utf-8")
     monkeypatch.syspath_prepend(Path.cwd())
     settings = ("trainer.workers=1", "augment.transforms=[{_target_: killing.Killing}]", "run_dir=other")
-    refused(capsys, *TRAIN, *settings, saying=["was killed", "resume=other", "below 1"])
+    refused(capsys, *TRAIN, *settings, saying=["was killed", "resume=other trainer.workers=0."])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -164,9 +164,10 @@ def run_trainer(
         except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, MisconfigurationException) as error:
             if str(error).startswith("DataLoader worker"):
                 workers = trainer.train_dataloader.num_workers  # type: ignore[union-attr]
+                fewer = 0 if workers == 1 else f"N, with N below {workers}"
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
-                    f" resume={run.directory} trainer.workers=N, with N below {workers}."
+                    f" resume={run.directory} trainer.workers={fewer}."
                 ) from error
             if "does not have a deterministic implementation" in str(error):
                 operation, network = str(error).split()[0], type(module.network).__name__
