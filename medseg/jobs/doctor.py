@@ -37,11 +37,11 @@ from medseg.system.printable import printable
 from medseg.training.data.workers import (
     FREE,
     SHARED_MEMORY,
+    START_METHOD,
     WITHOUT_MEASUREMENT,
     fits,
     free_bytes,
     shared_bytes,
-    start_method,
 )
 
 log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def compiling_works(device: torch.device) -> Finding:
 
 def room_for_data(*, is_on_gpu: bool) -> Iterator[Finding]:
     """Yield how processes that load data are started, and the memory that they share."""
-    yield Finding("workers", f"processes that load data start by {start_method()}; a training on a CPU has none")
+    yield Finding("workers", f"processes that load data start by {START_METHOD}; a training on a CPU has none")
     if not SHARED_MEMORY.is_dir():
         return
     workers = min(WITHOUT_MEASUREMENT, cores())

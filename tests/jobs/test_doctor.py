@@ -123,7 +123,7 @@ def test_workers_and_their_shared_memory_are_those_of_a_training(monkeypatch):
     def cures(free, is_on_gpu):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
         method, shared = doctor.room_for_data(is_on_gpu=is_on_gpu)
-        assert f"start by {workers.start_method()};" in method.text
+        assert f"start by {workers.START_METHOD};" in method.text
         assert not method.cure
         return shared.cure
 

@@ -258,4 +258,17 @@ def test_a_killed_data_worker_is_one_message(place, capsys, monkeypatch):
     Path("killing.py").write_text(killing, "utf-8")
     monkeypatch.syspath_prepend(Path.cwd())
     settings = ("trainer.workers=1", "augment.transforms=[{_target_: killing.Killing}]", "run_dir=other")
-    refused(capsys, *TRAIN, *settings, saying=["was killed", "resume=other", "below 1"])
+    refused(capsys, *TRAIN, *settings, saying=["was killed", "resume=other trainer.workers=0."])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_of_the_users_that_fails_is_one_message(place, capsys, monkeypatch, workers):
+    Path("failing.py").write_text('class Failing:\n    def __call__(self, sample): raise ValueError("boom")\n', "utf-8")
+    monkeypatch.syspath_prepend(Path.cwd())
+    settings = (f"trainer.workers={workers}", "augment.transforms=[{_target_: failing.Failing}]", "run_dir=other")
+    message = "augment.transforms: failing.Failing: ValueError: boom ("
+    refused(capsys, *TRAIN, *settings, saying=[message, "failing.py, line 2)"])
+    reason = json.loads(Path("other/result.json").read_text("utf-8"))["reason"]
+    assert reason.startswith(message)
+    assert len(reason.splitlines()) == 1
+    assert f"ERROR {message}" in Path("other/train.log").read_text("utf-8")

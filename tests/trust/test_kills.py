@@ -3,9 +3,11 @@
 Each is killed at a moment that counts files or steps, not time (see ``processes.Kill``).
 """
 
+import json
 import shutil
 
 import pytest
+import torch
 from processes import Kill, check_whole, names_in, run, said
 from small_jobs import CLEAN, EVAL, PREDICT, RESUME, SWEEP, TRAIN, TUNE, again, check_same
 
@@ -35,8 +37,8 @@ def points(*kills):
         Kill("half", "*.case.pt", 2),
         Kill("after", "*.case.pt", 3),
         Kill("step", count=1),
-        Kill("half", "*/best.ckpt"),
-        Kill("after", "*/best.ckpt"),
+        Kill("half", "*/next_best.ckpt"),
+        Kill("after", "*/next_best.ckpt"),
         Kill("after", "*/metrics.csv"),
         Kill("before", "*/last.ckpt"),
     ),
@@ -76,6 +78,21 @@ def test_a_training_with_a_checkpoint_is_resumed(finished, tmp_path, point):
     check_same(place / "run", finished / "run")
     with pytest.raises(AssertionError):  # of another length
         check_same(place / "run", finished / "outputs")
+
+
+@pytest.mark.parametrize("point", [Kill("after", "*best.ckpt", 2), Kill("after", "*/last.ckpt", 2)], ids=str)
+def test_the_best_weights_are_those_that_the_result_names_with_whatever_settings_a_run_goes_on(
+    finished, tmp_path, point
+):
+    place = tmp_path / "place"
+    shutil.copytree(finished, place)
+    shutil.rmtree(place / "run")
+    kill((*TRAIN, "seed=2", "optimizer.lr=0.02"), place, point)  # with which each epoch is better
+    again((*RESUME, "optimizer.lr=0.5", "trainer.validation_interval=3"), place)
+    best = torch.load(place / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    selection = json.loads((place / "run" / "result.json").read_text("utf-8"))["selection"]
+    assert best["epoch"] + 1 == selection["best"]["epoch"]
+    assert names_in(place / "run" / "checkpoints") == ["best.ckpt", "last.ckpt"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from medseg.system.relaunch import leave_process_group, rerunnable
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
-from medseg.training.callbacks.checkpoints import Checkpoints, Selection
+from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
 from medseg.training.data.datamodule import SegmentationData
@@ -96,7 +96,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     """Return what ``run_trainer`` would of a resumed run that has nothing left to train; None of any other run.
 
     Raises:
-        MedsegError: its last checkpoint cannot be read.
+        MedsegError: its last checkpoint, or a ``next_best.ckpt`` beside it, cannot be read.
     """
     limits = run.settings.trainer
     if not run.settings.resume:
@@ -108,6 +108,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
+    settle_best(run.last.parent, selection)
     progress.step, epoch = state["global_step"], state["epoch"] + 1
     if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
         log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
@@ -163,9 +164,10 @@ def run_trainer(
         except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, MisconfigurationException) as error:
             if str(error).startswith("DataLoader worker"):
                 workers = trainer.train_dataloader.num_workers  # type: ignore[union-attr]
+                fewer = 0 if workers == 1 else f"N, with N below {workers}"
                 raise MedsegError(
                     f"a process that loads data was killed ({first_line(error)}), mostly for lack of memory. Go on with"
-                    f" resume={run.directory} trainer.workers=N, with N below {workers}."
+                    f" resume={run.directory} trainer.workers={fewer}."
                 ) from error
             if "does not have a deterministic implementation" in str(error):
                 operation, network = str(error).split()[0], type(module.network).__name__

@@ -77,8 +77,8 @@ def within_memory(
         if share <= SMALLEST:
             patch = "×".join(map(str, plan["plan"]["patch_size"]))
             text = (
-                f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.1f} GB of"
-                f" memory, of {limit / 1e9:.1f}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
+                f"a patch of {patch} and a batch of {plan['plan']['batch_size']} need about {need / 1e9:.4g} GB of"
+                f" memory, of {limit / 1e9:.4g}. Take a narrower network, or lower plan.patch_size or plan.batch_size."
             )
             if is_given:
                 raise MedsegError(f"trainer.memory_gb={limit / 1e9:g}: {text}")

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from medseg.system.files import write_torch
+from medseg.system.torch_files import load_safely
 from medseg.training.optim.divergence import check_weights
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ WINDOW = 3
 """Validations in the mean."""
 INTERVAL = 60.0
 """Seconds from one state of the run to the next: copying it takes a GPU some tenths of a second."""
+BEST, LAST = "best.ckpt", "last.ckpt"
+NEXT_BEST = "next_best.ckpt"
+"""Weights that were chosen since the last state of the run was written."""
 
 
 @dataclass
@@ -115,9 +120,10 @@ class Checkpoints(Checkpoint):
     after all other callbacks, whose states and files are those of this epoch by then.
 
     A file of some GB after each short epoch would make a GPU wait, so ``last.ckpt`` is written after an epoch that ends
-    ``INTERVAL`` seconds after the one before, after the first epoch and the last, and whenever ``best.ckpt`` was: what
-    a resumed run knows of the best weights is so true of the file. Killed in between, a run repeats the epochs since
-    ``last.ckpt``, with the same patches and draws, and writes their rows of ``metrics.csv`` and a ``best.ckpt`` again.
+    ``INTERVAL`` seconds after the one before, after the first epoch and the last, and whenever other weights became the
+    best. These lie in ``next_best.ckpt`` until a ``last.ckpt`` that knows of them is whole: what a resumed run knows of
+    the best weights is so true of ``best.ckpt``. Killed in between, a run repeats the epochs since ``last.ckpt``, with
+    the same patches and draws, and writes their rows of ``metrics.csv`` and the best weights again.
     """
 
     def __init__(self, folder: Path, selection: Selection, clock: Callable[[], float] = time.monotonic) -> None:
@@ -128,7 +134,7 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep these weights if none before were better."""
         if self.selection.is_best:
-            self.save(trainer, "best.ckpt", weights_only=True)
+            self.save(trainer, NEXT_BEST, weights_only=True)
             self.is_best_ahead = True
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -141,14 +147,16 @@ class Checkpoints(Checkpoint):
         is_due = trainer.strategy.broadcast(is_first or is_last or self.is_best_ahead or is_time)  # one clock for all
         is_finite = module.step_record.is_last_loss_finite  # type: ignore[union-attr]
         if is_due and trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
-            self.save(trainer, "last.ckpt", weights_only=False)
+            self.save(trainer, LAST, weights_only=False)
             self.saved_at, self.is_best_ahead = self.clock(), False
             if is_first:
                 files.wait()  # what is wrong with the disk shows now, and from here on there is a state to resume from
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Wait until the files are written."""
+        """Wait until the files are written, and keep the best weights, also those of a last epoch with a bad loss."""
         files_of(trainer).wait()
+        if trainer.is_global_zero:
+            replace_best(self.folder)
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
         """Save a checkpoint; every process takes part, the first one writes.
@@ -183,13 +191,24 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Copy a checkpoint and begin to write it, once the file before it of the same name is written.
 
+        ``last.ckpt`` puts the weights of ``next_best.ckpt`` in place, and is not written where these could not be.
+
         Raises:
             MedsegError: that file could not be written.
         """
         path = Path(path)
         self.wait(path)
         self.copies[path] = copied(checkpoint, self.copies.get(path))
-        self.writing[path] = self.thread.submit(write_torch, path, self.copies[path])
+        best = self.writing.get(path.with_name(NEXT_BEST))  # before it in the thread
+
+        def write() -> None:
+            if path.name != LAST:
+                write_torch(path, self.copies[path])
+            elif not (best and best.exception()):
+                write_torch(path, self.copies[path])
+                replace_best(path.parent)
+
+        self.writing[path] = self.thread.submit(write)
 
     @property
     def is_writing(self) -> bool:
@@ -215,6 +234,32 @@ class CheckpointFiles(TorchCheckpointIO):
                 log.error("%s: %s", path, error)
         self.thread.shutdown()
         self.copies.clear()
+
+
+def replace_best(folder: Path) -> None:
+    """Put the weights of ``next_best.ckpt``, if there are any, in the place of ``best.ckpt``."""
+    with suppress(FileNotFoundError):
+        (folder / NEXT_BEST).replace(folder / BEST)
+
+
+def settle_best(folder: Path, selection: Selection) -> None:
+    """Let ``best.ckpt`` be what the state of a run to resume has chosen, wherever the run was killed.
+
+    A ``next_best.ckpt`` is of that choice, or of an epoch that is to be repeated, maybe with other settings.
+
+    Raises:
+        MedsegError: it cannot be read.
+    """
+    file = folder / NEXT_BEST
+    if not file.is_file():
+        return
+    advice = f" Restore it, or remove it to go on with the weights of {BEST}."
+    content = load_safely(file, advice=advice, mmap=True)
+    chosen = None if selection.best is None else selection.epochs[selection.best] - 1  # Lightning counts from zero
+    if isinstance(content, dict) and content.get("epoch", -1) == chosen:
+        replace_best(folder)
+    else:
+        file.unlink()
 
 
 def files_of(trainer: Trainer) -> CheckpointFiles:

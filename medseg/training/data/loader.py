@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medseg.training.data.batches import Batches, BatchNumbers
-from medseg.training.data.workers import PREFETCHED, end_with_training, start_method
+from medseg.training.data.workers import PREFETCHED, begin_worker, context
 
 
 def as_it_is(item: Any) -> Any:
@@ -37,8 +37,8 @@ class PatchLoader(DataLoader[int]):
             num_workers=workers,
             prefetch_factor=PREFETCHED if workers else None,
             persistent_workers=workers > 0,
-            multiprocessing_context=start_method() if workers else None,
-            worker_init_fn=end_with_training if workers else None,
+            multiprocessing_context=context() if workers else None,
+            worker_init_fn=begin_worker if workers else None,
             collate_fn=as_it_is,
         )
         self.batches, self.numbers, self.device = batches, numbers, device

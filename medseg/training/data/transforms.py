@@ -2,9 +2,11 @@
 
 import pickle
 from collections.abc import Callable, Sequence
-from typing import Any
+from traceback import extract_tb
+from typing import Any, cast
 
 from monai.transforms.compose import Compose
+from monai.transforms.transform import apply_transform
 from monai.transforms.utility.dictionary import ToTensord
 
 from medseg.errors import MedsegError, first_line
@@ -23,9 +25,27 @@ class SampleTransforms:
         self.composed = Compose([*transforms, ToTensord(["image", "label"], track_meta=False)]).set_random_state(seed)
 
     def __call__(self, sample: dict[str, Any], number: int) -> dict[str, Any]:
-        """Transform the sample of patch ``number``."""
+        """Transform the sample of patch ``number``.
+
+        Raises:
+            MedsegError: a transform has failed; with its name, the error and the line of code that raised it.
+        """
         self.composed.set_random_state(seeded(self.seed, 3, number).initial_seed() & 0xFFFFFFFF)
-        return self.composed(sample)
+        result: Any = sample
+        for transform in self.composed.transforms:
+            try:
+                result = apply_transform(transform, result, lazy=False)
+            except Exception as error:  # of any kind, as the code is the user's
+                cause: BaseException = error
+                while cause.__cause__:  # MONAI's own errors only say which transform it was
+                    cause = cause.__cause__
+                name, kind = f"{type(transform).__module__}.{type(transform).__qualname__}", type(cause).__name__
+                place = extract_tb(cause.__traceback__)[-1]
+                raise MedsegError(
+                    f"augment.transforms: {name}: {kind}: {first_line(cause)} ({place.filename}, line {place.lineno})."
+                    " Mend this transform, or leave it out."
+                ) from error
+        return cast(dict[str, Any], result)
 
     def check_picklable(self) -> None:
         """Raise for transforms that cannot be sent to data workers.

@@ -5,7 +5,10 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from threading import Thread
 
@@ -21,6 +24,7 @@ WITHOUT_MEASUREMENT = 8
 SHARED_MEMORY = Path("/dev/shm")
 FREE = 0.9
 """Share of the free shared memory that batches may take."""
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 PRELOADED = "medseg.training.data.batches"
 
 
@@ -84,19 +88,28 @@ def free_bytes() -> float:
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else math.inf
 
 
-def start_method() -> str:
-    """Return how workers start: not as copies of this process, whose CUDA context, threads and locks are no use there.
+def context() -> BaseContext:
+    """Return what starts workers: not as copies of this process, whose CUDA context, threads and locks are no use.
 
-    On Linux they are forked from a server that has imported what they need; elsewhere each starts from nothing.
+    On Linux they are forked from a server that has imported what they need; elsewhere each starts from nothing. The
+    server ignores Ctrl-C, and so do workers until ``begin_worker``.
     """
-    if sys.platform != "linux":
-        return "spawn"
-    multiprocessing.set_forkserver_preload([PRELOADED])
-    return "forkserver"
+    if START_METHOD == "forkserver":
+        multiprocessing.set_forkserver_preload([PRELOADED])
+        # The server inherits this. By itself it ignores Ctrl-C only after its imports, and prints a traceback before
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ensure_running()
+        signal.signal(signal.SIGINT, handler)
+        # A worker that was asked for during the imports would start after Ctrl-C, and miss what it was to share
+        first = multiprocessing.get_context("forkserver").Process(target=int)
+        first.start()
+        first.join()
+    return multiprocessing.get_context(START_METHOD)
 
 
-def end_with_training(worker: int) -> None:
-    """Let a worker end when the training does, a killed one too: PyTorch watches the server that forked the worker."""
+def begin_worker(worker: int) -> None:
+    """Let a worker end at Ctrl-C, and when the training does, a killed one too: PyTorch watches the worker's server."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     training = multiprocessing.parent_process()
     assert training is not None
 

@@ -58,8 +58,10 @@ def test_a_plan_shrinks_until_it_fits():
 
 
 def test_a_memory_that_nothing_fits_into_is_named():
-    with pytest.raises(MedsegError, match=r"trainer\.memory_gb=1.*patch of 1 and a batch of 2.*2\.0 GB.*narrower"):
+    with pytest.raises(MedsegError, match=r"trainer\.memory_gb=1.*patch of 1 and a batch of 2.*2 GB.*narrower"):
         within_memory(draft, FakeProbe(), 1e9, is_given=True)
+    with pytest.raises(MedsegError, match=r"trainer\.memory_gb=0\.0001:.* 2 GB of memory, of 0\.0001\. Take"):
+        within_memory(draft, FakeProbe(), 1e5, is_given=True)
 
 
 def test_an_unknown_need_stops_nothing():

@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg.errors import MedsegError
 from medseg.training.callbacks import checkpoints
-from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection, copied
+from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection, copied, settle_best
 
 
 def after(*scores):
@@ -123,10 +123,10 @@ def test_the_state_is_saved_first_by_the_minute_and_last(run):
 
 def test_the_state_is_saved_with_the_best_weights(run):
     run.epoch(1)
-    assert run.epoch(1, score=0.5) == ["best.ckpt", "last.ckpt"]
+    assert run.epoch(1, score=0.5) == ["next_best.ckpt", "last.ckpt"]
     assert run.epoch(1, score=0.1) == []
     run.step_record.is_last_loss_finite = False
-    assert run.epoch(1, score=0.9) == ["best.ckpt"]
+    assert run.epoch(1, score=0.9) == ["next_best.ckpt"]
     run.step_record.is_last_loss_finite = True
     assert run.epoch(1) == ["last.ckpt"], "of the epoch after, whose loss is a good one"
 
@@ -173,3 +173,41 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_training(files, tmp_pa
     files.save_checkpoint({}, tmp_path / "folder" / "last.ckpt")
     files.teardown()  # by another error, which is the one to be raised
     assert "cannot write" in caplog.text
+
+
+def held(path):
+    return torch.load(path, weights_only=True)["epoch"]
+
+
+def test_the_best_weights_take_their_place_once_the_state_that_chose_them_is_whole(files, tmp_path):
+    for epoch in (1, 2):
+        files.save_checkpoint({"epoch": epoch}, tmp_path / "next_best.ckpt")
+        if epoch == 2:
+            files.wait()
+            assert held(tmp_path / "best.ckpt") == 1
+        files.save_checkpoint({}, tmp_path / "last.ckpt")
+        files.wait()
+        assert held(tmp_path / "best.ckpt") == epoch
+    assert not (tmp_path / "next_best.ckpt").exists()
+
+
+def test_no_state_is_written_of_best_weights_that_found_no_room(files, tmp_path):
+    (tmp_path / "next_best.ckpt").mkdir()
+    files.save_checkpoint({}, tmp_path / "next_best.ckpt")
+    files.save_checkpoint({}, tmp_path / "last.ckpt")
+    with pytest.raises(MedsegError, match=r"cannot write .*next_best\.ckpt"):
+        files.wait()
+    files.wait()
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_resumed_run_keeps_the_weights_that_its_state_has_chosen_and_no_others(tmp_path):
+    settle_best(tmp_path, after())
+    for epoch, kept in ((1, 1), (2, 1)):  # counted from zero; the state has chosen the second
+        torch.save({"epoch": epoch}, tmp_path / "next_best.ckpt")
+        settle_best(tmp_path, after(0.5, 0.9, 0.1))
+        assert held(tmp_path / "best.ckpt") == kept
+        assert not (tmp_path / "next_best.ckpt").exists()
+    (tmp_path / "next_best.ckpt").write_bytes(b"damaged")
+    with pytest.raises(MedsegError, match=r"next_best\.ckpt.*Restore it, or remove it"):
+        settle_best(tmp_path, after(0.5))

@@ -1,6 +1,9 @@
 """How many processes load data, and the shared memory that they need."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -40,3 +43,26 @@ def test_too_little_shared_memory_is_one_message(monkeypatch):
     check_shared_memory(2, 9_000_000)
     with pytest.raises(MedsegError, match=r"trainer\.workers=3: .* need 80 MB .* has 64 MB free"):
         check_shared_memory(3, 10_000_000)
+
+
+INTERRUPTED = """
+from multiprocessing import forkserver
+from medseg.training.data import workers
+
+workers.PRELOADED = "interrupting"
+context = workers.context()
+server = forkserver._forkserver._forkserver_pid
+worker = context.Process(target=print, args=("loaded",))
+worker.start()
+worker.join()
+print(server == forkserver._forkserver._forkserver_pid)
+"""
+
+
+@pytest.mark.skipif(workers.START_METHOD != "forkserver", reason="there is no server")
+def test_a_server_of_workers_that_still_imports_says_nothing_at_ctrl_c(tmp_path):
+    (tmp_path / "interrupting.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=paths)
+    assert (done.stdout, done.stderr) == ("loaded\nTrue\n", "")
