@@ -10,6 +10,9 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 
 MINUTES := 10
 
+# Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
+FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_short_memory.py
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults trust gpu-check check audit fuzz clean
 
@@ -20,10 +23,10 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal --ignore=tests/trust
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS))
 
-faults: $(VENV)/.medseg-dev  ## run the quick part of make trust, in three minutes
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal tests/trust
+faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short memory, in three minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(FAULTS)
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \

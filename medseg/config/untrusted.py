@@ -274,9 +274,9 @@ def plan_from(content: Any, source: Path | str) -> Node:
     else:
         if not is_number(measured.get("step", 0)):
             found.append(f"measured.step: must be a number, not {measured['step']!r}")
-        for key, value in measured.items():  # a number, or one for each width
-            if not is_flat(list(value.values()) if isinstance(value, dict) else value):
-                found.append(f"measured.{key}: {value!r}")
+        for key, value in measured.items():  # plain, or a number for each width
+            is_plain = all(map(is_number, value.values())) if isinstance(value, dict) else is_flat(value)
+            found += [] if is_plain else [f"measured.{key}: {value!r}"]
     if found:
         raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")
     return plan
