@@ -45,8 +45,11 @@ def expected_waits(part):
 
 
 def check_waits(parts):
+    """Compare with the document; boundary's distance maps are left out where a class has no voxel."""
     waits = {name: sum(part["waits"].values()) for name, part in parts.items()}
-    assert waits == {name: expected_waits(name) for name in parts}, {name: parts[name]["waits"] for name in parts}
+    fewest = {name: 1 if name.startswith("boundary") else expected_waits(name) for name in parts}
+    wrong = [name for name, count in waits.items() if not fewest[name] <= count <= expected_waits(name)]
+    assert wrong == [], {name: parts[name]["waits"] for name in wrong}
 
 
 @needs_compiler
