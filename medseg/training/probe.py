@@ -83,7 +83,13 @@ class Probe:
                         part.register_parameter(name, torch.nn.Parameter(fake, weight.requires_grad))
                     for name, values in part.named_buffers(recurse=False):
                         setattr(part, name, torch.empty_like(values, device=self.device))
-                self.train_step(module, module.configure_optimizers(), self.batch(seen, seen.batch_size), 0)
+                optimizer = module.configure_optimizers()
+                for group in optimizer.param_groups:  # its state, which lies there while all later steps go back
+                    for weight in group["params"]:
+                        weight.grad = torch.zeros_like(weight)
+                optimizer.step()
+                optimizer.zero_grad()
+                self.train_step(module, optimizer, self.batch(seen, seen.batch_size), 0)
         except (NotImplementedError, RuntimeError):
             return None  # an operation that needs values
         return int(OVERHEAD * live.peak)
