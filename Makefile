@@ -32,7 +32,7 @@ trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and propertie
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
 		--hypothesis-profile=thorough --reliability=docs/reliability.md
 
-gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in half an hour
+gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in ten minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu -m "" -n auto --dist worksteal
 
 check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
