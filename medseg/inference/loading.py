@@ -13,10 +13,11 @@ from medseg.inference.trained_model import Model, model_of
 from medseg.io.damage import reading
 from medseg.models.weight_checks import limit_parameters
 
-BEST = Path("checkpoints", "best.ckpt")
+BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
+"""Of a run, the weights that were chosen by validation, and those that it ended with, averaged where it averages."""
 
-SWEEP = "sweep.json"
-"""What a sweep's folder says of the jobs in it."""
+SWEEP, SELECTED = "sweep.json", "selected.json"
+"""What a sweep's folder says of the jobs in it, and a selection's of the runs that were selected."""
 
 
 def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:

@@ -66,11 +66,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     data = typed(DatasetSettings, node)
     dataset = open_dataset(data, [*settings.trust, *own], may_write=not is_own)
     reference_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
-    spoiling, notes = SPOILING[subset], list[str]()
+    spoiling, notes, strata = SPOILING[subset], list[str](), list(settings.metrics.strata)
     seen = Seen.by(models, spoiling)
     if has_folds:
-        cases, number_of, notes = out_of_fold(dataset, models, seen)
-        candidates = [from_folds(predictors, number_of)]
+        folds = out_of_fold(dataset, models, seen)
+        cases, notes, strata = list(folds.cases), list(folds.notes), [*strata, *folds.strata]
+        candidates = [from_folds(predictors, folds.number_of)]
     else:
         split_file = split_file or (trained_in / "splits.json" if is_own and trained_in else None)
         cases = select(dataset, subset, split_file, settings.split["fold"], models)
@@ -93,7 +94,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             else:
                 metrics = settings_of(settings.metrics)
                 runs = {"evaluation": run_dir}
-                options = ReportOptions(metrics, subset, settings.metrics.strata, settings.examples, runs, notes)
+                options = ReportOptions(metrics, subset, strata, settings.examples, runs, notes)
                 unreadable = dataset.problems if subset == "all" else ()
                 found = report_on(candidates, cases, reference_map, run_dir, options, unreadable)
                 # What may be chosen by is the score, and a test chooses nothing
