@@ -13,11 +13,12 @@ from medseg.config.settings import DatasetSettings, EvalSettings
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.checkpoint import locate_to_write
-from medseg.io.case import Case, Dataset
+from medseg.io.case import Case
 from medseg.io.datasets.dataset import label_map, open_dataset
-from medseg.io.labels import IGNORE_NAME, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.jobs.evaluate.candidates import (
     Candidate,
+    classes_of,
     from_folder,
     from_folds,
     from_predictor,
@@ -133,19 +134,6 @@ def report_on(
         "score": max((score for score in scores if score is not None), default=None),
         "reason": f"{failed} case(s) failed" if failed else "",
     }
-
-
-def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
-    """Return how this data set's masks name the model's classes: by its own values where it names the same classes."""
-    labels = dataset.labels
-    if labels is None:
-        return trained
-    if set(labels) - {IGNORE_NAME} != set(trained.names):
-        raise MedsegError(
-            f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels."
-        )
-    ignored = [name for name in labels if name == IGNORE_NAME]
-    return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
 
 
 def check_request(settings: EvalSettings) -> None:

@@ -135,7 +135,7 @@ def out_of_fold(dataset: Dataset, models: Sequence[Path], seen: Seen) -> OutOfFo
                 cases.append(replace(case, columns={**case.columns, FOLD: fold}))
                 number_of[case.id] = number
     is_chosen = any(model.name != LAST.name for model in models)
-    weights = "weights chosen on these cases, which flatters" if is_chosen else "last weights, not chosen on these cases"
+    weights = "weights chosen on these cases, which flatters" if is_chosen else "last weights, chosen on no cases"
     if len(models) == 1:
         return OutOfFold(cases, number_of, [f"validation cases: {weights}"], [])
     notes = [f"out of fold: each case by the one of {len(models)} models that was not trained on it; {weights}"]
