@@ -506,12 +506,18 @@ class ExportSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(CommandSettings):
+class CompareSettings(ReadingSettings):
     """``medseg compare``."""
 
     runs: tuple[Path, ...] = setting(
         "run directories with a report of the same cases, or folders of them such as a sweep's"
     )
+    select: Literal["best"] | None = setting(
+        "find the run, cross-validation or ensemble of two that has the best Dice on the cases it was not trained on, "
+        "and write what checkpoint= takes; Dice alone is compared",
+        null="compare the reports",
+    )
+    device: str = setting("where to compute what select needs: auto, cpu, gpu, cuda:1, mps")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
     metrics: MetricNames
 
