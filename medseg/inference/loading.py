@@ -62,7 +62,7 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder, of folds, of a selection.
+    """Return the checkpoint files that ``path`` means: its own, or the best of each run in a folder.
 
     Raises:
         MedsegError: there are none, or a sweep's folder holds other jobs than folds.

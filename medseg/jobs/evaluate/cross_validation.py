@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from medseg import __version__
@@ -177,6 +178,7 @@ class Reports:
                 return summary
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MADE_OF).unlink(missing_ok=True)
+        rmtree(folder / "overlays", ignore_errors=True)  # which would be shown, of whatever report they are
         models = dict(zip(files, read_models(files, self.trust), strict=True))
         predictors = {
             ensemble: Predictor([models[file] for file in ensemble], device=self.device)
