@@ -13,7 +13,7 @@ from thresholding import TARGET, blob, write_checkpoint
 from medseg.errors import MedsegError
 from medseg.inference.loading import files_of
 from medseg.inference.predictor import Predictor
-from medseg.jobs.evaluate import compare, cross_validation, evaluate
+from medseg.jobs.evaluate import compare, cross_validation, evaluate, selection
 from medseg.jobs.evaluate.cross_validation import cross_validate
 
 NAMES = [f"c{number:02}" for number in range(12)]
@@ -238,7 +238,7 @@ def test_selections_may_be_damaged(tmp_path, runs):
         files_of(tmp_path)
 
 
-def test_jobs_of_one_sweep_are_told_apart_by_their_settings(data, compared, tmp_path):
+def test_jobs_of_one_sweep_are_told_apart_by_their_settings(data, compared, tmp_path, monkeypatch):
     """Folds of two settings are two cross-validations; single runs are compared on their own validation cases."""
     grid = tmp_path / "grid"
     for job, (value, fold) in enumerate((value, fold) for value in (0.5, 0.8) for fold in range(3)):
@@ -249,8 +249,10 @@ def test_jobs_of_one_sweep_are_told_apart_by_their_settings(data, compared, tmp_
     assert [run["name"] for run in found["runs"]][:2] == ["model.value=0.5", "model.value=0.8"]
     assert (found["n_cases"], len(found["runs"])) == (9, 3)
     shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(selection, "MOST", 1)  # too few for an ensemble
     compared(grid / "0", grid / "3")
-    assert read(tmp_path / "out" / "comparison.json")["n_cases"] == 3
+    found = read(tmp_path / "out" / "comparison.json")
+    assert (found["n_cases"], len(found["runs"])) == (3, 2)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(MedsegError, match="1 run found, but two or more are needed"):
         compared(grid / "0")
