@@ -420,8 +420,8 @@ class ModelSettings(ReadingSettings):
     """What every command is told that uses trained models."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these: "
-        "an ensemble"
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble"
     )
     device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
 
@@ -431,8 +431,8 @@ class EvalSettings(ModelSettings):
     """``medseg eval``."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these: "
-        "an ensemble",
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble",
         null="none: predictions are given",
     )
     predictions: tuple[Path, ...] = setting(
