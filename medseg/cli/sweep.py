@@ -19,17 +19,16 @@ from medseg.errors import MedsegError, listing
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import counts
 from medseg.sweeps.record import (
     INTERRUPTED_JOB,
     LAUNCHING,
     announce,
-    are_complete_folds,
     done_result,
     record,
     sweep_folder,
     write_record,
 )
+from medseg.sweeps.summary import show_sweep
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.printable import printable
 from medseg.system.terminal import Terminal
@@ -236,24 +235,10 @@ def maximising(sources: Sources, settings: list[str]) -> list[str]:
 
 
 def report(folder: Path) -> int:
-    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    """Show a sweep that has ended, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     ranked = write_record(folder, has_ended=True)
     results = [job for ranking in ranked for job in ranking.jobs]
-    Terminal().print(*ranked_tables(ranked))
-    if sum(bool(ranking.best) for ranking in ranked) > 1:
-        print("jobs of different tables were validated on different cases: their scores have no common order")
-    are_folds = are_complete_folds(folder, results)
-    for ranking in ranked:
-        is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
-        if ranking.best and is_chosen and not are_folds:
-            numbers, paths = zip(
-                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
-            )
-            checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
-            print(printable(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}"))
-    if are_folds:
-        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
-    print(printable(f"sweep folder: {folder}"))
+    show_sweep(folder, ranked)
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve
 

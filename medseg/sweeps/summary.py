@@ -1,0 +1,73 @@
+"""What is said of a sweep at its end, and by ``medseg compare`` at any time: its tables, its page, its best jobs."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+
+from medseg.config.untrusted import SWEEP, read_json_object
+from medseg.errors import MedsegError
+from medseg.sweeps.page import write_page
+from medseg.sweeps.rankings import Job, Ranking, counts
+from medseg.sweeps.record import are_complete_folds, states_of
+from medseg.sweeps.tables import ranked_tables, state_table
+from medseg.system.locks import is_held
+from medseg.system.printable import printable
+from medseg.system.terminal import Terminal
+
+log = logging.getLogger(__name__)
+
+INDENT = "      "
+
+
+def show_sweep(folder: Path, ranked: Sequence[Ranking]) -> None:
+    """Print a sweep's jobs ranked, where the others are, and the best with the command to use it; write its page."""
+    terminal, states = Terminal(), states_of(folder)
+    terminal.print(*ranked_tables(ranked))
+    if states:
+        terminal.print(state_table(states), "", sep="\n")
+    if sum(bool(ranking.best) for ranking in ranked) > 1:
+        print("jobs of different tables were validated on different cases: their scores have no common order")
+    for line in (best := winners(folder, ranked)):
+        print(printable(line))
+    if not is_held(folder) and not read_json_object(folder / SWEEP).get("has_ended"):
+        print(printable(f"the sweep has not ended: resume={folder} goes on with it"))
+    try:
+        write_page(folder, ranked, states, best)
+    except MedsegError as error:  # someone else's sweep
+        log.warning("no sweep.html: %s", error)
+    print(printable(f"sweep folder: {folder}, with sweep.html"))
+
+
+def winners(folder: Path, ranked: Sequence[Ranking]) -> list[str]:
+    """Return for the best of each ranking lines with its checkpoint, its name, and the command to use it.
+
+    Complete folds are named as what they are.
+    """
+    jobs = [job for ranking in ranked for job in ranking.jobs]
+    if are_complete_folds(folder, jobs):
+        return [f"the folds are an ensemble: checkpoint={folder}", how_to_use(jobs[0], str(folder))]
+    lines = []
+    for ranking in ranked:
+        is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
+        if ranking.best and is_chosen:
+            numbers, paths = zip(
+                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
+            )
+            checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+            lines.append(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}")
+            if len(paths) == 1:
+                name = ranking.best[0]["name"]
+                lines += wrap(name, 80, initial_indent=INDENT, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+            lines.append(how_to_use(ranking.best[0], checkpoint))
+    return lines
+
+
+def how_to_use(job: Job, checkpoint: str) -> str:
+    """Return the command that uses what a job like this one has trained: pre-trained weights begin a training."""
+    if job["validated"]["metric"] == "dice":
+        words, rest = ["predict", f"checkpoint={checkpoint}"], "input=… output=…"
+    else:
+        words, rest = ["train", f"finetune.checkpoint={checkpoint}"], "dataset=…"
+    return f"{INDENT}{shlex.join(['medseg', *words])} {rest}"
