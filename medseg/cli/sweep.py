@@ -28,7 +28,7 @@ from medseg.sweeps.record import (
     sweep_folder,
     write_record,
 )
-from medseg.sweeps.summary import show_sweep
+from medseg.sweeps.report.summary import show_sweep
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.printable import printable
 from medseg.system.terminal import Terminal
@@ -238,7 +238,7 @@ def report(folder: Path) -> int:
     """Show a sweep that has ended, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     ranked = write_record(folder, has_ended=True)
     results = [job for ranking in ranked for job in ranking.jobs]
-    show_sweep(folder, ranked)
+    show_sweep(folder)
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.markup import escape
@@ -82,7 +82,7 @@ def state_table(states: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
     widths = {"state": 9, "epoch": 7, "val": 6, "left": 7}  # so that columns do not move when values come
     for header in STATE_HEADERS:
-        justify = "left" if header in ("overrides", "state", "device") else "right"
+        justify: Literal["left", "right"] = "left" if header in ("overrides", "state", "device") else "right"
         ratio = 1 if header == "overrides" else None
         table.add_column(header, justify=justify, no_wrap=True, ratio=ratio, min_width=widths.get(header))
     for cells in state_rows(states):

@@ -67,9 +67,9 @@ class Watch:
 
     def table(self, waiting: int, rows: int) -> Any:
         """Return the table of the jobs under way, as many as there are rows for."""
-        names, states = {}, []
-        for job, device in [*self.jobs.values()][: max(1, rows)]:
-            names = names or names_of(announced(job.folder.parent))
+        shown, states = [*self.jobs.values()][: max(1, rows)], []
+        names = names_of(announced(shown[0][0].folder.parent)) if shown else {}
+        for job, device in shown:
             state = state_of(job.folder)
             if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder
                 state = {"state": "starting"}

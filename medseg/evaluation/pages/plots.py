@@ -128,7 +128,7 @@ class ScatterPlot(Plot):
 
 @dataclass(frozen=True, kw_only=True)
 class LinePlot(Plot):
-    """Lines with a legend. Where there are more than ``SERIES``, the minor ones, which are ``others``, look the same."""
+    """Lines with a legend. Where there are more than ``SERIES``, the minor ones, ``others``, all look the same."""
 
     x: Axis
     y: Axis

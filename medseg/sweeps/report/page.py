@@ -17,9 +17,9 @@ from medseg.evaluation.report.run_info import node, read_part
 from medseg.evaluation.report.tables import interval, number
 from medseg.io.csv_files import read_csv
 from medseg.jobs.rundir import OUTPUT
-from medseg.sweeps.importance import GROUPS, importances
 from medseg.sweeps.rankings import REPEATED, Job, Ranking, counts, settings_of
 from medseg.sweeps.record import GIVEN_UP, announced
+from medseg.sweeps.report.importance import GROUPS, importances
 from medseg.sweeps.tables import STATE_HEADERS, reason_of, state_rows
 from medseg.system.files import write_text
 
@@ -47,7 +47,7 @@ def write_page(
     tally = Counter([*(job["status"] for job in ended), *(state["state"] for state in states)])
     has_one_order = len(ranked) == 1  # which the jobs that have not ended are likely to join
     page = render(
-        "sweeps/sweep.html",
+        "sweeps/report/sweep.html",
         title=f"Sweep {folder.resolve().name}",
         n_jobs=len(ended) + len(states),
         tally=", ".join(f"{count} {word}" for word, count in tally.items()),
@@ -78,7 +78,8 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """Return the keys in whose values jobs differ, those that only repeat a setting last."""
     settings = [settings_of(job["overrides"]) for job in jobs]
     keys = dict.fromkeys(key for own in settings for key in own)
-    return sorted((key for key in keys if len({own.get(key) for own in settings}) > 1), key=lambda key: key in REPEATED)
+    swept = [key for key in keys if len({own.get(key) for own in settings}) > 1]
+    return sorted(swept, key=lambda key: key in REPEATED)
 
 
 def values_of(job: Job, keys: Sequence[str]) -> list[str]:
@@ -175,9 +176,9 @@ def importance_table(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> 
         share = NONE if one.share is None else f"{100 * one.share:.0f} %"
         rows.append([one.key, share, NONE if one.p is None else f"{one.p:.2g}", str(one.n_groups)])
     notes = [
-        f"share: what the values of a key explain of the variance of {counted(len(jobs), 'score')}, each key by itself, "
-        "less what chance would (ε², Kelley 1935). p: in how many shuffled orders of the scores they explain as much. "
-        f"Numbers that hardly repeat are put into {GROUPS} groups."
+        f"share: of the variance of {counted(len(jobs), 'score')} what the values of a key explain, each key by "
+        "itself, less what chance would (ε², Kelley 1935). p: the part of shuffled orders of the scores in which they "
+        f"explain as much. Numbers that hardly repeat are put into {GROUPS} groups."
     ]
     return TextTable("Importance", ("key", "share", "p", "values"), rows, notes)
 

@@ -4,13 +4,14 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError
-from medseg.sweeps.page import write_page
-from medseg.sweeps.rankings import Job, Ranking, counts
-from medseg.sweeps.record import are_complete_folds, states_of
+from medseg.evaluation.pages.text_table import few
+from medseg.sweeps.rankings import Job, Ranking, counts, rankings
+from medseg.sweeps.record import are_complete_folds, read, states_of
+from medseg.sweeps.report.page import write_page
 from medseg.sweeps.tables import ranked_tables, state_table
 from medseg.system.locks import is_held
 from medseg.system.printable import printable
@@ -19,14 +20,22 @@ from medseg.system.terminal import Terminal
 log = logging.getLogger(__name__)
 
 INDENT = "      "
+INDENTED = TextWrapper(
+    80, initial_indent=INDENT, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
+)
 
 
-def show_sweep(folder: Path, ranked: Sequence[Ranking]) -> None:
-    """Print a sweep's jobs ranked, where the others are, and the best with the command to use it; write its page."""
-    terminal, states = Terminal(), states_of(folder)
+def show_sweep(folder: Path) -> None:
+    """Print a sweep's jobs ranked, where the others are, and the best with the command to use it; write its page.
+
+    Its record is only read, as the sweep may be under way.
+    """
+    terminal, ranked, states = Terminal(), rankings(read(folder)), states_of(folder)
     terminal.print(*ranked_tables(ranked))
-    if states:
-        terminal.print(state_table(states), "", sep="\n")
+    if begun := [state for state in states if state["state"] != "waiting"]:
+        terminal.print(state_table(begun), "", sep="\n")
+    if waiting := [str(state["job"]) for state in states if state["state"] == "waiting"]:
+        print(f"not begun: job {few(waiting, most=12)}")
     if sum(bool(ranking.best) for ranking in ranked) > 1:
         print("jobs of different tables were validated on different cases: their scores have no common order")
     for line in (best := winners(folder, ranked)):
@@ -35,9 +44,10 @@ def show_sweep(folder: Path, ranked: Sequence[Ranking]) -> None:
         print(printable(f"the sweep has not ended: resume={folder} goes on with it"))
     try:
         write_page(folder, ranked, states, best)
+        print(printable(f"page: {folder / 'sweep.html'}"))
     except MedsegError as error:  # someone else's sweep
         log.warning("no sweep.html: %s", error)
-    print(printable(f"sweep folder: {folder}, with sweep.html"))
+    print(printable(f"sweep folder: {folder}"))
 
 
 def winners(folder: Path, ranked: Sequence[Ranking]) -> list[str]:
@@ -52,14 +62,11 @@ def winners(folder: Path, ranked: Sequence[Ranking]) -> list[str]:
     for ranking in ranked:
         is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
         if ranking.best and is_chosen:
-            numbers, paths = zip(
-                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
-            )
+            numbers = ", ".join(str(job["job"]) for job in ranking.best)
+            paths = [str(folder / str(job["job"])) for job in ranking.best]
             checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
-            lines.append(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}")
-            if len(paths) == 1:
-                name = ranking.best[0]["name"]
-                lines += wrap(name, 80, initial_indent=INDENT, subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False)
+            lines.append(f"best: job {numbers}, checkpoint={checkpoint}")
+            lines += INDENTED.wrap(ranking.best[0]["name"]) if len(paths) == 1 else []
             lines.append(how_to_use(ranking.best[0], checkpoint))
     return lines
 

@@ -1,6 +1,6 @@
 """How much of the differences between jobs' scores the values of each swept key explain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class Importance:
     p: float | None
 
 
-def importances(columns: "dict[str, Sequence[str]]", scores: Sequence[float]) -> list[Importance]:
+def importances(columns: Mapping[str, Sequence[str]], scores: Sequence[float]) -> list[Importance]:
     """Return the importance of each key, the largest share first.
 
     A share is the ε² of Kelley (1935, "An unbiased correlation ratio measure"): the variance between the groups of one
