@@ -1,13 +1,14 @@
 """The command line: arguments become a checked config, the config one job, the job an exit status.
 
-Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 130
-interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
+Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 128 and the
+number of the signal that interrupted it: 130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1. Nothing heavy is imported before the job is known, and help imports not even Hydra.
 """
 
 import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -47,6 +48,7 @@ from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
 from medseg.system.relaunch import QUIET, single_job
+from medseg.system.signals import heeded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -84,7 +86,7 @@ MAXIMISING = {
 """Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
-BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+BUG, SOME_FAILED = 2, 3
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +111,12 @@ def run_config() -> int:
 def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
     """Return the exit status of some work, or that of what it raises, which is printed."""
     try:
-        return work(argv)
+        with heeded():
+            return work(argv)
     except MedsegError as error:
         return complain(str(error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:

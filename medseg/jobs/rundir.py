@@ -87,7 +87,8 @@ def is_broken_off(run_dir: Path, command: str) -> bool:
         return False
     try:
         result = read_json_object(run_dir / "result.json") if "result.json" in names else {}
-        return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
+        is_unfinished = result.get("status") in (None, "failed", "interrupted")
+        return is_unfinished and read_yaml(run_dir / "config.yaml").get("command") == command
     except MedsegError:
         return False
 
@@ -161,7 +162,8 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
         yield result
     except BaseException as error:
         is_stopped = isinstance(error, KeyboardInterrupt)
-        result["reason"] = "interrupted" if is_stopped else str(error) or type(error).__name__
+        result["status"] = "interrupted" if is_stopped else "failed"
+        result["reason"] = str(error) or ("interrupted" if is_stopped else type(error).__name__)
         result["seconds"] = round(earlier + time.monotonic() - started, 1)
         with suppress(MedsegError):  # on a full disk the first error is what counts
             write_json(path, result)
