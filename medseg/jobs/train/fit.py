@@ -34,6 +34,7 @@ from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
@@ -113,8 +114,8 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         epoch, is_within = epochs["processed"], epochs["ready"] > epochs["processed"]
     settle_best(run.last.parent, selection)
     progress.step = state["global_step"]
-    # Within an epoch the last weights have not been validated
-    if epoch < (epochs_of(limits) or math.inf) and (is_within or not progress.is_over and not is_without_gain):
+    is_over = progress.is_over or is_without_gain  # but within an epoch: the last weights are to be validated
+    if epoch < (epochs_of(limits) or math.inf) and not (is_over and not is_within):
         log.info("the run goes on after epoch %d, step %d, %.0f s", epoch, progress.step, progress.seconds)
         return None
     progress.current = float(progress.is_over)
@@ -151,7 +152,8 @@ def run_trainer(
 
     data.step_seconds = run.resolved.get("measured", {}).get("step")  # of plans for a GPU
     first_step = FirstStep(begin_with_loggers)
-    trainer.callbacks.insert(0, first_step)  # type: ignore[attr-defined]  # before the state is saved
+    teller = ProgressTeller(run.progress_file, progress, selection)
+    trainer.callbacks[:0] = [first_step, teller]  # type: ignore[attr-defined]  # before a state may be saved
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
         write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
         warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time

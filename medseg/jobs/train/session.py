@@ -123,5 +123,6 @@ def train_in_run_directory(
             this.open()
         fitted, loggers, step = finished or fit(run, this.begin)
         this.result |= fitted
+        run.progress_file.tell("testing", seconds_left=None)
         end_session(loggers, finish(run, this.result), step)
     return this.result

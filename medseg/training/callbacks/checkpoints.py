@@ -296,7 +296,7 @@ def largest(trainer: Trainer, *values: int) -> list[int]:
     if trainer.world_size == 1:
         return [*values]
     own = torch.tensor(values, device=trainer.strategy.root_device)
-    of_all: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()  # type: ignore[union-attr]
+    of_all: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
     return of_all
 
 

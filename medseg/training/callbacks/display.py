@@ -18,7 +18,7 @@ from rich.text import Text
 from medseg.system.printable import on_a_line
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics, log, mean, written
-from medseg.training.callbacks.progress import Progress
+from medseg.training.callbacks.progress import Progress, epoch_of
 
 EVERY = 1.0
 """Seconds from one drawing to the next at least: each waits for the GPU and takes some milliseconds."""
@@ -139,12 +139,6 @@ class Display(Callback):
         last = f"validation {self.selection.name} {float(latest[mean]):.4f} (epoch {latest['epoch']})"
         smoothed = f"smoothed {float(latest[names.smoothed.column]):.4f}"
         return [[last, best, smoothed], *class_lines(classes, self.console.width)]
-
-
-def epoch_of(trainer: Trainer) -> int:
-    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
-    epoch = trainer.current_epoch + 1
-    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
 
 
 def is_no_epoch(record: logging.LogRecord) -> bool:

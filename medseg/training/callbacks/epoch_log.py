@@ -33,8 +33,8 @@ class StepMetrics(Callback):
     """Measures the steps of each epoch, without validation: loss, gradient norms, seconds a step, waiting for data.
 
     A step is one of the optimizer. Norms are those before clipping; with the losses they stay on the device until the
-    epoch's last step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it computes meanwhile
-    what it was given before, so the share is the most that loading may cost.
+    epoch's last step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it
+    computes meanwhile what it was given before, so the share is the most that loading may cost.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -180,6 +180,12 @@ def interval_by_work(trainer: Trainer, module: LightningModule, share: float) ->
     return interval
 
 
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
+    epoch = trainer.current_epoch + 1
+    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
+
+
 class FirstStep(Callback):
     """Calls ``begin`` once, after the first step of a training, new or resumed: its settings have been found good."""
 

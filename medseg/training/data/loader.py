@@ -24,8 +24,8 @@ class PatchLoader(DataLoader[int]):
     """Yields the batches of one epoch at each iteration, on the device; images are float32 there.
 
     Workers load on from epoch to epoch. They begin anew where the running batches are not at the epoch's first: when
-    an epoch is repeated or was stopped midway. A resumed run begins with the batch after its last. A batch on the CPU is a view of the ring: it is
-    good until the next one is asked for.
+    an epoch is repeated or was stopped midway. A resumed run begins with the batch after its last. A batch on the CPU
+    is a view of the ring: it is good until the next one is asked for.
     """
 
     clock = staticmethod(time.perf_counter)

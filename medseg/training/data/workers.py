@@ -106,7 +106,7 @@ def context() -> BaseContext:
 
 
 def begin_worker(worker: int) -> None:
-    """Let a worker end when the training does, a killed one too, and not before: PyTorch watches the worker's server."""
+    """Let a worker end when the training does, not before, and a killed one too: PyTorch watches the server only."""
     signals.ignore()
     training = multiprocessing.parent_process()
     assert training is not None
