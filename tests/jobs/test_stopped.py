@@ -11,7 +11,7 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.jobs.train import train
-from medseg.system.signals import Interrupted, heeded
+from medseg.system.running.signals import Interrupted, heeded
 from medseg.training.callbacks import checkpoints
 from medseg.training.data.loader import PatchLoader
 from medseg.training.segmentation import SegmentationModule

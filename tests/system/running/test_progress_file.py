@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from medseg.system.progress_file import EVERY, NAME, ProgressFile, progress_told
 
 from medseg.errors import MedsegError
-from medseg.system import progress_file
 from medseg.system.locks import is_held, locked
+from medseg.system.running import progress_file
+from medseg.system.running.progress_file import EVERY, NAME, ProgressFile, progress_told
 
 
 def test_it_is_there_until_the_run_ends(tmp_path):

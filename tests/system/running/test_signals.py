@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from medseg.system import signals
-from medseg.system.signals import SIGNALS, Handler, Interrupted, heeded, ignored
+from medseg.system.running import signals
+from medseg.system.running.signals import SIGNALS, Handler, Interrupted, heeded, ignored
 
 
 def handlers():
