@@ -195,8 +195,9 @@ def test_a_training_tells_where_it_is(small, monkeypatch, tmp_path):
     told = []
     monkeypatch.setattr(ProgressFile, "is_due", lambda self, state: True)
     for owner, name in ((SegmentationModule, "validation_step"), (train, "evaluate_cases")):
+        method = getattr(owner, name)
 
-        def called(*arguments, method=getattr(owner, name), **options):
+        def called(*arguments, method=method, **options):
             told.append(json.loads((tmp_path / "progress.json").read_text()))
             return method(*arguments, **options)
 
