@@ -46,6 +46,9 @@ NOTHING: Mapping[str, Collection[str]] = {}
 SWEEP = "sweep.json"
 """What a sweep's folder says of the jobs in it."""
 
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
+"""How settings begin that say where the jobs of a sweep run."""
+
 REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 """A reference to another key, relative where it begins with dots."""
 
