@@ -37,6 +37,7 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.config.check import check_values, escape, lies_below, look_up, resolve
+from medseg.config.extras import missing_extras
 from medseg.config.instantiate import named_targets, own_targets, with_current_names
 from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import RUN_NODES, config_of_run
@@ -293,7 +294,7 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
-    refuse(absent_paths(checked))
+    refuse(absent_paths(checked) + [*dict.fromkeys(line for each in checked.composed for line in missing_extras(each))])
     configure_logging()
     if options.multirun:
         return sweep(argv, flags, settings, checked, sources)
