@@ -294,7 +294,8 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
-    refuse(absent_paths(checked) + [*dict.fromkeys(line for each in checked.composed for line in missing_extras(each))])
+    extras = dict.fromkeys(line for config in checked.composed for line in missing_extras(config))
+    refuse([*absent_paths(checked), *extras])
     configure_logging()
     if options.multirun:
         return sweep(argv, flags, settings, checked, sources)

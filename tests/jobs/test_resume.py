@@ -158,7 +158,8 @@ def test_a_run_with_a_single_logger_goes_on_with_it_by_name(run):
     config["logger"] = {
         "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
         "save_dir": "${run_dir}/tensorboard",
-        **{"name": "", "version": ""},
+        "name": "",
+        "version": "",
     }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     before = len([*(run / "tensorboard").glob("events*")])

@@ -7,8 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 from lightning.pytorch.loggers import CSVLogger
+from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medseg.evaluation.metrics.overlap import dice

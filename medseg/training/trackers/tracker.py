@@ -35,7 +35,7 @@ FILES = (
 class Tracker(Logger):
     """A logger of Lightning's that takes images, texts and files, too."""
 
-    def connect(self) -> None:  # noqa: B027
+    def connect(self) -> None:
         """Do what takes seconds and writes nothing into the run's directory, which may still be left as it is."""
 
     @abstractmethod
@@ -126,7 +126,7 @@ class Trackers(Logger):
         """Nothing, as ``name``."""
         return ""
 
-    def _each(self, call: Callable[[Any], None], kind: type[Logger] = Logger) -> None:
+    def _each(self, call: Callable[[Any], None], kind: type[Any] = Logger) -> None:
         """Call each logger of a kind, and leave out those that fail."""
         for name, logger in list(self.loggers.items()):
             if not isinstance(logger, kind):

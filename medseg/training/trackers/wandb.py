@@ -1,4 +1,4 @@
-"""Weights & Biases: files in the run's directory that ``wandb sync`` uploads, or at once; a sweep is a group of runs."""
+"""Weights & Biases: files in the run's directory for ``wandb sync``, or uploads at once; a sweep is a group."""
 
 import os
 import secrets
