@@ -5,7 +5,6 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +31,7 @@ class WandB(Tracker):
         """Import the package."""
         if not self.online:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which goes out to the network
-        import_module("wandb")
+        import wandb  # noqa: F401
 
     @cached_property
     def run(self) -> Any:
