@@ -31,7 +31,7 @@ class WandB(Tracker):
         """Import the package."""
         if not self.online:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which goes out to the network
-        import wandb  # noqa: F401
+        import wandb.apis.public  # noqa: F401 (it takes the most, and a run imports it when it begins)
 
     @cached_property
     def run(self) -> Any:
