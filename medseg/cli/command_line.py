@@ -29,6 +29,7 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.cli.resume import resumed
+from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import outside_paths
 from medseg.errors import MedsegError
@@ -68,8 +69,8 @@ def answer(argv: list[str]) -> int:
         raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
     if options.hydra_help or options.info:
         return hand_over([*flags, *settings])
-    settings, flags, folder = resumed(command, settings, flags, options)
-    return 0 if settings is None else run(argv, options, flags, settings, folder)
+    left, flags, folder = resumed(command, settings, flags, options)
+    return 0 if left is None else run(argv, options, flags, left, folder)
 
 
 def help_text(command: str | None) -> str:
@@ -77,10 +78,10 @@ def help_text(command: str | None) -> str:
     return (CONF / "help" / f"{command or 'medseg'}.txt").read_text("utf-8")
 
 
-def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str], resumed: Path | None) -> int:
+def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str], resumed_sweep: Path | None) -> int:
     """Check the settings, then show the config or run the job, or the jobs of a sweep.
 
-    ``resumed`` is the folder that the settings of a sweep are from.
+    ``resumed_sweep`` is the folder that the settings of a sweep are from.
     """
     config_dir = Path(options.config_dir) if options.config_dir else None
     if config_dir:
@@ -96,9 +97,10 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
-    refuse(absent_paths(checked))
-    if resumed:
-        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed).items()])
+    extras = dict.fromkeys(line for config in checked.composed for line in missing_extras(config))
+    refuse([*absent_paths(checked), *extras])
+    if resumed_sweep:
+        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed_sweep).items()])
     configure_logging()
     if options.multirun:
         from medseg.cli.sweep import sweep

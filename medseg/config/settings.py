@@ -382,7 +382,7 @@ class TrainingSettings(ReadingSettings):
     scheduler: ObjectNode
     augment: AugmentSettings
     trainer: TrainerSettings
-    logger: ObjectNode
+    logger: dict[str, ObjectNode]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -566,5 +566,5 @@ OBJECTS = (
 WITH_OBJECTS = ("medseg.training.losses.WeightedSum", "medseg.training.losses.OnProbabilities")
 """medseg's own targets that take objects of their own kind as arguments."""
 
-OPEN = ("medseg.models.monai.",)
+OPEN = ("medseg.models.monai.", "medseg.training.trackers.TensorBoard")
 """Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""

@@ -106,7 +106,7 @@ def record(folder: Path, result: dict[str, Any], overrides: Sequence[str]) -> No
     """
     path = folder / "result.json"
     own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
-    if result["status"] in ("failed", "interrupted", GIVEN_UP):
+    if result["status"] in ("failed", GIVEN_UP):
         own |= {"status": result["status"], "reason": result["reason"]}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "test_score", "seconds")}

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
 
-from medseg.config.instantiate import build
 from medseg.config.settings import TrainerSettings
 from medseg.errors import MedsegError, first_line
 from medseg.io.damage import reading
@@ -32,12 +30,13 @@ from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
-from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
 from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
+from medseg.training.images import trackers_of
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
+from medseg.training.trackers.tracker import Trackers, make_trackers
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
 from medseg.training.transfer.transfer import read_whole, transfer_weights, write_report
@@ -45,8 +44,8 @@ from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
 
-Fitted = tuple[dict[str, Any], list[Logger], int]
-"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its loggers; its steps.
+Fitted = tuple[dict[str, Any], Trackers, int]
+"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its trackers; its steps.
 
 The score is that of the best validation, of which more is better: Dice, or minus the loss.
 """
@@ -124,9 +123,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    logger = run.settings.logger
-    loggers = [build(logger, "logger", run.settings.trust)] if logger else []
-    return outcome(reason, selection), loggers, progress.step
+    return outcome(reason, selection), make_trackers(run.settings.logger, run.settings.trust), progress.step
 
 
 def run_trainer(
@@ -144,14 +141,17 @@ def run_trainer(
         has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         tf32 = ", float32 products in TF32" if has_tf32 and not settings.trainer.deterministic else ""
         log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
+        trackers_of(trainer).connect()
 
-    def begin_with_loggers() -> None:
+    trackers = trackers_of(trainer)
+
+    def begin_with_trackers() -> None:
         begin()
         if is_first_process():
-            begin_session(trainer.loggers, run.resolved)
+            trackers.begin(run.resolved)
 
     data.step_seconds = run.resolved.get("measured", {}).get("step")  # of plans for a GPU
-    first_step = FirstStep(begin_with_loggers)
+    first_step = FirstStep(begin_with_trackers)
     teller = ProgressTeller(run.progress_file, progress, selection)
     trainer.callbacks[:0] = [first_step, teller]  # type: ignore[attr-defined]  # before a state may be saved
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
@@ -197,7 +197,7 @@ def run_trainer(
             *(best["epoch"], selection.name, best[key], best["smoothed"]),
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
-    return outcome(reason, selection), trainer.loggers, trainer.global_step
+    return outcome(reason, selection), trackers, trainer.global_step
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from medseg.sweeps.record import is_job, write_record
 from medseg.system.device import pick_device, set_float32_products
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.hparams import end_session
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ def train_in_run_directory(
         classes: the classes to learn.
         fit: trains, and calls its second argument when the first step is done.
         selection: which validation counts, for a resumed run that has nothing left to train.
-        finish: adds status and score to the result; returns scores for the loggers.
+        finish: adds status and score to the result; returns scores for the trackers.
     """
     device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     set_float32_products(device, deterministic=settings.trainer.deterministic)
@@ -121,8 +120,8 @@ def train_in_run_directory(
         announce(run)
         if finished := result_of_finished(run, selection):
             this.open()
-        fitted, loggers, step = finished or fit(run, this.begin)
+        fitted, trackers, step = finished or fit(run, this.begin)
         this.result |= fitted
         run.progress_file.tell("testing", seconds_left=None)
-        end_session(loggers, finish(run, this.result), step)
+        trackers.end(finish(run, this.result), step, run.directory)
     return this.result
