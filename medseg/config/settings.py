@@ -420,7 +420,8 @@ class ModelSettings(ReadingSettings):
     """What every command is told that uses trained models."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble"
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble"
     )
     device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
 
@@ -430,7 +431,8 @@ class EvalSettings(ModelSettings):
     """``medseg eval``."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble",
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble",
         null="none: predictions are given",
     )
     predictions: tuple[Path, ...] = setting(
@@ -506,12 +508,18 @@ class ExportSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(CommandSettings):
+class CompareSettings(ReadingSettings):
     """``medseg compare``."""
 
     runs: tuple[Path, ...] = setting(
         "run directories with a report of the same cases, or folders of them such as a sweep's"
     )
+    select: Literal["best"] | None = setting(
+        "find the run, cross-validation or ensemble of two that has the best Dice on the cases it was not trained on, "
+        "and write what checkpoint= takes; Dice alone is compared",
+        null="compare the reports",
+    )
+    device: str = setting("where to compute what select needs: auto, cpu, gpu, cuda:1, mps")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
     metrics: MetricNames
 
