@@ -1,27 +1,26 @@
 """A sweep: what Hydra's sweepers and launchers are to do with each job, and the tables at its end."""
 
 import logging
+import os
 import shlex
-from argparse import Namespace
+import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import hand_over, plain
-from medseg.cli.job import attempt
+from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
-from medseg.config.untrusted import SWEEP, read_json_object
-from medseg.errors import MedsegError, listing
+from medseg.config.instantiate import own_targets
+from medseg.errors import MedsegError
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import (
     INTERRUPTED_JOB,
-    LAUNCHING,
     announce,
     done_result,
     record,
@@ -29,8 +28,10 @@ from medseg.sweeps.record import (
     write_record,
 )
 from medseg.sweeps.report.summary import show_sweep
+from medseg.sweeps.shares import shares_of
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.printable import printable
+from medseg.system.relaunch import import_path, python_command
 from medseg.system.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -70,16 +71,30 @@ class Sweep:
         self.command, self.first = first["command"], first
         self.launcher: Launcher | None = None
         self.begun: dict[int, Job] = {}
+        self.process = os.getpid()
+        named = (name for config in checked.composed for name in (*(config.get("trust") or ()), *own_targets(config)))
+        self.trust = [quote(name) for name in dict.fromkeys(named)]
         is_given = any(setting.startswith("split.seed=") for setting in settings)
         self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
         if self.seed is not None and "seed" in checked.swept:
             log.info("all jobs share the split of split.seed=%s, so that their scores compare", self.seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process where a launcher sends the sweep there: neither jobs nor caches."""
+        return {**vars(self), "begun": {}, "launcher": None, "sources": replace(self.sources)}
+
     def __call__(self, composed: "DictConfig") -> float:
-        """Run the job of a config here and now, as a launcher of Hydra's own asks, and return its score."""
+        """Run the job of a config here and now, as launchers that are not medseg's ask, and return its score.
+
+        In a process of its own, as joblib's, it takes the device that its number falls on.
+        """
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
+        if os.getpid() != self.process:
+            configure_logging()
+            devices = shares_of(self.first, None)
+            use_share(asdict(devices[int(hydra.job.num) % len(devices)]))
         [job] = self.jobs([(int(hydra.job.num), list(hydra.overrides.task), lambda: composed)])
         result: dict[str, Any] = dict(INTERRUPTED_JOB)  # which stays of a job that does not end
         try:
@@ -125,13 +140,22 @@ class Sweep:
     def test_best(self) -> None:
         """Test the best training of each ranking: resumed with nothing left to train, it is tested."""
         best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
-        for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
-            log.info("%s is the best by validation, and is tested", job.folder)
-            test = replace(job, compose=partial(with_test, job.compose))
-            if self.launcher:
-                self.launcher.run(Queue([test]))
-            else:
-                record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
+        for number in (job["job"] for job in best if job["test_score"] is None):
+            log.info("%s is the best by validation, and is tested", self.folder / str(number))
+            job = self.begun.get(number)
+            if job and self.launcher:
+                self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+            elif job:
+                record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
+            else:  # it was composed in another process
+                own = ["--config-dir", str(self.sources.config_dir)] if self.sources.config_dir else []
+                resume = ["train", f"resume={quote(str(self.folder / str(number)))}", "sweep.test=all", *own]
+                command = [
+                    *python_command("medseg.cli.command_line", "main"),
+                    *resume,
+                    f"trust=[{','.join(self.trust)}]",
+                ]
+                subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -186,43 +210,6 @@ def how_to_go_on(folder: Path, argv: list[str], command: str, settings: list[str
     if not sources.config_dir and all(map(is_plain, settings)):
         return shlex.join(["medseg", command, f"resume={folder}"])
     return shlex.join(["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"])
-
-
-def resumed_sweep(
-    folder: Path, settings: list[str], flags: list[str], options: Namespace
-) -> tuple[list[str], list[str]]:
-    """For ``resume=SWEEP`` take the settings and flags that the sweep was started with, as far as a file may have them.
-
-    Where its jobs run may change.
-
-    Raises:
-        MedsegError: the sweep's record is damaged, or has what is to be given again, or the line asks for other jobs.
-    """
-    begun = read_json_object(folder / SWEEP).get("settings")
-    if not isinstance(begun, list) or not all(isinstance(text, str) for text in begun):
-        raise MedsegError(f"resume={folder}: its {SWEEP} does not say what the sweep was started with.")
-    _, begun_flags, begun_settings = split(begun)
-    begun_options = parse_flags(begun_flags)
-    if begun_options.config_name != options.config_name:
-        raise MedsegError(f"resume={folder}: it is a sweep of medseg {begun_options.config_name}.")
-    own = [text for text in settings if not text.startswith("resume=")]
-    if others := [text for text in own if not text.startswith(("trust=", *LAUNCHING))]:
-        raise MedsegError(
-            f"resume={folder}: a sweep keeps the settings that it was started with; leave out {', '.join(others)}."
-        )
-    given = {text.partition("=")[0] for text in own}
-    if "hydra/launcher" in given:
-        begun_settings = [text for text in begun_settings if not text.startswith(LAUNCHING)]
-    kept = [text for text in begun_settings if text.partition("=")[0] not in given]
-    again = [text for text in kept if not is_plain(text)]
-    again += ["--config-dir"] if begun_options.config_dir and not options.config_dir else []
-    if again:
-        raise MedsegError(
-            f"resume={folder}: it was started with what is not taken from a file, since it may run code or write "
-            f"anywhere: give these again, or the sweep's own line with run_dir={folder}.\n{listing(again)}"
-        )
-    options.multirun = True
-    return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
 
 
 def maximising(sources: Sources, settings: list[str]) -> list[str]:

@@ -366,7 +366,7 @@ class TrainingSettings(ReadingSettings):
 
     seed: int = setting("fixes every random draw", "[0, inf)")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
-    resume: Path | None = setting("a run directory to go on with", null="start anew")
+    resume: Path | None = setting("a run directory to go on with; auto: run_dir, if there is a run", null="start anew")
     explicit_keys: list[str] = setting(
         "keys whose values win over those of finetune.checkpoint; those on the command line are added", default=[]
     )
@@ -382,7 +382,7 @@ class TrainingSettings(ReadingSettings):
     scheduler: ObjectNode
     augment: AugmentSettings
     trainer: TrainerSettings
-    logger: ObjectNode
+    logger: dict[str, ObjectNode]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -574,5 +574,5 @@ OBJECTS = (
 WITH_OBJECTS = ("medseg.training.losses.WeightedSum", "medseg.training.losses.OnProbabilities")
 """medseg's own targets that take objects of their own kind as arguments."""
 
-OPEN = ("medseg.models.monai.",)
+OPEN = ("medseg.models.monai.", "medseg.training.trackers.TensorBoard")
 """Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""

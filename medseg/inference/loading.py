@@ -17,7 +17,7 @@ BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
 """Of a run, the weights that were chosen by validation, and those that it ended with, averaged where it averages."""
 
 SELECTED = "selected.json"
-"""What a selection says of the runs that were selected."""
+"""What a selection's folder says of the runs that were selected."""
 
 
 def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:

@@ -144,6 +144,17 @@ def test_without_a_test_part_or_last_weights_the_rest_is_written(data, tmp_path,
     assert not (sweep / "test").exists()
 
 
+def test_last_weights_that_were_chosen_are_not_evaluated_twice(data, tmp_path):
+    sweep = write_sweep(tmp_path / "sweep", data, 0.5)
+    for run in range(3):
+        result = read(sweep / str(run) / "result.json")
+        result["selection"] = {"best": {"epoch": 4, "dice": 0.5}, "last": {"epoch": 4, "dice": 0.5}}
+        (sweep / str(run) / "result.json").write_text(json.dumps(result))
+    validate(sweep, test=False)
+    assert "chosen the last weights in every fold" in read(sweep / "cross_validation" / "metrics.json")["notes"][1]
+    assert not (sweep / "cross_validation" / "last").exists()
+
+
 def test_what_is_done_is_not_done_again(sweeps, data, monkeypatch):
     sweep, done = sweeps[0], []
     evaluate_cases = cross_validation.evaluate_cases
@@ -213,6 +224,18 @@ def test_the_best_of_cross_validations_and_their_ensemble_is_selected(validated,
         mask = Predictor.load(models, device="cpu", trust=[TARGET])(data / "imagesTr" / f"{name}_0000.nii.gz").indices
         truth = nib.load(data / "labelsTr" / f"{name}.nii.gz").get_fdata()
         assert float(rows[name]) == pytest.approx(2 * (mask * truth).sum() / (mask.sum() + truth.sum()))
+
+
+def test_members_of_an_ensemble_may_have_other_folds(data, tmp_path, monkeypatch):
+    """Of each the model that has not seen the case; a case that one of them has not validated is left out."""
+    folds = [NAMES[0:3], NAMES[3:8]]
+    runs = [write_run(tmp_path / f"x{fold}", data, val, [], 0.5, 0.5) for fold, val in enumerate(folds)]
+    of_each = [[run / "checkpoints" / "best.ckpt" for run in runs], files_of(write_sweep(tmp_path / "y", data, 0.5))]
+    monkeypatch.setattr(cross_validation.Reports, "write", lambda self, folder, subset, cases, models_of, *_: models_of)
+    models_of = cross_validation.Reports(runs[0], "cpu", [TARGET]).write_out_of_fold(tmp_path / "out", of_each)
+    assert models_of == {
+        name: (of_each[0][number >= 3], of_each[1][number % 3]) for number, name in enumerate(NAMES[:8])
+    }
 
 
 def test_a_selection_is_a_checkpoint_wherever_it_is_moved_with_its_runs(sweeps, compared, composed, tmp_path):

@@ -19,6 +19,7 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
+from medseg.evaluation.report.run_info import node, read_part
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.summary import Summary
 from medseg.inference.loading import BEST, LAST, folds_of_sweep, read_models
@@ -73,7 +74,11 @@ def cross_validate(
     folder.mkdir(exist_ok=True)
     with locked(folder, str(folder)):
         against, notes = None, list[str]()
-        if gone := [str(file) for file in last if not file.is_file()]:
+        selections = [node(read_part(run / "result.json"), "selection") for run in runs]
+        epochs = [[node(selection, which).get("epoch") for which in ("best", "last")] for selection in selections]
+        if all(best is not None and best == ending for best, ending in epochs):
+            notes = ["validation has chosen the last weights in every fold: there are no others to compare with"]
+        elif gone := [str(file) for file in last if not file.is_file()]:
             notes = [f"not compared with the last weights, which are not there: {', '.join(gone)}"]
             log.warning("%s", notes[0])
         else:
@@ -106,10 +111,10 @@ class Reports:
         data = typed(DatasetSettings, saved_dataset({}, run, trust))
         self.dataset = open_dataset(data, trust, may_write=False)
         saved = config_of_run(run, trust, part="metrics").get("metrics") or {}
-        node = {"metrics": {**read_yaml(CONF / "metrics" / "default.yaml"), **saved}}  # of a run that is older
-        if wrong := list(problems(node).values()):
+        config = {"metrics": {**read_yaml(CONF / "metrics" / "default.yaml"), **saved}}  # of a run that is older
+        if wrong := list(problems(config).values()):
             raise MedsegError(f"{run / 'config.yaml'}: its metrics have wrong values:\n{listing(wrong)}")
-        self.metrics = typed(MetricsSettings, resolve(node)["metrics"])
+        self.metrics = typed(MetricsSettings, resolve(config)["metrics"])
 
     def write_out_of_fold(
         self,
