@@ -45,14 +45,14 @@ class Watch:
 
     def begun(self, job: Job, device: str) -> None:
         """Take in that a job begins on a device."""
-        self.jobs[job.number] = job, device
+        self.jobs[job.number], self.drawn_at = (job, device), 0.0
         if not self.live:
             log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
 
     def ended(self, job: Job) -> None:
         """Take in that a job has ended, and say how."""
         self.jobs.pop(job.number, None)
-        self.done += 1
+        self.done, self.drawn_at = self.done + 1, 0.0
         result = read_result(job.folder / "result.json")
         score = "" if result["score"] is None else f", score {result['score']:.4f}"
         seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
@@ -71,8 +71,8 @@ class Watch:
         names = names_of(announced(shown[0][0].folder.parent)) if shown else {}
         for job, device in shown:
             state = state_of(job.folder)
-            if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder
-                state = {"state": "starting"}
+            if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder, or has left it
+                state = {"state": "ending" if (job.folder / "result.json").is_file() else "starting"}
             states.append({"job": job.number, "name": names[job.number], **state, "device": device})
         table = state_table(states)
         table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"

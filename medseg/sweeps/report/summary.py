@@ -40,7 +40,8 @@ def show_sweep(folder: Path) -> None:
         print("jobs of different tables were validated on different cases: their scores have no common order")
     for line in (best := winners(folder, ranked)):
         print(printable(line))
-    if not is_held(folder) and not read_json_object(folder / SWEEP).get("has_ended"):
+    # At a sweep's end its own process is here, which must not ask for its own lock.
+    if not read_json_object(folder / SWEEP).get("has_ended") and not is_held(folder):
         print(printable(f"the sweep has not ended: resume={folder} goes on with it"))
     try:
         write_page(folder, ranked, states, best)
