@@ -20,9 +20,12 @@ from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import (
+    CROSS_VALIDATION,
     INTERRUPTED_JOB,
     announce,
+    are_complete_folds,
     done_result,
+    read,
     record,
     sweep_folder,
     write_record,
@@ -73,7 +76,7 @@ class Sweep:
         self.begun: dict[int, Job] = {}
         self.process = os.getpid()
         named = (name for config in checked.composed for name in (*(config.get("trust") or ()), *own_targets(config)))
-        self.trust = [quote(name) for name in dict.fromkeys(named)]
+        self.trust = [*dict.fromkeys(named)]
         is_given = any(setting.startswith("split.seed=") for setting in settings)
         self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
         if self.seed is not None and "seed" in checked.swept:
@@ -153,9 +156,27 @@ class Sweep:
                 command = [
                     *python_command("medseg.cli.command_line", "main"),
                     *resume,
-                    f"trust=[{','.join(self.trust)}]",
+                    f"trust=[{','.join(map(quote, self.trust))}]",
                 ]
                 subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
+
+    def cross_validate(self) -> None:
+        """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds."""
+        jobs = [*self.begun.values()]
+        if self.command != "train" or not are_complete_folds(self.folder, read(self.folder)):
+            return
+        config = {
+            "command": "cross_validate",
+            "run_dir": str(self.folder),
+            "trust": self.trust,
+            "device": resolve({"trainer": self.first["trainer"]})["trainer"]["accelerator"],
+            "test": self.first["sweep"]["test"] != "none",
+        }
+        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy)
+        if self.launcher:
+            self.launcher.run(Queue([job]))
+        else:
+            record(job.folder, attempt(config, self.argv, ())[1], job.overrides)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -181,6 +202,7 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
             hand_over([*flags, *settings, *where, *maximising(sources, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
+            this.cross_validate()
         except KeyboardInterrupt:
             Terminal().print(*ranked_tables(write_record(folder)))
             print(printable(f"to go on: {how_to_go_on(folder, argv, first['command'], settings, sources)}"))

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 """The first columns of ``sweep.csv``."""
 
+CROSS_VALIDATION = "cross_validation"
+"""Where a sweep of folds has the report of all their validation cases."""
+
 GIVEN_UP = "pruned"
 """The status of a job that a search has ended early."""
 

@@ -134,7 +134,10 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     line = ["train", "-m", "seed=1,2,3", "run_dir=sweep"]
     assert command_line.main(line) == 130
     told = capsys.readouterr().out
-    assert [(row[0], row[1], row[3]) for row in rows_of(told)] == [("0", "seed=1", "done"), ("1", "seed=2", "failed")]
+    assert [(row[0], row[1], row[3]) for row in rows_of(told)] == [
+        ("0", "seed=1", "done"),
+        ("1", "seed=2", "interrupted"),
+    ]
     assert "\njob 1: interrupted\n" in told
     assert told.endswith("\nto go on: medseg train resume=sweep\n")
     assert command_line.main(["train", "resume=sweep"]) == 0

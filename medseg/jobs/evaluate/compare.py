@@ -19,10 +19,10 @@ from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.metrics.registry import PRESETS
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
-from medseg.jobs.evaluate.cross_validation import FOLDER as CROSS_VALIDATION
 from medseg.jobs.evaluate.selection import configurations_of, report_candidates, select_best
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.sweeps.rankings import differing
+from medseg.sweeps.record import CROSS_VALIDATION
 from medseg.sweeps.report.summary import show_sweep
 from medseg.system.terminal import Terminal
 
@@ -50,7 +50,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             show_sweep(folder)
         folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
         if len(folders) < 2 and sweeps:
-            log.info("fewer than two jobs were tested, as sweep.test=all would have it: no tests are compared")
+            log.info("no tests are compared, as fewer than two jobs were tested; sweep.test=all tests all")
             return {"status": "done", "score": None, "seconds": time.monotonic() - started}
     if len(folders) < 2:
         runs, what = ", ".join(map(str, settings.runs)), "run" if settings.select else "report"

@@ -8,9 +8,10 @@ from textwrap import TextWrapper
 
 from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError
-from medseg.evaluation.pages.text_table import few
+from medseg.evaluation.pages.text_table import few, print_tables
+from medseg.evaluation.report.tables import tables_of
 from medseg.sweeps.rankings import Job, Ranking, counts, rankings
-from medseg.sweeps.record import are_complete_folds, read, states_of
+from medseg.sweeps.record import CROSS_VALIDATION, are_complete_folds, read, states_of
 from medseg.sweeps.report.page import write_page
 from medseg.sweeps.tables import ranked_tables, state_table
 from medseg.system.locks import is_held
@@ -38,6 +39,11 @@ def show_sweep(folder: Path) -> None:
         print(f"not begun: job {few(waiting, most=12)}")
     if sum(bool(ranking.best) for ranking in ranked) > 1:
         print("jobs of different tables were validated on different cases: their scores have no common order")
+    if (metrics := folder / CROSS_VALIDATION / "metrics.json").is_file():
+        print_tables(tables_of(read_json_object(metrics)), terminal)
+        print(printable(f"all cases out of fold: {metrics.with_name('report.html')}"))
+    if (test := folder / "test" / "report.html").is_file():
+        print(printable(f"test of the ensemble: {test}"))
     for line in (best := winners(folder, ranked)):
         print(printable(line))
     # At a sweep's end its own process is here, which must not ask for its own lock.

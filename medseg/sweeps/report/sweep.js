@@ -15,15 +15,17 @@ function mark(address) {
   for (const output of document.querySelectorAll("output.named")) output.value = name;
 }
 
-// The job at a place: lines are thin, so that those a few px away count.
+// The job at a place: lines are thin, so that the nearest up to 7 px away counts.
 function addressAt(event) {
   if (!event.target.closest(".plot")) {
     const row = event.target.closest(ROW);
     return row ? "#" + row.id : "";
   }
-  for (const [x, y] of [[0, 0], [0, 3], [0, -3], [3, 0], [-3, 0], [0, 7], [0, -7], [7, 0], [-7, 0]]) {
-    const line = document.elementFromPoint(event.clientX + x, event.clientY + y)?.closest(LINE);
-    if (line) return line.getAttribute("href");
+  for (let far = 0; far < 8; far++) {
+    for (const [x, y] of [[0, far], [0, -far], [far, 0], [-far, 0]]) {
+      const line = document.elementFromPoint(event.clientX + x, event.clientY + y)?.closest(LINE);
+      if (line) return line.getAttribute("href");
+    }
   }
   return "";
 }

@@ -89,9 +89,10 @@ def test_pointing_at_a_job_names_it_everywhere(html: str, tmp_path: Path, width:
     const marked = () => document.querySelectorAll(".marked").length;
     const line = document.querySelector('.plot a[href="#job-1"] polyline'), found = [said()[0], marked()];
     line.scrollIntoView({ block: "center", behavior: "instant" });
-    const box = line.ownerSVGElement.getBoundingClientRect();
-    const [x, y] = line.getAttribute("points").split(" ")[2].split(",").map(Number);
-    const at = { bubbles: true, cancelable: true, clientX: box.x + box.width * x / 100, clientY: box.y + y + 4 };
+    const [depth, score] = line.getAttribute("points").split(" ").slice(1).map(text => text.split(",").map(Number));
+    const [x, y] = [0, 1].map(axis => (depth[axis] + 9 * score[axis]) / 10);  // 4 px below a place near its end
+    const place = new DOMPoint(x, y).matrixTransform(line.getScreenCTM());
+    const at = { bubbles: true, cancelable: true, clientX: place.x, clientY: place.y + 4 };
     const target = document.elementFromPoint(at.clientX, at.clientY);
     target.dispatchEvent(new PointerEvent("pointermove", at));
     found.push(said(), marked());
