@@ -30,6 +30,7 @@ class Watch:
         self.live = Live(console=console, auto_refresh=False, transient=True) if console else None
         self.done = 0
         self.jobs: dict[int, tuple[Job, str]] = {}
+        self.at_work: set[int] = set()
         self.drawn_at = 0.0
 
     def __enter__(self) -> "Watch":
@@ -46,6 +47,7 @@ class Watch:
     def begun(self, job: Job, device: str) -> None:
         """Take in that a job begins on a device."""
         self.jobs[job.number], self.drawn_at = (job, device), 0.0
+        self.at_work.discard(job.number)
         if not self.live:
             log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
 
@@ -71,8 +73,10 @@ class Watch:
         names = names_of(announced(shown[0][0].folder.parent)) if shown else {}
         for job, device in shown:
             state = state_of(job.folder)
-            if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder, or has left it
-                state = {"state": "ending" if (job.folder / "result.json").is_file() else "starting"}
+            if state["state"] not in ("waiting", "stopped"):
+                self.at_work.add(job.number)
+            else:  # its process has not yet taken the folder, or has left it
+                state = {"state": "ending" if job.number in self.at_work else "starting"}
             states.append({"job": job.number, "name": names[job.number], **state, "device": device})
         table = state_table(states)
         table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"
