@@ -225,9 +225,6 @@ class TrainerSettings:
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
     devices: int | str | list[int] = setting("which of them train together on this machine", default=1)
     num_nodes: int = setting("machines that train together, started by srun or torchrun", "[1, inf)", default=1)
-    strategy: Literal["auto", "ddp", "fsdp"] = setting(
-        "what several devices share: ddp the gradients, fsdp also weights and optimizer; auto: ddp", default="auto"
-    )
     precision: Precision = setting("arithmetic of the network")
     memory_gb: float | None = setting(
         "memory that the plan may use, in GB", "(0, inf)", null="nine tenths of a GPU's free memory, half of a CPU's"

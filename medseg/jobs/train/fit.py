@@ -165,6 +165,7 @@ def run_trainer(
     trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
+        warnings.filterwarnings("ignore", "The `srun` command is available")  # its absence is ours to judge (``Place``)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
             with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):

@@ -131,7 +131,6 @@ def train_together(
 
 def record_loss(run_dir: Path, reason: str) -> None:
     """Say that a process of the training is gone, where the one that keeps the record cannot do so any more."""
-    log.error("%s", reason)
     with suppress(MedsegError), recorded(run_dir) as result:
         result["reason"] = reason
 

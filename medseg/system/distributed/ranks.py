@@ -42,8 +42,9 @@ SILENCE = 30.0
 """Seconds without one after which a process counts as lost: a thread may be held up for some while a file is read."""
 SUSPECT_SILENCE = 5.0
 """The same once a connection has broken, which a process that is killed does at once."""
-GRACE = 15.0
-"""Seconds in which a process can end by itself once another is lost, before its thread ends it."""
+GRACE, GRACE_OF_OTHERS = 10.0, 3.0
+"""Seconds in which the first process can end by itself once another is lost, and others, which have nothing to write,
+before their thread ends them."""
 ARRIVAL = 120.0
 """Seconds in which all must have come, which import PyTorch from one busy disk on a cluster."""
 
@@ -74,8 +75,8 @@ class Ranks:
         self.silence = SILENCE
         self.is_lost, self.is_leaving = threading.Event(), threading.Event()
         self.watcher = threading.Thread(target=self.watch, name="ranks", daemon=True)
-        self.last_words: Callable[[str], None] = log.error
-        """What is done with the verdict before the thread ends a process that hangs."""
+        self.last_words: Callable[[str], None] = lambda verdict: None
+        """What keeps the verdict before the thread ends a process that hangs."""
 
     def __reduce__(self) -> tuple[type["Ranks"], tuple[()]]:
         """Be left behind where what holds it is sent to another process, which has its own."""
@@ -150,7 +151,9 @@ class Ranks:
         torch.set_num_threads(int(threads))
         if self.is_first and not self.place.launcher:
             for rank in range(1, self.size):
-                self.started[rank] = start(config, replace(self.place, rank=rank, local_rank=rank).environment)
+                place = replace(self.place, rank=rank, local_rank=rank)
+                quiet = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # else PyTorch adds pages to what is said of a lost process
+                self.started[rank] = start(config, quiet | place.environment)
             self.watcher.start()
 
     def tell(self, name: str, value: Any) -> None:
@@ -224,11 +227,12 @@ class Ranks:
         if self.is_leaving.is_set():
             return
         self.is_lost.set()
-        if self.is_leaving.wait(GRACE):
+        if self.is_leaving.wait(GRACE if self.is_first else GRACE_OF_OTHERS):
             return
         for process in self.started.values():
             process.kill()
         if self.is_first or self.tells_of_first:
+            log.error("%s", self.verdict)
             self.last_words(self.verdict)
         remove_unfinished()
         os._exit(1)
@@ -296,7 +300,7 @@ def joined(ranks: Ranks) -> Iterator[None]:
         yield
     except BaseException as error:
         ranks.leave(error)
-        if ranks.is_first or ranks.tells_of_first or not isinstance(error, MedsegError):
+        if ranks.is_first or ranks.tells_of_first or not isinstance(error, MedsegError | KeyboardInterrupt):
             raise
         raise SystemExit(1) from error
     ranks.leave(None)

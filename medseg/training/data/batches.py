@@ -12,9 +12,10 @@ from medseg.training.data.patches import Patches
 
 
 class BatchNumbers(Sampler[range]):
-    """The numbers of the patches in each batch, epoch after epoch without end; ranks take turns.
+    """The numbers of the patches in each batch, epoch after epoch without end.
 
-    The patches of epoch e begin at e times the number of patches in an epoch.
+    The patches of epoch e begin at e times the number of patches in an epoch. Ranks divide what would be one batch of a
+    single process: the first takes the first patches, and so on, with the same draws of the augmentation.
     """
 
     def __init__(self, steps: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> None:
@@ -26,9 +27,9 @@ class BatchNumbers(Sampler[range]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[range]:
-        length = self.batch_size * self.ranks
         for batch in count(self.epoch * self.steps):
-            yield range(batch * length + self.rank, (batch + 1) * length, self.ranks)
+            first = (batch * self.ranks + self.rank) * self.batch_size
+            yield range(first, first + self.batch_size)
 
 
 class Batches(Dataset[int]):
