@@ -90,9 +90,9 @@ def preprocessed(run: Run[Any]) -> tuple[list[Path], list[Path]]:
     make = partial(cached_cases, cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
     if ranks.is_first:
         files = make()
-        ranks.tell("files", files)
+        ranks.tell("files", [str(file) for file in files])
     else:
-        files = ranks.hear("files")
+        files = [Path(file) for file in ranks.hear("files")]
         if ranks.place.local_rank == 0:
             if not all(file.is_file() for file in files):  # on a machine with a cache of its own
                 make()

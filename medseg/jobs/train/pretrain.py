@@ -19,7 +19,7 @@ from medseg.io.datasets.dataset import open_scans
 from medseg.io.labels import UNLABELLED
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory, train_together
-from medseg.jobs.train.setup import Run
+from medseg.jobs.train.setup import Run, reopen
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
@@ -50,10 +50,12 @@ def pretrain(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     return train_in_run_directory(config, settings, scans, UNLABELLED, ranks, fit, selection, finish)
 
 
-def follow(run: Run[PretrainSettings], *, is_trained: bool) -> None:
-    """Train with the first process."""
+def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
+    """Train with the first process in the run that it has set up."""
+    settings = read_settings(PretrainSettings, config)
+    scans = replace(open_scans(settings.dataset, settings.trust, may_write=False), problems=())
     if not is_trained:
-        fit(run, lambda: None)
+        fit(reopen(config, settings, scans, UNLABELLED, ranks), lambda: None)
 
 
 def finish(run: Run[PretrainSettings], result: dict[str, Any]) -> dict[str, float]:

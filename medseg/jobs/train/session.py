@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -94,14 +93,15 @@ def session(run: Run[Any]) -> Iterator[Session]:
 def train_together(
     config: dict[str, Any],
     job: Callable[[dict[str, Any], Ranks], dict[str, Any]],
-    follow: Callable[..., None],
+    follow: Callable[[dict[str, Any], Ranks, bool], None],
 ) -> dict[str, Any]:
     """Run a training's job in the first of its processes, in a run directory made now; the others follow its word.
 
     Args:
         config: of the training. Of the processes that a launcher has started, that of the first counts.
         job: is called with a config that names the run directory, and the processes.
-        follow: is called in the others with the run, once it is set up, and ``is_trained``: nothing is left to train.
+        follow: is called in the others, once the run is set up, with its config, the processes, and whether nothing is
+            left to train.
 
     Raises:
         MedsegError: the data or the config cannot be used, the processes do not meet, or one of them is lost.
@@ -111,20 +111,18 @@ def train_together(
     with joined(ranks):
         if ranks.is_first:
             return in_run_directory(config, lambda named: job(named, ranks))
-        run, is_trained = ranks.hear("run")
-        run, ranks.last_words = replace(run, ranks=ranks), partial(record_loss, run.directory)
+        config, is_trained = ranks.hear("run")
+        run_dir = Path(resolve(config)["run_dir"])
+        ranks.last_words = partial(record_loss, run_dir)
         try:
-            if not (run.directory / "config.yaml").is_file():
-                raise MedsegError(
-                    f"{run.directory}: not there on this machine. Give a run_dir that all machines share."
-                )
-            with in_use(cache_of(run.settings)):
-                set_float32_products(ranks.device, deterministic=run.settings.trainer.deterministic)
-                ranks.start(config)
-                follow(run, is_trained=is_trained)
+            if not (run_dir / "config.yaml").is_file():
+                raise MedsegError(f"{run_dir}: not there on this machine. Give a run_dir that all machines share.")
+            set_float32_products(ranks.device, deterministic=settings.deterministic)
+            ranks.start(config)
+            follow(config, ranks, is_trained)
         except LostError as error:
             if ranks.tells_of_first:
-                record_loss(run.directory, str(error))
+                record_loss(run_dir, str(error))
             raise
     return {"status": "done", "reason": "", "score": None, "seconds": None}
 
@@ -167,7 +165,7 @@ def train_in_run_directory(
         if finished := result_of_finished(run, selection):
             this.open()
         ranks.start(run.config)
-        ranks.tell("run", (run, bool(finished)))
+        ranks.tell("run", [run.config, bool(finished)])
         fitted, loggers, step = finished or fit(run, this.begin)
         this.result |= fitted
         end_session(loggers, finish(run, this.result), step)

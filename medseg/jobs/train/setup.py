@@ -149,7 +149,7 @@ def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
     file = directory / TRAINING_DATA  # runs of older versions have none
     ranges = read_json_object(file) if file.is_file() else {}
     run = run_of(settings, config, plan, dataset, classes, split, ranges, ranks)
-    if not run.last.is_file():
+    if settings.resume and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     return run
 

@@ -21,7 +21,7 @@ from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_outp
 from medseg.jobs.sweeps import is_job
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory, train_together
-from medseg.jobs.train.setup import Run
+from medseg.jobs.train.setup import Run, reopen
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
@@ -64,8 +64,11 @@ def train(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     return train_in_run_directory(config, settings, dataset, classes, ranks, fit, Selection(), finish)
 
 
-def follow(run: Run[TrainSettings], *, is_trained: bool) -> None:
-    """Train with the first process, and test a share of the cases."""
+def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
+    """Train with the first process in the run that it has set up, and test a share of the cases."""
+    settings = read_settings(TrainSettings, config)
+    dataset = open_dataset(settings.dataset, settings.trust, may_write=False)
+    run = reopen(config, settings, dataset, label_map(dataset), ranks)
     if not is_trained:
         fit(run, lambda: None)
     if cases := cases_to_test(run):

@@ -123,7 +123,7 @@ def take_place(
         if machines > 1:
             raise MedsegError(
                 f"trainer.num_nodes={machines}: a training on several machines is started on each of them, by srun or"
-                " by torchrun --nnodes (docs/clusters.md)."
+                " by torchrun --nnodes."
             )
         together = pick_devices(accelerator, devices)
         return Place(size=len(together), local_size=len(together)), together

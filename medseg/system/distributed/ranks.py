@@ -5,12 +5,12 @@ before anything is read. They talk through a store that the first serves (``torc
 thread of each leaves a sign of life every second. So one that is killed, hangs or loses its machine ends the training
 within a minute, wherever the main threads wait: NCCL would wait for ten minutes, Gloo for half an hour.
 
-As in all of ``torch.distributed``, the processes trust each other: whoever reaches the port may send a pickle.
+What they tell is plain data, as JSON: nothing that comes through the port is code.
 """
 
+import json
 import logging
 import os
-import pickle
 import signal
 import socket
 import subprocess
@@ -78,10 +78,6 @@ class Ranks:
         self.last_words: Callable[[str], None] = lambda verdict: None
         """What keeps the verdict before the thread ends a process that hangs."""
 
-    def __reduce__(self) -> tuple[type["Ranks"], tuple[()]]:
-        """Be left behind where what holds it is sent to another process, which has its own."""
-        return Ranks, ()
-
     @property
     def tells_of_first(self) -> bool:
         """Whether it is for this process to say that the first is gone."""
@@ -103,7 +99,7 @@ class Ranks:
             for name in LEFT_TO_THE_FIRST:
                 if hasattr(signal, name):
                     signal.signal(getattr(signal, name), lambda *_: None)
-            logging.getLogger("medseg").setLevel(logging.WARNING)
+            logging.getLogger("medseg").setLevel(logging.ERROR)
         self.store = self.connect(serves=self.is_first)
         self.store.set(f"host/{self.rank}", socket.gethostname())
         if self.place.launcher:
@@ -157,9 +153,9 @@ class Ranks:
             self.watcher.start()
 
     def tell(self, name: str, value: Any) -> None:
-        """Give the others a value, by a name that is used once."""
+        """Give the others a value that JSON can hold, by a name that is used once."""
         if self.store:
-            self.store.set(name, pickle.dumps(value))  # type: ignore[arg-type]  # which takes bytes as well
+            self.store.set(name, json.dumps(value))
 
     def hear(self, name: str) -> Any:
         """Wait for a value that another process tells as long as all are alive, and return it.
@@ -172,7 +168,7 @@ class Ranks:
             while not self.store.check([name]):
                 if self.is_lost.wait(0.1):
                     raise LostError(self.verdict)
-            return pickle.loads(self.store.get(name))
+            return json.loads(self.store.get(name))
         except RuntimeError as error:
             self.explain(error)
             raise
