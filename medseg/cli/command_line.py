@@ -1,13 +1,15 @@
 """The command line: arguments become a checked config, the config one job, the job an exit status.
 
-Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 130
-interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
+Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 128 and the
+number of the signal that ended the job: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1. Nothing heavy is imported
+before the job is known, and help imports not even Hydra.
 """
 
 import json
 import logging
 import os
 import shlex
+import signal
 import sys
 import threading
 import time
@@ -36,10 +38,10 @@ from medseg.cli.overrides import (
     syntax_problem,
     unquoted_sweeps,
 )
-from medseg.config.check import check_values, escape, lies_below, look_up, resolve
+from medseg.config.check import check_values, dotted, escape, lies_below, look_up, resolve
 from medseg.config.instantiate import named_targets, own_targets, with_current_names
 from medseg.config.schema import CONF, SAVED
-from medseg.config.untrusted import RUN_NODES, config_of_run
+from medseg.config.untrusted import RUN_NODES, config_of_run, read_yaml
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.io.warnings import begin_job
@@ -47,6 +49,7 @@ from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
 from medseg.system.relaunch import QUIET, single_job
+from medseg.system.signals import heeded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,6 +71,7 @@ WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-
 """Hydra's flags that are followed by a value."""
 
 RESUMABLE = ("train", "pretrain")
+AUTO = "auto"
 
 FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
@@ -84,7 +88,7 @@ MAXIMISING = {
 """Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
-BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+BUG, SOME_FAILED = 2, 3
 
 log = logging.getLogger(__name__)
 
@@ -109,11 +113,12 @@ def run_config() -> int:
 def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
     """Return the exit status of some work, or that of what it raises, which is printed."""
     try:
-        return work(argv)
+        with heeded():
+            return work(argv)
     except MedsegError as error:
         return complain(str(error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:
@@ -166,7 +171,12 @@ def answer(argv: list[str]) -> int:
         raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
     if options.hydra_help or options.info:
         return hand_over([*flags, *settings])
-    settings, flags = resumed(settings, flags, options) if command in RESUMABLE else (settings, flags)
+    if command in RESUMABLE:
+        if value_of("resume", settings) == AUTO:
+            settings = begun_or_resumed(command, settings, options)
+            if not settings:
+                return 0
+        settings, flags = resumed(settings, flags, options)
     return run(argv, options, flags, settings)
 
 
@@ -221,6 +231,49 @@ def parse_flags(flags: list[str]) -> Namespace:
     if options.cfg and options.multirun:
         raise MedsegError("--cfg shows the config of one job; leave out -m.")
     return options
+
+
+def begun_or_resumed(command: str, settings: list[str], options: Namespace) -> list[str]:
+    """For ``resume=auto`` return the settings that begin a run in ``run_dir``, or that go on with the one there.
+
+    A run goes on with what of the line differs from its config. None are returned, with a word about it, of a run that
+    has come to its end and has a test, where nothing differs.
+
+    Raises:
+        MedsegError: there is no ``run_dir``, or the settings are wrong.
+    """
+    from medseg.jobs.rundir import found_in, read_result
+
+    where = value_of("run_dir", settings)
+    if not where or options.multirun:
+        raise MedsegError("resume=auto goes on with the run in run_dir, or begins it there: give run_dir=DIR, no -m.")
+    folder = Path(resolve({"run_dir": where})["run_dir"])
+    given = [setting for setting in settings if not setting.startswith(("resume=", "run_dir="))]
+    if (found := found_in(folder, command)) not in ("resumable", "ended"):
+        return [*given, f"run_dir={quote(str(folder))}"]
+    config_dir = Path(options.config_dir) if options.config_dir else None
+    sources = Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    checked = check(sources, given, values_needed=False)
+    refuse([*checked.problems.values()])
+    own, theirs = checked.composed[0], with_current_names(read_yaml(folder / "config.yaml"))
+
+    names = [setting.partition("=")[0].lstrip("+~") for setting in given]
+
+    def differs(setting: str, name: str) -> bool:
+        if name == "trust" or name.startswith("hydra"):
+            return True
+        keys = [name]
+        if name in sources.groups:  # an option sets values of its own node, or of others; some are given by themselves
+            with_it, without = (dict(dotted(sources.skeleton(*each))) for each in ([setting], []))
+            keys = [key for key in with_it if lies_below(key, {name}) or with_it[key] != without.get(key)]
+            keys = [key for key in keys if not (isinstance(with_it[key], dict) or lies_below(key, {*names} - {name}))]
+        return any(look_up(own, key.split("."))[:2] != look_up(theirs, key.split("."))[:2] for key in keys)
+
+    changed = [setting for setting, name in zip(given, names, strict=True) if differs(setting, name)]
+    if found == "ended" and not changed and (command != "train" or read_result(folder / "result.json")["test_score"]):
+        print(printable(f"resume=auto: the run in {folder} has ended, and nothing is left to do"))
+        return []
+    return [*changed, f"resume={quote(str(folder))}"]
 
 
 def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[list[str], list[str]]:

@@ -368,7 +368,7 @@ class TrainingSettings(ReadingSettings):
 
     seed: int = setting("fixes every random draw", "[0, inf)")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
-    resume: Path | None = setting("a run directory to go on with", null="start anew")
+    resume: Path | None = setting("a run directory to go on with; auto: run_dir, if there is a run", null="start anew")
     explicit_keys: list[str] = setting(
         "keys whose values win over those of finetune.checkpoint; those on the command line are added", default=[]
     )

@@ -97,6 +97,23 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             return
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process holds the lock of a folder; without locks, whether it has left its file.
+
+    To be asked by no process that holds it itself, which would lose it.
+    """
+    try:
+        with (folder / NAME).open("r") as file:
+            if fcntl is None:
+                return True
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
+            return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Return whether an open file is the one that lies at a path."""
     with suppress(FileNotFoundError):

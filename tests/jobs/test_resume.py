@@ -200,7 +200,8 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr("medseg.jobs.train.train.test", interrupt)
     assert command_line.main(["train", "resume=run"]) == 130
     assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
-    assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("interrupted", "interrupted; to go on: medseg train resume=run")
 
 
 def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monkeypatch):

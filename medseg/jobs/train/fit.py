@@ -3,7 +3,8 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
@@ -118,10 +120,13 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]
+        epoch, is_within = epochs["processed"], epochs["ready"] > epochs["processed"]
     settle_best(run.last.parent, selection)
-    progress.step, epoch = state["global_step"], state["epoch"] + 1
-    if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
-        log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
+    progress.step = state["global_step"]
+    is_over = progress.is_over or is_without_gain  # but within an epoch: the last weights are to be validated
+    if epoch < (epochs_of(limits) or math.inf) and not (is_over and not is_within):
+        log.info("the run goes on after epoch %d, step %d, %.0f s", epoch, progress.step, progress.seconds)
         return None
     progress.current = float(progress.is_over)
     reason = stop_reason(epoch, limits, progress)
@@ -162,17 +167,17 @@ def run_trainer(
 
     data.step_seconds, data.processes_here = run.resolved.get("measured", {}).get("step"), ranks.local_size
     first_step = FirstStep(begin_with_loggers)
-    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
+    teller = ProgressTeller(run.progress_file, progress, selection)
+    trainer.callbacks[:0] = [first_step, teller]  # type: ignore[attr-defined]  # before a state may be saved
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
         warnings.filterwarnings("ignore", "The `srun` command is available")  # its absence is ours to judge (``Place``)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
-            with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
+            memory = enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run))
+            with memory, interruption_as_it_is():
                 ranks.form_group()
                 trainer.fit(module, data, ckpt_path=run.last if settings.resume else None, weights_only=True)
-        except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
-            raise KeyboardInterrupt from stop
         except MedsegError as error:
             if not str(error).startswith("Caught MedsegError in DataLoader worker"):
                 raise  # what follows has the traceback of another process before it
@@ -210,6 +215,17 @@ def run_trainer(
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
     return outcome(reason, selection), trainer.loggers, trainer.global_step
+
+
+@contextmanager
+def interruption_as_it_is() -> Iterator[None]:
+    """Raise what has interrupted Lightning, which makes an exit of it, or trips over what it had not begun."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def outcome(reason: str, selection: Selection) -> dict[str, Any]:

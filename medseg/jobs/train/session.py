@@ -61,6 +61,15 @@ class Session:
         self.result = self.stack.enter_context(recorded(self.run.directory, self.started))
 
 
+def stopped(run: Run[Any], how: str) -> str:
+    """Return how a training was stopped, and how to go on with it, which a sweep says of its jobs."""
+    if is_job(run.directory):
+        return how
+    begin = f"the same command with run_dir={run.directory} begins it again"
+    resume = f"medseg {run.config['command']} resume={run.directory}"
+    return f"{how}; to go on: {resume}" if run.last.is_file() else f"{how} before a state was saved; {begin}"
+
+
 @contextmanager
 def session(run: Run[Any]) -> Iterator[Session]:
     """Write the log and the result of a training into its directory while the block runs.
@@ -81,9 +90,10 @@ def session(run: Run[Any]) -> Iterator[Session]:
         try:
             yield this
         except BaseException as error:
-            is_stopped = isinstance(error, KeyboardInterrupt | LostError) and this.is_open
-            if is_stopped and run.last.is_file() and not is_job(run.directory):  # a sweep says how to go on with it
-                log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
+            if isinstance(error, KeyboardInterrupt | LostError):
+                error.args = (stopped(run, str(error) or "interrupted"),)
+            if isinstance(error, KeyboardInterrupt):
+                log.info("%s", error)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()
@@ -168,5 +178,6 @@ def train_in_run_directory(
         ranks.tell("run", [run.config, bool(finished)])
         fitted, loggers, step = finished or fit(run, this.begin)
         this.result |= fitted
+        run.progress_file.tell("testing", seconds_left=None)
         end_session(loggers, finish(run, this.result), step)
     return this.result

@@ -217,9 +217,7 @@ class Ranks:
             if self.verdict and self.is_first:
                 store.set("ended", self.verdict)
         except (RuntimeError, MedsegError):
-            self.verdict = (
-                f"process 1 of {self.size} (rank 0) is gone: it was killed, or its machine cannot be reached."
-            )
+            self.verdict = f"process 1 of {self.size} (rank 0) is gone: it was killed, or its machine cannot be reached"
         if self.is_leaving.is_set():
             return
         self.is_lost.set()
@@ -251,7 +249,7 @@ class Ranks:
             if (code := ended.get(rank)) is not None:
                 cause = ", mostly for lack of memory" if code == -9 else ""
                 how = f"killed by signal {-code}{cause}" if code < 0 else f"ended with exit status {code}"
-                return f"process {rank + 1} of {self.size} (rank {rank}) was {how}."
+                return f"process {rank + 1} of {self.size} (rank {rank}) was {how}"
             if store.check([f"alive/{rank}"]) and (sign := store.get(f"alive/{rank}")) != seen[rank][0]:
                 seen[rank] = (sign, time.monotonic())
             sign, when = seen[rank]
@@ -259,7 +257,7 @@ class Ranks:
                 host = store.get(f"host/{rank}").decode() if store.check([f"host/{rank}"]) else "no host"
                 return (
                     f"process {rank + 1} of {self.size} (rank {rank} on {host}) has given no sign of life for"
-                    f" {silent:.0f} s: it was killed, hangs, or its machine cannot be reached."
+                    f" {silent:.0f} s: it was killed, hangs, or its machine cannot be reached"
                 )
         return ""
 
@@ -272,7 +270,7 @@ class Ranks:
             if error is None:
                 self.store.set(f"left/{self.rank}", "")
             elif self.is_first:
-                self.store.set("ended", "the first process has failed.")
+                self.store.set("ended", "the first process has failed")
             elif not self.is_lost.is_set():
                 self.store.set("failed", f"process {self.rank + 1} of {self.size} (rank {self.rank}) failed: {error}")
         until = time.monotonic() + GRACE

@@ -83,7 +83,7 @@ class Run:
             broadcast=lambda value: value, reduce_boolean_decision=lambda value: value, checkpoint_io=self.files
         )
         self.should_stop, self.max_epochs, self.current_epoch, self.lightning_module = False, epochs, 0, None
-        self.step_record = SimpleNamespace(is_last_loss_finite=True)
+        self.step_record, self.world_size = SimpleNamespace(is_last_loss_finite=True), 1
 
     def save_checkpoint(self, path, weights_only):
         self.saved.append(path.name)
