@@ -29,7 +29,7 @@ from medseg.errors import MedsegError
 from medseg.system.distributed.place import Place
 from medseg.system.files import remove_unfinished
 from medseg.system.parallel import cores
-from medseg.system.relaunch import start
+from medseg.system.relaunch import leave_process_group, start
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -273,7 +273,8 @@ class Ranks:
                 self.store.set("ended", "the first process has failed")
             elif not self.is_lost.is_set():
                 self.store.set("failed", f"process {self.rank + 1} of {self.size} (rank {self.rank}) failed: {error}")
-        until = time.monotonic() + GRACE
+        leave_process_group()  # which others may be waiting in
+        until = time.monotonic() + (GRACE_OF_OTHERS if error else GRACE)
         for process in self.started.values():
             try:
                 process.wait(max(0.0, until - time.monotonic()))
