@@ -41,7 +41,7 @@ from medseg.cli.overrides import (
 from medseg.config.check import check_values, dotted, escape, lies_below, look_up, resolve
 from medseg.config.instantiate import named_targets, own_targets, with_current_names
 from medseg.config.schema import CONF, SAVED
-from medseg.config.untrusted import RUN_NODES, config_of_run, read_yaml
+from medseg.config.untrusted import RUN_NODES, config_of_run
 from medseg.errors import MedsegError, listing, nearest
 from medseg.io.limits import DEFAULT_MAX_GB, Limit
 from medseg.io.warnings import begin_job
@@ -49,7 +49,7 @@ from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
 from medseg.system.relaunch import QUIET, single_job
-from medseg.system.signals import heeded
+from medseg.system.running.signals import heeded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -255,9 +255,9 @@ def begun_or_resumed(command: str, settings: list[str], options: Namespace) -> l
     sources = Sources(Path(options.config_path or CONF), options.config_name, config_dir)
     checked = check(sources, given, values_needed=False)
     refuse([*checked.problems.values()])
-    own, theirs = checked.composed[0], with_current_names(read_yaml(folder / "config.yaml"))
 
     names = [setting.partition("=")[0].lstrip("+~") for setting in given]
+    own, theirs = checked.composed[0], config_of_run(folder, trusted(given, options), names, RUN_NODES)
 
     def differs(setting: str, name: str) -> bool:
         if name == "trust" or name.startswith("hydra"):
@@ -305,11 +305,7 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
             f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
             "are settled. Leave it out, or start anew."
         )
-    trust = {
-        *(value_of("trust", settings) or ()),
-        *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
-    }
-    config = config_of_run(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
+    config = config_of_run(folder, trusted(settings, options), {name.lstrip("+~") for name in names}, RUN_NODES)
     if config.get("command") not in RESUMABLE:
         raise MedsegError(
             f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."
@@ -318,6 +314,12 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
     options.config_path, options.config_name = None, RESUMED
     where = ["--config-name", RESUMED]  # of two flags the last counts
     return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]
+
+
+def trusted(settings: Sequence[str], options: Namespace) -> set[str]:
+    """Return the names that a command line trusts: by ``trust``, and by a ``--config-dir`` that names them."""
+    named = named_targets(Path(options.config_dir)) if options.config_dir else ()
+    return {*(value_of("trust", settings) or ()), *named}
 
 
 def value_of(key: str, settings: Sequence[str]) -> Any:

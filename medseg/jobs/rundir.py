@@ -22,7 +22,7 @@ from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import locked, open_to_append
 from medseg.system.printable import PrintableFormatter, printable
-from medseg.system.progress_file import NAME as PROGRESS
+from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.jobs.rundir import found_in
-from medseg.system.progress_file import NAME, ProgressFile
+from medseg.system.running.progress_file import NAME, ProgressFile
 from medseg.training.segmentation import SegmentationModule
 
 LINE = [

@@ -11,7 +11,8 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.jobs.train import train
-from medseg.system.signals import Interrupted, heeded
+from medseg.system.running.progress_file import ProgressFile
+from medseg.system.running.signals import Interrupted, heeded
 from medseg.training.callbacks import checkpoints
 from medseg.training.data.loader import PatchLoader
 from medseg.training.segmentation import SegmentationModule
@@ -188,6 +189,30 @@ def test_a_test_that_a_signal_ends_is_made_when_the_run_is_resumed(small, at_cal
     result = go_on(tmp_path)
     assert (result["status"], result["reason"]) == ("done", "max_epochs reached")
     assert (tmp_path / "test" / "metrics.json").is_file()
+
+
+def test_a_training_tells_where_it_is(small, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr(ProgressFile, "is_due", lambda self, state: True)
+    for owner, name in ((SegmentationModule, "validation_step"), (train, "evaluate_cases")):
+        method = getattr(owner, name)
+
+        def called(*arguments, method=method, **options):
+            told.append(json.loads((tmp_path / "progress.json").read_text()))
+            return method(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, called)
+    train.run(small(2, *SETTINGS) | {"run_dir": str(tmp_path)})
+    *training, testing = told
+    assert [each["epoch"] for each in training] == [1, 1, 2, 2, 3, 3]
+    assert [each["score"] is None for each in training] == [True] * 2 + [False] * 4
+    assert training[-1]["seconds_left"] is not None
+    selection = result_of(tmp_path)["selection"]
+    assert (testing["state"], testing["epoch"], testing["epochs"], testing["device"]) == ("testing", 3, 3, "cpu")
+    assert (round(testing["score"], 6), round(testing["best"], 6)) == tuple(
+        selection[each]["dice"] for each in ("last", "best")
+    )
+    assert not (tmp_path / "progress.json").exists()
 
 
 def test_an_epoch_that_is_under_way_keeps_its_length(small, at_call, tmp_path, capsys):

@@ -36,7 +36,7 @@ from medseg.preprocessing.quality.warnings import classes_by_subset
 from medseg.system.device import fullest
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
-from medseg.system.progress_file import ProgressFile, progress_told
+from medseg.system.running.progress_file import ProgressFile, progress_told
 from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.transfer.sources import Source, read_source

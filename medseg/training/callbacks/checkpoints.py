@@ -22,7 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from medseg.system.files import write_torch
-from medseg.system.signals import Handler, Interrupted
+from medseg.system.running.signals import Handler, Interrupted
 from medseg.system.torch_files import load_safely
 from medseg.training.optim.divergence import check_weights
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from medseg.system.progress_file import ProgressFile
+from medseg.system.running.progress_file import ProgressFile
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.progress import Progress, epoch_of
 

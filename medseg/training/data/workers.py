@@ -13,7 +13,7 @@ from threading import Thread
 
 from medseg.errors import MedsegError
 from medseg.preprocessing.cache import amount
-from medseg.system import signals
+from medseg.system.running import signals
 
 log = logging.getLogger(__name__)
 
