@@ -46,7 +46,7 @@ def test_an_error_of_one_process_is_the_message_of_the_training(small, tmp_path)
     statuses, outputs = as_tasks(["-c", lost_at(1, what), *line[2:]], tmp_path)
     assert statuses == [1, 1], outputs
     reason = read(run_of(tmp_path) / "result.json")["reason"]
-    assert reason.startswith("process 2 of 2 (rank 1) failed: its disk is full; to go on")
+    assert reason.startswith("process 2 of 2 (rank 1) failed: its disk is full")
     assert sum(output.count(reason) for output in outputs) == 1
     assert "Traceback" not in outputs[0] + outputs[1]
 
