@@ -212,7 +212,7 @@ class DevicesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings(DevicesSettings):
+class TrainerSettings:
     """How long, how often and on what a training runs.
 
     ``max_time`` ends it and moves its schedule (``training/callbacks/progress.py``), sets its validations
@@ -223,6 +223,8 @@ class TrainerSettings(DevicesSettings):
     max_time: Seconds | None = setting("time to train at most, validations included", null="no limit")
     steps_per_epoch: int = setting("batches in an epoch", "[1, inf)")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
+    devices: int | str | list[int] = setting("which of them train together on this machine", default=1)
+    num_nodes: int = setting("machines that train together, started by srun or torchrun", "[1, inf)", default=1)
     precision: Precision = setting("arithmetic of the network")
     memory_gb: float | None = setting(
         "memory that the plan may use, in GB", "(0, inf)", null="nine tenths of a GPU's free memory, half of a CPU's"

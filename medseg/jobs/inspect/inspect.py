@@ -28,6 +28,7 @@ from medseg.preprocessing.quality.check_dataset import examine
 from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.overview import case_rows, overview
 from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
+from medseg.system.device import pick_devices
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal, with_progress_bar
 
@@ -105,7 +106,8 @@ def try_plan(
     if not fingerprint.cases:
         return None, []
     try:
-        return plan_run(config, settings, fingerprint, classes, dataset.modality), []
+        devices = pick_devices(settings.trainer.accelerator, settings.trainer.devices)
+        return plan_run(config, settings, fingerprint, classes, dataset.modality, devices), []
     except MedsegError as error:
         return None, [Issue("error", str(error))]
 

@@ -73,6 +73,8 @@ class SegmentationData(LightningDataModule):
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.step_seconds: float | None = None
         """Seconds that a step takes on the device, by which the number of workers is chosen; None: not measured."""
+        self.processes_here = 1
+        """How many processes of the training share this machine's cores and memory."""
         self.transforms = SampleTransforms(transforms, seed) if transforms else None
         self.patches = Patches(
             train,
@@ -130,19 +132,13 @@ class SegmentationData(LightningDataModule):
         seconds = (time.perf_counter() - began) / 2
         own_cores = cores() // self.processes_here
         workers = workers_needed(seconds, self.step_seconds, own_cores, self.shared_batch_bytes(dtype))
-        if self.rank_of_ranks[0] == 0:
-            step = f"{self.step_seconds:.3f} s" if self.step_seconds else "an unknown time"
-            log.info("data is loaded by %d processes: a batch takes one %.3f s, a step %s", workers, seconds, step)
+        step = f"{self.step_seconds:.3f} s" if self.step_seconds else "an unknown time"
+        log.info("data is loaded by %d processes: a batch takes one %.3f s, a step %s", workers, seconds, step)
         return workers
 
     def shared_batch_bytes(self, dtype: torch.dtype) -> int:
         """Return the bytes of a batch in shared memory, one for each process of the training on this machine."""
         return self.processes_here * batch_bytes(self.patches, self.batch_size, dtype)
-
-    @property
-    def processes_here(self) -> int:
-        """How many processes of the training share this machine's cores and memory."""
-        return self.trainer.num_devices if self.trainer else 1
 
     def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
         """Yield the first ``number`` batches of the run's patches, cut anew."""
