@@ -61,6 +61,9 @@ class DatasetSettings:
     )
     geometry: Literal["error", "warn", "resample"] = setting("what becomes of channels and masks on other grids")
     reference: int = setting("the channel on whose grid the others are read", "[0, inf)")
+    verify: bool = setting(
+        "read all files again, also those whose size and times say that they have not changed", default=False
+    )
     group: Regex | None = setting("its first group in a case's id is the patient", null="every case its own")
     group_file: Path | None = setting("a CSV table with the columns id and group", null="none")
     layout: ObjectNode = setting("finds the cases under the root")

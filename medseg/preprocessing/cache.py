@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.preprocessing.cache_files import FORMAT
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.system.files import file_hash, write_torch
+from medseg.system.files import write_torch
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.parallel import Watch, in_parallel, unwatched
 
@@ -64,6 +65,7 @@ def cached_cases(
     """
     settings: dict[str, Any] = {"preprocessor": preprocessor, "label_map": label_map, "folder": folder}
     paths = list(in_parallel(partial(path_of, **settings), cases))
+    hashes_in(folder).save()
     missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_usable(path)}
     if missing:
         sizes = [size_of(case) for case in missing.values()]
@@ -86,7 +88,7 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
 
 def path_of(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
     """Return the path of a case's preprocessed file, whether it exists or not: its name hashes all it depends on."""
-    return folder / f"{hash_of([preprocessor.config, *recipe(case, label_map)], case)}.case.pt"
+    return folder / f"{hash_of([preprocessor.config, *recipe(case, label_map)], case, folder)}.case.pt"
 
 
 def is_there(path: Path) -> bool:
@@ -163,8 +165,8 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def hash_of(recipe: list[Any], case: Case) -> str:
-    """Hash a recipe and the bytes of a case's files.
+def hash_of(recipe: list[Any], case: Case, folder: Path | None = None) -> str:
+    """Hash a recipe and the bytes of a case's files; of unchanged ones the hashes are in ``folder``, of the cache.
 
     Raises:
         MedsegError: a file cannot be read.
@@ -172,17 +174,10 @@ def hash_of(recipe: list[Any], case: Case) -> str:
     digest = hashlib.sha256(json.dumps(recipe).encode())
     for path in (part for file in case.files for part in on_disk(file) or (file,)):
         try:
-            status = path.stat()
-            digest.update(cached_hash(path, status.st_size, status.st_mtime_ns))
+            digest.update(bytes.fromhex(hashes_in(folder).of(path)))
         except OSError as error:
             raise MedsegError(f"{path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:32]
-
-
-@cache
-def cached_hash(path: Path, size: int, changed: int) -> bytes:
-    """Return the SHA-256 of a file's bytes, which is read once as long as size and time of change stay the same."""
-    return bytes.fromhex(file_hash(path))
 
 
 def recipe(case: Case, label_map: LabelMap) -> list[Any]:

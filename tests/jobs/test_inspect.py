@@ -19,7 +19,9 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.inspect import inspect
 from medseg.jobs.inspect.tables import show, value_text
+from medseg.preprocessing import file_hashes
 from medseg.preprocessing.quality.check_dataset import Issue
+from medseg.system.files import file_hash
 
 CASES = 6
 SHAPE, SPACING = (16, 18, 20), (1.0, 1.0, 2.0)
@@ -240,6 +242,18 @@ def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "draw_thumbnail", None)
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
+
+
+def test_files_are_read_again_only_where_that_is_wanted(inspected, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_hashes, "TICK", -(10**12))
+    read = []
+    monkeypatch.setattr(file_hashes, "file_hash", lambda file: read.append(file) or file_hash(file))
+    for override, count in (("verify=false", 2 * CASES), ("verify=false", 0), ("verify=true", 2 * CASES)):
+        file_hashes.hashes_in.cache_clear()  # as in a new process
+        read.clear()
+        inspected(f"dataset.{override}")
+        shutil.rmtree(tmp_path / "run")
+        assert len(read) == count
 
 
 def test_no_usable_case_is_a_failure(inspected, data):

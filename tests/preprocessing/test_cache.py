@@ -13,6 +13,7 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import LabelMap
+from medseg.preprocessing import file_hashes
 from medseg.preprocessing.cache import amount, cached, cached_cases, check_space, compact, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
@@ -93,6 +94,14 @@ def test_cases_are_made_in_parallel_and_come_in_order(case, tmp_path, caplog):
     caplog.clear()
     cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
     assert not caplog.text
+
+
+def test_a_start_that_changes_nothing_reads_no_bytes_of_scans(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_hashes, "TICK", -(10**12))
+    paths = cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
+    file_hashes.hashes_in.cache_clear()  # as in a new process
+    monkeypatch.setattr(file_hashes, "file_hash", None)
+    assert cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache") == paths
 
 
 def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):

@@ -22,6 +22,7 @@ from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
 from medseg.jobs.train.setup import cache_of, directory_of, in_run_directory, plan_run
 from medseg.preprocessing.cache_files import in_use
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, is_split_apart, subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.quality.check_dataset import examine
@@ -51,6 +52,8 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings.dataset, settings.trust)
     classes = label_map(dataset)
     cache = cache_of(settings)
+    if settings.dataset.verify:
+        hashes_in(cache).verify()
     with in_use(cache):
         usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
     for name, case in usable.cases.items():

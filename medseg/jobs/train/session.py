@@ -15,6 +15,7 @@ from medseg.jobs.sweeps import is_job, write_record
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.system.device import pick_device, set_float32_products
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
@@ -107,6 +108,8 @@ def train_in_run_directory(
         return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
     with ExitStack() as stack:
         stack.enter_context(in_use(cache_of(settings)))
+        if settings.dataset.verify:
+            hashes_in(cache_of(settings)).verify()
         run = (reopen if settings.resume else set_up)(config, settings, dataset, classes)
         this = stack.enter_context(session(run))
         announce(run)
