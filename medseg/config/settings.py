@@ -245,6 +245,12 @@ class TrainerSettings(DevicesSettings):
     validation_share: float = setting(
         "share of the time that validations may take, without max_time of the work", "(0, 1)"
     )
+    validation_cases: int | None = setting(
+        "cases that validate at most; which ones is the same in every run of a split",
+        "[1, inf)",
+        null="all, or as many as validation_share allows 20 times in a run, at least 20",
+        default=None,
+    )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
     workers: int | None = setting(

@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,17 @@ def load(path: Path) -> dict[str, Any]:
             " started again; a training goes on with resume=RUN."
         ) from error
     return content
+
+
+@cache
+def form_of(path: Path) -> tuple[torch.Size, torch.dtype]:
+    """Return shape (C, *network grid) and type of a preprocessed image, whose file is opened once in a process.
+
+    Raises:
+        MedsegError: as ``load``.
+    """
+    image = load(path)["image"]
+    return image.shape, image.dtype
 
 
 def hash_of(recipe: list[Any], case: Case, folder: Path | None = None) -> str:

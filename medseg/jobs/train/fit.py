@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +32,7 @@ from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.hparams import begin_session
-from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
@@ -102,8 +102,9 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     if not run.settings.resume:
         return None
     state, progress = read_last(run.last), make_progress(limits)
+    budget = Budget(progress, interval=None, share=0.0)
     with reading(run.last, "state of a training"):
-        for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        for callback in (budget, Checkpoints(run.last.parent, selection)):
             if saved := state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
@@ -121,7 +122,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     )
     logger = run.settings.logger
     loggers = [build(logger, "logger", run.settings.trust)] if logger else []
-    return outcome(reason, selection), loggers, progress.step
+    return outcome(reason, selection, run.split.val, budget.n_cases), loggers, progress.step
 
 
 def run_trainer(
@@ -192,14 +193,22 @@ def run_trainer(
             *(best["epoch"], selection.name, best[key], best["smoothed"]),
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
-    return outcome(reason, selection), trainer.loggers, trainer.global_step
+    return outcome(reason, selection, run.split.val, len(data.validated)), trainer.loggers, trainer.global_step
 
 
-def outcome(reason: str, selection: Selection) -> dict[str, Any]:
-    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+def outcome(reason: str, selection: Selection, names: Sequence[str], n_validated: int | None) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it.
+
+    ``names`` are the ids of the validation cases. Where only so many of them validated, ``validated_on`` says which.
+    """
     chosen = selection.report()
     score = selection.sign * chosen["best"][selection.key] if chosen else None
-    return {"reason": reason, "score": score, "selection": chosen}
+    ended = {"reason": reason, "score": score, "selection": chosen}
+    drawn = drawn_cases(len(names), n_validated or len(names))
+    if not chosen or len(drawn) == len(names):
+        return ended
+    ended["selection"] = chosen | {"cases": f"{len(drawn)} of {len(names)}"}
+    return ended | {"validated_on": [names[index] for index in drawn]}
 
 
 def read_last(file: Path) -> dict[str, Any]:
