@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from io import StringIO
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -254,6 +255,18 @@ def test_files_are_read_again_only_where_that_is_wanted(inspected, tmp_path, mon
         inspected(f"dataset.{override}")
         shutil.rmtree(tmp_path / "run")
         assert len(read) == count
+
+
+def test_a_cache_is_foretold_and_one_that_the_disk_cannot_hold_an_error(inspected, tmp_path, monkeypatch, caplog):
+    with caplog.at_level("INFO"):
+        assert inspected()[0]["status"] == "done"
+    assert "a training will preprocess 5 cases, about 0 MB, into " in caplog.text
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    result, numbers = inspected()
+    assert result["status"] == "some_failed"
+    [error] = [finding["text"] for finding in numbers["findings"] if finding["level"] == "error"]
+    assert "0 MB are free, but 5 preprocessed cases take about 0 MB" in error
 
 
 def test_no_usable_case_is_a_failure(inspected, data):
