@@ -11,12 +11,14 @@ process rises above what it had at the stage's start. Nothing else should run me
 import argparse
 import json
 import logging
+import math
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -239,6 +241,53 @@ def table(results: dict[str, Measured]) -> str:
     return "\n".join(lines)
 
 
+def plot(results: dict[str, Measured]) -> str:
+    """Return an SVG picture of CPU seconds and MB by the number of tiny cases, both axes logarithmic."""
+    sets = {int(name.split()[0]): found for name, found in results.items() if name.endswith("tiny")}
+    numbers, stages = sorted(sets), [stage for stage in next(iter(sets.values())) if stage != "train: checkpoint"]
+    left, top, width, height, colours = (
+        60,
+        40,
+        360,
+        380,
+        ("#1b6ca8", "#c0392b", "#1e8449", "#8e44ad", "#b9770e", "#555"),
+    )
+    texts = []
+
+    def add(x: float, y: float, text: str, more: str = "") -> None:
+        texts.append(f'<text x="{x:.0f}" y="{y:.0f}" {more}>{text}</text>')
+
+    for panel, (key, title, low, high) in enumerate((("cpu", "CPU seconds", 0.01, 100), ("mb", "MB", 1, 10_000))):
+        x_of = partial(position, low=numbers[0], high=numbers[-1], begin=left + 640 * panel, size=width)
+        y_of = partial(position, low=low, high=high, begin=top + height, size=-height)
+        add(x_of(numbers[0]), 20, f"{title} by the number of cases")
+        for number in numbers:
+            add(x_of(number), top + height + 18, f"{number}", 'text-anchor="middle"')
+        ticks = [low * 10**power for power in range(round(math.log10(high / low)) + 1)]
+        for tick in ticks:
+            ends = (
+                f'x1="{x_of(numbers[0]):.0f}" x2="{x_of(numbers[-1]):.0f}" y1="{y_of(tick):.0f}" y2="{y_of(tick):.0f}"'
+            )
+            texts.append(f'<line {ends} stroke="#ddd"/>')
+            add(x_of(numbers[0]) - 8, y_of(tick) + 4, f"{tick:g}", 'text-anchor="end"')
+        label_at = top + height + 14.0
+        last = {stage: sets[numbers[-1]][stage][key] for stage in stages if sets[numbers[-1]][stage][key] >= low}
+        for index, stage in enumerate(sorted(last, key=lambda each: last[each])):
+            colour = colours[index % len(colours)]
+            values = [max(low, sets[number][stage][key]) for number in numbers]
+            points = " ".join(f"{x_of(n):.1f},{y_of(value):.1f}" for n, value in zip(numbers, values, strict=True))
+            texts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+            label_at = min(label_at - 14, y_of(values[-1]) + 4)
+            add(x_of(numbers[-1]) + 8, label_at, stage, f'fill="{colour}"')
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1240 460" font-family="sans-serif" font-size="12">'
+    return "\n".join([head, '<rect width="1240" height="460" fill="#fff"/>', *texts, "</svg>", ""])
+
+
+def position(value: float, low: float, high: float, begin: float, size: float) -> float:
+    """Return where a value lies on a logarithmic axis."""
+    return begin + size * math.log(value / low) / math.log(high / low)
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,6 +295,7 @@ def main() -> None:
     parser.add_argument("--brats", type=int, default=6, help="cases of BraTS's size; 0: none")
     parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path, help="an SVG file; needs two numbers of tiny cases")
     parser.add_argument("--work", type=Path, help="a folder to make the data in; they are left there")
     parser.add_argument("--stage", nargs=3, metavar=("STAGE", "KIND", "ROOT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -265,6 +315,8 @@ def main() -> None:
     print(table(results))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1), "utf-8")
+    if options.plot:
+        options.plot.write_text(plot(results), "utf-8")
 
 
 if __name__ == "__main__":
