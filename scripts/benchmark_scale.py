@@ -312,9 +312,9 @@ def main() -> None:
             if not root.is_dir():
                 write_cases(root, kind, number)
             results[f"{number} {kind}"] = measured(root, kind, options.stages)
+            if options.json:
+                options.json.write_text(json.dumps(results, indent=1), "utf-8")
     print(table(results))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1), "utf-8")
     if options.plot:
         options.plot.write_text(plot(results), "utf-8")
 
