@@ -164,7 +164,7 @@ class Budget(Callback):
         # What the share allows for an epoch's validation, in windows: an epoch's patches are worth so many.
         learned = trainer.num_training_batches * data.batch_size * WINDOWS_PER_PATCH * trainer.world_size
         allowed = learned * self.share / (1 - self.share)
-        why = "trainer.validation_cases"
+        why = "as trainer.validation_cases says, or the run that is resumed"
         if self.n_cases is None:
             steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
             within = allowed * self.progress.planned_steps / steps
