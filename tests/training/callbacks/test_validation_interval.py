@@ -90,10 +90,8 @@ def test_the_number_of_cases_that_the_user_says_holds(caplog):
     with caplog.at_level(logging.INFO):
         budget, trainer, _ = begun([1] * 1000, n=30)
     assert len(trainer.datamodule.validated) == budget.n_cases == 30
-    assert (
-        "validation on 30 of 1000 cases, the same in every run of this split: as trainer.validation_cases says"
-        in caplog.text
-    )
+    assert "validation on 30 of 1000 cases" in caplog.text
+    assert "of this split: as trainer.validation_cases says" in caplog.text
     assert len(begun([1] * 1000, n=2000)[1].datamodule.validated) == 1000
     assert begun([1] * 1000, given=1)[0].n_cases == 1000  # who says how often means all
 
