@@ -61,6 +61,9 @@ class DatasetSettings:
     )
     geometry: Literal["error", "warn", "resample"] = setting("what becomes of channels and masks on other grids")
     reference: int = setting("the channel on whose grid the others are read", "[0, inf)")
+    verify: bool = setting(
+        "read all files again, also those whose size and times say that they have not changed", default=False
+    )
     group: Regex | None = setting("its first group in a case's id is the patient", null="every case its own")
     group_file: Path | None = setting("a CSV table with the columns id and group", null="none")
     layout: ObjectNode = setting("finds the cases under the root")
@@ -243,6 +246,12 @@ class TrainerSettings:
     )
     validation_share: float = setting(
         "share of the time that validations may take, without max_time of the work", "(0, 1)"
+    )
+    validation_cases: int | None = setting(
+        "cases that validate at most; which ones is the same in every run of a split",
+        "[1, inf)",
+        null="all, or as many as validation_share allows 20 times in a run, at least 20",
+        default=None,
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")

@@ -30,7 +30,7 @@ from medseg.system.distributed.ranks import Ranks
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
-from medseg.training.callbacks.progress import Budget, Patience, Progress
+from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
@@ -170,7 +170,12 @@ def make_callbacks(
     step_metrics = StepMetrics()
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, step_metrics, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=trainer.validation_interval, share=trainer.validation_share),
+        Budget(
+            progress,
+            interval=trainer.validation_interval,
+            share=trainer.validation_share,
+            n_cases=trainer.validation_cases,
+        ),
         step_metrics,
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
@@ -219,6 +224,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             logger=make_trackers(settings.logger if ranks.is_first else {}, settings.trust),
             log_every_n_steps=1,
             num_sanity_val_steps=0,
+            check_val_every_n_epoch=NEVER,  # until the budget says so: it is not known yet which cases validate
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_progress_bar=False,

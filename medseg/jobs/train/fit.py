@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
-from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
 from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.images import trackers_of
@@ -113,8 +113,9 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     if not run.settings.resume:
         return None
     state, progress = read_last(run.last), make_progress(limits)
+    budget = Budget(progress, interval=None, share=0.0)
     with reading(run.last, "state of a training"):
-        for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        for callback in (budget, Checkpoints(run.last.parent, selection)):
             if saved := state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
@@ -133,7 +134,8 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    return outcome(reason, selection), make_trackers(run.settings.logger, run.settings.trust), progress.step
+    trackers = make_trackers(run.settings.logger, run.settings.trust)
+    return outcome(reason, selection, run.split.val, budget.n_cases), trackers, progress.step
 
 
 def run_trainer(
@@ -214,7 +216,7 @@ def run_trainer(
             *(best["epoch"], selection.name, best[key], best["smoothed"]),
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
-    return outcome(reason, selection), trackers, trainer.global_step
+    return outcome(reason, selection, run.split.val, len(data.validated)), trackers, trainer.global_step
 
 
 @contextmanager
@@ -228,11 +230,19 @@ def interruption_as_it_is() -> Iterator[None]:
         raise
 
 
-def outcome(reason: str, selection: Selection) -> dict[str, Any]:
-    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+def outcome(reason: str, selection: Selection, names: Sequence[str], n_validated: int | None) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it.
+
+    ``names`` are the ids of the validation cases. Where only so many of them validated, ``validated_on`` says which.
+    """
     chosen = selection.report()
     score = selection.sign * chosen["best"][selection.key] if chosen else None
-    return {"reason": reason, "score": score, "selection": chosen}
+    ended = {"reason": reason, "score": score, "selection": chosen}
+    drawn = drawn_cases(len(names), n_validated or len(names))
+    if not chosen or len(drawn) == len(names):
+        return ended
+    ended["selection"] = chosen | {"cases": f"{len(drawn)} of {len(names)}"}
+    return ended | {"validated_on": [names[index] for index in drawn]}
 
 
 def read_last(file: Path) -> dict[str, Any]:

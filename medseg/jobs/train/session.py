@@ -21,6 +21,7 @@ from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, in_run_directory, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.sweeps.record import is_job, write_record
 from medseg.system.device import set_float32_products
 from medseg.system.distributed.place import take_place
@@ -167,6 +168,8 @@ def train_in_run_directory(
     set_float32_products(ranks.device, deterministic=settings.trainer.deterministic)
     with ExitStack() as stack:
         stack.enter_context(in_use(cache_of(settings)))
+        if settings.dataset.verify:
+            hashes_in(cache_of(settings)).verify()
         run = (reopen if settings.resume else set_up)(config, settings, dataset, classes, ranks)
         this = stack.enter_context(session(run))
         ranks.last_words = partial(record_loss, run.directory)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.cache import load
+from medseg.preprocessing.cache import form_of
 from medseg.training.data.patches import Patches
 
 
@@ -86,7 +86,7 @@ def batch_type(patches: Patches, device: torch.device) -> torch.dtype:
     """
     if device.type == "cpu" or patches.transform:
         return torch.float32
-    types = {load(file)["image"].dtype for file in patches.files}
+    types = {form_of(file)[1] for file in patches.files}
     return torch.float16 if types == {torch.float16} else torch.float32
 
 

@@ -70,6 +70,8 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.val_files, self.batch_size, self.workers = val, batch_size, workers
+        self.validated = list(range(len(val)))
+        """Indices of the cases that a validation takes; settled before the first one."""
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.step_seconds: float | None = None
         """Seconds that a step takes on the device, by which the number of workers is chosen; None: not measured."""
@@ -146,11 +148,11 @@ class SegmentationData(LightningDataModule):
             yield default_collate([self.patches[n] for n in range(first, first + self.batch_size)])
 
     def val_dataloader(self) -> LoaderAhead:
-        """Whole cases, one at a time; each rank takes its own share."""
+        """Whole cases, one at a time, of those that validate; each rank takes its own share."""
         return LoaderAhead(
             WholeCases(self.val_files),
             batch_size=None,
-            sampler=self.share_of(len(self.val_files)),
+            sampler=[self.validated[index] for index in self.share_of(len(self.validated))],
             collate_fn=as_it_is,
             pin_memory=self.is_on_gpu,
         )
