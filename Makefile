@@ -11,7 +11,8 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 MINUTES := 10
 
 # Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
-FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py tests/jobs/test_short_memory.py
+FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py \
+	tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults trust gpu-check check audit fuzz clean
