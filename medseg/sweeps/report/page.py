@@ -60,7 +60,7 @@ def write_page(
         state_anchors=[f"job-{state['job']}" for state in states],
         logs=[log_of(folder, job) for job in failed],
         failed=TextTable(
-            "Jobs with errors",
+            "Jobs that are not done",
             ("job", "overrides", "status", "reason"),
             [[str(job["job"]), job["name"], job["status"], reason_of(job)] for job in failed],
         ),
@@ -134,7 +134,7 @@ def tested(folder: Path, job: Job) -> dict[str, str]:
     ci95, n_cases = summary.get("mean_ci95"), summary.get("n_cases")
     report = Path(run.name, "test", "report.html")
     return {
-        "name": name_of(job),
+        "job": run.name,
         "score": number(job["test_score"], "dice"),
         "n_cases": counted(n_cases, "case") if isinstance(n_cases, int) else "",
         "interval": interval(ci95, "dice") if isinstance(ci95, list) else "",
@@ -153,7 +153,7 @@ def parallel(jobs: Sequence[Job], keys: Sequence[str]) -> ParallelPlot:
     best = max(jobs, key=lambda job: job["score"])
     return ParallelPlot(
         caption="Parallel coordinates",
-        note="a line a job; the better, the darker; the best in colour",
+        note="a line a job, the better the stronger, the best in colour",
         title="Settings and scores of the jobs",
         description=f"the best is {name_of(best)}; the lowest score is {min(scores):.4f}; the table has all of them",
         coordinates=axes,
@@ -178,9 +178,9 @@ def importance_table(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> 
     notes = [
         f"share: of the variance of {counted(len(jobs), 'score')} what the values of a key explain, each key by "
         "itself, less what chance would (ε², Kelley 1935). p: the part of shuffled orders of the scores in which they "
-        f"explain as much. Numbers that hardly repeat are put into {GROUPS} groups."
+        f"explain as much. A group is of one value; numbers that hardly repeat are put into {GROUPS} groups."
     ]
-    return TextTable("Importance", ("key", "share", "p", "values"), rows, notes)
+    return TextTable("Importance", ("key", "share", "p", "groups"), rows, notes)
 
 
 def curves(folder: Path, jobs: Sequence[Job], best: Sequence[int]) -> LinePlot | None:

@@ -25,7 +25,7 @@ def test_the_page_has_the_ranking_the_best_and_its_test_and_what_failed(html: st
     assert rows[0] == ["3", "0.9000", "0.8500", "0.001", "3", "done", "13"]
     assert [row[0] for row in rows] == ["3", "2", "1", "0", "4"]
     assert found.tables["Jobs that have not ended"][1][:3] == ["5", "optimizer.lr=1 model.depth=3", "waiting"]
-    assert found.tables["Jobs with errors"][1][2:] == ["failed", "killed by <SIGKILL>"]
+    assert found.tables["Jobs that are not done"][1][2:] == ["failed", "killed by <SIGKILL>"]
     text = " ".join(found.text.split())
     assert "6 jobs: 4 done, 1 failed, 1 waiting" in text
     assert "0.850 over 26 cases, 95 % interval 0.800–0.900" in text
