@@ -13,6 +13,7 @@ from medseg.config.untrusted import LAUNCHING, SWEEP, read_json_object, read_yam
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name, node, read_part
 from medseg.io.csv_files import as_csv
+from medseg.io.damage import reading
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
 from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
 from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_of
@@ -147,10 +148,15 @@ def read(folder: Path) -> list[Job]:
 
 
 def announced(folder: Path) -> dict[int, list[str]]:
-    """Return the overrides of the jobs in a sweep's record, by number."""
+    """Return the overrides of the jobs in a sweep's record, by number.
+
+    Raises:
+        MedsegError: the record is damaged.
+    """
     path = folder / SWEEP
-    jobs = read_json_object(path).get("jobs", {}) if path.is_file() else {}
-    return {int(number): overrides for number, overrides in jobs.items()}
+    with reading(path, "record of a sweep"):
+        jobs = read_json_object(path).get("jobs", {}) if path.is_file() else {}
+        return {int(number): list(map(str, overrides)) for number, overrides in jobs.items()}
 
 
 def names_of(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:

@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from medseg.config.check import is_number
 from medseg.sweeps.rankings import REPEATED, Ranking
 from medseg.sweeps.record import GIVEN_UP
 
@@ -71,8 +72,8 @@ def state_rows(states: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         epochs = [str(state[name]) for name in ("epoch", "epochs") if state.get(name)]
         score, left = state.get("score"), state.get("seconds_left")
         cells = [str(state["job"]), state["name"], str(state["state"]), "/".join(epochs)]
-        cells.append("" if score is None else f"{score:.4f}")
-        cells.append("" if left is None else str(timedelta(seconds=int(left))))
+        cells.append(f"{score:.4f}" if is_number(score) else "")
+        cells.append(str(timedelta(seconds=int(left))) if left is not None and is_number(left) else "")
         rows.append([*cells, str(state.get("device") or "")])
     return rows
 

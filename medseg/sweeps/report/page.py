@@ -4,11 +4,12 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from math import isnan
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from medseg.config.check import is_number
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.evaluation.pages.page import render
 from medseg.evaluation.pages.plots import Coordinate, LinePlot, ParallelPlot, Point, Series, coordinate, linear, some
@@ -25,6 +26,8 @@ from medseg.system.files import write_text
 
 POINTS = 60
 """Points of a learning curve that are drawn."""
+METRICS = ("dice", "loss")
+"""What trainings validate by, with and without masks."""
 SEARCH = "search.json"
 """What a search leaves in its sweep's folder; ``importances`` of it are those of its study, by key."""
 
@@ -137,7 +140,7 @@ def tested(folder: Path, job: Job) -> dict[str, str]:
         "job": run.name,
         "score": number(job["test_score"], "dice"),
         "n_cases": counted(n_cases, "case") if isinstance(n_cases, int) else "",
-        "interval": interval(ci95, "dice") if isinstance(ci95, list) else "",
+        "interval": interval(ci95, "dice") if isinstance(ci95, list) and all(map(is_number, ci95)) else "",
         "report": report.as_posix() if (folder / report).is_file() else "",
     }
 
@@ -166,7 +169,7 @@ def parallel(jobs: Sequence[Job], keys: Sequence[str]) -> ParallelPlot:
 def importance_table(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> TextTable:
     """Return the importance of the swept keys: by a search's study where there is one, else by the jobs' variance."""
     study = node(read_part(folder / SEARCH), "importances")
-    shares = {key: share for key, share in study.items() if isinstance(share, int | float)}
+    shares = {key: share for key, share in study.items() if is_number(share)}
     if shares:
         rows = [[key, f"{100 * share:.0f} %"] for key, share in sorted(shares.items(), key=lambda item: -item[1])]
         return TextTable("Importance", ("key", "share"), rows, ["of the search's study, over all its trials"])
@@ -187,13 +190,13 @@ def curves(folder: Path, jobs: Sequence[Job], best: Sequence[int]) -> LinePlot |
     """Return the validation score by epoch of the jobs that have written any, the best in front."""
     series, metric = [], "dice"
     for job in jobs:
-        rows: list[dict[str, str]] = []
-        with suppress(OSError, ValueError, csv.Error):
+        points: list[Point] = []
+        with suppress(OSError, ValueError, csv.Error):  # it has none, or is writing it
             rows = read_csv(folder / str(job["job"]) / "metrics.csv")
-        metric = next((name for name in ("dice", "loss") if rows and ScoreNames(name).mean.column in rows[0]), metric)
-        column = ScoreNames(metric).mean.column
-        points = [Point(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
-        points = some([point for point in points if not isnan(point.y)], POINTS)
+            metric = next((name for name in METRICS if rows and ScoreNames(name).mean.column in rows[0]), metric)
+            column = ScoreNames(metric).mean.column
+            points = [Point(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
+            points = some([point for point in points if isfinite(point.y)], POINTS)
         if points:
             series.append(Series(name_of(job), points, job["job"] not in best, f"#job-{job['job']}"))
     if not series:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from medseg.cli import command_line
+from medseg.errors import MedsegError
 from medseg.sweeps import record
 from medseg.sweeps.report import summary
 from medseg.sweeps.report.summary import show_sweep
@@ -72,3 +73,20 @@ def test_compare_shows_a_sweep_that_goes_on_and_leaves_its_record(
     assert (grid / "sweep.json").read_bytes() == before
     assert (grid / "sweep.html").is_file()
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("content", [{"jobs": 3}, {"jobs": {"x": []}}, {"jobs": {"0": 1}}])
+def test_a_damaged_record_is_a_worded_error(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    with pytest.raises(MedsegError, match=r"sweep\.json"):
+        show_sweep(tmp_path)
+
+
+def test_files_of_jobs_may_be_half_written(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (grid / "5").mkdir()
+    (grid / "5" / "progress.json").write_text('{"state": "training", "score": "x", "seconds_left": []}')
+    (grid / "0" / "metrics.csv").write_text("epoch,val_dice\n1,0.5\n2,0.\n3,x")
+    (grid / "3" / "test" / "metrics.json").write_text('{"mean_ci95": ["a", null]}')
+    monkeypatch.setattr(record, "is_held", lambda folder: folder.name == "5")
+    show_sweep(grid)
+    assert (grid / "sweep.html").is_file()
