@@ -91,8 +91,8 @@ def cross_validate(
         if test and Split.load(runs[0] / "splits.json").test:
             log.info("test of the ensemble of %d folds:", len(runs))
             summaries.append(reports.write_test(sweep / "test", chosen))
-        else:
-            log.info("no test report: %s", "it is not asked for" if not test else "the split has no test part")
+        elif test:
+            log.info("no test report: the split has no test part")
     failed = max(len(summary["problems"]) for summary in summaries)
     return {
         "status": "some_failed" if failed else "done",
