@@ -62,7 +62,8 @@ def cross_validate(
 
     Returns:
         ``status`` and ``reason`` as a job's; ``score``, the mean Dice over all validation cases; ``over_folds``, the
-        ``mean`` and ``std`` of the folds' means, None of folds of a case or so; ``test_score`` of the ensemble, None where it is not tested.
+        ``mean`` and ``std`` of the folds' means, None of folds of a case or so; ``test_score`` of the ensemble, None
+        where it is not tested.
 
     Raises:
         MedsegError: the folds are not complete, or their data cannot be read.
