@@ -32,14 +32,12 @@ from medseg.jobs.evaluate.candidates import classes_of
 from medseg.jobs.evaluate.scoring import REPORT, ReportOptions, evaluate_cases
 from medseg.jobs.evaluate.seen import FOLD, SPOILING, Seen, out_of_fold, without_seen
 from medseg.jobs.training_run import run_of, saved_dataset, select
+from medseg.sweeps.record import CROSS_VALIDATION
 from medseg.system.files import refuse_links, write_json
 from medseg.system.locks import locked
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
-
-FOLDER = "cross_validation"
-"""Where a sweep of folds has the report of all their validation cases."""
 
 MADE_OF = "made_of.json"
 """Written into a report's folder when it is whole: a hash of what it was made of."""
@@ -75,7 +73,7 @@ def cross_validate(
     """
     runs = [sweep / str(job) for job in folds_of_sweep(sweep)]
     chosen, last = ([run / file for run in runs] for file in (BEST, LAST))
-    reports, folder = Reports(runs[0], device, trust), sweep / FOLDER
+    reports, folder = Reports(runs[0], device, trust), sweep / CROSS_VALIDATION
     refuse_links(sweep, str(sweep))
     folder.mkdir(exist_ok=True)
     with locked(folder, str(folder)):
