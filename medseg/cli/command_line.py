@@ -4,68 +4,40 @@ Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 
 interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
 """
 
-import json
-import logging
 import os
-import shlex
 import sys
-import threading
-import time
-import traceback
-from argparse import ArgumentError, ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medseg import __version__
+from medseg.cli.arguments import parse_flags, split, sweep_to_resume, value_of
+from medseg.cli.hydra_main import completed, hand_over, plain
+from medseg.cli.job import JOBS, attempt, configure_logging, ended, refuse, status_of
 from medseg.cli.overrides import (
     RESUMED,
-    Check,
     Sources,
     absent_paths,
     check,
     compose,
-    explicit_keys,
     merging,
     own_sources,
     quote,
     quoted,
-    syntax_problem,
     unquoted_sweeps,
 )
-from medseg.config.check import check_values, escape, lies_below, look_up, resolve
-from medseg.config.instantiate import named_targets, own_targets, with_current_names
+from medseg.config.check import lies_below, resolve
+from medseg.config.instantiate import named_targets
 from medseg.config.schema import CONF, SAVED
-from medseg.config.untrusted import RUN_NODES, config_of_run
-from medseg.errors import MedsegError, listing, nearest
-from medseg.io.limits import DEFAULT_MAX_GB, Limit
-from medseg.io.warnings import begin_job
-from medseg.system.files import remove_unfinished
-from medseg.system.memory import MORE_MEMORY, enough_memory
-from medseg.system.printable import PrintableFormatter, printable
-from medseg.system.relaunch import QUIET, single_job
+from medseg.config.untrusted import RUN_NODES, config_of_run, outside_paths
+from medseg.errors import MedsegError
+from medseg.system.relaunch import QUIET
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-JOBS = {
-    "train": "train.train",
-    "pretrain": "train.pretrain",
-    "eval": "evaluate.evaluate",
-    "predict": "predict.predict",
-    "compare": "evaluate.compare",
-    "inspect": "inspect.inspect",
-    "export": "export",
-    "cache": "cache",
-    "doctor": "doctor",
-}
-"""Commands, and the modules of ``medseg.jobs`` that do them."""
-
-WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
-"""Hydra's flags that are followed by a value."""
 
 RESUMABLE = ("train", "pretrain")
 
@@ -76,73 +48,12 @@ MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "data
 INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
 """What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
 
-MAXIMISING = {
-    "hydra.sweeper.direction": "maximize",
-    "hydra.sweeper.optim.maximize": "true",
-    "hydra.sweeper.ax_config.experiment.minimize": "false",
-}
-"""Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
-
-EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
-BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
-
-log = logging.getLogger(__name__)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, of the process's own arguments unless others are given, and return its exit status."""
     if argv is None:
         return ended(status_of(answer, sys.argv[1:]))
     return status_of(answer, list(argv))
-
-
-def run_config() -> int:
-    """Run the job of a config, read as JSON from standard input, as a process of its own (see ``relaunch.start``)."""
-
-    def run_job(argv: list[str]) -> int:
-        configure_logging()
-        return attempt(json.load(sys.stdin), argv)[0]
-
-    return ended(status_of(run_job, sys.argv[1:]))
-
-
-def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Return the exit status of some work, or that of what it raises, which is printed."""
-    try:
-        return work(argv)
-    except MedsegError as error:
-        return complain(str(error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
-    except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
-        print_traceback()
-        return BUG
-
-
-def ended(status: int) -> int:
-    """Return the status; end the process with it where threads of ours still compute.
-
-    They cannot be stopped and may take long, and PyTorch aborts a process that ends under them by itself.
-    """
-    if any(thread.name.startswith("medseg-") for thread in threading.enumerate()):
-        remove_unfinished()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    return status
-
-
-def complain(message: str, status: int = 1) -> int:
-    """Print what went wrong and return the exit status for it."""
-    print(printable(f"medseg: {message}"), file=sys.stderr)
-    return status
-
-
-def print_traceback() -> None:
-    """Print the traceback of the exception that is being handled."""
-    print(printable(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def answer(argv: list[str]) -> int:
@@ -166,61 +77,18 @@ def answer(argv: list[str]) -> int:
         raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
     if options.hydra_help or options.info:
         return hand_over([*flags, *settings])
-    settings, flags = resumed(settings, flags, options) if command in RESUMABLE else (settings, flags)
-    return run(argv, options, flags, settings)
+    if folder := sweep_to_resume(settings):
+        from medseg.cli.sweep import resumed_sweep
 
-
-def split(argv: list[str]) -> tuple[str | None, list[str], list[str]]:
-    """Split a command line into the command, the flags with their values, and the ``key=value`` settings.
-
-    Raises:
-        MedsegError: there is no such command.
-    """
-    command: str | None = None
-    flags: list[str] = []
-    settings: list[str] = []
-    rest = iter(argv)
-    for argument in rest:
-        if argument.startswith("-"):
-            flags += argument.split("=", 1) if argument.startswith("--") else [argument]
-            flags += [value for value in [next(rest, None)] if value] if argument in WITH_VALUE else []
-        elif command is None and not settings and "=" not in argument and not argument.startswith("~"):
-            command = argument
-        else:
-            settings.append(argument)
-    if command is not None and command not in JOBS:
-        raise MedsegError(f"unknown command {command!r}.{nearest(command, JOBS)} Commands: {', '.join(JOBS)}.")
-    return command, flags, settings
+        settings, flags = resumed_sweep(folder, settings, flags, options)
+    elif command in RESUMABLE:
+        settings, flags = resumed(settings, flags, options)
+    return run(argv, options, flags, settings, folder)
 
 
 def help_text(command: str | None) -> str:
     """Return the help that ``scripts/render_help.py`` rendered; composing it would take a second."""
     return (CONF / "help" / f"{command or 'medseg'}.txt").read_text("utf-8")
-
-
-def parse_flags(flags: list[str]) -> Namespace:
-    """Parse Hydra's own flags.
-
-    Raises:
-        MedsegError: an unknown flag, a folder that is not there, or flags that exclude each other.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    with unchecked_help():
-        parser = get_args_parser()
-    parser.exit_on_error = False
-    try:
-        options, unknown = parser.parse_known_args(flags)
-    except ArgumentError as error:
-        raise MedsegError(str(error)) from error
-    if unknown:
-        known = [name for action in parser._actions for name in action.option_strings]
-        raise MedsegError(f"unknown option {unknown[0]!r}.{nearest(unknown[0], known)} Settings are written key=value.")
-    if options.config_dir and not Path(options.config_dir).is_dir():
-        raise MedsegError(f"--config-dir {options.config_dir}: no such folder.")
-    if options.cfg and options.multirun:
-        raise MedsegError("--cfg shows the config of one job; leave out -m.")
-    return options
 
 
 def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[list[str], list[str]]:
@@ -267,35 +135,32 @@ def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[
     return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]
 
 
-def value_of(key: str, settings: Sequence[str]) -> Any:
-    """Return the value that a command line sets a key to, None where it does not set it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str], resumed: Path | None) -> int:
+    """Check the settings, then show the config or run the job, or the jobs of a sweep.
 
-    setting = next((setting for setting in reversed(settings) if setting.startswith(f"{key}=")), None)
-    if setting is None:
-        return None
-    try:
-        return OverridesParser.create().parse_override(setting).value()
-    except HydraException as error:
-        raise MedsegError(syntax_problem(setting)) from error
-
-
-def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str]) -> int:
-    """Check the settings, then show the config or run the job, or the jobs of a sweep."""
+    ``resumed`` is the folder that the settings of a sweep are from.
+    """
     config_dir = Path(options.config_dir) if options.config_dir else None
     if config_dir:
         sys.path.append(str(config_dir.resolve()))
     is_own = options.config_name in JOBS and not (options.config_path or config_dir)
     own = own_sources(options.config_name) if is_own else None
     sources = own or Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    if "split.fold=all" in settings:
+        from medseg.cli.sweep import with_all_folds
+
+        settings, flags, options.multirun = with_all_folds(settings, sources), [*flags, "-m"], True
     checked = check(sources, settings, multirun=options.multirun, values_needed=not options.cfg)
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
     refuse(absent_paths(checked))
+    if resumed:
+        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed).items()])
     configure_logging()
     if options.multirun:
+        from medseg.cli.sweep import sweep
+
         return sweep(argv, flags, settings, checked, sources)
     is_hydras = any(setting.lstrip("+~").startswith("hydra") for setting in settings)
     if own and not (is_hydras or options.package or options.experimental_rerun or options.resolve):
@@ -305,220 +170,15 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
         config = checked.composed[0] if is_composed else compose(sources, sources.loader(), settings)
         return attempt(completed(config, sources, settings), argv, () if is_composed else None)[0]
     statuses: list[int] = []
-    hand_over([*flags, *settings], lambda composed: statuses.append(attempt(plain(composed, sources), argv)[0]))
+
+    def run_composed(composed: "DictConfig") -> None:
+        from hydra.core.hydra_config import HydraConfig
+
+        config = plain(composed, sources, list(HydraConfig.get().overrides.task))
+        statuses.append(attempt(config, argv)[0])
+
+    hand_over([*flags, *settings], run_composed)
     return statuses[-1]
-
-
-def refuse(problems: Sequence[str]) -> None:
-    """Raise when there is anything wrong."""
-    if problems:
-        text = f"these {len(problems)} settings are wrong:\n{listing(problems)}"
-        raise MedsegError(text if len(problems) > 1 else problems[0])
-
-
-def hand_over(arguments: list[str], task: "Callable[[DictConfig], Any] | None" = None) -> int:
-    """Let Hydra compose, and call the task with each config."""
-    import hydra
-
-    saved = sys.argv[:]
-    sys.argv[1:] = arguments  # which is where Hydra looks
-    try:
-        with unchecked_help():
-            hydra.main(config_path=str(CONF), version_base="1.3")(task or (lambda composed: None))()
-    finally:
-        sys.argv[:] = saved
-    return 0
-
-
-@contextmanager
-def unchecked_help() -> Iterator[None]:
-    """Let Hydra make its parser: Python 3.14 checks help texts at once, and one of Hydra 1.3's is no ``str``."""
-    check = getattr(ArgumentParser, "_check_help", None)
-    if check is None:
-        yield
-        return
-    ArgumentParser._check_help = lambda parser, action: None  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        ArgumentParser._check_help = check  # type: ignore[attr-defined]
-
-
-def plain(composed: "DictConfig", sources: Sources) -> dict[str, Any]:
-    """Return what Hydra has composed as plain containers, unresolved: the job resolves it with its plan."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
-    return completed(config, sources, list(HydraConfig.get().overrides.task))
-
-
-def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:
-    """Return a composed config with what is known of its sources: the user's trust, and the keys that the user chose.
-
-    What the user's own ``--config-dir`` names may be built from a checkpoint.
-    """
-    if sources.config_dir and "trust" in config:
-        config["trust"] = [*config["trust"], *sorted(named_targets(sources.config_dir))]
-    if isinstance(config.get("explicit_keys"), list):
-        keys = explicit_keys(sources, config["command"], settings)
-        config["explicit_keys"] = list(dict.fromkeys([*config["explicit_keys"], *keys]))
-    return config
-
-
-def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None = None) -> tuple[int, dict[str, Any]]:
-    """Run a config's job; return its exit status and result, failed where it raised.
-
-    ``wrong`` is what a check of the config has found; None: it has not been checked.
-    """
-    started = time.monotonic()
-    try:
-        refuse(check_values(config) if wrong is None else wrong)
-        job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
-        quieten_libraries()
-        begin_job()
-        Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
-        with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
-            result = dict(job.run(config))
-        return EXIT_STATUS[result["status"]], result
-    except MedsegError as error:
-        status, reason = complain(str(error)), str(error)
-    except Exception as error:
-        print_traceback()
-        status, reason = BUG, f"{type(error).__name__}: {error}"
-    return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
-
-
-def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
-    """Run the jobs of a sweep one after the other into one folder, print them ranked, and return the exit status.
-
-    A job that fails does not stop the others. In the folder of a sweep that was stopped, jobs that are done stay as
-    they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
-    line that goes on with it. Trainings share one split, which the seed does not draw anew.
-    """
-    from medseg.jobs import sweeps
-    from medseg.system.terminal import Terminal
-
-    first, is_split_given = checked.composed[0], any(setting.startswith("split.seed=") for setting in settings)
-    run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
-    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
-    with sweeps.sweep_folder(run_dir, "+".join(dict.fromkeys(names)), [*flags, *settings]) as folder:
-        if "seed" in checked.swept and not is_split_given and (first.get("split") or {}).get("seed", 0) is None:
-            log.info("all jobs share the split of split.seed=%s, so that their scores compare", first["seed"])
-
-        def task(composed: "DictConfig") -> float:
-            from hydra.core.hydra_config import HydraConfig
-
-            hydra = HydraConfig.get()
-            config, run_dir = plain(composed, sources), folder / str(hydra.job.num)
-            done = sweeps.result_of(run_dir)
-            result = done or {"status": "failed", "reason": "interrupted"}  # which stays of a job that does not end
-            try:
-                if not done:
-                    if "run_dir" in config:
-                        config["run_dir"] = escape(str(run_dir))
-                    if not is_split_given and (split := config.get("split") or {}).get("seed", 0) is None:
-                        split["seed"] = first["seed"]  # null would be the job's own
-                    if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
-                        config["resume"] = config["run_dir"]
-                    _, result = attempt(config, argv)
-            finally:
-                sweeps.record(run_dir, result, list(hydra.overrides.task))
-                sweeps.write_record(folder)
-            return float("nan") if result.get("score") is None else float(result["score"])
-
-        where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
-        try:
-            hand_over([*flags, *settings, *where, *maximising(sources, settings)], task)
-            if (first.get("sweep") or {}).get("test") == "best":
-                trust = {name for config in checked.composed for name in (*config["trust"], *own_targets(config))}
-                test_best(folder, sources, trust)
-        except KeyboardInterrupt:
-            Terminal().print(*sweeps.tables(sweeps.write_record(folder)))
-            line = ["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"]
-            print(printable(f"to go on: {shlex.join(line)}"))
-            raise
-        return report(folder)
-
-
-def test_best(folder: Path, sources: Sources, trust: set[str]) -> None:
-    """Test the best training of each ranking, as one that is resumed when nothing is left to train is tested."""
-    from medseg.jobs import sweeps
-
-    for best in (ranking.best for ranking in sweeps.rankings(sweeps.read(folder))):
-        if best and best["test_score"] is None:
-            run_dir = folder / str(best["job"])
-            log.info("%s is the best by validation, and is tested", run_dir)
-            own = ["--config-dir", str(sources.config_dir)] if sources.config_dir else []
-            trusted = f"trust=[{','.join(map(quote, sorted(trust)))}]"
-            try:
-                answer(["train", f"resume={quote(str(run_dir))}", "sweep.test=all", trusted, *own])
-            except MedsegError as error:
-                complain(str(error))
-
-
-def maximising(sources: Sources, settings: list[str]) -> list[str]:
-    """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
-    node = {"hydra": {"sweeper": sources.sweeper(settings)}}
-    names = {setting.partition("=")[0].lstrip("+") for setting in settings}
-    return [
-        f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
-    ]
-
-
-def report(folder: Path) -> int:
-    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
-    from medseg.jobs import sweeps
-    from medseg.system.terminal import Terminal
-
-    ranked = sweeps.write_record(folder, has_ended=True)
-    results = [job for ranking in ranked for job in ranking.jobs]
-    Terminal().print(*sweeps.tables(ranked))
-    if sum(ranking.best is not None for ranking in ranked) > 1:
-        print("jobs of different tables were validated on different cases: their scores have no common order")
-    for ranking in ranked:
-        is_chosen = len(ranked) == 1 or sum(map(sweeps.counts, ranking.jobs)) > 1  # else it is best of itself alone
-        if ranking.best and is_chosen:
-            print(printable(f"best: job {ranking.best['job']}, checkpoint={folder / str(ranking.best['job'])}"))
-    if sweeps.are_complete_folds(folder, results):
-        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
-    print(printable(f"sweep folder: {folder}"))
-    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
-        from medseg.jobs.evaluate.few_shot import learning_curve
-
-        if learning_curve(folder):
-            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
-        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
-    if results and all(result["status"] == "done" for result in results):
-        return 0
-    return 3 if any(result["status"] != "failed" for result in results) else 1
-
-
-def configure_logging() -> None:
-    """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
-    from medseg.system.terminal import interactive_terminal
-
-    if console := interactive_terminal():
-        from rich.logging import RichHandler
-
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(PrintableFormatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.captureWarnings(True)  # which may tell of names, too
-    logging.getLogger("medseg").setLevel(logging.INFO)
-
-
-def quieten_libraries() -> None:
-    """Leave libraries' warnings alone; undo the levels and the second handlers that Lightning's import sets."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.WARNING)
-        logger.handlers.clear()
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # its remarks on headers; errors are raised anyway
 
 
 def complete(argv: list[str]) -> int:

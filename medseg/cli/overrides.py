@@ -61,6 +61,12 @@ PLUGINS = {
 }
 """The packages that bring Hydra's launchers and sweepers."""
 
+PLAIN_OF_HYDRA = (
+    *("hydra/launcher=local", "hydra.launcher.devices=", "hydra.launcher.jobs_per_device="),
+    *("hydra/sweeper=basic",),
+)
+"""How those settings of Hydra's begin that run nothing of their own."""
+
 REPLACED = {"model", "plan", "preprocessing"}
 """Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
 
@@ -110,6 +116,16 @@ def key_of(name: str) -> Key | None:
     """Return the key of a setting, or of an argument of some object of medseg's own."""
     of_objects = (keys.get(name.rpartition(".")[2]) for keys in arguments().values() if lies_below(name, OBJECTS))
     return KEYS.get(name) or next(filter(None, of_objects), None)
+
+
+def is_plain(setting: str) -> bool:
+    """Return whether a setting may come from a file: it names nothing that is built, run or read from elsewhere.
+
+    Keys and values are checked like any others besides.
+    """
+    name = setting.partition("=")[0].lstrip("+~")
+    is_own = not name.startswith(("hydra", "trust")) or setting.startswith(PLAIN_OF_HYDRA)
+    return is_own and "_target_" not in setting and "${" not in setting
 
 
 def unquoted_sweeps(settings: list[str]) -> list[str]:

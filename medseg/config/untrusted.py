@@ -43,6 +43,9 @@ RUN_NODES = {
 
 NOTHING: Mapping[str, Collection[str]] = {}
 
+SWEEP = "sweep.json"
+"""What a sweep's folder says of the jobs in it."""
+
 REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 """A reference to another key, relative where it begins with dots."""
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medseg.config.instantiate import build, check_targets
-from medseg.config.untrusted import read_json_object
+from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError, first_line, listing
 from medseg.inference.checkpoint import locate, read_checkpoint
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
@@ -14,9 +14,6 @@ from medseg.io.damage import reading
 from medseg.models.weight_checks import limit_parameters
 
 BEST = Path("checkpoints", "best.ckpt")
-
-SWEEP = "sweep.json"
-"""What a sweep's folder says of the jobs in it."""
 
 
 def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:
@@ -102,10 +99,11 @@ def folds_of_sweep(folder: Path) -> list[int]:
                 score = "" if job["score"] is None else f" {job['score']:.4f}"
                 reason = f" ({first_line(MedsegError(job['reason']))})" if job["status"] != "done" else ""
                 lines.append(f"{folder / str(job['job'])}:{score} {job['status']}{reason}, {job['overrides']}")
-        begun = sorted((path.name for path in folder.iterdir() if path.name.isdecimal()), key=int)
-        lines += [f"{folder / job}: not done: killed, or under way" for job in begun if job not in told]
+        begun = {path.name for path in folder.iterdir() if path.name.isdecimal()}
+        for job in sorted({*begun, *content.get("jobs", {})} - told, key=int):
+            lines.append(f"{folder / job}: not done: {'killed, or under way' if job in begun else 'not begun'}")
     if not content.get("has_ended"):
-        lines.append(f"the sweep has not ended: its command line with run_dir={folder} goes on with it")
+        lines.append(f"the sweep has not ended: medseg train resume={folder} goes on with it")
     example = folder / str(best[0] if best else 0)
     raise MedsegError(
         f"checkpoint={folder}: this sweep's jobs are not the complete folds of one cross-validation. Give the one that"

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 RESULT_CURE = "Remove it, to have the job done again."
 
+OUTPUT = "output.log"
+"""What the process of a sweep's job prints, in the job's folder before the job makes it its own."""
+
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
 
@@ -78,7 +81,7 @@ def is_broken_off(run_dir: Path, command: str) -> bool:
 
     Then the command may start again in it. A training that has reached the end of an epoch is to be resumed instead.
     """
-    names = {path.name for path in run_dir.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
+    names = {path.name for path in run_dir.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK, OUTPUT}
     if "config.yaml" not in names:
         return not names
     table = run_dir / "metrics.csv"

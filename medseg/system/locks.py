@@ -97,6 +97,23 @@ def locked(folder: Path, what: str) -> Iterator[None]:
             return
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process works in a folder, as ``locked`` would find; False where nobody can tell.
+
+    Not for a process that has locked the folder itself: by this question it would lose the lock.
+    """
+    if fcntl is None:
+        return False
+    try:
+        with (folder / NAME).open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Return whether an open file is the one that lies at a path."""
     with suppress(FileNotFoundError):

@@ -23,17 +23,20 @@ def import_path() -> str:
     return os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
 
 
+def python_command(module: str, function: str) -> list[str]:
+    """Return the command that calls a function of medseg's, whose result is the exit status, in a process of its own.
+
+    It needs ``import_path`` as its PYTHONPATH. Further words of the command are the process's arguments.
+    """
+    return [sys.executable, "-P", "-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+
+
 def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
     """Start the job of a composed config as a further process, which imports what this one can.
 
     Nothing is taken from ``sys.argv``, which is a program's own where medseg is used from Python.
     """
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        "import sys; from medseg.cli.command_line import run_config; sys.exit(run_config())",
-    ]
+    command = python_command("medseg.cli.job", "run_config")
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, text=True, env={**os.environ, **environment, "PYTHONPATH": import_path()}
     )

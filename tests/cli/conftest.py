@@ -6,7 +6,34 @@ from types import ModuleType
 import pytest
 
 from medseg.cli import command_line
+from medseg.cli.job import JOBS, attempt
 from medseg.config.check import resolve
+from medseg.sweeps import local
+from medseg.sweeps.record import INTERRUPTED_JOB, record
+
+
+class JobHere:
+    """Stands for the process of a sweep's job, which would have jobs of its own in place of the stubs."""
+
+    has_ended = True
+
+    def __init__(self, command, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def begin(self, job, share, argv):
+        result = INTERRUPTED_JOB
+        try:
+            _, result = attempt(job.compose(), argv)
+        finally:
+            record(job.folder, result, job.overrides)
+
+    def reason(self):
+        return ""
+
+    def stop(self):
+        pass
+
+    kill = stop
 
 
 @pytest.fixture
@@ -22,8 +49,10 @@ def jobs(monkeypatch, tmp_path):
         return module.outcome(config)
 
     module.run = run
-    for name in command_line.JOBS.values():
+    for name in JOBS.values():
         monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
+    monkeypatch.setattr(local, "JobProcess", JobHere)
+    monkeypatch.setattr(local, "LOOK", 0.0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(command_line, "absent_paths", lambda checked: [])  # the paths of these tests are made up

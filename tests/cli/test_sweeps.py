@@ -135,8 +135,8 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     told = capsys.readouterr().out
     assert [(row[0], row[1], row[3]) for row in rows_of(told)] == [("0", "seed=1", "done"), ("1", "seed=2", "failed")]
     assert "\njob 1: interrupted\n" in told
-    assert told.endswith("\nto go on: medseg train -m seed=1,2,3 run_dir=sweep\n")
-    assert command_line.main(line) == 0
+    assert told.endswith("\nto go on: medseg train resume=sweep\n")
+    assert command_line.main(["train", "resume=sweep"]) == 0
     assert [config["seed"] for config in jobs.configs] == [1, 2, 2, 3]
     assert [config["resume"] for config in jobs.configs] == [None, None, "sweep/1", None]
     assert command_line.main(line) == 0
@@ -254,8 +254,8 @@ def test_a_plain_run_is_divided_by_its_own_seed(jobs):
 
 
 def test_jobs_of_other_validation_cases_have_no_common_order(jobs, capsys):
-    jobs.outcome = lambda config: trained(config, config["model"]["depth"] / 10, f"v{config['split']['fold']}")
-    line = ["train", "-m", "model.depth=1,2", "split.folds=2", "split.fold=0,1", "run_dir=sweep"]
+    jobs.outcome = lambda config: trained(config, config["model"]["depth"] / 10, f"v{config['split']['seed']}")
+    line = ["train", "-m", "model.depth=1,2", "split.seed=0,1", "run_dir=sweep"]
     assert command_line.main([*line]) == 0
     out = capsys.readouterr().out
     assert [row[0] for row in rows_of(out) if row[0]] == ["2", "0", "3", "1"]
@@ -263,6 +263,25 @@ def test_jobs_of_other_validation_cases_have_no_common_order(jobs, capsys):
     assert "their scores have no common order" in out
     assert json.loads(Path("sweep/sweep.json").read_text())["best"] == [2, 3]
     assert [config["resume"] for config in jobs.configs[4:]] == ["sweep/2", "sweep/3"]
+
+
+def test_settings_with_the_same_folds_rank_by_their_mean(jobs, capsys):
+    jobs.outcome = lambda config: trained(config, config["model"]["depth"] / 10, f"v{config['split']['fold']}")
+    line = ["train", "-m", "model.depth=1,2", "split.folds=2", "split.fold=0,1", "run_dir=sweep"]
+    assert command_line.main([*line]) == 0
+    out = capsys.readouterr().out
+    assert [(row[0], row[2]) for row in rows_of(out) if row[2]] == [
+        ("", "0.2000"),
+        ("2", "0.2000"),
+        ("3", "0.2000"),
+        ("", "0.1000"),
+        ("0", "0.1000"),
+        ("1", "0.1000"),
+    ]
+    assert "mean Dice over 2 folds, 2 validation cases of phantom" in " ".join(out.split())
+    assert "best: job 2, 3, checkpoint=[sweep/2,sweep/3]" in out
+    assert json.loads(Path("sweep/sweep.json").read_text())["best"] == [2, 3]
+    assert len(jobs.configs) == 4  # folds are tested together
 
 
 def test_jobs_that_differ_in_the_seed_alone_rank_by_their_mean(jobs, capsys):

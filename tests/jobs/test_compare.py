@@ -11,13 +11,14 @@ import pytest
 from browser import needs_browser, visit
 
 from medseg.cli import command_line
+from medseg.cli import sweep as sweeps
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.report.files import read_report, write_report
 from medseg.evaluation.statistics.cases import as_csv, read_rows
 from medseg.evaluation.statistics.summary import summarise
-from medseg.jobs import sweeps
 from medseg.jobs.evaluate import compare
+from medseg.sweeps.record import record
 from medseg.system.files import write_json
 
 CLASSES = ("core [T1]", "œdème & <b>")
@@ -152,9 +153,9 @@ def test_a_sweep_is_compared_by_what_its_jobs_differ_in(compared, tmp_path, capl
     sweep = tmp_path / "sweep"
     for job, level in enumerate((0.7, 0.8, 0.9)):
         training(sweep / str(job), rows_of(level, job))
-        sweeps.record(sweep / str(job), {"status": "done", "score": level}, [f"model.depth={job}", "seed=1"])
-    sweeps.record(sweep / "3", {"status": "failed", "reason": "too large"}, ["model.depth=9", "seed=1"])
-    assert command_line.report(sweep) == 3
+        record(sweep / str(job), {"status": "done", "score": level}, [f"model.depth={job}", "seed=1"])
+    record(sweep / "3", {"status": "failed", "reason": "too large"}, ["model.depth=9", "seed=1"])
+    assert sweeps.report(sweep) == 3
     assert f"for significance tests: medseg compare runs={sweep}" in capsys.readouterr().out
     with caplog.at_level(logging.WARNING):
         compared(sweep)

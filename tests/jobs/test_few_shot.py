@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medseg.cli import command_line
-from medseg.jobs import sweeps
+from medseg.cli.sweep import report
 from medseg.jobs.evaluate import few_shot
 from medseg.jobs.evaluate.few_shot import learning_curve
+from medseg.sweeps.record import record
 
 
 def job(folder: Path, number: int, labelled: int, seed: int, start: str, dice: float) -> None:
@@ -74,9 +74,9 @@ def test_a_sweep_over_labelled_groups_is_known_by_its_settings(tmp_path: Path, m
     def is_drawn(*overrides: list[str]) -> bool:
         folder = tmp_path / str(len([*tmp_path.iterdir()]))
         for number, own in enumerate(overrides):
-            sweeps.record(folder / str(number), {"status": "done", "score": 0.5, "seconds": 1.0}, own)
+            record(folder / str(number), {"status": "done", "score": 0.5, "seconds": 1.0}, own)
         folders.clear()
-        command_line.report(folder)
+        report(folder)
         return folders == [folder]
 
     folders: list[Path] = []

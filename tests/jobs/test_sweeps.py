@@ -11,7 +11,7 @@ from test_command_line import CONFIG, NETWORK
 from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.inference.loading import files_of
-from medseg.jobs import sweeps
+from medseg.sweeps import rankings, record
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def write_job(folder, status, val, reason=""):
         json.dumps({"format": 1, **split, "hashes": {name: f"#{name}" for name in names}})
     )
     score = 0.5 if status == "done" else None
-    sweeps.record(folder, {"status": status, "score": score, "reason": reason}, [f"split.fold={folder.name}"])
+    record.record(folder, {"status": status, "score": score, "reason": reason}, [f"split.fold={folder.name}"])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_folds_that_are_missing_are_named(tmp_path, last, said):
     folder = tmp_path / "sweep"
     write_job(folder / "0", "done", ["a", "b"])
     write_job(folder / "1", *last)
-    sweeps.write_record(folder)
+    record.write_record(folder)
     with pytest.raises(MedsegError, match=rf"(?s)not the complete folds.*{said}") as told:
         files_of(folder)
     assert "the sweep has not ended" in str(told.value)
@@ -141,7 +141,7 @@ def test_data_sets_share_no_order(tmp_path):
         for job, name in enumerate(["x", "y", "x"])
     ]
     failed = {"job": 3, "score": None, "overrides": [], "validated": None}
-    ranked = sweeps.rankings([*jobs, failed])
+    ranked = rankings.rankings([*jobs, failed])
     assert [[job["job"] for job in ranking.jobs] for ranking in ranked] == [[2, 0], [1], [3]]
     assert [ranking.best and ranking.best["job"] for ranking in ranked] == [2, 1, None]
     assert "in the order of the jobs" in ranked[2].title

@@ -29,7 +29,8 @@ CHECKED = {
 
 NO_CONFIG = {
     "config.instantiate._named_targets": "conf/ and the user's own --config-dir: names alone are taken",
-    "cli.command_line.run_config.run_job": "the config of this very command, from the process that started this one",
+    "cli.job.run_config.run_job": "the config of this very command, from the process that started this one",
+    "cli.job.run_job_of_sweep": "the same",
     "inference.onnx.export.summary": "a graph that was just written",
     "inference.onnx.runtime.checked_weights": "kinds, sizes, which are compared with limits, and arrays of numbers",
     "inference.onnx.runtime.read_onnx": "goes through checkpoint.checked; its network is never built",
@@ -40,6 +41,7 @@ NO_CONFIG = {
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
+    "sweeps.shares.gpus": "numbers, from a process that this one started",
     "system.locks.owner": "a number and a name for a message",
     "io.layouts.groups.search_groups": "texts, from a process that this one started",
     "io.tables._rows": "texts",
@@ -122,7 +124,7 @@ def test_every_object_is_built_for_a_place_and_with_a_trust():
 
 def test_only_build_goes_from_names_to_code():
     found = {module for module, name, _, _ in all_calls() if name in ("import_module", "importlib.import_module")}
-    assert found == {"config.instantiate", "cli.command_line", "inference.onnx.runtime"}, (
+    assert found == {"config.instantiate", "cli.job", "inference.onnx.runtime"}, (
         "jobs and extras by constant names, else by build"
     )
     assert {module for module, name, _, _ in all_calls() if name == "construct"} <= {
@@ -140,7 +142,7 @@ def test_the_config_of_a_run_is_read_in_one_function():
         "jobs.evaluate.compare",
         "jobs.evaluate.few_shot",
         "jobs.rundir",
-        "jobs.sweeps",
+        "sweeps.record",
     }
     own = {"jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}  # files of conf/
     assert found == {"config.untrusted", *shown, *own}

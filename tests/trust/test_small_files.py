@@ -15,12 +15,13 @@ import torch
 from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
+from medseg.cli.sweep import report
 from medseg.errors import MedsegError
 from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.case import Case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import groups
-from medseg.jobs import sweeps
+from medseg.sweeps.record import read
 from medseg.system.torch_files import load_safely
 from medseg.training.transfer.sources import read_source
 
@@ -274,10 +275,10 @@ RESULT = {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0, "overrid
 def test_results_of_a_sweep_are_checked(tmp_path, name, value):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").write_text(json.dumps(RESULT))
-    assert command_line.report(tmp_path) == 0
+    assert report(tmp_path) == 0
     (tmp_path / "0" / "result.json").write_text(json.dumps({**RESULT, name: value}))
     with pytest.raises(MedsegError, match=f"no result of a job: {name}="):
-        sweeps.read(tmp_path)
+        read(tmp_path)
 
 
 def test_reports_of_other_kinds_are_compared_or_refused(place, capsys):

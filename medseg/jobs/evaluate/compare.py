@@ -19,7 +19,7 @@ from medseg.evaluation.metrics.registry import PRESETS
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
-from medseg.jobs.sweeps import differing
+from medseg.sweeps.rankings import differing
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)

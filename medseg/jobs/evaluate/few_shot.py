@@ -8,7 +8,7 @@ from medseg.evaluation.comparison.learning_curve import Trained, points_of, tabl
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import read_report
 from medseg.jobs.rundir import read_result
-from medseg.jobs.sweeps import differing
+from medseg.sweeps.rankings import differing
 from medseg.system.terminal import Terminal
 
 AXES = ("split.labelled", "seed")

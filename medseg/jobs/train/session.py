@@ -11,10 +11,10 @@ from medseg.inference.loading import has_results
 from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import logged_to, recorded, write_config
-from medseg.jobs.sweeps import is_job, write_record
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.sweeps.record import is_job, write_record
 from medseg.system.device import pick_device, set_float32_products
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection

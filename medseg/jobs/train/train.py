@@ -17,10 +17,10 @@ from medseg.inference.segmenter import make_segmenter
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import from_predictor
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
-from medseg.jobs.sweeps import is_job
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory
 from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
+from medseg.sweeps.record import is_job
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal

@@ -1,0 +1,75 @@
+"""Hydra's view of medseg's own launchers: ``hydra/launcher=local``.
+
+Hydra imports this module whenever it is used, so that nothing heavy is imported before jobs are launched.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class ProcessLauncher(Launcher):
+    """Runs each job of medseg's in a process of its own. What Hydra calls the task is medseg's ``Sweep``."""
+
+    sweep: Any
+    context: HydraContext
+    config: DictConfig
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take in what Hydra hands to launchers."""
+        self.sweep, self.context, self.config = task_function, hydra_context, config
+        self.sweep.launcher = self
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch of jobs and return their scores."""
+        loader = self.context.config_loader
+        asked = [
+            (
+                number,
+                list(overrides),
+                lambda overrides=overrides: loader.load_sweep_config(self.config, list(overrides)),
+            )
+            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+        ]
+        scores = self.sweep.run(self.sweep.jobs(asked))
+        return [
+            JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=score)
+            for overrides, score in zip(job_overrides, scores, strict=True)
+        ]
+
+    @abstractmethod
+    def run(self, jobs: Sequence[Any]) -> None:
+        """Run jobs until all have ended, and leave the result of each in its folder."""
+
+
+class LocalLauncher(ProcessLauncher):
+    """The jobs on the devices of this machine."""
+
+    def __init__(self, devices: list[int] | None, jobs_per_device: int | str) -> None:
+        """Errors in the values are raised when jobs are run, where they are shown without a traceback."""
+        self.devices, self.jobs_per_device = devices, jobs_per_device
+
+    def run(self, jobs: Sequence[Any]) -> None:
+        """Run jobs until all have ended, and leave the result of each in its folder."""
+        from medseg.sweeps.local import run_locally
+
+        run_locally(jobs, self.sweep, self.devices, self.jobs_per_device)
+
+
+@dataclass
+class LocalConf:
+    """``devices`` are the numbers of the GPUs to use; ``jobs_per_device`` is a number or auto."""
+
+    _target_: str = "hydra_plugins.medseg.launchers.LocalLauncher"
+    devices: list[int] | None = None
+    jobs_per_device: Any = 1
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConf, provider="medseg")

@@ -1,0 +1,265 @@
+"""A sweep: what Hydra's sweepers and launchers are to do with each job, and the tables at its end."""
+
+import logging
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from medseg.cli.arguments import parse_flags, split
+from medseg.cli.hydra_main import hand_over, plain
+from medseg.cli.job import attempt
+from medseg.cli.overrides import Check, Sources, check, is_plain, quote
+from medseg.config.check import escape, look_up, resolve
+from medseg.config.untrusted import SWEEP, read_json_object
+from medseg.errors import MedsegError, listing
+from medseg.io.datasets.splits import read_folds
+from medseg.sweeps.process import Job
+from medseg.sweeps.rankings import counts
+from medseg.sweeps.record import (
+    INTERRUPTED_JOB,
+    LAUNCHING,
+    announce,
+    are_complete_folds,
+    done_result,
+    record,
+    sweep_folder,
+    write_record,
+)
+from medseg.sweeps.tables import ranked_tables
+from medseg.system.printable import printable
+from medseg.system.terminal import Terminal
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+ALL_FOLDS = "split.fold=all"
+"""The setting that trains all folds of a cross-validation."""
+
+MAXIMISING = {
+    "hydra.sweeper.direction": "maximize",
+    "hydra.sweeper.optim.maximize": "true",
+    "hydra.sweeper.ax_config.experiment.minimize": "false",
+}
+"""Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
+
+
+class Launcher(Protocol):
+    """What runs jobs, each in a process of its own: one of medseg's own launchers."""
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run jobs until all have ended, and leave the result of each in its folder."""
+
+
+class Sweep:
+    """What Hydra's launchers know of a sweep: they call it with the config of a job, which it runs in their process.
+
+    medseg's own launchers ask it for the jobs instead, and run each in a process of its own.
+    """
+
+    def __init__(
+        self, folder: Path, argv: Sequence[str], checked: Check, sources: Sources, settings: Sequence[str]
+    ) -> None:
+        self.folder, self.argv, self.sources = folder, list(argv), sources
+        first = checked.composed[0]
+        self.command, self.first = first["command"], first
+        self.launcher: Launcher | None = None
+        self.begun: dict[int, Job] = {}
+        is_given = any(setting.startswith("split.seed=") for setting in settings)
+        self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
+        if self.seed is not None and "seed" in checked.swept:
+            log.info("all jobs share the split of split.seed=%s, so that their scores compare", self.seed)
+
+    def __call__(self, composed: "DictConfig") -> float:
+        """Run the job of a config here and now, as a launcher of Hydra's own asks, and return its score."""
+        from hydra.core.hydra_config import HydraConfig
+
+        hydra = HydraConfig.get()
+        [job] = self.jobs([(int(hydra.job.num), list(hydra.overrides.task), lambda: composed)])
+        result: dict[str, Any] = dict(INTERRUPTED_JOB)  # which stays of a job that does not end
+        try:
+            result = done_result(job.folder) or attempt(job.compose(), self.argv)[1]
+        finally:
+            record(job.folder, result, job.overrides)
+            write_record(self.folder)
+        return self.score(job)
+
+    def jobs(self, asked: "Sequence[tuple[int, list[str], Callable[[], DictConfig]]]") -> list[Job]:
+        """Return the jobs of numbers, overrides and composed configs; the sweep's record names them from now on."""
+        jobs = [
+            Job(number, self.folder / str(number), overrides, partial(self.config_of, number, overrides, composed))
+            for number, overrides, composed in asked
+        ]
+        announce(self.folder, {job.number: job.overrides for job in jobs})
+        self.begun |= {job.number: job for job in jobs}
+        return jobs
+
+    def config_of(self, number: int, overrides: list[str], composed: "Callable[[], DictConfig]") -> dict[str, Any]:
+        """Return the config of a job in its folder: on the split that all share, going on where it was stopped."""
+        config, run_dir = plain(composed(), self.sources, overrides), self.folder / str(number)
+        if "run_dir" in config:
+            config["run_dir"] = escape(str(run_dir))
+        if self.seed is not None and (split := config.get("split") or {}).get("seed", 0) is None:
+            split["seed"] = self.seed  # null would be the job's own
+        if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+            config["resume"] = config["run_dir"]
+        return config
+
+    def run(self, jobs: Sequence[Job]) -> list[float]:
+        """Run those jobs that are not done by medseg's own launcher; return the scores of all."""
+        assert self.launcher
+        if left := [job for job in jobs if not done_result(job.folder)]:
+            self.launcher.run(left)
+        return [self.score(job) for job in jobs]
+
+    def score(self, job: Job) -> float:
+        """Return the score of a job that has ended; NaN where it has none."""
+        score = (done_result(job.folder) or {}).get("score")
+        return float("nan") if score is None else float(score)
+
+    def test_best(self) -> None:
+        """Test the best training of each ranking: resumed with nothing left to train, it is tested."""
+        best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
+        for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
+            log.info("%s is the best by validation, and is tested", job.folder)
+            test = replace(job, compose=partial(with_test, job.compose))
+            if self.launcher:
+                self.launcher.run([test])
+            else:
+                record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
+
+
+def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the config of a job that is done with its test, which jobs of a sweep leave out."""
+    config = compose()
+    return {**config, "resume": config["run_dir"], "sweep": {"test": "all"}}
+
+
+def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
+    """Run the jobs of a sweep into one folder, print them ranked, and return the exit status.
+
+    A job that fails does not stop the others. In the folder of a sweep that was stopped, jobs that are done stay as
+    they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
+    line that goes on with it. Trainings share one split, which the seed does not draw anew.
+    """
+    first = checked.composed[0]
+    run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
+    names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
+    with sweep_folder(run_dir, "+".join(dict.fromkeys(names)), [*flags, *settings]) as folder:
+        this = Sweep(folder, argv, checked, sources, settings)
+        where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
+        try:
+            hand_over([*flags, *settings, *where, *maximising(sources, settings)], this)
+            if (first.get("sweep") or {}).get("test") == "best":
+                this.test_best()
+        except KeyboardInterrupt:
+            Terminal().print(*ranked_tables(write_record(folder)))
+            print(printable(f"to go on: {how_to_go_on(folder, argv, first['command'], settings, sources)}"))
+            raise
+        return report(folder)
+
+
+def with_all_folds(settings: list[str], sources: Sources) -> list[str]:
+    """Return settings in which ``split.fold=all`` is a sweep over all folds.
+
+    Raises:
+        MedsegError: it is not known how many there are.
+    """
+    others = [setting for setting in settings if setting != ALL_FOLDS]
+    composed = check(sources, others, multirun=True).composed
+    split = resolve({"split": composed[0]["split"] if composed else {}})["split"]
+    count = split.get("folds") or (len(read_folds(Path(split["file"]))) if split.get("file") else 0)
+    if count < 2:
+        raise MedsegError(
+            f"{ALL_FOLDS}: of how many? Give their number, as in split.folds=5, or a split.file of several."
+        )
+    return [*others, f"split.fold={','.join(map(str, range(count)))}"]
+
+
+def how_to_go_on(folder: Path, argv: list[str], command: str, settings: list[str], sources: Sources) -> str:
+    """Return the command line that goes on with a sweep: its own where it has what is not taken from a file."""
+    if not sources.config_dir and all(map(is_plain, settings)):
+        return shlex.join(["medseg", command, f"resume={folder}"])
+    return shlex.join(["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"])
+
+
+def resumed_sweep(
+    folder: Path, settings: list[str], flags: list[str], options: Namespace
+) -> tuple[list[str], list[str]]:
+    """For ``resume=SWEEP`` take the settings and flags that the sweep was started with, as far as a file may have them.
+
+    Where its jobs run may change.
+
+    Raises:
+        MedsegError: the sweep's record is damaged, or has what is to be given again, or the line asks for other jobs.
+    """
+    begun = read_json_object(folder / SWEEP).get("settings")
+    if not isinstance(begun, list) or not all(isinstance(text, str) for text in begun):
+        raise MedsegError(f"resume={folder}: its {SWEEP} does not say what the sweep was started with.")
+    _, begun_flags, begun_settings = split(begun)
+    begun_options = parse_flags(begun_flags)
+    if begun_options.config_name != options.config_name:
+        raise MedsegError(f"resume={folder}: it is a sweep of medseg {begun_options.config_name}.")
+    own = [text for text in settings if not text.startswith("resume=")]
+    if others := [text for text in own if not text.startswith(("trust=", *LAUNCHING))]:
+        raise MedsegError(
+            f"resume={folder}: a sweep keeps the settings that it was started with; leave out {', '.join(others)}."
+        )
+    given = {text.partition("=")[0] for text in own}
+    if "hydra/launcher" in given:
+        begun_settings = [text for text in begun_settings if not text.startswith(LAUNCHING)]
+    kept = [text for text in begun_settings if text.partition("=")[0] not in given]
+    again = [text for text in kept if not is_plain(text)]
+    again += ["--config-dir"] if begun_options.config_dir and not options.config_dir else []
+    if again:
+        raise MedsegError(
+            f"resume={folder}: it was started with what is not taken from a file, since it may run code or write "
+            f"anywhere: give these again, or the sweep's own line with run_dir={folder}.\n{listing(again)}"
+        )
+    options.multirun = True
+    return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
+
+
+def maximising(sources: Sources, settings: list[str]) -> list[str]:
+    """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
+    node = {"hydra": {"sweeper": sources.sweeper(settings)}}
+    names = {setting.partition("=")[0].lstrip("+") for setting in settings}
+    return [
+        f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
+    ]
+
+
+def report(folder: Path) -> int:
+    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    ranked = write_record(folder, has_ended=True)
+    results = [job for ranking in ranked for job in ranking.jobs]
+    Terminal().print(*ranked_tables(ranked))
+    if sum(bool(ranking.best) for ranking in ranked) > 1:
+        print("jobs of different tables were validated on different cases: their scores have no common order")
+    are_folds = are_complete_folds(folder, results)
+    for ranking in ranked:
+        is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
+        if ranking.best and is_chosen and not are_folds:
+            numbers, paths = zip(
+                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
+            )
+            checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
+            print(printable(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}"))
+    if are_folds:
+        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
+    print(printable(f"sweep folder: {folder}"))
+    if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
+        from medseg.jobs.evaluate.few_shot import learning_curve
+
+        if learning_curve(folder):
+            print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
+    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+        print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
+    if results and all(result["status"] == "done" for result in results):
+        return 0
+    return 3 if any(result["status"] != "failed" for result in results) else 1

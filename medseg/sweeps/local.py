@@ -1,0 +1,147 @@
+"""The jobs of a sweep on the devices of this machine, several at once where there are several."""
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from medseg.config.untrusted import read_json_object
+from medseg.errors import MedsegError
+from medseg.jobs.rundir import OUTPUT
+from medseg.sweeps.process import Job, JobProcess, Share
+from medseg.sweeps.record import record, write_record
+from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
+from medseg.sweeps.watch import Watch
+from medseg.system.locks import is_held
+
+log = logging.getLogger(__name__)
+
+LOOK = 0.1
+"""Seconds from one look at the processes to the next."""
+
+
+class AnySweep(Protocol):
+    """What there is to know of a sweep."""
+
+    folder: Path
+    command: str
+    argv: Sequence[str]
+    first: dict[str, Any]
+
+
+def run_locally(jobs: Sequence[Job], sweep: AnySweep, chosen: Sequence[int] | None, jobs_per_device: int | str) -> None:
+    """Run jobs of a sweep until all have ended, ``jobs_per_device`` of them at once on each device of the machine.
+
+    ``chosen`` are the numbers of the GPUs to use, null for all. "auto" for ``jobs_per_device`` goes by the memory of
+    the first job's plan.
+
+    Raises:
+        MedsegError: there are no such devices, or a value is none of a launcher's.
+        KeyboardInterrupt: the jobs were told to end.
+    """
+    if jobs_per_device != "auto" and not (isinstance(jobs_per_device, int) and jobs_per_device > 0):
+        raise MedsegError(
+            f"hydra.launcher.jobs_per_device={jobs_per_device}: must be a whole number from 1 on, or auto."
+        )
+    devices = shares_of(sweep.first, chosen)
+    count = jobs_per_device if isinstance(jobs_per_device, int) else None
+    LocalJobs(sweep, devices, count, Watch(len(jobs))).run(jobs)
+
+
+class LocalJobs:
+    """Runs jobs of a command, each in a process of its own, as many at once as there are shares of the machine.
+
+    While jobs run, the process for the next one is started already and imports what it needs.
+    """
+
+    def __init__(self, sweep: AnySweep, devices: Sequence[Share], jobs_per_device: int | None, watch: Watch) -> None:
+        """``jobs_per_device`` is None where the plan of the first job decides, by its memory."""
+        self.sweep, self.devices, self.watch = sweep, devices, watch
+        self.is_open = jobs_per_device is None and all(device.free_gb for device in devices)
+        self.free = divided(devices, jobs_per_device or 1)
+        self.running: list[tuple[Job, JobProcess, Share]] = []
+        self.spare: tuple[Job, JobProcess] | None = None
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Run jobs until all have ended, and leave the result of each in its folder.
+
+        Ctrl-C tells all to save and to end; a second one ends them at once.
+
+        Raises:
+            KeyboardInterrupt: they were told so.
+        """
+        waiting = [*jobs]
+        try:
+            with self.watch:
+                while waiting or self.running:
+                    # A folder may be held by a job whose sweep was killed, and which saves
+                    while self.free and (ready := next((job for job in waiting if not is_held(job.folder)), None)):
+                        waiting.remove(ready)
+                        self.begin(ready)
+                    if waiting and not self.spare and not is_held(waiting[0].folder):
+                        self.spare = (waiting[0], JobProcess(self.sweep.command, waiting[0].folder))
+                    self.let_more_in()
+                    self.watch.look()
+                    time.sleep(LOOK)
+                    self.collect()
+        except KeyboardInterrupt:
+            self.stop()
+            raise
+        finally:
+            for _, process, _ in self.running:
+                process.kill()
+            self.dismiss_spare()
+
+    def begin(self, job: Job) -> None:
+        """Give a job the first share that is free."""
+        share, process = self.free.pop(0), None
+        if self.spare and self.spare[0] is job:
+            process, self.spare = self.spare[1], None
+        process = process or JobProcess(self.sweep.command, job.folder)
+        (job.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
+        self.running.append((job, process, share))
+        self.watch.begun(job, share.name)
+        process.begin(job, share, self.sweep.argv)
+
+    def collect(self) -> None:
+        """Take in the jobs that have ended."""
+        for entry in [entry for entry in self.running if entry[1].has_ended]:
+            job, process, share = entry
+            self.running.remove(entry)
+            self.free.append(share)
+            if reason := process.reason():
+                record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
+            write_record(self.sweep.folder)
+            self.watch.ended(job)
+
+    def let_more_in(self) -> None:
+        """Let as many jobs on each device as the plan of the first one says that there is memory for."""
+        plans = [job.folder / "plan.json" for job, _, _ in self.running] if self.is_open else []
+        plan = next((path for path in plans if path.is_file()), None)
+        if plan is None:
+            return
+        self.is_open = False
+        count = min(jobs_that_fit(read_json_object(plan), device.free_gb) for device in self.devices)
+        log.info("%d job(s) at once on each device, by the memory of the first one's plan", count)
+        self.free += divided(self.devices, count)[len(self.devices) :]
+
+    def stop(self) -> None:
+        """Tell the jobs to save and to end, and wait for them; Ctrl-C ends the wait."""
+        log.warning("%d job(s) save and end; a second Ctrl-C ends them at once", len(self.running))
+        for _, process, _ in self.running:
+            process.stop()
+        with suppress(KeyboardInterrupt):
+            while self.running:
+                time.sleep(LOOK)
+                self.collect()
+
+    def dismiss_spare(self) -> None:
+        """End the process that got no job."""
+        if self.spare:
+            job, process = self.spare
+            process.kill()
+            with suppress(OSError):  # of an earlier session it may hold more
+                (job.folder / OUTPUT).unlink()
+                job.folder.rmdir()

@@ -1,0 +1,110 @@
+"""In which order a sweep's jobs stand: scores compare only over the same validation cases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from medseg.evaluation.pages.text_table import counted
+
+Job = dict[str, Any]
+"""What a job has left as its ``result.json``, and its number as ``job``."""
+
+REPEATED = ("seed", "split.fold")
+"""Keys in which jobs of one setting may differ: they repeat it, with other draws or on other cases."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The jobs that repeat one setting; those with a score that counts first, the best first."""
+
+    jobs: Sequence[Job]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores that can be ranked: of trainings whose validation cases are known."""
+        return [job["score"] for job in self.jobs if counts(job)]
+
+    @property
+    def validated(self) -> set[tuple[Any, ...]]:
+        """What the scores are of; several where the jobs are folds, or draw splits of their own."""
+        return {tuple(job["validated"].values()) for job in self.jobs if counts(job)}
+
+    @property
+    def spread(self) -> str:
+        """The number and the range of several scores."""
+        what = "folds" if len(self.validated) > 1 else "seeds"
+        return f"{len(self.scores)} {what}, {min(self.scores):.4f} to {max(self.scores):.4f}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The settings that were validated on the same cases, by their mean score over seeds and folds, the best first.
+
+    Jobs without a score, or whose cases are not known, follow in their order.
+    """
+
+    settings: Sequence[Setting]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, in the order of the ranking."""
+        return [job for setting in self.settings for job in setting.jobs]
+
+    @property
+    def best(self) -> list[Job]:
+        """The best job of the best setting; all of its jobs where they are folds; none where nothing can be ranked."""
+        first = self.settings[0]
+        jobs = [job for job in first.jobs if counts(job)]
+        return sorted(jobs, key=lambda job: job["job"]) if len(first.validated) > 1 else jobs[:1]
+
+    @property
+    def title(self) -> str:
+        """What the scores are, of which cases, and which way is better."""
+        if not self.best:
+            return "in the order of the jobs, which have no validation scores to be ranked by"
+        parts = [dict(part) for part in {tuple(job["validated"].items()) for job in self.jobs if counts(job)}]
+        metric = "mean Dice" if parts[0]["metric"] == "dice" else f"minus the {parts[0]['metric']}"
+        cases = counted(sum(part["n_cases"] for part in parts), "validation case")
+        folds = f"{len(parts)} folds, " if len(parts) > 1 else ""
+        return f"{metric} over {folds}{cases} of {parts[0]['dataset']}; higher is better"
+
+
+def counts(job: Job) -> bool:
+    """Return whether a job's score can be ranked."""
+    return job["score"] is not None and job["validated"] is not None
+
+
+def rankings(jobs: Sequence[Job]) -> list[Ranking]:
+    """Return the order of the settings whose jobs were validated on the same cases of a data set, one for each such.
+
+    What cannot be ranked stands behind the only ranking, or, of several, apart.
+    """
+    by_setting: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        setting = tuple(item for item in job["overrides"] if item.partition("=")[0] not in REPEATED)
+        key = (job["validated"]["dataset"], setting) if counts(job) else (job["job"],)
+        by_setting.setdefault(key, []).append(job)
+    groups: dict[frozenset[tuple[Any, ...]], list[Setting]] = {}
+    for its in by_setting.values():
+        one = Setting(sorted(its, key=lambda job: -(job["score"] or 0.0)))
+        groups.setdefault(frozenset(one.validated), []).append(one)
+    others = groups.pop(frozenset(), [])
+    if len(groups) == 1:
+        next(iter(groups.values())).extend(others)
+    elif others:
+        groups[frozenset()] = others
+    return [
+        Ranking(sorted(group, key=lambda one: (not one.scores, -fmean(one.scores) if one.scores else 0.0)))
+        for group in groups.values()
+    ]
+
+
+def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Return of each job the overrides that not all of them share, in a line; of a single job all.
+
+    >>> differing([["seed=1", "model.depth=3"], ["seed=1", "model.depth=4"]])
+    ['model.depth=3', 'model.depth=4']
+    """
+    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    return [" ".join(override for override in own if override not in common) for own in jobs]

@@ -1,0 +1,210 @@
+"""A sweep's folder: a record of its jobs from the first second on, and a folder for each with what became of it."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from medseg.config.untrusted import SWEEP, read_json_object, read_yaml
+from medseg.errors import MedsegError
+from medseg.evaluation.report.run_info import data_name, node, read_part
+from medseg.io.csv_files import as_csv
+from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
+from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
+from medseg.sweeps.rankings import Job, Ranking, differing, rankings
+from medseg.system.file_names import file_name
+from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
+from medseg.system.locks import NAME as LOCK
+from medseg.system.locks import is_held, locked
+
+log = logging.getLogger(__name__)
+
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
+"""How settings begin that say where the jobs of a sweep run."""
+
+COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
+"""The first columns of ``sweep.csv``."""
+
+PROGRESS = "progress.json"
+"""Where a training is, in its run directory while it runs."""
+
+DONE = ("done", "some_failed")
+"""How a job ends that need not be done again."""
+
+INTERRUPTED_JOB = {"status": "failed", "reason": "interrupted"}
+"""The result of a job that did not end."""
+
+
+@contextmanager
+def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+    """Yield the sweep's folder: ``run_dir``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
+
+    A sweep that was stopped goes on in the folder ``run_dir``, with the ``settings`` that it was started with, maybe on
+    other machines: those of the launcher may differ.
+
+    Raises:
+        MedsegError: ``run_dir`` holds anything else, another process works in it, or it cannot be made.
+    """
+    try:
+        if run_dir:
+            folder = Path(run_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            name = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            folder = make_unique(Path("outputs") / "sweeps" / file_name(str(dataset)) / name)
+    except OSError as error:
+        raise MedsegError(
+            f"the sweep's folder {error.filename or run_dir} cannot be made: {error.strerror}."
+        ) from error
+    names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
+    if names and SWEEP not in names:
+        raise MedsegError(f"run_dir={run_dir}: it exists already, and holds no sweep. Give a folder that does not.")
+    refuse_links(folder, f"run_dir={folder}")
+    with locked(folder, f"run_dir={folder}"):
+        before = read_json_object(folder / SWEEP) if names else {"settings": list(settings)}
+        if kept(begun := before.get("settings") or []) != kept(settings):
+            raise MedsegError(
+                f"run_dir={run_dir}: it exists already, and was started with other settings ({begun}). Give these to "
+                "continue that sweep, or another folder."
+            )
+        remove_leftovers(folder)
+        write_json(folder / SWEEP, {**before, "settings": list(settings), "has_ended": False})
+        yield folder
+
+
+def kept(settings: Sequence[str]) -> list[str]:
+    """Return the settings that a sweep keeps when it goes on: all but where it lies, and where its jobs run."""
+    begins = ("-m", "--multirun", "run_dir=", "resume=", *LAUNCHING)
+    return [setting for setting in settings if not setting.startswith(begins)]
+
+
+def announce(folder: Path, jobs: Mapping[int, Sequence[str]]) -> None:
+    """Write the overrides of jobs into the sweep's record before they begin."""
+    record = read_json_object(folder / SWEEP)
+    named = {str(number): list(overrides) for number, overrides in jobs.items()}
+    write_json(folder / SWEEP, {**record, "jobs": {**record.get("jobs", {}), **named}})
+
+
+def done_result(folder: Path) -> dict[str, Any] | None:
+    """Return the result of a job that is done; None where it is to be done, or to be done again."""
+    path = folder / "result.json"
+    result = read_result(path) if path.is_file() else {}
+    return result if result.get("status") in DONE else None
+
+
+def is_job(run_dir: Path) -> bool:
+    """Return whether a run is one of a sweep's jobs."""
+    return (run_dir.parent / SWEEP).is_file()
+
+
+def record(folder: Path, result: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write a job's result.json, or add the overrides and the cases it was validated on to the one that it wrote.
+
+    A job that was killed may have written one before; why it failed is what ``result`` says.
+    """
+    path = folder / "result.json"
+    own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
+    if result["status"] == "failed":
+        own |= {"status": "failed", "reason": result["reason"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: result.get(name) for name in ("status", "reason", "score", "test_score", "seconds")}
+    plain |= {name: None for name in ("score", "test_score") if plain[name] != plain[name]}  # JSON has no NaN
+    write_json(path, plain | own | {"overrides": list(overrides), "validated": validated(folder, plain | own)})
+
+
+def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a training's score is of: data set, metric, number of cases, and a hash of these and their classes.
+
+    None where the run has no split that can be read, so that its score has no order with others.
+    """
+    if not (run / "splits.json").is_file():
+        return None
+    try:
+        cases = sorted(code for code, subset in parts_by_hash(run / "splits.json").items() if subset == "val")
+    except MedsegError as error:  # a sweep ends with a table, whatever became of its jobs
+        log.warning("the job is not ranked: %s", error)
+        return None
+    best = node(node(result, "selection"), "best")
+    metric = next((name for name in best if name not in ("epoch", "smoothed")), "dice")
+    dataset = node(read_part(run / "config.yaml", read_yaml), "dataset")
+    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions"))]
+    digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(cases), "cases": digest}
+
+
+def read(folder: Path) -> list[Job]:
+    """Return the results of a sweep's jobs, in their order."""
+    paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
+    return sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
+
+
+def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
+    """Write into ``sweep.json`` what became of the jobs so far, ranked, and return the rankings.
+
+    A sweep that has ended stays so until it is begun again, whatever becomes of single jobs.
+    ``best`` are the best jobs, one or the folds of one for each ranking. ``ensemble`` are all jobs if these are the
+    complete folds of one cross-validation, else null. ``sweep.csv`` has the same in a table.
+    """
+    path, jobs = folder / SWEEP, read(folder)
+    ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
+    own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
+    before = read_json_object(path) if path.is_file() else {}
+    content = {
+        "settings": before.get("settings"),
+        "jobs": before.get("jobs", {}),
+        "has_ended": has_ended or before.get("has_ended", False),
+        "rankings": [
+            {
+                "title": each.title,
+                "jobs": [{name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs],
+            }
+            for each in ranked
+        ],
+        "best": [job["job"] for each in ranked for job in each.best],
+        "ensemble": [job["job"] for job in jobs] if are_complete_folds(folder, jobs) else None,
+    }
+    write_json(path, content)
+    write_text(folder / "sweep.csv", csv_of(ranked))
+    return ranked
+
+
+def csv_of(ranked: Sequence[Ranking]) -> str:
+    """Return the jobs as CSV in the order of their rankings, with a column for each key that jobs override."""
+    rows = []
+    for number, ranking in enumerate(ranked, start=1):
+        for job in ranking.jobs:
+            keys = dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"])
+            rows.append({**job, **keys, "ranking": number, "of": ranking.title})
+    keys = dict.fromkeys(override.lstrip("+").partition("=")[0] for row in rows for override in row["overrides"])
+    return as_csv([*COLUMNS, *keys, "of", "reason"], rows)
+
+
+def unfinished(folder: Path) -> dict[int, list[str]]:
+    """Return the overrides of the jobs in a sweep's record that have left no result, by number."""
+    jobs = read_json_object(folder / SWEEP).get("jobs", {})
+    return {int(number): its for number, its in jobs.items() if not (folder / number / "result.json").is_file()}
+
+
+def state_of(run_dir: Path) -> dict[str, Any]:
+    """Return where a job without a result is: ``state`` and what its ``progress.json`` tells."""
+    if not is_held(run_dir):
+        return {"state": "stopped" if (run_dir / "config.yaml").is_file() else "waiting"}
+    try:
+        return {"state": "running", **read_json_object(run_dir / PROGRESS)}
+    except MedsegError:  # it is not there yet
+        return {"state": "running"}
+
+
+def are_complete_folds(folder: Path, jobs: Sequence[Job]) -> bool:
+    """Return whether jobs are folds of one cross-validation that have validated each of its cases, and are all done."""
+    cases = {(job["validated"] or {}).get("cases") for job in jobs if job["status"] in DONE}
+    if None in cases or len(cases) < max(2, len(jobs)):
+        return False
+    files = [folder / str(job["job"]) / "splits.json" for job in jobs]
+    splits = [Split.load(file) for file in files]
+    is_complete = sum(len(split.val) for split in splits) == len(splits[0].train) + len(splits[0].val)
+    return is_complete and are_folds(map(parts_by_hash, files))

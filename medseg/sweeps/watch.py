@@ -1,0 +1,90 @@
+"""What is seen of a sweep that runs: a line a job on a terminal, else a log line when one begins or ends."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.live import Live
+
+from medseg.jobs.rundir import read_result
+from medseg.sweeps.process import Job
+from medseg.sweeps.record import state_of
+from medseg.sweeps.tables import state_table
+from medseg.system.terminal import interactive_terminal
+
+log = logging.getLogger(__name__)
+
+EVERY = 1.0
+"""Seconds from one drawing to the next."""
+ROWS_KEPT_FREE = 8
+"""Lines of the terminal that the table leaves to the log."""
+
+
+class Watch:
+    """Shows the jobs that are under way. It is a context, which gives the terminal back at its end."""
+
+    def __init__(self, waiting: int) -> None:
+        console = interactive_terminal()
+        self.live = Live(console=console, auto_refresh=False, transient=True) if console else None
+        self.waiting = waiting
+        self.done = 0
+        self.jobs: dict[int, tuple[Job, str]] = {}
+        self.drawn_at = 0.0
+
+    def __enter__(self) -> "Watch":
+        """Take the terminal."""
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Give the terminal back."""
+        if self.live:
+            self.live.stop()
+
+    def begun(self, job: Job, device: str) -> None:
+        """Take in that a job begins on a device."""
+        self.jobs[job.number] = job, device
+        self.waiting -= 1
+        if not self.live:
+            log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
+
+    def ended(self, job: Job) -> None:
+        """Take in that a job has ended, and say how."""
+        self.jobs.pop(job.number, None)
+        self.done += 1
+        result = read_result(job.folder / "result.json")
+        score = "" if result["score"] is None else f", score {result['score']:.4f}"
+        seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
+        reason = "" if result["status"] == "done" else f" ({' '.join((result.get('reason') or '').split())})"
+        log.info("job %d: %s%s%s%s", job.number, result["status"], score, seconds, reason)
+
+    def look(self) -> None:
+        """Draw where the jobs are, unless this was done a moment ago."""
+        if self.live and time.monotonic() - self.drawn_at >= EVERY:
+            self.live.update(self.table(self.live.console.height - ROWS_KEPT_FREE), refresh=True)
+            self.drawn_at = time.monotonic()
+
+    def table(self, rows: int) -> Any:
+        """Return the table of the jobs under way, as many as there are rows for."""
+        states = [of_job(job, device) for job, device in self.jobs.values()][: max(1, rows)]
+        table = state_table(states)
+        table.caption = f"{len(self.jobs)} under way, {self.waiting} waiting, {self.done} ended"
+        table.caption_justify = "left"
+        return table
+
+
+def of_job(job: Job, device: str) -> dict[str, Any]:
+    """Return where a job is that runs on a device."""
+    state = state_of(job.folder)
+    if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder
+        state = {"state": "starting"}
+    return {"job": job.number, "overrides": job.overrides, **state, "device": device}
+
+
+def states_of(folder: Path, jobs: "dict[int, Sequence[str]]") -> list[dict[str, Any]]:
+    """Return where jobs of a sweep are, as the files in their folders tell."""
+    return [{"job": number, "overrides": its, **state_of(folder / str(number))} for number, its in jobs.items()]
