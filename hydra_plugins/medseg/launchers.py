@@ -45,8 +45,8 @@ class ProcessLauncher(Launcher):
         ]
 
     @abstractmethod
-    def run(self, jobs: Sequence[Any]) -> None:
-        """Run jobs until all have ended, and leave the result of each in its folder."""
+    def run(self, queue: Any) -> None:
+        """Run the queued jobs until all have ended, and leave the result of each in its folder."""
 
 
 class LocalLauncher(ProcessLauncher):
@@ -56,11 +56,11 @@ class LocalLauncher(ProcessLauncher):
         """Errors in the values are raised when jobs are run, where they are shown without a traceback."""
         self.devices, self.jobs_per_device = devices, jobs_per_device
 
-    def run(self, jobs: Sequence[Any]) -> None:
-        """Run jobs until all have ended, and leave the result of each in its folder."""
+    def run(self, queue: Any) -> None:
+        """Run the queued jobs until all have ended, and leave the result of each in its folder."""
         from medseg.sweeps.local import run_locally
 
-        run_locally(jobs, self.sweep, self.devices, self.jobs_per_device)
+        run_locally(queue, self.sweep, self.devices, self.jobs_per_device)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
+from medseg.sweeps.queue import Queue
 from medseg.sweeps.rankings import counts
 from medseg.sweeps.record import (
     INTERRUPTED_JOB,
@@ -52,8 +53,8 @@ MAXIMISING = {
 class Launcher(Protocol):
     """What runs jobs, each in a process of its own: one of medseg's own launchers."""
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Run jobs until all have ended, and leave the result of each in its folder."""
+    def run(self, queue: Queue) -> None:
+        """Run the queued jobs until all have ended, and leave the result of each in its folder."""
 
 
 class Sweep:
@@ -114,7 +115,7 @@ class Sweep:
         """Run those jobs that are not done by medseg's own launcher; return the scores of all."""
         assert self.launcher
         if left := [job for job in jobs if not done_result(job.folder)]:
-            self.launcher.run(left)
+            self.launcher.run(Queue(left))
         return [self.score(job) for job in jobs]
 
     def score(self, job: Job) -> float:
@@ -129,7 +130,7 @@ class Sweep:
             log.info("%s is the best by validation, and is tested", job.folder)
             test = replace(job, compose=partial(with_test, job.compose))
             if self.launcher:
-                self.launcher.run([test])
+                self.launcher.run(Queue([test]))
             else:
                 record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
 

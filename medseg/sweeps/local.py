@@ -11,10 +11,10 @@ from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
-from medseg.sweeps.record import record, write_record
+from medseg.sweeps.queue import Queue
+from medseg.sweeps.record import GIVEN_UP, record, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
-from medseg.system.locks import is_held
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class AnySweep(Protocol):
     first: dict[str, Any]
 
 
-def run_locally(jobs: Sequence[Job], sweep: AnySweep, chosen: Sequence[int] | None, jobs_per_device: int | str) -> None:
-    """Run jobs of a sweep until all have ended, ``jobs_per_device`` of them at once on each device of the machine.
+def run_locally(queue: Queue, sweep: AnySweep, chosen: Sequence[int] | None, jobs_per_device: int | str) -> None:
+    """Run the queued jobs of a sweep until all have ended, ``jobs_per_device`` at once on each device of this machine.
 
     ``chosen`` are the numbers of the GPUs to use, null for all. "auto" for ``jobs_per_device`` goes by the memory of
     the first job's plan.
@@ -47,7 +47,7 @@ def run_locally(jobs: Sequence[Job], sweep: AnySweep, chosen: Sequence[int] | No
         )
     devices = shares_of(sweep.first, chosen)
     count = jobs_per_device if isinstance(jobs_per_device, int) else None
-    LocalJobs(sweep, devices, count, Watch(len(jobs))).run(jobs)
+    LocalJobs(sweep, devices, count, Watch()).run(queue)
 
 
 class LocalJobs:
@@ -63,31 +63,30 @@ class LocalJobs:
         self.free = divided(devices, jobs_per_device or 1)
         self.running: list[tuple[Job, JobProcess, Share]] = []
         self.spare: tuple[Job, JobProcess] | None = None
+        self.given_up: set[int] = set()
 
-    def run(self, jobs: Sequence[Job]) -> None:
-        """Run jobs until all have ended, and leave the result of each in its folder.
+    def run(self, queue: Queue) -> None:
+        """Run the jobs of a queue until all have ended, and leave the result of each in its folder.
 
         Ctrl-C tells all to save and to end; a second one ends them at once.
 
         Raises:
             KeyboardInterrupt: they were told so.
         """
-        waiting = [*jobs]
         try:
             with self.watch:
-                while waiting or self.running:
-                    # A folder may be held by a job whose sweep was killed, and which saves
-                    while self.free and (ready := next((job for job in waiting if not is_held(job.folder)), None)):
-                        waiting.remove(ready)
-                        self.begin(ready)
-                    if waiting and not self.spare and not is_held(waiting[0].folder):
-                        self.spare = (waiting[0], JobProcess(self.sweep.command, waiting[0].folder))
+                while not queue.is_empty or self.running:
+                    while self.free and (job := queue.next()):
+                        self.begin(job)
+                    if (upcoming := queue.upcoming) and not self.spare:
+                        self.spare = (upcoming, JobProcess(self.sweep.command, upcoming.folder))
                     self.let_more_in()
-                    self.watch.look()
+                    self.watch.look(queue)
                     time.sleep(LOOK)
-                    self.collect()
+                    self.collect(queue)
+                    self.give_up(queue)
         except KeyboardInterrupt:
-            self.stop()
+            self.stop(queue)
             raise
         finally:
             for _, process, _ in self.running:
@@ -105,16 +104,26 @@ class LocalJobs:
         self.watch.begun(job, share.name)
         process.begin(job, share, self.sweep.argv)
 
-    def collect(self) -> None:
+    def collect(self, queue: Queue) -> None:
         """Take in the jobs that have ended."""
         for entry in [entry for entry in self.running if entry[1].has_ended]:
             job, process, share = entry
             self.running.remove(entry)
             self.free.append(share)
-            if reason := process.reason():
+            if job.number in self.given_up:
+                record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
+            elif reason := process.reason():
                 record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
             write_record(self.sweep.folder)
             self.watch.ended(job)
+            queue.ended(job)
+
+    def give_up(self, queue: Queue) -> None:
+        """Tell jobs to end that are not worth going on with."""
+        for job, process, _ in self.running:
+            if job.number not in self.given_up and queue.is_hopeless(job):
+                self.given_up.add(job.number)
+                process.stop()
 
     def let_more_in(self) -> None:
         """Let as many jobs on each device as the plan of the first one says that there is memory for."""
@@ -127,7 +136,7 @@ class LocalJobs:
         log.info("%d job(s) at once on each device, by the memory of the first one's plan", count)
         self.free += divided(self.devices, count)[len(self.devices) :]
 
-    def stop(self) -> None:
+    def stop(self, queue: Queue) -> None:
         """Tell the jobs to save and to end, and wait for them; Ctrl-C ends the wait."""
         log.warning("%d job(s) save and end; a second Ctrl-C ends them at once", len(self.running))
         for _, process, _ in self.running:
@@ -135,7 +144,7 @@ class LocalJobs:
         with suppress(KeyboardInterrupt):
             while self.running:
                 time.sleep(LOOK)
-                self.collect()
+                self.collect(queue)
 
     def dismiss_spare(self) -> None:
         """End the process that got no job."""

@@ -32,7 +32,10 @@ COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 PROGRESS = "progress.json"
 """Where a training is, in its run directory while it runs."""
 
-DONE = ("done", "some_failed")
+GIVEN_UP = "pruned"
+"""The status of a job that a search has ended early."""
+
+DONE = ("done", "some_failed", GIVEN_UP)
 """How a job ends that need not be done again."""
 
 INTERRUPTED_JOB = {"status": "failed", "reason": "interrupted"}
@@ -108,8 +111,8 @@ def record(folder: Path, result: dict[str, Any], overrides: Sequence[str]) -> No
     """
     path = folder / "result.json"
     own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
-    if result["status"] == "failed":
-        own |= {"status": "failed", "reason": result["reason"]}
+    if result["status"] in ("failed", GIVEN_UP):
+        own |= {"status": result["status"], "reason": result["reason"]}
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: result.get(name) for name in ("status", "reason", "score", "test_score", "seconds")}
     plain |= {name: None for name in ("score", "test_score") if plain[name] != plain[name]}  # JSON has no NaN
@@ -201,7 +204,7 @@ def state_of(run_dir: Path) -> dict[str, Any]:
 
 def are_complete_folds(folder: Path, jobs: Sequence[Job]) -> bool:
     """Return whether jobs are folds of one cross-validation that have validated each of its cases, and are all done."""
-    cases = {(job["validated"] or {}).get("cases") for job in jobs if job["status"] in DONE}
+    cases = {(job["validated"] or {}).get("cases") for job in jobs if job["status"] in ("done", "some_failed")}
     if None in cases or len(cases) < max(2, len(jobs)):
         return False
     files = [folder / str(job["job"]) / "splits.json" for job in jobs]

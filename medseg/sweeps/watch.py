@@ -11,6 +11,7 @@ from rich.live import Live
 
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import Job
+from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import state_of
 from medseg.sweeps.tables import state_table
 from medseg.system.terminal import interactive_terminal
@@ -26,10 +27,9 @@ ROWS_KEPT_FREE = 8
 class Watch:
     """Shows the jobs that are under way. It is a context, which gives the terminal back at its end."""
 
-    def __init__(self, waiting: int) -> None:
+    def __init__(self) -> None:
         console = interactive_terminal()
         self.live = Live(console=console, auto_refresh=False, transient=True) if console else None
-        self.waiting = waiting
         self.done = 0
         self.jobs: dict[int, tuple[Job, str]] = {}
         self.drawn_at = 0.0
@@ -48,7 +48,6 @@ class Watch:
     def begun(self, job: Job, device: str) -> None:
         """Take in that a job begins on a device."""
         self.jobs[job.number] = job, device
-        self.waiting -= 1
         if not self.live:
             log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
 
@@ -62,17 +61,17 @@ class Watch:
         reason = "" if result["status"] == "done" else f" ({' '.join((result.get('reason') or '').split())})"
         log.info("job %d: %s%s%s%s", job.number, result["status"], score, seconds, reason)
 
-    def look(self) -> None:
-        """Draw where the jobs are, unless this was done a moment ago."""
+    def look(self, queue: Queue) -> None:
+        """Draw where the jobs are, and how many wait, unless this was done a moment ago."""
         if self.live and time.monotonic() - self.drawn_at >= EVERY:
-            self.live.update(self.table(self.live.console.height - ROWS_KEPT_FREE), refresh=True)
+            self.live.update(self.table(len(queue), self.live.console.height - ROWS_KEPT_FREE), refresh=True)
             self.drawn_at = time.monotonic()
 
-    def table(self, rows: int) -> Any:
+    def table(self, waiting: int, rows: int) -> Any:
         """Return the table of the jobs under way, as many as there are rows for."""
         states = [of_job(job, device) for job, device in self.jobs.values()][: max(1, rows)]
         table = state_table(states)
-        table.caption = f"{len(self.jobs)} under way, {self.waiting} waiting, {self.done} ended"
+        table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"
         table.caption_justify = "left"
         return table
 

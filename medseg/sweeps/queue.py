@@ -1,0 +1,44 @@
+"""Which job of a sweep begins next."""
+
+from collections.abc import Iterable
+
+from medseg.sweeps.process import Job
+from medseg.system.locks import is_held
+
+
+class Queue:
+    """Jobs that are known from the beginning, in their order. A search has a queue of its own, which draws them."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.jobs = list(jobs)
+
+    def __len__(self) -> int:
+        """Return the number of jobs that wait, as far as it is known."""
+        return len(self.jobs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no more jobs will begin."""
+        return not self.jobs
+
+    def next(self) -> Job | None:
+        """Return the next job to begin, which leaves the queue; None while none can.
+
+        A folder may be held by a job whose sweep was killed, and which saves.
+        """
+        job = next((job for job in self.jobs if not is_held(job.folder)), None)
+        if job:
+            self.jobs.remove(job)
+        return job
+
+    @property
+    def upcoming(self) -> Job | None:
+        """The job that is likely to be next; None where that is not known."""
+        return next((job for job in self.jobs if not is_held(job.folder)), None)
+
+    def ended(self, job: Job) -> None:
+        """Take in that a job has ended; its folder has the result."""
+
+    def is_hopeless(self, job: Job) -> bool:
+        """Return whether a job under way is not worth going on with."""
+        return False
