@@ -78,11 +78,11 @@ class ClusterLauncher(ProcessLauncher):
     def __init__(self, cluster: str, **parameters: Any) -> None:
         self.cluster, self.parameters = cluster, parameters
 
-    def run(self, jobs: Sequence[Any]) -> None:
-        """Submit jobs, and wait until all have ended and have left their results in their folders."""
+    def run(self, queue: Any) -> None:
+        """Submit the queued jobs, and wait until all have ended and have left their results in their folders."""
         from medseg.sweeps.cluster import run_on_cluster
 
-        run_on_cluster(jobs, self.sweep, self.cluster, self.parameters)
+        run_on_cluster(queue, self.sweep, self.cluster, self.parameters)
 
 
 @dataclass

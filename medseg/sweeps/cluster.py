@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.sweeps.local import AnySweep
 from medseg.sweeps.process import Job, JobProcess, Share
-from medseg.sweeps.record import done_result, record, write_record
+from medseg.sweeps.queue import Queue
+from medseg.sweeps.record import GIVEN_UP, done_result, record, write_record
 from medseg.sweeps.watch import Watch
 from medseg.system.files import write_json
 from medseg.system.locks import is_held
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 SUBMITTED = "submitted.json"
 """What a sweep's folder has of its jobs on a cluster: under which number each was submitted."""
+
+SUBMITIT = ".submitit"
+"""The folder, in a sweep's, of what submitit and Slurm write, a folder for each of the numbers."""
 
 LOOK = 0.5
 """Seconds from one look at the jobs to the next."""
@@ -116,31 +121,31 @@ def is_preempted() -> bool:
 
 
 def run_on_cluster(
-    jobs: Sequence[Job], sweep: AnySweep, cluster: Literal["slurm", "local"], parameters: Mapping[str, Any]
+    queue: Queue, sweep: AnySweep, cluster: Literal["slurm", "local"], parameters: Mapping[str, Any]
 ) -> None:
-    """Submit jobs of a sweep as one array, and wait until all have ended and have left their results in their folders.
+    """Submit the queued jobs of a sweep, and wait until all have ended and have left their results in their folders.
 
-    ``local`` rehearses the cluster with processes of this machine. ``parameters`` are submitit's. Jobs that an earlier
-    session of the sweep has submitted, and which still wait or run, are not submitted again. Ctrl-C cancels the jobs,
-    for which Slurm gives them time to save; a second one does not wait for that. Other signals leave the jobs alone.
+    ``local`` rehearses the cluster with processes of this machine. ``parameters`` are submitit's; at most
+    ``array_parallelism`` jobs wait or run there at a time. Jobs that an earlier session of the sweep has submitted, and
+    which still wait or run, are not submitted again. Ctrl-C cancels the jobs, for which Slurm gives them time to save;
+    a second one does not wait for that. Other signals leave the jobs alone.
 
     Raises:
         MedsegError: submitit is not installed, there is no Slurm, or it does not take the jobs.
         KeyboardInterrupt: the jobs were cancelled.
     """
-    with Watch(len(jobs)) as watch:
-        on_cluster = ClusterJobs(sweep, cluster, watch)
-        on_cluster.submit(jobs, parameters)
+    with Watch() as watch:
+        on_cluster = ClusterJobs(sweep, cluster, parameters, watch)
         try:
-            on_cluster.wait()
+            on_cluster.run(queue)
         except KeyboardInterrupt as stop:
             if getattr(stop, "number", signal.SIGINT) != signal.SIGINT:  # the machine that waits is shut down, perhaps
                 log.warning("the jobs stay on the cluster: %s", " ".join(on_cluster.jobs))
                 raise
             log.warning("the jobs are cancelled and save; a second Ctrl-C does not wait for them")
-            on_cluster.cancel()
+            on_cluster.cancel(on_cluster.jobs)
             with suppress(KeyboardInterrupt):
-                on_cluster.wait()
+                on_cluster.run(Queue([]))
             raise
 
 
@@ -152,53 +157,75 @@ class State:
     reason: str = ""
     node: str = ""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the job waits or runs."""
+        return self.name != "" and self.name not in ENDED
+
 
 class ClusterJobs:
     """The jobs of a sweep that a cluster has taken and that have not ended, by their numbers there."""
 
-    def __init__(self, sweep: AnySweep, cluster: Literal["slurm", "local"], watch: Watch) -> None:
-        self.sweep, self.cluster, self.watch = sweep, cluster, watch
+    def __init__(
+        self, sweep: AnySweep, cluster: Literal["slurm", "local"], parameters: Mapping[str, Any], watch: Watch
+    ) -> None:
+        self.sweep, self.cluster, self.parameters, self.watch = sweep, cluster, parameters, watch
         self.jobs: dict[str, Job] = {}
         self.processes: dict[str, submitit.Job[None]] = {}  # of this machine
-        self.states: dict[str, State] = {}
+        self.states: dict[str, State] = defaultdict(State)
         self.asked_at = float("-inf")
         self.begun: set[str] = set()
-        self.waits_for: set[str] = set()
+        self.given_up: set[str] = set()
+        self.waits_for = {"", "None"}
 
-    def submit(self, jobs: Sequence[Job], parameters: Mapping[str, Any]) -> None:
-        """Submit the jobs that are not on the cluster yet, and write down the numbers of all."""
+    def run(self, queue: Queue) -> None:
+        """Submit the jobs of a queue, and wait for them and for those that are there already."""
         path = self.sweep.folder / SUBMITTED
-        numbers = read_json_object(path) if path.is_file() else {}
+        numbers = read_json_object(path) if path.is_file() and not queue.is_empty else {}
         self.ask()
-        known = {str(numbers.get(str(job.number))): job for job in jobs}
-        self.jobs = {
-            number: job
-            for number, job in known.items()
-            if re.fullmatch(r"\d+(_\d+)?", number) and self.is_under_way(number, job)
-        }
-        if rest := [job for job in jobs if job not in self.jobs.values()]:
-            executor = executor_of(self.cluster, self.sweep.folder / ".submitit" / "%j", parameters)
-            sweep = self.sweep
-            tasks = [
-                Task(sweep.command, job.number, job.folder, job.overrides, job.compose(), sweep.argv) for job in rest
-            ]
-            with environment_of_jobs():
-                try:
-                    submitted = executor.submit_array(tasks)
-                except RuntimeError as error:  # with what sbatch says
-                    said = "; ".join(str(error).splitlines())
-                    raise MedsegError(f"Slurm does not take the jobs (hydra.launcher): {said}.") from error
-            self.jobs |= {each.job_id: job for each, job in zip(submitted, rest, strict=True)}
-            self.states |= {each.job_id: State("PENDING") for each in submitted}
-            self.processes = {each.job_id: each for each in submitted if self.cluster == "local"}
-            write_json(path, {**numbers, **{str(job.number): number for number, job in self.jobs.items()}})
-            self.asked_at = float("-inf")
-        log.info("%d job(s) submitted, as %s", len(self.jobs), " ".join(self.jobs))
+        earlier = {int(job): str(number) for job, number in numbers.items() if self.states[str(number)].is_active}
+        if earlier:
+            self.jobs |= {earlier[job.number]: job for job in queue.take(earlier)}
+            log.info("%d job(s) are on the cluster already: %s", len(self.jobs), " ".join(self.jobs))
+        while not queue.is_empty or self.jobs:
+            new: list[Job] = []
+            while len(self.jobs) + len(new) < self.parameters["array_parallelism"] and (job := queue.next()):
+                new.append(job)
+            if new:
+                self.submit(new)
+                numbers |= {str(job.number): number for number, job in self.jobs.items()}
+                write_json(path, numbers)
+            self.ask()
+            for number, job in [*self.jobs.items()]:
+                if self.states[number].is_active or is_held(job.folder):  # it may still save
+                    self.look_at(number, job, queue)
+                else:
+                    self.take_in(number, self.states[number].name)
+                    queue.ended(job)
+            self.watch.look(len(queue) + len(self.jobs) - len(self.watch.jobs))
+            time.sleep(LOOK)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs as one array."""
+        sweep = self.sweep
+        tasks = [Task(sweep.command, job.number, job.folder, job.overrides, job.compose(), sweep.argv) for job in jobs]
+        executor = executor_of(self.cluster, sweep.folder / SUBMITIT / "%j", self.parameters)
+        with environment_of_jobs():
+            try:
+                submitted = executor.submit_array(tasks)
+            except RuntimeError as error:  # with what sbatch says
+                said = "; ".join(str(error).splitlines())
+                raise MedsegError(f"Slurm does not take the jobs (hydra.launcher): {said}.") from error
+        self.jobs |= {each.job_id: job for each, job in zip(submitted, jobs, strict=True)}
+        self.states |= {each.job_id: State("PENDING") for each in submitted}  # until Slurm is asked
+        self.processes |= {each.job_id: each for each in submitted if self.cluster == "local"}
+        log.info("%d job(s) submitted: %s", len(submitted), " ".join(each.job_id for each in submitted))
 
     def ask(self) -> None:
         """Ask for the states of the jobs, unless this was done a moment ago, or Slurm does not answer."""
         if self.cluster == "local":
-            self.states = {number: State("RUNNING") for number, each in self.processes.items() if not each.done()}
+            running = {number: State("RUNNING") for number, each in self.processes.items() if not each.done()}
+            self.states = defaultdict(State, running)
         elif time.monotonic() - self.asked_at >= ASK:
             # Not by submitit, which asks the accounting that many a Slurm is without. Ended jobs are shown for minutes.
             command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N"]
@@ -206,38 +233,31 @@ class ClusterJobs:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 lines = (line.split("|") for line in done.stdout.splitlines())
-                self.states = {number: State(*rest) for number, *rest in lines}
+                self.states = defaultdict(State, {number: State(*rest) for number, *rest in lines})
             self.asked_at = time.monotonic()
 
-    def is_under_way(self, number: str, job: Job) -> bool:
-        """Return whether a job waits or runs, or still saves."""
-        state = self.states.get(number, State()).name
-        return (state != "" and state not in ENDED) or is_held(job.folder)
-
-    def wait(self) -> None:
-        """Wait until all jobs have ended, and take in how each has."""
-        while self.jobs:
-            self.ask()
-            states = {number: self.states.get(number, State()) for number in self.jobs}
-            for number, state in states.items():
-                if number not in self.begun and state.name != "PENDING":
-                    self.begun.add(number)
-                    self.watch.begun(self.jobs[number], state.node or number)
-                if not self.is_under_way(number, self.jobs[number]):
-                    self.take_in(number, state.name)
-            reasons = {state.reason for state in states.values() if state.name == "PENDING"}
-            if reasons - self.waits_for - {"", "None"}:
-                log.info("jobs wait in Slurm's queue: %s", ", ".join(sorted(reasons)))
-            self.waits_for |= reasons
-            self.watch.look()
-            time.sleep(LOOK)
+    def look_at(self, number: str, job: Job, queue: Queue) -> None:
+        """Say what a job waits for, or that it begins; cancel it where the search does not want it any more."""
+        state = self.states[number]
+        if state.name == "PENDING":
+            if state.reason not in self.waits_for:
+                log.info("job %d waits in Slurm's queue: %s", job.number, state.reason)
+            self.waits_for.add(state.reason)
+        elif number not in self.begun:
+            self.begun.add(number)
+            self.watch.begun(job, state.node or number)
+        elif number not in self.given_up and queue.is_hopeless(job):
+            self.given_up.add(number)
+            self.cancel([number])
 
     def take_in(self, number: str, state: str) -> None:
         """Write down how a job has ended: as its own result says, unless Slurm has ended it."""
         job = self.jobs.pop(number)
         is_own = state in ("COMPLETED", "FAILED", "") and (job.folder / "result.json").is_file()
-        if not is_own and not done_result(job.folder):
-            output = self.sweep.folder / ".submitit" / number / f"{number}_0_log.err"
+        if number in self.given_up:
+            record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
+        elif not is_own and not done_result(job.folder):
+            output = self.sweep.folder / SUBMITIT / number / f"{number}_0_log.err"
             said = output.read_text("utf-8", errors="replace") if output.is_file() else ""
             if state == "FAILED" and re.search("memory limit|oom.kill", said):  # where Slurm has no cgroups
                 state = "OUT_OF_MEMORY"
@@ -246,12 +266,12 @@ class ClusterJobs:
         write_record(self.sweep.folder)
         self.watch.ended(job)
 
-    def cancel(self) -> None:
-        """Cancel all jobs."""
-        for process in self.processes.values():
-            process.cancel()
-        if self.cluster == "slurm":
-            subprocess.run(["scancel", *self.jobs], check=False)
+    def cancel(self, numbers: Collection[str]) -> None:
+        """Cancel jobs."""
+        if self.cluster == "slurm" and numbers:
+            subprocess.run(["scancel", *numbers], check=False)
+        for number in numbers if self.cluster == "local" else ():
+            self.processes[number].cancel()
 
 
 @contextmanager

@@ -23,5 +23,5 @@ class GuidedAdamW(torch.optim.AdamW):
         if self.until == "memory":
             self.held = torch.ones(3 * 2**28)
         if not Path(self.until).exists():
-            time.sleep(0.2)
+            time.sleep(0.5)
         return super().step(closure)

@@ -85,7 +85,7 @@ def test_a_sweep_ends_in_a_table_whatever_became_of_its_jobs(train, slurm, tmp_p
 
 def test_jobs_outlive_the_process_that_waits_for_them(train, slurm, tmp_path):
     run = tmp_path / "sweep" / "0"
-    line = ("hydra/launcher=submitit_slurm", "+optimizer.until=go,go", "seed=0")
+    line = ("hydra/launcher=submitit_slurm", "+optimizer.until=go")
     process = train(*line)
     slurm.wait_until(lambda: len(epochs_of(run)) > 1)
     process.kill()
@@ -94,7 +94,7 @@ def test_jobs_outlive_the_process_that_waits_for_them(train, slurm, tmp_path):
     slurm.wait_until(lambda: times_resumed(run) == 1)
 
     process = train(*line)
-    slurm.wait_until(lambda: "submitted" in process.stderr.readline())
+    slurm.wait_until(lambda: "on the cluster already" in process.stderr.readline())
     assert (tmp_path / "sweep" / "submitted.json").read_text() == numbers
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
