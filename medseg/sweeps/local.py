@@ -91,6 +91,7 @@ class LocalJobs:
         finally:
             for _, process, _ in self.running:
                 process.kill()
+            self.collect(queue)
             self.dismiss_spare()
 
     def begin(self, job: Job) -> None:

@@ -50,6 +50,7 @@ class JobProcess:
     """
 
     def __init__(self, command: str, folder: Path) -> None:
+        self.is_killed = False
         folder.mkdir(parents=True, exist_ok=True)
         with open_to_append(folder / OUTPUT) as output:
             self.process = subprocess.Popen(
@@ -89,12 +90,18 @@ class JobProcess:
 
     def kill(self) -> None:
         """End the process at once."""
+        self.is_killed = True
         self.process.kill()
+        self.process.wait()
+        self.stop()
 
     def reason(self) -> str:
         """Return what has ended a process that was killed, and so left no result; nothing of any other."""
         status = self.process.wait()
+        self.stop()
         if status >= 0:
             return ""
+        if self.is_killed:
+            return "interrupted"
         memory = ", maybe since the machine's memory ran out" if status == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-status).name}{memory}"
