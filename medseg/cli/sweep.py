@@ -1,19 +1,22 @@
 """A sweep: what Hydra's sweepers and launchers are to do with each job, and the tables at its end."""
 
 import logging
+import os
 import shlex
+import subprocess
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import hand_over, plain
-from medseg.cli.job import attempt
+from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
+from medseg.config.instantiate import own_targets
 from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.io.datasets.splits import read_folds
@@ -30,8 +33,10 @@ from medseg.sweeps.record import (
     sweep_folder,
     write_record,
 )
+from medseg.sweeps.shares import shares_of
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.printable import printable
+from medseg.system.relaunch import import_path, python_command
 from medseg.system.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -71,16 +76,30 @@ class Sweep:
         self.command, self.first = first["command"], first
         self.launcher: Launcher | None = None
         self.begun: dict[int, Job] = {}
+        self.process = os.getpid()
+        named = (name for config in checked.composed for name in (*(config.get("trust") or ()), *own_targets(config)))
+        self.trust = [quote(name) for name in dict.fromkeys(named)]
         is_given = any(setting.startswith("split.seed=") for setting in settings)
         self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
         if self.seed is not None and "seed" in checked.swept:
             log.info("all jobs share the split of split.seed=%s, so that their scores compare", self.seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process where a launcher sends the sweep there: neither jobs nor caches."""
+        return {**vars(self), "begun": {}, "launcher": None, "sources": replace(self.sources)}
+
     def __call__(self, composed: "DictConfig") -> float:
-        """Run the job of a config here and now, as a launcher of Hydra's own asks, and return its score."""
+        """Run the job of a config here and now, as launchers that are not medseg's ask, and return its score.
+
+        In a process of its own, as joblib's, it takes the device that its number falls on.
+        """
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
+        if os.getpid() != self.process:
+            configure_logging()
+            devices = shares_of(self.first, None)
+            use_share(asdict(devices[int(hydra.job.num) % len(devices)]))
         [job] = self.jobs([(int(hydra.job.num), list(hydra.overrides.task), lambda: composed)])
         result: dict[str, Any] = dict(INTERRUPTED_JOB)  # which stays of a job that does not end
         try:
@@ -126,13 +145,22 @@ class Sweep:
     def test_best(self) -> None:
         """Test the best training of each ranking: resumed with nothing left to train, it is tested."""
         best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
-        for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
-            log.info("%s is the best by validation, and is tested", job.folder)
-            test = replace(job, compose=partial(with_test, job.compose))
-            if self.launcher:
-                self.launcher.run(Queue([test]))
-            else:
-                record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
+        for number in (job["job"] for job in best if job["test_score"] is None):
+            log.info("%s is the best by validation, and is tested", self.folder / str(number))
+            job = self.begun.get(number)
+            if job and self.launcher:
+                self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+            elif job:
+                record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
+            else:  # it was composed in another process
+                own = ["--config-dir", str(self.sources.config_dir)] if self.sources.config_dir else []
+                resume = ["train", f"resume={quote(str(self.folder / str(number)))}", "sweep.test=all", *own]
+                command = [
+                    *python_command("medseg.cli.command_line", "main"),
+                    *resume,
+                    f"trust=[{','.join(self.trust)}]",
+                ]
+                subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:

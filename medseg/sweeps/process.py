@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class JobProcess:
             "config": job.compose(),
             "folder": str(job.folder),
             "overrides": list(job.overrides),
-            "share": {"environment": share.environment, "cores": list(share.cores)},
+            "share": asdict(share),
             "argv": list(argv),
         }
         with suppress(BrokenPipeError):  # it died while it imported, which is seen at its end

@@ -67,7 +67,10 @@ def test_a_job_that_is_killed_ends_no_other(sweep):
     assert read(sweep, 1)["reason"] == "killed by SIGKILL, maybe since the machine's memory ran out"
     assert read(sweep, 1)["overrides"] == ["n=1"]
     order = read(sweep, 0, "order.json")
-    assert (order["argv"], order["share"]) == (["train", "-m"], {"environment": {}, "cores": []})
+    assert (order["argv"], order["share"]) == (
+        ["train", "-m"],
+        {"name": "cpu", "environment": {}, "cores": [], "free_gb": 0.0},
+    )
 
 
 def test_jobs_share_the_cores_of_a_device(sweep, monkeypatch):
