@@ -21,6 +21,7 @@ from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
 from medseg.system.relaunch import single_job
+from medseg.system.running.signals import heeded
 
 JOBS = {
     "train": "train.train",
@@ -36,7 +37,7 @@ JOBS = {
 """Commands, and the modules of ``medseg.jobs`` that do them."""
 
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
-BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+BUG = 2
 
 
 def run_config() -> int:
@@ -125,11 +126,12 @@ def refuse(problems: Sequence[str]) -> None:
 def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
     """Return the exit status of some work, or that of what it raises, which is printed."""
     try:
-        return work(argv)
+        with heeded():
+            return work(argv)
     except MedsegError as error:
         return complain(str(error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:

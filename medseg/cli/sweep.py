@@ -4,28 +4,24 @@ import logging
 import os
 import shlex
 import subprocess
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import hand_over, plain
 from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
-from medseg.config.untrusted import SWEEP, read_json_object
-from medseg.errors import MedsegError, listing
+from medseg.errors import MedsegError
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.rankings import counts
 from medseg.sweeps.record import (
     INTERRUPTED_JOB,
-    LAUNCHING,
     announce,
     are_complete_folds,
     done_result,
@@ -215,43 +211,6 @@ def how_to_go_on(folder: Path, argv: list[str], command: str, settings: list[str
     if not sources.config_dir and all(map(is_plain, settings)):
         return shlex.join(["medseg", command, f"resume={folder}"])
     return shlex.join(["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"])
-
-
-def resumed_sweep(
-    folder: Path, settings: list[str], flags: list[str], options: Namespace
-) -> tuple[list[str], list[str]]:
-    """For ``resume=SWEEP`` take the settings and flags that the sweep was started with, as far as a file may have them.
-
-    Where its jobs run may change.
-
-    Raises:
-        MedsegError: the sweep's record is damaged, or has what is to be given again, or the line asks for other jobs.
-    """
-    begun = read_json_object(folder / SWEEP).get("settings")
-    if not isinstance(begun, list) or not all(isinstance(text, str) for text in begun):
-        raise MedsegError(f"resume={folder}: its {SWEEP} does not say what the sweep was started with.")
-    _, begun_flags, begun_settings = split(begun)
-    begun_options = parse_flags(begun_flags)
-    if begun_options.config_name != options.config_name:
-        raise MedsegError(f"resume={folder}: it is a sweep of medseg {begun_options.config_name}.")
-    own = [text for text in settings if not text.startswith("resume=")]
-    if others := [text for text in own if not text.startswith(("trust=", *LAUNCHING))]:
-        raise MedsegError(
-            f"resume={folder}: a sweep keeps the settings that it was started with; leave out {', '.join(others)}."
-        )
-    given = {text.partition("=")[0] for text in own}
-    if "hydra/launcher" in given:
-        begun_settings = [text for text in begun_settings if not text.startswith(LAUNCHING)]
-    kept = [text for text in begun_settings if text.partition("=")[0] not in given]
-    again = [text for text in kept if not is_plain(text)]
-    again += ["--config-dir"] if begun_options.config_dir and not options.config_dir else []
-    if again:
-        raise MedsegError(
-            f"resume={folder}: it was started with what is not taken from a file, since it may run code or write "
-            f"anywhere: give these again, or the sweep's own line with run_dir={folder}.\n{listing(again)}"
-        )
-    options.multirun = True
-    return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
 
 
 def maximising(sources: Sources, settings: list[str]) -> list[str]:

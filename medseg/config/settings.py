@@ -366,7 +366,7 @@ class TrainingSettings(ReadingSettings):
 
     seed: int = setting("fixes every random draw", "[0, inf)")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
-    resume: Path | None = setting("a run directory to go on with", null="start anew")
+    resume: Path | None = setting("a run directory to go on with; auto: run_dir, if there is a run", null="start anew")
     explicit_keys: list[str] = setting(
         "keys whose values win over those of finetune.checkpoint; those on the command line are added", default=[]
     )
@@ -382,7 +382,7 @@ class TrainingSettings(ReadingSettings):
     scheduler: ObjectNode
     augment: AugmentSettings
     trainer: TrainerSettings
-    logger: ObjectNode
+    logger: dict[str, ObjectNode]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,7 +420,8 @@ class ModelSettings(ReadingSettings):
     """What every command is told that uses trained models."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble"
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble"
     )
     device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
 
@@ -430,7 +431,8 @@ class EvalSettings(ModelSettings):
     """``medseg eval``."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble",
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble",
         null="none: predictions are given",
     )
     predictions: tuple[Path, ...] = setting(
@@ -506,12 +508,18 @@ class ExportSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(CommandSettings):
+class CompareSettings(ReadingSettings):
     """``medseg compare``."""
 
     runs: tuple[Path, ...] = setting(
         "run directories with a report of the same cases, or folders of them such as a sweep's"
     )
+    select: Literal["best"] | None = setting(
+        "find the run, cross-validation or ensemble of two that has the best Dice on the cases it was not trained on, "
+        "and write what checkpoint= takes; Dice alone is compared",
+        null="compare the reports",
+    )
+    device: str = setting("where to compute what select needs: auto, cpu, gpu, cuda:1, mps")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
     metrics: MetricNames
 
@@ -566,5 +574,5 @@ OBJECTS = (
 WITH_OBJECTS = ("medseg.training.losses.WeightedSum", "medseg.training.losses.OnProbabilities")
 """medseg's own targets that take objects of their own kind as arguments."""
 
-OPEN = ("medseg.models.monai.",)
+OPEN = ("medseg.models.monai.", "medseg.training.trackers.TensorBoard")
 """Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medseg.config.untrusted import SWEEP, read_json_object, read_yaml
+from medseg.config.untrusted import LAUNCHING, SWEEP, read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name, node, read_part
 from medseg.io.csv_files import as_csv
@@ -20,17 +20,12 @@ from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import is_held, locked
+from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
 
-LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
-"""How settings begin that say where the jobs of a sweep run."""
-
 COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 """The first columns of ``sweep.csv``."""
-
-PROGRESS = "progress.json"
-"""Where a training is, in its run directory while it runs."""
 
 GIVEN_UP = "pruned"
 """The status of a job that a search has ended early."""
@@ -38,7 +33,7 @@ GIVEN_UP = "pruned"
 DONE = ("done", "some_failed", GIVEN_UP)
 """How a job ends that need not be done again."""
 
-INTERRUPTED_JOB = {"status": "failed", "reason": "interrupted"}
+INTERRUPTED_JOB = {"status": "interrupted", "reason": "interrupted"}
 """The result of a job that did not end."""
 
 

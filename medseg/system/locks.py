@@ -98,20 +98,20 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether another process works in a folder, as ``locked`` would find; False where nobody can tell.
+    """Return whether another process holds the lock of a folder; without locks, whether it has left its file.
 
-    Not for a process that has locked the folder itself: by this question it would lose the lock.
+    To be asked by no process that holds it itself, which would lose it.
     """
-    if fcntl is None:
-        return False
     try:
-        with (folder / NAME).open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
+        with (folder / NAME).open("r") as file:
+            if fcntl is None:
+                return True
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
+            return False
+    except FileNotFoundError:
         return False
-    return False
+    except OSError:
+        return True
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:

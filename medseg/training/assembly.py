@@ -33,6 +33,7 @@ from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.segmentation import SegmentationModule
+from medseg.training.trackers.tracker import make_trackers
 
 LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
@@ -208,7 +209,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             benchmark=device.type == "cuda" and not trainer.deterministic,  # patches are all of one size
             callbacks=callbacks,
             plugins=CheckpointFiles(),
-            logger=build(settings.logger, "logger", settings.trust) if settings.logger else False,
+            logger=make_trackers(settings.logger, settings.trust),
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from medseg.cli import command_line
 from medseg.cli.overrides import quoted
+from medseg.config import extras
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
@@ -103,9 +104,11 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "optimizer.amsgrad=true"], "needs a plus: +optimizer.amsgrad="),
         (["train", "trainer.max_time=60"], "Quote it"),
         (["train", "trainer.max_time='10'"], "Ten minutes are 00:00:10:00"),
-        (["train", "logger=null"], "logger=null: no such option. Options: none, tensorboard"),
+        (["train", "logger=null"], "logger=null: no such option. Options: csv, mlflow, none, tensorboard, wandb"),
+        (["train", "logger=[csv,wandbb]"], "logger=wandbb: no such option. Did you mean 'wandb'?"),
+        (["train", "logger=[csv,tensorboard]", "logger.csv.nme=a"], "needs a plus"),
         (["train", "model=null"], "model=null: no such option"),
-        (["train", "experiment=null"], "experiment=null: no such option. Options: few_shot"),
+        (["train", "experiment=null"], "experiment=null: no such option. Options: accurate, fast"),
         (["train", "postprocess.classes=3"], "postprocess.classes=3: must be a mapping"),
         (["train", "postprocess.clases.core.largest=true"], "Did you mean 'postprocess.largest'?"),
         (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),
@@ -135,6 +138,27 @@ def test_mistakes_are_explained(arguments, message, jobs, capsys):
     assert out == ""
     assert jobs.configs == []
     assert not Path("outputs").exists()
+
+
+def test_packages_of_trackers_are_missed_before_anything_is_read(jobs, monkeypatch, capsys):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("mlflow", "wandb") else object())
+    assert command_line.main(["train", "-m", "logger=[tensorboard,mlflow],wandb"]) == 1
+    error = capsys.readouterr().err
+    assert "logger=mlflow: not installed (mlflow). Do: pip install 'medseg[mlflow]'." in error
+    assert "logger=wandb: not installed (wandb). Do: pip install 'medseg[wandb]'." in error
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [("tensorboard", ["tensorboard"]), ("[tensorboard,csv]", ["tensorboard", "csv"]), ("none", []), ("[none]", [])],
+)
+def test_several_loggers_stand_side_by_side(choice, names, jobs):
+    more = ["logger.csv.name=table"] if "csv" in names else []
+    assert command_line.main(["train", f"logger={choice}", *more]) == 0
+    [config] = jobs.configs
+    assert [*config["logger"]] == names
+    assert not more or config["logger"]["csv"]["name"] == "table"
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,5 @@ def test_one_device_is_the_one_that_was_picked_and_of_several_the_first(monkeypa
     monkeypatch.setattr(assembly, "Trainer", lambda **given: options.update(given))
     monkeypatch.setattr(assembly, "pick_device", lambda name, count: torch.device(device))
     trainer = read_yaml(CONF / "trainer/default.yaml") | {"devices": count, "precision": "fp32"}
-    assembly.make_trainer(SimpleNamespace(trainer=TrainerSettings(**trainer), logger=None, trust=[]), tmp_path, [])
+    assembly.make_trainer(SimpleNamespace(trainer=TrainerSettings(**trainer), logger={}, trust=[]), tmp_path, [])
     assert options["devices"] == devices

@@ -144,5 +144,5 @@ def test_the_config_of_a_run_is_read_in_one_function():
         "jobs.rundir",
         "sweeps.record",
     }
-    own = {"jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}  # files of conf/
-    assert found == {"config.untrusted", *shown, *own}
+    own = {"jobs.evaluate.cross_validation", "jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}
+    assert found == {"config.untrusted", *shown, *own}  # its own files of conf/

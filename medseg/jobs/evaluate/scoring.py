@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
+from medseg.evaluation.comparison.pairing import pair
+from medseg.evaluation.comparison.tables import in_words
+from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.images.overlays import overlay
 from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.cases import overlay_files
-from medseg.evaluation.report.files import write_report
+from medseg.evaluation.report.files import Report, write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
@@ -56,7 +59,8 @@ class ReportOptions:
 
     ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
     number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
-    ``notes`` are lines about the choice of the cases; lines about those that the models have ``seen`` are added.
+    ``notes`` are lines about the choice of the cases; further ones say which of them the models have ``seen``, and the
+    difference in Dice to ``against``, another report of the same cases.
     """
 
     metrics: Settings
@@ -66,6 +70,7 @@ class ReportOptions:
     runs: Mapping[str, Path] = field(default_factory=dict)
     notes: Sequence[str] = ()
     seen: Seen | None = None
+    against: Report | None = None
 
 
 def evaluate_cases(
@@ -112,6 +117,10 @@ def evaluate_cases(
     told: dict[str, Any] = {"problems": problems, "notes": [*options.notes, *learned]}
     names, subset, strata = list(label_map.reported), options.subset, options.strata
     summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, **told)
+    if options.against:
+        one = compare_all(pair([Report("these", folder, rows, {}), options.against], ["dice"]))[-1]  # over all classes
+        summary["against"] = {"name": options.against.name, **asdict(one)}
+        summary["notes"].append(f"against {options.against.name}: {in_words(one)}")
     files = overlay_files(folder, (row["case"] for row in rows))
     draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
     write_report(folder, rows, summary)

@@ -3,7 +3,8 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,9 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
 
-from medseg.config.instantiate import build
 from medseg.config.settings import TrainerSettings
 from medseg.errors import MedsegError, first_line
 from medseg.io.damage import reading
@@ -31,11 +30,13 @@ from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import epochs_of, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
-from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
+from medseg.training.images import trackers_of
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
+from medseg.training.trackers.tracker import Trackers, make_trackers
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
 from medseg.training.transfer.transfer import read_whole, transfer_weights, write_report
@@ -43,8 +44,8 @@ from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
 
-Fitted = tuple[dict[str, Any], list[Logger], int]
-"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its loggers; its steps.
+Fitted = tuple[dict[str, Any], Trackers, int]
+"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its trackers; its steps.
 
 The score is that of the best validation, of which more is better: Dice, or minus the loss.
 """
@@ -108,10 +109,13 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]
+        epoch, is_within = epochs["processed"], epochs["ready"] > epochs["processed"]
     settle_best(run.last.parent, selection)
-    progress.step, epoch = state["global_step"], state["epoch"] + 1
-    if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
-        log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
+    progress.step = state["global_step"]
+    is_over = progress.is_over or is_without_gain  # but within an epoch: the last weights are to be validated
+    if epoch < (epochs_of(limits) or math.inf) and not (is_over and not is_within):
+        log.info("the run goes on after epoch %d, step %d, %.0f s", epoch, progress.step, progress.seconds)
         return None
     progress.current = float(progress.is_over)
     reason = stop_reason(epoch, limits, progress)
@@ -119,9 +123,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    logger = run.settings.logger
-    loggers = [build(logger, "logger", run.settings.trust)] if logger else []
-    return outcome(reason, selection), loggers, progress.step
+    return outcome(reason, selection), make_trackers(run.settings.logger, run.settings.trust), progress.step
 
 
 def run_trainer(
@@ -139,24 +141,27 @@ def run_trainer(
         has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
         tf32 = ", float32 products in TF32" if has_tf32 and not settings.trainer.deterministic else ""
         log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
+        trackers_of(trainer).connect()
 
-    def begin_with_loggers() -> None:
+    trackers = trackers_of(trainer)
+
+    def begin_with_trackers() -> None:
         begin()
         if is_first_process():
-            begin_session(trainer.loggers, run.resolved)
+            trackers.begin(run.resolved)
 
     data.step_seconds = run.resolved.get("measured", {}).get("step")  # of plans for a GPU
-    first_step = FirstStep(begin_with_loggers)
-    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
+    first_step = FirstStep(begin_with_trackers)
+    teller = ProgressTeller(run.progress_file, progress, selection)
+    trainer.callbacks[:0] = [first_step, teller]  # type: ignore[attr-defined]  # before a state may be saved
     with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
         write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
         warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
-            with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
+            memory = enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run))
+            with memory, interruption_as_it_is():
                 trainer.fit(module, data, ckpt_path=run.last if settings.resume else None, weights_only=True)
-        except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
-            raise KeyboardInterrupt from stop
         except MedsegError as error:
             if not str(error).startswith("Caught MedsegError in DataLoader worker"):
                 raise  # what follows has the traceback of another process before it
@@ -192,7 +197,18 @@ def run_trainer(
             *(best["epoch"], selection.name, best[key], best["smoothed"]),
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
-    return outcome(reason, selection), trainer.loggers, trainer.global_step
+    return outcome(reason, selection), trackers, trainer.global_step
+
+
+@contextmanager
+def interruption_as_it_is() -> Iterator[None]:
+    """Raise what has interrupted Lightning, which makes an exit of it, or trips over what it had not begun."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 def outcome(reason: str, selection: Selection) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from medseg.sweeps.record import is_job, write_record
 from medseg.system.device import pick_device, set_float32_products
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.hparams import end_session
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,15 @@ class Session:
         self.result = self.stack.enter_context(recorded(self.run.directory, self.started))
 
 
+def stopped(run: Run[Any], how: str) -> str:
+    """Return how a training was stopped, and how to go on with it, which a sweep says of its jobs."""
+    if is_job(run.directory):
+        return how
+    begin = f"the same command with run_dir={run.directory} begins it again"
+    resume = f"medseg {run.config['command']} resume={run.directory}"
+    return f"{how}; to go on: {resume}" if run.last.is_file() else f"{how} before a state was saved; {begin}"
+
+
 @contextmanager
 def session(run: Run[Any]) -> Iterator[Session]:
     """Write the log and the result of a training into its directory while the block runs.
@@ -72,9 +80,9 @@ def session(run: Run[Any]) -> Iterator[Session]:
         try:
             yield this
         except BaseException as error:
-            is_stopped = isinstance(error, KeyboardInterrupt) and this.is_open
-            if is_stopped and run.last.is_file() and not is_job(run.directory):  # a sweep says how to go on with it
-                log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
+            if isinstance(error, KeyboardInterrupt):
+                error.args = (stopped(run, str(error) or "interrupted"),)
+                log.info("%s", error)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()
@@ -99,7 +107,7 @@ def train_in_run_directory(
         classes: the classes to learn.
         fit: trains, and calls its second argument when the first step is done.
         selection: which validation counts, for a resumed run that has nothing left to train.
-        finish: adds status and score to the result; returns scores for the loggers.
+        finish: adds status and score to the result; returns scores for the trackers.
     """
     device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
     set_float32_products(device, deterministic=settings.trainer.deterministic)
@@ -112,7 +120,8 @@ def train_in_run_directory(
         announce(run)
         if finished := result_of_finished(run, selection):
             this.open()
-        fitted, loggers, step = finished or fit(run, this.begin)
+        fitted, trackers, step = finished or fit(run, this.begin)
         this.result |= fitted
-        end_session(loggers, finish(run, this.result), step)
+        run.progress_file.tell("testing", seconds_left=None)
+        trackers.end(finish(run, this.result), step, run.directory)
     return this.result

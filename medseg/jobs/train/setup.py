@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -35,6 +36,7 @@ from medseg.preprocessing.quality.issues import in_brief
 from medseg.preprocessing.quality.warnings import classes_by_subset
 from medseg.system.device import pick_device
 from medseg.system.files import write_json
+from medseg.system.running.progress_file import ProgressFile, progress_told
 from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.transfer.sources import Source, read_source
@@ -66,7 +68,7 @@ class Run(Generic[S]):
 
     ``config`` is what its ``config.yaml`` holds, or is to hold once it goes on, and ``resolved`` the same with the plan
     filled in, which ``settings`` and ``plan`` are read from. ``training_data`` is what the scans are like (see
-    ``medseg.inference.out_of_distribution``).
+    ``medseg.inference.out_of_distribution``). ``progress_file`` tells others where it is.
     """
 
     directory: Path
@@ -78,6 +80,7 @@ class Run(Generic[S]):
     label_map: LabelMap
     split: Split
     training_data: dict[str, Any]
+    progress_file: ProgressFile
 
     @property
     def last(self) -> Path:
@@ -93,7 +96,9 @@ def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dic
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     if not is_first_process():
         return job(config)
-    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+    with ExitStack() as stack:
+        named = stack.enter_context(run_directory(config, resolve(config)["dataset"]["name"]))
+        stack.enter_context(progress_told(Path(resolve(named)["run_dir"])))
         return job(named)
 
 
@@ -173,7 +178,9 @@ def run_of(
     """Return a run whose settings have the plan filled in."""
     resolved = planned(config, plan)
     filled, seen = typed(type(settings), resolved), typed(TrainingPlan, resolved["plan"])
-    return Run(directory_of(settings), config, resolved, filled, seen, dataset, classes, split, training_data)
+    directory = directory_of(settings)
+    cases = (dataset, classes, split, training_data)
+    return Run(directory, config, resolved, filled, seen, *cases, ProgressFile(directory))
 
 
 def directory_of(settings: TrainingSettings) -> Path:

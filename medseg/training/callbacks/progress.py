@@ -134,10 +134,11 @@ class Budget(Callback):
         """Stop when the budget is used up; settle whether this epoch ends with a validation."""
         self.progress.step = trainer.global_step
         is_last_of_epoch = batch_idx + 1 == trainer.num_training_batches
-        if trainer.world_size > 1 and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
+        has_limit = self.progress.max_seconds is not None  # else all processes know the same, and say nothing
+        if trainer.world_size > 1 and has_limit and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
             return  # a message to all processes would make a GPU wait
         own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
-        self.progress.current, is_due = trainer.strategy.broadcast(own)  # the first process decides for all
+        self.progress.current, is_due = trainer.strategy.broadcast(own) if has_limit else own  # the first one decides
         trainer.should_stop = trainer.should_stop or self.progress.current >= 1
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
@@ -177,6 +178,12 @@ def interval_by_work(trainer: Trainer, module: LightningModule, share: float) ->
         when = f"every {interval} epochs, and the last" if interval < epochs else "the last epoch alone"
         log.info("validation after %s: by the work, %g%% of it (trainer.validation_share)", when, 100 * share)
     return interval
+
+
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
+    epoch = trainer.current_epoch + 1
+    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
 
 
 class FirstStep(Callback):

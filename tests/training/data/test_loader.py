@@ -77,6 +77,19 @@ def test_batches_are_those_of_their_epoch_also_after_a_resume_a_stop_and_a_repet
             assert is_same(batch, expected(patches, epoch * STEPS + step)), (epoch, step)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_goes_on_within_an_epoch(files, workers):
+    before, patches = make_loader(files, 0), make_patches(files)
+    epoch_of(before, 4, 2)
+    loader = make_loader(files, workers)
+    loader.load_state_dict(before.state_dict())
+    batches = epoch_of(loader, 4, STEPS - 2) + epoch_of(loader, 5)
+    for batch, number in zip(batches, range(4 * STEPS + 2, 6 * STEPS), strict=True):
+        assert is_same(batch, expected(patches, number))
+    with pytest.raises(MedsegError, match=f"stopped within an epoch of {STEPS + 1} batches"):
+        loader.load_state_dict({"batch": 9, "steps": STEPS + 1})
+
+
 def test_workers_go_on_from_epoch_to_epoch(files, monkeypatch):
     started = []
     original = loader_module.DataLoader.__iter__
