@@ -19,19 +19,23 @@ SMALL = (
 )
 
 
+def environment():
+    """Return the variables with which a process imports medseg and the guided optimizer."""
+    path = [ROOT, Path(__file__).parent, os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+
+
 @pytest.fixture
 def train(tmp_path):
     """Return ``train(*settings)``, which starts ``medseg train -m`` in a folder of its own as a further process."""
     processes = []
 
     def start(*settings):
-        path = [ROOT, Path(__file__).parent, os.environ.get("PYTHONPATH", "")]
-        environment = {"PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "medseg", "train", "-m", *settings, *SMALL],
                 cwd=tmp_path,
-                env=os.environ | environment,
+                env=environment(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -118,3 +122,30 @@ def test_a_sweep_is_rehearsed_without_slurm(train, tmp_path):
     results = results_of(tmp_path / "sweep")
     assert [results[job]["status"] for job in range(2)] == ["done", "failed"]
     assert results[1]["reason"] == "RuntimeError: this training fails"
+
+
+def test_two_tasks_of_a_job_are_one_training(train, slurm, tmp_path):
+    run = tmp_path / "sweep" / "0"
+    tasks = ("hydra.launcher.tasks_per_node=2", "trainer.devices=2")
+    process = train("hydra/launcher=submitit_slurm", "+optimizer.until=go", *tasks)
+    slurm.wait_until(lambda: len(epochs_of(run)) > 1)
+    numbers = json.loads((tmp_path / "sweep" / "submitted.json").read_text())
+    slurm.answer("scancel", "--signal=USR2", numbers["0"])  # the notice before a time limit
+    slurm.wait_until(lambda: times_resumed(run) == 1)
+    (tmp_path / "go").touch()
+    assert process.wait(300) == 0
+    assert epochs_of(run) == list(range(1, 61))
+    assert "2 processes train together" in (run / "train.log").read_text()
+
+
+def test_sruns_tasks_are_one_training(slurm, tmp_path):
+    (tmp_path / "done").touch()
+    settings = [text for text in SMALL if "launcher" not in text and not text.startswith("run_dir=")]
+    settings += ["+optimizer.until=done", "trainer.devices=auto", "trainer.max_epochs=2"]
+    settings.remove("trainer.max_epochs=60")
+    command = ["srun", "--ntasks=2", "--mem=4000", sys.executable, "-m", "medseg", "train", *settings]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    [log] = tmp_path.glob("outputs/train/*/*/train.log")
+    assert "2 processes train together" in log.read_text()
+    assert epochs_of(log.parent) == [1, 2]
