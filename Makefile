@@ -14,7 +14,8 @@ MINUTES := 10
 SLURM := tests/slurm
 
 # Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
-FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py tests/jobs/test_short_memory.py
+FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py \
+	tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults trust gpu-check slurm-check check audit fuzz clean

@@ -15,7 +15,10 @@ from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
+from medseg.evaluation.pages.text_table import print_tables
+from medseg.evaluation.report.tables import tables_of
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
@@ -25,6 +28,7 @@ from medseg.sweeps.record import (
     announce,
     are_complete_folds,
     done_result,
+    read,
     record,
     sweep_folder,
     write_record,
@@ -42,6 +46,9 @@ log = logging.getLogger(__name__)
 
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
+
+CROSS_VALIDATION = "cross_validation"
+"""Where a sweep of folds has the report of all their validation cases."""
 
 MAXIMISING = {
     "hydra.sweeper.direction": "maximize",
@@ -74,7 +81,7 @@ class Sweep:
         self.begun: dict[int, Job] = {}
         self.process = os.getpid()
         named = (name for config in checked.composed for name in (*(config.get("trust") or ()), *own_targets(config)))
-        self.trust = [quote(name) for name in dict.fromkeys(named)]
+        self.trust = [*dict.fromkeys(named)]
         is_given = any(setting.startswith("split.seed=") for setting in settings)
         self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
         if self.seed is not None and "seed" in checked.swept:
@@ -154,9 +161,27 @@ class Sweep:
                 command = [
                     *python_command("medseg.cli.command_line", "main"),
                     *resume,
-                    f"trust=[{','.join(self.trust)}]",
+                    f"trust=[{','.join(map(quote, self.trust))}]",
                 ]
                 subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
+
+    def cross_validate(self) -> None:
+        """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds."""
+        jobs = [*self.begun.values()]
+        if self.command != "train" or not are_complete_folds(self.folder, read(self.folder)):
+            return
+        config = {
+            "command": "cross_validate",
+            "run_dir": str(self.folder),
+            "trust": self.trust,
+            "device": resolve({"trainer": self.first["trainer"]})["trainer"]["accelerator"],
+            "test": self.first["sweep"]["test"] != "none",
+        }
+        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy)
+        if self.launcher:
+            self.launcher.run(Queue([job]))
+        else:
+            record(job.folder, attempt(config, self.argv, ())[1], job.overrides)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -182,6 +207,7 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
             hand_over([*flags, *settings, *where, *maximising(sources, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
+            this.cross_validate()
         except KeyboardInterrupt:
             Terminal().print(*ranked_tables(write_record(folder)))
             print(printable(f"to go on: {how_to_go_on(folder, argv, first['command'], settings, sources)}"))
@@ -239,6 +265,11 @@ def report(folder: Path) -> int:
             checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
             print(printable(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}"))
     if are_folds:
+        if (folder / CROSS_VALIDATION / "metrics.json").is_file():
+            print_tables(tables_of(read_json_object(folder / CROSS_VALIDATION / "metrics.json")), Terminal())
+            print(printable(f"all cases out of fold: {folder / CROSS_VALIDATION / 'report.html'}"))
+        if (folder / "test" / "report.html").is_file():
+            print(printable(f"test of the ensemble: {folder / 'test' / 'report.html'}"))
         print(printable(f"the folds are an ensemble: checkpoint={folder}"))
     print(printable(f"sweep folder: {folder}"))
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:

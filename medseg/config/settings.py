@@ -61,6 +61,9 @@ class DatasetSettings:
     )
     geometry: Literal["error", "warn", "resample"] = setting("what becomes of channels and masks on other grids")
     reference: int = setting("the channel on whose grid the others are read", "[0, inf)")
+    verify: bool = setting(
+        "read all files again, also those whose size and times say that they have not changed", default=False
+    )
     group: Regex | None = setting("its first group in a case's id is the patient", null="every case its own")
     group_file: Path | None = setting("a CSV table with the columns id and group", null="none")
     layout: ObjectNode = setting("finds the cases under the root")
@@ -212,7 +215,7 @@ class DevicesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings(DevicesSettings):
+class TrainerSettings:
     """How long, how often and on what a training runs.
 
     ``max_time`` ends it and moves its schedule (``training/callbacks/progress.py``), sets its validations
@@ -223,6 +226,8 @@ class TrainerSettings(DevicesSettings):
     max_time: Seconds | None = setting("time to train at most, validations included", null="no limit")
     steps_per_epoch: int = setting("batches in an epoch", "[1, inf)")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
+    devices: int | str | list[int] = setting("which of them train together on this machine", default=1)
+    num_nodes: int = setting("machines that train together, started by srun or torchrun", "[1, inf)", default=1)
     precision: Precision = setting("arithmetic of the network")
     memory_gb: float | None = setting(
         "memory that the plan may use, in GB", "(0, inf)", null="nine tenths of a GPU's free memory, half of a CPU's"
@@ -241,6 +246,12 @@ class TrainerSettings(DevicesSettings):
     )
     validation_share: float = setting(
         "share of the time that validations may take, without max_time of the work", "(0, 1)"
+    )
+    validation_cases: int | None = setting(
+        "cases that validate at most; which ones is the same in every run of a split",
+        "[1, inf)",
+        null="all, or as many as validation_share allows 20 times in a run, at least 20",
+        default=None,
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")

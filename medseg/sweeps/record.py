@@ -129,9 +129,10 @@ def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
     best = node(node(result, "selection"), "best")
     metric = next((name for name in best if name not in ("epoch", "smoothed")), "dice")
     dataset = node(read_part(run / "config.yaml", read_yaml), "dataset")
-    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions"))]
+    drawn = result.get("validated_on")  # of many validation cases those that validated
+    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions")), *([drawn] if drawn else [])]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(cases), "cases": digest}
+    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(drawn or cases), "cases": digest}
 
 
 def read(folder: Path) -> list[Job]:

@@ -3,6 +3,12 @@
 The operating system frees the locks of a process that has died, however it died. A folder's lock belongs to the
 process. A file's lock belongs to the open file, so that a process may open and close the file as often as it likes; by
 it others can tell whether a file is being written, or a folder is in use.
+
+Both hold between machines that share a folder by NFS: a folder's is a lock of POSIX (``fcntl``), and what ``flock``
+locks Linux asks the server for as one of the whole file, for which the file has to be open for writing, as here. They
+do not with the mount options ``nolock`` and ``local_lock``, which keep locks on the machine. A file that another
+machine has removed is known by an error ("stale file handle") where its state is asked for, which comes from the server
+once there is a lock. File systems without locks, as of some object stores, are logged once, or old files tell.
 """
 
 import errno
@@ -115,8 +121,8 @@ def is_held(folder: Path) -> bool:
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is the one that lies at a path."""
-    with suppress(FileNotFoundError):
+    """Return whether an open file, which is locked, is the one that lies at a path."""
+    with suppress(OSError):  # neither is there any more, or on NFS another machine has removed it
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
 

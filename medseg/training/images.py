@@ -75,7 +75,10 @@ class CaseImages(Callback):
         self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
         self.drawn = part if self.is_due else self.drawn
         self.drawings, self.worst, self.latest = {}, None, None
-        self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
+        if not self.chosen:
+            validated: Sequence[int] = trainer.datamodule.validated  # type: ignore[attr-defined]
+            files = [files_of(trainer)[index] for index in validated]
+            self.chosen = [validated[index] for index in choose(files, SHOWN)]
 
     def on_validation_batch_end(
         self,

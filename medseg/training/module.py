@@ -176,8 +176,8 @@ class TrainingModule(LightningModule):
         """
         raise NotImplementedError
 
-    def count_validated(self, data: Any) -> int:
-        """Return how many patches the network is given in a validation on a run's data, by all processes together."""
+    def count_windows(self, data: Any) -> list[int]:
+        """Return how many patches of each validation case of a run's data the network is given in a validation."""
         raise NotImplementedError
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:

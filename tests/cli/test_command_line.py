@@ -20,7 +20,7 @@ from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import read_result
-from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
+from medseg.system.relaunch import single_job
 
 NASTY = [
     "/data/Müller (1)/scan=3",
@@ -299,28 +299,6 @@ def test_resume_refuses_what_it_cannot_do(setting, message, run_dir, capsys):
 def test_resume_null_starts_anew(jobs):
     assert command_line.main(["train", "resume=null"]) == 0
     assert jobs.configs[0]["resume"] is None
-
-
-def test_further_ranks_run_the_saved_config(jobs, run_dir):
-    added_by_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
-    assert command_line.main([*rerun_arguments(run_dir), *added_by_lightning]) == 0
-    saved = resolve(yaml.safe_load((run_dir / "config.yaml").read_text()))
-    assert jobs.configs[1] == saved
-    assert saved["run_dir"] == str(run_dir)
-
-
-def test_further_ranks_find_the_user_s_code(monkeypatch, tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "networks_of_mine.py").write_text("NAME = 'mine'")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(mine)])  # as --config-dir does
-    monkeypatch.setenv("PYTHONPATH", "before")
-    before = sys.argv[:]
-    with rerunnable(tmp_path):
-        assert sys.argv[1:] == rerun_arguments(tmp_path)
-        line = [sys.executable, "-c", "import networks_of_mine; print(networks_of_mine.NAME)"]
-        assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "mine\n"
-    assert (sys.argv, os.environ["PYTHONPATH"]) == (before, "before")
 
 
 def test_a_job_sees_the_user_s_command_line_and_leaves_no_trace(monkeypatch):

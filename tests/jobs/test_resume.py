@@ -10,6 +10,9 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.jobs.train import pretrain
+from medseg.sweeps.record import validated
+from medseg.training.callbacks.progress import drawn_cases
+from medseg.training.segmentation import SegmentationModule
 from medseg.training.trackers import TensorBoard
 
 FAST = [
@@ -240,3 +243,31 @@ def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monk
     (run.parent / "sweep.json").write_text(json.dumps({"settings": ["seed=0,1"], "has_ended": False}))
     assert command_line.main(["train", "resume=run", "sweep.test=all"]) == 130
     assert "to go on" not in (run / "train.log").read_text()
+
+
+def test_a_part_of_the_cases_validates_and_is_named_also_in_a_resumed_run(finished, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    data = [f"dataset.root={finished.parent / 'phantom'}", f"cache_dir={finished.parent / 'cache'}"]
+    options = [*FAST, *data, "split.val=0.4", "logger=none"]
+    taken = []
+    measure = SegmentationModule.measure
+    monkeypatch.setattr(
+        SegmentationModule, "measure", lambda self, *rest: taken.append(rest[1]["index"]) or measure(self, *rest)
+    )
+    assert command_line.main(["train", "run_dir=run", *options, "trainer.validation_cases=2"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    validation = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
+    assert result["validated_on"] == [validation[index] for index in drawn_cases(4, 2)]
+    assert result["selection"]["cases"] == "2 of 4"
+    assert set(taken) == {*drawn_cases(4, 2)}
+    assert "validation on 2 of 4 cases" in (tmp_path / "run" / "train.log").read_text()
+    assert "cases 2 of 4" in (tmp_path / "run" / "test" / "report.html").read_text()
+    assert validated(tmp_path / "run", result)["n_cases"] == 2
+    whole = {name: value for name, value in result.items() if name != "validated_on"}
+    assert validated(tmp_path / "run", whole)["cases"] != validated(tmp_path / "run", result)["cases"]
+
+    for epochs_now in (2, 3):  # nothing is left to train; one more epoch, on the cases of before
+        change = ["trainer.validation_cases=3", f"trainer.max_epochs={epochs_now}"]
+        assert command_line.main(["train", "resume=run", *change]) == 0
+        resumed = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (resumed["validated_on"], resumed["selection"]["cases"]) == (result["validated_on"], "2 of 4")

@@ -122,7 +122,7 @@ class Watched:
         self.pictures = CaseImages(["a", "b", "c"], LABELS, self.progress)
         self.now, self.global_step, self.current_epoch, self.global_rank, self.is_global_zero = 0.0, 0, 0, 0, True
         self.logger = Trackers({"tensorboard": TensorBoard(str(folder))})
-        self.datamodule = SimpleNamespace(val_files=[folder / f"{place}.pt" for place in range(3)])
+        self.datamodule = SimpleNamespace(val_files=[folder / f"{place}.pt" for place in range(3)], validated=[0, 1, 2])
         self.strategy = SimpleNamespace(broadcast=lambda value: value)
         self.progress.start()
         for path in self.datamodule.val_files:

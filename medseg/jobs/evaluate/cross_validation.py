@@ -45,6 +45,11 @@ MADE_OF = "made_of.json"
 """Written into a report's folder when it is whole: a hash of what it was made of."""
 
 
+def run(config: dict[str, Any]) -> dict[str, Any]:
+    """Write the reports of the sweep in ``run_dir``, and test where ``test`` says so; return the result of the job."""
+    return cross_validate(Path(config["run_dir"]), test=config["test"], device=config["device"], trust=config["trust"])
+
+
 def cross_validate(
     sweep: Path, *, test: bool = True, device: str = "auto", trust: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -193,7 +198,7 @@ class Reports:
             settings_of(self.metrics),
             subset,
             [*self.metrics.strata, *strata],
-            runs={"training": run} if (run := run_of(files[0])) else {},
+            runs={"training": training} if (training := run_of(files[0])) else {},
             notes=notes,
             against=against,
         )

@@ -35,6 +35,7 @@ from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
 from medseg.jobs.evaluate.seen import Seen
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
     MORE_MEMORY,
@@ -80,10 +81,11 @@ def evaluate_cases(
     folder: Path,
     options: ReportOptions,
     unreadable: Sequence[str] = (),
+    ranks: Ranks | None = None,
 ) -> tuple[Summary, list[str]]:
     """Predict and measure cases, write the report's files and overlays, and show its tables.
 
-    ``unreadable`` has a line for each further case that cannot even be tried.
+    ``unreadable`` has a line for each further case that cannot even be tried. Of ``ranks`` this is the first process.
 
     Returns:
         The summary as in ``metrics.json``, and a line for each case that could not be scored.
@@ -100,10 +102,9 @@ def evaluate_cases(
         hashes[case.id] = voxel_hash(scan)
         return segment(case, scan)
 
-    for case, outcome in with_progress_bar(
-        scored(hashing if options.seen else segment, cases, label_map, options.metrics), len(cases), "evaluating"
-    ):
-        if isinstance(outcome, str):
+    outcomes = measured(hashing if options.seen else segment, cases, label_map, options.metrics, ranks or Ranks())
+    for case in cases:
+        if isinstance(outcome := outcomes[case.id], str):
             problems.append(f"{case.id}: {outcome}")
         else:
             rows += outcome
@@ -134,6 +135,19 @@ def log_output_paths(run_dir: Path) -> None:
     log.info("run directory: %s", run_dir)
     for path in sorted(run_dir.rglob(REPORT)):
         log.info("report: %s", path)
+
+
+def measured(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, metrics: Settings, ranks: Ranks
+) -> dict[str, list[Row] | str]:
+    """Predict and measure this process's share of the cases; return by id each one's rows, or what is wrong with it.
+
+    The first of several processes gets those of all.
+    """
+    share = cases[ranks.rank :: ranks.size]
+    found = with_progress_bar(scored(segment, share, label_map, metrics), len(share), "evaluating")
+    own = {case.id: outcome for case, outcome in found}
+    return {name: outcome for part in ranks.gather("outcomes", own) for name, outcome in part.items()}
 
 
 def scored(
