@@ -66,7 +66,7 @@ class Slurm:
         return dict(line.split() for line in lines)
 
     @staticmethod
-    def wait_until(what: Callable[[], bool], seconds: float = 90) -> None:
+    def wait_until(what: Callable[[], bool], seconds: float = 240) -> None:
         """Wait until something is so; fail where it is not in time."""
         end = time.monotonic() + seconds
         while not what():
