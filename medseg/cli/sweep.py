@@ -15,15 +15,12 @@ from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
-from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.evaluation.pages.text_table import print_tables
-from medseg.evaluation.report.tables import tables_of
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import counts
 from medseg.sweeps.record import (
+    CROSS_VALIDATION,
     INTERRUPTED_JOB,
     announce,
     are_complete_folds,
@@ -33,6 +30,7 @@ from medseg.sweeps.record import (
     sweep_folder,
     write_record,
 )
+from medseg.sweeps.report.summary import show_sweep
 from medseg.sweeps.shares import shares_of
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.printable import printable
@@ -46,9 +44,6 @@ log = logging.getLogger(__name__)
 
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
-
-CROSS_VALIDATION = "cross_validation"
-"""Where a sweep of folds has the report of all their validation cases."""
 
 MAXIMISING = {
     "hydra.sweeper.direction": "maximize",
@@ -249,29 +244,10 @@ def maximising(sources: Sources, settings: list[str]) -> list[str]:
 
 
 def report(folder: Path) -> int:
-    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    """Show a sweep that has ended, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     ranked = write_record(folder, has_ended=True)
     results = [job for ranking in ranked for job in ranking.jobs]
-    Terminal().print(*ranked_tables(ranked))
-    if sum(bool(ranking.best) for ranking in ranked) > 1:
-        print("jobs of different tables were validated on different cases: their scores have no common order")
-    are_folds = are_complete_folds(folder, results)
-    for ranking in ranked:
-        is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
-        if ranking.best and is_chosen and not are_folds:
-            numbers, paths = zip(
-                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
-            )
-            checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
-            print(printable(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}"))
-    if are_folds:
-        if (folder / CROSS_VALIDATION / "metrics.json").is_file():
-            print_tables(tables_of(read_json_object(folder / CROSS_VALIDATION / "metrics.json")), Terminal())
-            print(printable(f"all cases out of fold: {folder / CROSS_VALIDATION / 'report.html'}"))
-        if (folder / "test" / "report.html").is_file():
-            print(printable(f"test of the ensemble: {folder / 'test' / 'report.html'}"))
-        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
-    print(printable(f"sweep folder: {folder}"))
+    show_sweep(folder)
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve
 

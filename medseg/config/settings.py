@@ -523,7 +523,8 @@ class CompareSettings(ReadingSettings):
     """``medseg compare``."""
 
     runs: tuple[Path, ...] = setting(
-        "run directories with a report of the same cases, or folders of them such as a sweep's"
+        "run directories with a report of the same cases, or folders of them such as a sweep's, whose jobs are shown "
+        "ranked, too, also while it runs"
     )
     select: Literal["best"] | None = setting(
         "find the run, cross-validation or ensemble of two that has the best Dice on the cases it was not trained on, "

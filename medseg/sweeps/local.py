@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, record, write_record
+from medseg.sweeps.record import GIVEN_UP, done_result, record, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
 
@@ -100,7 +100,8 @@ class LocalJobs:
         if self.spare and self.spare[0] is job:
             process, self.spare = self.spare[1], None
         process = process or JobProcess(self.sweep.command, job.folder)
-        (job.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
+        if not done_result(job.folder):  # that of a job which is to be tested stays, with its seconds
+            (job.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
         self.running.append((job, process, share))
         self.watch.begun(job, share.name)
         process.begin(job, share, self.sweep.argv)

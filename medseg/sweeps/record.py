@@ -13,9 +13,10 @@ from medseg.config.untrusted import LAUNCHING, SWEEP, read_json_object, read_yam
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name, node, read_part
 from medseg.io.csv_files import as_csv
+from medseg.io.damage import reading
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
 from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
-from medseg.sweeps.rankings import Job, Ranking, differing, rankings
+from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_of
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
 from medseg.system.locks import NAME as LOCK
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 """The first columns of ``sweep.csv``."""
+
+CROSS_VALIDATION = "cross_validation"
+"""Where a sweep of folds has the report of all their validation cases."""
 
 GIVEN_UP = "pruned"
 """The status of a job that a search has ended early."""
@@ -138,7 +142,26 @@ def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
 def read(folder: Path) -> list[Job]:
     """Return the results of a sweep's jobs, in their order."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
-    return sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
+    jobs = sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
+    names = names_of({job["job"]: job["overrides"] for job in jobs} | announced(folder))
+    return [{**job, "name": names[job["job"]]} for job in jobs]
+
+
+def announced(folder: Path) -> dict[int, list[str]]:
+    """Return the overrides of the jobs in a sweep's record, by number.
+
+    Raises:
+        MedsegError: the record is damaged.
+    """
+    path = folder / SWEEP
+    with reading(path, "record of a sweep"):
+        jobs = read_json_object(path).get("jobs", {}) if path.is_file() else {}
+        return {int(number): list(map(str, overrides)) for number, overrides in jobs.items()}
+
+
+def names_of(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:
+    """Return what tells jobs apart, by number: of the overrides of each those that not all share."""
+    return dict(zip(jobs, differing([*jobs.values()]), strict=True))
 
 
 def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
@@ -150,7 +173,6 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     """
     path, jobs = folder / SWEEP, read(folder)
     ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
-    own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
     before = read_json_object(path) if path.is_file() else {}
     content = {
         "settings": before.get("settings"),
@@ -159,7 +181,7 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
         "rankings": [
             {
                 "title": each.title,
-                "jobs": [{name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs],
+                "jobs": [{name: job.get(name) for name in names} | {"overrides": job["name"]} for job in each.jobs],
             }
             for each in ranked
         ],
@@ -176,16 +198,18 @@ def csv_of(ranked: Sequence[Ranking]) -> str:
     rows = []
     for number, ranking in enumerate(ranked, start=1):
         for job in ranking.jobs:
-            keys = dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"])
-            rows.append({**job, **keys, "ranking": number, "of": ranking.title})
-    keys = dict.fromkeys(override.lstrip("+").partition("=")[0] for row in rows for override in row["overrides"])
+            rows.append({**job, **settings_of(job["overrides"]), "ranking": number, "of": ranking.title})
+    keys = dict.fromkeys(key for row in rows for key in settings_of(row["overrides"]))
     return as_csv([*COLUMNS, *keys, "of", "reason"], rows)
 
 
-def unfinished(folder: Path) -> dict[int, list[str]]:
-    """Return the overrides of the jobs in a sweep's record that have left no result, by number."""
-    jobs = read_json_object(folder / SWEEP).get("jobs", {})
-    return {int(number): its for number, its in jobs.items() if not (folder / number / "result.json").is_file()}
+def states_of(folder: Path) -> list[dict[str, Any]]:
+    """Return where the jobs of a sweep are that have left no result: ``job``, ``name``, and what ``state_of`` tells."""
+    states = []
+    for number, name in names_of(announced(folder)).items():
+        if not (folder / str(number) / "result.json").is_file():
+            states.append({"job": number, "name": name, **state_of(folder / str(number))})
+    return states
 
 
 def state_of(run_dir: Path) -> dict[str, Any]:

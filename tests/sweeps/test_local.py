@@ -73,6 +73,14 @@ def test_a_job_that_is_killed_ends_no_other(sweep):
     )
 
 
+def test_a_job_that_is_done_keeps_its_result_while_it_is_tested(sweep):
+    (sweep.folder / "0").mkdir()
+    before = {"status": "done", "reason": "", "score": 0.7, "seconds": 100.0}
+    (sweep.folder / "0" / "result.json").write_text(json.dumps(before))
+    local.run_locally(queue_of(sweep, {"do": "die"}), sweep, None, 1)
+    assert [read(sweep, 0)[name] for name in ("status", "score", "seconds")] == ["failed", 0.7, 100.0]
+
+
 def test_jobs_share_the_cores_of_a_device(sweep, monkeypatch):
     monkeypatch.setattr(shares.os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     jobs = [{"do": "meet", "other": "1"}, {"do": "meet", "other": "0"}]

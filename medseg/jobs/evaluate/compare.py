@@ -1,6 +1,7 @@
-"""``medseg compare``: runs that were tested on the same cases, side by side."""
+"""``medseg compare``: runs that were tested on the same cases, side by side; sweeps as their jobs were validated."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +19,11 @@ from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.metrics.registry import PRESETS
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
-from medseg.jobs.evaluate.cross_validation import FOLDER as CROSS_VALIDATION
 from medseg.jobs.evaluate.selection import configurations_of, report_candidates, select_best
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.sweeps.rankings import differing
+from medseg.sweeps.record import CROSS_VALIDATION
+from medseg.sweeps.report.summary import show_sweep
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -33,15 +35,23 @@ ALL = ("full", "brats")
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Compare, as the composed config says; return status, score (the best run's mean Dice) and seconds.
 
+    A sweep is shown as it is now, and no more of one whose jobs were not tested.
+
     Raises:
         MedsegError: fewer than two reports, or reports that cannot be compared.
     """
-    settings = read_settings(CompareSettings, config)
+    started, settings = time.monotonic(), read_settings(CompareSettings, config)
     if settings.select:
         configurations = configurations_of(settings.runs)
         folders = [configuration.folder for configuration in configurations]
     else:
+        sweeps = [run for run in settings.runs if (run / SWEEP).is_file()]
+        for folder in sweeps:
+            show_sweep(folder)
         folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
+        if len(folders) < 2 and sweeps:
+            log.info("no tests are compared, as fewer than two jobs were tested; sweep.test=all tests all")
+            return {"status": "done", "score": None, "seconds": time.monotonic() - started}
     if len(folders) < 2:
         runs, what = ", ".join(map(str, settings.runs)), "run" if settings.select else "report"
         raise MedsegError(
@@ -106,19 +116,21 @@ def report_folders(path: Path) -> list[Path]:
     """Return where a run's report lies: of a training in ``test``, of an evaluation or a sweep in one folder a run.
 
     Raises:
-        MedsegError: there is none.
+        MedsegError: there is none, in what is no sweep.
     """
     if own := report_folder(path):
         return [own]
     children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
     reports = {child: report_folder(child) for child in children if child.is_dir()}
     folders = [folder for folder in reports.values() if folder]
-    if not folders:
+    is_sweep = (path / SWEEP).is_file()
+    if not folders and not is_sweep:
         raise MedsegError(
             f"{path}: no report in it (cases.csv, test/cases.csv, or folders with one). Give the directory of a "
             "training or an evaluation, or a sweep's folder; medseg eval checkpoint=RUN makes one."
         )
-    if lost := [child.name for child, folder in reports.items() if not folder and (child / "result.json").is_file()]:
+    lost = [child.name for child, folder in reports.items() if not folder and (child / "result.json").is_file()]
+    if lost and not (is_sweep and len(folders) < 2):  # of a sweep the best job alone is tested
         log.warning("%s: no report of %s, left out", path, ", ".join(lost))
     return folders
 

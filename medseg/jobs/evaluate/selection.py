@@ -16,10 +16,11 @@ from medseg.evaluation.comparison.tables import Result, in_words
 from medseg.evaluation.pages.text_table import counted
 from medseg.evaluation.report.files import Report, read_report
 from medseg.inference.loading import BEST, SELECTED, files_of
-from medseg.jobs.evaluate.cross_validation import FOLDER, Reports, cross_validate
+from medseg.jobs.evaluate.cross_validation import Reports, cross_validate
 from medseg.jobs.evaluate.seen import is_cross_validation
 from medseg.jobs.rundir import read_result
 from medseg.jobs.training_run import run_of
+from medseg.sweeps.record import CROSS_VALIDATION
 from medseg.system.file_names import file_names
 from medseg.system.files import write_json
 
@@ -95,7 +96,7 @@ def report_candidates(
         log.info("%s:", name)
         models[name] = list(configuration.models)
         if (configuration.folder / SWEEP).is_file():
-            own_folders[name] = configuration.folder / FOLDER
+            own_folders[name] = configuration.folder / CROSS_VALIDATION
             score = cross_validate(configuration.folder, test=False, device=device, trust=trust)["score"]
         else:
             score = reports.write_out_of_fold(own_folders[name], [configuration.models])["mean"]["dice"]
