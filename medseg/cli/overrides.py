@@ -50,8 +50,6 @@ PLUGINS = {
         "joblib": "hydra-joblib-launcher",
         "ray": "hydra-ray-launcher",
         "rq": "hydra-rq-launcher",
-        "submitit_local": "hydra-submitit-launcher",
-        "submitit_slurm": "hydra-submitit-launcher",
     },
     "hydra/sweeper": {
         "ax": "hydra-ax-sweeper",
@@ -63,6 +61,10 @@ PLUGINS = {
 
 PLAIN_OF_HYDRA = (
     *("hydra/launcher=local", "hydra.launcher.devices=", "hydra.launcher.jobs_per_device="),
+    *("hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min="),
+    *("hydra.launcher.nodes=", "hydra.launcher.tasks_per_node=", "hydra.launcher.cpus_per_task="),
+    *("hydra.launcher.gpus_per_node=", "hydra.launcher.mem_gb=", "hydra.launcher.partition=", "hydra.launcher.qos="),
+    *("hydra.launcher.account=", "hydra.launcher.constraint=", "hydra.launcher.array_parallelism="),
     *("hydra/sweeper=basic",),
 )
 """How those settings of Hydra's begin that run nothing of their own."""

@@ -81,7 +81,7 @@ class LocalJobs:
                     if (upcoming := queue.upcoming) and not self.spare:
                         self.spare = (upcoming, JobProcess(self.sweep.command, upcoming.folder))
                     self.let_more_in()
-                    self.watch.look(queue)
+                    self.watch.look(len(queue))
                     time.sleep(LOOK)
                     self.collect(queue)
                     self.give_up(queue)

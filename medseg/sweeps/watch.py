@@ -9,7 +9,6 @@ from rich.live import Live
 
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import Job
-from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import announced, names_of, state_of
 from medseg.sweeps.tables import reason_of, state_table
 from medseg.system.terminal import interactive_terminal
@@ -61,10 +60,10 @@ class Watch:
         reason = "" if result["status"] == "done" else f" ({reason_of(result)})"
         log.info("job %d: %s%s%s%s", job.number, result["status"], score, seconds, reason)
 
-    def look(self, queue: Queue) -> None:
+    def look(self, waiting: int) -> None:
         """Draw where the jobs are, and how many wait, unless this was done a moment ago."""
         if self.live and time.monotonic() - self.drawn_at >= EVERY:
-            self.live.update(self.table(len(queue), self.live.console.height - ROWS_KEPT_FREE), refresh=True)
+            self.live.update(self.table(waiting, self.live.console.height - ROWS_KEPT_FREE), refresh=True)
             self.drawn_at = time.monotonic()
 
     def table(self, waiting: int, rows: int) -> Any:

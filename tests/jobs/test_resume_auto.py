@@ -112,5 +112,3 @@ def test_what_else_may_be_in_a_directory(stopped, tmp_path):
 def test_it_needs_a_directory(capsys):
     assert command_line.main(["train", "resume=auto"]) == 1
     assert "give run_dir=DIR" in capsys.readouterr().err
-    assert command_line.main(["train", "-m", "resume=auto", "run_dir=run"]) == 1
-    assert "no -m" in capsys.readouterr().err

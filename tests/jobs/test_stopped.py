@@ -169,8 +169,8 @@ def test_a_state_within_an_epoch_is_saved_by_the_clock(whole, at_call, monkeypat
     check_same(tmp_path, undisturbed)
 
 
-def test_a_second_signal_ends_a_training_at_once(small, at_call, tmp_path):
-    at_call(SegmentationModule, "training_step", 9, asked(signal.SIGTERM, signal.SIGTERM))
+def test_a_further_ctrl_c_ends_a_training_at_once(small, at_call, tmp_path):
+    at_call(SegmentationModule, "training_step", 9, asked(signal.SIGTERM, signal.SIGTERM, signal.SIGINT))
     stop(small(2, *SETTINGS), tmp_path)
     assert state_of(tmp_path)["global_step"] == BATCHES, "the end of the first epoch"
 

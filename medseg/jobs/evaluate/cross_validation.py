@@ -30,7 +30,7 @@ from medseg.io.datasets.dataset import open_dataset
 from medseg.io.datasets.splits import Split
 from medseg.jobs.evaluate.candidates import classes_of
 from medseg.jobs.evaluate.scoring import REPORT, ReportOptions, evaluate_cases
-from medseg.jobs.evaluate.seen import SPOILING, Seen, out_of_fold, without_seen
+from medseg.jobs.evaluate.seen import FOLD, SPOILING, Seen, out_of_fold, without_seen
 from medseg.jobs.training_run import run_of, saved_dataset, select
 from medseg.sweeps.record import CROSS_VALIDATION
 from medseg.system.files import refuse_links, write_json
@@ -65,7 +65,8 @@ def cross_validate(
 
     Returns:
         ``status`` and ``reason`` as a job's; ``score``, the mean Dice over all validation cases; ``over_folds``, the
-        ``mean`` and ``std`` of the folds' means; ``test_score`` of the ensemble, None where it is not tested.
+        ``mean`` and ``std`` of the folds' means, None of folds of a case or so; ``test_score`` of the ensemble, None
+        where it is not tested.
 
     Raises:
         MedsegError: the folds are not complete, or their data cannot be read.
@@ -94,14 +95,14 @@ def cross_validate(
         if test and Split.load(runs[0] / "splits.json").test:
             log.info("test of the ensemble of %d folds:", len(runs))
             summaries.append(reports.write_test(sweep / "test", chosen))
-        else:
-            log.info("no test report: %s", "it is not asked for" if not test else "the split has no test part")
+        elif test:
+            log.info("no test report: the split has no test part")
     failed = max(len(summary["problems"]) for summary in summaries)
     return {
         "status": "some_failed" if failed else "done",
         "reason": f"{failed} case(s) failed" if failed else "",
         "score": pooled["mean"]["dice"],
-        "over_folds": next((over["dice"] for over in pooled["over_strata"].values()), None),
+        "over_folds": pooled["over_strata"].get(FOLD, {}).get("dice"),
         "test_score": summaries[1]["mean"]["dice"] if len(summaries) > 1 else None,
     }
 

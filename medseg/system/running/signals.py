@@ -1,7 +1,7 @@
 """Signals that ask a process to end: Ctrl-C, SIGTERM (a scheduler's time limit, preemption), SIGUSR1 (its warning).
 
-Each ends a job at once, by an exception. Only a training lets the first one wait until its state is saved; a second one
-ends it at once, too. As in a shell, the exit status is 128 and the signal's number: 130, 143, 138.
+Each ends a job at once, by an exception. Only a training lets the first one wait until its state is saved; a further
+Ctrl-C ends it at once, too. As in a shell, the exit status is 128 and the signal's number: 130, 143, 138.
 """
 
 import signal
@@ -29,9 +29,10 @@ class Handler:
         self.received: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.is_waited_for or self.received is not None:
+        # Schedulers send SIGTERM beside their warning, and again: who means "at once" there sends SIGKILL
+        if not self.is_waited_for or (self.received is not None and number == signal.SIGINT):
             raise Interrupted(number)
-        self.received = number
+        self.received = self.received or number
 
     def install(self) -> None:
         """Take the signals, also from a library that has taken them meanwhile; ignored ones stay ignored."""

@@ -22,7 +22,7 @@ def test_a_signal_is_an_exception_that_says_which(number):
     assert handlers() == before
 
 
-def test_the_first_signal_that_is_waited_for_is_noted_and_the_second_raised():
+def test_the_first_signal_that_is_waited_for_is_noted_and_a_further_ctrl_c_raised():
     handler = Handler()
     with signals.restored():
         handler.install()
@@ -30,9 +30,10 @@ def test_the_first_signal_that_is_waited_for_is_noted_and_the_second_raised():
             signal.raise_signal(signal.SIGTERM)
         handler.is_waited_for = True
         signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
         assert handler.received == signal.SIGUSR1
         with pytest.raises(Interrupted):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_what_is_ignored_stays_ignored():
