@@ -249,6 +249,11 @@ class TrainerSettings(DevicesSettings):
     )
     deterministic: bool = setting("same result on every run, more slowly")
 
+    @property
+    def epochs(self) -> int | None:
+        """After how many epochs training ends: where none are given 500, or none with a time limit."""
+        return self.max_epochs or (None if self.max_time else 500)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:

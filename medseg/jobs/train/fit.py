@@ -29,7 +29,7 @@ from medseg.system.memory import enough_memory
 from medseg.system.relaunch import leave_process_group, rerunnable
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
-from medseg.training.assembly import epochs_of, make_progress
+from medseg.training.assembly import make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.hparams import begin_session
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress
@@ -110,7 +110,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
     settle_best(run.last.parent, selection)
     progress.step, epoch = state["global_step"], state["epoch"] + 1
-    if epoch < (epochs_of(limits) or math.inf) and not progress.is_over and not is_without_gain:
+    if epoch < (limits.epochs or math.inf) and not progress.is_over and not is_without_gain:
         log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
         return None
     progress.current = float(progress.is_over)
@@ -233,6 +233,6 @@ def less_memory(run: Run[Any]) -> str:
 
 def stop_reason(epoch: int, limits: TrainerSettings, progress: Progress) -> str:
     """Return why training ended after so many epochs."""
-    if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
+    if progress.step >= progress.max_steps or epoch >= (limits.epochs or math.inf):
         return "max_epochs reached"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"
