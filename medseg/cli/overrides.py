@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,14 +57,20 @@ PLUGINS = {
     "hydra/sweeper": {
         "ax": "hydra-ax-sweeper",
         "nevergrad": "hydra-nevergrad-sweeper",
-        "optuna": "hydra-optuna-sweeper",
     },
 }
 """The packages that bring Hydra's launchers and sweepers."""
 
+SEARCH = "hydra/sweeper=optuna"
+SEARCHER = "hydra_plugins.medseg.sweepers.OptunaSweeper"
+"""How medseg's own search is chosen, and its class."""
+
+EXTRAS = {SEARCH: ("optuna", "search")}
+"""What medseg's own launchers and sweepers import, and the extra that brings it."""
+
 PLAIN_OF_HYDRA = (
     *("hydra/launcher=local", "hydra.launcher.devices=", "hydra.launcher.jobs_per_device="),
-    *("hydra/sweeper=basic",),
+    *("hydra/sweeper=basic", SEARCH),
 )
 """How those settings of Hydra's begin that run nothing of their own."""
 
@@ -182,13 +189,13 @@ class Sources:
         """``skeleton(*choices)``: the config of choices of groups alone, to be read only."""
         return cache(lambda *choices: compose(self, self.loader(), list(choices)))
 
-    def sweeper(self, settings: list[str]) -> dict[str, Any]:
-        """Return the config of the sweeper that a multirun with these settings has."""
+    def of_multirun(self, settings: list[str]) -> dict[str, Any]:
+        """Return Hydra's part of the config of a multirun with these settings: ``sweeper`` and ``launcher``."""
         from hydra.types import RunMode
         from omegaconf import OmegaConf
 
         config = self.loader().load_configuration(self.config_name, settings, RunMode.MULTIRUN)
-        node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+        node: Any = OmegaConf.to_container(config.hydra, resolve=False)
         return dict(node)
 
     def loader(self) -> "ConfigLoaderImpl":
@@ -321,11 +328,15 @@ def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> d
             package = PLUGINS.get(group, {}).get(name)
             cure = f"it is not installed: pip install {package}." if package else "no such option."
             problems[group] = f"{group}={name}: {cure} Here are: {', '.join(allowed)}."
+        for name in options_of(override):
+            module, extra = EXTRAS.get(f"{group}={name}", ("", ""))
+            if module and find_spec(module) is None:
+                problems[group] = f'{group}={name}: {module} is not installed: pip install "medseg[{extra}]".'
     return problems
 
 
 def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
-    """Return what a sweep cannot do, by key: swept keys that are given again, intervals without a search."""
+    """Return what a sweep cannot do, by key: keys given again, intervals without a search, a search without either."""
     problems, given = {}, defaultdict(list)
     for override in overrides:
         given[override.key_or_group].append(override)
@@ -335,13 +346,24 @@ def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str
             problems[key] = (
                 f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
             )
-    intervals = [each for each in overrides if each.is_sweep_override() and not each.is_discrete_sweep()]
-    if intervals and not problems:
-        sweeper = str(sources.sweeper([str(override.input_line) for override in overrides]).get("_target_"))
+    swept = [each for each in overrides if each.is_sweep_override()]
+    intervals = [each for each in swept if not each.is_discrete_sweep()]
+    if (intervals or "hydra/sweeper" in given) and not problems:
+        of_hydra = sources.of_multirun([str(override.input_line) for override in overrides])
+        sweeper, launcher = (str(of_hydra[name].get("_target_")) for name in ("sweeper", "launcher"))
         for override in intervals if sweeper.endswith(".BasicSweeper") else ():
             problems[override.key_or_group] = (
                 f"{override.input_line}: the basic sweeper takes no intervals. List the values, as in "
-                f"{override.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: hydra/sweeper=optuna."
+                f"{override.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: {SEARCH}."
+            )
+        if sweeper == SEARCHER and not launcher.startswith("hydra_plugins.medseg."):
+            problems["hydra/launcher"] = f"{SEARCH}: it runs jobs by medseg's own launchers, as hydra/launcher=local."
+        if sweeper == SEARCHER and sources.config_name != "train":
+            problems["hydra/sweeper"] = f"{SEARCH}: it searches by the validation Dice of medseg train alone."
+        if sweeper == SEARCHER and not (swept or of_hydra["sweeper"]["params"]):
+            problems["hydra/sweeper"] = (
+                f"{SEARCH}: there is nothing to search. Give values, as in model.depth=2,3,4 or "
+                "'optimizer.lr=tag(log,interval(1e-4,1e-2))', or a recipe: search=usual."
             )
     return problems
 

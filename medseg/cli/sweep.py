@@ -4,6 +4,7 @@ import logging
 import shlex
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import hand_over, plain
 from medseg.cli.job import attempt
-from medseg.cli.overrides import Check, Sources, check, is_plain, quote
+from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import counts
+from medseg.sweeps.rankings import GIVEN_UP, counts
 from medseg.sweeps.record import (
     INTERRUPTED_JOB,
     LAUNCHING,
@@ -31,6 +32,7 @@ from medseg.sweeps.record import (
     write_record,
 )
 from medseg.sweeps.tables import ranked_tables
+from medseg.system.locks import locked_file
 from medseg.system.printable import printable
 from medseg.system.terminal import Terminal
 
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
+
+TEST_LOCK = ".test.lock"
+"""What a process holds while it tests the best of a sweep."""
 
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
@@ -47,7 +52,7 @@ MAXIMISING = {
     "hydra.sweeper.optim.maximize": "true",
     "hydra.sweeper.ax_config.experiment.minimize": "false",
 }
-"""Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
+"""Where sweepers that others have written, Nevergrad's and Ax's among them, are told that more is better, which none takes for granted."""
 
 
 class Launcher(Protocol):
@@ -124,21 +129,39 @@ class Sweep:
         return float("nan") if score is None else float(score)
 
     def test_best(self) -> None:
-        """Test the best training of each ranking: resumed with nothing left to train, it is tested."""
-        best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
-        for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
-            log.info("%s is the best by validation, and is tested", job.folder)
-            test = replace(job, compose=partial(with_test, job.compose))
-            if self.launcher:
-                self.launcher.run(Queue([test]))
-            else:
-                record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
+        """Test the best training of each ranking: resumed with nothing left to train, it is tested.
+
+        Of several processes that work on a search one does.
+        """
+        with locked_file(self.folder / TEST_LOCK):
+            best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
+            for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
+                log.info("%s is the best by validation, and is tested", job.folder)
+                test = replace(job, compose=partial(with_test, job.compose))
+                if self.launcher:
+                    self.launcher.run(Queue([test]))
+                else:
+                    record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the config of a job that is done with its test, which jobs of a sweep leave out."""
     config = compose()
     return {**config, "resume": config["run_dir"], "sweep": {"test": "all"}}
+
+
+def with_space(settings: list[str], sources: Sources) -> list[str]:
+    """Return settings in which ``search=`` is a sweep over what its recipes list, by Optuna.
+
+    Keys that the settings give stay as they are.
+    """
+    given = {setting.partition("=")[0].lstrip("+~") for setting in settings}
+    space: dict[str, Any] = {}
+    with suppress(MedsegError):  # there is no such recipe, as the check of all settings will say
+        recipes = [setting for setting in settings if setting.startswith("search=")]
+        space = sources.skeleton(*recipes)["search"]["space"]
+    sweeper = [] if "hydra/sweeper" in given else [SEARCH]
+    return [*settings, *sweeper, *(f"{key}={values}" for key, values in space.items() if key not in given)]
 
 
 def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
@@ -151,11 +174,14 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     first = checked.composed[0]
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
-    with sweep_folder(run_dir, "+".join(dict.fromkeys(names)), [*flags, *settings]) as folder:
+    sweeper = sources.of_multirun(settings)["sweeper"]
+    is_search = sweeper["_target_"] == SEARCHER
+    dataset = "+".join(dict.fromkeys(names))
+    with sweep_folder(run_dir, dataset, [*flags, *settings], is_shared=is_search) as folder:
         this = Sweep(folder, argv, checked, sources, settings)
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
         try:
-            hand_over([*flags, *settings, *where, *maximising(sources, settings)], this)
+            hand_over([*flags, *settings, *where, *maximising(sweeper, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
         except KeyboardInterrupt:
@@ -226,9 +252,9 @@ def resumed_sweep(
     return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
 
 
-def maximising(sources: Sources, settings: list[str]) -> list[str]:
+def maximising(sweeper: dict[str, Any], settings: list[str]) -> list[str]:
     """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
-    node = {"hydra": {"sweeper": sources.sweeper(settings)}}
+    node = {"hydra": {"sweeper": sweeper}}
     names = {setting.partition("=")[0].lstrip("+") for setting in settings}
     return [
         f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
@@ -261,6 +287,6 @@ def report(folder: Path) -> int:
             print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
     if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
         print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
-    if results and all(result["status"] == "done" for result in results):
+    if results and all(result["status"] in ("done", GIVEN_UP) for result in results):
         return 0
     return 3 if any(result["status"] != "failed" for result in results) else 1

@@ -12,7 +12,8 @@ from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, record, write_record
+from medseg.sweeps.rankings import GIVEN_UP
+from medseg.sweeps.record import record, withdraw, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
 
@@ -99,7 +100,7 @@ class LocalJobs:
         if self.spare and self.spare[0] is job:
             process, self.spare = self.spare[1], None
         process = process or JobProcess(self.sweep.command, job.folder)
-        (job.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
+        withdraw(job.folder)
         self.running.append((job, process, share))
         self.watch.begun(job, share.name)
         process.begin(job, share, self.sweep.argv)

@@ -15,6 +15,10 @@ from medseg.system.locks import open_to_append
 from medseg.system.relaunch import import_path, python_command
 
 
+KILLED = "killed by"
+"""How the reason of a job begins whose process was killed."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job of a sweep: its number, its folder, the overrides that make it, and how to get its config.
@@ -97,4 +101,4 @@ class JobProcess:
         if status >= 0:
             return ""
         memory = ", maybe since the machine's memory ran out" if status == -signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-status).name}{memory}"
+        return f"{KILLED} {signal.Signals(-status).name}{memory}"

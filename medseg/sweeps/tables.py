@@ -8,7 +8,7 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from medseg.sweeps.rankings import REPEATED, Ranking, differing
+from medseg.sweeps.rankings import GIVEN_UP, REPEATED, Ranking, differing
 
 HEADERS: "dict[str, Literal['left', 'right']]" = {
     "job": "right",
@@ -26,7 +26,7 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
     """Return a table for each ranking by ``score``; the test's stands beside it and chooses nothing.
 
     Overrides that all jobs share are left out. Where jobs repeat a setting, a row before theirs has the mean. A table
-    without a frame follows where jobs are not done, with the reason of each in a line that is cut to the width.
+    without a frame follows where jobs have failed, with the reason of each in a line that is cut to the width.
     """
     jobs = [job for ranking in ranked for job in ranking.jobs]
     lines = differing([job["overrides"] for job in jobs])
@@ -51,7 +51,7 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
         reasons = Table.grid()
         reasons.add_column(no_wrap=True)
         for job in ranking.jobs:
-            if job["status"] != "done" and (reason := " ".join((job.get("reason") or "").split())):
+            if job["status"] not in ("done", GIVEN_UP) and (reason := " ".join((job.get("reason") or "").split())):
                 reasons.add_row(escape(f"job {job['job']}: {reason}"))
         several += [table, reasons] if reasons.rows else [table]
     return several
