@@ -45,15 +45,17 @@ class OptunaSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         lines = [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
         overrides = {each.get_key_element(): each for each in parser.parse_overrides(lines)}
-        fixed = {key: each.get_value_element_as_str() for key, each in overrides.items() if not each.is_sweep_override()}
-        space = {key: distribution_of(each) for key, each in overrides.items() if each.is_sweep_override()}
+        swept = {key: each for key, each in overrides.items() if each.is_sweep_override()}
+        space = {key: distribution_of(each) for key, each in swept.items()}
+        fixed = {key: each.get_value_element_as_str() for key, each in overrides.items() if key not in swept}
 
         config: Any = OmegaConf.to_container(self.config, resolve=False)
         choices, start = config["hydra"]["runtime"]["choices"], {}
-        for key in space:
-            name = overrides[key].key_or_group
+        for key, override in swept.items():
+            name = override.key_or_group
             value = choices[name] if name in choices else look_up(config, name.split("."))[1]
-            start |= {key: same for same in values_like(value, overrides[key], space[key])}
+            if same := values_like(value, override, space[key]):
+                start[key] = same[0]
 
         def job_of(number: int, drawn: Sequence[str]) -> Any:
             keys = {override.partition("=")[0] for override in drawn}  # a repeat has another seed

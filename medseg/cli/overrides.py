@@ -300,7 +300,7 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
         checked.problems |= absent
         overrides = [override for override in overrides if not override.key_or_group.startswith("hydra")]
     elif multirun:
-        checked.problems |= wrong_sweeps(overrides, sources)
+        checked.problems |= given_twice(overrides)
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     others = [override for override in overrides if override.key_or_group not in sources.groups]
     checked.swept = {each.key_or_group: values_of(each) for each in others if each.is_sweep_override()}
@@ -311,6 +311,8 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     for variant in variants:
         check_composed(sources, loader, [f"{group}={name}" for group, name in variant.items()], others, checked)
     checked.problems |= known_to_some(sources, variants, others, checked.unknown)
+    if multirun and not checked.problems:
+        checked.problems |= wrong_sweep(overrides, sources)
     if not values_needed:
         checked.problems = {key: text for key, text in checked.problems.items() if f"{key}: missing" not in text}
     return checked
@@ -335,8 +337,8 @@ def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> d
     return problems
 
 
-def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
-    """Return what a sweep cannot do, by key: keys given again, intervals without a search, a search without either."""
+def given_twice(overrides: "list[Override]") -> dict[str, str]:
+    """Return what is wrong with swept keys that are given again, by key."""
     problems, given = {}, defaultdict(list)
     for override in overrides:
         given[override.key_or_group].append(override)
@@ -346,26 +348,36 @@ def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str
             problems[key] = (
                 f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
             )
+    return problems
+
+
+def wrong_sweep(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
+    """Return what the sweeper of a multirun cannot do, by key: settings that are right by themselves."""
     swept = [each for each in overrides if each.is_sweep_override()]
     intervals = [each for each in swept if not each.is_discrete_sweep()]
-    if (intervals or "hydra/sweeper" in given) and not problems:
-        of_hydra = sources.of_multirun([str(override.input_line) for override in overrides])
-        sweeper, launcher = (str(of_hydra[name].get("_target_")) for name in ("sweeper", "launcher"))
-        for override in intervals if sweeper.endswith(".BasicSweeper") else ():
-            problems[override.key_or_group] = (
-                f"{override.input_line}: the basic sweeper takes no intervals. List the values, as in "
-                f"{override.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: {SEARCH}."
-            )
-        if sweeper == SEARCHER and not launcher.startswith("hydra_plugins.medseg."):
-            problems["hydra/launcher"] = f"{SEARCH}: it runs jobs by medseg's own launchers, as hydra/launcher=local."
-        if sweeper == SEARCHER and sources.config_name != "train":
-            problems["hydra/sweeper"] = f"{SEARCH}: it searches by the validation Dice of medseg train alone."
-        if sweeper == SEARCHER and not (swept or of_hydra["sweeper"]["params"]):
-            problems["hydra/sweeper"] = (
-                f"{SEARCH}: there is nothing to search. Give values, as in model.depth=2,3,4 or "
-                "'optimizer.lr=tag(log,interval(1e-4,1e-2))', or a recipe: search=usual."
-            )
-    return problems
+    if not intervals and all(each.key_or_group != "hydra/sweeper" for each in overrides):
+        return {}
+    of_hydra = sources.of_multirun([str(override.input_line) for override in overrides])
+    sweeper, launcher = (str(of_hydra[name].get("_target_")) for name in ("sweeper", "launcher"))
+    if sweeper.endswith(".BasicSweeper"):
+        return {
+            each.key_or_group: f"{each.input_line}: the basic sweeper takes no intervals. List the values, as in "
+            f"{each.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: {SEARCH}."
+            for each in intervals
+        }
+    if sweeper != SEARCHER:
+        return {}
+    problem = ""
+    if sources.config_name != "train":
+        problem = "it searches by the validation Dice of medseg train alone."
+    elif not launcher.startswith("hydra_plugins.medseg."):
+        problem = "it runs jobs by medseg's own launchers alone, as hydra/launcher=local."
+    elif not (swept or of_hydra["sweeper"]["params"]):
+        problem = (
+            "there is nothing to search. Give values, as in model.depth=2,3,4 or "
+            "'optimizer.lr=tag(log,interval(1e-4,1e-2))', or a recipe: search=usual."
+        )
+    return {"hydra/sweeper": f"{SEARCH}: {problem}"} if problem else {}
 
 
 def known_to_some(

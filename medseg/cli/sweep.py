@@ -52,7 +52,7 @@ MAXIMISING = {
     "hydra.sweeper.optim.maximize": "true",
     "hydra.sweeper.ax_config.experiment.minimize": "false",
 }
-"""Where sweepers that others have written, Nevergrad's and Ax's among them, are told that more is better, which none takes for granted."""
+"""Where sweepers that others have written, as Nevergrad's and Ax's, are told that more is better."""
 
 
 class Launcher(Protocol):

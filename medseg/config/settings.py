@@ -403,7 +403,7 @@ class SweepSettings:
 class SearchSettings:
     """How a search (``hydra/sweeper=optuna``) draws its trials."""
 
-    trials: int = setting("trainings of a search, or fewer where there are no more combinations", "[1, inf)", default=20)
+    trials: int = setting("trainings of a search, or as many as there are combinations", "[1, inf)", default=20)
     time: Seconds | None = setting(
         "training time of all trials together, after which none begins", null="no limit", default=None
     )

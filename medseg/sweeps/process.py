@@ -14,7 +14,6 @@ from medseg.jobs.rundir import OUTPUT
 from medseg.system.locks import open_to_append
 from medseg.system.relaunch import import_path, python_command
 
-
 KILLED = "killed by"
 """How the reason of a job begins whose process was killed."""
 

@@ -173,7 +173,9 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
             "rankings": [
                 {
                     "title": each.title,
-                    "jobs": [{name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs],
+                    "jobs": [
+                        {name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs
+                    ],
                 }
                 for each in ranked
             ],

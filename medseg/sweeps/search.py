@@ -1,7 +1,7 @@
 """A search: a queue of trainings that Optuna draws from a space, each when a share of the machine is free.
 
-Its study lies in the sweep's folder, so that it goes on where it was stopped, and several processes can work on it, also
-on machines that share the folder. A process that trains a trial holds a lock that is the trial's; the operating
+Its study lies in the sweep's folder, so that it goes on where it was stopped, and several processes can work on it,
+also on machines that share the folder. A process that trains a trial holds a lock that is the trial's; the operating
 system frees it with the process, and whoever takes it next goes on with the trial.
 """
 
@@ -90,7 +90,8 @@ class Search(Queue):
         self.is_over = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with self.lock:
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.lock.journal), lock_obj=self.lock))
+            lock: Any = self.lock  # which need not inherit Optuna's
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.lock.journal), lock_obj=lock))
             self.study = optuna.create_study(
                 study_name="search",
                 storage=storage,
@@ -148,7 +149,7 @@ class Search(Queue):
             return None
         complete = [trial for trial in first if trial.state == TrialState.COMPLETE]
         had = [(trial.params, trial.user_attrs.get("seed")) for trial in trials]
-        for best in sorted(complete, key=lambda trial: -trial.value)[:FINALISTS]:
+        for best in sorted(complete, key=lambda trial: -(trial.value or 0.0))[:FINALISTS]:
             for seed in range(self.seed + 1, self.seed + 1 + self.settings.repeats):
                 if (best.params, seed) not in had:
                     return best.params, {"seed": seed}
@@ -206,7 +207,7 @@ class Search(Queue):
             handle.set_user_attr("seconds", result["seconds"])
         if result["status"] == GIVEN_UP:
             self.study.tell(trial.number, state=TrialState.PRUNED)
-        elif result["status"] in DONE and result["score"] is not None and math.isfinite(result["score"]):
+        elif result["status"] in DONE and result["score"] is not None:
             self.study.tell(trial.number, result["score"])
         elif reason.startswith(KILLED) and (kills := trial.user_attrs.get("kills", 0)) < MOST_KILLS:
             handle.set_user_attr("kills", kills + 1)
@@ -334,7 +335,7 @@ class StudyLock:
         self.release()
 
 
-def number_of_values(distribution: BaseDistribution) -> float:
+def number_of_values(distribution: Any) -> float:
     """Return how many values a distribution has, infinity where it is continuous."""
     if isinstance(distribution, CategoricalDistribution):
         return len(distribution.choices)
