@@ -40,11 +40,11 @@ def line_of(folder: Path, pruning: str) -> str:
     spent = [seconds_of(folder / str(trial["number"])) for trial in trials]
     # A trial that was ended at 15 % would have taken its time so far, divided by 0.15
     shares = [trial["percents"][-1][0] / 100 if trial["state"] == "pruned" else 1 for trial in trials]
-    full = sum(seconds / share for seconds, share in zip(spent, shares, strict=True))
+    total, full = sum(spent), sum(seconds / share for seconds, share in zip(spent, shares, strict=True))
     states = ", ".join(f"{count} {state}" for state, count in Counter(trial["state"] for trial in trials).items())
     return (
-        f"pruning={pruning}: {len(trials)} trials ({states}), {sum(spent):.0f} s of training, in full about {full:.0f} s "
-        f"({sum(spent) / full:.0%}); best {max(scores):.4f}, the default {trials[0]['score']:.4f}"
+        f"pruning={pruning}: {len(trials)} trials ({states}), {total:.0f} s of training, in full about {full:.0f} s "
+        f"({total / full:.0%}); best {max(scores):.4f}, the default {trials[0]['score']:.4f}"
     )
 
 

@@ -5,7 +5,6 @@ also on machines that share the folder. A process that trains a trial holds a lo
 system frees it with the process, and whoever takes it next goes on with the trial.
 """
 
-import csv
 import logging
 import math
 import time
@@ -26,7 +25,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from medseg.config.check import resolve
 from medseg.config.schema import typed
 from medseg.config.settings import SearchSettings, TrainerSettings
-from medseg.config.untrusted import read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.io.csv_files import read_csv
@@ -86,6 +84,7 @@ class Search(Queue):
         self.lock = StudyLock(folder)
         self.claims: dict[int, IO[str]] = {}
         self.seen: dict[int, int] = {}
+        self.limits: dict[int, TrainerSettings] = {}
         self.next_look = -math.inf
         self.is_over = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -230,8 +229,10 @@ class Search(Queue):
             trial = self.trials()[job.number]
             if "seed" in trial.user_attrs:
                 return False
+            if job.number not in self.limits:
+                self.limits[job.number] = typed(TrainerSettings, resolve(job.compose())["trainer"], "trainer.")
             handle = Trial(self.study, trial._trial_id)
-            for percent, score in validations(job.folder):
+            for percent, score in validations(table, self.limits[job.number]):
                 if percent > (trial.last_step or 0):
                     handle.report(score, percent)
                     if handle.should_prune():
@@ -344,15 +345,10 @@ def number_of_values(distribution: Any) -> float:
     return round((distribution.high - distribution.low) / distribution.step) + 1 if distribution.step else math.inf
 
 
-def validations(run_dir: Path) -> Iterator[tuple[int, float]]:
+def validations(table: Path, limits: TrainerSettings) -> Iterator[tuple[int, float]]:
     """Yield how much of a training is done, in per cent of its epochs or its time, and its best score so far."""
-    try:
-        limits = typed(TrainerSettings, resolve({"trainer": read_yaml(run_dir / "config.yaml")["trainer"]})["trainer"])
-        rows = read_csv(run_dir / "metrics.csv")
-    except (OSError, ValueError, KeyError, csv.Error, MedsegError):  # not there yet
-        return
     best, column = -math.inf, ScoreNames("dice").mean.column
-    for row in rows:
+    for row in read_csv(table):
         best = max(best, float(row.get(column) or -math.inf))
         of_epochs = int(row["epoch"]) / limits.epochs if limits.epochs else 0.0
         of_time = float(row["seconds"]) / limits.max_time if limits.max_time else 0.0

@@ -19,6 +19,7 @@ SPACE = {
     "loss": optuna.distributions.CategoricalDistribution(["dice_ce", "ce"]),
 }
 START = {"optimizer.lr": 3e-3, "loss": "dice_ce"}
+TEN_EPOCHS = {"max_epochs": 10}
 
 
 @pytest.fixture
@@ -27,9 +28,10 @@ def begin(tmp_path):
 
     begun = []
 
-    def begin(space=SPACE, start=START, training_seed=0, **settings):
+    def begin(space=SPACE, start=START, training_seed=0, limits=TEN_EPOCHS, **settings):
         def job_of(number, overrides):
-            return Job(number, tmp_path / str(number), overrides, dict)
+            trainer = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text())
+            return Job(number, tmp_path / str(number), overrides, lambda: {"trainer": trainer | limits})
 
         settings = SearchSettings(**{"trials": 4, **settings})
         begun.append(search.Search(tmp_path, space, start, settings, training_seed, job_of))
@@ -114,25 +116,23 @@ def test_no_trial_begins_after_the_time_is_spent(begin):
     assert one.is_empty
 
 
-def leave_epochs(job, scores, limits):
-    """Write what a training of ten epochs, or ten minutes, leaves of its first ones."""
+def leave_epochs(job, scores):
+    """Write what a training leaves of its first epochs, of a minute each."""
     job.folder.mkdir(exist_ok=True)
-    trainer = yaml.safe_load((CONF / "trainer" / "default.yaml").read_text()) | limits
-    (job.folder / "config.yaml").write_text(yaml.safe_dump({"trainer": trainer}))
     rows = [f"{epoch},{epoch * 60},{score}\n" for epoch, score in enumerate(scores, start=1)]
     (job.folder / "metrics.csv").write_text("epoch,seconds,val_dice\n" + "".join(rows))
 
 
-@pytest.mark.parametrize("limits", [{"max_epochs": 10}, {"max_time": "00:00:10:00"}])
+@pytest.mark.parametrize("limits", [TEN_EPOCHS, {"max_time": "00:00:10:00"}])
 def test_a_trial_that_is_worse_than_others_at_the_same_share_is_hopeless(begin, limits):
-    one = begin()
+    one = begin(limits=limits)
     jobs = [one.next() for _ in range(3)]
     assert not one.is_hopeless(jobs[0])  # it has not begun
-    leave_epochs(jobs[0], [0.1, 0.1], limits)
-    leave_epochs(jobs[1], [0.1, 0.5], limits)
-    leave_epochs(jobs[2], [0.1], limits)
+    leave_epochs(jobs[0], [0.1, 0.1])
+    leave_epochs(jobs[1], [0.1, 0.5])
+    leave_epochs(jobs[2], [0.1])
     assert not any(one.is_hopeless(job) for job in jobs)  # the first, alone at 15 % and too early
-    leave_epochs(jobs[2], ["", 0.4], limits)
+    leave_epochs(jobs[2], ["", 0.4])
     assert one.is_hopeless(jobs[2])
     end(one, jobs[2], GIVEN_UP)
     assert states(one) == ["RUNNING", "RUNNING", "PRUNED"]
@@ -143,11 +143,11 @@ def test_a_trial_that_is_worse_than_others_at_the_same_share_is_hopeless(begin, 
 def test_without_pruning_and_in_repeats_nothing_is_hopeless(begin, settings):
     one = begin(**settings)
     jobs = [one.next()]
-    leave_epochs(jobs[0], [0.9] * 9, {"max_epochs": 10})
+    leave_epochs(jobs[0], [0.9] * 9)
     one.is_hopeless(jobs[0])
     end(one, jobs[0], score=0.9)
     jobs.append(one.next())
-    leave_epochs(jobs[1], [0.1] * 9, {"max_epochs": 10})
+    leave_epochs(jobs[1], [0.1] * 9)
     assert not one.is_hopeless(jobs[1])
 
 
