@@ -65,6 +65,9 @@ SEARCH = "hydra/sweeper=optuna"
 SEARCHER = "hydra_plugins.medseg.sweepers.OptunaSweeper"
 """How medseg's own search is chosen, and its class."""
 
+OF_CASES = {"seed", "split", "dataset"}
+"""What a search does not vary: scores would differ by their cases, or by luck."""
+
 EXTRAS = {SEARCH: ("optuna", "search")}
 """What medseg's own launchers and sweepers import, and the extra that brings it."""
 
@@ -372,6 +375,10 @@ def wrong_sweep(overrides: "list[Override]", sources: Sources) -> dict[str, str]
         problem = "it searches by the validation Dice of medseg train alone."
     elif not launcher.startswith("hydra_plugins.medseg."):
         problem = "it runs jobs by medseg's own launchers alone, as hydra/launcher=local."
+    elif others := [each.key_or_group for each in swept if lies_below(each.key_or_group, OF_CASES)]:
+        problem = (
+            f"scores on other cases do not compare. Give {', '.join(others)} one value; repeats: search.repeats=2."
+        )
     elif not (swept or of_hydra["sweeper"]["params"]):
         problem = (
             "there is nothing to search. Give values, as in model.depth=2,3,4 or "

@@ -7,6 +7,7 @@ system frees it with the process, and whoever takes it next goes on with the tri
 
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from medseg.config.check import resolve
 from medseg.config.schema import typed
 from medseg.config.settings import SearchSettings, TrainerSettings
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, first_line
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.io.csv_files import read_csv
 from medseg.jobs.rundir import read_result
@@ -76,7 +77,11 @@ class Search(Queue):
         seed: int,
         job_of: Callable[[int, list[str]], Job],
     ) -> None:
-        """``start`` are values of the config by key, ``seed`` is its seed; ``job_of`` adds to what the space draws."""
+        """``start`` are values of the config by key, ``seed`` is its seed; ``job_of`` adds to what the space draws.
+
+        Raises:
+            MedsegError: the study in the folder is damaged, or cannot be written.
+        """
         self.folder, self.space, self.start, self.settings = folder, dict(space), dict(start), settings
         self.seed, self.job_of = seed, job_of
         size = math.prod(map(number_of_values, self.space.values()))
@@ -88,16 +93,21 @@ class Search(Queue):
         self.next_look = -math.inf
         self.is_over = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with self.lock:
-            lock: Any = self.lock  # which need not inherit Optuna's
-            storage = optuna.storages.JournalStorage(JournalFileBackend(str(self.lock.journal), lock_obj=lock))
-            self.study = optuna.create_study(
-                study_name="search",
-                storage=storage,
-                direction="maximize",
-                load_if_exists=True,
-                pruner=optuna.pruners.SuccessiveHalvingPruner(**RUNGS),
-            )
+        lock: Any = self.lock  # which need not inherit Optuna's
+        try:
+            with self.lock:
+                storage = optuna.storages.JournalStorage(JournalFileBackend(str(lock.journal), lock_obj=lock))
+                self.study = optuna.create_study(
+                    study_name="search",
+                    storage=storage,
+                    direction="maximize",
+                    load_if_exists=True,
+                    pruner=optuna.pruners.SuccessiveHalvingPruner(**RUNGS),
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MedsegError(
+                f"{lock.journal}: no journal of a study ({first_line(error)}). Begin the search in another folder."
+            ) from error
 
     def __len__(self) -> int:
         """Return how many trials are to be begun."""
@@ -313,10 +323,11 @@ class StudyLock:
                 self.file = open_locked(self.path)
             except NotLockableError:
                 self.file = open_to_append(self.path)
-            content = self.journal.read_bytes()
-            if content and not content.endswith(b"\n"):
-                with self.journal.open("r+b") as journal:
-                    journal.truncate(content.rfind(b"\n") + 1)
+            with self.journal.open("r+b") as journal:
+                journal.seek(max(0, journal.seek(0, os.SEEK_END) - 1))
+                if journal.read() not in (b"", b"\n"):
+                    journal.seek(0)
+                    journal.truncate(journal.read().rfind(b"\n") + 1)
         self.depth += 1
         return True
 

@@ -97,10 +97,12 @@ def test_the_best_few_are_repeated_and_the_best_mean_is_tested(trainings, capsys
     assert ranking["jobs"][-1]["job"] == single  # behind the means, though higher than these
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "search").glob("*.yaml")))
-def test_every_recipe_begins_with_the_defaults(trainings, name):
+def test_the_usual_search_has_all_recipes_and_begins_with_the_defaults(trainings):
+    recipes = [yaml.safe_load(path.read_text()) for path in (CONF / "search").glob("*.yaml")]
+    keys = {key for recipe in recipes for key in recipe.get("space", ())}
     assert command_line.main(["train", "run_dir=default"]) == 0
-    assert command_line.main(["train", f"search={name}", "search.trials=2", "sweep.test=none"]) == 0
+    assert command_line.main(["train", "search=usual", "search.trials=2", "sweep.test=none", "run_dir=sweep"]) == 0
+    assert keys < {override.partition("=")[0] for override in record()["jobs"]["1"]}
     default, first, second = trainings.configs
     kept = {"seed", "dataset", "model", "loss", "augment", "optimizer", "trainer", "plan"}
     assert {key: default[key] for key in kept} == {key: first[key] for key in kept}
@@ -112,6 +114,7 @@ def test_every_recipe_begins_with_the_defaults(trainings, name):
     [
         ("train", ["model.depth=3"], "there is nothing to search. Give values, as in model.depth=2,3,4"),
         ("train", ["model.depth=2,3", "hydra/launcher=basic"], "it runs jobs by medseg's own launchers"),
+        ("train", ["search=depth", "split.folds=2", "split.fold=all"], "Give split.fold one value"),
         ("train", ["search=widht"], "search=widht: no such option. Did you mean 'width'?"),
         ("train", ["search=width", "search.trials=0"], "search.trials=0: must be"),
         ("train", ["model=unetr", "search=depth"], "model.depth: unknown key"),

@@ -226,6 +226,9 @@ def test_a_study_of_other_values_is_refused(begin, tmp_path):
     (tmp_path / "study.journal").write_text(text.replace("dice_ce", "${oc.env:HOME}"))
     with pytest.raises(MedsegError, match="trial 0 is not of the space"):
         begin().next()
+    (tmp_path / "study.journal").write_text("[1]\n")
+    with pytest.raises(MedsegError, match="no journal of a study"):
+        begin()
     (tmp_path / "study.journal").unlink()
     (tmp_path / "study.journal").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(MedsegError, match="cannot be written"):
