@@ -10,11 +10,15 @@ EXCEPTIONS := medseg pylibjpeg-libjpeg
 
 MINUTES := 10
 
+# Sweeps on a real Slurm, which takes minutes: of make slurm-check.
+SLURM := tests/slurm
+
 # Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
-FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_short_memory.py
+FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py \
+	tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults trust gpu-check check audit fuzz clean
+.PHONY: help demo test faults trust gpu-check slurm-check check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
@@ -23,7 +27,7 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SLURM))
 
 faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short memory, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(FAULTS)
@@ -34,6 +38,9 @@ trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and propertie
 
 gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in ten minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu -m "" -n auto --dist worksteal
+
+slurm-check: $(VENV)/.medseg-dev  ## run sweeps on a real Slurm of this machine, in four minutes; needs Debian's slurmctld, slurmd, slurm-client
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(SLURM)
 
 check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
 	$(VENV)/bin/python scripts/check_files.py

@@ -51,6 +51,7 @@ from medseg.jobs.train import train
 from medseg.jobs.train.setup import Run, set_up
 from medseg.models.slices import logits_of
 from medseg.system.device import autocast, pick_device, pick_precision
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.parallel import cores
 from medseg.training.assembly import make_network
 from medseg.training.probe import Probe
@@ -142,7 +143,9 @@ def make_run(options: argparse.Namespace, name: str, more: list[str]) -> Run[Tra
     config = composed([*fixed, *more])
     settings = read_settings(TrainSettings, config)
     dataset = open_dataset(settings.dataset, settings.trust)
-    return set_up(config, settings, dataset, label_map(dataset))
+    return set_up(
+        config, settings, dataset, label_map(dataset), Ranks(devices=[pick_device(settings.trainer.accelerator)])
+    )
 
 
 def training(run: Run[TrainSettings], second: Run[TrainSettings]) -> Iterator[tuple[str, str]]:
@@ -152,7 +155,9 @@ def training(run: Run[TrainSettings], second: Run[TrainSettings]) -> Iterator[tu
     yield "patch, batch", f"{'x'.join(map(str, run.plan.patch_size))}, {run.plan.batch_size}"
     watch, make = Watch({}, Turns), train.make_trainer
     endless = replace(run.settings, trainer=replace(run.settings.trainer, **ENDLESS))
-    with replaced.object(train, "make_trainer", lambda *given: make(*given[:2], [*given[2], watch, StopAfter(watch)])):
+    with replaced.object(
+        train, "make_trainer", lambda *given: make(*given[:2], [*given[2], watch, StopAfter(watch)], *given[3:])
+    ):
         train.fit(replace(run, settings=endless), lambda: None)
     bare = median(watch.meter.bare_steps)
     ratios = [step / other for step, other in zip(watch.meter.steps, watch.meter.bare_steps, strict=True)]

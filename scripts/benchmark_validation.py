@@ -35,6 +35,8 @@ from medseg.jobs.predict.steps import FolderPrediction
 from medseg.jobs.train import train
 from medseg.jobs.train.setup import Run, set_up
 from medseg.preprocessing.cache import load
+from medseg.system.device import pick_device
+from medseg.system.distributed.ranks import Ranks
 
 
 class Watch(Callback):
@@ -89,8 +91,8 @@ def main() -> None:
         watch = Watch(predictor_of(run, Path(work)))
         make = train.make_trainer
 
-        def make_watched(wanted: TrainSettings, folder: Path, callbacks: list[Callback]) -> Trainer:
-            return make(wanted, folder, [*callbacks, watch])
+        def make_watched(wanted: TrainSettings, folder: Path, callbacks: list[Callback], ranks: Ranks) -> Trainer:
+            return make(wanted, folder, [*callbacks, watch], ranks)
 
         with patch.object(train, "make_trainer", make_watched):
             train.fit(run, lambda: None)
@@ -110,7 +112,9 @@ def begun(config: dict[str, Any]) -> Run[TrainSettings]:
     assert settings.run_dir
     settings.run_dir.mkdir(parents=True)
     dataset = open_dataset(settings.dataset, settings.trust)
-    return set_up(config, settings, dataset, label_map(dataset))
+    return set_up(
+        config, settings, dataset, label_map(dataset), Ranks(devices=[pick_device(settings.trainer.accelerator)])
+    )
 
 
 def predictor_of(run: Run[TrainSettings], work: Path) -> Callable[[], None]:

@@ -26,6 +26,8 @@ from medseg.config.settings import TrainSettings
 from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.jobs.train import train
 from medseg.jobs.train.setup import set_up
+from medseg.system.device import pick_device
+from medseg.system.distributed.ranks import Ranks
 
 ENDLESS: dict[str, Any] = {"max_time": None, "max_epochs": 10**6, "validation_interval": 10**6, "patience": None}
 
@@ -98,13 +100,15 @@ def main() -> None:
     config = composed(sys.argv[1:])
     settings = read_settings(TrainSettings, config)
     dataset = open_dataset(settings.dataset, settings.trust)
-    run = set_up(config, settings, dataset, label_map(dataset))
+    run = set_up(
+        config, settings, dataset, label_map(dataset), Ranks(devices=[pick_device(settings.trainer.accelerator)])
+    )
     endless = replace(run.settings, trainer=replace(run.settings.trainer, **ENDLESS))
     watch = Watch(planned(endless))
     make = train.make_trainer
 
-    def make_watched(wanted: TrainSettings, folder: Path, callbacks: list[Callback]) -> Trainer:
-        return make(wanted, folder, [*callbacks, watch])
+    def make_watched(wanted: TrainSettings, folder: Path, callbacks: list[Callback], ranks: Ranks) -> Trainer:
+        return make(wanted, folder, [*callbacks, watch], ranks)
 
     with patch.object(train, "make_trainer", make_watched):
         train.fit(replace(run, settings=endless), lambda: None)

@@ -1,11 +1,11 @@
-"""Hydra's view of medseg's own launchers: ``hydra/launcher=local``.
+"""Hydra's view of medseg's own launchers: ``hydra/launcher=local``, ``submitit_slurm`` and ``submitit_local``.
 
 Hydra imports this module whenever it is used, so that nothing heavy is imported before jobs are launched.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -69,4 +69,54 @@ class LocalConf:
     jobs_per_device: Any = 1
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalConf, provider="medseg")
+class ClusterLauncher(ProcessLauncher):
+    """The jobs on a cluster with Slurm, or on this machine as if it were one."""
+
+    def __init__(self, cluster: str, **parameters: Any) -> None:
+        self.cluster, self.parameters = cluster, parameters
+
+    def run(self, queue: Any) -> None:
+        """Submit the queued jobs, and wait until all have ended and have left their results in their folders."""
+        from medseg.sweeps.cluster import run_on_cluster
+
+        run_on_cluster(queue, self.sweep, self.cluster, self.parameters)
+
+
+@dataclass
+class ClusterConf:
+    """What each job asks for, by the names of Hydra's own submitit launcher; null leaves it to Slurm.
+
+    Slurm's notice comes ``signal_delay_s`` before the time limit; the job then saves and is queued again, at most
+    ``max_num_timeout`` times. ``setup`` are lines of a shell script that go before the job.
+    """
+
+    _target_: str = "hydra_plugins.medseg.launchers.ClusterLauncher"
+    cluster: str = "slurm"
+    name: str = "medseg"
+    timeout_min: int = 60
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cpus_per_task: int = 4
+    gpus_per_node: int | None = None
+    mem_gb: float | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    gres: str | None = None
+    comment: str | None = None
+    array_parallelism: int = 256
+    signal_delay_s: int = 120
+    max_num_timeout: int = 20
+    setup: list[str] | None = None
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+
+
+LAUNCHERS = {
+    "local": LocalConf(),
+    "submitit_slurm": ClusterConf(),
+    "submitit_local": ClusterConf(cluster="local"),
+}
+for _name, _conf in LAUNCHERS.items():
+    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_conf, provider="medseg")

@@ -8,8 +8,6 @@ from typing import Any
 from medseg.cli.hydra_main import unchecked_help
 from medseg.cli.job import JOBS
 from medseg.cli.overrides import syntax_problem
-from medseg.config.check import resolve
-from medseg.config.untrusted import SWEEP
 from medseg.errors import MedsegError, nearest
 
 WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p", "--cfg", "-c")
@@ -76,10 +74,3 @@ def value_of(key: str, settings: Sequence[str]) -> Any:
         return OverridesParser.create().parse_override(setting).value()
     except HydraException as error:
         raise MedsegError(syntax_problem(setting)) from error
-
-
-def sweep_to_resume(settings: Sequence[str]) -> Path | None:
-    """Return the folder of the sweep that ``resume=`` names; None where it names none."""
-    value = value_of("resume", settings)
-    folder = Path(resolve({"resume": value})["resume"]) if isinstance(value, str) else None
-    return folder if folder and (folder / SWEEP).is_file() else None

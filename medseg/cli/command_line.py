@@ -1,7 +1,8 @@
 """The command line: arguments become a checked config, the config one job, the job an exit status.
 
-Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 130
-interrupted. Nothing heavy is imported before the job is known, and help imports not even Hydra.
+Exit statuses: 0 all done; 1 nothing could be done; 2 a bug (with a traceback); 3 some cases or jobs failed; 128 and the
+number of the signal that ended the job: 130 for Ctrl-C, 143 for SIGTERM, 138 for SIGUSR1. Nothing heavy is imported
+before the job is known, and help imports not even Hydra.
 """
 
 import os
@@ -14,36 +15,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg import __version__
-from medseg.cli.arguments import parse_flags, split, sweep_to_resume, value_of
+from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import completed, hand_over, plain
 from medseg.cli.job import JOBS, attempt, configure_logging, ended, refuse, status_of
 from medseg.cli.overrides import (
-    RESUMED,
     Sources,
     absent_paths,
     check,
     compose,
     merging,
     own_sources,
-    quote,
     quoted,
     unquoted_sweeps,
 )
-from medseg.config.check import lies_below, resolve
-from medseg.config.instantiate import named_targets
+from medseg.cli.resume import resumed
+from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED
-from medseg.config.untrusted import RUN_NODES, config_of_run, outside_paths
+from medseg.config.untrusted import outside_paths
 from medseg.errors import MedsegError
-from medseg.system.relaunch import QUIET
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-RESUMABLE = ("train", "pretrain")
-
-FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
-MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
-"""What a resumed run keeps, and what of it may have moved."""
 
 INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
 """What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
@@ -77,13 +69,8 @@ def answer(argv: list[str]) -> int:
         raise MedsegError(f"name a command first: {', '.join(JOBS)}.")
     if options.hydra_help or options.info:
         return hand_over([*flags, *settings])
-    if folder := sweep_to_resume(settings):
-        from medseg.cli.sweep import resumed_sweep
-
-        settings, flags = resumed_sweep(folder, settings, flags, options)
-    elif command in RESUMABLE:
-        settings, flags = resumed(settings, flags, options)
-    return run(argv, options, flags, settings, folder)
+    left, flags, folder = resumed(command, settings, flags, options)
+    return 0 if left is None else run(argv, options, flags, left, folder)
 
 
 def help_text(command: str | None) -> str:
@@ -91,54 +78,10 @@ def help_text(command: str | None) -> str:
     return (CONF / "help" / f"{command or 'medseg'}.txt").read_text("utf-8")
 
 
-def resumed(settings: list[str], flags: list[str], options: Namespace) -> tuple[list[str], list[str]]:
-    """For ``resume=RUN`` take RUN's saved config in place of medseg's own, to be written into RUN again.
-
-    Hydra never reads the file, in which a ``hydra`` node or a list of defaults would act: it gets what was checked.
-
-    Raises:
-        MedsegError: RUN has no config that can be taken, or the line asks for what a resumed run cannot do.
-    """
-    from hydra.core.config_store import ConfigStore
-
-    value = value_of("resume", settings)
-    if not value:
-        return settings, flags
-    folder = Path(resolve({"resume": value})["resume"])
-    if not (folder / "config.yaml").is_file():
-        raise MedsegError(f"resume={folder}: no config.yaml in it. Give the directory of a run.")
-    names = {setting.partition("=")[0].lstrip("+~") for setting in settings}
-    if options.multirun or "run_dir" in names:
-        raise MedsegError("resume goes on with one run in its own directory: leave out -m and run_dir.")
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-    if chosen := sorted(name for name in names if name in groups or name.endswith("._target_")):
-        raise MedsegError(
-            f"resume goes on with the run's own {', '.join(chosen)}: leave the choice out, or start anew."
-        )
-    if fixed := sorted(name for name in names if lies_below(name, FIXED) and name not in MOVABLE):
-        raise MedsegError(
-            f"resume={folder}: {', '.join(fixed)} cannot change in a run that has begun, whose split, network and plan "
-            "are settled. Leave it out, or start anew."
-        )
-    trust = {
-        *(value_of("trust", settings) or ()),
-        *(named_targets(Path(options.config_dir)) if options.config_dir else ()),
-    }
-    config = config_of_run(folder, trust, {name.lstrip("+~") for name in names}, RUN_NODES)
-    if config.get("command") not in RESUMABLE:
-        raise MedsegError(
-            f"resume={folder}: its config is one of command={config.get('command')}. Give the run of a training."
-        )
-    ConfigStore.instance().store(name=RESUMED, node=config)
-    options.config_path, options.config_name = None, RESUMED
-    where = ["--config-name", RESUMED]  # of two flags the last counts
-    return [*settings, f"run_dir={quote(str(folder))}", *QUIET], [*flags, *where]
-
-
-def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str], resumed: Path | None) -> int:
+def run(argv: list[str], options: Namespace, flags: list[str], settings: list[str], resumed_sweep: Path | None) -> int:
     """Check the settings, then show the config or run the job, or the jobs of a sweep.
 
-    ``resumed`` is the folder that the settings of a sweep are from.
+    ``resumed_sweep`` is the folder that the settings of a sweep are from.
     """
     config_dir = Path(options.config_dir) if options.config_dir else None
     if config_dir:
@@ -158,9 +101,10 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     refuse(list(checked.problems.values()))
     if options.cfg:
         return hand_over([*flags, *settings])
-    refuse(absent_paths(checked))
-    if resumed:
-        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed).items()])
+    extras = dict.fromkeys(line for config in checked.composed for line in missing_extras(config))
+    refuse([*absent_paths(checked), *extras])
+    if resumed_sweep:
+        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed_sweep).items()])
     configure_logging()
     if options.multirun:
         from medseg.cli.sweep import sweep

@@ -21,6 +21,7 @@ from medseg.system.files import remove_unfinished
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.printable import PrintableFormatter, printable
 from medseg.system.relaunch import single_job
+from medseg.system.running.signals import heeded
 
 JOBS = {
     "train": "train.train",
@@ -35,8 +36,11 @@ JOBS = {
 }
 """Commands, and the modules of ``medseg.jobs`` that do them."""
 
+OF_SWEEPS = {"cross_validate": "evaluate.cross_validation"}
+"""Jobs of medseg's own that end a sweep, with a config of their own."""
+
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
-BUG, SOME_FAILED, INTERRUPTED = 2, 3, 130
+BUG = 2
 
 
 def run_config() -> int:
@@ -56,7 +60,7 @@ def run_job_of_sweep() -> int:
     the sweep, or it wants the job to: SIGTERM tells the job so.
     """
     configure_logging()
-    import_module(f"medseg.jobs.{JOBS[sys.argv[1]]}")
+    import_module(module_of(sys.argv[1]))
     line = sys.stdin.readline()
     if not line:  # there is no job for this process
         return 0
@@ -72,7 +76,8 @@ def run_job_of_sweep() -> int:
 
         result = dict(INTERRUPTED_JOB)  # which stays of a job that does not end
         try:
-            status, result = attempt(order["config"], argv)
+            config = order["config"]
+            status, result = attempt(config, argv, () if config["command"] in OF_SWEEPS else None)
         finally:
             record(Path(order["folder"]), result, order["overrides"])
         return status
@@ -100,7 +105,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
     started = time.monotonic()
     try:
         refuse(check_values(config) if wrong is None else wrong)
-        job = import_module(f"medseg.jobs.{JOBS[config['command']]}")
+        job = import_module(module_of(config["command"]))
         quieten_libraries()
         begin_job()
         Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
@@ -115,6 +120,11 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
 
 
+def module_of(command: str) -> str:
+    """Return the module that does a job."""
+    return f"medseg.jobs.{(JOBS | OF_SWEEPS)[command]}"
+
+
 def refuse(problems: Sequence[str]) -> None:
     """Raise when there is anything wrong."""
     if problems:
@@ -125,11 +135,12 @@ def refuse(problems: Sequence[str]) -> None:
 def status_of(work: Callable[[list[str]], int], argv: list[str]) -> int:
     """Return the exit status of some work, or that of what it raises, which is printed."""
     try:
-        return work(argv)
+        with heeded():
+            return work(argv)
     except MedsegError as error:
         return complain(str(error))
-    except KeyboardInterrupt:
-        return complain("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
     except SystemExit as end:  # Hydra's way out, after it has printed what was wrong
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception:

@@ -51,8 +51,6 @@ PLUGINS = {
         "joblib": "hydra-joblib-launcher",
         "ray": "hydra-ray-launcher",
         "rq": "hydra-rq-launcher",
-        "submitit_local": "hydra-submitit-launcher",
-        "submitit_slurm": "hydra-submitit-launcher",
     },
     "hydra/sweeper": {
         "ax": "hydra-ax-sweeper",
@@ -73,6 +71,10 @@ EXTRAS = {SEARCH: ("optuna", "search")}
 
 PLAIN_OF_HYDRA = (
     *("hydra/launcher=local", "hydra.launcher.devices=", "hydra.launcher.jobs_per_device="),
+    *("hydra/launcher=submitit_local", "hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min="),
+    *("hydra.launcher.nodes=", "hydra.launcher.tasks_per_node=", "hydra.launcher.cpus_per_task="),
+    *("hydra.launcher.gpus_per_node=", "hydra.launcher.mem_gb=", "hydra.launcher.partition=", "hydra.launcher.qos="),
+    *("hydra.launcher.account=", "hydra.launcher.constraint=", "hydra.launcher.array_parallelism="),
     *("hydra/sweeper=basic", SEARCH),
 )
 """How those settings of Hydra's begin that run nothing of their own."""
@@ -269,16 +271,33 @@ def syntax_problem(setting: str) -> str:
     return f"{setting!r}: cannot be read. Quote a value with special characters, for the shell too: \"{key}='{value}'\""
 
 
-def options_of(override: "Override") -> list[str]:
-    """Return the options that an override of a group names, more than one in a sweep or a list."""
+def choices_of(override: "Override") -> list[str]:
+    """Return the choices that an override of a group makes, more than one in a sweep, each written as in a setting.
+
+    A choice may be a list of options, all of which are taken: ``[tensorboard,mlflow]``.
+    """
     from hydra.core.override_parser.types import Transformer
 
     if not override.is_sweep_override():
-        values = override.value()
-        values = values if isinstance(values, list) else [values]
+        values = [override.value()]
     else:
         values = list(override.sweep_iterator(Transformer.identity)) if override.is_discrete_sweep() else []
-    return ["null" if value is None else str(getattr(value, "text", value)) for value in values]
+
+    def text(value: Any) -> str:
+        if isinstance(value, list):
+            return f"[{','.join(map(text, value))}]"
+        return "null" if value is None else str(getattr(value, "text", value))
+
+    return [text(value) for value in values]
+
+
+def names_in(choice: str) -> list[str]:
+    """Return the options that a choice names.
+
+    >>> names_in("[tensorboard,mlflow]"), names_in("none")
+    (['tensorboard', 'mlflow'], ['none'])
+    """
+    return choice[1:-1].split(",") if choice.startswith("[") else [choice]
 
 
 def values_of(override: "Override") -> list[Any]:
@@ -329,11 +348,12 @@ def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> d
         if not group.startswith("hydra/") or override.is_delete():
             continue
         allowed = sorted(loader.get_group_options(group))
-        for name in set(options_of(override)) - {*allowed}:
+        chosen = {name for choice in choices_of(override) for name in names_in(choice)}
+        for name in chosen - {*allowed}:
             package = PLUGINS.get(group, {}).get(name)
             cure = f"it is not installed: pip install {package}." if package else "no such option."
             problems[group] = f"{group}={name}: {cure} Here are: {', '.join(allowed)}."
-        for name in options_of(override):
+        for name in chosen:
             module, extra = EXTRAS.get(f"{group}={name}", ("", ""))
             if module and find_spec(module) is None:
                 problems[group] = f'{group}={name}: {module} is not installed: pip install "medseg[{extra}]".'
@@ -414,7 +434,7 @@ def known_to_some(
 
 
 def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked: Check) -> dict[str, list[str]]:
-    """Return the chosen options of each group that exist; those that do not are problems."""
+    """Return the choices of each group whose options exist; options that do not are problems."""
     options = {}
     for override in choices:
         group, allowed = override.key_or_group, sorted(loader.get_group_options(override.key_or_group))
@@ -423,13 +443,13 @@ def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked:
                 f"{override.input_line}: a group cannot be removed; choose another of its options."
             )
             continue
-        names = options_of(override)
+        chosen = choices_of(override)
         offered = [name for name in allowed if name != schema.SAVED]
-        for option in names:
+        for option in (name for choice in chosen for name in names_in(choice)):
             if option not in allowed:
                 hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
                 checked.problems[f"{group}={option}"] = f"{group}={option}: no such option.{hint}"
-        if known := [option for option in names if option in allowed]:
+        if known := [choice for choice in chosen if set(names_in(choice)) <= {*allowed}]:
             options[group] = known
         else:
             checked.unknown.add(group)
@@ -524,7 +544,8 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     overrides = parse(settings, loader, Check(), multirun=False)
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     keys = [override.key_or_group for override in overrides if override not in choices]
-    files = {f"{override.key_or_group}/{option}" for override in choices for option in options_of(override)}
+    chosen = ((each.key_or_group, name) for each in choices for choice in choices_of(each) for name in names_in(choice))
+    files = {f"{group}/{name}" for group, name in chosen}
     is_shipped = sources.config_name != RESUMED and (sources.config_path / f"{command}.yaml").is_file()
     usual = command if is_shipped else sources.config_name
     # All that decides which files compose the config: groups, those below others, packages, and Hydra's search path

@@ -1,39 +1,43 @@
 """A sweep: what Hydra's sweepers and launchers are to do with each job, and the tables at its end."""
 
 import logging
+import os
 import shlex
-from argparse import Namespace
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import hand_over, plain
-from medseg.cli.job import attempt
+from medseg.cli.job import attempt, configure_logging, use_share
 from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
-from medseg.config.untrusted import SWEEP, read_json_object
-from medseg.errors import MedsegError, listing
+from medseg.config.instantiate import own_targets
+from medseg.errors import MedsegError
 from medseg.io.datasets.splits import read_folds
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import GIVEN_UP, counts
 from medseg.sweeps.record import (
+    CROSS_VALIDATION,
+    GIVEN_UP,
     INTERRUPTED_JOB,
-    LAUNCHING,
     announce,
     are_complete_folds,
     done_result,
+    read,
     record,
     sweep_folder,
     write_record,
 )
+from medseg.sweeps.report.summary import show_sweep
+from medseg.sweeps.shares import shares_of
 from medseg.sweeps.tables import ranked_tables
 from medseg.system.locks import locked_file
 from medseg.system.printable import printable
+from medseg.system.relaunch import import_path, python_command
 from medseg.system.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -76,16 +80,30 @@ class Sweep:
         self.command, self.first = first["command"], first
         self.launcher: Launcher | None = None
         self.begun: dict[int, Job] = {}
+        self.process = os.getpid()
+        named = (name for config in checked.composed for name in (*(config.get("trust") or ()), *own_targets(config)))
+        self.trust = [*dict.fromkeys(named)]
         is_given = any(setting.startswith("split.seed=") for setting in settings)
         self.seed = None if is_given or (first.get("split") or {}).get("seed", 0) is not None else first["seed"]
         if self.seed is not None and "seed" in checked.swept:
             log.info("all jobs share the split of split.seed=%s, so that their scores compare", self.seed)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process where a launcher sends the sweep there: neither jobs nor caches."""
+        return {**vars(self), "begun": {}, "launcher": None, "sources": replace(self.sources)}
+
     def __call__(self, composed: "DictConfig") -> float:
-        """Run the job of a config here and now, as a launcher of Hydra's own asks, and return its score."""
+        """Run the job of a config here and now, as launchers that are not medseg's ask, and return its score.
+
+        In a process of its own, as joblib's, it takes the device that its number falls on.
+        """
         from hydra.core.hydra_config import HydraConfig
 
         hydra = HydraConfig.get()
+        if os.getpid() != self.process:
+            configure_logging()
+            devices = shares_of(self.first, None)
+            use_share(asdict(devices[int(hydra.job.num) % len(devices)]))
         [job] = self.jobs([(int(hydra.job.num), list(hydra.overrides.task), lambda: composed)])
         result: dict[str, Any] = dict(INTERRUPTED_JOB)  # which stays of a job that does not end
         try:
@@ -135,13 +153,44 @@ class Sweep:
         """
         with locked_file(self.folder / TEST_LOCK):
             best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
-            for job in (self.begun[job["job"]] for job in best if job["test_score"] is None):
-                log.info("%s is the best by validation, and is tested", job.folder)
-                test = replace(job, compose=partial(with_test, job.compose))
-                if self.launcher:
-                    self.launcher.run(Queue([test]))
-                else:
-                    record(job.folder, attempt(test.compose(), self.argv)[1], job.overrides)
+            for number in (job["job"] for job in best if job["test_score"] is None):
+                self.test(number)
+
+    def test(self, number: int) -> None:
+        """Test the training of a job that is done."""
+        log.info("%s is the best by validation, and is tested", self.folder / str(number))
+        job = self.begun.get(number)
+        if job and self.launcher:
+            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+        elif job:
+            record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
+        else:  # it was composed in another process
+            own = ["--config-dir", str(self.sources.config_dir)] if self.sources.config_dir else []
+            resume = ["train", f"resume={quote(str(self.folder / str(number)))}", "sweep.test=all", *own]
+            command = [
+                *python_command("medseg.cli.command_line", "main"),
+                *resume,
+                f"trust=[{','.join(map(quote, self.trust))}]",
+            ]
+            subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
+
+    def cross_validate(self) -> None:
+        """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds."""
+        jobs = [*self.begun.values()]
+        if self.command != "train" or not are_complete_folds(self.folder, read(self.folder)):
+            return
+        config = {
+            "command": "cross_validate",
+            "run_dir": str(self.folder),
+            "trust": self.trust,
+            "device": resolve({"trainer": self.first["trainer"]})["trainer"]["accelerator"],
+            "test": self.first["sweep"]["test"] != "none",
+        }
+        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy)
+        if self.launcher:
+            self.launcher.run(Queue([job]))
+        else:
+            record(job.folder, attempt(config, self.argv, ())[1], job.overrides)
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -184,6 +233,7 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
             hand_over([*flags, *settings, *where, *maximising(sweeper, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
+            this.cross_validate()
         except KeyboardInterrupt:
             Terminal().print(*ranked_tables(write_record(folder)))
             print(printable(f"to go on: {how_to_go_on(folder, argv, first['command'], settings, sources)}"))
@@ -215,43 +265,6 @@ def how_to_go_on(folder: Path, argv: list[str], command: str, settings: list[str
     return shlex.join(["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"])
 
 
-def resumed_sweep(
-    folder: Path, settings: list[str], flags: list[str], options: Namespace
-) -> tuple[list[str], list[str]]:
-    """For ``resume=SWEEP`` take the settings and flags that the sweep was started with, as far as a file may have them.
-
-    Where its jobs run may change.
-
-    Raises:
-        MedsegError: the sweep's record is damaged, or has what is to be given again, or the line asks for other jobs.
-    """
-    begun = read_json_object(folder / SWEEP).get("settings")
-    if not isinstance(begun, list) or not all(isinstance(text, str) for text in begun):
-        raise MedsegError(f"resume={folder}: its {SWEEP} does not say what the sweep was started with.")
-    _, begun_flags, begun_settings = split(begun)
-    begun_options = parse_flags(begun_flags)
-    if begun_options.config_name != options.config_name:
-        raise MedsegError(f"resume={folder}: it is a sweep of medseg {begun_options.config_name}.")
-    own = [text for text in settings if not text.startswith("resume=")]
-    if others := [text for text in own if not text.startswith(("trust=", *LAUNCHING))]:
-        raise MedsegError(
-            f"resume={folder}: a sweep keeps the settings that it was started with; leave out {', '.join(others)}."
-        )
-    given = {text.partition("=")[0] for text in own}
-    if "hydra/launcher" in given:
-        begun_settings = [text for text in begun_settings if not text.startswith(LAUNCHING)]
-    kept = [text for text in begun_settings if text.partition("=")[0] not in given]
-    again = [text for text in kept if not is_plain(text)]
-    again += ["--config-dir"] if begun_options.config_dir and not options.config_dir else []
-    if again:
-        raise MedsegError(
-            f"resume={folder}: it was started with what is not taken from a file, since it may run code or write "
-            f"anywhere: give these again, or the sweep's own line with run_dir={folder}.\n{listing(again)}"
-        )
-    options.multirun = True
-    return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
-
-
 def maximising(sweeper: dict[str, Any], settings: list[str]) -> list[str]:
     """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
     node = {"hydra": {"sweeper": sweeper}}
@@ -262,24 +275,10 @@ def maximising(sweeper: dict[str, Any], settings: list[str]) -> list[str]:
 
 
 def report(folder: Path) -> int:
-    """Print a sweep's ranked table, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
+    """Show a sweep that has ended, and where its files are; return its exit status: 0 all done, 1 none, 3 some."""
     ranked = write_record(folder, has_ended=True)
     results = [job for ranking in ranked for job in ranking.jobs]
-    Terminal().print(*ranked_tables(ranked))
-    if sum(bool(ranking.best) for ranking in ranked) > 1:
-        print("jobs of different tables were validated on different cases: their scores have no common order")
-    are_folds = are_complete_folds(folder, results)
-    for ranking in ranked:
-        is_chosen = len(ranked) == 1 or sum(map(counts, ranking.jobs)) > 1  # else it is best of itself alone
-        if ranking.best and is_chosen and not are_folds:
-            numbers, paths = zip(
-                *((str(job["job"]), str(folder / str(job["job"]))) for job in ranking.best), strict=True
-            )
-            checkpoint = paths[0] if len(paths) == 1 else f"[{','.join(paths)}]"
-            print(printable(f"best: job {', '.join(numbers)}, checkpoint={checkpoint}"))
-    if are_folds:
-        print(printable(f"the folds are an ensemble: checkpoint={folder}"))
-    print(printable(f"sweep folder: {folder}"))
+    show_sweep(folder)
     if len({item for result in results for item in result["overrides"] if item.startswith("split.labelled=")}) > 1:
         from medseg.jobs.evaluate.few_shot import learning_curve
 

@@ -207,6 +207,11 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     schema.TEXTS: lambda value: is_list(value, is_text),
     schema.INT_OR_INTS: lambda value: is_int(value) or is_list(value, is_int),
     schema.TEXT_OR_TEXTS: lambda value: is_text(value) or is_list(value, is_text),
+    schema.DEVICES: lambda value: (
+        value in ("auto", -1)
+        or (is_int(value) and value > 0)
+        or (is_list(value, is_int) and len(value) > 0 and min(value) >= 0)
+    ),
     schema.MAPPING: lambda value: isinstance(value, dict),
     schema.NUMBERS_BY_NAME: lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
     schema.NODE: is_object,

@@ -30,6 +30,7 @@ REFUSALS: dict[bool, tuple[type[Exception], ...]] = {
 
 
 MOVED = {
+    "lightning.pytorch.loggers.TensorBoardLogger": "medseg.training.trackers.TensorBoard",
     "medseg.io.brats.brats": "medseg.io.layouts.brats",
     "medseg.training.schedules.Constant": "medseg.training.optim.schedules.Constant",
     "medseg.training.schedules.Cosine": "medseg.training.optim.schedules.Cosine",
@@ -39,7 +40,10 @@ MOVED = {
 
 
 def with_current_names(node: Any) -> Any:
-    """Return a config in which every ``_target_`` has its present name: trust is checked by these alone."""
+    """Return a config in which every ``_target_`` has its present name: trust is checked by these alone.
+
+    Where ``logger`` is a single object, as in older runs and in files of users, it gets a name beside others.
+    """
     if isinstance(node, list):
         return [with_current_names(child) for child in node]
     if not isinstance(node, dict):
@@ -47,6 +51,8 @@ def with_current_names(node: Any) -> Any:
     renamed = {key: with_current_names(child) for key, child in node.items()}
     if isinstance(name := node.get("_target_"), str):
         renamed["_target_"] = MOVED.get(name, name)
+    if isinstance(logger := renamed.get("logger"), dict) and isinstance(name := logger.get("_target_"), str):
+        renamed["logger"] = {name.rpartition(".")[2].lower().removesuffix("logger"): logger}
     return renamed
 
 

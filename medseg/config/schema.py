@@ -37,6 +37,7 @@ DURATION = "a duration 'DD:HH:MM:SS'"
 DURATION_FORM = re.compile(r"(\d+):([01]?\d|2[0-3]):([0-5]?\d):([0-5]?\d)")
 INTS, NUMBERS, TEXTS = "a list of whole numbers", "a list of numbers", "a list of texts"
 INT_OR_INTS, TEXT_OR_TEXTS = "a whole number or a list of them", "text or a list of texts"
+DEVICES = "a number of devices, auto or -1 (all GPUs), or a list of GPUs' numbers"
 MAPPING, NUMBERS_BY_NAME = "a mapping", "a mapping of names to numbers"
 NODE = "one object (a mapping with _target_)"
 NODES = "a list of objects (mappings with _target_)"
@@ -56,6 +57,7 @@ KINDS: dict[Any, str] = {
     list[float]: NUMBERS,
     list[str]: TEXTS,
     int | list[int]: INT_OR_INTS,
+    int | str | list[int]: DEVICES,
     Sequence[int]: INTS,
     Sequence[float]: NUMBERS,
     Sequence[str]: TEXTS,

@@ -61,6 +61,9 @@ class DatasetSettings:
     )
     geometry: Literal["error", "warn", "resample"] = setting("what becomes of channels and masks on other grids")
     reference: int = setting("the channel on whose grid the others are read", "[0, inf)")
+    verify: bool = setting(
+        "read all files again, also those whose size and times say that they have not changed", default=False
+    )
     group: Regex | None = setting("its first group in a case's id is the patient", null="every case its own")
     group_file: Path | None = setting("a CSV table with the columns id and group", null="none")
     layout: ObjectNode = setting("finds the cases under the root")
@@ -212,7 +215,7 @@ class DevicesSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings(DevicesSettings):
+class TrainerSettings:
     """How long, how often and on what a training runs.
 
     ``max_time`` ends it and moves its schedule (``training/callbacks/progress.py``), sets its validations
@@ -223,6 +226,8 @@ class TrainerSettings(DevicesSettings):
     max_time: Seconds | None = setting("time to train at most, validations included", null="no limit")
     steps_per_epoch: int = setting("batches in an epoch", "[1, inf)")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = setting("where to train")
+    devices: int | str | list[int] = setting("which of them train together on this machine", default=1)
+    num_nodes: int = setting("machines that train together, started by srun or torchrun", "[1, inf)", default=1)
     precision: Precision = setting("arithmetic of the network")
     memory_gb: float | None = setting(
         "memory that the plan may use, in GB", "(0, inf)", null="nine tenths of a GPU's free memory, half of a CPU's"
@@ -241,6 +246,12 @@ class TrainerSettings(DevicesSettings):
     )
     validation_share: float = setting(
         "share of the time that validations may take, without max_time of the work", "(0, 1)"
+    )
+    validation_cases: int | None = setting(
+        "cases that validate at most; which ones is the same in every run of a split",
+        "[1, inf)",
+        null="all, or as many as validation_share allows 20 times in a run, at least 20",
+        default=None,
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
@@ -371,7 +382,7 @@ class TrainingSettings(ReadingSettings):
 
     seed: int = setting("fixes every random draw", "[0, inf)")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
-    resume: Path | None = setting("a run directory to go on with", null="start anew")
+    resume: Path | None = setting("a run directory to go on with; auto: run_dir, if there is a run", null="start anew")
     explicit_keys: list[str] = setting(
         "keys whose values win over those of finetune.checkpoint; those on the command line are added", default=[]
     )
@@ -387,7 +398,7 @@ class TrainingSettings(ReadingSettings):
     scheduler: ObjectNode
     augment: AugmentSettings
     trainer: TrainerSettings
-    logger: ObjectNode
+    logger: dict[str, ObjectNode]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -444,7 +455,8 @@ class ModelSettings(ReadingSettings):
     """What every command is told that uses trained models."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble"
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble"
     )
     device: str = setting("where to compute: auto, cpu, gpu, cuda:1, mps")
 
@@ -454,7 +466,8 @@ class EvalSettings(ModelSettings):
     """``medseg eval``."""
 
     checkpoint: tuple[Path, ...] = setting(
-        "a run directory, a .ckpt or .onnx file, a folder of runs or folds, nnU-Net's, or a list of these: an ensemble",
+        "a run directory, a .ckpt or .onnx file, a folder of runs, folds or a selection, nnU-Net's, or a list of these:"
+        " an ensemble",
         null="none: predictions are given",
     )
     predictions: tuple[Path, ...] = setting(
@@ -530,12 +543,19 @@ class ExportSettings(ModelSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(CommandSettings):
+class CompareSettings(ReadingSettings):
     """``medseg compare``."""
 
     runs: tuple[Path, ...] = setting(
-        "run directories with a report of the same cases, or folders of them such as a sweep's"
+        "run directories with a report of the same cases, or folders of them such as a sweep's, whose jobs are shown "
+        "ranked, too, also while it runs"
     )
+    select: Literal["best"] | None = setting(
+        "find the run, cross-validation or ensemble of two that has the best Dice on the cases it was not trained on, "
+        "and write what checkpoint= takes; Dice alone is compared",
+        null="compare the reports",
+    )
+    device: str = setting("where to compute what select needs: auto, cpu, gpu, cuda:1, mps")
     run_dir: Path | None = setting("where the run's files go", null="a new folder under outputs/")
     metrics: MetricNames
 
@@ -590,5 +610,5 @@ OBJECTS = (
 WITH_OBJECTS = ("medseg.training.losses.WeightedSum", "medseg.training.losses.OnProbabilities")
 """medseg's own targets that take objects of their own kind as arguments."""
 
-OPEN = ("medseg.models.monai.",)
+OPEN = ("medseg.models.monai.", "medseg.training.trackers.TensorBoard")
 """Beginnings of medseg's own targets that hand on arguments which the table does not hold, to another package."""

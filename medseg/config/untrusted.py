@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from medseg.config.check import is_interpolation, is_number, lies_below, look_up, problems
-from medseg.config.instantiate import named_targets, raise_unknown_targets, unknown_targets, with_current_names
+from medseg.config.instantiate import raise_unknown_targets, unknown_targets, with_current_names
+from medseg.config.schema import CONF
 from medseg.config.settings import KEYS, OBJECTS
 from medseg.errors import MedsegError, first_line, listing
 from medseg.system.files import read_text
@@ -46,8 +47,14 @@ NOTHING: Mapping[str, Collection[str]] = {}
 SWEEP = "sweep.json"
 """What a sweep's folder says of the jobs in it."""
 
+LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
+"""How settings begin that say where the jobs of a sweep run."""
+
 REFERENCE = re.compile(r"\$\{(\.*)([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 """A reference to another key, relative where it begins with dots."""
+
+TRACKER_FOLDERS = ("save_dir", "run_dir", "folder")
+"""The arguments of trackers that hold a path from the working directory, not a name in another folder."""
 
 PLAN_NODES = {
     "model": (),
@@ -241,16 +248,27 @@ def texts(node: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ..
 
 
 def outside_paths(config: Node, run: Path) -> dict[str, str]:
-    """Return the places outside a run that its config would have medseg write to, by key."""
+    """Return the places outside a run that its config would have medseg write or send to, by key.
+
+    Of trackers these are all but what ``conf/`` says itself: a text in the place of a text may lie in the run, while
+    what is null or a switch there, such as a server, decides whether anything leaves this machine.
+    """
     found = {}
-    logger = config.get("logger")
-    if isinstance(logger, dict) and logger.get("_target_") in named_targets():
-        for keys, text in texts({name: value for name, value in logger.items() if name != "_target_"}):
-            path = run / text.removeprefix("${run_dir}/")
-            if keys == ("save_dir",) and not text.startswith("${run_dir}/"):
-                path = Path(text)
-            if not path.resolve().is_relative_to(run.resolve()):
-                found[".".join(map(str, ("logger", *keys)))] = f"{text!r} lies outside the run"
+    shipped = {node.get("_target_"): node for node in map(read_yaml, (CONF / "logger").glob("*.yaml"))}
+    loggers = config.get("logger")
+    for name, node in loggers.items() if isinstance(loggers, dict) else ():
+        own = shipped.get(node.get("_target_")) if isinstance(node, dict) else None
+        for key, value in node.items() if own else ():
+            if own is None or key == "_target_" or value == own.get(key):
+                continue
+            if own.get(key, "") is None or isinstance(own.get(key), bool):
+                found[f"logger.{name}.{key}"] = f"{value!r} is not what medseg's own file has"
+            for keys, text in texts({key: value}):
+                path = run / text.removeprefix("${run_dir}/")
+                if keys[0] in TRACKER_FOLDERS and not text.startswith("${run_dir}/"):
+                    path = Path(text)
+                if not path.resolve().is_relative_to(run.resolve()):
+                    found[".".join(map(str, ("logger", name, *keys)))] = f"{text!r} lies outside the run"
     cache = config.get("cache_dir")
     leaves = isinstance(cache, str) and (Path(cache).is_absolute() or ".." in Path(cache).parts)
     if leaves and not any(Path(str(cache)).glob("v[0-9]*")):

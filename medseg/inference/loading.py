@@ -13,15 +13,19 @@ from medseg.inference.trained_model import Model, model_of
 from medseg.io.damage import reading
 from medseg.models.weight_checks import limit_parameters
 
-BEST = Path("checkpoints", "best.ckpt")
+BEST, LAST = Path("checkpoints", "best.ckpt"), Path("checkpoints", "last.ckpt")
+"""Of a run, the weights that were chosen by validation, and those that it ended with, averaged where it averages."""
+
+SELECTED = "selected.json"
+"""What a selection's folder says of the runs that were selected."""
 
 
 def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collection[str] = ()) -> list[Model]:
     """Read one model, or the members of an ensemble.
 
     Args:
-        paths: run directories, ``.ckpt`` or ``.onnx`` files, folders of runs such as a sweep over folds, or models that
-            nnU-Net trained; one or several.
+        paths: run directories, ``.ckpt`` or ``.onnx`` files, folders of runs such as a sweep over folds, what ``medseg
+            compare select=best`` wrote, or models that nnU-Net trained; one or several.
         trust: dotted names of network classes that checkpoints may build beside those that medseg ships, and names of
             nnU-Net's trainers (see ``medseg.inference.nnunet.folder``).
 
@@ -58,13 +62,15 @@ def read_models(paths: str | Path | Sequence[str | Path] | None, trust: Collecti
 
 
 def files_of(path: Path) -> list[Path]:
-    """Return the checkpoint files that ``path`` means: its own, the best of each run in a folder of runs, or folds'.
+    """Return the checkpoint files that ``path`` means: its own, or the best of each run in a folder.
 
     Raises:
         MedsegError: there are none, or a sweep's folder holds other jobs than folds.
     """
     if is_nnunet(path):
         return checkpoints(path)
+    if (path / SELECTED).is_file():
+        return files_of_selection(path)
     if (path / SWEEP).is_file() and has_results(path):
         return [path / str(job) / BEST for job in folds_of_sweep(path)]
     if path.is_dir() and not (path / BEST).is_file():
@@ -72,6 +78,25 @@ def files_of(path: Path) -> list[Path]:
         if runs:
             return [run / BEST for run in runs]
     return [locate(path)]
+
+
+def files_of_selection(folder: Path) -> list[Path]:
+    """Return the best checkpoints of the runs that a selection's folder names, by paths relative to it.
+
+    Raises:
+        MedsegError: it does not name runs, or some are not there.
+    """
+    file, cure = folder / SELECTED, "medseg compare runs=[A,B] select=best writes it anew."
+    runs = read_json_object(file, cure).get("runs")
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, str) for run in runs):
+        raise MedsegError(f"{file}: runs must be a list of run directories. {cure}")
+    files = [folder / run / BEST for run in runs]
+    if gone := [str(path) for path in files if not path.is_file()]:
+        raise MedsegError(
+            f"{file}: of the {len(files)} models that were selected, {len(gone)} are not there. Move the folder and the"
+            f" runs together, or give the runs by checkpoint=[…].\n{listing(gone)}"
+        )
+    return files
 
 
 def has_results(folder: Path) -> bool:

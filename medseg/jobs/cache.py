@@ -20,6 +20,7 @@ from rich.table import Table
 from medseg.config.check import read_settings
 from medseg.config.settings import CacheSettings
 from medseg.errors import listing
+from medseg.preprocessing import file_hashes
 from medseg.preprocessing.cache_files import CacheFile, cache_files, out_of_use
 from medseg.system.file_names import file_name
 from medseg.system.terminal import Terminal
@@ -87,6 +88,8 @@ def clean(files: Sequence[CacheFile], cache_dir: Path) -> list[str]:
                     removed.append(file)
                 except OSError as error:
                     problems.append(f"{file.path}: {error.strerror}")
+            if is_free and not any(folder.glob("*.*.pt")):  # of no use without these
+                (folder / file_hashes.NAME).unlink(missing_ok=True)
     folders = {parent for file in removed for parent in file.path.parents if cache_dir in parent.parents}
     for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):  # those inside others first
         with suppress(OSError):  # it is not empty

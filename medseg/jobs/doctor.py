@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from textwrap import fill
@@ -25,6 +24,7 @@ from torch import nn
 
 from medseg import __version__
 from medseg.config.check import read_settings
+from medseg.config.extras import EXTRAS, missing_packages
 from medseg.config.settings import DoctorSettings
 from medseg.errors import MedsegError, first_line
 from medseg.preprocessing.cache import amount
@@ -47,12 +47,6 @@ from medseg.training.data.workers import (
 log = logging.getLogger(__name__)
 
 WIDTH, INDENT = 80, 13
-
-EXTRAS = {
-    "dicom": (("pydicom", "highdicom", "pylibjpeg"), "DICOM images, SEG and RTSTRUCT"),
-    "onnx": (("onnx", "onnxscript", "onnxruntime"), "medseg export, and ONNX files as models"),
-}
-"""The packages of each extra of medseg's, and what they are for."""
 
 WRITTEN, AT_ONCE = 100 << 20, 4 << 20
 """Bytes that are written to measure a disk, and in one piece."""
@@ -244,7 +238,7 @@ def disk_speed(cache_dir: Path) -> Finding:
 
 def missing_extras() -> Iterator[Finding]:
     """Yield the extras that are not installed."""
-    for extra, (packages, purpose) in EXTRAS.items():
-        if missing := [package for package in packages if find_spec(package) is None]:
+    for extra, (_, purpose) in EXTRAS.items():
+        if missing := missing_packages(extra):
             cure = f"pip install 'medseg[{extra}]', if you need it."
             yield Finding(extra, f"{', '.join(missing)} missing: {purpose}", cure)

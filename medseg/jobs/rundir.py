@@ -22,6 +22,7 @@ from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import locked, open_to_append
 from medseg.system.printable import PrintableFormatter, printable
+from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
     try:
         refuse_links(path, f"run_dir={path}")
         with locked(path, f"run_dir={path}"):
-            if not is_broken_off(path, config["command"]):
+            if found_in(path, config["command"]) not in ("nothing", "begun"):
                 raise MedsegError(
                     f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
                 )
@@ -76,23 +77,29 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
         raise
 
 
-def is_broken_off(run_dir: Path, command: str) -> bool:
-    """Return whether a directory is empty, or holds only what this command left there when it was killed.
+def found_in(run_dir: Path, command: str) -> str:
+    """Return what a directory holds of a command's job.
 
-    Then the command may start again in it. A training that has reached the end of an epoch is to be resumed instead.
+    "nothing"; or what was "begun" and broken off, so that the command may start again there; or a training that is
+    "resumable", for it has a state to go on from; or one that has "ended"; or "other" things.
     """
-    names = {path.name for path in run_dir.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK, OUTPUT}
+    entries = [*run_dir.iterdir()] if run_dir.is_dir() else []
+    names = {path.name for path in entries if not TEMPORARY.fullmatch(path.name)} - {LOCK, OUTPUT, PROGRESS}
     if "config.yaml" not in names:
-        return not names
+        return "other" if names else "nothing"
+    try:
+        status = read_json_object(run_dir / "result.json").get("status") if "result.json" in names else None
+        is_own = read_yaml(run_dir / "config.yaml").get("command") == command
+    except MedsegError:
+        status, is_own = "damaged", (run_dir / "checkpoints" / "last.ckpt").exists()
     table = run_dir / "metrics.csv"
     epochs = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
-    if (run_dir / "checkpoints" / "last.ckpt").exists() or epochs > 1:  # the last may lack a checkpoint to resume from
-        return False
-    try:
-        result = read_json_object(run_dir / "result.json") if "result.json" in names else {}
-        return read_yaml(run_dir / "config.yaml").get("command") == command and result.get("status") in (None, "failed")
-    except MedsegError:
-        return False
+    if not is_own:
+        return "other"
+    if (run_dir / "checkpoints" / "last.ckpt").exists():
+        return "ended" if status in ("done", "some_failed") else "resumable"
+    is_broken_off = status in (None, "failed", "interrupted") and epochs <= 1  # of which the last may lack a state
+    return "begun" if is_broken_off else "other"
 
 
 def make_unique(path: Path) -> Path:
@@ -164,7 +171,8 @@ def recorded(run_dir: Path, started: float | None = None) -> Iterator[dict[str, 
         yield result
     except BaseException as error:
         is_stopped = isinstance(error, KeyboardInterrupt)
-        result["reason"] = "interrupted" if is_stopped else str(error) or type(error).__name__
+        result["status"] = "interrupted" if is_stopped else "failed"
+        result["reason"] = str(error) or ("interrupted" if is_stopped else type(error).__name__)
         result["seconds"] = round(earlier + time.monotonic() - started, 1)
         with suppress(MedsegError):  # on a full disk the first error is what counts
             write_json(path, result)

@@ -19,7 +19,8 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
-from math import prod
+from io import BytesIO
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.preprocessing.cache_files import FORMAT
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.preprocessor import Preprocessor
-from medseg.system.files import file_hash, write_torch
+from medseg.system.files import write_torch
 from medseg.system.memory import MORE_MEMORY, enough_memory
 from medseg.system.parallel import Watch, in_parallel, unwatched
 
@@ -45,8 +47,8 @@ CONTENT = frozenset(
     ("image", "label", "locations", "known", "annotated", "truth", "geometry", "spacing", "voxel_volume", "unit")
 )
 """What a preprocessed case holds."""
-LEFT_BY_CROP = 0.2
-"""Fraction of the voxels that cropping surely leaves: a disk without space for these is an error at once."""
+SAMPLES = 3
+"""Cases that are prepared to foretell the size of all, at most."""
 ROUNDING = 1e-3
 """Standard deviations of a channel by which half precision may change it, root mean square. Z-scores change by 0.0003;
 bf16 autocast changes a network's input by 0.002."""
@@ -60,19 +62,28 @@ def cached_cases(
     """Return the preprocessed files of labelled cases, in order; missing ones are made, in parallel.
 
     Raises:
-        MedsegError: a case cannot be read, or the disk clearly has no space for the files.
+        MedsegError: a case cannot be read, or the disk has less space than is foretold; nothing has been written then.
     """
     settings: dict[str, Any] = {"preprocessor": preprocessor, "label_map": label_map, "folder": folder}
-    paths = list(in_parallel(partial(path_of, **settings), cases))
-    missing = {path: case for case, path in zip(cases, paths, strict=True) if not is_usable(path)}
+    paths, missing = look_up(cases, **settings)
     if missing:
-        sizes = [size_of(case) for case in missing.values()]
-        check_space(sizes, preprocessor, folder)
-        voxels = [size.channels * max(size.voxels, network_voxels(size, preprocessor)) for size in sizes]
-        made = in_parallel(partial(cached, **settings), list(missing.values()), COPIES * 4 * max(voxels))
+        total = foretold_bytes(missing, preprocessor, label_map)
+        log.info("preprocessing %d cases, about %s, into %s", len(missing), amount(total), folder)
+        check_space(len(missing), total, folder)
+        made = in_parallel(partial(cached, **settings), missing, working_bytes(missing, preprocessor))
         for _ in watch(made, len(missing), "preprocessing"):
             pass
     return paths
+
+
+def look_up(
+    cases: Sequence[Case], preprocessor: Preprocessor, label_map: LabelMap, folder: Path
+) -> tuple[list[Path], list[Case]]:
+    """Return the paths of the preprocessed files of cases, in order, and the cases whose files are still to be made."""
+    settings: dict[str, Any] = {"preprocessor": preprocessor, "label_map": label_map, "folder": folder}
+    paths = list(in_parallel(partial(path_of, **settings), cases))
+    hashes_in(folder).save()
+    return paths, [*{path: case for path, case in zip(paths, cases, strict=True) if not is_usable(path)}.values()]
 
 
 def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
@@ -86,7 +97,7 @@ def cached(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: 
 
 def path_of(case: Case, preprocessor: Preprocessor, label_map: LabelMap, folder: Path) -> Path:
     """Return the path of a case's preprocessed file, whether it exists or not: its name hashes all it depends on."""
-    return folder / f"{hash_of([preprocessor.config, *recipe(case, label_map)], case)}.case.pt"
+    return folder / f"{hash_of([preprocessor.config, *recipe(case, label_map)], case, folder)}.case.pt"
 
 
 def is_there(path: Path) -> bool:
@@ -109,19 +120,44 @@ def is_usable(path: Path) -> bool:
     return False
 
 
-def check_space(sizes: Sequence[Size], preprocessor: Preprocessor, folder: Path) -> None:
-    """Log how large the files will be at most, and raise where the disk clearly has no space for them."""
-    total = 0.0
-    for size in sizes:  # image, label and locations on the network grid, reference on the native one
-        voxels = network_voxels(size, preprocessor)
-        total += voxels * (4 * size.channels + 1) + size.voxels + 12 * min(LOCATIONS, voxels)
-    log.info("preprocessing %d cases, up to about %s, into %s", len(sizes), amount(total), folder)
+def foretold_bytes(cases: Sequence[Case], preprocessor: Preprocessor, label_map: LabelMap) -> float:
+    """Return about how many bytes the preprocessed files of cases will take.
+
+    What is cropped, and whether half precision holds the values, only a case itself tells: a few are prepared for it,
+    one in ten at most, and the others follow from the sizes that their headers tell.
+
+    Raises:
+        MedsegError: as ``prepare``.
+    """
+
+    def expected(case: Case) -> float:  # image and label on the network grid, reference on the native one
+        size = size_of(case)
+        return max(1, network_voxels(size, preprocessor) * (2 * size.channels + 1) + size.voxels)
+
+    def stored(case: Case) -> int:
+        buffer = BytesIO()
+        torch.save(prepare(case, preprocessor, label_map), buffer)
+        return buffer.tell()
+
+    sample = cases[:: max(10, ceil(len(cases) / SAMPLES))]
+    bytes_of_sample = sum(in_parallel(stored, sample, working_bytes(sample, preprocessor)))
+    return bytes_of_sample * sum(map(expected, cases)) / sum(map(expected, sample))
+
+
+def working_bytes(cases: Sequence[Case], preprocessor: Preprocessor) -> float:
+    """Return about how many bytes of memory it takes to preprocess the largest case."""
+    sizes = [size_of(case) for case in cases]
+    return COPIES * 4 * max(size.channels * max(size.voxels, network_voxels(size, preprocessor)) for size in sizes)
+
+
+def check_space(number: int, total: float, folder: Path) -> None:
+    """Raise where the disk of a folder has less space than ``number`` preprocessed cases will take."""
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    if free < total / 2 * (LEFT_BY_CROP if preprocessor.crop else 1):  # half: images may be of half precision
+    if free < total:
         raise MedsegError(
-            f"{folder}: {amount(free)} are free, but {len(sizes)} preprocessed cases take up to about {amount(total)}. "
-            "Give cache_dir another place, or make space: medseg cache shows what older runs have left."
+            f"{folder}: {amount(free)} are free, but {number} preprocessed cases take about {amount(total)}. "
+            "Give cache_dir a folder on another disk, or make space: medseg cache shows what older runs have left."
         )
 
 
@@ -163,8 +199,19 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def hash_of(recipe: list[Any], case: Case) -> str:
-    """Hash a recipe and the bytes of a case's files.
+@cache
+def form_of(path: Path) -> tuple[torch.Size, torch.dtype]:
+    """Return shape (C, *network grid) and type of a preprocessed image, whose file is opened once in a process.
+
+    Raises:
+        MedsegError: as ``load``.
+    """
+    image = load(path)["image"]
+    return image.shape, image.dtype
+
+
+def hash_of(recipe: list[Any], case: Case, folder: Path | None = None) -> str:
+    """Hash a recipe and the bytes of a case's files; of unchanged ones the hashes are in ``folder``, of the cache.
 
     Raises:
         MedsegError: a file cannot be read.
@@ -172,17 +219,10 @@ def hash_of(recipe: list[Any], case: Case) -> str:
     digest = hashlib.sha256(json.dumps(recipe).encode())
     for path in (part for file in case.files for part in on_disk(file) or (file,)):
         try:
-            status = path.stat()
-            digest.update(cached_hash(path, status.st_size, status.st_mtime_ns))
+            digest.update(bytes.fromhex(hashes_in(folder).of(path)))
         except OSError as error:
             raise MedsegError(f"{path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()[:32]
-
-
-@cache
-def cached_hash(path: Path, size: int, changed: int) -> bytes:
-    """Return the SHA-256 of a file's bytes, which is read once as long as size and time of change stay the same."""
-    return bytes.fromhex(file_hash(path))
 
 
 def recipe(case: Case, label_map: LabelMap) -> list[Any]:

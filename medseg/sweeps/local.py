@@ -12,8 +12,7 @@ from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import GIVEN_UP
-from medseg.sweeps.record import record, withdraw, write_record
+from medseg.sweeps.record import GIVEN_UP, record, withdraw, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
 
@@ -82,7 +81,7 @@ class LocalJobs:
                     if (upcoming := queue.upcoming) and not self.spare:
                         self.spare = (upcoming, JobProcess(self.sweep.command, upcoming.folder))
                     self.let_more_in()
-                    self.watch.look(queue)
+                    self.watch.look(len(queue))
                     time.sleep(LOOK)
                     self.collect(queue)
                     self.give_up(queue)
@@ -92,6 +91,7 @@ class LocalJobs:
         finally:
             for _, process, _ in self.running:
                 process.kill()
+            self.collect(queue)
             self.dismiss_spare()
 
     def begin(self, job: Job) -> None:
@@ -113,7 +113,7 @@ class LocalJobs:
             self.free.append(share)
             if job.number in self.given_up:
                 record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
-            elif reason := process.reason():
+            elif reason := process.reason() or no_result(job):
                 record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
             write_record(self.sweep.folder)
             self.watch.ended(job)
@@ -155,3 +155,9 @@ class LocalJobs:
             with suppress(OSError):  # of an earlier session it may hold more
                 (job.folder / OUTPUT).unlink()
                 job.folder.rmdir()
+
+
+def no_result(job: Job) -> str:
+    """Return what is wrong with a job that ended by itself and left no result; nothing of any other."""
+    is_there = (job.folder / "result.json").is_file()
+    return "" if is_there else f"its process left no result: {job.folder / OUTPUT} says why"

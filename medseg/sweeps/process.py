@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class JobProcess:
     """
 
     def __init__(self, command: str, folder: Path) -> None:
+        self.is_killed = False
         folder.mkdir(parents=True, exist_ok=True)
         with open_to_append(folder / OUTPUT) as output:
             self.process = subprocess.Popen(
@@ -72,7 +73,7 @@ class JobProcess:
             "config": job.compose(),
             "folder": str(job.folder),
             "overrides": list(job.overrides),
-            "share": {"environment": share.environment, "cores": list(share.cores)},
+            "share": asdict(share),
             "argv": list(argv),
         }
         with suppress(BrokenPipeError):  # it died while it imported, which is seen at its end
@@ -92,12 +93,18 @@ class JobProcess:
 
     def kill(self) -> None:
         """End the process at once."""
+        self.is_killed = True
         self.process.kill()
+        self.process.wait()
+        self.stop()
 
     def reason(self) -> str:
         """Return what has ended a process that was killed, and so left no result; nothing of any other."""
         status = self.process.wait()
+        self.stop()
         if status >= 0:
             return ""
+        if self.is_killed:
+            return "interrupted"
         memory = ", maybe since the machine's memory ran out" if status == -signal.SIGKILL else ""
         return f"{KILLED} {signal.Signals(-status).name}{memory}"

@@ -1,6 +1,6 @@
 """Which job of a sweep begins next."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from medseg.sweeps.process import Job
 from medseg.system.locks import is_held
@@ -30,6 +30,12 @@ class Queue:
         if job:
             self.jobs.remove(job)
         return job
+
+    def take(self, numbers: Container[int]) -> list[Job]:
+        """Return the jobs of these numbers, which leave the queue: an earlier session has begun them."""
+        begun = [job for job in self.jobs if job.number in numbers]
+        self.jobs = [job for job in self.jobs if job.number not in numbers]
+        return begun
 
     @property
     def upcoming(self) -> Job | None:

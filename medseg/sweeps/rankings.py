@@ -8,10 +8,7 @@ from typing import Any
 from medseg.evaluation.pages.text_table import counted
 
 Job = dict[str, Any]
-"""What a job has left as its ``result.json``, and its number as ``job``."""
-
-GIVEN_UP = "pruned"
-"""The status of a job that a search has ended early."""
+"""What a job has left as its ``result.json``, its number as ``job``, and as ``name`` what tells it from the others."""
 
 REPEATED = ("seed", "split.fold")
 """Keys in which jobs of one setting may differ: they repeat it, with other draws or on other cases."""
@@ -107,6 +104,15 @@ def rankings(jobs: Sequence[Job]) -> list[Ranking]:
             )
         )
     return ranked
+
+
+def settings_of(overrides: Sequence[str]) -> dict[str, str]:
+    """Return the values that overrides give to keys, as texts.
+
+    >>> settings_of(["model.depth=3", "+x=a=b"])
+    {'model.depth': '3', 'x': 'a=b'}
+    """
+    return dict(override.lstrip("+").partition("=")[::2] for override in overrides)
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:

@@ -9,22 +9,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from medseg.config.untrusted import SWEEP, read_json_object, read_yaml
+from medseg.config.untrusted import LAUNCHING, SWEEP, read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name, node, read_part
 from medseg.io.csv_files import as_csv
+from medseg.io.damage import reading
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
 from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
-from medseg.sweeps.rankings import GIVEN_UP, Job, Ranking, differing, rankings
+from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_of
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
 from medseg.system.locks import NAME as LOCK
 from medseg.system.locks import is_held, locked, locked_file
+from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
-
-LAUNCHING = ("hydra/launcher=", "hydra.launcher.")
-"""How settings begin that say where the jobs of a sweep run."""
 
 COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 """The first columns of ``sweep.csv``."""
@@ -32,13 +31,16 @@ COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 RECORD_LOCK = ".sweep.lock"
 """What a process holds while it changes the record: several may work on a search."""
 
-PROGRESS = "progress.json"
-"""Where a training is, in its run directory while it runs."""
+CROSS_VALIDATION = "cross_validation"
+"""Where a sweep of folds has the report of all their validation cases."""
+
+GIVEN_UP = "pruned"
+"""The status of a job that a search has ended early."""
 
 DONE = ("done", "some_failed", GIVEN_UP)
 """How a job ends that need not be done again."""
 
-INTERRUPTED_JOB = {"status": "failed", "reason": "interrupted"}
+INTERRUPTED_JOB = {"status": "interrupted", "reason": "interrupted"}
 """The result of a job that did not end."""
 
 
@@ -143,15 +145,35 @@ def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
     best = node(node(result, "selection"), "best")
     metric = next((name for name in best if name not in ("epoch", "smoothed")), "dice")
     dataset = node(read_part(run / "config.yaml", read_yaml), "dataset")
-    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions"))]
+    drawn = result.get("validated_on")  # of many validation cases those that validated
+    what = [cases, *(dataset.get(name) for name in ("root", "labels", "regions")), *([drawn] if drawn else [])]
     digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
-    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(cases), "cases": digest}
+    return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(drawn or cases), "cases": digest}
 
 
 def read(folder: Path) -> list[Job]:
     """Return the results of a sweep's jobs, in their order."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
-    return sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
+    jobs = sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
+    names = names_of({job["job"]: job["overrides"] for job in jobs} | announced(folder))
+    return [{**job, "name": names[job["job"]]} for job in jobs]
+
+
+def announced(folder: Path) -> dict[int, list[str]]:
+    """Return the overrides of the jobs in a sweep's record, by number.
+
+    Raises:
+        MedsegError: the record is damaged.
+    """
+    path = folder / SWEEP
+    with reading(path, "record of a sweep"):
+        jobs = read_json_object(path).get("jobs", {}) if path.is_file() else {}
+        return {int(number): list(map(str, overrides)) for number, overrides in jobs.items()}
+
+
+def names_of(jobs: Mapping[int, Sequence[str]]) -> dict[int, str]:
+    """Return what tells jobs apart, by number: of the overrides of each those that not all share."""
+    return dict(zip(jobs, differing([*jobs.values()]), strict=True))
 
 
 def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
@@ -164,7 +186,6 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     with locked_file(folder / RECORD_LOCK):
         path, jobs = folder / SWEEP, read(folder)
         ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
-        own = dict(zip((job["job"] for job in jobs), differing([job["overrides"] for job in jobs]), strict=True))
         before = read_json_object(path) if path.is_file() else {}
         content = {
             "settings": before.get("settings"),
@@ -173,9 +194,7 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
             "rankings": [
                 {
                     "title": each.title,
-                    "jobs": [
-                        {name: job.get(name) for name in names} | {"overrides": own[job["job"]]} for job in each.jobs
-                    ],
+                    "jobs": [{name: job.get(name) for name in names} | {"overrides": job["name"]} for job in each.jobs],
                 }
                 for each in ranked
             ],
@@ -192,16 +211,18 @@ def csv_of(ranked: Sequence[Ranking]) -> str:
     rows = []
     for number, ranking in enumerate(ranked, start=1):
         for job in ranking.jobs:
-            keys = dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"])
-            rows.append({**job, **keys, "ranking": number, "of": ranking.title})
-    keys = dict.fromkeys(override.lstrip("+").partition("=")[0] for row in rows for override in row["overrides"])
+            rows.append({**job, **settings_of(job["overrides"]), "ranking": number, "of": ranking.title})
+    keys = dict.fromkeys(key for row in rows for key in settings_of(row["overrides"]))
     return as_csv([*COLUMNS, *keys, "of", "reason"], rows)
 
 
-def unfinished(folder: Path) -> dict[int, list[str]]:
-    """Return the overrides of the jobs in a sweep's record that have left no result, by number."""
-    jobs = read_json_object(folder / SWEEP).get("jobs", {})
-    return {int(number): its for number, its in jobs.items() if not (folder / number / "result.json").is_file()}
+def states_of(folder: Path) -> list[dict[str, Any]]:
+    """Return where the jobs of a sweep are that have left no result: ``job``, ``name``, and what ``state_of`` tells."""
+    states = []
+    for number, name in names_of(announced(folder)).items():
+        if not (folder / str(number) / "result.json").is_file():
+            states.append({"job": number, "name": name, **state_of(folder / str(number))})
+    return states
 
 
 def state_of(run_dir: Path) -> dict[str, Any]:

@@ -32,8 +32,7 @@ from medseg.io.csv_files import read_csv
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import KILLED, Job
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.rankings import GIVEN_UP
-from medseg.sweeps.record import DONE, INTERRUPTED_JOB, done_result
+from medseg.sweeps.record import DONE, GIVEN_UP, INTERRUPTED_JOB, done_result
 from medseg.system.files import write_json
 from medseg.system.locks import NotLockableError, is_held, open_locked, open_to_append
 
@@ -220,7 +219,7 @@ class Search(Queue):
             self.study.tell(trial.number, result["score"])
         elif reason.startswith(KILLED) and (kills := trial.user_attrs.get("kills", 0)) < MOST_KILLS:
             handle.set_user_attr("kills", kills + 1)
-        elif reason != INTERRUPTED_JOB["reason"]:
+        elif INTERRUPTED_JOB["status"] not in (result["status"], reason):  # the latter of one that was slow to end
             handle.set_user_attr("reason", reason or "it has no score")
             self.study.tell(trial.number, state=TrialState.FAIL)
         self.write()

@@ -1,25 +1,23 @@
-"""A sweep as tables on the terminal: its jobs ranked, and where those are that have not ended."""
+"""A sweep as tables: its jobs ranked on the terminal, and where those are that have not ended."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from statistics import fmean
 from typing import Any, Literal
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from medseg.sweeps.rankings import GIVEN_UP, REPEATED, Ranking, differing
+from medseg.config.check import is_number
+from medseg.sweeps.rankings import REPEATED, Ranking
+from medseg.sweeps.record import GIVEN_UP
 
-HEADERS: "dict[str, Literal['left', 'right']]" = {
-    "job": "right",
-    "overrides": "left",
-    "state": "left",
-    "epoch": "right",
-    "val": "right",
-    "left": "right",
-    "device": "left",
-}
-"""The columns of the table of jobs under way, and on which side their cells stand."""
+STATE_HEADERS = ("job", "overrides", "state", "epoch", "val", "left", "device")
+"""The columns of a table of jobs under way."""
+
+LONG = 42
+"""Letters of an override for which 80 columns have room beside all other columns of the ranked table."""
 
 
 def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
@@ -29,49 +27,65 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
     without a frame follows where jobs have failed, with the reason of each in a line that is cut to the width.
     """
     jobs = [job for ranking in ranked for job in ranking.jobs]
-    lines = differing([job["overrides"] for job in jobs])
-    shown = {job["job"]: line for job, line in zip(jobs, lines, strict=True)}
-    has_test = any(job["test_score"] is not None for job in jobs)  # on 80 columns the overrides need the room
+    # on 80 columns the overrides need the room, as none is to be broken
+    has_test = any(job["test_score"] is not None for job in jobs)
+    has_status = any(job["status"] != "done" for job in jobs)
+    has_seconds = all(len(word) <= LONG for job in jobs for word in job["name"].split())
     several = []
     for ranking in ranked:
-        table = Table("job", title=escape(ranking.title), title_justify="left")
-        for header in ("overrides", "val", *["test"] * has_test, "status", "seconds"):
-            table.add_column(header, overflow="fold")
+        style: dict[str, Any] = {"box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
+        table = Table(title=escape(ranking.title), title_justify="left", **style)
+        table.add_column("job", justify="right", no_wrap=True)
+        table.add_column("overrides", overflow="fold")
+        for header in ("val", *["test"] * has_test, *["status"] * has_status, *["seconds"] * has_seconds):
+            table.add_column(header, justify="left" if header == "status" else "right", no_wrap=True)
         for setting in ranking.settings:
             if len(scores := setting.scores) > 1:
-                words = shown[setting.jobs[0]["job"]].split()
+                words = setting.jobs[0]["name"].split()
                 own = " ".join(word for word in words if word.partition("=")[0] not in REPEATED)
                 table.add_row("", escape(f"{own}: {setting.spread}" if own else setting.spread), f"{fmean(scores):.4f}")
             for job in setting.jobs:
-                cells = [str(job["job"]), escape(shown[job["job"]])]
+                cells = [str(job["job"]), escape(job["name"])]
                 for score in (job["score"], job["test_score"])[: 1 + has_test]:
                     cells.append("-" if score is None else f"{score:.4f}")
-                cells += [job["status"], "-" if job["seconds"] is None else f"{job['seconds']:.0f}"]
-                table.add_row(*cells)
+                cells += [job["status"]] * has_status
+                cells += ["-" if job["seconds"] is None else f"{job['seconds']:.0f}"] * has_seconds
+                table.add_row(*cells, style="dim" if job["status"] == GIVEN_UP else None)
         reasons = Table.grid()
         reasons.add_column(no_wrap=True)
         for job in ranking.jobs:
-            if job["status"] not in ("done", GIVEN_UP) and (reason := " ".join((job.get("reason") or "").split())):
+            if job["status"] not in ("done", GIVEN_UP) and (reason := reason_of(job)):
                 reasons.add_row(escape(f"job {job['job']}: {reason}"))
         several += [table, reasons] if reasons.rows else [table]
     return several
 
 
-def state_table(states: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a table of jobs under way, a line each that is cut to the width.
+def reason_of(job: Mapping[str, Any]) -> str:
+    """Return in a line why a job ended as it did."""
+    return " ".join((job.get("reason") or "").split())
 
-    A state has ``job``, ``overrides`` and ``state``, and what a training's ``progress.json`` tells.
-    """
-    table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
-    for header, justify in HEADERS.items():
-        table.add_column(header, justify=justify, no_wrap=True, ratio=1 if header == "overrides" else None)
-    for state, overrides in zip(states, differing([state["overrides"] for state in states]), strict=True):
+
+def state_rows(states: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the cells of ``STATE_HEADERS`` for jobs under way, each as ``states_of`` of ``record.py`` has it."""
+    rows = []
+    for state in states:
         epochs = [str(state[name]) for name in ("epoch", "epochs") if state.get(name)]
         score, left = state.get("score"), state.get("seconds_left")
-        table.add_row(
-            *(str(state["job"]), escape(overrides), escape(str(state["state"])), "/".join(epochs)),
-            "" if score is None else f"{score:.4f}",
-            "" if left is None else str(timedelta(seconds=int(left))),
-            escape(str(state.get("device", ""))),
-        )
+        cells = [str(state["job"]), state["name"], str(state["state"]), "/".join(epochs)]
+        cells.append(f"{score:.4f}" if is_number(score) else "")
+        cells.append(str(timedelta(seconds=int(left))) if left is not None and is_number(left) else "")
+        rows.append([*cells, str(state.get("device") or "")])
+    return rows
+
+
+def state_table(states: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of jobs under way, a line each that is cut to the width."""
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
+    widths = {"state": 9, "epoch": 7, "val": 6, "left": 7}  # so that columns do not move when values come
+    for header in STATE_HEADERS:
+        justify: Literal["left", "right"] = "left" if header in ("overrides", "state", "device") else "right"
+        ratio = 1 if header == "overrides" else None
+        table.add_column(header, justify=justify, no_wrap=True, ratio=ratio, min_width=widths.get(header))
+    for cells in state_rows(states):
+        table.add_row(*map(escape, cells))
     return table

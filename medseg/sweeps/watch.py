@@ -2,8 +2,6 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +9,8 @@ from rich.live import Live
 
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import Job
-from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import state_of
-from medseg.sweeps.tables import state_table
+from medseg.sweeps.record import announced, names_of, state_of
+from medseg.sweeps.tables import reason_of, state_table
 from medseg.system.terminal import interactive_terminal
 
 log = logging.getLogger(__name__)
@@ -32,6 +29,7 @@ class Watch:
         self.live = Live(console=console, auto_refresh=False, transient=True) if console else None
         self.done = 0
         self.jobs: dict[int, tuple[Job, str]] = {}
+        self.at_work: set[int] = set()
         self.drawn_at = 0.0
 
     def __enter__(self) -> "Watch":
@@ -47,43 +45,39 @@ class Watch:
 
     def begun(self, job: Job, device: str) -> None:
         """Take in that a job begins on a device."""
-        self.jobs[job.number] = job, device
+        self.jobs[job.number], self.drawn_at = (job, device), 0.0
+        self.at_work.discard(job.number)
         if not self.live:
             log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
 
     def ended(self, job: Job) -> None:
         """Take in that a job has ended, and say how."""
         self.jobs.pop(job.number, None)
-        self.done += 1
+        self.done, self.drawn_at = self.done + 1, 0.0
         result = read_result(job.folder / "result.json")
         score = "" if result["score"] is None else f", score {result['score']:.4f}"
         seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
-        reason = "" if result["status"] == "done" else f" ({' '.join((result.get('reason') or '').split())})"
+        reason = "" if result["status"] == "done" else f" ({reason_of(result)})"
         log.info("job %d: %s%s%s%s", job.number, result["status"], score, seconds, reason)
 
-    def look(self, queue: Queue) -> None:
+    def look(self, waiting: int) -> None:
         """Draw where the jobs are, and how many wait, unless this was done a moment ago."""
         if self.live and time.monotonic() - self.drawn_at >= EVERY:
-            self.live.update(self.table(len(queue), self.live.console.height - ROWS_KEPT_FREE), refresh=True)
+            self.live.update(self.table(waiting, self.live.console.height - ROWS_KEPT_FREE), refresh=True)
             self.drawn_at = time.monotonic()
 
     def table(self, waiting: int, rows: int) -> Any:
         """Return the table of the jobs under way, as many as there are rows for."""
-        states = [of_job(job, device) for job, device in self.jobs.values()][: max(1, rows)]
+        shown, states = [*self.jobs.values()][: max(1, rows)], []
+        names = names_of(announced(shown[0][0].folder.parent)) if shown else {}
+        for job, device in shown:
+            state = state_of(job.folder)
+            if state["state"] not in ("waiting", "stopped"):
+                self.at_work.add(job.number)
+            else:  # its process has not yet taken the folder, or has left it
+                state = {"state": "ending" if job.number in self.at_work else "starting"}
+            states.append({"job": job.number, "name": names[job.number], **state, "device": device})
         table = state_table(states)
         table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"
         table.caption_justify = "left"
         return table
-
-
-def of_job(job: Job, device: str) -> dict[str, Any]:
-    """Return where a job is that runs on a device."""
-    state = state_of(job.folder)
-    if state["state"] in ("waiting", "stopped"):  # its process has not yet taken the folder
-        state = {"state": "starting"}
-    return {"job": job.number, "overrides": job.overrides, **state, "device": device}
-
-
-def states_of(folder: Path, jobs: "dict[int, Sequence[str]]") -> list[dict[str, Any]]:
-    """Return where jobs of a sweep are, as the files in their folders tell."""
-    return [{"job": number, "overrides": its, **state_of(folder / str(number))} for number, its in jobs.items()]

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
@@ -17,26 +18,59 @@ log = logging.getLogger(__name__)
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+Devices = int | str | list[int]
+"""What ``trainer.devices`` may be: so many, "auto" or -1 for all GPUs, or the numbers of some."""
 
-def pick_device(name: str, count: int = 1) -> torch.device:
+
+def pick_device(name: str) -> torch.device:
     """Return the device called ``name``: "auto" (a GPU where there is one), "cpu", "gpu", "cuda:1", "mps".
 
-    Of several GPUs it is the one with most free memory, the same for all of the process. Where ``count`` of them work
-    together, which are the first, it is the one with least: what fits there fits on all.
+    Of several GPUs it is the one with most free memory, the same for all of the process.
 
     The first time that "auto" leaves a GPU of the machine unused, a warning says why and what to do.
 
     Raises:
-        MedsegError: the machine has no such device, or not so many.
+        MedsegError: the machine has no such device.
     """
+    device = kind_of(name)
+    return device if device.index is not None or device.type != "cuda" else torch.device("cuda", emptiest_gpu())
+
+
+def pick_devices(name: str, devices: Devices) -> list[torch.device]:
+    """Return the devices of this machine that work together, which ``name`` and ``devices`` choose.
+
+    One is that of ``pick_device``. Several GPUs are the first, all, or those of a list. On a CPU each is a process; all
+    of it is one.
+
+    Raises:
+        MedsegError: the machine has not so many, or none of these numbers.
+    """
+    if devices == 1:
+        return [pick_device(name)]
+    device = kind_of(name)
+    if device.type != "cuda":
+        number = 1 if devices in ("auto", -1) else devices
+        if isinstance(number, int) and (number == 1 or device.type == "cpu"):
+            return [device] * number
+        raise MedsegError(
+            f"trainer.devices={devices}: these are several GPUs, or the numbers of some, but the device is {device}."
+        )
+    there = torch.cuda.device_count()
+    numbers = devices if isinstance(devices, list) else [*range(there if devices in ("auto", -1) else int(devices))]
+    if len({*numbers}) < len(numbers) or not {*numbers} <= {*range(there)}:
+        counted = f", numbered from 0 to {there - 1}" if isinstance(devices, list) else ""
+        raise MedsegError(f"trainer.devices={devices}: this machine has {there} GPU(s){counted}.")
+    return [torch.device("cuda", number) for number in numbers]
+
+
+def kind_of(name: str) -> torch.device:
+    """Return the device called ``name``, without a number where it does not say which of several GPUs."""
     if name in ("auto", "gpu", "cuda"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a driver that is too old, of which more is said below
             is_available = torch.cuda.is_available()
         if is_available:
-            if count > (there := torch.cuda.device_count()):
-                raise MedsegError(f"trainer.devices={count}: this machine has {there} GPU(s).")
-            return torch.device("cuda", index_of_gpu(count))
+            return torch.device("cuda")
         if name != "cuda" and torch.backends.mps.is_available():
             return torch.device("mps")
         unused = unused_gpu()
@@ -59,20 +93,31 @@ def pick_device(name: str, count: int = 1) -> torch.device:
     return torch.device(name)
 
 
+def fullest(devices: Sequence[torch.device]) -> torch.device:
+    """Return the device with least free memory: what fits there fits on all."""
+    if devices[0].type != "cuda" or len({*devices}) == 1:
+        return devices[0]
+    free = free_memory()
+    return min(devices, key=lambda device: free[device.index])
+
+
 @cache  # the job fills the GPU that it is on, which must not move it to another
-def index_of_gpu(count: int) -> int:
-    """Return the number of the GPU with most free memory, or of the first ``count`` the one with least."""
+def emptiest_gpu() -> int:
+    """Return the number of the GPU with most free memory."""
     total = torch.cuda.device_count()
     if total == 1:
         return 0
-    by_uuid = free_memory_by_uuid()
-    uuids = [str(torch.cuda.get_device_properties(index).uuid).removeprefix("GPU-") for index in range(total)]
-    free = [by_uuid.get(uuid, 0) for uuid in uuids]  # all 0, so that it is the first, where the driver cannot be asked
-    if count > 1:
-        return free.index(min(free[:count]))
+    free = free_memory()
     emptiest = free.index(max(free))
     log.info("cuda:%d is used, of %d GPUs the one with most free memory (%.1f GB)", emptiest, total, max(free) / 1e9)
     return emptiest
+
+
+def free_memory() -> list[int]:
+    """Return the free bytes of each GPU by its number; 0 for all where the driver cannot be asked."""
+    by_uuid = free_memory_by_uuid()
+    properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [by_uuid.get(str(each.uuid).removeprefix("GPU-"), 0) for each in properties]
 
 
 @cache
@@ -120,7 +165,7 @@ def device_memory(device: torch.device) -> int:
     """Return the bytes that a training may take on a device; 0: unknown.
 
     Of a GPU they are nine tenths of what is free or held by this process, of a CPU half of all memory. For several GPUs
-    the device is the one of ``pick_device``, which has least.
+    the device is the ``fullest``.
     """
     if device.type == "cuda":
         return int(0.9 * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)))

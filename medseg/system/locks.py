@@ -3,6 +3,12 @@
 The operating system frees the locks of a process that has died, however it died. A folder's lock belongs to the
 process. A file's lock belongs to the open file, so that a process may open and close the file as often as it likes; by
 it others can tell whether a file is being written, or a folder is in use.
+
+Both hold between machines that share a folder by NFS: a folder's is a lock of POSIX (``fcntl``), and what ``flock``
+locks Linux asks the server for as one of the whole file, for which the file has to be open for writing, as here. They
+do not with the mount options ``nolock`` and ``local_lock``, which keep locks on the machine. A file that another
+machine has removed is known by an error ("stale file handle") where its state is asked for, which comes from the server
+once there is a lock. File systems without locks, as of some object stores, are logged once, or old files tell.
 """
 
 import errno
@@ -98,25 +104,25 @@ def locked(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether another process works in a folder, as ``locked`` would find; False where nobody can tell.
+    """Return whether another process holds the lock of a folder; without locks, whether it has left its file.
 
-    Not for a process that has locked the folder itself: by this question it would lose the lock.
+    To be asked by no process that holds it itself, which would lose it.
     """
-    if fcntl is None:
-        return False
     try:
-        with (folder / NAME).open("r+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return True
-    except OSError:
+        with (folder / NAME).open("r") as file:
+            if fcntl is None:
+                return True
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # until the file is closed
+            return False
+    except FileNotFoundError:
         return False
-    return False
+    except OSError:
+        return True
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is the one that lies at a path."""
-    with suppress(FileNotFoundError):
+    """Return whether an open file, which is locked, is the one that lies at a path."""
+    with suppress(OSError):  # neither is there any more, or on NFS another machine has removed it
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
 

@@ -46,38 +46,11 @@ def start(config: dict[str, Any], environment: Mapping[str, str]) -> "subprocess
     return process
 
 
-def rerun_arguments(run_dir: str | Path) -> list[str]:
-    """Return the command line that runs ``run_dir/config.yaml`` again, as it is.
-
-    Such a config is complete, and trusts already what the user's ``--config-dir`` names.
-    """
-    return ["--config-path", str(Path(run_dir).absolute()), "--config-name", "config", *QUIET]
-
-
-@contextmanager
-def rerunnable(run_dir: str | Path) -> Iterator[None]:
-    """Let Lightning start further processes of the job in ``run_dir`` while the block runs.
-
-    It starts them with ``sys.argv``, of which the user's own would begin a second run, or a second sweep. They import
-    what this process can.
-    """
-    saved_argv, saved_path = sys.argv[:], os.environ.get("PYTHONPATH")
-    sys.argv[1:] = rerun_arguments(run_dir)
-    os.environ["PYTHONPATH"] = import_path()
-    try:
-        yield
-    finally:
-        sys.argv[:] = saved_argv
-        del os.environ["PYTHONPATH"]
-        if saved_path is not None:
-            os.environ["PYTHONPATH"] = saved_path
-
-
 @contextmanager
 def single_job(argv: list[str]) -> Iterator[None]:
     """Show a job the command line that the user typed, and undo what distributed training leaves behind.
 
-    After the first such job Lightning's LOCAL_RANK and a dead process group would break the next one of a sweep.
+    Lightning's variables and a dead process group would break the next job of a sweep.
     """
     saved_argv, saved_environment = sys.argv[:], dict(os.environ)
     sys.argv[1:] = argv

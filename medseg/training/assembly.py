@@ -6,6 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
@@ -24,15 +25,18 @@ from medseg.inference.segmenter import make_segmenter
 from medseg.inference.trained_model import make_scorer
 from medseg.io.labels import LabelMap
 from medseg.models.slices import context_in_volume, memory_format, patch_in_volume
-from medseg.system.device import pick_device, pick_precision
+from medseg.system.device import pick_precision
+from medseg.system.distributed.ranks import Ranks
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
-from medseg.training.callbacks.progress import Budget, Patience, Progress
+from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
+from medseg.training.processes import Processes
 from medseg.training.segmentation import SegmentationModule
+from medseg.training.trackers.tracker import make_trackers
 
 LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
@@ -51,6 +55,7 @@ def make_module(
     description: dict[str, Any],
     progress: Progress,
     selection: Selection,
+    device: torch.device,
 ) -> SegmentationModule:
     """Build what learns to segment; its checkpoints hold the ``description`` (see ``medseg.inference.checkpoint``)."""
     return SegmentationModule(
@@ -62,7 +67,7 @@ def make_module(
         content=description,
         progress=progress,
         selection=selection,
-        **in_common(settings, plan),
+        **in_common(settings, plan, device),
     )
 
 
@@ -72,6 +77,7 @@ def make_reconstruction(
     description: dict[str, Any],
     progress: Progress,
     selection: Selection,
+    device: torch.device,
 ) -> ReconstructionModule:
     """Build what learns to reconstruct hidden parts of scans; for ``description`` see ``make_module``."""
     return ReconstructionModule(
@@ -81,14 +87,13 @@ def make_reconstruction(
         content=description,
         progress=progress,
         selection=selection,
-        **in_common(settings, plan),
+        **in_common(settings, plan, device),
     )
 
 
-def in_common(settings: TrainingSettings, plan: TrainingPlan) -> dict[str, Any]:
+def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.device) -> dict[str, Any]:
     """Return what every training is given: optimizer, schedule, augmentation, and how the device is used."""
     augment, trainer, trust = settings.augment, settings.trainer, settings.trust
-    device = pick_device(trainer.accelerator, trainer.devices)
     is_scaled = pick_precision(trainer.precision, device) == "fp16"  # loss scaling: no fused step with clipping
     if is_scaled and settings.optimizer.get("fused"):
         raise MedsegError(
@@ -156,7 +161,12 @@ def make_callbacks(
     step_metrics = StepMetrics()
     epochs = EpochLog(run_dir / "metrics.csv", progress, selection, step_metrics, classes)
     callbacks: list[Callback] = [
-        Budget(progress, interval=trainer.validation_interval, share=trainer.validation_share),
+        Budget(
+            progress,
+            interval=trainer.validation_interval,
+            share=trainer.validation_share,
+            n_cases=trainer.validation_cases,
+        ),
         step_metrics,
         epochs,
         Checkpoints(run_dir / "checkpoints", selection),
@@ -179,18 +189,21 @@ def make_callbacks(
     return callbacks
 
 
-def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Callback]) -> Trainer:
+def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Callback], ranks: Ranks) -> Trainer:
     """Build Lightning's Trainer.
 
     Raises:
         MedsegError: the devices that the config wants are not there.
     """
     trainer = settings.trainer
-    device = pick_device(trainer.accelerator, trainer.devices)
+    device = ranks.device
     try:
         return Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=trainer.devices if trainer.devices > 1 or device.index is None else [device.index],
+            # To Lightning each process is a machine with one device
+            devices=1 if device.index is None else [device.index],
+            num_nodes=ranks.size,
+            strategy="ddp" if ranks.size > 1 else "auto",
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
             max_epochs=trainer.epochs or -1,
             gradient_clip_val=trainer.gradient_clip,
@@ -198,10 +211,11 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             deterministic=trainer.deterministic,
             benchmark=device.type == "cuda" and not trainer.deterministic,  # patches are all of one size
             callbacks=callbacks,
-            plugins=CheckpointFiles(),
-            logger=build(settings.logger, "logger", settings.trust) if settings.logger else False,
+            plugins=[CheckpointFiles(), Processes(ranks)],
+            logger=make_trackers(settings.logger if ranks.is_first else {}, settings.trust),
             log_every_n_steps=1,
             num_sanity_val_steps=0,
+            check_val_every_n_epoch=NEVER,  # until the budget says so: it is not known yet which cases validate
             use_distributed_sampler=False,
             enable_model_summary=False,
             enable_progress_bar=False,

@@ -1,4 +1,4 @@
-"""Image summaries of validation cases for TensorBoard: the same few every time, and the worst of each validation."""
+"""Images of validation cases for the trackers: the same few every time, and the worst of each validation."""
 
 import time
 import unicodedata
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -28,6 +27,7 @@ from medseg.preprocessing.geometry import Geometry
 from medseg.system.printable import on_a_line
 from medseg.training.callbacks.progress import Progress
 from medseg.training.module import gather
+from medseg.training.trackers.tracker import Trackers
 
 SHOWN = 3
 """Cases that are drawn every time."""
@@ -71,11 +71,14 @@ class CaseImages(Callback):
         """Settle whether this validation is drawn, and of the first one which cases are."""
         part = int(DRAWN * self.progress.current)
         is_cheap = self.seconds <= SHARE * self.progress.seconds or part == DRAWN
-        is_due = bool(writers(trainer)) and part > self.drawn and is_cheap
+        is_due = trackers_of(trainer).take_images and part > self.drawn and is_cheap
         self.is_due = trainer.strategy.broadcast(is_due)  # the first process decides for all
         self.drawn = part if self.is_due else self.drawn
         self.drawings, self.worst, self.latest = {}, None, None
-        self.chosen = self.chosen or choose(files_of(trainer), SHOWN)
+        if not self.chosen:
+            validated: Sequence[int] = trainer.datamodule.validated  # type: ignore[attr-defined]
+            files = [files_of(trainer)[index] for index in validated]
+            self.chosen = [validated[index] for index in choose(files, SHOWN)]
 
     def on_validation_batch_end(
         self,
@@ -123,23 +126,21 @@ class CaseImages(Callback):
         return captioned(drawing, f"{self.names[index]}: {written}")
 
     def write(self, trainer: Trainer, drawings: dict[int, Image.Image], worst: Worst | None) -> None:
-        """Hand drawings and the worst case's name to TensorBoard."""
+        """Hand drawings and the worst case's name to the trackers."""
         images = {f"cases/{on_a_line(self.names[index])}": drawing for index, drawing in sorted(drawings.items())}
         if worst and worst.drawing:
             images["worst case"] = worst.drawing
-        for logger in writers(trainer):
-            for tag, image in images.items():
-                logger.experiment.add_image(tag, np.asarray(image), trainer.global_step, dataformats="HWC")
-            if worst:
-                text = (
-                    f"{on_a_line(self.names[worst.index])}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
-                )
-                logger.experiment.add_text("worst case", text, trainer.global_step)
+        for tag, image in images.items():
+            trackers_of(trainer).image(tag, np.asarray(image), trainer.global_step)
+        if worst:
+            text = f"{on_a_line(self.names[worst.index])}: Dice {worst.score:.4f} (epoch {trainer.current_epoch + 1})"
+            trackers_of(trainer).text("worst case", text, trainer.global_step)
 
 
-def writers(trainer: Trainer) -> list[TensorBoardLogger]:
-    """Return the loggers that take images."""
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+def trackers_of(trainer: Trainer) -> Trackers:
+    """Return what stands for all trackers of a run, be they none."""
+    trackers: Trackers = trainer.logger  # type: ignore[assignment]
+    return trackers
 
 
 def files_of(trainer: Trainer) -> Sequence[Path]:

@@ -101,14 +101,12 @@ class TrainingModule(LightningModule):
         return self.network if self.average is None else self.average
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Add the gradients of a batch to those of the step, log its loss and return it."""
+        """Add the gradients of a batch to those of the step, and return its loss."""
         step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.trainer.optimizers[0].zero_grad()
         loss = self.learn(batch, step)
         self.step_record.add_loss(loss)
-        size = len(batch["image"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def learn(self, batch: dict[str, Tensor], step: int) -> Tensor:
@@ -178,8 +176,8 @@ class TrainingModule(LightningModule):
         """
         raise NotImplementedError
 
-    def count_validated(self, data: Any) -> int:
-        """Return how many patches the network is given in a validation on a run's data, by all processes together."""
+    def count_windows(self, data: Any) -> list[int]:
+        """Return how many patches of each validation case of a run's data the network is given in a validation."""
         raise NotImplementedError
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
@@ -205,12 +203,13 @@ class TrainingModule(LightningModule):
         return [(whole - size) // 2 for whole, size in zip(image.shape[2:], seen, strict=True)]
 
     def on_train_start(self) -> None:
-        """Give a resumed run's optimizer the options that it is to have now."""
+        """Give a resumed run's optimizer the options that it is to have now; it may go on within an epoch."""
+        self.tuning.keep_norms_frozen()
         for group, options in zip(self.trainer.optimizers[0].param_groups, self.options, strict=True):
             group.update(options)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Check that steps are finite, and move the average towards the weights of this one.
+        """Check that steps are finite.
 
         Raises:
             MedsegError: the training has diverged.
@@ -218,11 +217,6 @@ class TrainingModule(LightningModule):
         is_incomplete = check_steps(self.trainer, self.step_record, batch_idx)
         if is_incomplete and has_batch_statistics(self.network) and not_finite(dict(self.network.named_buffers())):
             self.renew_statistics()
-        has_stepped, self.has_stepped = self.has_stepped, False
-        if self.average is None or self.averaging is None or not has_stepped:
-            return  # gradients are being accumulated, or the loss scaling of fp16 has left the step out
-        horizon = self.averaging * self.progress.planned_steps
-        average_into(self.average, self.network, decay(self.trainer.global_step, horizon))
 
     def on_validation_start(self) -> None:
         """Raise MedsegError unless all weights are finite."""
@@ -279,6 +273,7 @@ class TrainingModule(LightningModule):
         checkpoint["medseg"] = self.content
         if "optimizer_states" in checkpoint:
             checkpoint["tuning"] = self.tuning.state_dict()
+            checkpoint["step_record"] = self.step_record.state_dict()
         else:
             weights = self.final_network.state_dict()
             checkpoint["state_dict"] = {f"network.{name}": value for name, value in weights.items()}
@@ -299,6 +294,8 @@ class TrainingModule(LightningModule):
             )
         if "tuning" in checkpoint:  # which earlier versions did not keep
             self.tuning.load_state_dict(checkpoint["tuning"])
+        if "step_record" in checkpoint:
+            self.step_record.load_state_dict(checkpoint["step_record"])
         if self.average is None:
             checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("average.")}
             return
@@ -313,6 +310,15 @@ class TrainingModule(LightningModule):
         self.options = [{key: group[key] for key in group if key not in excluded} for group in optimizer.param_groups]
         optimizer.register_step_post_hook(self.note_step)
         return optimizer
+
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """Make a step, and move the average towards its weights, before callbacks may save both."""
+        super().optimizer_step(*arguments, **options)
+        has_stepped, self.has_stepped = self.has_stepped, False
+        if self.average is None or self.averaging is None or not has_stepped:
+            return  # the loss scaling of fp16 has left the step out
+        horizon = self.averaging * self.progress.planned_steps
+        average_into(self.average, self.network, decay(self.trainer.global_step + 1, horizon))  # it is counted later
 
     def note_step(self, *_: Any) -> None:
         """Remember that the optimizer has made a step, for the average."""

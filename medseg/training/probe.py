@@ -147,9 +147,10 @@ class Probe:
         settings, seen = typed(self.kind, config), typed(TrainingPlan, config["plan"])
         progress = make_progress(settings.trainer)
         if isinstance(settings, PretrainSettings):
-            return make_reconstruction(settings, seen, {}, progress, Selection(name="loss", lowest=True)), seen
+            selection = Selection(name="loss", lowest=True)
+            return make_reconstruction(settings, seen, {}, progress, selection, self.device), seen
         assert isinstance(settings, TrainSettings)
-        return make_module(settings, seen, self.classes, {}, progress, Selection()), seen
+        return make_module(settings, seen, self.classes, {}, progress, Selection(), self.device), seen
 
     def batch(self, plan: TrainingPlan, size: int) -> dict[str, Tensor]:
         """Return ``size`` patches, of zeros, as training is given them; without a margin for the augmentation."""

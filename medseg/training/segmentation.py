@@ -17,7 +17,7 @@ from medseg.inference.probabilities import NotFiniteError, Scorer
 from medseg.inference.segmenter import Segmenter
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import without_context
-from medseg.preprocessing.cache import load
+from medseg.preprocessing.cache import form_of
 from medseg.preprocessing.geometry import Geometry
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.losses.combination import deep_supervision
@@ -68,9 +68,9 @@ class SegmentationModule(TrainingModule):
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         return deep_loss(self.loss, outputs, target)
 
-    def count_validated(self, data: SegmentationData) -> int:
-        """Return how many windows the network is given in a validation."""
-        return sum(self.scorer.count_windows(load(file)["image"].shape[1:]) for file in data.val_files)
+    def count_windows(self, data: SegmentationData) -> list[int]:
+        """Return how many windows of each validation case the network is given."""
+        return [self.scorer.count_windows(form_of(file)[0][1:]) for file in data.val_files]
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Return a batch's augmented images."""

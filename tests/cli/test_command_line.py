@@ -15,11 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from medseg.cli import command_line
 from medseg.cli.overrides import quoted
+from medseg.config import extras
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import read_result
-from medseg.system.relaunch import rerun_arguments, rerunnable, single_job
+from medseg.system.relaunch import single_job
 
 NASTY = [
     "/data/Müller (1)/scan=3",
@@ -103,9 +104,11 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "optimizer.amsgrad=true"], "needs a plus: +optimizer.amsgrad="),
         (["train", "trainer.max_time=60"], "Quote it"),
         (["train", "trainer.max_time='10'"], "Ten minutes are 00:00:10:00"),
-        (["train", "logger=null"], "logger=null: no such option. Options: none, tensorboard"),
+        (["train", "logger=null"], "logger=null: no such option. Options: csv, mlflow, none, tensorboard, wandb"),
+        (["train", "logger=[csv,wandbb]"], "logger=wandbb: no such option. Did you mean 'wandb'?"),
+        (["train", "logger=[csv,tensorboard]", "logger.csv.nme=a"], "needs a plus"),
         (["train", "model=null"], "model=null: no such option"),
-        (["train", "experiment=null"], "experiment=null: no such option. Options: few_shot"),
+        (["train", "experiment=null"], "experiment=null: no such option. Options: accurate, fast"),
         (["train", "postprocess.classes=3"], "postprocess.classes=3: must be a mapping"),
         (["train", "postprocess.clases.core.largest=true"], "Did you mean 'postprocess.largest'?"),
         (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),
@@ -135,6 +138,27 @@ def test_mistakes_are_explained(arguments, message, jobs, capsys):
     assert out == ""
     assert jobs.configs == []
     assert not Path("outputs").exists()
+
+
+def test_packages_of_trackers_are_missed_before_anything_is_read(jobs, monkeypatch, capsys):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("mlflow", "wandb") else object())
+    assert command_line.main(["train", "-m", "logger=[tensorboard,mlflow],wandb"]) == 1
+    error = capsys.readouterr().err
+    assert "logger=mlflow: not installed (mlflow). Do: pip install 'medseg[mlflow]'." in error
+    assert "logger=wandb: not installed (wandb). Do: pip install 'medseg[wandb]'." in error
+    assert jobs.configs == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [("tensorboard", ["tensorboard"]), ("[tensorboard,csv]", ["tensorboard", "csv"]), ("none", []), ("[none]", [])],
+)
+def test_several_loggers_stand_side_by_side(choice, names, jobs):
+    more = ["logger.csv.name=table"] if "csv" in names else []
+    assert command_line.main(["train", f"logger={choice}", *more]) == 0
+    [config] = jobs.configs
+    assert [*config["logger"]] == names
+    assert not more or config["logger"]["csv"]["name"] == "table"
 
 
 @pytest.mark.parametrize(
@@ -275,28 +299,6 @@ def test_resume_refuses_what_it_cannot_do(setting, message, run_dir, capsys):
 def test_resume_null_starts_anew(jobs):
     assert command_line.main(["train", "resume=null"]) == 0
     assert jobs.configs[0]["resume"] is None
-
-
-def test_further_ranks_run_the_saved_config(jobs, run_dir):
-    added_by_lightning = ['hydra.run.dir="."', "hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null"]
-    assert command_line.main([*rerun_arguments(run_dir), *added_by_lightning]) == 0
-    saved = resolve(yaml.safe_load((run_dir / "config.yaml").read_text()))
-    assert jobs.configs[1] == saved
-    assert saved["run_dir"] == str(run_dir)
-
-
-def test_further_ranks_find_the_user_s_code(monkeypatch, tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "networks_of_mine.py").write_text("NAME = 'mine'")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(mine)])  # as --config-dir does
-    monkeypatch.setenv("PYTHONPATH", "before")
-    before = sys.argv[:]
-    with rerunnable(tmp_path):
-        assert sys.argv[1:] == rerun_arguments(tmp_path)
-        line = [sys.executable, "-c", "import networks_of_mine; print(networks_of_mine.NAME)"]
-        assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "mine\n"
-    assert (sys.argv, os.environ["PYTHONPATH"]) == (before, "before")
 
 
 def test_a_job_sees_the_user_s_command_line_and_leaves_no_trace(monkeypatch):

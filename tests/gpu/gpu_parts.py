@@ -34,6 +34,8 @@ from medseg.config.settings import PretrainSettings, TrainingPlan, TrainSettings
 from medseg.io.labels import IGNORE, LabelMap
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.geometry import Geometry
+from medseg.system.device import pick_devices
+from medseg.system.distributed.ranks import Ranks
 from medseg.training.assembly import (
     make_callbacks,
     make_module,
@@ -162,15 +164,15 @@ def train(
     case |= {"truth": torch.zeros(native, dtype=torch.uint8).numpy()}
     if is_pretext:
         case = {"image": torch.randn(2, 2, *shape), "number": 0}
-    progress, selection = make_progress(settings_of.trainer), Selection()
+    progress, selection, ranks = make_progress(settings_of.trainer), Selection(), Ranks(devices=pick_devices("auto", 1))
     if is_pretext:
-        module: TrainingModule = make_reconstruction(settings_of, plan_of, {}, progress, selection)
+        module: TrainingModule = make_reconstruction(settings_of, plan_of, {}, progress, selection, ranks.device)
     else:
-        module = make_module(settings_of, plan_of, label_map, {}, progress, selection)
+        module = make_module(settings_of, plan_of, label_map, {}, progress, selection, ranks.device)
     with TemporaryDirectory() as folder:
         names = [] if is_pretext else list(label_map.reported)
         callbacks = make_callbacks(settings_of.trainer, Path(folder), names, None, progress, selection)
-        make_trainer(settings_of, Path(folder), callbacks).fit(module, RandomPatches(batch, case))
+        make_trainer(settings_of, Path(folder), callbacks, ranks).fit(module, RandomPatches(batch, case))
     assert len(selection.scores) == 1, "it was validated"
     if not is_counted:
         return None

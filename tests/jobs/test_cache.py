@@ -108,6 +108,15 @@ def test_a_data_set_in_use_is_left_alone(folder, composed):
     assert left(folder) == {WRITTEN_NOW} | STRANGERS
 
 
+def test_hashes_of_files_go_with_the_last_file_that_they_are_for(folder, composed):
+    config, heart = composed("cache") | {"cache_dir": str(folder), "clean": True}, dataset_folder(folder, "heart")
+    (heart / "hashes.json").write_text("{}")
+    cache.run(config | {"older_than_days": 10**6})
+    assert (heart / "hashes.json").is_file()
+    cache.run(config | {"dataset_name": "heart"})
+    assert not (heart / "hashes.json").exists()
+
+
 def test_a_cache_of_somebody_else_can_be_used(tmp_path, monkeypatch):
     def refused(*arguments, **options):
         raise PermissionError

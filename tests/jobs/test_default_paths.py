@@ -125,7 +125,7 @@ def test_the_config_of_a_run_leads_to_its_directory(place):
     [run] = (place.folder / "outputs/train/phantom").iterdir()
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["run_dir"] == str(run.relative_to(place.folder))
-    assert config["logger"]["save_dir"] == "${run_dir}/tensorboard"
+    assert config["logger"]["tensorboard"]["save_dir"] == "${run_dir}/tensorboard"
 
 
 def test_every_reference_to_the_run_directory_leads_there(tmp_path, monkeypatch):

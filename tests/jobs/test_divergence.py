@@ -34,7 +34,9 @@ def result_of(run):
 
 def all_finite(file):
     """Tell whether every number in a checkpoint is finite, the optimizer's included; looked at one by one."""
-    waiting, tensors = [torch.load(file, weights_only=True)], []
+    content = torch.load(file, weights_only=True)
+    content.get("callbacks", {}).pop("StepMetrics", None)  # which has losses as they were
+    waiting, tensors = [content], []
     while waiting:
         node = waiting.pop()
         if isinstance(node, torch.Tensor):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from medseg.config import extras
 from medseg.jobs import doctor
 from medseg.system.gpus.unused import UnusedGpu
 from medseg.training.data import workers
@@ -133,7 +134,7 @@ def test_workers_and_their_shared_memory_are_those_of_a_training(monkeypatch):
 
 
 def test_missing_extras_say_what_they_are_for(monkeypatch):
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "onnx" else object())
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "onnx" else object())
     (found,) = doctor.missing_extras()
     assert (found.name, found.text) == ("onnx", "onnx missing: medseg export, and ONNX files as models")
     assert "pip install 'medseg[onnx]'" in found.cure

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from io import StringIO
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +20,9 @@ from medseg.cli import command_line
 from medseg.errors import MedsegError
 from medseg.jobs.inspect import inspect
 from medseg.jobs.inspect.tables import show, value_text
+from medseg.preprocessing import file_hashes
 from medseg.preprocessing.quality.check_dataset import Issue
+from medseg.system.files import file_hash
 
 CASES = 6
 SHAPE, SPACING = (16, 18, 20), (1.0, 1.0, 2.0)
@@ -240,6 +243,30 @@ def test_pictures_are_drawn_once(inspected, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "draw_thumbnail", None)
     inspected(f"cache_dir='{tmp_path / 'cache'}'")
     assert Page((tmp_path / "run/inspect.html").read_text(encoding="utf-8")).images == Page(first).images
+
+
+def test_files_are_read_again_only_where_that_is_wanted(inspected, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_hashes, "TICK", -(10**12))
+    read = []
+    monkeypatch.setattr(file_hashes, "file_hash", lambda file: read.append(file) or file_hash(file))
+    for override, count in (("verify=false", 2 * CASES), ("verify=false", 0), ("verify=true", 2 * CASES)):
+        file_hashes.hashes_in.cache_clear()  # as in a new process
+        read.clear()
+        inspected(f"dataset.{override}")
+        shutil.rmtree(tmp_path / "run")
+        assert len(read) == count
+
+
+def test_a_cache_is_foretold_and_one_that_the_disk_cannot_hold_an_error(inspected, tmp_path, monkeypatch, caplog):
+    with caplog.at_level("INFO"):
+        assert inspected()[0]["status"] == "done"
+    assert "a training will preprocess 5 cases, about 0 MB, into " in caplog.text
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    result, numbers = inspected()
+    assert result["status"] == "some_failed"
+    [error] = [finding["text"] for finding in numbers["findings"] if finding["level"] == "error"]
+    assert "0 MB are free, but 5 preprocessed cases take about 0 MB" in error
 
 
 def test_no_usable_case_is_a_failure(inspected, data):

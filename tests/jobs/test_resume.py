@@ -10,6 +10,10 @@ import yaml
 
 from medseg.cli import command_line
 from medseg.jobs.train import pretrain
+from medseg.sweeps.record import validated
+from medseg.training.callbacks.progress import drawn_cases
+from medseg.training.segmentation import SegmentationModule
+from medseg.training.trackers import TensorBoard
 
 FAST = [
     *("dataset.dims=2", "dataset.cases=10", "dataset.size=48", "trainer.max_time=null", "trainer.max_epochs=2"),
@@ -151,6 +155,33 @@ def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
     assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5]
 
 
+def test_a_run_with_a_single_logger_goes_on_with_it_by_name(run):
+    """As ``config.yaml`` had it before there could be several."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["logger"] = {
+        "_target_": "lightning.pytorch.loggers.TensorBoardLogger",
+        "save_dir": "${run_dir}/tensorboard",
+        "name": "",
+        "version": "",
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    before = len([*(run / "tensorboard").glob("events*")])
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == 0
+    logger = yaml.safe_load((run / "config.yaml").read_text())["logger"]
+    assert logger["tensorboard"]["_target_"] == "medseg.training.trackers.TensorBoard"
+    assert len([*(run / "tensorboard").glob("events*")]) > before
+
+
+def test_a_tracker_that_fails_ends_no_training(run, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorBoard, "log_metrics", full)
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=4"]) == 0
+    assert epochs(run) == [1, 2, 3, 4]
+    assert (run / "train.log").read_text().count("logger=tensorboard failed: [Errno 28] No space left on device") == 1
+
+
 def test_a_run_whose_width_was_chosen_by_measured_speed_goes_on(run):
     plan = json.loads((run / "plan.json").read_text())
     plan["measured"]["step_seconds"] = {"8": 0.01, "16": 0.02}
@@ -200,7 +231,8 @@ def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
     monkeypatch.setattr("medseg.jobs.train.train.test", interrupt)
     assert command_line.main(["train", "resume=run"]) == 130
     assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
-    assert json.loads((run / "result.json").read_text())["reason"] == "interrupted"
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["reason"]) == ("interrupted", "interrupted; to go on: medseg train resume=run")
 
 
 def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monkeypatch):
@@ -211,3 +243,31 @@ def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monk
     (run.parent / "sweep.json").write_text(json.dumps({"settings": ["seed=0,1"], "has_ended": False}))
     assert command_line.main(["train", "resume=run", "sweep.test=all"]) == 130
     assert "to go on" not in (run / "train.log").read_text()
+
+
+def test_a_part_of_the_cases_validates_and_is_named_also_in_a_resumed_run(finished, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    data = [f"dataset.root={finished.parent / 'phantom'}", f"cache_dir={finished.parent / 'cache'}"]
+    options = [*FAST, *data, "split.val=0.4", "logger=none"]
+    taken = []
+    measure = SegmentationModule.measure
+    monkeypatch.setattr(
+        SegmentationModule, "measure", lambda self, *rest: taken.append(rest[1]["index"]) or measure(self, *rest)
+    )
+    assert command_line.main(["train", "run_dir=run", *options, "trainer.validation_cases=2"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    validation = json.loads((tmp_path / "run" / "splits.json").read_text())["val"]
+    assert result["validated_on"] == [validation[index] for index in drawn_cases(4, 2)]
+    assert result["selection"]["cases"] == "2 of 4"
+    assert set(taken) == {*drawn_cases(4, 2)}
+    assert "validation on 2 of 4 cases" in (tmp_path / "run" / "train.log").read_text()
+    assert "cases 2 of 4" in (tmp_path / "run" / "test" / "report.html").read_text()
+    assert validated(tmp_path / "run", result)["n_cases"] == 2
+    whole = {name: value for name, value in result.items() if name != "validated_on"}
+    assert validated(tmp_path / "run", whole)["cases"] != validated(tmp_path / "run", result)["cases"]
+
+    for epochs_now in (2, 3):  # nothing is left to train; one more epoch, on the cases of before
+        change = ["trainer.validation_cases=3", f"trainer.max_epochs={epochs_now}"]
+        assert command_line.main(["train", "resume=run", *change]) == 0
+        resumed = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (resumed["validated_on"], resumed["selection"]["cases"]) == (result["validated_on"], "2 of 4")

@@ -110,6 +110,7 @@ def test_models_of_several_folds_have_no_common_validation_cases(evaluated, data
 def test_folds_are_validated_out_of_fold_each_case_once_by_the_model_that_has_not_seen_it(
     evaluated, data, tmp_path, monkeypatch, caplog
 ):
+    caplog.set_level("INFO", "medseg")
     runs = [write_run(tmp_path / f"run {fold}", data, **FOLDS[fold]) for fold in range(3)]
     used = {}
     load = Predictor.load
@@ -132,6 +133,10 @@ def test_folds_are_validated_out_of_fold_each_case_once_by_the_model_that_has_no
     assert report["n_cases"] == 6
     assert "each case by the one of 3 models that was not trained on it" in report["notes"][0]
     assert report["notes"][0] in caplog.text
+    assert {name: fold["n_cases"] for name, fold in report["strata"]["fold"].items()} == {
+        f"fold {fold}": 2 for fold in range(3)
+    }
+    assert report["over_strata"]["fold"]["dice"]["n"] == 3
     assert "out of fold" in (tmp_path / "eval 0" / "report.html").read_text()
 
 

@@ -143,7 +143,7 @@ def test_data_sets_share_no_order(tmp_path):
     failed = {"job": 3, "score": None, "overrides": [], "validated": None}
     ranked = rankings.rankings([*jobs, failed])
     assert [[job["job"] for job in ranking.jobs] for ranking in ranked] == [[2, 0], [1], [3]]
-    assert [ranking.best and ranking.best["job"] for ranking in ranked] == [2, 1, None]
+    assert [[job["job"] for job in ranking.best] for ranking in ranked] == [[2], [1], []]
     assert "in the order of the jobs" in ranked[2].title
 
 

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from medseg.errors import MedsegError
-from medseg.jobs.train import session, train
+from medseg.jobs.train import train
 
 FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
 REPORT = ("test/metrics.json", "test/cases.csv", "test/report.html", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
@@ -353,17 +353,6 @@ def test_what_the_config_wants_compiled_and_cannot_be_ends_before_anything_is_wr
     with pytest.raises(MedsegError, match=r"trainer\.compile=true: .*\(Failed to find C compiler\.\)"):
         train.run(small(2, "trainer.compile=true") | {"run_dir": str(tmp_path / "run")})
     assert not (tmp_path / "run" / "plan.json").exists()
-
-
-def test_devices_that_work_together_are_always_asked_for_together(small, tmp_path, monkeypatch):
-    """A training of several GPUs, which are the first ones, would else say that it is on the emptiest."""
-
-    def pick(name, count=1):
-        raise MedsegError(f"{count} at once")
-
-    monkeypatch.setattr(session, "pick_device", pick)
-    with pytest.raises(MedsegError, match="2 at once"):
-        train.run(small(2, "trainer.devices=2") | {"run_dir": str(tmp_path / "run")})
 
 
 def test_what_gives_another_result_on_every_run_is_refused_by_deterministic(small, tmp_path, monkeypatch):

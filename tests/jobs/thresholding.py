@@ -39,15 +39,16 @@ def write_checkpoint(
     endings=None,
     reading=("error", 0),
     augment=None,
+    value=0.5,
     **inference,
 ):
-    """A checkpoint as medseg writes it, with the thresholding network in it."""
+    """A checkpoint as medseg writes it, with the network in it that thresholds at a value."""
     preprocessing = {
         "spacing": spacing, "resize": resize, "crop": True, "normalize": ["none"] * channels, "window": None,
         "denoise": None, "denoise_strength": 1.0,
     }  # fmt: skip
     config = {
-        "model": {"_target_": TARGET, "value": 0.5},
+        "model": {"_target_": TARGET, "value": value},
         "preprocessing": preprocessing,
         "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2} | inference,
         "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},

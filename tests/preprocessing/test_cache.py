@@ -1,8 +1,10 @@
 """The cache of preprocessed cases: made once, never stale, never half-written."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,8 @@ from medseg.errors import MedsegError
 from medseg.io.case import Case, LabelFile
 from medseg.io.files.sizes import Size, size_of
 from medseg.io.labels import LabelMap
-from medseg.preprocessing.cache import amount, cached, cached_cases, check_space, compact, load
+from medseg.preprocessing import file_hashes
+from medseg.preprocessing.cache import amount, cached, cached_cases, compact, foretold_bytes, load
 from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 
@@ -89,17 +92,44 @@ def test_cases_are_made_in_parallel_and_come_in_order(case, tmp_path, caplog):
         [path] = cached_cases([case], preprocessor, CLASSES, tmp_path / "cache")
         assert path == cached(case, preprocessor, CLASSES, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    assert "preprocessing 1 cases, up to about 0 MB" in caplog.text
+    assert "preprocessing 1 cases, about 0 MB" in caplog.text
     caplog.clear()
     cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
     assert not caplog.text
 
 
-def test_a_disk_without_space_is_refused_before_anything_is_written(tmp_path):
-    size = Size(10**15, 4, 1.0)
-    with pytest.raises(MedsegError, match=r"are free, but 3 preprocessed cases take .* GB\. Give cache_dir"):
-        check_space([size] * 3, PREPROCESSOR, tmp_path / "cache")
+def test_a_start_that_changes_nothing_reads_no_bytes_of_scans(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(file_hashes, "TICK", -(10**12))
+    paths = cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
+    file_hashes.hashes_in.cache_clear()  # as in a new process
+    monkeypatch.setattr(file_hashes, "file_hash", None)
+    assert cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache") == paths
+
+
+def test_a_disk_without_space_is_refused_before_anything_is_written(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=9000))
+    with pytest.raises(MedsegError, match="are free, but 1 preprocessed cases take about 0 MB"):
+        cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=90_000))
+    cached_cases([case], PREPROCESSOR, CLASSES, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("offset", [0, 2000])
+def test_the_size_of_a_cache_is_foretold_by_a_few_cases(tmp_path, offset):
+    """With an offset and no normalisation half precision does not do; all cases have air around them."""
+    rng, cases = np.random.default_rng(0), []
+    for number in range(24):
+        image = np.zeros((30, 40, 25 + number % 5), np.float32)
+        image[5:25, 10:35, 3:20] = offset + rng.normal(0.3, 1, (20, 25, 17))
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"image{number}.nii")
+        nib.save(nib.Nifti1Image((image > offset).astype(np.uint8) * 5, np.eye(4)), tmp_path / f"mask{number}.nii")
+        files = (tmp_path / f"image{number}.nii",), (LabelFile(tmp_path / f"mask{number}.nii"),)
+        cases.append(Case(str(number), str(number), *files))
+    preprocessor = Preprocessor(normalize=["none"])
+    total = foretold_bytes(cases, preprocessor, CLASSES)
+    paths = cached_cases(cases, preprocessor, CLASSES, tmp_path / "cache")
+    assert sum(path.stat().st_size for path in paths) == pytest.approx(total, rel=0.1)
 
 
 @pytest.mark.parametrize(("number", "text"), [(5e6, "5 MB"), (2.34e9, "2.3 GB")])

@@ -9,7 +9,7 @@ from medseg.config.schema import CONF
 from medseg.config.settings import SearchSettings
 from medseg.errors import MedsegError
 from medseg.sweeps.process import Job
-from medseg.sweeps.rankings import GIVEN_UP
+from medseg.sweeps.record import GIVEN_UP
 
 optuna = pytest.importorskip("optuna", reason="optuna is not installed")
 search = pytest.importorskip("medseg.sweeps.search")
@@ -205,7 +205,7 @@ def test_what_a_job_did_whose_process_died_is_taken_in(begin, tmp_path):
 def test_an_interrupted_trial_goes_on_when_the_search_is_begun_again(begin):
     one = begin()
     job = one.next()
-    end(one, job, "failed", reason="interrupted")
+    end(one, job, "interrupted", reason="interrupted")
     die(one)
     assert begin().next().overrides == job.overrides
 

@@ -7,7 +7,7 @@ import torch
 
 from medseg.errors import MedsegError
 from medseg.system import device
-from medseg.system.device import pick_device
+from medseg.system.device import fullest, pick_device, pick_devices
 from medseg.system.gpus import driver, unused
 from medseg.system.gpus.unused import unused_gpu
 
@@ -28,7 +28,7 @@ class Machine:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
         device.say_once.cache_clear()
-        device.index_of_gpu.cache_clear()
+        device.emptiest_gpu.cache_clear()
 
     def write(self, path, text=""):
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ class Machine:
 def machine(tmp_path, monkeypatch):
     yield Machine(tmp_path, monkeypatch)
     device.say_once.cache_clear()
-    device.index_of_gpu.cache_clear()
+    device.emptiest_gpu.cache_clear()
 
 
 def test_a_machine_without_a_gpu_has_nothing_to_say(machine, caplog):
@@ -190,14 +190,37 @@ def test_the_emptiest_gpu_is_used_and_of_equals_the_first(four_gpus, name):
 
 
 def test_several_that_work_together_are_planned_for_by_the_fullest_of_them(four_gpus):
-    assert pick_device("auto", 2) == torch.device("cuda:0")
-    assert pick_device("auto", 3) == torch.device("cuda:0")
-    assert pick_device("auto", 4) == torch.device("cuda:0")
+    assert fullest(pick_devices("auto", 2)) == torch.device("cuda:0")
+    assert fullest(pick_devices("auto", -1)) == torch.device("cuda:0")
+    assert fullest(pick_devices("auto", [2, 1])) == torch.device("cuda:2")
 
 
 def test_more_gpus_than_there_are_cannot_work_together(four_gpus):
     with pytest.raises(MedsegError, match=r"trainer\.devices=5: this machine has 4 GPU\(s\)"):
-        pick_device("auto", 5)
+        pick_devices("auto", 5)
+
+
+@pytest.mark.parametrize(
+    ("devices", "numbers"), [(1, [1]), (3, [0, 1, 2]), (-1, [0, 1, 2, 3]), ("auto", [0, 1, 2, 3]), ([3, 0], [3, 0])]
+)
+def test_several_gpus_are_the_first_or_all_or_those_of_a_list(four_gpus, devices, numbers):
+    assert pick_devices("auto", devices) == [torch.device("cuda", number) for number in numbers]
+
+
+@pytest.mark.parametrize("devices", [[4], [0, 0]])
+def test_a_gpu_that_is_not_there_is_refused_and_so_is_one_given_twice(four_gpus, devices):
+    with pytest.raises(MedsegError, match=r"4 GPU\(s\), numbered from 0 to 3"):
+        pick_devices("gpu", devices)
+
+
+@pytest.mark.parametrize(("devices", "number"), [("auto", 1), (-1, 1), (1, 1), (3, 3)])
+def test_a_cpu_is_one_device_unless_processes_are_asked_for(devices, number):
+    assert pick_devices("cpu", devices) == [torch.device("cpu")] * number
+
+
+def test_a_cpu_has_no_numbers():
+    with pytest.raises(MedsegError, match="numbers of some, but the device is cpu"):
+        pick_devices("cpu", [0, 1])
 
 
 def test_without_nvidia_smi_it_is_the_first(four_gpus, monkeypatch):

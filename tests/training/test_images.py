@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,6 +19,8 @@ from medseg.preprocessing.geometry import Geometry
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.training.callbacks.progress import Progress
 from medseg.training.images import SIDE, CaseImages, captioned, choose, drawn, native, scan_of, upright
+from medseg.training.trackers import TensorBoard
+from medseg.training.trackers.tracker import Trackers
 
 LABELS = LabelMap({"background": 0, "lesion": 1, "cyst": 2})
 
@@ -119,8 +121,8 @@ class Watched:
         self.progress = Progress(max_steps=100, max_seconds=None, clock=lambda: self.now)
         self.pictures = CaseImages(["a", "b", "c"], LABELS, self.progress)
         self.now, self.global_step, self.current_epoch, self.global_rank, self.is_global_zero = 0.0, 0, 0, 0, True
-        self.loggers = [TensorBoardLogger(folder, name="", version="")]
-        self.datamodule = SimpleNamespace(val_files=[folder / f"{place}.pt" for place in range(3)])
+        self.logger = Trackers({"tensorboard": TensorBoard(str(folder))})
+        self.datamodule = SimpleNamespace(val_files=[folder / f"{place}.pt" for place in range(3)], validated=[0, 1, 2])
         self.strategy = SimpleNamespace(broadcast=lambda value: value)
         self.progress.start()
         for path in self.datamodule.val_files:
@@ -147,7 +149,7 @@ class Watched:
 def watched(tmp_path):
     """A training that is watched; its logger's thread ends before its folder is gone."""
     training = Watched(tmp_path)
-    [logger] = training.loggers
+    logger = training.logger
     yield training
     logger.finalize("success")
 
@@ -167,7 +169,7 @@ def test_the_worst_case_is_named_at_every_validation(watched, tmp_path):
     watched.pictures.seconds = 1000.0
     watched.validate(20, 2.0, [None, None, 70])  # not drawn
     watched.validate(30, 3.0, [None, None, None])  # nothing anywhere
-    watched.loggers[0].finalize("success")
+    watched.logger.finalize("success")
     events = EventAccumulator(str(tmp_path)).Reload()
     told = [(event.step, event.tensor_proto.string_val[0]) for event in events.Tensors("worst case/text_summary")]
     assert told == [(10, b"b: Dice 0.4000 (epoch 1)"), (20, b"c: Dice 0.7000 (epoch 1)")]
@@ -179,7 +181,7 @@ def test_the_worst_case_is_named_at_every_validation(watched, tmp_path):
     }
 
 
-def test_without_tensorboard_nothing_is_drawn(watched):
-    watched.loggers = []
+def test_without_trackers_that_take_images_nothing_is_drawn(watched, tmp_path):
+    watched.logger = Trackers({"csv": CSVLogger(tmp_path)})
     assert not watched.validate(100, 1.0, [50, 60, 70])
     assert not watched.pictures.drawings

@@ -185,6 +185,7 @@ def test_a_checkpoint_reads_no_environment(attack, keys, value):
     attack.refused(*FINETUNE)
 
 
+MLFLOW, WANDB = "medseg.training.trackers.MLFlow", "medseg.training.trackers.WandB"
 IN_PLAN = {
     "model.max_channels": "code",
     "model.channels": ["code"],
@@ -333,13 +334,18 @@ def test_references_of_a_file_neither_circle_nor_grow(attack, values):
             "logger",
             {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "save_dir": "${run_dir}/x", "name": "MARK"},
         ),
+        ("logger", {"csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "MARK"}}),
+        ("logger", {"mlflow": {"_target_": MLFLOW, "run_dir": "MARK", "experiment": "a", "folder": "outputs/mlflow"}}),
+        ("logger", {"mlflow": {"_target_": MLFLOW, "run_dir": "${run_dir}", "experiment": "a", "folder": "MARK"}}),
+        ("logger", {"mlflow": {"_target_": MLFLOW, "run_dir": "${run_dir}", "folder": "a", "server": "http://host"}}),
+        ("logger", {"wandb": {"_target_": WANDB, "run_dir": "${run_dir}", "project": "a", "online": True}}),
         ("cache_dir", "MARK"),
         ("cache_dir", "../mark"),
         ("command", "cache"),
         ("command", ["train"]),
     ],
 )
-def test_a_resumed_run_writes_into_itself_alone(attack, keys, value):
+def test_a_resumed_run_writes_into_itself_alone_and_sends_nothing(attack, keys, value):
     attack.config(put(keys, marked(attack, value)))
     attack.refused("train", "resume=run", "trainer.max_epochs=2", saying=keys)
 

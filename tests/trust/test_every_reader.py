@@ -42,6 +42,7 @@ NO_CONFIG = {
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
     "io.dicom.decoder_process": "between a process and its decoders: numbers, names of types and messages",
     "sweeps.shares.gpus": "numbers, from a process that this one started",
+    "system.distributed.ranks.Ranks.hear": "the config of this very training, from its first process, which checked it",
     "system.locks.owner": "a number and a name for a message",
     "io.layouts.groups.search_groups": "texts, from a process that this one started",
     "io.tables._rows": "texts",
@@ -144,5 +145,5 @@ def test_the_config_of_a_run_is_read_in_one_function():
         "jobs.rundir",
         "sweeps.record",
     }
-    own = {"jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}  # files of conf/
-    assert found == {"config.untrusted", *shown, *own}
+    own = {"jobs.evaluate.cross_validation", "jobs.train.train", "jobs.training_run", "training.transfer.warm_start"}
+    assert found == {"config.untrusted", *shown, *own}  # its own files of conf/

@@ -29,6 +29,7 @@ def write_comparison(folder: Path, result: Result, reports: Sequence[Path]) -> N
         "n_cases": len(paired.cases),
         "n_patients": paired.n_patients,
         "notes": list(paired.notes),
+        "conclusions": list(result.conclusions),
         "ranking": asdict(result.ranking),
         "comparisons": [_record(one) for one in result.comparisons],
     }

@@ -28,12 +28,13 @@ RULES = (
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a comparison of runs."""
+    """The result of a comparison of runs; ``conclusions`` are sentences about what follows from it."""
 
     paired: Paired
     comparisons: Sequence[Comparison]
     ranking: Ranking
     unit: str
+    conclusions: Sequence[str] = ()
 
     def of(self, metric: str, name: str | None) -> list[Comparison]:
         """The comparisons by a metric of a class, or of the mean over classes."""
@@ -105,6 +106,7 @@ def sentences(result: Result) -> Iterator[str]:
     """What the ranking means, in words."""
     ranking, n_patients = result.ranking, result.ranking.n_patients
     n_tested = sum(one.p is not None for one in result.comparisons)
+    yield from result.conclusions
     if n_patients >= MIN_GROUPS:
         yield (
             f"Intervals hold 95 %. Mean rank, ranks and the share in which a run is first are of {RESAMPLES} bootstrap "
@@ -132,6 +134,16 @@ def sentences(result: Result) -> Iterator[str]:
     if n_patients < MIN_GROUPS:
         yield f"Below {MIN_GROUPS} patients there are no intervals, and the stability of the ranking is not known."
     yield from (f"{note}." for note in result.paired.notes)
+
+
+def in_words(one: Comparison) -> str:
+    """Return in a line by how much, and how surely, the first of two runs is higher in a metric that is a share."""
+    if one.difference is None:
+        return f"no {METRICS[one.metric].title} in both"
+    bounds = "no interval" if one.interval is None else "95 % interval {:+.4f} to {:+.4f}".format(*one.interval)
+    p = "no test" if one.p_holm is None else "p < 0.001" if one.p_holm < 0.001 else f"p = {one.p_holm:.3f}"
+    patients, shown = counted(one.n_patients, "patient"), "" if one.is_shown else "; may be chance"
+    return f"{METRICS[one.metric].title} {one.difference:+.4f} ({bounds}, {p}, {patients}{shown})"
 
 
 def titled_absolute(metric: str, unit: str) -> str:

@@ -6,14 +6,18 @@ Points may show a name on hover and link to a place in the page.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from medseg.evaluation.pages.text_table import NONE
 from medseg.evaluation.statistics.sampling import evenly
 
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 SERIES = 6
 """Lines that colour and dashes can tell apart."""
 
@@ -59,11 +63,12 @@ class Strip(NamedTuple):
 
 
 class Series(NamedTuple):
-    """A line through points; ``is_minor`` draws it thin, for one of many."""
+    """A line through points, and the address it links to; ``is_minor`` draws it thin, for one of many."""
 
     name: str
     points: Sequence[Point]
     is_minor: bool = False
+    link: str = ""
 
 
 class Axis(NamedTuple):
@@ -85,6 +90,15 @@ class Axis(NamedTuple):
         return round(100 - self.percent(value), 2)
 
 
+class Coordinate(NamedTuple):
+    """One of several axes side by side: where it is marked with what, and where each line meets it, from 0 to 100."""
+
+    title: str
+    ticks: Sequence[tuple[float, str]]
+    positions: Sequence[float]
+    is_choice: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plot:
     """What all plots have: the caption above, with a note, and the words for those who do not see them."""
@@ -92,7 +106,6 @@ class Plot:
     caption: str
     title: str
     description: str
-    x: Axis
     note: str = ""
 
 
@@ -100,6 +113,7 @@ class Plot:
 class StripPlot(Plot):
     """A strip for each class or run: a box plot with the cases as points."""
 
+    x: Axis
     strips: Sequence[Strip]
 
 
@@ -107,16 +121,19 @@ class StripPlot(Plot):
 class ScatterPlot(Plot):
     """Points in a plane."""
 
+    x: Axis
     y: Axis
     points: Sequence[Point]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinePlot(Plot):
-    """Lines with a legend. Where there are more than ``SERIES``, the minor ones all look the same."""
+    """Lines with a legend. Where there are more than ``SERIES``, the minor ones, ``others``, all look the same."""
 
+    x: Axis
     y: Axis
     series: Sequence[Series]
+    others: str = "single classes"
 
     @property
     def styled(self) -> list[tuple[str, Series]]:
@@ -132,8 +149,54 @@ class LinePlot(Plot):
         """The styles and what they stand for; nothing for a single line."""
         entries = [(style, one.name) for style, one in self.styled if style != "s0"]
         if n_minor := len(self.series) - len(entries):
-            entries.append(("s0", f"{n_minor} single classes"))
+            entries.append(("s0", f"{n_minor} {self.others}"))
         return entries if len(self.series) > 1 else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelPlot(Plot):
+    """Parallel coordinates (Inselberg 1985): a line for each of ``names`` across all axes, the best line in front.
+
+    The axes lie one below the other, so that their names and values find room on a phone. ``weights`` from 0 to 1 say
+    how much a line stands out, ``links`` where it leads.
+    """
+
+    coordinates: Sequence[Coordinate]
+    names: Sequence[str]
+    links: Sequence[str]
+    weights: Sequence[float]
+
+    @property
+    def lines(self) -> list[tuple[str, str, float, list[float]]]:
+        """The name, link, weight and positions of each line, the heaviest last."""
+        positions = [list(its) for its in zip(*(one.positions for one in self.coordinates), strict=True)]
+        return sorted(zip(self.names, self.links, self.weights, positions, strict=True), key=lambda line: line[2])
+
+
+def coordinate(title: str, values: Sequence[str], *, is_choice: bool = False) -> Coordinate:
+    """Return the axis of some values: a range where all are numbers, logarithmic from a ratio of 20 on; else choices.
+
+    Few numbers are marked each. What is no value, ``NONE``, has a place of its own before numbers.
+    """
+    numbers = [float(value) if NUMBER.fullmatch(value) else None for value in values]
+    known = [number for number in numbers if number is not None]
+    has_none = NONE in values
+    if is_choice or not known or any(n is None and value != NONE for n, value in zip(numbers, values, strict=True)):
+        distinct = list(dict.fromkeys(values))
+        places = {value: round(100 * (index + 0.5) / len(distinct), 2) for index, value in enumerate(distinct)}
+        return Coordinate(title, [(at, value) for value, at in places.items()], [places[v] for v in values], True)
+    is_log = min(known) > 0 and max(known) >= 20 * min(known)
+    axis = logarithmic(title, known) if is_log else linear(title, known)
+    start = 12 if has_none else 0
+
+    def place(value: float) -> float:
+        return round(start + (100 - start) * axis.percent(value) / 100, 2)
+
+    own = sorted({place(value): value for value in known}.items())
+    is_clear = len(own) <= 6 and all(after[0] - before[0] > 9 for before, after in pairwise(own))
+    marked = own if is_clear else [(place(tick), tick) for tick in axis.ticks]
+    ticks = [*[(0.0, NONE)] * has_none, *((at, f"{tick:g}") for at, tick in marked)]
+    return Coordinate(title, ticks, [0.0 if number is None else place(number) for number in numbers])
 
 
 def linear(title: str, values: Sequence[float], least: float = -math.inf, most: float = math.inf) -> Axis:

@@ -43,7 +43,10 @@ def tables_of(summary: Summary) -> list[TextTable]:
             ]
             for value, stratum in strata.items()
         ]
-        tables.append(TextTable(f"{titled('dice', unit)} by {column}", [column, "cases", *classes, "mean"], rows))
+        over = summary["over_strata"][column]["dice"]
+        rows.append(["mean", *[""] * (len(classes) + 1), _mean_std(over)])
+        title, notes = f"{titled('dice', unit)} by {column}", [f"mean: of {over['n']}, ± their standard deviation"]
+        tables.append(TextTable(title, [column, "cases", *classes, "mean"], rows, notes))
     return tables
 
 

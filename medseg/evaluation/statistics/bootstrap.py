@@ -1,16 +1,18 @@
 """Statistics of a metric over cases, with an interval over patients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
 
 from medseg.evaluation.statistics.means import Values, means_of_defined
 
 MIN_GROUPS = 8
 """Below this many groups a bootstrap interval says nothing that the values do not."""
-RESAMPLES = 2000
+RESAMPLES, BATCH = 2000, 100
+"""Samples that are drawn, in batches that bound the memory."""
 
 
 def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[str, Any]:
@@ -38,28 +40,19 @@ def statistics(values: Values, groups: NDArray[Any], missed: int = 0) -> dict[st
 def confidence_interval(values: Values, groups: NDArray[Any], *, seed: int = 0) -> list[float] | None:
     """Return the 95 % bootstrap interval [low, high] of the mean of ``values`` (N,); None below ``MIN_GROUPS`` groups.
 
-    Whole groups are drawn, since the cases of one patient are not independent. Bias-corrected and accelerated (BCa):
-    Efron, "Better bootstrap confidence intervals", JASA 82 (1987).
+    Whole groups are drawn, since the cases of one patient are not independent.
     """
-    _, member = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(member)
-    if len(sizes) < MIN_GROUPS:
-        return None
-    sums = np.bincount(member, weights=values)
-    mean = float(values.mean())
-    if np.allclose(sums / sizes, mean, rtol=1e-9):  # nothing varies: BCa would divide zero by zero
-        return [mean, mean]
-
-    def pooled_mean(sums: Values, sizes: NDArray[np.int64], axis: int = -1) -> Values:
-        return sums.sum(axis=axis) / sizes.sum(axis=axis)
-
-    return bca(pooled_mean, (sums, sizes), seed)
+    return interval_of_class_means([(values, groups)], seed=seed)
 
 
 def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, seed: int = 0) -> list[float] | None:
     """Return the 95 % bootstrap interval of the mean over classes of their means, as ``confidence_interval`` does.
 
     Each class has values (N,), of which NaN are left out, and the group of each. A group is drawn with all its classes.
+    Bias-corrected and accelerated (BCa): Efron, "Better bootstrap confidence intervals", JASA 82 (1987), equations 2.3
+    and 6.6; the draws and the numbers are those of ``scipy.stats.bootstrap`` with ``batch=BATCH``. That evaluates the
+    statistic without each group in turn, which for means follows from their sums: without it 10 000 groups take
+    seconds and GB.
     """
     names = np.unique(np.concatenate([groups[~np.isnan(values)] for values, groups in classes] or [np.zeros(0)]))
     if len(names) < MIN_GROUPS:
@@ -68,26 +61,27 @@ def interval_of_class_means(classes: Sequence[tuple[Values, NDArray[Any]]], *, s
     for index, (values, groups) in enumerate(classes):
         defined = ~np.isnan(values)
         member = np.searchsorted(names, groups[defined])
-        np.add.at(sums[:, index], member, values[defined])
-        np.add.at(sizes[:, index], member, 1)
+        sums[:, index] = np.bincount(member, values[defined], len(names))
+        sizes[:, index] = np.bincount(member, minlength=len(names))
 
-    def mean_of(drawn: NDArray[np.int64], axis: int = -1) -> Values:
-        times = np.stack([np.bincount(one, minlength=len(names)) for one in drawn.reshape(-1, drawn.shape[-1])])
-        counts = times @ sizes
-        means = np.divide(times @ sums, counts, out=np.full_like(counts, np.nan), where=counts > 0)
-        return means_of_defined(means, axis=1).reshape(drawn.shape[:-1])
+    def mean_of(sums: Values, sizes: Values) -> Values:  # each (samples, classes)
+        means = np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0)
+        return means_of_defined(means, axis=1)
 
-    every = np.arange(len(names))
-    left_out = mean_of(np.stack([np.delete(every, index) for index in every]))
-    if np.allclose(left_out, left_out[0], rtol=1e-9):
-        return [float(left_out[0])] * 2
-    return bca(mean_of, (every,), seed)
+    [mean] = mean_of(sums.sum(0, keepdims=True), sizes.sum(0, keepdims=True))
+    left_out = mean_of(sums.sum(0) - sums, sizes.sum(0) - sizes)  # without each group
+    if np.allclose(left_out, mean, rtol=1e-9 / len(names), atol=1e-8 / len(names)):  # nothing varies: 0 / 0 below
+        return [float(mean)] * 2
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(RESAMPLES // BATCH):
+        members = rng.integers(0, len(names), (BATCH, len(names)))
+        members += len(names) * np.arange(BATCH)[:, None]
+        times = np.bincount(members.ravel(), minlength=members.size).reshape(members.shape).astype(float)
+        drawn.append(mean_of(times @ sums, times @ sizes))
+    means = np.concatenate(drawn)
 
-
-def bca(statistic: Callable[..., Any], samples: tuple[NDArray[Any], ...], seed: int) -> list[float]:
-    """Return the BCa interval [low, high] of a statistic of paired samples, each (groups,); it takes an ``axis``."""
-    from scipy.stats import bootstrap
-
-    options: dict[str, Any] = {"n_resamples": RESAMPLES, "batch": 100, "rng": np.random.default_rng(seed)}
-    interval = bootstrap(samples, statistic, paired=True, **options).confidence_interval
-    return [float(interval.low), float(interval.high)]
+    bias = ndtri(((means < mean).mean() + (means <= mean).mean()) / 2)
+    change = left_out.mean() - left_out
+    acceleration = (change**3).sum() / (6 * (change**2).sum() ** 1.5)
+    ends = bias + ndtri([0.025, 0.975])
+    return [float(end) for end in np.quantile(means, ndtr(bias + ends / (1 - acceleration * ends)))]

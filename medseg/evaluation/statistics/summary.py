@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isnan
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,28 @@ def summarise(
     """Return statistics over the cases for each class or region, and their means; undefined values are None.
 
     ``names`` are those of the classes or regions. The mean over classes is the mean of the class means, a class without
-    a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart,
-    ``problems`` the cases that could not be scored, each with the reason, ``notes`` what is to be known of the cases.
+    a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart;
+    ``over_strata`` has the mean and the standard deviation of the strata's means, each of which counts the same.
+    ``problems`` are the cases that could not be scored, each with the reason, ``notes`` what is to be known of the
+    cases.
     """
     by_column: dict[str, dict[str, Summary]] = {}
+    over_strata: dict[str, dict[str, Any]] = {}
     for column in strata:  # cases without a value are under ""
         members = strata_of({row["case"]: str(row.get(column, "")) for row in rows})
         by_column[column] = {
             stratum: _of_rows([row for row in rows if row["case"] in cases], names, settings)
             for stratum, cases in ((each, set(ids)) for each, ids in members.items())
         }
+        over_strata[column] = {}
+        for metric in settings.names:
+            values = (of["mean"][metric] for stratum, of in by_column[column].items() if stratum)
+            means = [value for value in values if value is not None]
+            over_strata[column][metric] = {
+                "mean": fmean(means) if means else None,
+                "std": stdev(means) if len(means) > 1 else None,
+                "n": len(means),
+            }
     return {
         "format": FORMAT,
         "subset": subset,
@@ -48,6 +61,7 @@ def summarise(
         "settings": {**asdict(settings), "names": list(settings.names)},
         **_of_rows(rows, names, settings),
         "strata": by_column,
+        "over_strata": over_strata,
         "problems": list(problems),
         "notes": list(notes),
     }

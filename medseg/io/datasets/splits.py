@@ -148,9 +148,8 @@ def make_split(
         split = limited(split, drawn, labelled, draw)
     subset_of = {name: subset for subset, ids in asdict(split).items() for name in ids}
     subset_of_group = {case.group: subset_of[case.id] for case in drawn if case.id in subset_of}
-    added = {
-        case.id: subset_of_group.get(case.group, "train") for case in cases if case.id not in {c.id for c in drawn}
-    }
+    divided = {case.id for case in drawn}
+    added = {case.id: subset_of_group.get(case.group, "train") for case in cases if case.id not in divided}
     return Split.of((subset_of | added).items())
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from medseg.config.settings import EvalSettings
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
-from medseg.io.case import Case, LabelFile, Scan
+from medseg.io.case import Case, Dataset, LabelFile, Scan
 from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.external_masks import predicted_masks
-from medseg.io.labels import IGNORE, LabelMap
+from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
 from medseg.jobs.evaluate.seen import Seen
 from medseg.jobs.training_run import training_run
 from medseg.system.file_names import file_name, unique
@@ -78,6 +78,19 @@ def from_folder(root: Path, cases: Sequence[Case], label_map: LabelMap) -> Candi
         return indices
 
     return Candidate(name_of([root]), segment)
+
+
+def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
+    """Return how this data set's masks name the model's classes: by its own values where it names the same classes."""
+    labels = dataset.labels
+    if labels is None:
+        return trained
+    if set(labels) - {IGNORE_NAME} != set(trained.names):
+        raise MedsegError(
+            f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels."
+        )
+    ignored = [name for name in labels if name == IGNORE_NAME]
+    return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
 
 
 def name_of(paths: Sequence[Path]) -> str:

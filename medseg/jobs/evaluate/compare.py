@@ -1,6 +1,7 @@
-"""``medseg compare``: runs that were tested on the same cases, side by side."""
+"""``medseg compare``: runs that were tested on the same cases, side by side; sweeps as their jobs were validated."""
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from medseg.config.check import is_interpolation, read_settings, resolve
 from medseg.config.settings import CompareSettings
-from medseg.config.untrusted import read_json_object, read_yaml
+from medseg.config.untrusted import SWEEP, read_json_object, read_yaml
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison.files import write_comparison
 from medseg.evaluation.comparison.pairing import pair
@@ -18,8 +19,11 @@ from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.metrics.registry import PRESETS
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import Report, read_report
+from medseg.jobs.evaluate.selection import configurations_of, report_candidates, select_best
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.sweeps.rankings import differing
+from medseg.sweeps.record import CROSS_VALIDATION
+from medseg.sweeps.report.summary import show_sweep
 from medseg.system.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -31,27 +35,47 @@ ALL = ("full", "brats")
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Compare, as the composed config says; return status, score (the best run's mean Dice) and seconds.
 
+    A sweep is shown as it is now, and no more of one whose jobs were not tested.
+
     Raises:
         MedsegError: fewer than two reports, or reports that cannot be compared.
     """
-    settings = read_settings(CompareSettings, config)
-    folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
+    started, settings = time.monotonic(), read_settings(CompareSettings, config)
+    if settings.select:
+        configurations = configurations_of(settings.runs)
+        folders = [configuration.folder for configuration in configurations]
+    else:
+        sweeps = [run for run in settings.runs if (run / SWEEP).is_file()]
+        for folder in sweeps:
+            show_sweep(folder)
+        folders = list(dict.fromkeys(folder for run in settings.runs for folder in report_folders(run)))
+        if len(folders) < 2 and sweeps:
+            log.info("no tests are compared, as fewer than two jobs were tested; sweep.test=all tests all")
+            return {"status": "done", "score": None, "seconds": time.monotonic() - started}
     if len(folders) < 2:
-        runs = ", ".join(map(str, settings.runs))
+        runs, what = ", ".join(map(str, settings.runs)), "run" if settings.select else "report"
         raise MedsegError(
-            f"runs={runs}: {len(folders)} report found, but two or more are needed. Of a sweep the best job alone is"
-            " tested, unless sweep.test=all."
+            f"runs={runs}: {len(folders)} {what} found, but two or more are needed. Of a sweep the best job alone is"
+            " tested, unless sweep.test=all; the folds of a cross-validation count as one."
         )
-    reports = [read_report(folder, name) for folder, name in zip(folders, names_of(folders), strict=True)]
-    result = compared(reports, settings.metrics.names)
-    with run_directory(config, dataset_of([report.folder for report in reports])) as named:
+    names = names_of(folders)
+    if not settings.select:
+        reports = [read_report(folder, name) for folder, name in zip(folders, names, strict=True)]
+        result = compared(reports, settings.metrics.names)
+    with run_directory(config, dataset_of(folders)) as named:
         run_dir = Path(resolve(named)["run_dir"])
         with logged_to(run_dir / "compare.log"), recorded(run_dir) as outcome:
             write_config(run_dir / "config.yaml", named)
             write_environment(run_dir / "environment.json")
+            if settings.select:
+                by_name = dict(zip(names, configurations, strict=True))
+                reports, models = report_candidates(by_name, run_dir, settings.device, settings.trust)
+                result = select_best(compared(reports, ["dice"]), models, run_dir)
             show_and_write(result, reports, run_dir)
             outcome |= {"status": "done", "score": result.ranking.runs[0].mean}
             log.info("run directory: %s", run_dir)
+            if settings.select:
+                log.info("to use what was selected: medseg predict checkpoint=%s input=… output=…", run_dir)
     return outcome
 
 
@@ -92,33 +116,36 @@ def report_folders(path: Path) -> list[Path]:
     """Return where a run's report lies: of a training in ``test``, of an evaluation or a sweep in one folder a run.
 
     Raises:
-        MedsegError: there is none.
+        MedsegError: there is none, in what is no sweep.
     """
     if own := report_folder(path):
         return [own]
     children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
     reports = {child: report_folder(child) for child in children if child.is_dir()}
     folders = [folder for folder in reports.values() if folder]
-    if not folders:
+    is_sweep = (path / SWEEP).is_file()
+    if not folders and not is_sweep:
         raise MedsegError(
             f"{path}: no report in it (cases.csv, test/cases.csv, or folders with one). Give the directory of a "
             "training or an evaluation, or a sweep's folder; medseg eval checkpoint=RUN makes one."
         )
-    if lost := [child.name for child, folder in reports.items() if not folder and (child / "result.json").is_file()]:
+    lost = [child.name for child, folder in reports.items() if not folder and (child / "result.json").is_file()]
+    if lost and not (is_sweep and len(folders) < 2):  # of a sweep the best job alone is tested
         log.warning("%s: no report of %s, left out", path, ", ".join(lost))
     return folders
 
 
 def report_folder(path: Path) -> Path | None:
     """Return the folder of a run's own report, if it has one."""
-    folder = path / "test" if (path / "splits.json").is_file() else path
-    return folder if (folder / "cases.csv").is_file() else None
+    folders = [path / CROSS_VALIDATION, path / "test" if (path / "splits.json").is_file() else path]
+    return next((folder for folder in folders if (folder / "cases.csv").is_file()), None)
 
 
 def run_of(folder: Path) -> Path:
-    """Return the run directory that a report lies in."""
+    """Return the run directory, or the sweep's folder, that a report lies in."""
     folder = folder.resolve()
-    return folder.parent if (folder.parent / "splits.json").is_file() else folder
+    is_part = folder.name == CROSS_VALIDATION or (folder.parent / "splits.json").is_file()
+    return folder.parent if is_part else folder
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
@@ -127,7 +154,8 @@ def names_of(folders: Sequence[Path]) -> list[str]:
     for run in runs:
         overrides: Any = None
         with suppress(MedsegError):
-            overrides = read_json_object(run / "result.json").get("overrides")
+            file, key = (SWEEP, "settings") if (run / SWEEP).is_file() else ("result.json", "overrides")
+            overrides = read_json_object(run / file).get(key)
         settings.append(list(map(str, overrides)) if isinstance(overrides, list) else [])
     own = differing(settings)
     if all(own) and len(set(own)) == len(own):
@@ -138,9 +166,10 @@ def names_of(folders: Sequence[Path]) -> list[str]:
 
 def dataset_of(folders: Sequence[Path]) -> str:
     """Return the name of the data set that the runs' configs name, or "runs" where they name none."""
-    for folder in folders:
+    for run in map(run_of, folders):
         with suppress(MedsegError):
-            node = read_yaml(run_of(folder) / "config.yaml").get("dataset")
+            job = run / "0" if (run / SWEEP).is_file() else run
+            node = read_yaml(job / "config.yaml").get("dataset")
             name = node.get("name") if isinstance(node, dict) else None
             if isinstance(name, str) and name and not is_interpolation(name):
                 return name

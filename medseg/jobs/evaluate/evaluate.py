@@ -13,11 +13,12 @@ from medseg.config.settings import DatasetSettings, EvalSettings
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.inference.checkpoint import locate_to_write
-from medseg.io.case import Case, Dataset
+from medseg.io.case import Case
 from medseg.io.datasets.dataset import label_map, open_dataset
-from medseg.io.labels import IGNORE_NAME, LabelMap
+from medseg.io.labels import LabelMap
 from medseg.jobs.evaluate.candidates import (
     Candidate,
+    classes_of,
     from_folder,
     from_folds,
     from_predictor,
@@ -66,11 +67,12 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     data = typed(DatasetSettings, node)
     dataset = open_dataset(data, [*settings.trust, *own], may_write=not is_own)
     reference_map = classes_of(dataset, predictors[0][1].label_map) if predictors else label_map(dataset)
-    spoiling, notes = SPOILING[subset], list[str]()
+    spoiling, notes, strata = SPOILING[subset], list[str](), list(settings.metrics.strata)
     seen = Seen.by(models, spoiling)
     if has_folds:
-        cases, number_of, notes = out_of_fold(dataset, models, seen)
-        candidates = [from_folds(predictors, number_of)]
+        folds = out_of_fold(dataset, models, seen)
+        cases, notes, strata = list(folds.cases), list(folds.notes), [*strata, *folds.strata]
+        candidates = [from_folds(predictors, folds.number_of)]
     else:
         split_file = split_file or (trained_in / "splits.json" if is_own and trained_in else None)
         cases = select(dataset, subset, split_file, settings.split["fold"], models)
@@ -93,7 +95,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             else:
                 metrics = settings_of(settings.metrics)
                 runs = {"evaluation": run_dir}
-                options = ReportOptions(metrics, subset, settings.metrics.strata, settings.examples, runs, notes)
+                options = ReportOptions(metrics, subset, strata, settings.examples, runs, notes)
                 unreadable = dataset.problems if subset == "all" else ()
                 found = report_on(candidates, cases, reference_map, run_dir, options, unreadable)
                 # What may be chosen by is the score, and a test chooses nothing
@@ -132,19 +134,6 @@ def report_on(
         "score": max((score for score in scores if score is not None), default=None),
         "reason": f"{failed} case(s) failed" if failed else "",
     }
-
-
-def classes_of(dataset: Dataset, trained: LabelMap) -> LabelMap:
-    """Return how this data set's masks name the model's classes: by its own values where it names the same classes."""
-    labels = dataset.labels
-    if labels is None:
-        return trained
-    if set(labels) - {IGNORE_NAME} != set(trained.names):
-        raise MedsegError(
-            f"the data set has the classes {list(labels)}, the model {trained.names}: give dataset.labels."
-        )
-    ignored = [name for name in labels if name == IGNORE_NAME]
-    return replace(trained, labels={name: labels[name] for name in (*trained.names, *ignored)})
 
 
 def check_request(settings: EvalSettings) -> None:

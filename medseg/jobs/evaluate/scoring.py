@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError, listing, nearest
+from medseg.evaluation.comparison.pairing import pair
+from medseg.evaluation.comparison.tables import in_words
+from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.images.overlays import overlay
 from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.cases import overlay_files
-from medseg.evaluation.report.files import write_report
+from medseg.evaluation.report.files import Report, write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
@@ -32,6 +35,7 @@ from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
 from medseg.jobs.evaluate.seen import Seen
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
     MORE_MEMORY,
@@ -56,7 +60,8 @@ class ReportOptions:
 
     ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
     number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
-    ``notes`` are lines about the choice of the cases; lines about those that the models have ``seen`` are added.
+    ``notes`` are lines about the choice of the cases; further ones say which of them the models have ``seen``, and the
+    difference in Dice to ``against``, another report of the same cases.
     """
 
     metrics: Settings
@@ -66,6 +71,7 @@ class ReportOptions:
     runs: Mapping[str, Path] = field(default_factory=dict)
     notes: Sequence[str] = ()
     seen: Seen | None = None
+    against: Report | None = None
 
 
 def evaluate_cases(
@@ -75,10 +81,11 @@ def evaluate_cases(
     folder: Path,
     options: ReportOptions,
     unreadable: Sequence[str] = (),
+    ranks: Ranks | None = None,
 ) -> tuple[Summary, list[str]]:
     """Predict and measure cases, write the report's files and overlays, and show its tables.
 
-    ``unreadable`` has a line for each further case that cannot even be tried.
+    ``unreadable`` has a line for each further case that cannot even be tried. Of ``ranks`` this is the first process.
 
     Returns:
         The summary as in ``metrics.json``, and a line for each case that could not be scored.
@@ -95,10 +102,9 @@ def evaluate_cases(
         hashes[case.id] = voxel_hash(scan)
         return segment(case, scan)
 
-    for case, outcome in with_progress_bar(
-        scored(hashing if options.seen else segment, cases, label_map, options.metrics), len(cases), "evaluating"
-    ):
-        if isinstance(outcome, str):
+    outcomes = measured(hashing if options.seen else segment, cases, label_map, options.metrics, ranks or Ranks())
+    for case in cases:
+        if isinstance(outcome := outcomes[case.id], str):
             problems.append(f"{case.id}: {outcome}")
         else:
             rows += outcome
@@ -112,6 +118,10 @@ def evaluate_cases(
     told: dict[str, Any] = {"problems": problems, "notes": [*options.notes, *learned]}
     names, subset, strata = list(label_map.reported), options.subset, options.strata
     summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, **told)
+    if options.against:
+        one = compare_all(pair([Report("these", folder, rows, {}), options.against], ["dice"]))[-1]  # over all classes
+        summary["against"] = {"name": options.against.name, **asdict(one)}
+        summary["notes"].append(f"against {options.against.name}: {in_words(one)}")
     files = overlay_files(folder, (row["case"] for row in rows))
     draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
     write_report(folder, rows, summary)
@@ -125,6 +135,19 @@ def log_output_paths(run_dir: Path) -> None:
     log.info("run directory: %s", run_dir)
     for path in sorted(run_dir.rglob(REPORT)):
         log.info("report: %s", path)
+
+
+def measured(
+    segment: Segment, cases: Sequence[Case], label_map: LabelMap, metrics: Settings, ranks: Ranks
+) -> dict[str, list[Row] | str]:
+    """Predict and measure this process's share of the cases; return by id each one's rows, or what is wrong with it.
+
+    The first of several processes gets those of all.
+    """
+    share = cases[ranks.rank :: ranks.size]
+    found = with_progress_bar(scored(segment, share, label_map, metrics), len(share), "evaluating")
+    own = {case.id: outcome for case, outcome in found}
+    return {name: outcome for part in ranks.gather("outcomes", own) for name, outcome in part.items()}
 
 
 def scored(

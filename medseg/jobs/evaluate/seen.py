@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.errors import MedsegError
+from medseg.inference.loading import LAST
 from medseg.io.case import Case, Dataset
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash, read_hashes
 from medseg.jobs.training_run import run_of, select
@@ -15,6 +16,9 @@ log = logging.getLogger(__name__)
 
 SPOILING = {"test": ("train", "val"), "val": ("train",), "train": (), "all": ("train", "val")}
 """Of each subset of the models' own data, the subsets of any model that its cases must not be in."""
+
+FOLD = "fold"
+"""The column of a report's cases that has the fold in which each was validated."""
 
 DONE_WITH = {"train": "were trained on by", "val": "chose the weights of"}
 """What is done with cases on which scores are too good, by the subset that they are in."""
@@ -98,8 +102,21 @@ def is_cross_validation(models: Sequence[Path]) -> bool:
     return None not in runs and are_folds(parts_by_hash(run / "splits.json") for run in runs if run)
 
 
-def out_of_fold(dataset: Dataset, models: Sequence[Path], seen: Seen) -> tuple[list[Case], dict[str, int], list[str]]:
-    """Return the validation cases of all folds, the number of the model of each, and lines that say how many these are.
+@dataclass(frozen=True)
+class OutOfFold:
+    """The validation cases of all folds, the number of the model of each, and lines that say how many these are.
+
+    ``strata`` is the column of the cases that has their folds, where these are to be reported apart.
+    """
+
+    cases: Sequence[Case]
+    number_of: Mapping[str, int]
+    notes: Sequence[str]
+    strata: Sequence[str]
+
+
+def out_of_fold(dataset: Dataset, models: Sequence[Path], seen: Seen) -> OutOfFold:
+    """Return the validation cases of the folds that models were trained in, or of one model.
 
     A case that its own model was trained on nevertheless, under another name or before, is left out.
 
@@ -113,12 +130,16 @@ def out_of_fold(dataset: Dataset, models: Sequence[Path], seen: Seen) -> tuple[l
         learned |= {*split.train, *split.val}
         for case in select(dataset, "val", run / "splits.json"):
             if seen.runs[run].get(hashes.get(case.id, "")) != "train":
-                cases.append(case)
+                # The width puts fold 10 after fold 9, a text keeps many folds from being divided like ages
+                fold = f"fold {number:0{len(str(len(models) - 1))}}"
+                cases.append(replace(case, columns={**case.columns, FOLD: fold}))
                 number_of[case.id] = number
-    notes = [
-        f"out of fold: each case by the one of {len(models)} models that was not trained on it, whose weights were"
-        " chosen on its fold"
-    ]
+    is_chosen = any(model.name != LAST.name for model in models)
+    weights = "weights chosen on these cases, which flatters" if is_chosen else "last weights, chosen on no cases"
+    if len(models) == 1:
+        return OutOfFold(cases, number_of, [f"validation cases: {weights}"], [])
+    notes = [f"out of fold: each case by the one of {len(models)} models that was not trained on it; {weights}"]
     if left_out := len(learned) - len(cases):
         notes.append(f"{len(cases)} of {len(learned)} cases: {left_out} were left out, which no model has not seen")
-    return cases, number_of, notes
+    are_large = len(cases) >= 2 * len(models)  # else a fold is little more than a case
+    return OutOfFold(cases, number_of, notes, [FOLD] if are_large else [])

@@ -62,7 +62,8 @@ def cached_thumbnail(case: Case, label_map: LabelMap, marks: Mapping[str, Marks]
     """Return the thumbnail of a case from ``folder``, or draw it now and put it there; b"" where it cannot be read."""
     marked = marks.get(case.id, Marks())
     try:
-        path = folder / f"{hash_of(['picture', FORMAT, repr(marked), *recipe(case, label_map)], case)}.fingerprint.pt"
+        key = hash_of(["picture", FORMAT, repr(marked), *recipe(case, label_map)], case, folder)
+        path = folder / f"{key}.fingerprint.pt"
         if is_there(path):
             try:
                 return bytes(torch.load(path, weights_only=True)["picture"].numpy())

@@ -5,14 +5,16 @@ the settings have errors, all of which are listed; 1 where no case can be used, 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from medseg.config.check import read_settings
 from medseg.config.settings import TrainSettings
 from medseg.errors import MedsegError
 from medseg.evaluation.report.run_info import data_name
-from medseg.io.case import Dataset
+from medseg.io.case import Case, Dataset
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.io.datasets.splits import Split, split_as_set
 from medseg.io.labels import LabelMap
@@ -21,13 +23,17 @@ from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
 from medseg.jobs.train.setup import cache_of, directory_of, in_run_directory, plan_run
+from medseg.preprocessing.cache import amount, check_space, foretold_bytes, look_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, is_split_apart, subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
+from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import examine
 from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.overview import case_rows, overview
 from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
+from medseg.system.device import pick_devices
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal, with_progress_bar
 
@@ -51,6 +57,8 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     dataset = open_dataset(settings.dataset, settings.trust)
     classes = label_map(dataset)
     cache = cache_of(settings)
+    if settings.dataset.verify:
+        hashes_in(cache).verify()
     with in_use(cache):
         usable, findings = examine(dataset.cases, classes, dataset.problems, with_progress_bar, cache)
     for name, case in usable.cases.items():
@@ -64,6 +72,9 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     findings += same_scan_findings(usable, split)
     findings += classes_by_subset(usable, classes, split)
     plan, wrong = try_plan(config, settings, dataset, classes, usable, split)
+    if plan and split:
+        learned = [case for case in by_id(dataset.cases, split.train + split.val) if case.id in usable.cases]
+        wrong += foretold_cache(learned, plan, classes, cache)
     findings = sorted(findings + wrong, key=lambda finding: finding.level)
     numbers = overview(dataset, classes, usable, split)
     numbers["per_case"] = case_rows(dataset, classes, usable, split, findings)
@@ -105,9 +116,24 @@ def try_plan(
     if not fingerprint.cases:
         return None, []
     try:
-        return plan_run(config, settings, fingerprint, classes, dataset.modality), []
+        devices = pick_devices(settings.trainer.accelerator, settings.trainer.devices)
+        return plan_run(config, settings, fingerprint, classes, dataset.modality, devices), []
     except MedsegError as error:
         return None, [Issue("error", str(error))]
+
+
+def foretold_cache(cases: Sequence[Case], plan: dict[str, Any], classes: LabelMap, folder: Path) -> list[Issue]:
+    """Log how large the preprocessed cases of a training will be; return an error where there is no space for them."""
+    preprocessor = Preprocessor(**plan["preprocessing"])
+    try:
+        _, missing = look_up(cases, preprocessor, classes, folder)
+        if missing:
+            total = foretold_bytes(missing, preprocessor, classes)
+            log.info("a training will preprocess %d cases, about %s, into %s", len(missing), amount(total), folder)
+            check_space(len(missing), total, folder)
+    except MedsegError as error:
+        return [Issue("error", str(error))]
+    return []
 
 
 def same_scan_findings(usable: Fingerprint, split: Split | None) -> list[Issue]:

@@ -25,7 +25,7 @@ from medseg.jobs.predict.shards import check_devices, of_shard, on_devices, pars
 from medseg.jobs.predict.steps import FolderPrediction
 from medseg.jobs.predict.table import rows_of, write_table, write_views
 from medseg.jobs.predict.to_correct import write_worst
-from medseg.system.device import pick_device
+from medseg.system.device import pick_devices
 from medseg.system.files import refuse_links, remove_leftovers, remove_unfinished
 from medseg.system.printable import on_a_line
 
@@ -48,7 +48,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     settings = read_settings(PredictSettings, config)
     settings = replace(settings, uncertainty=settings.uncertainty or settings.worst > 0)
-    pick_device(settings.device, settings.trainer.devices)  # what is wrong with it is said before anything is read
+    pick_devices(settings.device, settings.trainer.devices)  # what is wrong with it is said before anything is read
     output, shard = settings.output, parse_shard(settings.predict.shard)
     models = read_models(settings.checkpoint, settings.trust)
     reading = resolve(settings.dataset, models[0].reading)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from medseg.errors import MedsegError
-from medseg.system.device import pick_device
+from medseg.system.device import pick_devices
 from medseg.system.parallel import cores
 from medseg.system.relaunch import start
 
@@ -61,4 +61,4 @@ def check_devices(device: str, count: int) -> str:
     """
     if ":" in device:
         raise MedsegError(f"trainer.devices={count}, but device={device} is one. Leave device out, or say device=gpu.")
-    return pick_device(device, count).type
+    return pick_devices(device, count)[0].type

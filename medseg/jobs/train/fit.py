@@ -3,39 +3,39 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import Logger
 
-from medseg.config.instantiate import build
 from medseg.config.settings import TrainerSettings
 from medseg.errors import MedsegError, first_line
 from medseg.io.damage import reading
 from medseg.io.datasets.dataset import by_id
-from medseg.jobs.rundir import write_config
-from medseg.jobs.train.setup import Run, cache_of, is_first_process, published_weights_file, weights_of
+from medseg.jobs.train.setup import Run, cache_of, published_weights_file, weights_of
 from medseg.models.pretrained.catalogue import published
 from medseg.models.pretrained.download import warn_of_another
 from medseg.models.pretrained.load import load_published, names_in
 from medseg.preprocessing.cache import cached_cases
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.system.memory import enough_memory
-from medseg.system.relaunch import leave_process_group, rerunnable
+from medseg.system.relaunch import leave_process_group
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
-from medseg.training.callbacks.hparams import begin_session
-from medseg.training.callbacks.progress import Budget, FirstStep, Progress
+from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
+from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
+from medseg.training.images import trackers_of
 from medseg.training.module import TrainingModule
 from medseg.training.optim.finetuning import FineTuning
+from medseg.training.trackers.tracker import Trackers, make_trackers
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
 from medseg.training.transfer.transfer import read_whole, transfer_weights, write_report
@@ -43,8 +43,8 @@ from medseg.training.transfer.warm_start import start_of
 
 log = logging.getLogger(__name__)
 
-Fitted = tuple[dict[str, Any], list[Logger], int]
-"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its loggers; its steps.
+Fitted = tuple[dict[str, Any], Trackers, int]
+"""Of a training that has ended: why, its score and what was selected (as in ``result.json``); its trackers; its steps.
 
 The score is that of the best validation, of which more is better: Dice, or minus the loss.
 """
@@ -52,7 +52,7 @@ The score is that of the best validation, of which more is better: Dice, or minu
 
 def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
     """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained."""
-    report, whole = run.directory / REPORT, None
+    report, whole, ranks = run.directory / REPORT, None, run.ranks
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
         transfer = transfer_weights(
@@ -67,7 +67,7 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
             if network:
                 transfer.put_into(network)
         whole = transfer.whole
-        if is_first_process():
+        if ranks.is_first:
             announce_transfer(transfer, source)
             write_report(report, transfer, source)
     elif report.is_file():  # resumed
@@ -77,9 +77,9 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
         if file := published_weights_file(run.settings):
             networks = [network for network in (module.network, module.average) if network]
             lines = load_published(networks, run.settings.model, file)
-            if is_first_process():
+            if ranks.is_first:
                 warn_of_another(weights_of(run.settings))
-            for line in lines if is_first_process() else ():
+            for line in lines:
                 log.info("%s", line)
     module.tuning = FineTuning(module.network, run.settings.finetune, whole)
 
@@ -87,8 +87,19 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
 def preprocessed(run: Run[Any]) -> tuple[list[Path], list[Path]]:
     """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
     preprocessor = Preprocessor(**run.resolved["preprocessing"])
-    cases = by_id(run.dataset.cases, run.split.train + run.split.val)
-    files = cached_cases(cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
+    cases, ranks = by_id(run.dataset.cases, run.split.train + run.split.val), run.ranks
+    make = partial(cached_cases, cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
+    if ranks.is_first:
+        files = make()
+        ranks.tell("files", [str(file) for file in files])
+    else:
+        files = [Path(file) for file in ranks.hear("files")]
+        if ranks.place.local_rank == 0:
+            if not all(file.is_file() for file in files):  # on a machine with a cache of its own
+                make()
+            ranks.tell(f"files of machine/{ranks.rank}", None)
+        elif ranks.rank > ranks.place.local_rank:
+            ranks.hear(f"files of machine/{ranks.rank - ranks.place.local_rank}")
     return files[: len(run.split.train)], files[len(run.split.train) :]
 
 
@@ -102,16 +113,20 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     if not run.settings.resume:
         return None
     state, progress = read_last(run.last), make_progress(limits)
+    budget = Budget(progress, interval=None, share=0.0)
     with reading(run.last, "state of a training"):
-        for callback in (Budget(progress, interval=None, share=0.0), Checkpoints(run.last.parent, selection)):
+        for callback in (budget, Checkpoints(run.last.parent, selection)):
             if saved := state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
         is_without_gain = stopper is not None and limits.patience and stopper["wait_count"] >= limits.patience
+        epochs = state["loops"]["fit_loop"]["epoch_progress"]["current"]
+        epoch, is_within = epochs["processed"], epochs["ready"] > epochs["processed"]
     settle_best(run.last.parent, selection)
-    progress.step, epoch = state["global_step"], state["epoch"] + 1
-    if epoch < (limits.epochs or math.inf) and not progress.is_over and not is_without_gain:
-        log.info("the run goes on after epoch %d, %.0f s", epoch, progress.seconds)
+    progress.step = state["global_step"]
+    is_over = progress.is_over or is_without_gain  # but within an epoch: the last weights are to be validated
+    if epoch < (limits.epochs or math.inf) and not (is_over and not is_within):
+        log.info("the run goes on after epoch %d, step %d, %.0f s", epoch, progress.step, progress.seconds)
         return None
     progress.current = float(progress.is_over)
     reason = stop_reason(epoch, limits, progress)
@@ -119,9 +134,8 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
         "nothing is left to train after %d epochs and %.0f s (%s): the settings of the run stay as they are",
         *(epoch, progress.seconds, reason),
     )
-    logger = run.settings.logger
-    loggers = [build(logger, "logger", run.settings.trust)] if logger else []
-    return outcome(reason, selection), loggers, progress.step
+    trackers = make_trackers(run.settings.logger, run.settings.trust)
+    return outcome(reason, selection, run.split.val, budget.n_cases), trackers, progress.step
 
 
 def run_trainer(
@@ -132,36 +146,46 @@ def run_trainer(
     Raises:
         MedsegError: the state of a resumed run does not fit its settings.
     """
-    settings, progress, selection = run.settings, module.progress, module.selection
-    if is_first_process():
-        size = sum(parameter.numel() for parameter in module.network.parameters())
-        device = trainer.strategy.root_device
-        has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        tf32 = ", float32 products in TF32" if has_tf32 and not settings.trainer.deterministic else ""
-        log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
+    settings, ranks, progress, selection = run.settings, run.ranks, module.progress, module.selection
+    size, device = sum(parameter.numel() for parameter in module.network.parameters()), ranks.device
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    tf32 = ", float32 products in TF32" if has_tf32 and not settings.trainer.deterministic else ""
+    log.info("training on %s in %s%s, %s parameters", device, trainer.precision, tf32, f"{size:,}")
+    if ranks.size > 1:
+        each, machines = run.plan.batch_size * settings.trainer.accumulate, ranks.size // ranks.local_size
+        log.info(
+            "%d processes train together, on %d machine(s): %d patches of each make a step of %d; the learning rate is"
+            " as set",
+            *(ranks.size, machines, each, ranks.size * each),
+        )
+    trackers = trackers_of(trainer)
+    if ranks.is_first:
+        trackers.connect()
 
-    def begin_with_loggers() -> None:
+    def begin_with_trackers() -> None:
         begin()
-        if is_first_process():
-            begin_session(trainer.loggers, run.resolved)
+        if ranks.is_first:
+            trackers.begin(run.resolved)
 
-    data.step_seconds = run.resolved.get("measured", {}).get("step")  # of plans for a GPU
-    first_step = FirstStep(begin_with_loggers)
-    trainer.callbacks.append(first_step)  # type: ignore[attr-defined]
-    with TemporaryDirectory() as folder, warnings.catch_warnings(), rerunnable(folder):
-        write_config(Path(folder) / "config.yaml", run.config)  # for further processes: by now the run's may be older
+    data.step_seconds, data.processes_here = run.resolved.get("measured", {}).get("step"), ranks.local_size
+    first_step = FirstStep(begin_with_trackers)
+    teller = ProgressTeller(run.progress_file, progress, selection)
+    trainer.callbacks[:0] = [first_step, teller]  # type: ignore[attr-defined]  # before a state may be saved
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")  # patches are cut out of the cache in no time
+        warnings.filterwarnings("ignore", "The `srun` command is available")  # its absence is ours to judge (``Place``)
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # of Lightning 2.6's own code under torch 2.13
         try:
-            with enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run)):
+            memory = enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run))
+            with memory, interruption_as_it_is():
+                ranks.form_group()
                 trainer.fit(module, data, ckpt_path=run.last if settings.resume else None, weights_only=True)
-        except SystemExit as stop:  # Lightning makes an exit of Ctrl-C
-            raise KeyboardInterrupt from stop
         except MedsegError as error:
             if not str(error).startswith("Caught MedsegError in DataLoader worker"):
                 raise  # what follows has the traceback of another process before it
             raise MedsegError(str(error).rpartition("MedsegError: ")[2].strip()) from error
         except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, MisconfigurationException) as error:
+            ranks.explain(error)
             if str(error).startswith("DataLoader worker"):
                 workers = trainer.train_dataloader.num_workers  # type: ignore[union-attr]
                 fewer = 0 if workers == 1 else f"N, with N below {workers}"
@@ -184,7 +208,7 @@ def run_trainer(
             ) from error
     leave_process_group()
     reason = stop_reason(trainer.current_epoch, settings.trainer, progress)
-    if (chosen := selection.report()) and is_first_process():
+    if chosen := selection.report():
         best, last, key = chosen["best"], chosen["last"], selection.key
         noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""
         log.info(
@@ -192,14 +216,33 @@ def run_trainer(
             *(best["epoch"], selection.name, best[key], best["smoothed"]),
             *(last["epoch"], last[key], last["smoothed"], noise),
         )
-    return outcome(reason, selection), trainer.loggers, trainer.global_step
+    return outcome(reason, selection, run.split.val, len(data.validated)), trackers, trainer.global_step
 
 
-def outcome(reason: str, selection: Selection) -> dict[str, Any]:
-    """Return why training ended and what its validations chose, as ``result.json`` has it."""
+@contextmanager
+def interruption_as_it_is() -> Iterator[None]:
+    """Raise what has interrupted Lightning, which makes an exit of it, or trips over what it had not begun."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+
+
+def outcome(reason: str, selection: Selection, names: Sequence[str], n_validated: int | None) -> dict[str, Any]:
+    """Return why training ended and what its validations chose, as ``result.json`` has it.
+
+    ``names`` are the ids of the validation cases. Where only so many of them validated, ``validated_on`` says which.
+    """
     chosen = selection.report()
     score = selection.sign * chosen["best"][selection.key] if chosen else None
-    return {"reason": reason, "score": score, "selection": chosen}
+    ended = {"reason": reason, "score": score, "selection": chosen}
+    drawn = drawn_cases(len(names), n_validated or len(names))
+    if not chosen or len(drawn) == len(names):
+        return ended
+    ended["selection"] = chosen | {"cases": f"{len(drawn)} of {len(names)}"}
+    return ended | {"validated_on": [names[index] for index in drawn]}
 
 
 def read_last(file: Path) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from medseg.inference.checkpoint import describe
 from medseg.io.datasets.dataset import open_scans
 from medseg.io.labels import UNLABELLED
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
-from medseg.jobs.train.session import train_in_run_directory
-from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
-from medseg.system.device import pick_device
+from medseg.jobs.train.session import train_in_run_directory, train_together
+from medseg.jobs.train.setup import Run, reopen
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_progress, make_reconstruction, make_trainer
 from medseg.training.callbacks.checkpoints import Selection
@@ -36,19 +36,26 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    return in_run_directory(config, pretrain)
+    return train_together(config, pretrain, follow)
 
 
-def pretrain(config: dict[str, Any]) -> dict[str, Any]:
-    """Pre-train into a run directory that has been made."""
+def pretrain(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Pre-train into a run directory that has been made, as the first of the processes."""
     settings = read_settings(PretrainSettings, config)
-    # What is wrong with the device is said before the data are read
-    pick_device(settings.trainer.accelerator, settings.trainer.devices)
     dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
-    if dataset.problems and is_first_process():
+    if dataset.problems:
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))
     selection = Selection(name="loss", lowest=True)
-    return train_in_run_directory(config, settings, replace(dataset, problems=()), UNLABELLED, fit, selection, finish)
+    scans = replace(dataset, problems=())
+    return train_in_run_directory(config, settings, scans, UNLABELLED, ranks, fit, selection, finish)
+
+
+def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
+    """Train with the first process in the run that it has set up."""
+    settings = read_settings(PretrainSettings, config)
+    scans = replace(open_scans(settings.dataset, settings.trust, may_write=False), problems=())
+    if not is_trained:
+        fit(reopen(config, settings, scans, UNLABELLED, ranks), lambda: None)
 
 
 def finish(run: Run[PretrainSettings], result: dict[str, Any]) -> dict[str, float]:
@@ -65,12 +72,12 @@ def fit(run: Run[PretrainSettings], begin: Callable[[], None]) -> Fitted:
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings.trainer), Selection(name="loss", lowest=True)
     description = describe(run.resolved, None, run.dataset.endings)
-    module = make_reconstruction(settings, plan, description, progress, selection)
+    module = make_reconstruction(settings, plan, description, progress, selection, run.ranks.device)
     load_initial_weights(run, module)
     module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     pictures = ReconstructionImages(run.directory / "reconstruction.png", plan.slice_axis, progress)
     console = interactive_terminal()
     callbacks = make_callbacks(settings.trainer, run.directory, [], pictures, progress, selection, console)
-    trainer = make_trainer(settings, run.directory, callbacks)
+    trainer = make_trainer(settings, run.directory, callbacks, run.ranks)
     data = make_data(settings, plan, *preprocessed(run), kind=ReconstructionData)
     return run_trainer(run, trainer, module, data, begin)

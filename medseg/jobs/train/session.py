@@ -1,24 +1,33 @@
 """The course of a training of either kind, and what its directory keeps: log, result and, if resumed, new settings."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from logging.handlers import MemoryHandler
+from pathlib import Path
 from typing import Any
 
+from medseg.config.check import resolve
+from medseg.config.schema import typed
+from medseg.config.settings import TrainerSettings
+from medseg.errors import MedsegError
 from medseg.inference.loading import has_results
 from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import logged_to, recorded, write_config
 from medseg.jobs.train.fit import Fitted, result_of_finished
-from medseg.jobs.train.setup import Run, S, announce, cache_of, is_first_process, reopen, set_up
+from medseg.jobs.train.setup import Run, S, announce, cache_of, in_run_directory, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.sweeps.record import is_job, write_record
-from medseg.system.device import pick_device, set_float32_products
+from medseg.system.device import set_float32_products
+from medseg.system.distributed.place import take_place
+from medseg.system.distributed.ranks import LostError, Ranks, joined
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.hparams import end_session
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +61,15 @@ class Session:
         self.result = self.stack.enter_context(recorded(self.run.directory, self.started))
 
 
+def stopped(run: Run[Any], how: str) -> str:
+    """Return how a training was stopped, and how to go on with it, which a sweep says of its jobs."""
+    if is_job(run.directory):
+        return how
+    begin = f"the same command with run_dir={run.directory} begins it again"
+    resume = f"medseg {run.config['command']} resume={run.directory}"
+    return f"{how}; to go on: {resume}" if run.last.is_file() else f"{how} before a state was saved; {begin}"
+
+
 @contextmanager
 def session(run: Run[Any]) -> Iterator[Session]:
     """Write the log and the result of a training into its directory while the block runs.
@@ -72,13 +90,57 @@ def session(run: Run[Any]) -> Iterator[Session]:
         try:
             yield this
         except BaseException as error:
-            is_stopped = isinstance(error, KeyboardInterrupt) and this.is_open
-            if is_stopped and run.last.is_file() and not is_job(run.directory):  # a sweep says how to go on with it
-                log.info("to go on: medseg %s resume=%s", run.config["command"], run.directory)
+            if isinstance(error, KeyboardInterrupt | LostError):
+                error.args = (stopped(run, str(error) or "interrupted"),)
+            if isinstance(error, KeyboardInterrupt):
+                log.info("%s", error)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()
             raise
+
+
+def train_together(
+    config: dict[str, Any],
+    job: Callable[[dict[str, Any], Ranks], dict[str, Any]],
+    follow: Callable[[dict[str, Any], Ranks, bool], None],
+) -> dict[str, Any]:
+    """Run a training's job in the first of its processes, in a run directory made now; the others follow its word.
+
+    Args:
+        config: of the training. Of the processes that a launcher has started, that of the first counts.
+        job: is called with a config that names the run directory, and the processes.
+        follow: is called in the others, once the run is set up, with its config, the processes, and whether nothing is
+            left to train.
+
+    Raises:
+        MedsegError: the data or the config cannot be used, the processes do not meet, or one of them is lost.
+    """
+    settings = typed(TrainerSettings, resolve(config)["trainer"])
+    ranks = Ranks(*take_place(settings.accelerator, settings.devices, settings.num_nodes, os.environ))
+    with joined(ranks):
+        if ranks.is_first:
+            return in_run_directory(config, lambda named: job(named, ranks))
+        config, is_trained = ranks.hear("run")
+        run_dir = Path(resolve(config)["run_dir"])
+        ranks.last_words = partial(record_loss, run_dir)
+        try:
+            if not (run_dir / "config.yaml").is_file():
+                raise MedsegError(f"{run_dir}: not there on this machine. Give a run_dir that all machines share.")
+            set_float32_products(ranks.device, deterministic=settings.deterministic)
+            ranks.start(config)
+            follow(config, ranks, is_trained)
+        except LostError as error:
+            if ranks.tells_of_first:
+                record_loss(run_dir, str(error))
+            raise
+    return {"status": "done", "reason": "", "score": None, "seconds": None}
+
+
+def record_loss(run_dir: Path, reason: str) -> None:
+    """Say that a process of the training is gone, where the one that keeps the record cannot do so any more."""
+    with suppress(MedsegError), recorded(run_dir) as result:
+        result["reason"] = reason
 
 
 def train_in_run_directory(
@@ -86,6 +148,7 @@ def train_in_run_directory(
     settings: S,
     dataset: Dataset,
     classes: LabelMap,
+    ranks: Ranks,
     fit: Callable[[Run[S], Callable[[], None]], Fitted],
     selection: Selection,
     finish: Callable[[Run[S], dict[str, Any]], dict[str, float]],
@@ -97,22 +160,26 @@ def train_in_run_directory(
         settings: what it says.
         dataset: all cases.
         classes: the classes to learn.
+        ranks: the processes that train together, of which this is the first.
         fit: trains, and calls its second argument when the first step is done.
         selection: which validation counts, for a resumed run that has nothing left to train.
-        finish: adds status and score to the result; returns scores for the loggers.
+        finish: adds status and score to the result; returns scores for the trackers.
     """
-    device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
-    set_float32_products(device, deterministic=settings.trainer.deterministic)
-    if not is_first_process():  # one of several, started by the first
-        return {"status": "done", **fit(reopen(config, settings, dataset, classes), lambda: None)[0]}
+    set_float32_products(ranks.device, deterministic=settings.trainer.deterministic)
     with ExitStack() as stack:
         stack.enter_context(in_use(cache_of(settings)))
-        run = (reopen if settings.resume else set_up)(config, settings, dataset, classes)
+        if settings.dataset.verify:
+            hashes_in(cache_of(settings)).verify()
+        run = (reopen if settings.resume else set_up)(config, settings, dataset, classes, ranks)
         this = stack.enter_context(session(run))
+        ranks.last_words = partial(record_loss, run.directory)
         announce(run)
         if finished := result_of_finished(run, selection):
             this.open()
-        fitted, loggers, step = finished or fit(run, this.begin)
+        ranks.start(run.config)
+        ranks.tell("run", [run.config, bool(finished)])
+        fitted, trackers, step = finished or fit(run, this.begin)
         this.result |= fitted
-        end_session(loggers, finish(run, this.result), step)
+        run.progress_file.tell("testing", seconds_left=None)
+        trackers.end(finish(run, this.result), step, run.directory)
     return this.result

@@ -1,13 +1,13 @@
 """Setup of a training, or of going on with one: check the data, split, plan, and write these into the run directory."""
 
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import nn
 
 from medseg.config.check import is_chosen, planned, read_settings, resolve
@@ -33,8 +33,10 @@ from medseg.preprocessing.planning.plan import make_plan, outputs_of
 from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 from medseg.preprocessing.quality.issues import in_brief
 from medseg.preprocessing.quality.warnings import classes_by_subset
-from medseg.system.device import pick_device
+from medseg.system.device import fullest
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
+from medseg.system.running.progress_file import ProgressFile, progress_told
 from medseg.system.terminal import with_download_bar, with_progress_bar
 from medseg.training.optim.finetuning import FineTuning
 from medseg.training.transfer.sources import Source, read_source
@@ -50,9 +52,6 @@ from medseg.training.transfer.warm_start import (
 
 log = logging.getLogger(__name__)
 
-RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""By which launchers tell a process its number, as Lightning reads them, which takes seconds to import."""
-
 TRAINING_DATA = "training_data.json"
 """What the training scans are like, in a run's directory."""
 
@@ -66,7 +65,8 @@ class Run(Generic[S]):
 
     ``config`` is what its ``config.yaml`` holds, or is to hold once it goes on, and ``resolved`` the same with the plan
     filled in, which ``settings`` and ``plan`` are read from. ``training_data`` is what the scans are like (see
-    ``medseg.inference.out_of_distribution``).
+    ``medseg.inference.out_of_distribution``). ``progress_file`` tells others where it is, ``ranks`` are the processes
+    that train together.
     """
 
     directory: Path
@@ -78,6 +78,8 @@ class Run(Generic[S]):
     label_map: LabelMap
     split: Split
     training_data: dict[str, Any]
+    progress_file: ProgressFile
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def last(self) -> Path:
@@ -86,18 +88,15 @@ class Run(Generic[S]):
 
 
 def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose.
-
-    Further processes of distributed training get the config of the first, whose directory is there.
-    """
+    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose."""
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
-    if not is_first_process():
-        return job(config)
-    with run_directory(config, resolve(config)["dataset"]["name"]) as named:
+    with ExitStack() as stack:
+        named = stack.enter_context(run_directory(config, resolve(config)["dataset"]["name"]))
+        stack.enter_context(progress_told(Path(resolve(named)["run_dir"])))
         return job(named)
 
 
-def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap) -> Run[S]:
+def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap, ranks: Ranks) -> Run[S]:
     """Split, read every case once, plan; then write the config, the plan and the split into the run directory."""
     start = start_of(settings)
     source = read_source(start) if start else None
@@ -118,7 +117,7 @@ def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
         is_same = is_same_data(source, fingerprint, {case.id for case in used if case.added}, classes)
         config = config_from_source(config, settings, source, learned, is_same=is_same)
         settings = read_settings(type(settings), config)
-    plan = plan_run(config, settings, learned, classes, dataset.modality)
+    plan = plan_run(config, settings, learned, classes, dataset.modality, ranks.devices)
     plan = with_windows(plan, settings, source) if source else plan
     filled = planned(config, plan)
     # Build the network, transfer weights and freeze once, so that wrong arguments show before anything is written
@@ -139,10 +138,10 @@ def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
     trained_on = Fingerprint({name: fingerprint.cases[name] for name in split.train})
     ranges = training_ranges(trained_on, classes, filled["preprocessing"]["normalize"])
     write_json(run_dir / TRAINING_DATA, ranges)
-    return run_of(settings, config, plan, dataset, classes, split, ranges)
+    return run_of(settings, config, plan, dataset, classes, split, ranges, ranks)
 
 
-def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap) -> Run[S]:
+def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap, ranks: Ranks) -> Run[S]:
     """Return a run with its own split and plan, so that no test case is ever trained on.
 
     Raises:
@@ -155,7 +154,7 @@ def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
     plan = plan_from(read_json(directory / "plan.json"), directory / "plan.json")
     file = directory / TRAINING_DATA  # runs of older versions have none
     ranges = read_json_object(file) if file.is_file() else {}
-    run = run_of(settings, config, plan, dataset, classes, split, ranges)
+    run = run_of(settings, config, plan, dataset, classes, split, ranges, ranks)
     if settings.resume and not run.last.is_file():
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     return run
@@ -169,11 +168,14 @@ def run_of(
     classes: LabelMap,
     split: Split,
     training_data: dict[str, Any],
+    ranks: Ranks,
 ) -> Run[S]:
     """Return a run whose settings have the plan filled in."""
     resolved = planned(config, plan)
     filled, seen = typed(type(settings), resolved), typed(TrainingPlan, resolved["plan"])
-    return Run(directory_of(settings), config, resolved, filled, seen, dataset, classes, split, training_data)
+    directory = directory_of(settings)
+    cases = (dataset, classes, split, training_data)
+    return Run(directory, config, resolved, filled, seen, *cases, ProgressFile(directory), ranks)
 
 
 def directory_of(settings: TrainingSettings) -> Path:
@@ -210,8 +212,9 @@ def plan_run(
     learned: Fingerprint,
     classes: LabelMap,
     modality: Sequence[str] | None,
+    devices: Sequence[torch.device],
 ) -> dict[str, Any]:
-    """Return the plan of ``plan.file``, or else one for the data within the memory and the time of the device."""
+    """Return the plan of ``plan.file``, or else one for the data within memory and time of the fullest of devices."""
     fixed = fixed_values(settings.model)
     if path := settings.plan.file:
         plan = plan_from(read_json(path, "Give by plan.file= the plan.json of a run."), f"plan.file={path}")
@@ -219,7 +222,7 @@ def plan_run(
         return {**plan, "model": fixed | plan["model"]}
     from medseg.training.probe import Probe  # with Lightning, which all that comes before a plan does without
 
-    device = pick_device(settings.trainer.accelerator, settings.trainer.devices)
+    device = fullest(devices)
     config = {**config, "model": config["model"] | fixed}
     settings = replace(settings, model=ObjectNode(settings.model | fixed))
     plan = make_plan(settings, learned, classes, modality, device, Probe(config, device, classes, type(settings)))
@@ -286,10 +289,3 @@ def weights_of(settings: TrainingSettings) -> dict[str, Any]:
 def cache_of(settings: TrainingSettings) -> Path:
     """Return where the cache keeps the data set's files."""
     return dataset_folder(settings.cache_dir, settings.dataset.name)
-
-
-def is_first_process() -> bool:
-    """Return whether this is the process of distributed training that writes files, or the only one."""
-    lightning = getattr(sys.modules.get("lightning_utilities.core.rank_zero"), "rank_zero_only", None)
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), 0)
-    return int(getattr(lightning, "rank", rank)) == 0

@@ -10,18 +10,19 @@ from medseg.config.check import read_settings
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import MetricsSettings, TrainSettings
 from medseg.config.untrusted import read_yaml
-from medseg.evaluation.metrics.registry import settings_of
+from medseg.evaluation.metrics.registry import Settings, settings_of
 from medseg.inference.checkpoint import describe
 from medseg.inference.predictor import Predictor
 from medseg.inference.segmenter import make_segmenter
+from medseg.io.case import Case
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
-from medseg.jobs.evaluate.candidates import from_predictor
-from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths
+from medseg.jobs.evaluate.candidates import Candidate, from_predictor
+from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths, measured
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
-from medseg.jobs.train.session import train_in_run_directory
-from medseg.jobs.train.setup import Run, in_run_directory, is_first_process
+from medseg.jobs.train.session import train_in_run_directory, train_together
+from medseg.jobs.train.setup import Run, reopen
 from medseg.sweeps.record import is_job
-from medseg.system.device import pick_device
+from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
@@ -43,15 +44,13 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         MedsegError: the data or the config cannot be used; nothing has been written then.
     """
-    return in_run_directory(config, train)
+    return train_together(config, train, follow)
 
 
-def train(config: dict[str, Any]) -> dict[str, Any]:
-    """Train into a run directory that has been made."""
+def train(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Train into a run directory that has been made, as the first of the processes."""
     settings = read_settings(TrainSettings, config)
-    # What is wrong with the device is said before the data are read
-    pick_device(settings.trainer.accelerator, settings.trainer.devices)
-    check_tuning(settings.finetune, settings.model, settings.trainer.devices)
+    check_tuning(settings.finetune, settings.model, ranks.size)
     dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)
     make_segmenter(settings.inference, settings.postprocess, classes)  # wrong options show at once
@@ -62,7 +61,19 @@ def train(config: dict[str, Any]) -> dict[str, Any]:
         log_output_paths(run.directory)
         return {} if result["test_score"] is None else {"best/test_dice": result["test_score"]}
 
-    return train_in_run_directory(config, settings, dataset, classes, fit, Selection(), finish)
+    return train_in_run_directory(config, settings, dataset, classes, ranks, fit, Selection(), finish)
+
+
+def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
+    """Train with the first process in the run that it has set up, and test a share of the cases."""
+    settings = read_settings(TrainSettings, config)
+    dataset = open_dataset(settings.dataset, settings.trust, may_write=False)
+    run = reopen(config, settings, dataset, label_map(dataset), ranks)
+    if not is_trained:
+        fit(run, lambda: None)
+    if cases := cases_to_test(run):
+        run.ranks.hear("test")  # the best checkpoint is whole
+        measured(best_of(run).segment, cases, run.label_map, metrics_of(run), run.ranks)
 
 
 def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
@@ -71,16 +82,15 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
     progress, selection = make_progress(settings.trainer), Selection()
     description = describe(run.resolved, run.label_map, run.dataset.endings, run.training_data)
-    module = make_module(settings, plan, run.label_map, description, progress, selection)
+    module = make_module(settings, plan, run.label_map, description, progress, selection, run.ranks.device)
     load_initial_weights(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
-    is_new = is_first_process() and not settings.resume  # of a run that goes on, more may learn by now
-    for line in module.tuning.describe(optimizer) if is_new else ():
+    for line in () if settings.resume else module.tuning.describe(optimizer):  # by now more may learn in a resumed run
         log.info("%s", line)
     pictures = CaseImages(run.split.val, run.label_map, progress) if settings.logger else None
     classes, console = list(run.label_map.reported), interactive_terminal()
     callbacks = make_callbacks(settings.trainer, run.directory, classes, pictures, progress, selection, console)
-    trainer = make_trainer(settings, run.directory, callbacks)
+    trainer = make_trainer(settings, run.directory, callbacks, run.ranks)
     data = make_data(settings, plan, *preprocessed(run))
     return run_trainer(run, trainer, module, data, begin)
 
@@ -88,20 +98,34 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
 def test(run: Run[TrainSettings]) -> dict[str, Any]:
     """Test the best checkpoint as ``medseg eval`` would; return status and ``test_score``, None where it is not tested.
 
-    Jobs of a sweep wait for its end: only the best by validation is to be tested.
+    Each of the processes that train together segments and measures a share of the cases.
     """
-    cases = by_id(run.dataset.cases, run.split.test)
-    if is_job(run.directory) and run.settings.sweep.test != "all":
-        log.info("no test report: it is not for each job of a sweep (sweep.test=%s)", run.settings.sweep.test)
+    if not (cases := cases_to_test(run)):
+        if run.split.test:
+            log.info("no test report: it is not for each job of a sweep (sweep.test=%s)", run.settings.sweep.test)
+        else:
+            log.info("no test report: the split has no test part")
         return {"status": "done", "test_score": None}
-    if not cases:
-        log.info("no test report: the split has no test part")
-        return {"status": "done", "test_score": None}
-    device = str(pick_device(run.settings.trainer.accelerator))
-    predictor = Predictor.load(run.directory, device=device, trust=run.settings.trust)
-    folder = run.directory / "test"
-    metrics = run.settings.metrics or typed(MetricsSettings, read_yaml(METRICS))  # of a run older than the key
-    options = ReportOptions(settings_of(metrics), "test", metrics.strata, runs={"training": run.directory})
-    candidate = from_predictor(run.directory.name, predictor)
-    summary, problems = evaluate_cases(candidate.segment, cases, run.label_map, folder, options)
+    run.ranks.tell("test", None)
+    folder, metrics = run.directory / "test", metrics_of(run)
+    strata = run.settings.metrics.strata if run.settings.metrics else []
+    options = ReportOptions(metrics, "test", strata, runs={"training": run.directory})
+    summary, problems = evaluate_cases(best_of(run).segment, cases, run.label_map, folder, options, ranks=run.ranks)
     return {"status": "some_failed" if problems else "done", "test_score": summary["mean"]["dice"]}
+
+
+def cases_to_test(run: Run[TrainSettings]) -> list[Case]:
+    """Return the test cases; none of a sweep's job, for only the best by validation is to be tested, at the end."""
+    is_left_out = is_job(run.directory) and run.settings.sweep.test != "all"
+    return [] if is_left_out else by_id(run.dataset.cases, run.split.test)
+
+
+def best_of(run: Run[Any]) -> Candidate:
+    """Return the best checkpoint of a run as what predicts, on this process's device."""
+    predictor = Predictor.load(run.directory, device=str(run.ranks.device), trust=run.settings.trust)
+    return from_predictor(run.directory.name, predictor)
+
+
+def metrics_of(run: Run[TrainSettings]) -> Settings:
+    """Return what is measured; the default in a run older than the key."""
+    return settings_of(run.settings.metrics or typed(MetricsSettings, read_yaml(METRICS)))

@@ -37,7 +37,7 @@ def cached_fingerprint(case: Case, label_map: LabelMap, folder: Path | None) -> 
     if folder is not None and all(exists(file) for file in case.files):
         # with another field it is another file
         names = [field.name for kind in (CaseFingerprint, Acquisition) for field in fields(kind)]
-        path = folder / f"{hash_of([names, *recipe(case, label_map)], case)}.fingerprint.pt"
+        path = folder / f"{hash_of([names, *recipe(case, label_map)], case, folder)}.fingerprint.pt"
         if is_there(path):
             try:
                 cached = restored(torch.load(path, weights_only=True))

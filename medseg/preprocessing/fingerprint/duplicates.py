@@ -181,13 +181,22 @@ def by_acquisition(acquisitions: Mapping[str, Acquisition]) -> list[list[str]]:
     for (channels, _), names in by_header.items():
         numbers = np.array([[*acquisitions[name].steps, *acquisitions[name].affine] for name in names])
         relative, absolute = np.repeat([SAME_STEP, 0], [channels, 12]), np.repeat([0, SAME_PLACE], [channels, 12])
-        left = np.arange(len(names))
-        while len(left):
-            first = numbers[left[0]]
-            near = np.abs(numbers[left] - first) <= absolute + relative * np.abs(first)
-            same = (near | (np.isnan(numbers[left]) & np.isnan(first))).all(axis=1)
-            sets.append([names[index] for index in left[same]])
-            left = left[~same]
+        # Cases that are near in every number are near in a weighted sum of them, too. So each is compared with the few
+        # that are, in place of all; the weights make it unlikely that others are. Steps count by their logarithm.
+        weights = 1 + np.modf(np.arange(channels + 12) * np.sqrt(2))[0]
+        logarithms = SAME_PLACE / SAME_STEP * np.log(numbers[:, :channels])
+        sums = np.nan_to_num(np.hstack([logarithms, numbers[:, channels:]])) @ weights
+        order, reach = np.argsort(sums), 2 * SAME_PLACE * weights.sum()
+        begins, ends = (np.searchsorted(sums[order], sums + side * reach) for side in (-1, 1))
+        is_left = np.ones(len(names), bool)
+        for index, first in enumerate(numbers):
+            if is_left[index]:
+                others = np.sort(order[begins[index] : ends[index]])
+                others = others[is_left[others]]
+                near = np.abs(numbers[others] - first) <= absolute + relative * np.abs(first)
+                same = others[(near | (np.isnan(numbers[others]) & np.isnan(first))).all(axis=1)]
+                sets.append([names[other] for other in same])
+                is_left[same] = False
     return sets
 
 

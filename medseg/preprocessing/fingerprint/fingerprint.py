@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class Fingerprint:
         """The hash of each case's voxels, by which equal scans are found under other names."""
         return {name: case.voxel_hash for name, case in self.cases.items()}
 
-    @property
+    @cached_property
     def same_scans(self) -> list[SameScan]:
         """The cases that are, or probably are, of one scan."""
         acquisitions = {name: case.acquisition for name, case in self.cases.items()}

@@ -12,6 +12,7 @@ from medseg.io.case import Case
 from medseg.io.files.read import on_disk
 from medseg.io.files.sizes import UNKNOWN, size_of
 from medseg.io.labels import LabelMap
+from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.fingerprint.cached import cached_fingerprint
 from medseg.preprocessing.fingerprint.duplicates import EQUAL
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
@@ -86,6 +87,7 @@ def examine(
             errors.append(Issue("error", text, (case.id,)))
         else:
             fingerprints[case.id] = outcome
+    hashes_in(folder).save()
     forms = {name: (len(case.shape), case.channels, case.unit) for name, case in fingerprints.items()}
     usual = max(dict.fromkeys(forms.values()), key=list(forms.values()).count, default=None)
     for name, form in forms.items():

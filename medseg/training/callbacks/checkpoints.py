@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from medseg.system.files import write_torch
+from medseg.system.running.signals import Handler, Interrupted
 from medseg.system.torch_files import load_safely
 from medseg.training.optim.divergence import check_weights
 
@@ -119,17 +120,55 @@ class Checkpoints(Checkpoint):
     Lightning's ModelCheckpoint would store this machine's paths in them. As a ``Checkpoint`` it is called by Lightning
     after all other callbacks, whose states and files are those of this epoch by then.
 
-    A file of some GB after each short epoch would make a GPU wait, so ``last.ckpt`` is written after an epoch that ends
-    ``INTERVAL`` seconds after the one before, after the first epoch and the last, and whenever other weights became the
-    best. These lie in ``next_best.ckpt`` until a ``last.ckpt`` that knows of them is whole: what a resumed run knows of
-    the best weights is so true of ``best.ckpt``. Killed in between, a run repeats the epochs since ``last.ckpt``, with
-    the same patches and draws, and writes their rows of ``metrics.csv`` and the best weights again.
+    A file of some GB after each short epoch would make a GPU wait, so ``last.ckpt`` is written after a step or an epoch
+    that ends ``INTERVAL`` seconds after the one before, after the first epoch and the last, and whenever other weights
+    became the best. These lie in ``next_best.ckpt`` until a ``last.ckpt`` that knows of them is whole: what a resumed
+    run knows of the best weights is so true of ``best.ckpt``. Killed in between, a run repeats the steps since
+    ``last.ckpt``, with the same patches and draws, and writes their rows of ``metrics.csv`` and the best weights again.
+
+    A signal that asks the process to end waits, from the first step on, for the end of the step under way. It also ends
+    a validation, which a resumed run makes from its beginning. Several processes end together: after the same step, or
+    after the epoch.
     """
 
     def __init__(self, folder: Path, selection: Selection, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder, self.selection, self.clock = folder, selection, clock
-        self.saved_at: float | None = None
+        self.signals = Handler()
+        self.saved_at = 0.0
+        self.is_first = True  # of the states to be saved at the end of an epoch
         self.is_best_ahead = False  # of last.ckpt
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Take the signals, which Lightning has just taken and gives back in the end, and begin to count time."""
+        self.signals.install()
+        self.saved_at = self.clock()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the state within the epoch where it is time to, or where a signal asks the training to end."""
+        self.signals.is_waited_for = True
+        is_end = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches  # validation and epoch end follow
+        if is_end or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        is_time = self.clock() - self.saved_at >= INTERVAL and not files_of(trainer).is_writing
+        number, is_due = largest(trainer, self.signals.received or 0, int(is_time and trainer.is_global_zero))
+        if number or is_due:
+            self.save_state(trainer, module)
+        self.end_at(number, trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """End where a signal asks for it, with the state before the validation, which changes no trained weights."""
+        if self.signals.received and trainer.world_size == 1:  # others may have fewer cases, and ask one time less
+            # What Lightning's loop would have of a validation that broke off in its first case, which it begins again
+            progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+            progress.reset()
+            progress.increment_ready()
+            progress.increment_started()
+            self.save_state(trainer, module)
+            self.end_at(self.signals.received, trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep these weights if none before were better."""
@@ -141,22 +180,38 @@ class Checkpoints(Checkpoint):
         """Keep the state of the run where it is time to, unless its latest loss says that it is a bad one."""
         files = files_of(trainer)
         files.check()
-        is_first = self.saved_at is None
+        [number] = largest(trainer, self.signals.received or 0)
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        is_time = self.clock() - (self.saved_at or 0.0) >= INTERVAL and not files.is_writing
-        is_due = trainer.strategy.broadcast(is_first or is_last or self.is_best_ahead or is_time)  # one clock for all
-        is_finite = module.step_record.is_last_loss_finite  # type: ignore[union-attr]
-        if is_due and trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
-            self.save(trainer, LAST, weights_only=False)
-            self.saved_at, self.is_best_ahead = self.clock(), False
-            if is_first:
+        is_time = self.clock() - self.saved_at >= INTERVAL and not files.is_writing
+        is_due = number or self.is_first or is_last or self.is_best_ahead or is_time
+        if trainer.strategy.broadcast(is_due) and self.save_state(trainer, module):  # one clock for all
+            if self.is_first:
                 files.wait()  # what is wrong with the disk shows now, and from here on there is a state to resume from
+            self.is_first = False
+        self.end_at(number, trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Wait until the files are written, and keep the best weights, also those of a last epoch with a bad loss."""
         files_of(trainer).wait()
         if trainer.is_global_zero:
             replace_best(self.folder)
+        self.signals.is_waited_for = False
+        self.end_at(self.signals.received or 0, trainer)
+
+    def save_state(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Save the state of the run, unless its latest loss says that it is a bad one; return whether it was saved."""
+        is_finite = module.step_record.is_last_loss_finite  # type: ignore[union-attr]
+        if not trainer.strategy.reduce_boolean_decision(is_finite):  # type: ignore[arg-type]
+            return False
+        self.save(trainer, LAST, weights_only=False)
+        self.saved_at, self.is_best_ahead = self.clock(), False
+        return True
+
+    def end_at(self, number: int, trainer: Trainer) -> None:
+        """End the training if there is the number of a signal, once all files are written."""
+        if number:
+            files_of(trainer).wait()
+            raise Interrupted(number, f"after step {trainer.global_step}")
 
     def save(self, trainer: Trainer, name: str, *, weights_only: bool) -> None:
         """Save a checkpoint; every process takes part, the first one writes.
@@ -184,7 +239,7 @@ class CheckpointFiles(TorchCheckpointIO):
     """
 
     def __init__(self) -> None:
-        self.thread = ThreadPoolExecutor(1, "checkpoint")
+        self.thread = ThreadPoolExecutor(1, "medseg-checkpoint")
         self.writing: dict[Path, Future[None]] = {}
         self.copies: dict[Path, Any] = {}
 
@@ -234,6 +289,15 @@ class CheckpointFiles(TorchCheckpointIO):
                 log.error("%s: %s", path, error)
         self.thread.shutdown()
         self.copies.clear()
+
+
+def largest(trainer: Trainer, *values: int) -> list[int]:
+    """Return the largest that any process of a training has of each value."""
+    if trainer.world_size == 1:
+        return [*values]
+    own = torch.tensor(values, device=trainer.strategy.root_device)
+    of_all: list[int] = trainer.strategy.reduce(own, reduce_op="max").tolist()
+    return of_all
 
 
 def replace_best(folder: Path) -> None:

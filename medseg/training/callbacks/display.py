@@ -7,7 +7,6 @@ from datetime import timedelta
 from math import isfinite, isnan
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
@@ -15,12 +14,11 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-from torch import Tensor
 
 from medseg.system.printable import on_a_line
 from medseg.training.callbacks.checkpoints import Selection
-from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics, log, written
-from medseg.training.callbacks.progress import Progress
+from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics, log, mean, written
+from medseg.training.callbacks.progress import Progress, epoch_of
 
 EVERY = 1.0
 """Seconds from one drawing to the next at least: each waits for the GPU and takes some milliseconds."""
@@ -42,8 +40,6 @@ class Display(Callback):
         self.step_metrics, self.epochs = step_metrics, epochs
         self.live = Live(console=console, auto_refresh=False)
         self.drawn_at = 0.0
-        self.losses: list[Tensor] = []
-        self.loss = float("nan")
         self.doing = "training"
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -54,15 +50,10 @@ class Display(Callback):
             self.live.start()
             self.draw(trainer)
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Forget the losses of the epoch before."""
-        self.losses = []
-
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a step's loss."""
-        self.losses.append(outputs["loss"] * trainer.accumulate_grad_batches)  # Lightning's is its share of the step
+        """Show a step."""
         self.draw_at_times(trainer)
 
     def on_validation_batch_end(
@@ -109,8 +100,6 @@ class Display(Callback):
 
     def draw(self, trainer: Trainer) -> None:
         """Draw the state of now: a bar, then lines on the position, the pace, what is learned, and validations."""
-        if self.losses:
-            self.loss = torch.stack(self.losses).mean().item()
         progress, steps, epoch = self.progress, self.step_metrics, epoch_of(trainer)
         of_epochs = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
         of_steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
@@ -121,7 +110,7 @@ class Display(Callback):
             pace.insert(0, f"{steps.step_seconds:.2g} s a step, {steps.data_share:.0%} waiting for data")
         before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch]
         loss_before = f" (epoch before: {float(before[-1]['train_loss']):.4f})" if before else ""
-        learning = [f"loss {written(self.loss)}{loss_before}"]
+        learning = [f"loss {written(mean(steps.losses))}{loss_before}"]
         if not isnan(steps.norm):
             learning.append(f"gradient norm {steps.norm:.2g}")
         lines = [[*position, clock(progress.seconds) + of_time], pace, learning, *self.scores()]
@@ -150,12 +139,6 @@ class Display(Callback):
         last = f"validation {self.selection.name} {float(latest[mean]):.4f} (epoch {latest['epoch']})"
         smoothed = f"smoothed {float(latest[names.smoothed.column]):.4f}"
         return [[last, best, smoothed], *class_lines(classes, self.console.width)]
-
-
-def epoch_of(trainer: Trainer) -> int:
-    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
-    epoch = trainer.current_epoch + 1
-    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
 
 
 def is_no_epoch(record: logging.LogRecord) -> bool:

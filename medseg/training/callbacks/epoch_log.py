@@ -30,31 +30,39 @@ STEP_METRICS = {
 
 
 class StepMetrics(Callback):
-    """Measures the steps of each epoch, without validation: gradient norms, seconds a step, waiting for data.
+    """Measures the steps of each epoch, without validation: loss, gradient norms, seconds a step, waiting for data.
 
-    A step is one of the optimizer. Norms are those before clipping; they stay on the device until the epoch's last
-    step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it computes meanwhile
-    what it was given before, so the share is the most that loading may cost.
+    A step is one of the optimizer. Norms are those before clipping; with the losses they stay on the device until the
+    epoch's last step, so that a GPU is waited for once an epoch. Waiting is counted by this process: on a GPU it
+    computes meanwhile what it was given before, so the share is the most that loading may cost.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
+        self.losses: list[Tensor] = []  # of batches
         self.norms: list[Tensor] = []
-        self.norm = self.largest_norm = float("nan")
+        self.loss = self.norm = self.largest_norm = float("nan")
         self.began = self.waited_before = 0.0
         self.step_before = self.steps = 0
         self.seconds = self.waited = 0.0
         self.is_finished = False  # all of the epoch's steps are measured
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Go on with the epoch that a resumed run was in."""
+        self.losses, self.norms = ([each.to(module.device) for each in part] for part in (self.losses, self.norms))
+        self.began, self.waited_before = self.clock() - self.seconds, waited(trainer) - self.waited
+        self.step_before = trainer.global_step - self.steps
+
     def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin an epoch."""
-        self.norms, self.steps, self.is_finished = [], 0, False
+        self.losses, self.norms, self.steps, self.is_finished = [], [], 0, False
         self.began, self.waited_before, self.step_before = self.clock(), waited(trainer), trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep a step's norm, and look at the clock."""
+        """Keep a batch's loss and a step's norm, and look at the clock."""
+        self.losses.append(outputs["loss"] * trainer.accumulate_grad_batches)  # Lightning's is its share of the step
         self.steps = trainer.global_step - self.step_before
         if self.steps > len(self.norms):  # else gradients are being accumulated
             self.norms.append(module.gradient_norm)  # type: ignore[arg-type]
@@ -69,9 +77,11 @@ class StepMetrics(Callback):
         """Return what an epoch is logged as; the first call after its last step waits until the device is done."""
         if not self.is_finished:
             self.norm, self.largest_norm = mean_and_largest(self.norms)
+            self.loss = mean(self.losses)
             self.is_finished = True
             self.seconds = self.clock() - self.began
         return {
+            "train/loss": self.loss,
             "train/grad_norm": self.norm,
             "train/grad_norm_max": self.largest_norm,
             "train/step_seconds": self.step_seconds,
@@ -88,10 +98,26 @@ class StepMetrics(Callback):
         """Share of this epoch's time in which a batch was waited for; NaN before the first."""
         return self.waited / self.seconds if self.seconds else float("nan")
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that is resumed within an epoch must know of its steps before."""
+        parts = {"losses": self.losses, "norms": self.norms}
+        stacked = {name: torch.stack(part) if part else torch.empty(0) for name, part in parts.items()}
+        return {**stacked, "steps": self.steps, "seconds": self.seconds, "waited_seconds": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where ``state`` was taken."""
+        self.losses, self.norms = [*state["losses"]], [*state["norms"]]
+        self.steps, self.seconds, self.waited = state["steps"], state["seconds"], state["waited_seconds"]
+
 
 def waited(trainer: Trainer) -> float:
     """Return the seconds in which training has waited for batches so far."""
     return float(getattr(trainer.train_dataloader, "waited", 0.0))
+
+
+def mean(losses: list[Tensor]) -> float:
+    """Fetch losses and return their mean; NaN of none."""
+    return torch.stack(losses).mean().item() if losses else float("nan")
 
 
 def mean_and_largest(norms: list[Tensor]) -> tuple[float, float]:

@@ -3,17 +3,24 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+
+from medseg.system.random_seeds import seeded
 
 log = logging.getLogger(__name__)
 
 NEVER = 10**9  # epochs
+ALL = 10**9  # cases
 VALIDATIONS = 50
 """Of a training without a time limit, at most."""
+LEAST_VALIDATIONS, LEAST_CASES = 20, 20
+"""Of a training whose validations would take more than their share: fewer cases are validated on, but no fewer than
+these, so that the share still holds for so many validations."""
 WINDOWS_PER_PATCH = 2.0
 """Windows of a validation that take as long as a trained patch: 3 by the passes of the network, 3.4 measured on a CPU;
 on a GPU reading, resampling and counting weigh more."""
@@ -114,16 +121,21 @@ class Budget(Callback):
     a time limit goes by the clock. Any other must come out the same twice, so it goes by work, which is counted: every
     ``interval`` epochs, by default a fiftieth of the run, or more where validations would take more than their share.
     The last weights are always validated.
+
+    Where so few validations of all cases would fit into the share that the choice among them means little, all take the
+    same part of the cases: see ``drawn_cases``, and ``n_cases``, how many. It is settled for the whole run, with a time
+    limit after the first epoch, which tells how much the run will learn.
     """
 
-    def __init__(self, progress: Progress, *, interval: int | None, share: float) -> None:
-        self.progress, self.interval, self.share = progress, interval, share
+    def __init__(self, progress: Progress, *, interval: int | None, share: float, n_cases: int | None = None) -> None:
+        self.progress, self.interval, self.share, self.n_cases = progress, interval, share, n_cases
+        self.is_settled = False
         self.began = 0.0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin to count time, from where a resumed run stopped."""
-        if self.interval is None and self.progress.max_seconds is None:
-            self.interval = interval_by_work(trainer, module, self.share)
+        if self.progress.max_seconds is None or self.n_cases or self.interval:
+            self.settle(trainer, module)
         self.progress.start()
         self.progress.step = trainer.global_step
         self.progress.current = trainer.strategy.broadcast(self.progress.fraction)
@@ -134,13 +146,44 @@ class Budget(Callback):
         """Stop when the budget is used up; settle whether this epoch ends with a validation."""
         self.progress.step = trainer.global_step
         is_last_of_epoch = batch_idx + 1 == trainer.num_training_batches
-        if trainer.world_size > 1 and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
+        has_limit = self.progress.max_seconds is not None  # else all processes know the same, and say nothing
+        if trainer.world_size > 1 and has_limit and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
             return  # a message to all processes would make a GPU wait
         own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
-        self.progress.current, is_due = trainer.strategy.broadcast(own)  # the first process decides for all
+        self.progress.current, is_due = trainer.strategy.broadcast(own) if has_limit else own  # the first one decides
         trainer.should_stop = trainer.should_stop or self.progress.current >= 1
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
+        if not self.is_settled and (is_last or is_last_of_epoch):
+            self.settle(trainer, module)
+
+    def settle(self, trainer: Trainer, module: LightningModule) -> None:
+        """Choose the cases that validate and, where work is counted, the epochs between validations."""
+        self.is_settled = True
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        windows: Sequence[int] = module.count_windows(data)  # type: ignore[operator]
+        # What the share allows for an epoch's validation, in windows: an epoch's patches are worth so many.
+        learned = trainer.num_training_batches * data.batch_size * WINDOWS_PER_PATCH * trainer.world_size
+        allowed = learned * self.share / (1 - self.share)
+        why = "as trainer.validation_cases says, or the run that is resumed"
+        if self.n_cases is None:
+            steps = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+            within = allowed * self.progress.planned_steps / steps
+            self.n_cases = len(windows) if self.interval else cases_within(windows, within)
+            why = f"{LEAST_VALIDATIONS} validations of all would take more than trainer.validation_share of the work"
+        data.validated = drawn_cases(len(windows), self.n_cases)
+        if len(data.validated) < len(windows) and trainer.is_global_zero:
+            few = len(data.validated)
+            log.info("validation on %d of %d cases, the same in every run of this split: %s", few, len(windows), why)
+        if self.interval is None and self.progress.max_seconds is None:
+            by_share = math.ceil(sum(windows[index] for index in data.validated) / allowed)
+            epochs = trainer.max_epochs or 0
+            self.interval = max(1, epochs // VALIDATIONS, by_share)
+            if self.interval == by_share > 1 and trainer.is_global_zero:
+                when = f"every {by_share} epochs, and the last" if by_share < epochs else "the last epoch alone"
+                log.info(
+                    "validation after %s: by the work, %g%% of it (trainer.validation_share)", when, 100 * self.share
+                )
 
     def is_validation_due(self, epoch: int) -> bool:
         """Tell whether ``epoch``, counted from one, ends with a validation."""
@@ -157,26 +200,42 @@ class Budget(Callback):
         self.progress.validated(self.progress.clock() - self.began)
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the time used in the checkpoint."""
-        return dict(self.progress.state_dict())
+        """Keep the time used, and how many cases validate, in the checkpoint."""
+        return {**self.progress.state_dict(), "n_cases": self.n_cases}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting where the resumed run stopped."""
         self.progress.load_state_dict(state_dict)
+        self.n_cases = state_dict.get("n_cases", ALL)  # earlier versions validated on all cases
 
 
-def interval_by_work(trainer: Trainer, module: LightningModule, share: float) -> int:
-    """Return the epochs between validations: a fiftieth of the run, or more where they would exceed their share."""
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    learned = trainer.num_training_batches * data.batch_size * WINDOWS_PER_PATCH
-    validated = module.count_validated(data) / trainer.world_size  # type: ignore[operator]
-    by_share = math.ceil(validated * (1 - share) / share / learned)
-    epochs = trainer.max_epochs or 0
-    interval = max(1, epochs // VALIDATIONS, by_share)
-    if interval == by_share > 1 and trainer.is_global_zero:
-        when = f"every {interval} epochs, and the last" if interval < epochs else "the last epoch alone"
-        log.info("validation after %s: by the work, %g%% of it (trainer.validation_share)", when, 100 * share)
-    return interval
+def cases_within(windows: Sequence[int], limit: float) -> int:
+    """Return how many cases ``LEAST_VALIDATIONS`` validations may take, if all together take ``limit`` windows.
+
+    That is all, or ``LEAST_CASES`` doubled as often as fits: runs that differ a little, as in a sweep, then mostly
+    validate on the same cases. ``windows`` are those of each case.
+    """
+    n = LEAST_CASES
+    for number in (LEAST_CASES << power for power in range(len(windows).bit_length())):
+        cases = drawn_cases(len(windows), number)
+        if LEAST_VALIDATIONS * sum(windows[index] for index in cases) <= limit:
+            n = number
+    return min(n, len(windows))
+
+
+def drawn_cases(total: int, number: int) -> list[int]:
+    """Return which of ``total`` cases validate where no more than ``number`` do: a random choice, always the same.
+
+    It does not follow the run's seed, so that runs with one split, as of a sweep over seeds, can be compared; the cases
+    of a smaller number are among those of a larger one.
+    """
+    return sorted(torch.randperm(total, generator=seeded(0, 6))[:number].tolist())
+
+
+def epoch_of(trainer: Trainer) -> int:
+    """Return the epoch, counted from one; Lightning's own count is one too far at the end."""
+    epoch = trainer.current_epoch + 1
+    return min(epoch, trainer.max_epochs) if trainer.max_epochs and trainer.max_epochs > 0 else epoch
 
 
 class FirstStep(Callback):

@@ -7,28 +7,35 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from medseg.errors import MedsegError
-from medseg.preprocessing.cache import load
+from medseg.preprocessing.cache import form_of
 from medseg.training.data.patches import Patches
 
 
 class BatchNumbers(Sampler[range]):
-    """The numbers of the patches in each batch, epoch after epoch without end; ranks take turns.
+    """The numbers of the patches in each batch, epoch after epoch without end.
 
-    The patches of epoch e begin at e times the number of patches in an epoch.
+    The patches of epoch e begin at e times the number of patches in an epoch. Ranks divide what would be one batch of a
+    single process: the first takes the first patches, and so on, with the same draws of the augmentation. The batches
+    before ``done`` are not wanted again: a resumed run has had them.
     """
 
     def __init__(self, steps: int, batch_size: int, *, rank: int = 0, ranks: int = 1) -> None:
         self.steps, self.batch_size, self.rank, self.ranks = steps, batch_size, rank, ranks
-        self.epoch = 0
+        self.epoch = self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with the batches of this epoch; called by Lightning before each."""
         self.epoch = epoch
 
+    @property
+    def of_epoch(self) -> range:
+        """The batches of the epoch that are left, counted from the run's first."""
+        return range(max(self.epoch * self.steps, self.done), (self.epoch + 1) * self.steps)
+
     def __iter__(self) -> Iterator[range]:
-        length = self.batch_size * self.ranks
-        for batch in count(self.epoch * self.steps):
-            yield range(batch * length + self.rank, (batch + 1) * length, self.ranks)
+        for batch in count(self.of_epoch.start):
+            first = (batch * self.ranks + self.rank) * self.batch_size
+            yield range(first, first + self.batch_size)
 
 
 class Batches(Dataset[int]):
@@ -79,7 +86,7 @@ def batch_type(patches: Patches, device: torch.device) -> torch.dtype:
     """
     if device.type == "cpu" or patches.transform:
         return torch.float32
-    types = {load(file)["image"].dtype for file in patches.files}
+    types = {form_of(file)[1] for file in patches.files}
     return torch.float16 if types == {torch.float16} else torch.float32
 
 

@@ -70,9 +70,13 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.val_files, self.batch_size, self.workers = val, batch_size, workers
+        self.validated = list(range(len(val)))
+        """Indices of the cases that a validation takes; settled before the first one."""
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self.step_seconds: float | None = None
         """Seconds that a step takes on the device, by which the number of workers is chosen; None: not measured."""
+        self.processes_here = 1
+        """How many processes of the training share this machine's cores and memory."""
         self.transforms = SampleTransforms(transforms, seed) if transforms else None
         self.patches = Patches(
             train,
@@ -130,19 +134,13 @@ class SegmentationData(LightningDataModule):
         seconds = (time.perf_counter() - began) / 2
         own_cores = cores() // self.processes_here
         workers = workers_needed(seconds, self.step_seconds, own_cores, self.shared_batch_bytes(dtype))
-        if self.rank_of_ranks[0] == 0:
-            step = f"{self.step_seconds:.3f} s" if self.step_seconds else "an unknown time"
-            log.info("data is loaded by %d processes: a batch takes one %.3f s, a step %s", workers, seconds, step)
+        step = f"{self.step_seconds:.3f} s" if self.step_seconds else "an unknown time"
+        log.info("data is loaded by %d processes: a batch takes one %.3f s, a step %s", workers, seconds, step)
         return workers
 
     def shared_batch_bytes(self, dtype: torch.dtype) -> int:
         """Return the bytes of a batch in shared memory, one for each process of the training on this machine."""
         return self.processes_here * batch_bytes(self.patches, self.batch_size, dtype)
-
-    @property
-    def processes_here(self) -> int:
-        """How many processes of the training share this machine's cores and memory."""
-        return self.trainer.num_devices if self.trainer else 1
 
     def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
         """Yield the first ``number`` batches of the run's patches, cut anew."""
@@ -150,11 +148,11 @@ class SegmentationData(LightningDataModule):
             yield default_collate([self.patches[n] for n in range(first, first + self.batch_size)])
 
     def val_dataloader(self) -> LoaderAhead:
-        """Whole cases, one at a time; each rank takes its own share."""
+        """Whole cases, one at a time, of those that validate; each rank takes its own share."""
         return LoaderAhead(
             WholeCases(self.val_files),
             batch_size=None,
-            sampler=self.share_of(len(self.val_files)),
+            sampler=[self.validated[index] for index in self.share_of(len(self.validated))],
             collate_fn=as_it_is,
             pin_memory=self.is_on_gpu,
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from medseg.errors import MedsegError
 from medseg.training.data.batches import Batches, BatchNumbers
 from medseg.training.data.workers import PREFETCHED, begin_worker, context
 
@@ -22,9 +23,9 @@ def as_it_is(item: Any) -> Any:
 class PatchLoader(DataLoader[int]):
     """Yields the batches of one epoch at each iteration, on the device; images are float32 there.
 
-    Workers load on from epoch to epoch. They begin anew where the running batches are not at the epoch's first: in a
-    resumed run, or when an epoch is repeated or was stopped midway. A batch on the CPU is a view of the ring: it is
-    good until the next one is asked for.
+    Workers load on from epoch to epoch. They begin anew where the running batches are not at the epoch's first: when
+    an epoch is repeated or was stopped midway. A resumed run begins with the batch after its last. A batch on the CPU
+    is a view of the ring: it is good until the next one is asked for.
     """
 
     clock = staticmethod(time.perf_counter)
@@ -56,19 +57,36 @@ class PatchLoader(DataLoader[int]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
         # A generator: Lightning tells the sampler of the epoch after it has called ``iter``, before the first batch.
         began = self.clock()
-        first = self.numbers.epoch * self.numbers.steps
-        if self.running is None or self.next_batch != first:
+        numbers = self.numbers.of_epoch
+        if self.running is None or self.next_batch != numbers.start:
             if self.running:
                 self.running.close()
             slots = super().__iter__()
             self.running = (on_cuda if self.device.type == "cuda" else on_device)(self.batches, slots, self.device)
-            self.next_batch = first
-        for _ in range(self.numbers.steps):
+            self.next_batch = numbers.start
+        for _ in numbers:
             batch = next(self.running)
             self.waited += self.clock() - began
             self.next_batch += 1
             yield batch
             began = self.clock()
+
+    def state_dict(self) -> dict[str, int]:
+        """Return which batch of an epoch of how many comes next. Lightning keeps it with the state of the run."""
+        return {"batch": self.next_batch, "steps": self.numbers.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on with the batch that comes next; called by Lightning where a run is resumed within an epoch.
+
+        Raises:
+            MedsegError: the epoch under way had another number of batches.
+        """
+        if state["steps"] != self.numbers.steps:
+            raise MedsegError(
+                f"trainer.steps_per_epoch={self.numbers.steps}: the run stopped within an epoch of {state['steps']}"
+                " batches, which is to be ended first. Leave the setting out."
+            )
+        self.numbers.done = state["batch"]
 
 
 def on_device(batches: Batches, slots: Iterator[int], device: torch.device) -> Generator[dict[str, Tensor]]:

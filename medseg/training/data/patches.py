@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from medseg.config.settings import NetworkPlan
 from medseg.models.slices import context_in_volume, patch_in_volume
-from medseg.preprocessing.cache import load
+from medseg.preprocessing.cache import form_of, load
 from medseg.system.random_seeds import seeded
 
 
@@ -130,7 +130,7 @@ def margin_for(spatial: Any, files: Sequence[Path], plan: NetworkPlan) -> list[i
     if not hasattr(spatial, "reach"):
         return [0] * len(patch)
     seen = [size + 2 * beside for size, beside in zip(patch, context, strict=True)]
-    largest = [max(sizes) for sizes in zip(*(load(file)["label"].shape for file in files), strict=True)]
+    largest = [max(sizes) for sizes in zip(*(form_of(file)[0][1:] for file in files), strict=True)]
     tissue = [max(0, size - there) for size, there in zip(largest, seen, strict=True)]
     useful = [min(pair) for pair in zip(spatial.reach(seen), tissue, strict=True)]
     return affordable([0 if axis == plan.slice_axis else size for axis, size in enumerate(useful)], seen)

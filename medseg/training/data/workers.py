@@ -5,7 +5,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import signal
 import sys
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
@@ -14,6 +13,7 @@ from threading import Thread
 
 from medseg.errors import MedsegError
 from medseg.preprocessing.cache import amount
+from medseg.system.running import signals
 
 log = logging.getLogger(__name__)
 
@@ -91,15 +91,13 @@ def free_bytes() -> float:
 def context() -> BaseContext:
     """Return what starts workers: not as copies of this process, whose CUDA context, threads and locks are no use.
 
-    On Linux they are forked from a server that has imported what they need; elsewhere each starts from nothing. The
-    server ignores Ctrl-C, and so do workers until ``begin_worker``.
+    On Linux they are forked from a server that has imported what they need; elsewhere each starts from nothing. Server
+    and workers ignore what asks all processes of a job to end: the training saves its state first, and ends them.
     """
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload([PRELOADED])
-        # The server inherits this. By itself it ignores Ctrl-C only after its imports, and prints a traceback before
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        ensure_running()
-        signal.signal(signal.SIGINT, handler)
+        with signals.ignored():  # by itself the server ignores Ctrl-C only after its imports, and SIGTERM never
+            ensure_running()
         # A worker that was asked for during the imports would start after Ctrl-C, and miss what it was to share
         first = multiprocessing.get_context("forkserver").Process(target=int)
         first.start()
@@ -108,8 +106,8 @@ def context() -> BaseContext:
 
 
 def begin_worker(worker: int) -> None:
-    """Let a worker end at Ctrl-C, and when the training does, a killed one too: PyTorch watches the worker's server."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let a worker end when the training does, not before, and a killed one too: PyTorch watches the server only."""
+    signals.ignore()
     training = multiprocessing.parent_process()
     assert training is not None
 

@@ -8,6 +8,7 @@ once in ``LOOK_EVERY`` batches and at the end of an epoch.
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -60,6 +61,14 @@ class StepRecord:
         in_a_row, _, _, last = self.counts
         zero = torch.zeros_like(last)
         self.counts, self.steps = torch.stack([in_a_row, zero, zero, last]), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a run that is resumed within an epoch must know."""
+        return {"counts": self.counts, "steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting where ``state`` was taken."""
+        self.counts, self.steps = state["counts"], state["steps"]
 
     @property
     def is_last_loss_finite(self) -> bool:

@@ -26,21 +26,17 @@ class ReconstructionData(SegmentationData):
         context: Sequence[int],
         **options: Any,
     ) -> None:
-        shared: dict[str, Any] = {"patch_size": patch_size, "foreground": foreground, "context": context}
-        super().__init__(train, val, **shared, **options)
-        self.validation = Patches(val, seed=self.seed, transform=numbered, **shared)
-
-    @property
-    def n_validated(self) -> int:
-        """Patches that are validated on."""
-        return PER_CASE * len(self.validation.files)
+        self.of_patches: dict[str, Any] = {"patch_size": patch_size, "foreground": foreground, "context": context}
+        super().__init__(train, val, **self.of_patches, **options)
 
     def val_dataloader(self) -> LoaderAhead:
         """Batches of ``image`` (B, C, *patch) with their ``number``; each rank takes its own share."""
-        total = self.n_validated
+        files = [self.val_files[index] for index in self.validated]
+        validation = Patches(files, seed=self.seed, transform=numbered, **self.of_patches)
+        total = PER_CASE * len(files)
         batches = [range(first, min(first + self.batch_size, total)) for first in range(0, total, self.batch_size)]
         share = [list(batches[index]) for index in self.share_of(len(batches))]
-        return LoaderAhead(self.validation, batch_sampler=share, collate_fn=self.images, pin_memory=self.is_on_gpu)
+        return LoaderAhead(validation, batch_sampler=share, collate_fn=self.images, pin_memory=self.is_on_gpu)
 
     def images(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the images of a batch of validation patches, and its number."""

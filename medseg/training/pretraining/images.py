@@ -10,7 +10,7 @@ from PIL import Image
 
 from medseg.system.files import replacing
 from medseg.training.callbacks.progress import Progress
-from medseg.training.images import DRAWN, writers
+from medseg.training.images import DRAWN, trackers_of
 from medseg.training.pretraining.module import Shown
 
 MOST = 4
@@ -23,7 +23,7 @@ RANGE = (0.5, 99.5)
 
 
 class ReconstructionImages(Callback):
-    """Draws validations, ``DRAWN`` of a run at most, into TensorBoard, and the latest one into a file."""
+    """Draws validations, ``DRAWN`` of a run at most, for the trackers, and the latest one into a file."""
 
     def __init__(self, path: Path, slice_axis: int | None, progress: Progress) -> None:
         self.path, self.slice_axis, self.progress = path, slice_axis, progress
@@ -39,8 +39,7 @@ class ReconstructionImages(Callback):
         drawing = drawn(shown, self.slice_axis)
         with replacing(self.path) as temporary:
             Image.fromarray(drawing).save(temporary, format="PNG")
-        for logger in writers(trainer):
-            logger.experiment.add_image("val/reconstruction", drawing, trainer.global_step, dataformats="HW")
+        trackers_of(trainer).image("val/reconstruction", drawing, trainer.global_step)
 
 
 def drawn(shown: Shown, slice_axis: int | None) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from medseg.models.slices import without_context
 from medseg.training.losses.combination import deep_supervision
 from medseg.training.module import TrainingModule, gather, random_numbers
 from medseg.training.optim.divergence import diverged
-from medseg.training.pretraining.data import ReconstructionData
+from medseg.training.pretraining.data import PER_CASE, ReconstructionData
 
 Pretext = Callable[[Tensor, RandomNumbers], tuple[Tensor, Tensor]]
 """(image, random) to the image as the network sees it and what of it is hidden, bool (B, 1, *spatial)."""
@@ -58,9 +58,9 @@ class ReconstructionModule(TrainingModule):
         image, hidden = (without_context(whole, self.context) for whole in (image, hidden))
         return reconstruction_loss(outputs, image, hidden, self.distance)
 
-    def count_validated(self, data: ReconstructionData) -> int:
-        """Return how many patches the network is given in a validation."""
-        return data.n_validated
+    def count_windows(self, data: ReconstructionData) -> list[int]:
+        """Return how many patches of each validation case the network is given."""
+        return [PER_CASE] * len(data.val_files)
 
     def input_of(self, batch: dict[str, Tensor], step: int) -> Tensor:
         """Return a batch's augmented images with parts hidden."""

@@ -9,12 +9,14 @@ from medseg.evaluation.pages.page import environment
 from medseg.evaluation.pages.plots import (
     Axis,
     LinePlot,
+    ParallelPlot,
     Plot,
     Point,
     ScatterPlot,
     Series,
     Strip,
     StripPlot,
+    coordinate,
     linear,
     logarithmic,
     some,
@@ -129,3 +131,40 @@ def test_of_many_points_the_ends_stay() -> None:
     assert len(kept) == 50
     assert (kept[0].x, kept[-1].x) == (0, 999)
     assert some(points[:7], 50) == points[:7]
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks", "positions", "is_choice"),
+    [
+        (["2", "4", "2"], [(0, "2"), (100, "4")], [0, 100, 0], False),
+        (["1e-4", "1e-2", "1e-3"], [(50, "0.001")], [50], False),
+        (["ce", "dice", "ce"], [(25, "ce"), (75, "dice")], [25, 75, 25], True),
+        (["1", "–", "3"], [(0, "–"), (12, "1"), (100, "3")], [12, 0, 100], False),
+        (["[1,2]", "3"], [(25, "[1,2]"), (75, "3")], [25, 75], True),
+    ],
+)
+def test_coordinates_are_ranges_of_numbers_or_choices(
+    values: list[str], ticks: list, positions: list, is_choice: bool
+) -> None:
+    axis = coordinate("key", values)
+    assert set(ticks) <= set(axis.ticks)
+    assert list(axis.positions[-len(positions) :]) == positions
+    assert axis.is_choice == is_choice
+
+
+def test_many_numbers_are_marked_at_round_ones() -> None:
+    assert [label for _, label in coordinate("key", [str(n / 10) for n in range(30)]).ticks] == ["0", "1", "2", "3"]
+    assert coordinate("seed", ["1", "0"], is_choice=True).positions == [25, 75]
+
+
+def test_parallel_coordinates_are_drawn_with_the_best_in_front() -> None:
+    axes = [coordinate("a", ["1", "2", "3"]), coordinate("<b>", ["x", "y", "x"])]
+    plot = ParallelPlot(
+        **WORDS, coordinates=axes, names=["n0", "n1", "n2"], links=["#0", "#1", "#2"], weights=[0.0, 1.0, 0.5]
+    )
+    svg = drawn("parallel", plot)
+    lines = svg.findall(".//a")
+    assert [line.get("href") for line in lines] == ["#0", "#2", "#1"]
+    assert [line.find("polyline").get("class") for line in lines] == ["s0", "s0", "s1"]  # type: ignore[union-attr]
+    assert lines[-1].find("polyline").get("points") == "50,34 75,110"  # type: ignore[union-attr]
+    assert "".join(svg.itertext()).count("<b>") == 1

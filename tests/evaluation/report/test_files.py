@@ -109,6 +109,7 @@ def test_summary_has_the_promised_form() -> None:
         "mean",
         "mean_ci95",
         "strata",
+        "over_strata",
         "problems",
         "notes",
     ]

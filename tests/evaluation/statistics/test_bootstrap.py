@@ -1,6 +1,7 @@
 """Statistics over cases against the standard library and scipy's bootstrap."""
 
 import statistics as reference
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -120,3 +121,19 @@ def test_interval_of_class_means_needs_eight_groups_and_survives_equal_values() 
     assert interval_of_class_means([]) is None
     empty = (np.full(9, np.nan), np.arange(9))
     assert interval_of_class_means([(np.full(9, 0.5), np.arange(9)), empty]) == pytest.approx([0.5, 0.5])
+
+
+def test_the_numbers_are_those_of_scipy_with_the_same_draws() -> None:
+    values = np.random.default_rng(8).beta(5, 2, 50)
+    options = {"n_resamples": 2000, "batch": 100, "rng": np.random.default_rng(0)}
+    expected = bootstrap((values,), np.mean, **options).confidence_interval
+    assert confidence_interval(values, np.arange(50)) == pytest.approx([*expected], rel=1e-12)
+
+
+def test_the_memory_grows_with_the_groups_and_not_with_their_square() -> None:
+    values = np.random.default_rng(8).beta(5, 2, 4000)
+    tracemalloc.start()
+    interval_of_class_means([(values, np.arange(4000))] * 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # 4000² indices are 128 MB

@@ -90,4 +90,8 @@ def test_statistics_of_strata_are_those_of_their_rows() -> None:
     assert [part["classes"]["core"]["hd95"]["n_missed"] for part in sites.values()] == [4, 0]
     titles = [table.title for table in tables_of(summary)]
     assert titles[-2:] == ["Dice by age", "Dice by site"]
-    assert len(tables_of(summary)[-1].rows) == 2
+    means = [part["mean"]["dice"] for part in sites.values()]
+    over = summary["over_strata"]["site"]["dice"]
+    assert (over["mean"], over["std"], over["n"]) == (pytest.approx(np.mean(means)), np.std(means, ddof=1), 2)
+    *rows, last = tables_of(summary)[-1].rows
+    assert (len(rows), last[-1]) == (2, f"{over['mean']:.3f} ± {over['std']:.3f}")

@@ -15,6 +15,7 @@ from medseg.preprocessing.fingerprint.duplicates import (
     Acquisition,
     SameScan,
     acquisition,
+    by_acquisition,
     intensity_step,
     is_placed,
     is_round,
@@ -207,3 +208,26 @@ def test_phantoms_are_silent(tmp_path, dims):
 
     cases = phantom(root=tmp_path, dims=dims, channels=2, cases=12, size=24, seed=0).cases
     assert probable_same_scans({case.id: acquisition(read_scan(case.images)) for case in cases}) == []
+
+
+def test_acquisitions_are_grouped_as_by_comparing_all_pairs():
+    rng = np.random.default_rng(0)
+    kinds = [(rng.choice([0.3, 5.95897, np.nan], 2), rng.integers(0, 2, 12).astype(float)) for _ in range(4)]
+    taken = {}
+    for number in range(150):  # some on either side of what counts as equal
+        steps, affine = kinds[number % 4]
+        steps = steps * (1 + rng.choice([0, 1e-7, 9e-7, 1.2e-6, -1e-6]))
+        affine = affine + rng.choice([0, 0, 0, 9e-5, 1.1e-4, -5e-5], 12)
+        taken[f"case_{number}"] = Acquisition(tuple(steps), tuple(affine), "header", telling=True)
+    left, expected = list(taken), []
+    while left:
+        first = taken[left[0]]
+        same = [
+            name
+            for name in left
+            if np.allclose(taken[name].affine, first.affine, rtol=0, atol=1e-4)
+            and np.allclose(taken[name].steps, first.steps, rtol=1e-6, atol=0, equal_nan=True)
+        ]
+        expected.append(same)
+        left = [name for name in left if name not in same]
+    assert by_acquisition(taken) == expected

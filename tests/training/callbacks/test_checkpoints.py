@@ -83,7 +83,7 @@ class Run:
             broadcast=lambda value: value, reduce_boolean_decision=lambda value: value, checkpoint_io=self.files
         )
         self.should_stop, self.max_epochs, self.current_epoch, self.lightning_module = False, epochs, 0, None
-        self.step_record = SimpleNamespace(is_last_loss_finite=True)
+        self.step_record, self.world_size = SimpleNamespace(is_last_loss_finite=True), 1
 
     def save_checkpoint(self, path, weights_only):
         self.saved.append(path.name)
@@ -129,6 +129,27 @@ def test_the_state_is_saved_with_the_best_weights(run):
     assert run.epoch(1, score=0.9) == ["next_best.ckpt"]
     run.step_record.is_last_loss_finite = True
     assert run.epoch(1) == ["last.ckpt"], "of the epoch after, whose loss is a good one"
+
+
+def test_within_an_epoch_the_state_is_saved_by_the_minute_and_between_steps(run):
+    run.num_training_batches, run.accumulate_grad_batches, run.is_global_zero = 4, 2, True
+    run.callback.signals.install = lambda: None
+    run.callback.on_train_start(run, run)
+
+    def batches(seconds):
+        saved = []
+        for batch in range(4):
+            run.now, run.saved = run.now + seconds, []
+            run.callback.on_train_batch_end(run, run, None, None, batch)
+            saved.append(run.saved)
+        return saved
+
+    assert batches(29) == [[]] * 4
+    assert batches(30) == [[], ["last.ckpt"], [], []], "at the end of the epoch all else comes first"
+    run.step_record.is_last_loss_finite = False
+    assert batches(60) == [[]] * 4
+    run.step_record.is_last_loss_finite, run.should_stop = True, True
+    assert batches(60) == [[]] * 4
 
 
 @pytest.fixture

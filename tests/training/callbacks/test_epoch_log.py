@@ -85,7 +85,7 @@ def epoch(metrics, *, accumulate=1, batches=4, wait=0.0, work=0.0):
     """An epoch with batches that take ``wait`` to come and ``work`` to use; return what is logged of it."""
     loader = SimpleNamespace(waited=7.0)
     trainer = SimpleNamespace(
-        train_dataloader=loader, global_step=10, num_training_batches=batches, should_stop=False, world_size=1
+        train_dataloader=loader, global_step=10, accumulate_grad_batches=accumulate, num_training_batches=batches
     )
     module = SimpleNamespace(gradient_norm=None)
     metrics.on_train_epoch_start(trainer, module)
@@ -95,7 +95,8 @@ def epoch(metrics, *, accumulate=1, batches=4, wait=0.0, work=0.0):
         if (batch + 1) % accumulate == 0:
             trainer.global_step += 1
             module.gradient_norm = torch.tensor(float(trainer.global_step))
-        metrics.on_train_batch_end(trainer, module, None, None, batch)
+        outputs = {"loss": torch.tensor((batch + 1.0) / accumulate)}
+        metrics.on_train_batch_end(trainer, module, outputs, None, batch)
     metrics.on_validation_start(trainer, module)
     metrics.clock.sleep(100.0)  # of a validation
     return metrics.finish()
@@ -107,6 +108,7 @@ def test_an_epoch_in_numbers():
         logged = epoch(metrics, wait=1.0, work=3.0)
         assert logged["train/grad_norm"] == pytest.approx((11 + 12 + 13 + 14) / 4)
         assert logged["train/grad_norm_max"] == 14
+        assert logged["train/loss"] == (1 + 2 + 3 + 4) / 4
         assert logged["train/step_seconds"] == 4.0
         assert logged["train/data_share"] == 0.25
 

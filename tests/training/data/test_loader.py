@@ -77,6 +77,19 @@ def test_batches_are_those_of_their_epoch_also_after_a_resume_a_stop_and_a_repet
             assert is_same(batch, expected(patches, epoch * STEPS + step)), (epoch, step)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_goes_on_within_an_epoch(files, workers):
+    before, patches = make_loader(files, 0), make_patches(files)
+    epoch_of(before, 4, 2)
+    loader = make_loader(files, workers)
+    loader.load_state_dict(before.state_dict())
+    batches = epoch_of(loader, 4, STEPS - 2) + epoch_of(loader, 5)
+    for batch, number in zip(batches, range(4 * STEPS + 2, 6 * STEPS), strict=True):
+        assert is_same(batch, expected(patches, number))
+    with pytest.raises(MedsegError, match=f"stopped within an epoch of {STEPS + 1} batches"):
+        loader.load_state_dict({"batch": 9, "steps": STEPS + 1})
+
+
 def test_workers_go_on_from_epoch_to_epoch(files, monkeypatch):
     started = []
     original = loader_module.DataLoader.__iter__
@@ -128,10 +141,10 @@ def test_images_travel_in_the_type_of_the_cache_but_to_a_cpu(files):
 def test_ranks_share_an_epoch_and_epochs_differ():
     first, second = (iter(BatchNumbers(2, 2, rank=rank, ranks=2)) for rank in range(2))
     numbers = [[*next(each)] for _ in range(2) for each in (first, second)]
-    assert numbers == [[0, 2], [1, 3], [4, 6], [5, 7]]
+    assert numbers == [[0, 1], [2, 3], [4, 5], [6, 7]]
     later = BatchNumbers(2, 2, rank=1, ranks=2)
     later.set_epoch(1)
-    assert [*next(iter(later))] == [9, 11]
+    assert [*next(iter(later))] == [10, 11]
 
 
 def data_of(files, transforms, workers):

@@ -114,7 +114,7 @@ def test_patches_reach_every_corner_of_a_case():
 @pytest.fixture
 def labels(tmp_path):
     for number, shape in enumerate([(20, 60, 40), (18, 64, 46)]):
-        torch.save({"label": torch.zeros(shape, dtype=torch.uint8)}, tmp_path / f"{number}.pt")
+        torch.save({"image": torch.zeros(1, *shape)}, tmp_path / f"{number}.pt")
     return sorted(tmp_path.iterdir())
 
 

@@ -1,15 +1,7 @@
-"""A run's settings for TensorBoard's HPARAMS page, where the runs of a sweep are compared.
+"""What runs differ in: the settings that trackers compare them by."""
 
-TensorBoard makes the table of what each run says of itself, so runs of different networks, with different settings,
-stand side by side. A run without an end is one that still goes on, or was stopped. The page shows the first few
-scores in the order of the alphabet, so those that runs are compared by are called ``best/…``.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 
 VARIED = (
     "seed",
@@ -29,27 +21,6 @@ VARIED = (
     "postprocess",
 )
 """The nodes of the config that runs are compared by. Of the data set it is the name."""
-
-
-def begin_session(loggers: Sequence[Logger], settings: Mapping[str, Any]) -> None:
-    """Log a run's settings, its plan filled in."""
-    values = hyperparameters(settings)
-    for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):  # its own way wants the metrics now, and calls the run ended
-            _, start, _ = hparams(values, {})  # type: ignore[no-untyped-call]
-            logger.experiment._get_file_writer().add_summary(start)
-        else:
-            logger.log_hyperparams(values)
-
-
-def end_session(loggers: Sequence[Logger], scores: Mapping[str, float], step: int) -> None:
-    """Log a run's last scores, and that it has come to its end."""
-    for logger in loggers:
-        logger.log_metrics(dict(scores), step=step)
-        if isinstance(logger, TensorBoardLogger):
-            _, _, end = hparams({}, {})  # type: ignore[no-untyped-call]
-            logger.experiment._get_file_writer().add_summary(end)
-        logger.finalize("success")
 
 
 def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str | float | bool]:

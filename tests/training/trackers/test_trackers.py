@@ -1,7 +1,10 @@
-"""Settings and scores on TensorBoard's HPARAMS page, read back with the page's own backend."""
+"""Settings and scores on TensorBoard's HPARAMS page, read back with the page's own backend; trackers that fail."""
 
+import json
+
+import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
@@ -11,7 +14,10 @@ from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.get_experiment import Handler as GetExperiment
 from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessionGroups
 
-from medseg.training.callbacks.hparams import begin_session, end_session, hyperparameters
+from medseg.errors import MedsegError
+from medseg.training.trackers import TensorBoard
+from medseg.training.trackers.hyperparameters import hyperparameters
+from medseg.training.trackers.tracker import Trackers, known_id, make_trackers, sweep_of
 
 SETTINGS = {
     "command": "train",
@@ -66,13 +72,13 @@ def test_what_a_user_varies_is_kept_flat():
 
 
 def run(folder, settings, score, *, ends=True):
-    logger = TensorBoardLogger(folder, name="", version="")
-    begin_session([logger], settings)
+    trackers = Trackers({"tensorboard": TensorBoard(str(folder))})
+    trackers.begin(settings)
     for step, value in ((1, 0.1), (2, score)):
-        logger.log_metrics({"best/val_dice": value}, step=step)
-    logger.finalize("success")  # as the Trainer does after fitting
+        trackers.log_metrics({"best/val_dice": value}, step=step)
+    trackers.finalize("success")  # as the Trainer does after fitting
     if ends:
-        end_session([logger], {"best/test_dice": score - 0.05}, step=2)
+        trackers.end({"best/test_dice": score - 0.05}, step=2, run_dir=folder)
 
 
 def test_runs_of_different_networks_stand_side_by_side(tmp_path):
@@ -98,8 +104,59 @@ def test_runs_of_different_networks_stand_side_by_side(tmp_path):
 
 
 def test_another_logger_gets_them_in_its_own_way(tmp_path):
-    logger = CSVLogger(tmp_path, name="", version="")
-    begin_session([logger], SETTINGS)
-    end_session([logger], {"best/test_dice": 0.5}, step=2)
+    trackers = Trackers({"csv": CSVLogger(tmp_path, name="", version="")})
+    trackers.begin(SETTINGS)
+    trackers.image("cases/a", np.zeros((4, 4, 3), np.uint8), step=1)  # which it does not take
+    trackers.end({"best/test_dice": 0.5}, step=2, run_dir=tmp_path)
     assert "optimizer.lr: 0.003" in (tmp_path / "hparams.yaml").read_text()
     assert "0.5" in (tmp_path / "metrics.csv").read_text()
+
+
+def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path, caplog, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    trackers = Trackers({"tensorboard": TensorBoard(str(tmp_path / "a")), "csv": CSVLogger(tmp_path / "b", "", "")})
+    trackers.begin(SETTINGS)
+    assert trackers.take_images
+    broken = trackers.loggers["tensorboard"]
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, "log_metrics", full)
+        trackers.log_metrics({"val/dice": 0.5}, step=1)
+    broken.finalize("success")
+    assert "logger=tensorboard failed: [Errno 28] No space left on device. The training goes on" in caplog.text
+    assert not trackers.take_images
+    trackers.end({"best/test_dice": 0.25}, step=2, run_dir=tmp_path)
+    assert all(score in (tmp_path / "b" / "metrics.csv").read_text() for score in ("0.5", "0.25"))
+
+
+def test_several_loggers_are_built_by_name(tmp_path):
+    nodes = {
+        "tensorboard": {"_target_": "medseg.training.trackers.TensorBoard", "save_dir": str(tmp_path)},
+        "csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path)},
+    }
+    assert {name: type(logger) for name, logger in make_trackers(nodes, ()).loggers.items()} == {
+        "tensorboard": TensorBoard,
+        "csv": CSVLogger,
+    }
+    assert not make_trackers({}, ()).take_images
+
+
+def test_an_id_is_made_once(tmp_path):
+    assert known_id(tmp_path, "a", lambda: "one") == "one"
+    assert known_id(tmp_path, "b", lambda: "two") == "two"
+    assert known_id(tmp_path, "a", lambda: "three") == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["trackers.json"]
+
+
+@pytest.mark.parametrize("wrong", ["../../elsewhere", "", 3, "a" * 65])
+def test_an_id_in_a_file_is_a_plain_word(tmp_path, wrong):
+    (tmp_path / "trackers.json").write_text(json.dumps({"a": wrong}))
+    with pytest.raises(MedsegError, match="no id of a"):
+        known_id(tmp_path, "a", lambda: "one")
+
+
+def test_a_job_belongs_to_its_sweep(tmp_path):
+    assert sweep_of(tmp_path / "0") is None
+    (tmp_path / "sweep.json").write_text("{}")
+    assert sweep_of(tmp_path / "0") == tmp_path
