@@ -134,7 +134,9 @@ def groups_of(command: str) -> dict[str, str]:
     from hydra.types import RunMode
 
     config = Sources(CONF, command).loader().load_configuration(command, [], RunMode.RUN)
-    choices = config.hydra.runtime.choices
+    defaults = [item for item in read_yaml(CONF / f"{command}.yaml").get("defaults", ()) if isinstance(item, dict)]
+    empty = {name: None for item in defaults for name, option in item.items() if option == []}  # which Hydra leaves out
+    choices = empty | dict(config.hydra.runtime.choices)
     chosen = {name: option for name, option in choices.items() if not name.startswith("hydra/")}
     return {name: option or "null" for name, option in chosen.items() if "@" not in name}  # else a part of a file
 

@@ -4,8 +4,9 @@ Hydra imports this module whenever it is used, so that nothing heavy is imported
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -29,20 +30,16 @@ class ProcessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs and return their scores."""
-        loader = self.context.config_loader
-        asked = [
-            (
-                number,
-                list(overrides),
-                lambda overrides=overrides: loader.load_sweep_config(self.config, list(overrides)),
-            )
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
-        ]
-        scores = self.sweep.run(self.sweep.jobs(asked))
+        scores = self.sweep.run(self.jobs(dict(enumerate(job_overrides, start=initial_job_idx))))
         return [
             JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=score)
             for overrides, score in zip(job_overrides, scores, strict=True)
         ]
+
+    def jobs(self, overrides: Mapping[int, Sequence[str]]) -> Sequence[Any]:
+        """Return jobs by the overrides of each number."""
+        compose = partial(self.context.config_loader.load_sweep_config, self.config)
+        return self.sweep.jobs([(number, [*its], partial(compose, [*its])) for number, its in overrides.items()])
 
     @abstractmethod
     def run(self, queue: Any) -> None:

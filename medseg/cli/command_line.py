@@ -93,6 +93,10 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
         from medseg.cli.sweep import with_all_folds
 
         settings, flags, options.multirun = with_all_folds(settings, sources), [*flags, "-m"], True
+    if any(setting.startswith("search=") for setting in settings):
+        from medseg.cli.sweep import with_space
+
+        settings, flags, options.multirun = with_space(settings, sources), [*flags, "-m"], True
     checked = check(sources, settings, multirun=options.multirun, values_needed=not options.cfg)
     refuse(list(checked.problems.values()))
     if options.cfg:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,10 +55,19 @@ PLUGINS = {
     "hydra/sweeper": {
         "ax": "hydra-ax-sweeper",
         "nevergrad": "hydra-nevergrad-sweeper",
-        "optuna": "hydra-optuna-sweeper",
     },
 }
 """The packages that bring Hydra's launchers and sweepers."""
+
+SEARCH = "hydra/sweeper=optuna"
+SEARCHER = "hydra_plugins.medseg.sweepers.OptunaSweeper"
+"""How medseg's own search is chosen, and its class."""
+
+OF_CASES = {"seed", "split", "dataset"}
+"""What a search does not vary: scores would differ by their cases, or by luck."""
+
+EXTRAS = {SEARCH: ("optuna", "search")}
+"""What medseg's own launchers and sweepers import, and the extra that brings it."""
 
 PLAIN_OF_HYDRA = (
     *("hydra/launcher=local", "hydra.launcher.devices=", "hydra.launcher.jobs_per_device="),
@@ -65,7 +75,7 @@ PLAIN_OF_HYDRA = (
     *("hydra.launcher.nodes=", "hydra.launcher.tasks_per_node=", "hydra.launcher.cpus_per_task="),
     *("hydra.launcher.gpus_per_node=", "hydra.launcher.mem_gb=", "hydra.launcher.partition=", "hydra.launcher.qos="),
     *("hydra.launcher.account=", "hydra.launcher.constraint=", "hydra.launcher.array_parallelism="),
-    *("hydra/sweeper=basic",),
+    *("hydra/sweeper=basic", SEARCH),
 )
 """How those settings of Hydra's begin that run nothing of their own."""
 
@@ -184,13 +194,13 @@ class Sources:
         """``skeleton(*choices)``: the config of choices of groups alone, to be read only."""
         return cache(lambda *choices: compose(self, self.loader(), list(choices)))
 
-    def sweeper(self, settings: list[str]) -> dict[str, Any]:
-        """Return the config of the sweeper that a multirun with these settings has."""
+    def of_multirun(self, settings: list[str]) -> dict[str, Any]:
+        """Return Hydra's part of the config of a multirun with these settings: ``sweeper`` and ``launcher``."""
         from hydra.types import RunMode
         from omegaconf import OmegaConf
 
         config = self.loader().load_configuration(self.config_name, settings, RunMode.MULTIRUN)
-        node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+        node: Any = OmegaConf.to_container(config.hydra, resolve=False)
         return dict(node)
 
     def loader(self) -> "ConfigLoaderImpl":
@@ -312,7 +322,7 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
         checked.problems |= absent
         overrides = [override for override in overrides if not override.key_or_group.startswith("hydra")]
     elif multirun:
-        checked.problems |= wrong_sweeps(overrides, sources)
+        checked.problems |= given_twice(overrides)
     choices = [override for override in overrides if override.key_or_group in sources.groups]
     others = [override for override in overrides if override.key_or_group not in sources.groups]
     checked.swept = {each.key_or_group: values_of(each) for each in others if each.is_sweep_override()}
@@ -323,6 +333,8 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     for variant in variants:
         check_composed(sources, loader, [f"{group}={name}" for group, name in variant.items()], others, checked)
     checked.problems |= known_to_some(sources, variants, others, checked.unknown)
+    if multirun and not checked.problems:
+        checked.problems |= wrong_sweep(overrides, sources)
     if not values_needed:
         checked.problems = {key: text for key, text in checked.problems.items() if f"{key}: missing" not in text}
     return checked
@@ -336,15 +348,20 @@ def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> d
         if not group.startswith("hydra/") or override.is_delete():
             continue
         allowed = sorted(loader.get_group_options(group))
-        for name in {name for choice in choices_of(override) for name in names_in(choice)} - {*allowed}:
+        chosen = {name for choice in choices_of(override) for name in names_in(choice)}
+        for name in chosen - {*allowed}:
             package = PLUGINS.get(group, {}).get(name)
             cure = f"it is not installed: pip install {package}." if package else "no such option."
             problems[group] = f"{group}={name}: {cure} Here are: {', '.join(allowed)}."
+        for name in chosen:
+            module, extra = EXTRAS.get(f"{group}={name}", ("", ""))
+            if module and find_spec(module) is None:
+                problems[group] = f'{group}={name}: {module} is not installed: pip install "medseg[{extra}]".'
     return problems
 
 
-def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
-    """Return what a sweep cannot do, by key: swept keys that are given again, intervals without a search."""
+def given_twice(overrides: "list[Override]") -> dict[str, str]:
+    """Return what is wrong with swept keys that are given again, by key."""
     problems, given = {}, defaultdict(list)
     for override in overrides:
         given[override.key_or_group].append(override)
@@ -354,15 +371,40 @@ def wrong_sweeps(overrides: "list[Override]", sources: Sources) -> dict[str, str
             problems[key] = (
                 f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
             )
-    intervals = [each for each in overrides if each.is_sweep_override() and not each.is_discrete_sweep()]
-    if intervals and not problems:
-        sweeper = str(sources.sweeper([str(override.input_line) for override in overrides]).get("_target_"))
-        for override in intervals if sweeper.endswith(".BasicSweeper") else ():
-            problems[override.key_or_group] = (
-                f"{override.input_line}: the basic sweeper takes no intervals. List the values, as in "
-                f"{override.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: hydra/sweeper=optuna."
-            )
     return problems
+
+
+def wrong_sweep(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
+    """Return what the sweeper of a multirun cannot do, by key: settings that are right by themselves."""
+    swept = [each for each in overrides if each.is_sweep_override()]
+    intervals = [each for each in swept if not each.is_discrete_sweep()]
+    if not intervals and all(each.key_or_group != "hydra/sweeper" for each in overrides):
+        return {}
+    of_hydra = sources.of_multirun([str(override.input_line) for override in overrides])
+    sweeper, launcher = (str(of_hydra[name].get("_target_")) for name in ("sweeper", "launcher"))
+    if sweeper.endswith(".BasicSweeper"):
+        return {
+            each.key_or_group: f"{each.input_line}: the basic sweeper takes no intervals. List the values, as in "
+            f"{each.key_or_group}=1e-4,1e-3, or choose a sweeper that searches: {SEARCH}."
+            for each in intervals
+        }
+    if sweeper != SEARCHER:
+        return {}
+    problem = ""
+    if sources.config_name != "train":
+        problem = "it searches by the validation Dice of medseg train alone."
+    elif not launcher.startswith("hydra_plugins.medseg."):
+        problem = "it runs jobs by medseg's own launchers alone, as hydra/launcher=local."
+    elif others := [each.key_or_group for each in swept if lies_below(each.key_or_group, OF_CASES)]:
+        problem = (
+            f"scores on other cases do not compare. Give {', '.join(others)} one value; repeats: search.repeats=2."
+        )
+    elif not (swept or of_hydra["sweeper"]["params"]):
+        problem = (
+            "there is nothing to search. Give values, as in model.depth=2,3,4 or "
+            "'optimizer.lr=tag(log,interval(1e-4,1e-2))', or a recipe: search=usual."
+        )
+    return {"hydra/sweeper": f"{SEARCH}: {problem}"} if problem else {}
 
 
 def known_to_some(

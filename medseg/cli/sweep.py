@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.cli.hydra_main import hand_over, plain
 from medseg.cli.job import attempt, configure_logging, use_share
-from medseg.cli.overrides import Check, Sources, check, is_plain, quote
+from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
 from medseg.errors import MedsegError
@@ -21,6 +22,7 @@ from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import (
     CROSS_VALIDATION,
+    GIVEN_UP,
     INTERRUPTED_JOB,
     announce,
     are_complete_folds,
@@ -33,6 +35,7 @@ from medseg.sweeps.record import (
 from medseg.sweeps.report.summary import show_sweep
 from medseg.sweeps.shares import shares_of
 from medseg.sweeps.tables import ranked_tables
+from medseg.system.locks import locked_file
 from medseg.system.printable import printable
 from medseg.system.relaunch import import_path, python_command
 from medseg.system.terminal import Terminal
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+TEST_LOCK = ".test.lock"
+"""What a process holds while it tests the best of a sweep."""
+
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
 
@@ -50,7 +56,7 @@ MAXIMISING = {
     "hydra.sweeper.optim.maximize": "true",
     "hydra.sweeper.ax_config.experiment.minimize": "false",
 }
-"""Where Optuna's, Nevergrad's and Ax's sweepers are told that more is better, which none takes for granted."""
+"""Where sweepers that others have written, as Nevergrad's and Ax's, are told that more is better."""
 
 
 class Launcher(Protocol):
@@ -141,24 +147,32 @@ class Sweep:
         return float("nan") if score is None else float(score)
 
     def test_best(self) -> None:
-        """Test the best training of each ranking: resumed with nothing left to train, it is tested."""
-        best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
-        for number in (job["job"] for job in best if job["test_score"] is None):
-            log.info("%s is the best by validation, and is tested", self.folder / str(number))
-            job = self.begun.get(number)
-            if job and self.launcher:
-                self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
-            elif job:
-                record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
-            else:  # it was composed in another process
-                own = ["--config-dir", str(self.sources.config_dir)] if self.sources.config_dir else []
-                resume = ["train", f"resume={quote(str(self.folder / str(number)))}", "sweep.test=all", *own]
-                command = [
-                    *python_command("medseg.cli.command_line", "main"),
-                    *resume,
-                    f"trust=[{','.join(map(quote, self.trust))}]",
-                ]
-                subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
+        """Test the best training of each ranking: resumed with nothing left to train, it is tested.
+
+        Of several processes that work on a search one does.
+        """
+        with locked_file(self.folder / TEST_LOCK):
+            best = [ranking.best[0] for ranking in write_record(self.folder) if len(ranking.best) == 1]
+            for number in (job["job"] for job in best if job["test_score"] is None):
+                self.test(number)
+
+    def test(self, number: int) -> None:
+        """Test the training of a job that is done."""
+        log.info("%s is the best by validation, and is tested", self.folder / str(number))
+        job = self.begun.get(number)
+        if job and self.launcher:
+            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+        elif job:
+            record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
+        else:  # it was composed in another process
+            own = ["--config-dir", str(self.sources.config_dir)] if self.sources.config_dir else []
+            resume = ["train", f"resume={quote(str(self.folder / str(number)))}", "sweep.test=all", *own]
+            command = [
+                *python_command("medseg.cli.command_line", "main"),
+                *resume,
+                f"trust=[{','.join(map(quote, self.trust))}]",
+            ]
+            subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
 
     def cross_validate(self) -> None:
         """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds."""
@@ -185,6 +199,20 @@ def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return {**config, "resume": config["run_dir"], "sweep": {"test": "all"}}
 
 
+def with_space(settings: list[str], sources: Sources) -> list[str]:
+    """Return settings in which ``search=`` is a sweep over what its recipes list, by Optuna.
+
+    Keys that the settings give stay as they are.
+    """
+    given = {setting.partition("=")[0].lstrip("+~") for setting in settings}
+    space: dict[str, Any] = {}
+    with suppress(MedsegError):  # there is no such recipe, as the check of all settings will say
+        recipes = [setting for setting in settings if setting.startswith("search=")]
+        space = sources.skeleton(*recipes)["search"]["space"]
+    sweeper = [] if "hydra/sweeper" in given else [SEARCH]
+    return [*settings, *sweeper, *(f"{key}={values}" for key, values in space.items() if key not in given)]
+
+
 def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check, sources: Sources) -> int:
     """Run the jobs of a sweep into one folder, print them ranked, and return the exit status.
 
@@ -195,11 +223,14 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     first = checked.composed[0]
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
-    with sweep_folder(run_dir, "+".join(dict.fromkeys(names)), [*flags, *settings]) as folder:
+    sweeper = sources.of_multirun(settings)["sweeper"]
+    is_search = sweeper["_target_"] == SEARCHER
+    dataset = "+".join(dict.fromkeys(names))
+    with sweep_folder(run_dir, dataset, [*flags, *settings], is_shared=is_search) as folder:
         this = Sweep(folder, argv, checked, sources, settings)
         where = [f"hydra.sweep.dir={quote(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}"]
         try:
-            hand_over([*flags, *settings, *where, *maximising(sources, settings)], this)
+            hand_over([*flags, *settings, *where, *maximising(sweeper, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
             this.cross_validate()
@@ -234,9 +265,9 @@ def how_to_go_on(folder: Path, argv: list[str], command: str, settings: list[str
     return shlex.join(["medseg", *(word for word in argv if not word.startswith("run_dir=")), f"run_dir={folder}"])
 
 
-def maximising(sources: Sources, settings: list[str]) -> list[str]:
+def maximising(sweeper: dict[str, Any], settings: list[str]) -> list[str]:
     """Return what makes a sweeper that searches maximise the score, unless the settings say which way it is to go."""
-    node = {"hydra": {"sweeper": sources.sweeper(settings)}}
+    node = {"hydra": {"sweeper": sweeper}}
     names = {setting.partition("=")[0].lstrip("+") for setting in settings}
     return [
         f"{key}={value}" for key, value in MAXIMISING.items() if key not in names and look_up(node, key.split("."))[0]
@@ -255,6 +286,6 @@ def report(folder: Path) -> int:
             print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
     if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
         print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
-    if results and all(result["status"] == "done" for result in results):
+    if results and all(result["status"] in ("done", GIVEN_UP) for result in results):
         return 0
     return 3 if any(result["status"] != "failed" for result in results) else 1

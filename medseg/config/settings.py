@@ -260,6 +260,11 @@ class TrainerSettings:
     )
     deterministic: bool = setting("same result on every run, more slowly")
 
+    @property
+    def epochs(self) -> int | None:
+        """After how many epochs training ends: where none are given 500, or none with a time limit."""
+        return self.max_epochs or (None if self.max_time else 500)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
@@ -406,6 +411,24 @@ class SweepSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How a search (``hydra/sweeper=optuna``) draws its trials."""
+
+    trials: int = setting("trainings of a search, or as many as there are combinations", "[1, inf)", default=20)
+    time: Seconds | None = setting(
+        "training time of all trials together, after which none begins", null="no limit", default=None
+    )
+    pruning: bool = setting(
+        "end trials that are not among the better half at 15, 30 and 60 % of their training", default=True
+    )
+    repeats: int = setting(
+        "further seeds with which the best three are trained, to be ranked by their mean", "[0, inf)", default=0
+    )
+    seed: int = setting("fixes what is drawn", "[0, inf)", default=0)
+    space: dict[str, Any] = setting("values by key, as in a sweep, of the keys that the line does not give", default={})
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingSettings):
     """``medseg train``, and ``medseg inspect``."""
 
@@ -414,6 +437,7 @@ class TrainSettings(TrainingSettings):
     postprocess: PostprocessSettings
     metrics: MetricsSettings | None = None
     sweep: SweepSettings = field(default_factory=SweepSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

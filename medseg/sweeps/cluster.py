@@ -19,7 +19,7 @@ from medseg.errors import MedsegError
 from medseg.sweeps.local import AnySweep
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, done_result, record, write_record
+from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
 from medseg.sweeps.watch import Watch
 from medseg.system.files import write_json
 from medseg.system.locks import is_held
@@ -84,7 +84,7 @@ class Task:
         signal.pthread_sigmask(signal.SIG_BLOCK, notice)
         if int(os.environ.get("SLURM_PROCID", 0)):  # the first process tells the others to save, and has the result
             sys.exit(start(self.config, {}).wait())
-        (self.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
+        withdraw(self.folder)
         self.process = JobProcess(self.command, self.folder)
         job = Job(self.number, self.folder, self.overrides, lambda: self.config)
         self.process.begin(job, Share(os.environ.get("SLURMD_NODENAME", "")), self.argv)

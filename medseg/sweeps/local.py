@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, done_result, record, write_record
+from medseg.sweeps.record import GIVEN_UP, record, withdraw, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
 
@@ -100,8 +100,7 @@ class LocalJobs:
         if self.spare and self.spare[0] is job:
             process, self.spare = self.spare[1], None
         process = process or JobProcess(self.sweep.command, job.folder)
-        if not done_result(job.folder):  # that of a job which is to be tested stays, with its seconds
-            (job.folder / "result.json").unlink(missing_ok=True)  # of an earlier attempt
+        withdraw(job.folder)
         self.running.append((job, process, share))
         self.watch.begun(job, share.name)
         process.begin(job, share, self.sweep.argv)
@@ -114,7 +113,7 @@ class LocalJobs:
             self.free.append(share)
             if job.number in self.given_up:
                 record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
-            elif reason := process.reason():
+            elif reason := process.reason() or no_result(job):
                 record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
             write_record(self.sweep.folder)
             self.watch.ended(job)
@@ -156,3 +155,9 @@ class LocalJobs:
             with suppress(OSError):  # of an earlier session it may hold more
                 (job.folder / OUTPUT).unlink()
                 job.folder.rmdir()
+
+
+def no_result(job: Job) -> str:
+    """Return what is wrong with a job that ended by itself and left no result; nothing of any other."""
+    is_there = (job.folder / "result.json").is_file()
+    return "" if is_there else f"its process left no result: {job.folder / OUTPUT} says why"

@@ -14,6 +14,9 @@ from medseg.jobs.rundir import OUTPUT
 from medseg.system.locks import open_to_append
 from medseg.system.relaunch import import_path, python_command
 
+KILLED = "killed by"
+"""How the reason of a job begins whose process was killed."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -104,4 +107,4 @@ class JobProcess:
         if self.is_killed:
             return "interrupted"
         memory = ", maybe since the machine's memory ran out" if status == -signal.SIGKILL else ""
-        return f"killed by {signal.Signals(-status).name}{memory}"
+        return f"{KILLED} {signal.Signals(-status).name}{memory}"

@@ -41,7 +41,8 @@ class Setting:
 class Ranking:
     """The settings that were validated on the same cases, by their mean score over seeds and folds, the best first.
 
-    Jobs without a score, or whose cases are not known, follow in their order.
+    Where some are repeated, those with one score stand behind: the highest of many single scores is in part luck, of
+    which a mean has less. Jobs without a score, or whose cases are not known, follow in their order.
     """
 
     settings: Sequence[Setting]
@@ -94,10 +95,15 @@ def rankings(jobs: Sequence[Job]) -> list[Ranking]:
         next(iter(groups.values())).extend(others)
     elif others:
         groups[frozenset()] = others
-    return [
-        Ranking(sorted(group, key=lambda one: (not one.scores, -fmean(one.scores) if one.scores else 0.0)))
-        for group in groups.values()
-    ]
+    ranked = []
+    for group in groups.values():
+        enough = min(2, max(len(one.scores) for one in group))
+        ranked.append(
+            Ranking(
+                sorted(group, key=lambda one: (-min(len(one.scores), enough), -fmean(one.scores) if one.scores else 0))
+            )
+        )
+    return ranked
 
 
 def settings_of(overrides: Sequence[str]) -> dict[str, str]:

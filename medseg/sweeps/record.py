@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_o
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
 from medseg.system.locks import NAME as LOCK
-from medseg.system.locks import is_held, locked
+from medseg.system.locks import is_held, locked, locked_file
 from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
 """The first columns of ``sweep.csv``."""
+
+RECORD_LOCK = ".sweep.lock"
+"""What a process holds while it changes the record: several may work on a search."""
 
 CROSS_VALIDATION = "cross_validation"
 """Where a sweep of folds has the report of all their validation cases."""
@@ -42,11 +45,11 @@ INTERRUPTED_JOB = {"status": "interrupted", "reason": "interrupted"}
 
 
 @contextmanager
-def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> Iterator[Path]:
+def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str], *, is_shared: bool) -> Iterator[Path]:
     """Yield the sweep's folder: ``run_dir``, or else ``outputs/sweeps/<dataset>/<timestamp>``.
 
     A sweep that was stopped goes on in the folder ``run_dir``, with the ``settings`` that it was started with, maybe on
-    other machines: those of the launcher may differ.
+    other machines: those of the launcher may differ. If ``is_shared`` others may work in it at the same time.
 
     Raises:
         MedsegError: ``run_dir`` holds anything else, another process works in it, or it cannot be made.
@@ -62,19 +65,20 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str]) -> 
         raise MedsegError(
             f"the sweep's folder {error.filename or run_dir} cannot be made: {error.strerror}."
         ) from error
-    names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)} - {LOCK}
-    if names and SWEEP not in names:
+    names = {path.name for path in folder.iterdir() if not TEMPORARY.fullmatch(path.name)}
+    if names - {LOCK, RECORD_LOCK} and SWEEP not in names:
         raise MedsegError(f"run_dir={run_dir}: it exists already, and holds no sweep. Give a folder that does not.")
     refuse_links(folder, f"run_dir={folder}")
-    with locked(folder, f"run_dir={folder}"):
-        before = read_json_object(folder / SWEEP) if names else {"settings": list(settings)}
-        if kept(begun := before.get("settings") or []) != kept(settings):
-            raise MedsegError(
-                f"run_dir={run_dir}: it exists already, and was started with other settings ({begun}). Give these to "
-                "continue that sweep, or another folder."
-            )
-        remove_leftovers(folder)
-        write_json(folder / SWEEP, {**before, "settings": list(settings), "has_ended": False})
+    with nullcontext() if is_shared else locked(folder, f"run_dir={folder}"):
+        with locked_file(folder / RECORD_LOCK):
+            before = read_json_object(folder / SWEEP) if (folder / SWEEP).is_file() else {"settings": list(settings)}
+            if kept(begun := before.get("settings") or []) != kept(settings):
+                raise MedsegError(
+                    f"run_dir={run_dir}: it exists already, and was started with other settings ({begun}). Give these "
+                    "to continue that sweep, or another folder."
+                )
+            remove_leftovers(folder)
+            write_json(folder / SWEEP, {**before, "settings": list(settings), "has_ended": False})
         yield folder
 
 
@@ -86,9 +90,10 @@ def kept(settings: Sequence[str]) -> list[str]:
 
 def announce(folder: Path, jobs: Mapping[int, Sequence[str]]) -> None:
     """Write the overrides of jobs into the sweep's record before they begin."""
-    record = read_json_object(folder / SWEEP)
     named = {str(number): list(overrides) for number, overrides in jobs.items()}
-    write_json(folder / SWEEP, {**record, "jobs": {**record.get("jobs", {}), **named}})
+    with locked_file(folder / RECORD_LOCK):
+        record = read_json_object(folder / SWEEP)
+        write_json(folder / SWEEP, {**record, "jobs": {**record.get("jobs", {}), **named}})
 
 
 def done_result(folder: Path) -> dict[str, Any] | None:
@@ -96,6 +101,13 @@ def done_result(folder: Path) -> dict[str, Any] | None:
     path = folder / "result.json"
     result = read_result(path) if path.is_file() else {}
     return result if result.get("status") in DONE else None
+
+
+def withdraw(folder: Path) -> None:
+    """Remove the result of a job's earlier attempt. That of one which is done stays, while it is tested."""
+    with locked_file(folder.parent / RECORD_LOCK):  # others may be reading all results
+        if not done_result(folder):
+            (folder / "result.json").unlink(missing_ok=True)
 
 
 def is_job(run_dir: Path) -> bool:
@@ -171,25 +183,26 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     ``best`` are the best jobs, one or the folds of one for each ranking. ``ensemble`` are all jobs if these are the
     complete folds of one cross-validation, else null. ``sweep.csv`` has the same in a table.
     """
-    path, jobs = folder / SWEEP, read(folder)
-    ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
-    before = read_json_object(path) if path.is_file() else {}
-    content = {
-        "settings": before.get("settings"),
-        "jobs": before.get("jobs", {}),
-        "has_ended": has_ended or before.get("has_ended", False),
-        "rankings": [
-            {
-                "title": each.title,
-                "jobs": [{name: job.get(name) for name in names} | {"overrides": job["name"]} for job in each.jobs],
-            }
-            for each in ranked
-        ],
-        "best": [job["job"] for each in ranked for job in each.best],
-        "ensemble": [job["job"] for job in jobs] if are_complete_folds(folder, jobs) else None,
-    }
-    write_json(path, content)
-    write_text(folder / "sweep.csv", csv_of(ranked))
+    with locked_file(folder / RECORD_LOCK):
+        path, jobs = folder / SWEEP, read(folder)
+        ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
+        before = read_json_object(path) if path.is_file() else {}
+        content = {
+            "settings": before.get("settings"),
+            "jobs": before.get("jobs", {}),
+            "has_ended": has_ended or before.get("has_ended", False),
+            "rankings": [
+                {
+                    "title": each.title,
+                    "jobs": [{name: job.get(name) for name in names} | {"overrides": job["name"]} for job in each.jobs],
+                }
+                for each in ranked
+            ],
+            "best": [job["job"] for each in ranked for job in each.best],
+            "ensemble": [job["job"] for job in jobs] if are_complete_folds(folder, jobs) else None,
+        }
+        write_json(path, content)
+        write_text(folder / "sweep.csv", csv_of(ranked))
     return ranked
 
 

@@ -24,7 +24,7 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
     """Return a table for each ranking by ``score``; the test's stands beside it and chooses nothing.
 
     Overrides that all jobs share are left out. Where jobs repeat a setting, a row before theirs has the mean. A table
-    without a frame follows where jobs are not done, with the reason of each in a line that is cut to the width.
+    without a frame follows where jobs have failed, with the reason of each in a line that is cut to the width.
     """
     jobs = [job for ranking in ranked for job in ranking.jobs]
     # on 80 columns the overrides need the room, as none is to be broken

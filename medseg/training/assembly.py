@@ -41,20 +41,11 @@ from medseg.training.trackers.tracker import make_trackers
 LIGHTNING_PRECISION: dict[str, Any] = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
 
 
-EPOCHS = 500
-"""Of a training that nothing else bounds."""
-
-
 def make_progress(trainer: TrainerSettings) -> Progress:
     """Return the budget of a training, in steps and in time."""
     steps = ceil(trainer.steps_per_epoch / trainer.accumulate)  # an epoch's last batch always ends in a step
-    epochs = epochs_of(trainer)
-    return Progress(max_steps=epochs * steps if epochs else math.inf, max_seconds=trainer.max_time)
-
-
-def epochs_of(trainer: TrainerSettings) -> int | None:
-    """Return after how many epochs training ends: where none are given 500, or none with a time limit."""
-    return trainer.max_epochs or (None if trainer.max_time else EPOCHS)
+    max_steps = trainer.epochs * steps if trainer.epochs else math.inf
+    return Progress(max_steps=max_steps, max_seconds=trainer.max_time)
 
 
 def make_module(
@@ -214,7 +205,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             num_nodes=ranks.size,
             strategy="ddp" if ranks.size > 1 else "auto",
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
-            max_epochs=epochs_of(trainer) or -1,
+            max_epochs=trainer.epochs or -1,
             gradient_clip_val=trainer.gradient_clip,
             accumulate_grad_batches=trainer.accumulate,
             deterministic=trainer.deterministic,

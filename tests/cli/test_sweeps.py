@@ -321,7 +321,7 @@ def test_jobs_that_differ_in_the_seed_alone_rank_by_their_mean(jobs, capsys):
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
             "it is not installed: pip install hydra-joblib-launcher",
         ),
-        (["hydra/sweeper=optuna"], "it is not installed: pip install hydra-optuna-sweeper"),
+        (["hydra/sweeper=ax"], "it is not installed: pip install hydra-ax-sweeper"),
         (["hydra/sweeper=optna"], "hydra/sweeper=optna: no such option. Here are: "),
         (["model=unet,unetr,vnet", "model.depth=3"], "unknown key of model=unetr, model=vnet; only model=unet has it"),
         (["loss=ce,dice_ce", "loss.weights.dice=2"], "unknown key of loss=ce; only loss=dice_ce has it"),

@@ -27,7 +27,7 @@ from medseg.system.memory import enough_memory
 from medseg.system.relaunch import leave_process_group
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
-from medseg.training.assembly import epochs_of, make_progress
+from medseg.training.assembly import make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
 from medseg.training.callbacks.progress_file import ProgressTeller
@@ -125,7 +125,7 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     settle_best(run.last.parent, selection)
     progress.step = state["global_step"]
     is_over = progress.is_over or is_without_gain  # but within an epoch: the last weights are to be validated
-    if epoch < (epochs_of(limits) or math.inf) and not (is_over and not is_within):
+    if epoch < (limits.epochs or math.inf) and not (is_over and not is_within):
         log.info("the run goes on after epoch %d, step %d, %.0f s", epoch, progress.step, progress.seconds)
         return None
     progress.current = float(progress.is_over)
@@ -276,6 +276,6 @@ def less_memory(run: Run[Any]) -> str:
 
 def stop_reason(epoch: int, limits: TrainerSettings, progress: Progress) -> str:
     """Return why training ended after so many epochs."""
-    if progress.step >= progress.max_steps or epoch >= (epochs_of(limits) or math.inf):
+    if progress.step >= progress.max_steps or epoch >= (limits.epochs or math.inf):
         return "max_epochs reached"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"
