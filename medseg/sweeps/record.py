@@ -104,9 +104,9 @@ def done_result(folder: Path) -> dict[str, Any] | None:
 
 
 def withdraw(folder: Path) -> None:
-    """Remove the result of a job's earlier attempt. That of one which is done stays, while it is tested."""
+    """Remove the result of a job's earlier attempt, unless it goes on from there, or is done and only tested."""
     with locked_file(folder.parent / RECORD_LOCK):  # others may be reading all results
-        if not done_result(folder):
+        if not done_result(folder) and not (folder / "checkpoints" / "last.ckpt").is_file():
             (folder / "result.json").unlink(missing_ok=True)
 
 

@@ -184,6 +184,7 @@ def test_a_task_that_is_told_saves_and_goes_on_in_its_folder(tmp_path, monkeypat
 
 
 def test_what_cannot_be_submitted(monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
     with pytest.raises(MedsegError, match=r"partition='a\\nb': must be one line"):
         cluster.executor_of("slurm", tmp_path, PARAMETERS | {"partition": "a\nb"})
     monkeypatch.setitem(sys.modules, "submitit", None)
