@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from medseg.cli import command_line
+from medseg.cli.overrides import is_plain
 from medseg.errors import MedsegError
 from medseg.io.warnings import warn
 
@@ -373,3 +374,9 @@ def test_evaluations_stand_in_the_order_of_the_jobs(jobs, capsys):
     ]
     assert "in the order of the jobs" in " ".join(out.split())
     assert "best:" not in out
+
+
+def test_what_jobs_ask_of_a_cluster_may_be_read_from_a_record_but_nothing_that_runs():
+    assert all(map(is_plain, ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]))
+    names = ("setup=[x]", "additional_parameters={wrap: x}", "_target_=x", "partition=${oc.env:HOME}")
+    assert not any(is_plain(f"hydra.launcher.{name}") for name in names)

@@ -66,7 +66,7 @@ class Slurm:
         return dict(line.split() for line in lines)
 
     @staticmethod
-    def wait_until(what: Callable[[], bool], seconds: float = 90) -> None:
+    def wait_until(what: Callable[[], bool], seconds: float = 240) -> None:
         """Wait until something is so; fail where it is not in time."""
         end = time.monotonic() + seconds
         while not what():
@@ -78,7 +78,7 @@ class Slurm:
 def slurm(tmp_path_factory) -> Iterator[Slurm]:
     """Start a Slurm of this machine, of the partitions ``low`` and ``high``, and stop it at the end."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
-    missing = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name, path=path)]
+    missing = [name for name in (*DAEMONS, "sbatch", "srun") if not shutil.which(name, path=path)]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed: apt-get install slurmctld slurmd slurm-client")
     pytest.importorskip("submitit", reason="submitit is not installed: pip install submitit")

@@ -155,10 +155,10 @@ class LinePlot(Plot):
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelPlot(Plot):
-    """Parallel coordinates (Inselberg 1985): a line for each of ``names`` across all axes, the best line in front.
+    """Parallel coordinates (Inselberg 1985): a line for each of ``names`` across all axes.
 
     The axes lie one below the other, so that their names and values find room on a phone. ``weights`` from 0 to 1 say
-    how much a line stands out, ``links`` where it leads.
+    how much a line stands out, those of 1 in colour, and ``links`` where it leads.
     """
 
     coordinates: Sequence[Coordinate]

@@ -118,7 +118,7 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
         "links": [f"#job-{job['job']}" for job in ranking.jobs],
         "anchors": [f"job-{job['job']}" for job in ranking.jobs],
         "repeated": TextTable("Repeated settings", ("jobs", "mean", "lowest", "highest", *others), repeated),
-        "parallel": parallel(scored, keys) if keys and len(scored) > 1 else None,
+        "parallel": parallel(scored, keys, best) if keys and len(scored) > 1 else None,
         "importance": importance_table(folder, [job for job in scored if job["status"] != GIVEN_UP], keys),
         "curves": curves(folder, [*ranking.jobs, *open_jobs], best),
     }
@@ -145,7 +145,7 @@ def tested(folder: Path, job: Job) -> dict[str, str]:
     }
 
 
-def parallel(jobs: Sequence[Job], keys: Sequence[str]) -> ParallelPlot:
+def parallel(jobs: Sequence[Job], keys: Sequence[str], best: Sequence[int]) -> ParallelPlot:
     """Return parallel coordinates of jobs with scores: a line each across the swept keys and the score."""
     columns = zip(*(values_of(job, keys) for job in jobs), strict=True)
     axes = [coordinate(key, its, is_choice=key in REPEATED) for key, its in zip(keys, columns, strict=True)]
@@ -153,16 +153,16 @@ def parallel(jobs: Sequence[Job], keys: Sequence[str]) -> ParallelPlot:
     axis = linear("validation score", scores)
     ticks = [(axis.percent(tick), f"{tick:g}") for tick in axis.ticks]
     axes.append(Coordinate(axis.title, ticks, [axis.percent(score) for score in scores]))
-    best = max(jobs, key=lambda job: job["score"])
     return ParallelPlot(
         caption="Parallel coordinates",
         note="a line a job, the better the stronger, the best in colour",
         title="Settings and scores of the jobs",
-        description=f"the best is {name_of(best)}; the lowest score is {min(scores):.4f}; the table has all of them",
+        description=f"best: {'; '.join(name_of(job) for job in jobs if job['job'] in best)}; the lowest score is "
+        f"{min(scores):.4f}; the table has all of them",
         coordinates=axes,
         names=[name_of(job) for job in jobs],
         links=[f"#job-{job['job']}" for job in jobs],
-        weights=[(sorted(scores).index(score) / (len(scores) - 1)) ** 2 for score in scores],
+        weights=[1.0 if job["job"] in best else (sorted(scores).index(job["score"]) / len(jobs)) ** 2 for job in jobs],
     )
 
 

@@ -46,8 +46,9 @@ def show_sweep(folder: Path) -> None:
         print(printable(f"test of the ensemble: {test}"))
     for line in (best := winners(folder, ranked)):
         print(printable(line))
+    is_at_work = any(state["state"] not in ("waiting", "stopped") for state in states)
     # At a sweep's end its own process is here, which must not ask for its own lock.
-    if not read_json_object(folder / SWEEP).get("has_ended") and not is_held(folder):
+    if not read_json_object(folder / SWEEP).get("has_ended") and not is_at_work and not is_held(folder):
         print(printable(f"the sweep has not ended: resume={folder} goes on with it"))
     try:
         write_page(folder, ranked, states, best)
