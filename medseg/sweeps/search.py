@@ -10,7 +10,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -146,6 +146,12 @@ class Search(Queue):
             self.is_over = not any(trial.state == TrialState.RUNNING for trial in self.trials())
             self.next_look = time.monotonic() + LOOK
         return None
+
+    def take(self, numbers: Container[int]) -> list[Job]:
+        """Return the trials of these numbers that no process has: their jobs run on a cluster without it."""
+        with self.lock:
+            running = [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+            return [self.job(trial) for trial in running if trial.number in numbers and self.claim(trial.number)]
 
     def draw(self, trials: list[FrozenTrial]) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the parameters and attributes of the next trial: a new one, or the repeat of one of the best."""

@@ -192,6 +192,16 @@ def test_the_trials_of_a_process_that_died_are_taken_over_once(begin):
     assert states(third) == ["COMPLETE"] * 3
 
 
+def test_trials_that_run_on_a_cluster_are_watched_again(begin):
+    dead, other = begin(), begin()
+    lost = [dead.next(), dead.next()]
+    assert other.take({0, 1}) == []
+    die(dead)
+    [again] = other.take({1, 3})
+    assert again.overrides == lost[1].overrides
+    assert other.next().overrides == lost[0].overrides
+
+
 def test_what_a_job_did_whose_process_died_is_taken_in(begin, tmp_path):
     dead, other = begin(trials=1), begin(trials=1)
     job = dead.next()
