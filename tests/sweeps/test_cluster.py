@@ -168,8 +168,9 @@ def test_a_task_that_is_told_saves_and_goes_on_in_its_folder(tmp_path, monkeypat
     monkeypatch.setattr(process, "python_command", lambda module, function: [sys.executable, "-c", script])
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     task = cluster.Task("train", 0, tmp_path / "0", [], {"run_dir": str(tmp_path / "0"), "resume": None}, [])
-    again = []
-    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: again.append(task.checkpoint()))
+    at_work, again = [task], []
+    tell = SimpleNamespace(sleep=lambda seconds: again.append(at_work[-1].checkpoint()))  # while it waits for the job
+    monkeypatch.setattr(cluster, "time", tell)
     with pytest.raises(SystemExit):
         task()
     assert (tmp_path / "saved").is_file()
@@ -178,8 +179,9 @@ def test_a_task_that_is_told_saves_and_goes_on_in_its_folder(tmp_path, monkeypat
 
     (tmp_path / "0" / "checkpoints").mkdir()
     (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
+    at_work.append(again[0].function)
     with pytest.raises(SystemExit):
-        again[0].function()
+        at_work[-1]()
     assert again[-1].function.config["resume"] == str(tmp_path / "0")
 
 
