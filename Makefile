@@ -15,7 +15,8 @@ SLURM := tests/slurm
 
 # Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
 FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py \
-	tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py
+	tests/jobs/test_ranks.py tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py \
+	tests/jobs/test_signals.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults trust gpu-check slurm-check check audit fuzz clean

@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 TEST_LOCK = ".test.lock"
 """What a process holds while it tests the best of a sweep."""
 
+COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""By which torchrun and srun tell a process how many they have started."""
+
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
 
@@ -220,6 +223,11 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
     line that goes on with it. Trainings share one split, which the seed does not draw anew.
     """
+    if several := [name for name in COUNTS if os.environ.get(name, "1") not in ("", "0", "1")]:
+        raise MedsegError(
+            f"a sweep is started once, but {several[0]}={os.environ[several[0]]} says that this process is one of "
+            "several: leave out torchrun or srun. trainer.devices says how many devices each job has."
+        )
     first = checked.composed[0]
     run_dir = resolve({"run_dir": first.get("run_dir")})["run_dir"]
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]

@@ -20,6 +20,7 @@ from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import read_result
+from medseg.sweeps import cluster, local
 from medseg.system.relaunch import single_job
 
 NASTY = [
@@ -466,8 +467,10 @@ def written_commands():
 
 
 @pytest.mark.parametrize("words", written_commands())
-def test_every_command_line_of_the_docs_is_one(words, jobs, capsys):
-    """Its keys, values and groups are accepted; paths stand for the reader's own."""
+def test_every_command_line_of_the_docs_is_one(words, jobs, monkeypatch, capsys):
+    """Its keys, values and groups are accepted; paths stand for the reader's own, this machine for a cluster."""
+    here = lambda queue, sweep, cluster, parameters: local.run_locally(queue, sweep, None, 1)  # noqa: E731
+    monkeypatch.setattr(cluster, "run_on_cluster", here)
     for name in ("checkpoint", "input", "output", "runs", "dataset.root"):
         needed = {
             "predict": ("checkpoint", "input", "output"),

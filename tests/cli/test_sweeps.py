@@ -336,6 +336,40 @@ def test_what_a_sweep_cannot_do_is_said_without_a_traceback(jobs, settings, mess
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_sweep_is_started_once(jobs, monkeypatch, capsys, name):
+    monkeypatch.setenv(name, "2")
+    assert command_line.main(["train", "-m", "seed=1,2"]) == 1
+    assert f"{name}=2 says that this process is one of several" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_all_folds_are_a_sweep(jobs, capsys):
+    assert command_line.main(["train", "split.folds=3", "split.fold=all"]) == 0
+    assert [config["split"]["fold"] for config in jobs.configs] == [0, 1, 2]
+    assert command_line.main(["train", "split.fold=all"]) == 1
+    assert "split.fold=all: of how many? Give their number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "message"),
+    [
+        ("model._target_=os.system", [], "is not taken from a file"),
+        ("hydra.launcher.setup=[x]", [], "is not taken from a file"),
+        ("trust=[x.Y]", [], "is not taken from a file"),
+        ("dataset.root='${oc.env:HOME}'", [], "is not taken from a file"),
+        ("cache_dir=/etc/x", [], "is no cache of medseg's"),
+        ("seed=1,2", ["model.depth=3"], "leave out model.depth=3"),
+    ],
+)
+def test_a_sweep_goes_on_with_what_a_file_may_say(jobs, capsys, saved, given, message):
+    Path("s").mkdir()
+    Path("s/sweep.json").write_text(json.dumps({"settings": ["-m", "--config-name", "train", saved, "loss=ce,dice"]}))
+    assert command_line.main(["train", "resume=s", *given]) == 1
+    assert message in capsys.readouterr().err
+    assert jobs.configs == []
+
+
 @pytest.mark.parametrize(
     ("settings", "direction"), [([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")]
 )

@@ -10,6 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from medseg.cli import command_line
 
+IN_THIS_PROCESS = ("-m", "hydra/launcher=basic")
+"""For sweeps of which the jobs matter: a process for each would import everything anew."""
+
 NETWORK = '''
 from torch import nn
 
@@ -67,7 +70,15 @@ def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
 
 def test_a_sweep_of_four_with_one_wrong(small_run, tmp_path, capsys):
     wrong = ["optimizer=sgd", "optimizer.momentum=0.9,0"]  # which shows when PyTorch builds it: Nesterov's needs some
-    sweep = ["-m", *wrong, "loss=dice_ce,ce", "model.depth=2", "model.base_channels=4", "run_dir=sweep"]
+    sweep = [
+        "-m",
+        "hydra/launcher=basic",
+        *wrong,
+        "loss=dice_ce,ce",
+        "model.depth=2",
+        "model.base_channels=4",
+        "run_dir=sweep",
+    ]
     assert command_line.main(["train", *sweep, *small_run]) == 3
     results = [json.loads((tmp_path / "sweep" / str(job) / "result.json").read_text()) for job in range(4)]
     assert [result["status"] for result in results] == ["done", "done", "failed", "failed"]
@@ -120,7 +131,16 @@ def test_wrong_arguments_of_an_optimizer_are_one_message(small_run, capsys):
 def test_several_networks_in_one_sweep(small_run, workplace, capsys):
     names = ["segresnet", "unet", "vnet"]
     slim = ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false"]  # smaller checkpoints
-    sweep = ["train", "-m", f"model={','.join(names)}", "trainer.steps_per_epoch=1", "run_dir=sweep", *small_run, *slim]
+    sweep = [
+        "train",
+        "-m",
+        "hydra/launcher=basic",
+        f"model={','.join(names)}",
+        "trainer.steps_per_epoch=1",
+        "run_dir=sweep",
+        *small_run,
+        *slim,
+    ]
     assert command_line.main([setting for setting in sweep if setting != "trainer.steps_per_epoch=2"]) == 0
     results = {
         Path(path).parent.name: json.loads(Path(path).read_text()) for path in Path("sweep").glob("*/result.json")

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from medseg.cli import command_line
+from medseg.cli.job import BUG
 from medseg.jobs.train import pretrain
 from medseg.sweeps.record import validated
 from medseg.training.callbacks.progress import drawn_cases
@@ -98,7 +99,7 @@ def test_a_failure_in_the_first_step_changes_nothing(run, monkeypatch):
     before = contents(run)
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationModule, "loss_of", fail)
-        assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == command_line.BUG
+        assert command_line.main(["train", "resume=run", "trainer.max_epochs=3"]) == BUG
     assert contents(run) == before
 
 

@@ -29,7 +29,7 @@ def place(workplace, tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
         assert command_line.main([*line, "run_dir=folds", "split.folds=2", "split.fold=0,1", "sweep.test=none"]) == 0
-        assert command_line.main([*line, "run_dir=widths", "model.width=3,4"]) == 0
+        assert command_line.main([*line, "run_dir=widths", "hydra/launcher=basic", "model.width=3,4"]) == 0
     return folder
 
 
