@@ -18,6 +18,8 @@ from medseg.sweeps.watch import Watch
 
 log = logging.getLogger(__name__)
 
+AHEAD = 2
+"""Processes that are started before there is room for their jobs: importing takes each some seconds, of one core."""
 LOOK = 0.1
 """Seconds from one look at the processes to the next."""
 
@@ -53,7 +55,7 @@ def run_locally(queue: Queue, sweep: AnySweep, chosen: Sequence[int] | None, job
 class LocalJobs:
     """Runs jobs of a command, each in a process of its own, as many at once as there are shares of the machine.
 
-    While jobs run, the process for the next one is started already and imports what it needs.
+    While jobs run, the processes for the next ones are started already and import what they need.
     """
 
     def __init__(self, sweep: AnySweep, devices: Sequence[Share], jobs_per_device: int | None, watch: Watch) -> None:
@@ -62,7 +64,7 @@ class LocalJobs:
         self.is_open = jobs_per_device is None and all(device.free_gb for device in devices)
         self.free = divided(devices, jobs_per_device or 1)
         self.running: list[tuple[Job, JobProcess, Share]] = []
-        self.spare: tuple[Job, JobProcess] | None = None
+        self.spares: dict[int, tuple[Job, JobProcess]] = {}
         self.given_up: set[int] = set()
 
     def run(self, queue: Queue) -> None:
@@ -78,8 +80,9 @@ class LocalJobs:
                 while not queue.is_empty or self.running:
                     while self.free and (job := queue.next()):
                         self.begin(job)
-                    if (upcoming := queue.upcoming) and not self.spare:
-                        self.spare = (upcoming, JobProcess(self.sweep.command, upcoming.folder))
+                    for job in queue.upcoming(AHEAD):
+                        if job.number not in self.spares:
+                            self.spares[job.number] = job, JobProcess(self.sweep.command, job.folder)
                     self.let_more_in()
                     self.watch.look(len(queue))
                     time.sleep(LOOK)
@@ -92,14 +95,13 @@ class LocalJobs:
             for _, process, _ in self.running:
                 process.kill()
             self.collect(queue)
-            self.dismiss_spare()
+            self.dismiss_spares()
 
     def begin(self, job: Job) -> None:
         """Give a job the first share that is free."""
-        share, process = self.free.pop(0), None
-        if self.spare and self.spare[0] is job:
-            process, self.spare = self.spare[1], None
-        process = process or JobProcess(self.sweep.command, job.folder)
+        share = self.free.pop(0)
+        spare = self.spares.pop(job.number, None)
+        process = spare[1] if spare else JobProcess(self.sweep.command, job.folder)
         withdraw(job.folder)
         self.running.append((job, process, share))
         self.watch.begun(job, share.name)
@@ -147,10 +149,9 @@ class LocalJobs:
                 time.sleep(LOOK)
                 self.collect(queue)
 
-    def dismiss_spare(self) -> None:
-        """End the process that got no job."""
-        if self.spare:
-            job, process = self.spare
+    def dismiss_spares(self) -> None:
+        """End the processes that got no job."""
+        for job, process in self.spares.values():
             process.kill()
             with suppress(OSError):  # of an earlier session it may hold more
                 (job.folder / OUTPUT).unlink()

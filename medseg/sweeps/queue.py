@@ -37,10 +37,9 @@ class Queue:
         self.jobs = [job for job in self.jobs if job.number not in numbers]
         return begun
 
-    @property
-    def upcoming(self) -> Job | None:
-        """The job that is likely to be next; None where that is not known."""
-        return next((job for job in self.jobs if not is_held(job.folder)), None)
+    def upcoming(self, count: int) -> list[Job]:
+        """Return the jobs that are likely to be next, so many at most; none where they are not known."""
+        return [job for job in self.jobs[:count] if not is_held(job.folder)]
 
     def ended(self, job: Job) -> None:
         """Take in that a job has ended; its folder has the result."""

@@ -117,9 +117,9 @@ class Search(Queue):
         """Whether all trials have ended, those of other processes too, some of which may die."""
         return self.is_over
 
-    @property
-    def upcoming(self) -> None:
-        """What the next trial is depends on those under way."""
+    def upcoming(self, count: int) -> list[Job]:
+        """Return nothing: what the next trials are depends on those under way."""
+        return []
 
     def next(self) -> Job | None:
         """Return a trial whose process has died, or else a new one; None while there is none to begin."""
