@@ -138,7 +138,7 @@ class Budget(Callback):
             self.settle(trainer, module)
         self.progress.start()
         self.progress.step = trainer.global_step
-        self.progress.current = trainer.strategy.broadcast(self.progress.fraction)
+        self.look_ahead(trainer)  # a resumed run may be at the end of an epoch, before its validation
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -149,13 +149,19 @@ class Budget(Callback):
         has_limit = self.progress.max_seconds is not None  # else all processes know the same, and say nothing
         if trainer.world_size > 1 and has_limit and (batch_idx + 1) % MESSAGES and not is_last_of_epoch:
             return  # a message to all processes would make a GPU wait
+        is_last = self.look_ahead(trainer)
+        if not self.is_settled and (is_last or is_last_of_epoch):
+            self.settle(trainer, module)
+
+    def look_ahead(self, trainer: Trainer) -> bool:
+        """Set whether this epoch is to end with a validation, and return whether the run ends with this epoch."""
         own = (self.progress.fraction, self.is_validation_due(trainer.current_epoch + 1))
+        has_limit = self.progress.max_seconds is not None
         self.progress.current, is_due = trainer.strategy.broadcast(own) if has_limit else own  # the first one decides
         trainer.should_stop = trainer.should_stop or self.progress.current >= 1
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_due or is_last else NEVER
-        if not self.is_settled and (is_last or is_last_of_epoch):
-            self.settle(trainer, module)
+        return is_last
 
     def settle(self, trainer: Trainer, module: LightningModule) -> None:
         """Choose the cases that validate and, where work is counted, the epochs between validations."""
