@@ -197,7 +197,7 @@ class Ranks:
 
         A connection to a process that is killed breaks at once. Which it was is known when its signs of life stop.
         """
-        words = ("gloo", "nccl", "connection", "socket", "peer", "store")
+        words = ("gloo", "nccl", "connection", "socket", "peer", "store", "remote worker")
         if self.store and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words):
             self.silence = SUSPECT_SILENCE
             if self.is_lost.wait(SILENCE):
@@ -292,7 +292,11 @@ def joined(ranks: Ranks) -> Iterator[None]:
     """
     try:
         ranks.join()
-        yield
+        try:
+            yield
+        except RuntimeError as error:  # wherever it was that this process waited for another
+            ranks.explain(error)
+            raise
     except BaseException as error:
         ranks.leave(error)
         if ranks.is_first or ranks.tells_of_first or not isinstance(error, MedsegError | KeyboardInterrupt):
