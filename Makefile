@@ -15,11 +15,14 @@ SLURM := tests/slurm
 
 # Bad inputs, kills and memory that runs out: of make faults, so that make test stays short.
 FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests/jobs/test_resume_auto.py \
-	tests/jobs/test_ranks.py tests/jobs/test_lost_ranks.py tests/jobs/test_short_memory.py \
-	tests/jobs/test_signals.py
+	tests/jobs/test_short_memory.py tests/jobs/test_signals.py
+
+# Many trainings, one after the other or together: of make sweeps, for the same reason.
+SWEEPS := tests/jobs/test_sweeps.py tests/jobs/test_cross_validation.py tests/jobs/test_experiments.py \
+	tests/jobs/test_ranks.py tests/jobs/test_lost_ranks.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults trust gpu-check slurm-check check audit fuzz clean
+.PHONY: help demo test faults sweeps trust gpu-check slurm-check check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
@@ -28,10 +31,13 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SLURM))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SWEEPS) $(SLURM))
 
 faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short memory, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(FAULTS)
+
+sweeps: $(VENV)/.medseg-dev  ## run the tests of sweeps, cross-validations, recipes and several processes, in three minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(SWEEPS)
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
