@@ -137,7 +137,7 @@ def is_plain(setting: str) -> bool:
     """
     name = setting.partition("=")[0].lstrip("+~")
     is_own = not name.startswith(("hydra", "trust")) or setting.startswith(PLAIN_OF_HYDRA)
-    return is_own and "_target_" not in setting and "${" not in setting
+    return is_own and "_target_" not in setting and not re.search(r"\$\\*\{", setting)
 
 
 def unquoted_sweeps(settings: list[str]) -> list[str]:

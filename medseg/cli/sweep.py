@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.cli.hydra_main import hand_over, plain
-from medseg.cli.job import attempt, configure_logging, use_share
+from medseg.cli.job import EXIT_STATUS, attempt, configure_logging, use_share
 from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
@@ -177,11 +177,14 @@ class Sweep:
             ]
             subprocess.run(command, env={**os.environ, "PYTHONPATH": import_path()}, check=False)
 
-    def cross_validate(self) -> None:
-        """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds."""
+    def cross_validate(self) -> bool:
+        """Write the report of all cases out of fold and that of the ensemble, where the jobs are complete folds.
+
+        Return False where that fails.
+        """
         jobs = [*self.begun.values()]
         if self.command != "train" or not are_complete_folds(self.folder, read(self.folder)):
-            return
+            return True
         config = {
             "command": "cross_validate",
             "run_dir": str(self.folder),
@@ -194,6 +197,7 @@ class Sweep:
             self.launcher.run(Queue([job]))
         else:
             record(job.folder, attempt(config, self.argv, ())[1], job.overrides)
+        return bool(done_result(job.folder))
 
 
 def with_test(compose: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -241,12 +245,12 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
             hand_over([*flags, *settings, *where, *maximising(sweeper, settings)], this)
             if (first.get("sweep") or {}).get("test") == "best":
                 this.test_best()
-            this.cross_validate()
+            is_complete = this.cross_validate()
         except KeyboardInterrupt:
             Terminal().print(*ranked_tables(write_record(folder)))
             print(printable(f"to go on: {how_to_go_on(folder, argv, first['command'], settings, sources)}"))
             raise
-        return report(folder)
+        return report(folder) or (0 if is_complete else EXIT_STATUS["some_failed"])
 
 
 def with_all_folds(settings: list[str], sources: Sources) -> list[str]:

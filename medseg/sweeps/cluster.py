@@ -134,6 +134,7 @@ def run_on_cluster(
         MedsegError: submitit is not installed, there is no Slurm, or it does not take the jobs.
         KeyboardInterrupt: the jobs were cancelled.
     """
+    executor_of(cluster, sweep.folder / SUBMITIT / "%j", parameters)  # where there is no cluster, it shows here
     with Watch() as watch:
         on_cluster = ClusterJobs(sweep, cluster, parameters, watch)
         try:

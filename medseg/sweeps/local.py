@@ -12,7 +12,7 @@ from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.process import Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, record, withdraw, write_record
+from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
 from medseg.sweeps.watch import Watch
 
@@ -113,7 +113,7 @@ class LocalJobs:
             job, process, share = entry
             self.running.remove(entry)
             self.free.append(share)
-            if job.number in self.given_up:
+            if job.number in self.given_up and not done_result(job.folder):
                 record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
             elif reason := process.reason() or no_result(job):
                 record(job.folder, {"status": "failed", "reason": reason}, job.overrides)

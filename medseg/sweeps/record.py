@@ -84,7 +84,7 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str], *, 
 
 def kept(settings: Sequence[str]) -> list[str]:
     """Return the settings that a sweep keeps when it goes on: all but where it lies, and where its jobs run."""
-    begins = ("-m", "--multirun", "run_dir=", "resume=", *LAUNCHING)
+    begins = ("-m", "--multirun", "run_dir=", "resume=", "trust=", *LAUNCHING)
     return [setting for setting in settings if not setting.startswith(begins)]
 
 

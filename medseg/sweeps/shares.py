@@ -63,6 +63,11 @@ def shares_of(config: dict[str, Any], chosen: Sequence[int] | None) -> list[Shar
     kind = look_up(config, ("trainer", "accelerator"))[1] if config["command"] in ("train", "pretrain") else None
     kind = kind or config.get("device") or "auto"
     each = look_up(config, ("trainer", "devices"))[1]
+    if isinstance(each, list):
+        raise MedsegError(
+            f"trainer.devices={each}: each job of a sweep sees only its own GPUs. Give their number, as in "
+            f"trainer.devices={len(each)}, and by hydra.launcher.devices those that the sweep may use."
+        )
     each = each if isinstance(each, int) and each > 0 else 1
     found = gpus() if kind in ("auto", "gpu", "cuda") else []
     if chosen is not None:
@@ -73,7 +78,8 @@ def shares_of(config: dict[str, Any], chosen: Sequence[int] | None) -> list[Shar
         raise MedsegError(f"trainer.devices={each}: {len(found)} GPU(s) can be used.")
     parts = [found[first : first + each] for first in range(0, len(found) - each + 1, each)]
     names = [(",".join(gpu.name for gpu in part), min(gpu.free_gb for gpu in part)) for part in parts]
-    on_gpus = [Share(f"cuda:{name}", {VISIBLE[0]: name}, free_gb=free_gb) for name, free_gb in names]
+    variable = next((name for name in VISIBLE if os.environ.get(name)), VISIBLE[0])  # whose names these are
+    on_gpus = [Share(f"cuda:{name}", {variable: name}, free_gb=free_gb) for name, free_gb in names]
     return on_gpus or [Share(kind if ":" in kind else "cpu")]
 
 

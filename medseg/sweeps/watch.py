@@ -76,7 +76,9 @@ class Watch:
                 self.at_work.add(job.number)
             else:  # its process has not yet taken the folder, or has left it
                 state = {"state": "ending" if job.number in self.at_work else "starting"}
-            states.append({"job": job.number, "name": names[job.number], **state, "device": device})
+            states.append(
+                {"job": job.number, "name": names.get(job.number, " ".join(job.overrides)), **state, "device": device}
+            )
         table = state_table(states)
         table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"
         table.caption_justify = "left"

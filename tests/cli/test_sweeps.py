@@ -358,6 +358,7 @@ def test_all_folds_are_a_sweep(jobs, capsys):
         ("hydra.launcher.setup=[x]", [], "is not taken from a file"),
         ("trust=[x.Y]", [], "is not taken from a file"),
         ("dataset.root='${oc.env:HOME}'", [], "is not taken from a file"),
+        ("dataset.root=$\\{oc.env:HOME\\}", [], "is not taken from a file"),
         ("cache_dir=/etc/x", [], "is no cache of medseg's"),
         ("seed=1,2", ["model.depth=3"], "leave out model.depth=3"),
     ],

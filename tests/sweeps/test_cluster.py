@@ -194,8 +194,8 @@ def test_what_cannot_be_submitted(monkeypatch, tmp_path):
         cluster.executor_of("slurm", tmp_path, PARAMETERS)
 
 
-def test_a_machine_without_slurm_is_named(monkeypatch, tmp_path):
+def test_a_machine_without_slurm_is_named(monkeypatch, sweep, tmp_path):
     pytest.importorskip("submitit")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MedsegError, match="this machine has no Slurm"):
-        cluster.executor_of("slurm", tmp_path, PARAMETERS)
+        cluster.run_on_cluster(queue_of(sweep, 1), sweep, "slurm", PARAMETERS)

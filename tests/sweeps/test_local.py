@@ -130,6 +130,7 @@ def test_devices_are_shared_out_by_the_config(monkeypatch, config, chosen, count
     ("config", "chosen", "message"),
     [
         ({"command": "train", "trainer": {"accelerator": "auto", "devices": 3}}, None, r"trainer.devices=3: 2 GPU"),
+        ({"command": "train", "trainer": {"devices": [0, 1]}}, None, r"Give their number, as in trainer.devices=2"),
         ({"command": "train"}, [5], r"hydra.launcher.devices: there is no GPU 5; PyTorch can use 2"),
     ],
 )

@@ -64,3 +64,9 @@ def test_long_names_are_cut_to_a_line(folder: Path) -> None:
     _, line, _ = shown(watch)
     assert len(line) <= 80
     assert "…" in line
+
+
+def test_the_report_of_folds_is_shown_though_it_is_no_job_of_the_record(folder: Path) -> None:
+    watch = Watch()
+    watch.begun(Job(4, folder / "cross_validation", ["cross-validation report"], dict), "cpu")
+    assert "cross-validation report" in shown(watch)[1]
