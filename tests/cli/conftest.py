@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from medseg.cli import command_line
-from medseg.cli.job import JOBS, attempt
+from medseg.cli.job import JOBS, OF_SWEEPS, attempt
 from medseg.config.check import resolve
 from medseg.sweeps import local
 from medseg.sweeps.record import INTERRUPTED_JOB, record
@@ -23,7 +23,8 @@ class JobHere:
     def begin(self, job, share, argv):
         result = INTERRUPTED_JOB
         try:
-            _, result = attempt(job.compose(), argv)
+            config = job.compose()
+            _, result = attempt(config, argv, () if config["command"] in OF_SWEEPS else None)
         finally:
             record(job.folder, result, job.overrides)
 
@@ -49,7 +50,7 @@ def jobs(monkeypatch, tmp_path):
         return module.outcome(config)
 
     module.run = run
-    for name in JOBS.values():
+    for name in [*JOBS.values(), *OF_SWEEPS.values()]:
         monkeypatch.setitem(sys.modules, f"medseg.jobs.{name}", module)
     monkeypatch.setattr(local, "JobProcess", JobHere)
     monkeypatch.setattr(local, "LOOK", 0.0)

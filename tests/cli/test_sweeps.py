@@ -74,7 +74,12 @@ def test_why_jobs_failed_stands_below_the_table_in_a_line_each(jobs, capsys):
 
 
 def test_folds_are_an_ensemble_and_none_is_the_best(jobs, capsys):
+    reported = []
+
     def outcome(config):
+        if config["command"] == "cross_validate":
+            reported.append((config["run_dir"], config["device"], config["test"]))
+            return {"status": "done", "reason": ""}
         fold = config["split"]["fold"]
         assert fold == 0 or all_overrides() == ["split.fold=0"]
         leave_split(config, f"v{fold}", others=[f"v{1 - fold}"])
@@ -91,6 +96,7 @@ def test_folds_are_an_ensemble_and_none_is_the_best(jobs, capsys):
     assert "the folds are an ensemble: checkpoint=folds\n" in out
     assert "best:" not in out
     assert all_overrides() == ["split.fold=0", "split.fold=1"]
+    assert reported == [("folds", "auto", False)]
 
 
 def test_all_values_of_a_sweep_are_checked_before_its_first_job(jobs, capsys):
