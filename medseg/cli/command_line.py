@@ -29,6 +29,7 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.cli.resume import resumed
+from medseg.config.check import lies_below
 from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import outside_paths
@@ -36,6 +37,9 @@ from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+WRITING = ("cache_dir", "logger")
+"""Keys that say where medseg writes, or sends, beside the run directory."""
 
 INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
 """What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
@@ -104,7 +108,9 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     extras = dict.fromkeys(line for config in checked.composed for line in missing_extras(config))
     refuse([*absent_paths(checked), *extras])
     if resumed_sweep:
-        refuse([f"{key}: {text}" for key, text in outside_paths(checked.composed[0], resumed_sweep).items()])
+        swept = {key: "a sweep over it is not taken from a file" for key in checked.swept if lies_below(key, WRITING)}
+        outside = {key: text for each in checked.composed for key, text in outside_paths(each, resumed_sweep).items()}
+        refuse([f"{key}: {text}" for key, text in (swept | outside).items()])
     configure_logging()
     if options.multirun:
         from medseg.cli.sweep import sweep

@@ -174,7 +174,7 @@ class ClusterJobs:
         self.jobs: dict[str, Job] = {}
         self.processes: dict[str, submitit.Job[None]] = {}  # of this machine
         self.states: dict[str, State] = defaultdict(State)
-        self.asked_at = float("-inf")
+        self.asked_at, self.is_answered = float("-inf"), False
         self.begun: set[str] = set()
         self.given_up: set[str] = set()
         self.waits_for = {"", "None"}
@@ -184,6 +184,11 @@ class ClusterJobs:
         path = self.sweep.folder / SUBMITTED
         numbers = read_json_object(path) if path.is_file() and not queue.is_empty else {}
         self.ask()
+        if numbers and self.cluster == "slurm" and not self.is_answered:  # else they would be submitted twice
+            raise MedsegError(
+                f"Slurm does not answer (squeue), so that it is not known which jobs of {self.sweep.folder} are there "
+                "already. Go on with the sweep once squeue answers."
+            )
         earlier = {int(job): str(number) for job, number in numbers.items() if self.states[str(number)].is_active}
         if earlier:
             self.jobs |= {earlier[job.number]: job for job in queue.take(earlier)}
@@ -232,7 +237,8 @@ class ClusterJobs:
             command = ["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%N"]
             command.append(f"--user={os.getuid()}")
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
+            self.is_answered = done.returncode == 0
+            if self.is_answered:
                 lines = (line.split("|") for line in done.stdout.splitlines())
                 self.states = defaultdict(State, {number: State(*rest) for number, *rest in lines})
             self.asked_at = time.monotonic()

@@ -10,14 +10,11 @@ from typing import Any
 from medseg.config.check import look_up
 from medseg.errors import MedsegError
 from medseg.sweeps.process import Share
-from medseg.system.gpus.driver import vendor_of_gpu
+from medseg.system.gpus.driver import VISIBLE, vendor_of_gpu
 from medseg.system.relaunch import import_path, python_command
 
 CONTEXT_GB = 0.7
 """What CUDA and its libraries take of a GPU's memory for a process, beside the tensors that a plan counts."""
-
-VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-"""Variables that choose among the GPUs; the first counts for NVIDIA's and AMD's."""
 
 
 @dataclass(frozen=True)

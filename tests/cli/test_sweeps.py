@@ -366,6 +366,7 @@ def test_all_folds_are_a_sweep(jobs, capsys):
         ("dataset.root='${oc.env:HOME}'", [], "is not taken from a file"),
         ("dataset.root=$\\{oc.env:HOME\\}", [], "is not taken from a file"),
         ("cache_dir=/etc/x", [], "is no cache of medseg's"),
+        ("cache_dir='/etc/x','/etc/y'", [], "cache_dir: a sweep over it is not taken from a file"),
         ("seed=1,2", ["model.depth=3"], "leave out model.depth=3"),
     ],
 )

@@ -118,6 +118,14 @@ def test_jobs_of_an_earlier_session_are_waited_for(slurm, sweep):
     assert [result_of(sweep, number)["status"] for number in range(3)] == ["failed"] * 3
 
 
+def test_nothing_is_submitted_twice_where_slurm_does_not_answer(slurm, sweep):
+    (sweep.folder / "submitted.json").write_text(json.dumps({"0": "5_0"}))
+    slurm.answers = [None]
+    with pytest.raises(MedsegError, match="Go on with the sweep once squeue answers"):
+        cluster.run_on_cluster(queue_of(sweep, 1), sweep, "slurm", PARAMETERS)
+    assert slurm.submitted == []
+
+
 def test_no_more_jobs_are_there_at_a_time_than_asked_for(slurm, sweep):
     slurm.answers = ["", "7_0|RUNNING|None|a\n7_1|COMPLETED|None|a\n", "7_0|RUNNING|None|a\n7_2|RUNNING|None|a\n", ""]
     cluster.run_on_cluster(queue_of(sweep, 3), sweep, "slurm", PARAMETERS | {"array_parallelism": 2})

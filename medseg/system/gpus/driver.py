@@ -13,6 +13,9 @@ DISPLAY_CLASSES = ("0x03", "0x12")
 
 VENDORS = {"0x10de": "NVIDIA", "0x1002": "AMD"}
 
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Variables that choose among the GPUs; the first counts for NVIDIA's and AMD's."""
+
 
 def vendor_of_gpu() -> str | None:
     """Return who made the GPU of this machine, "NVIDIA" or "AMD"; None where PyTorch could use none.

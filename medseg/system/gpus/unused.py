@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 
 from medseg.errors import first_line
-from medseg.system.gpus.driver import driver_version, kernel_module, major, vendor_of_gpu
+from medseg.system.gpus.driver import VISIBLE, driver_version, kernel_module, major, vendor_of_gpu
 
 DEV = Path("/dev")
 
 OLDEST_DRIVER = {"11": 450, "12": 525, "13": 580}
 """The first driver for each major version of CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility)."""
 
-VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 HIDING = ("", "-1", "NoDevFiles")
-"""Variables that choose among the GPUs, and their values that choose none; the last is Slurm's."""
+"""Values of ``VISIBLE`` that choose none; the last is Slurm's."""
 
 INSTALL = "pytorch.org/get-started/locally has the command that installs"
 
