@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.sweeps.local import AnySweep
-from medseg.sweeps.process import Job, JobProcess, Share
+from medseg.sweeps.process import AnySweep, Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
 from medseg.sweeps.watch import Watch

@@ -4,13 +4,11 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, Protocol
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import OUTPUT
-from medseg.sweeps.process import Job, JobProcess, Share
+from medseg.sweeps.process import AnySweep, Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
 from medseg.sweeps.shares import divided, jobs_that_fit, shares_of
@@ -22,15 +20,6 @@ AHEAD = 2
 """Processes that are started before there is room for their jobs: importing takes each some seconds, of one core."""
 LOOK = 0.1
 """Seconds from one look at the processes to the next."""
-
-
-class AnySweep(Protocol):
-    """What there is to know of a sweep."""
-
-    folder: Path
-    command: str
-    argv: Sequence[str]
-    first: dict[str, Any]
 
 
 def run_locally(queue: Queue, sweep: AnySweep, chosen: Sequence[int] | None, jobs_per_device: int | str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medseg.jobs.rundir import OUTPUT
 from medseg.system.locks import open_to_append
@@ -43,6 +43,15 @@ class Share:
     environment: dict[str, str] = field(default_factory=dict)
     cores: Sequence[int] = ()
     free_gb: float = 0.0
+
+
+class AnySweep(Protocol):
+    """What there is to know of a sweep."""
+
+    folder: Path
+    command: str
+    argv: Sequence[str]
+    first: dict[str, Any]
 
 
 class JobProcess:
