@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medseg.system.random_seeds import seeded
+
 _AHEAD = 256
 """Numbers fetched at once from each stream: one call serves many small requests."""
 
@@ -61,3 +63,8 @@ class RandomNumbers:
         """A seed of 48 bits for each sample, for generators on another device."""
         halves = (self.standard(2) * 2**24).long().tolist()
         return [first << 24 | second for first, second in halves]
+
+
+def random_numbers(count: int, first: int, *key: int) -> RandomNumbers:
+    """Return the random numbers of samples ``first`` and following: each one's depend on ``key`` and its number."""
+    return RandomNumbers([seeded(*key, first + index) for index in range(count)])

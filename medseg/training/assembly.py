@@ -1,7 +1,7 @@
 """From settings and a plan to the parts of a training: module, data, callbacks, Trainer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from torch import nn
 
+from medseg.augmentation.batch import Augmentation
 from medseg.config.instantiate import build
 from medseg.config.settings import (
+    AugmentSettings,
     PretrainSettings,
     TrainerSettings,
     TrainingPlan,
@@ -100,19 +102,24 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
             "optimizer.fused=true: in fp16 a fused optimizer undoes the loss scaling by itself, after the gradient has"
             " been clipped by its scaled norm. Leave it out, or give trainer.precision=bf16 or fp32."
         )
-    spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return {
         "plan": plan,
         "optimizer": settings.optimizer,
         "trust": trust,
         "schedule": build(settings.scheduler, "scheduler", trust),
-        "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment.intensity],
+        "augmentations": make_augmentations(augment, trust),
         "averaging": trainer.averaging,
         "compiled": bool(trainer.compile),
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(trainer, plan),
         "seed": settings.seed,
     }
+
+
+def make_augmentations(augment: AugmentSettings, trust: Collection[str]) -> list[Augmentation]:
+    """Build what is done to batches, the spatial transform first, which cuts off the margin that patches come with."""
+    spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
+    return [*spatial, *(build(spec, "augment.intensity", trust) for spec in augment.intensity)]
 
 
 def make_network(settings: TrainingSettings, plan: TrainingPlan) -> nn.Module:

@@ -11,14 +11,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from medseg.augmentation import RandomNumbers
+from medseg.augmentation.batch import Augmentation, augmented
+from medseg.augmentation.random import random_numbers
 from medseg.config.settings import FinetuneSettings, NetworkPlan
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.models.slices import context_in_volume, logits_of, patch_in_volume
 from medseg.models.weight_checks import not_finite
 from medseg.system.memory import attempted
-from medseg.system.random_seeds import seeded
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.progress import Progress
 from medseg.training.compiled import Compiled
@@ -29,8 +29,6 @@ from medseg.training.optim.finetuning import FineTuning
 log = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
-Augmentation = Callable[..., tuple[Tensor, Tensor]]
-"""(image, label, random) to image and label; see ``medseg.augmentation``."""
 
 
 class TrainingModule(LightningModule):
@@ -184,18 +182,10 @@ class TrainingModule(LightningModule):
         """Return what the network is given of a batch, in a step that is numbered like those of training."""
         raise NotImplementedError
 
-    @torch.no_grad()
     def augment(self, image: Tensor, label: Tensor, step: int, first: int = 0) -> tuple[Tensor, Tensor]:
         """Augment copies of samples, of which ``first`` is the first one's number in the step: it fixes the draws."""
-        image, label = image.clone(), label.clone()  # what is augmented in place is needed again if memory runs out
         random = random_numbers(len(image), first, self.seed, 2, step)
-        margin = self.margin_of(image)
-        options: dict[str, Any] = {"margin": margin} if any(margin) else {}
-        with torch.autocast(image.device.type, enabled=False):
-            for augmentation in self.augmentations:
-                image, label = augmentation(image, label, random, **options)
-                options = {}  # the margin is gone
-        return image, label
+        return augmented(image, label, self.augmentations, random, self.margin_of(image))
 
     def margin_of(self, image: Tensor) -> list[int]:
         """Return by how many voxels on either side a batch is larger than what the network sees."""
@@ -341,11 +331,6 @@ class TrainingModule(LightningModule):
             leave_out(optimizer, self.gradient_norm)
         if gradient_clip_val:
             nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, self.gradient_norm)
-
-
-def random_numbers(count: int, first: int, *key: int) -> RandomNumbers:
-    """Return the random numbers of samples ``first`` and following: each one's depend on ``key`` and its number."""
-    return RandomNumbers([seeded(*key, first + index) for index in range(count)])
 
 
 def gather(values: dict[int, Value]) -> dict[int, Value]:

@@ -105,15 +105,17 @@ class SegmentationData(LightningDataModule):
         rank, ranks = self.rank_of_ranks
         return [index % count for index in range(rank, max(count, ranks), ranks)]
 
-    def train_dataloader(self) -> PatchLoader:
+    def train_dataloader(self, device: torch.device | None = None) -> PatchLoader:
         """Batches of ``image`` (B, C, *patch), ``label`` (B, 1, *patch), ``annotated`` (B, K), ``index`` (B,).
+
+        They lie on ``device``; None: that of the training, or the CPU.
 
         Raises:
             MedsegError: the user's transforms cannot be sent to workers, or shared memory is too small.
         """
         rank, ranks = self.rank_of_ranks
         numbers = BatchNumbers(self.steps_per_epoch, self.batch_size, rank=rank, ranks=ranks)
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        device = device or (self.trainer.strategy.root_device if self.trainer else torch.device("cpu"))
         dtype = batch_type(self.patches, device)
         workers = self.workers
         if workers is None:

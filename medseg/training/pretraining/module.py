@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medseg.augmentation import RandomNumbers
+from medseg.augmentation.random import RandomNumbers, random_numbers
 from medseg.models.slices import without_context
 from medseg.training.losses.combination import deep_supervision
-from medseg.training.module import TrainingModule, gather, random_numbers
+from medseg.training.module import TrainingModule, gather
 from medseg.training.optim.divergence import diverged
 from medseg.training.pretraining.data import PER_CASE, ReconstructionData
 
