@@ -87,12 +87,11 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
 
     ``resumed_sweep`` is the folder that the settings of a sweep are from.
     """
-    config_dir = Path(options.config_dir) if options.config_dir else None
-    if config_dir:
-        sys.path.append(str(config_dir.resolve()))
-    is_own = options.config_name in JOBS and not (options.config_path or config_dir)
+    if options.config_dir:
+        sys.path.append(str(Path(options.config_dir).resolve()))
+    is_own = options.config_name in JOBS and not (options.config_path or options.config_dir)
     own = own_sources(options.config_name) if is_own else None
-    sources = own or Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    sources = own or Sources.of(options)
     if "split.fold=all" in settings:
         from medseg.cli.sweep import with_all_folds
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from medseg.cli.overrides import Sources, explicit_keys
+from medseg.cli.overrides import Sources, explicit_keys, with_mappings
 from medseg.config.instantiate import named_targets, with_current_names
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
@@ -65,7 +65,8 @@ def plain(composed: "DictConfig", sources: Sources, settings: list[str]) -> dict
     from omegaconf import OmegaConf
 
     config: dict[str, Any] = with_current_names(OmegaConf.to_container(composed, resolve=False))
-    return completed({name: node for name, node in config.items() if name != "hydra"}, sources, settings)
+    own = with_mappings({name: node for name, node in config.items() if name != "hydra"})
+    return completed(own, sources, settings)
 
 
 def completed(config: dict[str, Any], sources: Sources, settings: list[str]) -> dict[str, Any]:

@@ -104,13 +104,7 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
     """
     started = time.monotonic()
     try:
-        refuse(check_values(config) if wrong is None else wrong)
-        job = import_module(module_of(config["command"]))
-        quieten_libraries()
-        begin_job()
-        Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
-        with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
-            result = dict(job.run(config))
+        result = result_of(config, argv, wrong)
         return EXIT_STATUS[result["status"]], result
     except MedsegError as error:
         status, reason = complain(str(error)), str(error)
@@ -118,6 +112,21 @@ def attempt(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None
         print_traceback()
         status, reason = BUG, f"{type(error).__name__}: {error}"
     return status, {"status": "failed", "reason": reason, "score": None, "seconds": time.monotonic() - started}
+
+
+def result_of(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run a config's job and return its result; ``wrong`` as in ``attempt``.
+
+    Raises:
+        MedsegError: something is wrong with the config, or nothing could be done.
+    """
+    refuse(check_values(config) if wrong is None else wrong)
+    job = import_module(module_of(config["command"]))
+    quieten_libraries()
+    begin_job()
+    Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
+    with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
+        return dict(job.run(config))
 
 
 def module_of(command: str) -> str:
@@ -174,19 +183,27 @@ def print_traceback() -> None:
 
 def configure_logging() -> None:
     """Show medseg's log from INFO, libraries' from WARNING: above the display on a terminal, else on stderr."""
-    from medseg.system.terminal import interactive_terminal
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()])
+    logging.captureWarnings(True)  # which may tell of names, too
+    logging.getLogger("medseg").setLevel(logging.INFO)
+
+
+def log_handler() -> logging.Handler:
+    """Return what shows log lines: above the display on a terminal, else on stderr; in a notebook on stdout.
+
+    A notebook shows stderr in red.
+    """
+    from medseg.system.terminal import interactive_terminal, shared_terminal
 
     if console := interactive_terminal():
         from rich.logging import RichHandler
 
-        handler: logging.Handler = RichHandler(console=console, show_path=False, show_level=False)
-        handler.setFormatter(PrintableFormatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.captureWarnings(True)  # which may tell of names, too
-    logging.getLogger("medseg").setLevel(logging.INFO)
+        on_terminal = RichHandler(console=console, show_path=False, show_level=False)
+        on_terminal.setFormatter(PrintableFormatter("%(message)s"))
+        return on_terminal
+    handler = logging.StreamHandler(sys.stdout if shared_terminal().is_jupyter else sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    return handler
 
 
 def quieten_libraries() -> None:

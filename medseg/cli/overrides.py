@@ -7,6 +7,7 @@ anything heavy is imported.
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,6 +15,8 @@ from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from medseg.config import schema
 from medseg.config.check import (
@@ -33,10 +36,13 @@ from medseg.config.settings import KEYS, OBJECTS, OPEN
 from medseg.errors import MedsegError, nearest
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.types import Override
 
 FREE_TEXT = (schema.PATH, schema.PATHS, schema.REGEX)
+BY_NAME = (schema.MAPPING, schema.NUMBERS_BY_NAME)
 SOURCES = (
     *("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections", "split.file"),
     *("finetune.checkpoint", "checkpoint", "predictions", "input", "case", "runs"),
@@ -96,7 +102,7 @@ def merging(setting: str) -> str:
     """
     name = setting.partition("=")[0]
     parents = [name.rsplit(".", count)[0] for count in range(name.count(".") + 1)]
-    mappings = {path for path, key in KEYS.items() if key.kind in (schema.MAPPING, schema.NUMBERS_BY_NAME)}
+    mappings = {path for path, key in KEYS.items() if key.kind in BY_NAME}
     is_mapping = not mappings.isdisjoint(parents)
     is_entry = "=" in setting and (name not in KEYS or setting.partition("=")[2].lstrip().startswith("{"))
     return f"++{setting}" if is_mapping and is_entry else setting
@@ -167,6 +173,12 @@ class Sources:
     config_path: Path
     config_name: str
     config_dir: Path | None = None
+
+    @classmethod
+    def of(cls, options: "Namespace") -> "Sources":
+        """Return the sources that Hydra's flags name."""
+        config_dir = Path(options.config_dir) if options.config_dir else None
+        return cls(Path(options.config_path or CONF), options.config_name, config_dir)
 
     @cached_property
     def groups(self) -> set[str]:
@@ -502,7 +514,22 @@ def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -
         reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         raise MedsegError(str(reason).strip()) from error
     plain: dict[str, Any] = with_current_names(OmegaConf.to_container(config, resolve=False))
-    return {name: value for name, value in plain.items() if name != "hydra"}
+    return with_mappings({name: value for name, value in plain.items() if name != "hydra"})
+
+
+def with_mappings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a composed config in which mappings that were written as text in quotes are mappings.
+
+    Hydra's grammar has names in ASCII alone; the text is YAML, and a class may have any name.
+    """
+    for path in (path for path, key in KEYS.items() if key.kind in BY_NAME):
+        *parents, name = path.split(".")
+        text = look_up(config, [*parents, name])[1]
+        if isinstance(text, str) and not is_interpolation(text):
+            with suppress(yaml.YAMLError):
+                value = yaml.safe_load(text)
+                look_up(config, parents)[1][name] = escape(value) if isinstance(value, dict) else text
+    return config
 
 
 def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str]) -> str | None:

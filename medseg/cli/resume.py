@@ -102,8 +102,7 @@ def begun_or_resumed(command: str, settings: list[str], options: Namespace) -> l
     given = [setting for setting in settings if not setting.startswith(("resume=", "run_dir="))]
     if (found := found_in(folder, command)) not in ("resumable", "ended"):
         return [*given, f"run_dir={quote(str(folder))}"]
-    config_dir = Path(options.config_dir) if options.config_dir else None
-    sources = Sources(Path(options.config_path or CONF), options.config_name, config_dir)
+    sources = Sources.of(options)
     checked = check(sources, given, values_needed=False)
     refuse([*checked.problems.values()])
 
