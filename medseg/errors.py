@@ -5,7 +5,14 @@ from difflib import get_close_matches
 
 
 class MedsegError(Exception):
-    """A problem that the user can mend. Its message is all that the user sees: no traceback."""
+    """A problem that the user can mend. Its message is all that the command line shows: no traceback.
+
+    >>> try:
+    ...     medseg.read_scan("scans/c.png")
+    ... except medseg.MedsegError as error:
+    ...     print(error)
+    scans/c.png: there is no such file. Did you mean 'b.png'?
+    """
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

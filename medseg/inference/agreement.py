@@ -37,7 +37,7 @@ def agreement(one: Predictor, other: Predictor, prepared: Prepared) -> Agreement
     """Compare what two predictors of the same grids make of a prepared scan, before post-processing, slab by slab."""
     score, unequal, voxels = 0.0, 0, 0
     with one.computing(prepared):
-        for (_, ours), (_, theirs) in zip(one.probabilities(prepared), other.probabilities(prepared), strict=True):
+        for (_, ours), (_, theirs) in zip(one.slabs(prepared), other.slabs(prepared), strict=True):
             score = float(np.maximum(score, float((ours - theirs).abs().max())))  # keeps a NaN
             shape = ours.shape[1:]
             slab = slice(0, shape[-1])

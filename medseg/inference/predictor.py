@@ -1,6 +1,6 @@
 """A trained model, or an ensemble of them, ready to segment scans: all that ``medseg predict`` does, in Python."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,33 +13,39 @@ from torch import Tensor
 
 from medseg.config.check import resolve
 from medseg.config.settings import InferenceSettings
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, listing
+from medseg.evaluation.images.overlays import notebook_png
 from medseg.inference.loading import read_models
 from medseg.inference.probabilities import Observer, Scorer, Slabs, averaged, kept_on_disk, slabs_within_memory
 from medseg.inference.segmenter import inference_over, make_segmenter, postprocess_over
 from medseg.inference.sliding_window import Network
 from medseg.inference.trained_model import Model, scorer_of
-from medseg.io.arrays import scan_from_array
+from medseg.inference.uncertainty import STEPS, UncertaintyMap
 from medseg.io.case import Case, Scan
-from medseg.io.files.read import read_case
-from medseg.io.files.sizes import size_of
-from medseg.io.files.voxel_check import check_voxels
+from medseg.io.files.read import find_images
+from medseg.io.files.scans import Source, read_scan
 from medseg.io.files.write_masks import write_mask
 from medseg.io.labels import LabelMap
-from medseg.io.warnings import logged
+from medseg.io.layouts.channels import cases_from_files
 from medseg.preprocessing.geometry import SLAB, Geometry
 from medseg.system.device import autocast, pick_device, pick_precision
-from medseg.system.memory import MORE_MEMORY, TO_READ, enough_memory
-
-Source = Scan | str | Path | Sequence[str | Path] | NDArray[Any] | Tensor
-"""What can be segmented (see ``Predictor.__call__``)."""
+from medseg.system.memory import MORE_MEMORY, enough_memory
+from medseg.system.parallel import read_ahead
 
 
 @dataclass(frozen=True, repr=False)
 class Mask:
-    """A predicted mask on the scan's own grid.
+    """A predicted mask on the scan's own grid, which a notebook shows over the scan.
 
-    ``indices`` are class indices (*spatial), 0 the background; ``values`` the same in the training masks' own values.
+    ``indices`` are class indices (*spatial) uint8, 0 the background; ``values`` the same in the training masks' own
+    values.
+
+    >>> mask = medseg.Predictor.load("outputs/nuclei", device="cpu")("scan.png")
+    >>> mask
+    Mask(shape=(64, 64), voxels={'edema': ..., 'core': ..., 'enhancing': ...}, unit='px')
+    >>> mask.indices.dtype.name, list(mask.voxels), mask.ml
+    ('uint8', ['edema', 'core', 'enhancing'], None)
+    >>> mask.save("mask.png")
     """
 
     scan: Scan
@@ -49,6 +55,9 @@ class Mask:
     def __repr__(self) -> str:
         """Describe the mask by its shape and the size of each class."""
         return f"Mask(shape={self.indices.shape}, voxels={self.voxels}, unit={self.scan.unit!r})"
+
+    def _repr_png_(self) -> bytes:
+        return notebook_png(self.scan, self.indices, self.label_map)
 
     @property
     def values(self) -> NDArray[np.int32]:
@@ -111,8 +120,15 @@ class Prepared:
 class Predictor:
     """Segments scans with a trained network, or with the mean of several.
 
-    >>> predictor = Predictor.load("outputs/train/decathlon/2026-11-22_10-00-00")
-    >>> predictor("scan.nii.gz").save("mask.nii.gz")
+    What a scan may be, ``read_scan`` says: files, arrays with their spacing or affine, images of nibabel, SimpleITK and
+    MONAI. ``label_map`` has the classes, ``device`` is where the network computes.
+
+    >>> predictor = medseg.Predictor.load("outputs/nuclei", device="cpu")
+    >>> predictor("scan.png").save("mask.png")
+    >>> predictor.probabilities("scan.png").shape, predictor.uncertainty("scan.png").shape
+    ((4, 64, 64), (64, 64))
+    >>> for name, mask in predictor.folder("scans"):
+    ...     mask.save(f"{name}-mask.png")
     """
 
     def __init__(
@@ -131,6 +147,7 @@ class Predictor:
         self.precision = pick_precision(precision or first.precision, self.device)
         self.label_map, self.endings = first.label_map, first.endings
         self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
+        self.may_lack = all(model.may_lack for model in models)
         self.reading = resolve(reading or {}, first.reading)
         options = [inference_over(inference or {}, model.inference) for model in models]
         cleaning = postprocess_over(postprocess or {}, first.postprocess)
@@ -167,6 +184,12 @@ class Predictor:
         """
         return cls(read_models(path, trust), **options)
 
+    def __repr__(self) -> str:
+        """Describe the predictor by what it takes, and what it finds."""
+        models = sum(len(group.models) for group in self.groups)
+        takes = f"{self.dims}D, {self.n_channels} channel(s)"
+        return f"Predictor({takes}, finds={list(self.label_map.reported)}, models={models}, device='{self.device}')"
+
     def __call__(
         self, scan: Source, *, spacing: Sequence[float] | None = None, affine: ArrayLike | None = None
     ) -> Mask:
@@ -174,33 +197,107 @@ class Predictor:
 
         Args:
             scan: a file (or a folder of DICOM slices); a list of files, one a channel; a NumPy array or torch tensor
-                (C, *spatial), or (*spatial) where there is one channel; or a ``medseg.io.case.Scan``.
+                (C, *spatial), or (*spatial) where there is one channel; an image of nibabel, SimpleITK or MONAI; or a
+                ``Scan``. See ``medseg.read_scan``.
             spacing: of an array, in mm along each spatial axis; volumes need it or ``affine``.
             affine: of an array instead, 4x4, voxel indices to mm in RAS+.
 
         Raises:
             MedsegError: the scan cannot be read, or does not fit the network.
         """
-        if hasattr(scan, "ndim"):
-            scan = scan_from_array(scan, self.dims, spacing, affine)
-        elif spacing is not None or affine is not None:
-            raise MedsegError("spacing and affine are for arrays: files and scans have their own.")
-        prepared = self.prepare(scan)
+        prepared = self.prepare(scan, spacing=spacing, affine=affine)
         return self.finish(prepared, self.predict_labels(prepared))
 
-    def prepare(self, scan: Scan | str | Path | Sequence[str | Path], absent: Sequence[int] = ()) -> Prepared:
+    def probabilities(
+        self, scan: Source, *, spacing: Sequence[float] | None = None, affine: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return the probability of each output at each voxel of one scan, before any post-processing.
+
+        Arguments and errors are those of a call. All are in memory at once.
+
+        Returns:
+            (K, *spatial) on the scan's own grid, 0 to 1, in the order of ``label_map.outputs``: the classes with the
+            background, which add up to 1, or the regions.
+        """
+        prepared = self.prepare(scan, spacing=spacing, affine=affine)
+        with enough_memory(f"for the probabilities of a scan of {prepared.scan.shape}", MORE_MEMORY):
+            probs = np.empty((len(self.label_map.outputs), *prepared.scan.shape), np.float32)
+        with self.computing(prepared):
+            for slices, slab in self.slabs(prepared):
+                probs[..., slices] = slab.float().cpu().numpy()
+        return probs
+
+    def uncertainty(
+        self, scan: Source, *, spacing: Sequence[float] | None = None, affine: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return how unsure the network is of each voxel of one scan: the entropy of its probabilities.
+
+        Arguments and errors are those of a call.
+
+        Returns:
+            (*spatial) on the scan's own grid, from 0, sure, to 1, as good as a guess, in steps of 1/255.
+        """
+        prepared = self.prepare(scan, spacing=spacing, affine=affine)
+        gathered = UncertaintyMap(prepared.scan.shape, regions=bool(self.label_map.regions))
+        self.predict_labels(prepared, [gathered])
+        return np.divide(gathered.values, STEPS, dtype=np.float32)
+
+    def many(self, scans: Iterable[Source]) -> Iterator[Mask]:
+        """Segment scans one after the other; the next is read while one is segmented.
+
+        Args:
+            scans: of any kind that a call takes; arrays as ``read_scan`` makes scans of them.
+
+        Raises:
+            MedsegError: a scan cannot be read, or does not fit the network.
+        """
+        for prepared in read_ahead(map(self.prepare, scans)):
+            yield self.finish(prepared, self.predict_labels(prepared))
+
+    def folder(self, path: str | Path) -> Iterator[tuple[str, Mask]]:
+        """Segment the scans in a folder and its sub-folders; yield the name and the mask of each, by name.
+
+        The name is the path below the folder, without the suffix and what tells the channels apart. The next scan is
+        read while one is segmented. A broken scan stops no other: what went wrong is raised at the end.
+
+        Raises:
+            MedsegError: there is no scan; or at the end, with a line for each scan that could not be segmented.
+        """
+        found = find_images(Path(path))
+        cases, problems = cases_from_files(Path(path), found, self.endings, may_lack=self.may_lack)
+
+        def prepared(case: Case) -> Prepared | MedsegError:
+            try:
+                return self.prepare(case.images, case.absent)
+            except MedsegError as error:
+                return error
+
+        for case, outcome in zip(cases, read_ahead(map(prepared, cases)), strict=True):
+            try:
+                if isinstance(outcome, MedsegError):
+                    raise outcome
+                mask = self.finish(outcome, self.predict_labels(outcome))
+            except MedsegError as error:
+                problems.append(f"{case.id}: {error}")
+                continue
+            yield case.id, mask
+        if problems:
+            raise MedsegError(f"{path}: all scans are segmented but {len(problems)}:\n{listing(problems)}")
+
+    def prepare(
+        self,
+        source: Source,
+        absent: Sequence[int] = (),
+        *,
+        spacing: Sequence[float] | None = None,
+        affine: ArrayLike | None = None,
+    ) -> Prepared:
         """Read a scan and bring it to the networks' grids; ``absent`` are the channels that it has no file of.
 
         Raises:
             MedsegError: the scan cannot be read, or has other dimensions or channels than the network was trained on.
         """
-        if not isinstance(scan, Scan):
-            files = files_of(scan)
-            case = Case(str(files[0]), str(files[0]), files, **self.reading, absent=tuple(absent))
-            with logged(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
-                scan = read_case(case, spatial_dims=self.dims)
-        else:
-            check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
+        scan = read_scan(source, spacing=spacing, affine=affine, dims=self.dims, absent=absent, **self.reading)
         if (len(scan.shape), len(scan.image)) != (self.dims, self.n_channels):
             raise MedsegError(
                 f"the scan is {len(scan.shape)}D with {len(scan.image)} channel(s), shape {scan.shape}; "
@@ -212,7 +309,7 @@ class Predictor:
     def predict_labels(self, prepared: Prepared, observers: Sequence[Observer] = ()) -> NDArray[np.uint8]:
         """Run the networks; return labels that are not yet post-processed (see ``Segmenter.predict_labels``)."""
         with self.computing(prepared):
-            return self.segmenter.predict_labels(self.probabilities(prepared), prepared.scan.shape, observers)
+            return self.segmenter.predict_labels(self.slabs(prepared), prepared.scan.shape, observers)
 
     def finish(self, prepared: Prepared, predicted: NDArray[np.uint8]) -> Mask:
         """Post-process what ``predict_labels`` returned."""
@@ -223,12 +320,12 @@ class Predictor:
             )
         return Mask(scan, indices, self.label_map)
 
-    def probabilities(self, prepared: Prepared) -> Slabs:
+    def slabs(self, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid; to be used within ``computing``."""
         limits = self.groups[0].scorer.limits
-        return slabs_within_memory(lambda device: self.probabilities_on(device, prepared), self.device, limits)
+        return slabs_within_memory(lambda device: self.slabs_on(device, prepared), self.device, limits)
 
-    def probabilities_on(self, device: torch.device, prepared: Prepared) -> Slabs:
+    def slabs_on(self, device: torch.device, prepared: Prepared) -> Slabs:
         """Yield probabilities on the native grid, added up on a device; the networks compute on theirs.
 
         Of groups of models on different grids all but the last leave theirs in a temporary file first. Their slabs are
@@ -256,19 +353,6 @@ class Predictor:
             autocast(self.device, self.precision),
         ):
             yield
-
-
-def files_of(scan: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
-    """Return the files of a scan, one for all channels or one a channel; MedsegError where these are none."""
-    if isinstance(scan, str | Path):
-        return (Path(scan),)
-    if not isinstance(scan, Sequence) or not scan or not all(isinstance(file, str | Path) for file in scan):
-        raise MedsegError(
-            f"a scan is a file, a list of files, one a channel, an array or a Scan; this is {type(scan).__name__}"
-            f"{' of ' + type(next(iter(scan))).__name__ if isinstance(scan, Sequence) and scan else ''}."
-            " Stack arrays of channels into one (channels, *spatial)."
-        )
-    return tuple(map(Path, scan))
 
 
 def grouped(models: Sequence[Model], settings: Sequence[InferenceSettings]) -> list[Group]:

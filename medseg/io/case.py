@@ -82,6 +82,11 @@ class Scan:
     and (row, column) for 2D images. ``affine`` is 4x4, voxel indices to RAS+ mm; the identity for 2D images, whose
     ``unit`` is "px". ``layout`` is what the writer needs to give a mask the input's own form (see
     ``medseg.io.files.read``).
+
+    >>> import numpy as np
+    >>> scan = medseg.Scan(np.zeros((1, 40, 50, 12), np.float32), affine=np.diag([0.9, 0.9, 3.0, 1.0]))
+    >>> scan.shape, scan.spacing, round(scan.voxel_volume, 2)
+    ((40, 50, 12), (0.9, 0.9, 3.0), 2.43)
     """
 
     image: NDArray[np.float32]

@@ -43,6 +43,11 @@ class LabelMap:
     Raises:
         MedsegError: fewer than two classes or too many, background not first, two classes of one value, a value that is
             neither a whole number nor ``"#rrggbb"``, or regions without one class of their own.
+
+    >>> import numpy as np
+    >>> classes = medseg.LabelMap({"background": 0, "nucleus": 255})
+    >>> classes.names, classes.reported, classes.decode(np.array([0, 1]))
+    (('background', 'nucleus'), {'nucleus': (1,)}, array([  0, 255], dtype=uint8))
     """
 
     labels: dict[str, FileValues]

@@ -201,8 +201,7 @@ def test_agreement_finds_what_differs(tmp_path, kind):
     prepared = one.prepare(scan_of(kind))
     with torch.inference_mode():
         first, second = (
-            np.concatenate([slab.numpy() for _, slab in predictor.probabilities(prepared)], -1)
-            for predictor in (one, other)
+            np.concatenate([slab.numpy() for _, slab in predictor.slabs(prepared)], -1) for predictor in (one, other)
         )
     found = agreement(one, other, prepared)
     assert not found

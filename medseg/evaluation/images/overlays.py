@@ -1,5 +1,6 @@
 """Pictures of a scan with its classes in colour, as a radiologist is used to see them."""
 
+import io
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medseg.io.case import Scan
 from medseg.io.grids.grid import bounding_box
-from medseg.io.labels import LabelMap
+from medseg.io.labels import IGNORE, LabelMap
 from medseg.io.segments.terminology import Colour, colour
 from medseg.preprocessing.fingerprint.fingerprint import class_sizes
 
@@ -22,6 +23,7 @@ Indices = NDArray[np.uint8]
 MIN_HEIGHT = 512
 """Small scans are enlarged to it. Lengths here and below are in pixels of the result."""
 MAX_SIDE = 1536
+NOTEBOOK_SIDE = 400
 ALPHA = 0.35
 LINE = 2
 DASH = 5
@@ -107,6 +109,13 @@ def miniature(scan: Scan, indices: Indices, marked: NDArray[np.bool_] | None = N
         canvas.paste(image, (x, (canvas.height - image.height) // 2))
         x += image.width
     return canvas
+
+
+def notebook_png(scan: Scan, indices: Indices, label_map: LabelMap) -> bytes:
+    """Return an ``overlay`` as a PNG file, of a size for a notebook; ``IGNORE`` is not drawn."""
+    file, known = io.BytesIO(), np.where(indices == IGNORE, 0, indices).astype(np.uint8)
+    overlay(scan, known, label_map.names, side=NOTEBOOK_SIDE).save(file, "png")
+    return file.getvalue()
 
 
 def colours(label_map: LabelMap) -> dict[str, Colour]:

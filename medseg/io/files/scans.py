@@ -1,13 +1,139 @@
-"""Scans made of arrays in memory, for use from Python."""
+"""What may be given as a scan in Python: files, arrays, tensors, and the images of other libraries."""
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from medseg.errors import MedsegError
-from medseg.io.case import LONGEST_MM, SHORTEST_MM, Scan, gives_size
+from medseg.io.case import LONGEST_MM, SHORTEST_MM, Case, GridPolicy, Orientation, Scan, gives_size
+from medseg.io.files.read import read_case
+from medseg.io.files.sizes import size_of
+from medseg.io.files.voxel_check import check_voxels
+from medseg.io.formats import nifti
+from medseg.io.grids.grid import LPS_RAS
+from medseg.io.warnings import logged
+from medseg.system.memory import TO_READ, enough_memory
+
+if TYPE_CHECKING:
+    import SimpleITK
+    from nibabel.spatialimages import SpatialImage
+    from torch import Tensor
+
+Source = Union[
+    Scan, str, Path, Sequence[str], Sequence[Path], NDArray[Any], "Tensor", "SpatialImage", "SimpleITK.Image"
+]
+"""What can be read as a scan (see ``read_scan``)."""
+
+
+def read_scan(
+    source: Source,
+    *,
+    spacing: Sequence[float] | None = None,
+    affine: ArrayLike | None = None,
+    dims: int | None = None,
+    absent: Sequence[int] = (),
+    geometry: GridPolicy = "error",
+    reference: int = 0,
+    orientation: Orientation = "apply",
+) -> Scan:
+    """Return a scan: its channels (C, *spatial), and where its voxels lie.
+
+    Args:
+        source: a file, or a folder of DICOM slices; a list of files, one a channel; a NumPy array or a tensor
+            (C, *spatial), or (*spatial) where there is one channel; a MetaTensor of MONAI's; an image of nibabel's or
+            SimpleITK's; or a ``Scan``, which is returned.
+        spacing: of an array or tensor, in mm along each spatial axis; volumes need it or ``affine``.
+        affine: of an array or tensor instead, 4x4, voxel indices to mm in RAS+.
+        dims: its spatial axes, 2 or 3, where they are known beforehand.
+        absent: indices of channels that have no file, and are read as zeros.
+        geometry: what becomes of channels on other grids than that of channel ``reference``: "error", "resample", or
+            "warn", taken voxel by voxel.
+        reference: the channel on whose grid the others are read.
+        orientation: "apply" turns 2D images as their EXIF or TIFF tag wants them shown; "ignore" does not.
+
+    Raises:
+        MedsegError: the source is of another kind, cannot be read, or holds voxels that are no measurement.
+
+    >>> medseg.read_scan("scan.png")
+    Scan(channels=1, shape=(64, 64), spacing=(1.0, 1.0), unit='px')
+    >>> import numpy as np
+    >>> medseg.read_scan(np.zeros((40, 50, 12)), spacing=(0.9, 0.9, 3.0))
+    Scan(channels=1, shape=(40, 50, 12), spacing=(0.9, 0.9, 3.0), unit='mm')
+    """
+    if hasattr(source, "ndim") and not is_of(source, "monai.data.meta_tensor", "MetaTensor"):
+        given = len(spacing) if spacing is not None else 3 if affine is not None or source.ndim == 4 else 2
+        scan = scan_from_array(source, dims or given, spacing, affine)
+    elif spacing is not None or affine is not None:
+        raise MedsegError("spacing and affine are for arrays: files, scans and images have their own.")
+    elif isinstance(source, Scan):
+        scan = source
+    elif isinstance(source, str | Path | Sequence):
+        files = files_of(source)
+        reading: dict[str, Any] = {"geometry": geometry, "reference": reference, "orientation": orientation}
+        case = Case(str(files[0]), str(files[0]), files, **reading, absent=tuple(absent))
+        with logged(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
+            return read_case(case, spatial_dims=dims)
+    else:
+        scan = scan_from_image(source, dims)
+    check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
+    return scan
+
+
+def scan_from_image(image: Any, dims: int | None = None) -> Scan:
+    """Return a scan of an image of another library's, which is imported already if the image is one of it.
+
+    Raises:
+        MedsegError: it is none of MONAI's, nibabel's or SimpleITK's, or one that is no scan.
+    """
+    if is_of(image, "monai.data.meta_tensor", "MetaTensor"):
+        axes = dims or (3 if image.ndim == 4 else 2)
+        matrix = np.asarray(image.affine, dtype=np.float64)
+        if axes == 2 and np.array_equal(matrix, np.eye(len(matrix))):  # which MONAI gives to what has none
+            return scan_from_array(image.as_tensor(), axes)
+        is_lps = str(image.meta.get("space", "")).endswith("LPS")
+        return scan_from_array(image.as_tensor(), axes, affine=LPS_RAS @ matrix if is_lps else matrix)
+    if is_of(image, "nibabel.spatialimages", "SpatialImage"):
+        return nifti.scan_of(image, dims)
+    if is_of(image, "SimpleITK", "Image"):
+        if image.GetDimension() != 3:
+            raise MedsegError(
+                f"a SimpleITK image of {image.GetDimension()} dimensions: give a volume, or a 2D image as an array of"
+                " (rows, columns): SimpleITK.GetArrayFromImage(image)."
+            )
+        axes = 2 if image.GetDepth() == 1 else 3
+        values = sys.modules["SimpleITK"].GetArrayFromImage(image)  # (z, y, x), or (z, y, x, C)
+        planes = values[None] if image.GetNumberOfComponentsPerPixel() == 1 else np.moveaxis(values, -1, 0)
+        planes = np.moveaxis(planes, (1, 2, 3), (3, 2, 1))
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+        matrix[:3, 3] = image.GetOrigin()
+        return scan_from_array(planes[..., 0] if axes == 2 else planes, axes, affine=LPS_RAS @ matrix)
+    raise MedsegError(
+        f"this is no scan but {type(image).__name__}. A scan is a file, a list of files, one a channel, an array, a"
+        " tensor, an image of nibabel, SimpleITK or MONAI, or a medseg.Scan."
+    )
+
+
+def is_of(value: Any, module: str, name: str) -> bool:
+    """Return whether a value is of a class of another package, which is not imported for the question."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
+def files_of(source: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    """Return the files of a scan, one for all channels or one a channel; MedsegError where these are none."""
+    if isinstance(source, str | Path):
+        return (Path(source),)
+    if not source or not all(isinstance(file, str | Path) for file in source):
+        kind = f" of {type(next(iter(source))).__name__}" if source else ""
+        raise MedsegError(
+            f"this is no scan but {type(source).__name__}{kind}. Stack arrays of channels into one"
+            " (channels, *spatial); a list of files has one a channel."
+        )
+    return tuple(map(Path, source))
 
 
 def scan_from_array(

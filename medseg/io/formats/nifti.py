@@ -99,17 +99,38 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], NiftiLayout]:
     slope, intercept = header.get_slope_inter()
     data = raw if slope is None else apply_read_scaling(raw, slope, intercept)
     header = SIZES[int(header["sizeof_hdr"])](raw, None, header).header  # as nibabel has it: without the scaling
-    if data.dtype.kind == "c":
-        raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
-    if data.dtype.names:  # red, green, blue and perhaps alpha
-        planes = np.concatenate([channels_first(data[name], path) for name in "RGB"])
-    else:
-        planes = channels_first(data, path)  # (C, *spatial)
+    planes = planes_of(data, path)
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         warn(f"{path}: neither sform nor qform in the header; assumed, as nibabel does, that x runs to the left")
     affine = to_mm(header) @ header.get_best_affine()
     check_affine(affine, path, axes=planes.ndim - 1)
     return planes, affine, NiftiLayout(path, header, data.shape[:3])
+
+
+def planes_of(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return an array of nibabel's as channels (C, *spatial); errors as in ``read``."""
+    if data.dtype.kind == "c":
+        raise MedsegError(f"{path}: voxels are complex numbers ({data.dtype}). Store magnitude and phase as channels.")
+    if data.dtype.names:  # red, green, blue and perhaps alpha
+        return np.concatenate([channels_first(data[name], path) for name in "RGB"])
+    return channels_first(data, path)
+
+
+def scan_of(image: Any, dims: int | None = None) -> Scan:
+    """Return an image of nibabel's as a scan, whose masks keep its header if that is one of NIfTI; errors as above.
+
+    An array (x, y, 1, n) is n channels of a 2D image, or where ``dims`` is 3 n slices.
+    """
+    path, header = Path(image.get_filename() or "the image"), image.header
+    is_nifti = isinstance(header, nib.Nifti1Header)
+    data = np.asanyarray(image.dataobj)
+    planes = planes_of(data, path)
+    affine = (to_mm(header) if is_nifti else np.eye(4)) @ image.affine
+    check_affine(affine, path, axes=planes.ndim - 1)
+    layout = NiftiLayout(path, header, data.shape[:3]) if is_nifti else None
+    if layout and layout.may_be_stack and dims == 3:
+        planes, affine, layout = as_stack(planes, affine, layout)
+    return Scan(np.ascontiguousarray(planes, dtype=np.float32), affine, layout=layout)
 
 
 def grid(path: Path) -> tuple[Grid, int]:

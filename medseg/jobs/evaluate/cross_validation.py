@@ -18,7 +18,7 @@ from medseg.config.untrusted import config_of_run, read_json_object, read_yaml
 from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import settings_of
 from medseg.evaluation.pages.text_table import print_tables
-from medseg.evaluation.report.files import Report, read_report
+from medseg.evaluation.report.files import REPORT, Report, read_report
 from medseg.evaluation.report.run_info import node, read_part
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.summary import Summary
@@ -29,7 +29,7 @@ from medseg.io.damage import reading
 from medseg.io.datasets.dataset import open_dataset
 from medseg.io.datasets.splits import Split
 from medseg.jobs.evaluate.candidates import classes_of
-from medseg.jobs.evaluate.scoring import REPORT, ReportOptions, evaluate_cases
+from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases
 from medseg.jobs.evaluate.seen import FOLD, SPOILING, Seen, out_of_fold, without_seen
 from medseg.jobs.training_run import run_of, saved_dataset, select
 from medseg.sweeps.record import CROSS_VALIDATION

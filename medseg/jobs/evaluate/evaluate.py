@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Evaluate, or tune, as the composed config says; return status, scores and seconds.
+    """Evaluate, or tune, as the composed config says; return status, scores, seconds and ``run_dir``.
 
     ``score``, by which may be chosen, is the mean Dice of validation cases, ``test_score`` that of any others.
 
@@ -101,7 +101,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
                 # What may be chosen by is the score, and a test chooses nothing
                 result |= found if subset == "val" else found | {"score": None, "test_score": found["score"]}
             log_output_paths(run_dir)
-    return result
+    return {**result, "run_dir": str(run_dir)}
 
 
 def report_on(

@@ -20,7 +20,7 @@ from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.cases import overlay_files
-from medseg.evaluation.report.files import Report, write_report
+from medseg.evaluation.report.files import REPORT, Report, write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import tables_of
 from medseg.evaluation.statistics.cases import Row, case_rows, ranked, scored_cases
@@ -50,8 +50,6 @@ from medseg.system.parallel import cores
 from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)
-
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,15 @@ class Run(Generic[S]):
 
 
 def in_run_directory(config: dict[str, Any], job: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose."""
+    """Run a job with a config that names its run directory, made now, and trusts the objects that the user chose.
+
+    Returns the job's result, with ``run_dir``.
+    """
     config = config | {"trust": [*config.get("trust", ()), *own_targets(config)]}  # before files add to it
     with ExitStack() as stack:
         named = stack.enter_context(run_directory(config, resolve(config)["dataset"]["name"]))
         stack.enter_context(progress_told(Path(resolve(named)["run_dir"])))
-        return job(named)
+        return {**job(named), "run_dir": resolve(named)["run_dir"]}
 
 
 def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: LabelMap, ranks: Ranks) -> Run[S]:

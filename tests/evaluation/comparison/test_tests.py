@@ -36,7 +36,7 @@ def row(case: str, dice: float, name: str = "lesion", group: str = "", true: flo
 
 
 def report(name: str, rows: Sequence[dict], **settings: object) -> Report:
-    return Report(name, Path(name), rows, SETTINGS | settings)
+    return Report(name, Path(name), rows, {"settings": SETTINGS | settings})
 
 
 def two(a: Sequence[float], b: Sequence[float], metric: str = "dice", **more: object) -> Paired:
