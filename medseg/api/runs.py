@@ -1,11 +1,11 @@
 """Trainings and evaluations, started and looked at from Python."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 from medseg.api.data import Dataset
 from medseg.cli.job import log_handler, result_of
@@ -13,11 +13,9 @@ from medseg.cli.keywords import config_of
 from medseg.errors import MedsegError
 from medseg.evaluation.report.files import Report, read_report
 from medseg.inference.checkpoint import locate
+from medseg.inference.predictor import Options, Predictor
 from medseg.jobs.rundir import read_result
 from medseg.system.running.signals import heeded
-
-if TYPE_CHECKING:
-    from medseg.inference.predictor import Predictor
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,15 +89,13 @@ class Run:
             )
         return read_report(self.directory / "test", self.directory.name)
 
-    def predictor(self, **options: Any) -> "Predictor":
-        """Return what segments scans with the best weights; options as of ``Predictor.load``.
+    def predictor(self, *, trust: Collection[str] = (), **options: Unpack[Options]) -> Predictor:
+        """Return what segments scans with the best weights; arguments as of ``Predictor.load``.
 
         Raises:
             MedsegError: there are no weights yet, or these or an option cannot be used.
         """
-        from medseg.inference.predictor import Predictor
-
-        return Predictor.load(self.directory, **options)
+        return Predictor.load(self.directory, trust=trust, **options)
 
 
 def train(dataset: str | Dataset | None = None, *, config_dir: str | Path | None = None, **settings: Any) -> Run:
@@ -134,7 +130,7 @@ def train(dataset: str | Dataset | None = None, *, config_dir: str | Path | None
 
 
 def evaluate(
-    model: "Run | str | Path | Sequence[Run | str | Path]",
+    model: Run | str | Path | Sequence[Run | str | Path],
     *,
     dataset: str | Dataset | None = None,
     config_dir: str | Path | None = None,

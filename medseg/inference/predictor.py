@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -117,6 +117,17 @@ class Prepared:
         return replace(self, scan=replace(self.scan, image=image))
 
 
+class Options(TypedDict, total=False):
+    """How a predictor computes, where that is not to be as the checkpoint says (see ``Predictor.load``)."""
+
+    device: str
+    precision: str | None
+    inference: dict[str, Any] | None
+    postprocess: dict[str, Any] | None
+    reading: dict[str, Any] | None
+    scratch: Path | None
+
+
 class Predictor:
     """Segments scans with a trained network, or with the mean of several.
 
@@ -167,7 +178,7 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: str | Path | Sequence[str | Path], *, trust: Collection[str] = (), **options: Any
+        cls, path: str | Path | Sequence[str | Path], *, trust: Collection[str] = (), **options: Unpack[Options]
     ) -> "Predictor":
         """Load a run directory's best checkpoint, a ``.ckpt`` file, or several as an ensemble.
 

@@ -1,6 +1,7 @@
 """How a running job starts further processes of itself, for distributed training and for several devices."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+"""How multiprocessing starts processes: never as copies of this one."""
+
 QUIET = (
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
@@ -16,6 +20,23 @@ QUIET = (
     "hydra.run.dir=.",
 )
 """What conf/base.yaml says, for a config that was saved without it."""
+
+
+class Worker(multiprocessing.get_context(START_METHOD).Process):  # type: ignore[misc]
+    """A process that does not run the program's main script again, as multiprocessing would have it.
+
+    So a script needs no ``if __name__ == "__main__"`` to train with processes that load data.
+    """
+
+    def start(self) -> None:
+        """Start the process while the main module seems to have no file."""
+        main = vars(sys.modules["__main__"])
+        known: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+        main["__spec__"] = None
+        try:
+            super().start()
+        finally:
+            main.update(known)
 
 
 def import_path() -> str:

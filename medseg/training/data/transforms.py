@@ -55,7 +55,8 @@ class SampleTransforms:
         """
         for transform in self.composed.transforms:
             try:
-                pickle.dumps(transform)
+                if b"__main__" in pickle.dumps(transform):  # which workers do not have
+                    raise TypeError("it is defined in the main script or a notebook")
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise MedsegError(
                     f"augment.transforms: {type(transform).__name__} cannot be sent to the processes that load data"

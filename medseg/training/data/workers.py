@@ -1,18 +1,20 @@
 """The processes that load data: how many a training needs, how they start, and the shared memory that they write to."""
 
+import copy
 import logging
 import math
 import multiprocessing
 import os
 import shutil
-import sys
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from threading import Thread
+from typing import Any, cast
 
 from medseg.errors import MedsegError
 from medseg.preprocessing.cache import amount
+from medseg.system.relaunch import START_METHOD, Worker
 from medseg.system.running import signals
 
 log = logging.getLogger(__name__)
@@ -24,7 +26,6 @@ WITHOUT_MEASUREMENT = 8
 SHARED_MEMORY = Path("/dev/shm")
 FREE = 0.9
 """Share of the free shared memory that batches may take."""
-START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 PRELOADED = "medseg.training.data.batches"
 
 
@@ -94,15 +95,17 @@ def context() -> BaseContext:
     On Linux they are forked from a server that has imported what they need; elsewhere each starts from nothing. Server
     and workers ignore what asks all processes of a job to end: the training saves its state first, and ends them.
     """
+    workers: Any = copy.copy(multiprocessing.get_context(START_METHOD))
+    workers.Process = Worker
     if START_METHOD == "forkserver":
         multiprocessing.set_forkserver_preload([PRELOADED])
         with signals.ignored():  # by itself the server ignores Ctrl-C only after its imports, and SIGTERM never
             ensure_running()
         # A worker that was asked for during the imports would start after Ctrl-C, and miss what it was to share
-        first = multiprocessing.get_context("forkserver").Process(target=int)
+        first = Worker(target=int)
         first.start()
         first.join()
-    return multiprocessing.get_context(START_METHOD)
+    return cast(BaseContext, workers)
 
 
 def begin_worker(worker: int) -> None:

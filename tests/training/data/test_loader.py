@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from monai.transforms import Lambdad, RandShiftIntensityd
+from monai.transforms import Lambdad, MapTransform, RandShiftIntensityd
 from torch.utils.data import default_collate
 
 from medseg.errors import MedsegError
@@ -186,6 +186,17 @@ def test_transforms_that_cannot_be_sent_to_workers_are_one_message(files):
     with pytest.raises(MedsegError, match=r"augment\.transforms: Lambdad cannot be sent .* trainer\.workers=0"):
         data_of(files, [local], workers=1).train_dataloader()
     assert epoch_of(data_of(files, [local], workers=0).train_dataloader(), 0)
+
+
+def test_transforms_of_the_main_script_are_not_sent_to_workers(files, monkeypatch):
+    class Brighter(MapTransform):
+        def __call__(self, data):
+            return data
+
+    Brighter.__module__, Brighter.__qualname__ = "__main__", "Brighter"
+    monkeypatch.setattr(sys.modules["__main__"], "Brighter", Brighter, raising=False)
+    with pytest.raises(MedsegError, match=r"Brighter cannot be sent .*the main script or a notebook"):
+        data_of(files, [Brighter("image")], workers=1).train_dataloader()
 
 
 def test_transforms_that_change_the_size_of_a_patch_are_one_message(files):

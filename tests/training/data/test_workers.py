@@ -66,3 +66,22 @@ def test_a_server_of_workers_that_still_imports_says_nothing_at_ctrl_c(tmp_path)
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=paths)
     assert (done.stdout, done.stderr) == ("loaded\nTrue\n", "")
+
+
+WITHOUT_GUARD = """
+from medseg.training.data.workers import context
+
+print("script", __name__, flush=True)
+worker = context().Process(target=print, args=("loaded",))
+worker.start()
+worker.join()
+print(__file__, __spec__)
+"""
+
+
+def test_a_script_that_starts_workers_needs_no_guard_and_is_not_run_again(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WITHOUT_GUARD, "utf-8")
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=paths)
+    assert (done.stdout, done.stderr) == (f"script __main__\nloaded\n{script} None\n", "")
