@@ -116,7 +116,7 @@ def patches(
         subset: the cases that patches are of.
         config_dir: a folder with config files and modules of your own, as ``--config-dir``.
         settings: those of ``train``, as ``plan={"patch_size": [64, 64], "batch_size": 8}``, ``augment="none"``,
-            ``split={"val": 0}``, ``trainer={"steps_per_epoch": 100, "workers": 2}``, ``seed=1``.
+            ``split={"test": 0}``, ``trainer={"steps_per_epoch": 100, "workers": 2}``, ``seed=1``.
 
     Raises:
         MedsegError: the data or the settings cannot be used.
@@ -140,9 +140,10 @@ def patches(
         found = datasets.open_dataset(given.dataset, given.trust)
         label_map = datasets.label_map(found)
         split = split_of(given, found, label_map, None)
-        names = tuple(case.id for case in found.cases) if subset == "all" else getattr(split, subset)
-        if not names:
-            raise MedsegError(f"subset={subset}: this part of the split has no case.")
+        subsets = {"train": split.train, "val": split.val, "all": tuple(case.id for case in found.cases)}
+        if subset not in subsets:
+            raise MedsegError(f"subset={subset!r}: give one of {', '.join(subsets)}.")
+        names = subsets[subset]
         cases, cache = datasets.by_id(found.cases, names), cache_of(given)
         device = pick_device(given.trainer.accelerator)
         with in_use(cache):

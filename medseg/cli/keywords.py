@@ -87,8 +87,8 @@ def flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def word(name: str, value: Any, groups: set[str]) -> str:
     """Return a setting as it is written on the command line, so that every text stays as it is.
 
-    >>> word("model", "unet", {"model"}), word("dataset.root", "a, b", set()), word("dataset.labels", {"é": 1}, set())
-    ('model=unet', "dataset.root='a, b'", 'dataset.labels=\'{"é": 1}\'')
+    >>> print(word("model", "unet", {"model"}), word("run_dir", "a, b", set()), word("dataset.labels", {"é": 1}, set()))
+    model=unet run_dir='a, b' dataset.labels='{"é": 1}'
     """
     if name in groups and isinstance(value, str):
         return f"{name}={value}"

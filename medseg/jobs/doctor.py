@@ -34,10 +34,10 @@ from medseg.system.gpus.driver import driver_version
 from medseg.system.gpus.unused import unused_gpu
 from medseg.system.parallel import cores, free_memory
 from medseg.system.printable import printable
+from medseg.system.relaunch import START_METHOD
 from medseg.training.data.workers import (
     FREE,
     SHARED_MEMORY,
-    START_METHOD,
     WITHOUT_MEASUREMENT,
     fits,
     free_bytes,

@@ -1,7 +1,6 @@
 """The Predictor from Python: files, lists of files, arrays and tensors, and what it says of what it cannot take."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,47 +11,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from untrained_model import write_model
 
 import medseg
 from medseg.errors import MedsegError
 from medseg.inference.predictor import Predictor
-from medseg.models import UNet
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (9, 8, 7)
 AFFINE = np.array([[-0.9, 0, 0.1, 4], [0, 1.1, 0, -20], [0.05, 0, 2.5, 7], [0, 0, 0, 1]])
-
-
-def write_model(path: Path, *, dims: int, channels: int) -> Path:
-    """A checkpoint of an untrained U-Net that medseg ships, so that nothing is to be trusted."""
-    model = {
-        "_target_": "medseg.models.UNet", "spatial_dims": dims, "in_channels": channels, "out_channels": 2,
-        "depth": 1, "base_channels": 4,
-    }  # fmt: skip
-    torch.manual_seed(0)
-    network = UNet(**{key: value for key, value in model.items() if key != "_target_"})
-    preprocessing = {
-        "spacing": None, "resize": None, "crop": False, "normalize": ["zscore"] * channels, "window": None,
-        "denoise": None, "denoise_strength": 1.0,
-    }  # fmt: skip
-    config = {
-        "model": model,
-        "preprocessing": preprocessing,
-        "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2},
-        "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
-        "trainer": {"precision": "fp32"},
-        "augment": None,
-        "plan": {"patch_size": [8] * dims, "mirror_axes": [], "slice_axis": None, "context": 0},
-        "dataset": {"name": "test", "geometry": "error", "reference": 0},
-    }
-    content = {
-        "format": 2, "version": "0", "config": config, "channels": None, "regions": None, "region_order": None,
-        "classes": {"background": 0, "nucleus": 255},
-    }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = {f"network.{key}": value for key, value in network.state_dict().items()}
-    torch.save({"state_dict": weights, "medseg": content}, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,26 +39,6 @@ def files(tmp_path, image) -> list[Path]:
     for path, channel in zip(paths, image, strict=True):
         nib.save(nib.Nifti1Image(channel, AFFINE), path)
     return paths
-
-
-def test_the_lines_of_the_readme_work_as_they_stand(tmp_path, monkeypatch, capsys):
-    """Each block of Python, in a folder with the run, the scans and nothing else."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (20, 30), np.uint8)).save("scan.png")
-    for name in ("flair.nii.gz", "t1.nii.gz"):
-        nib.save(nib.Nifti1Image(rng.normal(size=SHAPE).astype(np.float32), AFFINE), name)
-    for block, dims in zip(blocks, (2, 3), strict=True):
-        (run,) = re.findall(r'load\("(outputs/[^"]+)"\)', block)
-        write_model(tmp_path / run / "checkpoints" / "best.ckpt", dims=dims, channels=dims - 1)
-        exec(block, {})
-    assert set(np.unique(np.asarray(Image.open("mask.png")))) == {0, 255}
-    np.testing.assert_allclose(nib.load("mask.nii.gz").affine, AFFINE, atol=1e-6)
-    out = capsys.readouterr().out
-    assert "{'nucleus': " in out
-    assert str(SHAPE) in out
 
 
 @pytest.mark.parametrize("kind", [str, Path])

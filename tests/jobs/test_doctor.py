@@ -12,6 +12,7 @@ import torch
 from medseg.config import extras
 from medseg.jobs import doctor
 from medseg.system.gpus.unused import UnusedGpu
+from medseg.system.relaunch import START_METHOD
 from medseg.training.data import workers
 
 
@@ -124,7 +125,7 @@ def test_workers_and_their_shared_memory_are_those_of_a_training(monkeypatch):
     def cures(free, is_on_gpu):
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free, 0, free))
         method, shared = doctor.room_for_data(is_on_gpu=is_on_gpu)
-        assert f"start by {workers.START_METHOD};" in method.text
+        assert f"start by {START_METHOD};" in method.text
         assert not method.cure
         return shared.cure
 

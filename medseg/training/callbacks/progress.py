@@ -139,6 +139,7 @@ class Budget(Callback):
         self.progress.start()
         self.progress.step = trainer.global_step
         self.look_ahead(trainer)  # a resumed run may be at the end of an epoch, before its validation
+        trainer.should_stop = False  # which would leave that out, where it is the last
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -245,7 +246,10 @@ def epoch_of(trainer: Trainer) -> int:
 
 
 class FirstStep(Callback):
-    """Calls ``begin`` once, after the first step of a training, new or resumed: its settings have been found good."""
+    """Calls ``begin`` once, after the first step of a training, new or resumed: its settings have been found good.
+
+    A run that was stopped after its last step makes none, and begins with its validation.
+    """
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.begin = begin
@@ -260,7 +264,12 @@ class FirstStep(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Call ``begin`` once weights have changed, which takes several batches where gradients are accumulated."""
-        if not self.is_done and trainer.global_step != self.step:
+        if trainer.global_step != self.step:
+            self.on_validation_start(trainer, module)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Call ``begin``, where a resumed run has only a validation left, too."""
+        if not self.is_done:
             self.is_done = True
             self.begin()
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from medseg.errors import MedsegError
+from medseg.system.relaunch import START_METHOD
 from medseg.training.data import workers
 from medseg.training.data.workers import check_shared_memory, shared_bytes, workers_needed
 
@@ -59,7 +60,7 @@ print(server == forkserver._forkserver._forkserver_pid)
 """
 
 
-@pytest.mark.skipif(workers.START_METHOD != "forkserver", reason="there is no server")
+@pytest.mark.skipif(START_METHOD != "forkserver", reason="there is no server")
 def test_a_server_of_workers_that_still_imports_says_nothing_at_ctrl_c(tmp_path):
     (tmp_path / "interrupting.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
     paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
