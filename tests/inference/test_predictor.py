@@ -1,5 +1,6 @@
 """The Predictor from Python: files, lists of files, arrays and tensors, and what it says of what it cannot take."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
+from monai.data import MetaTensor
 from numpy.typing import NDArray
 from PIL import Image
 from untrained_model import write_model
@@ -159,8 +162,104 @@ def test_scans_and_masks_describe_themselves_without_their_voxels(predictor, ima
     assert len(repr(mask.scan)) < 100
 
 
-def test_the_package_lists_the_predictor_before_it_is_imported():
-    code = "import sys, medseg; assert 'Predictor' in dir(medseg); assert 'torch' not in sys.modules"
+def oblique(image: NDArray[np.float32]) -> nib.Nifti1Image:
+    """The channels as one image of nibabel's, in micrometres."""
+    made = nib.Nifti1Image(np.moveaxis(image, 0, -1), np.diag([1e3, 1e3, 1e3, 1]) @ AFFINE)
+    made.header.set_xyzt_units("micron")
+    return made
+
+
+def of_sitk(image: NDArray[np.float32]) -> SimpleITK.Image:
+    """The channels as components of one image of SimpleITK's, on an oblique grid without shear."""
+    made = SimpleITK.GetImageFromArray(np.moveaxis(image, 0, -1).transpose(2, 1, 0, 3), isVector=True)
+    made.SetSpacing((0.9, 1.1, 2.5))
+    made.SetOrigin((4.0, -20.0, 7.0))
+    made.SetDirection(nib.eulerangles.euler2mat(0.2, -0.1, 0.3).ravel().tolist())
+    return made
+
+
+def test_an_image_of_nibabels_is_a_scan_in_mm(predictor, files, image, tmp_path):
+    mask = predictor(oblique(image))
+    np.testing.assert_array_equal(mask.indices, predictor(files).indices)
+    np.testing.assert_allclose(mask.scan.affine, AFFINE, atol=1e-5)
+    mask.save(tmp_path / "mask.nii.gz")
+    np.testing.assert_allclose(medseg.read_scan(tmp_path / "mask.nii.gz").affine, AFFINE, atol=1e-5)
+
+
+def test_a_volume_of_simpleitks_is_the_scan_of_its_file(predictor, image, tmp_path):
+    scan = of_sitk(image)
+    SimpleITK.WriteImage(scan, str(tmp_path / "scan.nrrd"))
+    mask, of_file = predictor(scan), predictor(tmp_path / "scan.nrrd")
+    np.testing.assert_array_equal(mask.indices, of_file.indices)
+    np.testing.assert_allclose(mask.scan.affine, of_file.scan.affine, atol=1e-6)
+    np.testing.assert_array_equal(mask.scan.image, image)
+    with pytest.raises(MedsegError, match=r"SimpleITK image of 2 dimensions: .*GetArrayFromImage"):
+        predictor(SimpleITK.GetImageFromArray(image[0, 0]))
+
+
+@pytest.mark.parametrize("space", ["RAS", "LPS"])
+def test_a_metatensor_has_its_own_affine(predictor, image, space):
+    stored = AFFINE if space == "RAS" else np.diag([-1, -1, 1, 1]) @ AFFINE
+    tensor = MetaTensor(torch.from_numpy(image), affine=torch.from_numpy(stored), meta={"space": space})
+    mask = predictor(tensor)
+    np.testing.assert_array_equal(mask.indices, predictor(image, affine=AFFINE).indices)
+    np.testing.assert_allclose(mask.scan.affine, AFFINE)
+    with pytest.raises(MedsegError, match="have their own"):
+        predictor(tensor, spacing=(1, 1, 1))
+
+
+def test_a_metatensor_without_an_affine_is_a_2d_image():
+    scan = medseg.read_scan(MetaTensor(torch.zeros(1, 4, 5)))
+    assert (scan.unit, scan.shape) == ("px", (4, 5))
+
+
+def test_probabilities_and_uncertainty_lie_on_the_scans_grid(predictor, image):
+    probs = predictor.probabilities(image, affine=AFFINE)
+    assert (probs.shape, probs.dtype) == ((2, *SHAPE), np.float32)
+    np.testing.assert_allclose(probs.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probs.argmax(0), predictor(image, affine=AFFINE).indices)
+    uncertainty = predictor.uncertainty(image, affine=AFFINE)
+    expected = -(probs * np.log2(probs)).sum(0)  # of two classes, in bits
+    np.testing.assert_allclose(uncertainty, expected, atol=1 / 255)
+
+
+def test_many_scans_are_segmented_in_order(predictor, image):
+    scans = [medseg.Scan(image * factor, AFFINE) for factor in (1, -1, 1)]
+    masks = list(predictor.many(iter(scans)))
+    for mask, scan in zip(masks, scans, strict=True):
+        np.testing.assert_array_equal(mask.indices, predictor(scan).indices)
+    assert not np.array_equal(masks[0].indices, masks[1].indices)
+
+
+def test_a_broken_scan_in_a_folder_stops_no_other(tmp_path):
+    predictor = Predictor.load(write_model(tmp_path / "m.ckpt", dims=2, channels=1), device="cpu")
+    scans = tmp_path / "scans"
+    (scans / "b").mkdir(parents=True)
+    (scans / "broken.png").write_bytes(b"\x89PNG, and no more")
+    for name in ("a.png", "b/c.png"):
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)).save(scans / name)
+    found, masks = [], predictor.folder(scans)
+    with pytest.raises(MedsegError, match=r"all scans are segmented but 1:\n  - broken: "):
+        found.extend(masks)
+    assert [name for name, _ in found] == ["a", "b/c"]
+    assert found[0][1].indices.shape == (20, 30)
+    (scans / "broken.png").unlink()
+    assert len(dict(predictor.folder(str(scans)))) == 2
+
+
+def test_a_notebook_shows_a_mask_over_its_scan(predictor, image):
+    picture = Image.open(io.BytesIO(predictor(image, affine=AFFINE)._repr_png_()))
+    assert picture.format == "PNG"
+    assert 400 < picture.width < 1300
+    assert repr(predictor) == "Predictor(3D, 2 channel(s), finds=['nucleus'], models=1, device='cpu')"
+
+
+def test_nothing_heavy_is_imported_before_it_is_used():
+    code = (
+        "import sys, medseg; assert 'Predictor' in dir(medseg); assert not {'torch', 'numpy', 'hydra'} & {*sys.modules}"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     assert medseg.Predictor is Predictor
+    with pytest.raises(AttributeError, match="no attribute 'predict'"):
+        _ = medseg.predict

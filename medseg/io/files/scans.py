@@ -64,30 +64,29 @@ def read_scan(
     >>> medseg.read_scan(np.zeros((40, 50, 12)), spacing=(0.9, 0.9, 3.0))
     Scan(channels=1, shape=(40, 50, 12), spacing=(0.9, 0.9, 3.0), unit='mm')
     """
-    if hasattr(source, "ndim") and not is_of(source, "monai.data.meta_tensor", "MetaTensor"):
+    scan = source if isinstance(source, Scan) else scan_from_image(source, dims)
+    if scan is None and hasattr(source, "ndim"):
         given = len(spacing) if spacing is not None else 3 if affine is not None or source.ndim == 4 else 2
         scan = scan_from_array(source, dims or given, spacing, affine)
     elif spacing is not None or affine is not None:
         raise MedsegError("spacing and affine are for arrays: files, scans and images have their own.")
-    elif isinstance(source, Scan):
-        scan = source
-    elif isinstance(source, str | Path | Sequence):
+    elif scan is None:
         files = files_of(source)
         reading: dict[str, Any] = {"geometry": geometry, "reference": reference, "orientation": orientation}
         case = Case(str(files[0]), str(files[0]), files, **reading, absent=tuple(absent))
         with logged(), enough_memory(lambda: f"to read {files[0]}, {size_of(case)}", TO_READ):
             return read_case(case, spatial_dims=dims)
-    else:
-        scan = scan_from_image(source, dims)
     check_voxels(scan.image, str(getattr(scan.layout, "path", "the scan")))
     return scan
 
 
-def scan_from_image(image: Any, dims: int | None = None) -> Scan:
-    """Return a scan of an image of another library's, which is imported already if the image is one of it.
+def scan_from_image(image: Any, dims: int | None = None) -> Scan | None:
+    """Return a scan of an image of MONAI's, nibabel's or SimpleITK's; None of anything else.
+
+    Their libraries are imported already if it is one.
 
     Raises:
-        MedsegError: it is none of MONAI's, nibabel's or SimpleITK's, or one that is no scan.
+        MedsegError: it is one that is no scan.
     """
     if is_of(image, "monai.data.meta_tensor", "MetaTensor"):
         axes = dims or (3 if image.ndim == 4 else 2)
@@ -112,10 +111,7 @@ def scan_from_image(image: Any, dims: int | None = None) -> Scan:
         matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
         matrix[:3, 3] = image.GetOrigin()
         return scan_from_array(planes[..., 0] if axes == 2 else planes, axes, affine=LPS_RAS @ matrix)
-    raise MedsegError(
-        f"this is no scan but {type(image).__name__}. A scan is a file, a list of files, one a channel, an array, a"
-        " tensor, an image of nibabel, SimpleITK or MONAI, or a medseg.Scan."
-    )
+    return None
 
 
 def is_of(value: Any, module: str, name: str) -> bool:
@@ -123,15 +119,16 @@ def is_of(value: Any, module: str, name: str) -> bool:
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
-def files_of(source: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+def files_of(source: Any) -> tuple[Path, ...]:
     """Return the files of a scan, one for all channels or one a channel; MedsegError where these are none."""
     if isinstance(source, str | Path):
         return (Path(source),)
-    if not source or not all(isinstance(file, str | Path) for file in source):
-        kind = f" of {type(next(iter(source))).__name__}" if source else ""
+    if not isinstance(source, Sequence) or not source or not all(isinstance(file, str | Path) for file in source):
+        kind = f" of {type(source[0]).__name__}" if isinstance(source, Sequence) and source else ""
         raise MedsegError(
-            f"this is no scan but {type(source).__name__}{kind}. Stack arrays of channels into one"
-            " (channels, *spatial); a list of files has one a channel."
+            f"this is no scan but {type(source).__name__}{kind}. A scan is a file, a list of files, one a channel, an"
+            " array, a tensor, an image of nibabel, SimpleITK or MONAI, or a medseg.Scan. Stack arrays of channels into"
+            " one (channels, *spatial)."
         )
     return tuple(map(Path, source))
 
