@@ -54,6 +54,7 @@ check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests/api/test_types.py
 	$(VENV)/bin/python scripts/lock.py --check
 
 audit: $(VENV)/.medseg-dev  ## known vulnerabilities, licences and a bill of materials of all that medseg needs

@@ -63,7 +63,7 @@ function follow() {
 let before = document.activeElement;
 document.addEventListener("click", event => { if (!sheet.contains(event.target)) before = event.target.closest("a"); });
 sheet.addEventListener("close", () => {
-  if (/^#case-/.test(location.hash)) history.replaceState(null, "", location.pathname + location.search);
+  if (/^#case-/.test(location.hash)) history.replaceState(null, "", location.href.split("#")[0]);
   if (before) before.focus({ preventScroll: true });
 });
 sheet.addEventListener("click", event => { if (event.target === sheet) sheet.close(); });

@@ -53,7 +53,9 @@ class Report:
         """Return the report's page in a frame, whose styles and scripts are its own; None: there is no page."""
         if not self.page.is_file():
             return None
-        page, title = (escape(text) for text in (self.page.read_text("utf-8"), repr(self)))
+        # Links within the page would lead to the notebook without a base of their own
+        page = self.page.read_text("utf-8").replace("<head>", '<head>\n<base href="about:srcdoc">', 1)
+        page, title = escape(page), escape(repr(self))
         style = "width: 100%; height: 45em; border: 0"
         return f'<iframe sandbox="allow-scripts" title="{title}" style="{style}" srcdoc="{page}"></iframe>'
 

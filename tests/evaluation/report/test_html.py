@@ -17,7 +17,7 @@ from rich.console import Console
 
 from medseg.evaluation.metrics.registry import METRICS, Settings
 from medseg.evaluation.pages.text_table import print_tables
-from medseg.evaluation.report.files import write_report
+from medseg.evaluation.report.files import read_report, write_report
 from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
 from medseg.evaluation.statistics.cases import SIZES, Row, read_rows
@@ -382,3 +382,29 @@ def test_contrast_is_that_of_wcag_aa(folder: Path, html: str, is_dark: bool) -> 
     assert found == is_dark
     assert texts >= 4.5
     assert marks >= 3
+
+
+@needs_browser
+def test_a_notebook_shows_the_page_in_a_frame_in_which_cases_open(tmp_path):
+    written(tmp_path, made_rows(4, NAMES), problems=[HOSTILE])
+    (tmp_path / "report.html").write_text(report_of(tmp_path, {}), "utf-8")
+    frame = read_report(tmp_path, HOSTILE)._repr_html_()
+    assert frame is not None
+    assert [tag for tag, _ in Markup(frame).tags] == ["iframe"]
+    seen = frame.replace('sandbox="allow-scripts"', "")  # for this test to look in
+    script = """
+        const page = document.querySelector("iframe").contentDocument;
+        const link = page.querySelector('th a[href="#case-2"]'), dialog = page.querySelector("dialog"), opened = [];
+        const once = (target, name) => new Promise(done => target.addEventListener(name, done, { once: true }));
+        for (let time = 0; time < 2; time += 1) {
+          const isFollowed = once(page.defaultView, "hashchange"), isClosed = once(dialog, "close");
+          link.click();
+          await isFollowed;
+          opened.push(dialog.open);
+          dialog.close();
+          await isClosed;
+        }
+        return [opened, page.location.href, page.querySelector("h1").textContent];
+    """
+    opened, address, title = visit(f"<!doctype html><title>notebook</title>{seen}", tmp_path, script)
+    assert (opened, address, title) == ([True, True], "about:srcdoc", "Report: test cases")
