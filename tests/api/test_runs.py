@@ -69,7 +69,8 @@ def test_errors_are_raised_and_nothing_is_changed(job, error, capsys):
     assert after == before
 
 
-def test_the_log_is_shown_where_nothing_else_shows_it(monkeypatch, capsys):
+def test_the_log_is_shown_where_nothing_else_shows_it(monkeypatch, caplog, capsys):
+    caplog.set_level(logging.NOTSET, "medseg")
     log = logging.getLogger("medseg")
     with shown_log():
         log.info("the program's own handlers, as pytest's, show this")

@@ -37,6 +37,7 @@ NO_CONFIG = {
     "inference.probabilities.kept_on_disk": "an array of this process's own, without pickles",
     "io.csv_files.read_csv": "texts",
     "io.dicom.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
+    "cli.overrides.with_mappings": "a setting in the user's own words: names and values, which refer to nothing",
     "config.schema.arguments": "medseg's own file of what its objects take",
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
@@ -125,8 +126,8 @@ def test_every_object_is_built_for_a_place_and_with_a_trust():
 
 def test_only_build_goes_from_names_to_code():
     found = {module for module, name, _, _ in all_calls() if name in ("import_module", "importlib.import_module")}
-    assert found == {"config.instantiate", "cli.job", "inference.onnx.runtime"}, (
-        "jobs and extras by constant names, else by build"
+    assert found == {"__init__", "config.instantiate", "cli.job", "inference.onnx.runtime"}, (
+        "public names, jobs and extras by constant names, else by build"
     )
     assert {module for module, name, _, _ in all_calls() if name == "construct"} <= {
         "config.instantiate",
