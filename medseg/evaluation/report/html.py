@@ -52,6 +52,7 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         interval=interval(summary["mean_ci95"], "dice") if summary["mean_ci95"] else "",
         facts=[*_models(configs, runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"],
         problems=summary["problems"],
+        warnings=summary.get("warnings", []),
         tables=tables_of(summary),
         statistics=[statistics_table(summary, name) for name in metrics],
         dice=figures.distribution(cases, summary, metrics[0]),

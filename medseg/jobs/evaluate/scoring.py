@@ -34,6 +34,7 @@ from medseg.io.labels import LabelMap
 from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
 from medseg.jobs.evaluate.seen import Seen
+from medseg.jobs.training_run import not_learned
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import replacing, write_text
@@ -61,7 +62,7 @@ class ReportOptions:
     ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
     number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
     ``notes`` are lines about the choice of the cases; further ones say which of them the models have ``seen``, and the
-    difference in Dice to ``against``, another report of the same cases.
+    difference in Dice to ``against``, another report of the same cases. ``models`` are the checkpoint files evaluated.
     """
 
     metrics: Settings
@@ -72,6 +73,7 @@ class ReportOptions:
     notes: Sequence[str] = ()
     seen: Seen | None = None
     against: Report | None = None
+    models: Sequence[Path] = ()
 
 
 def evaluate_cases(
@@ -116,8 +118,11 @@ def evaluate_cases(
     for note in learned:
         log.warning("%s", note)
     told: dict[str, Any] = {"problems": problems, "notes": [*options.notes, *learned]}
+    told["warnings"] = not_learned(options.models)
     names, subset, strata = list(label_map.reported), options.subset, options.strata
     summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, **told)
+    for warning in summary["warnings"]:
+        log.warning("%s", warning)
     if options.against:
         one = compare_all(pair([Report("these", folder, rows, {}), options.against], ["dice"]))[-1]  # over all classes
         summary["against"] = {"name": options.against.name, **asdict(one)}
