@@ -16,6 +16,7 @@ from medseg.evaluation.comparison.pairing import pair
 from medseg.evaluation.comparison.tables import in_words
 from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.images.overlays import overlay
+from medseg.evaluation.images.views import View, view_of
 from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
 from medseg.evaluation.pages.text_table import print_tables
@@ -53,6 +54,8 @@ from medseg.system.terminal import Terminal, with_progress_bar
 log = logging.getLogger(__name__)
 
 REPORT = "report.html"
+VIEWS = 3
+"""Cases whose slices a report has: the worst, the median and the best."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,10 @@ def evaluate_cases(
         summary["against"] = {"name": options.against.name, **asdict(one)}
         summary["notes"].append(f"against {options.against.name}: {in_words(one)}")
     files = overlay_files(folder, (row["case"] for row in rows))
-    draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
+    drawn, viewed = (pick_examples(rows, cases, min(most, options.examples)) for most in (len(cases), VIEWS))
+    views = draw_examples(segment, drawn, viewed, label_map, files)
     write_report(folder, rows, summary)
-    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs))
+    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs, views))
     print_tables(tables_of(summary), Terminal())
     return summary, problems
 
@@ -244,16 +248,26 @@ def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> li
     return [by_id[order[index]] for index in evenly(len(order), number)]
 
 
-def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
-    """Draw prediction and ground truth over the scans, each into the file of its case's id."""
-    for case in cases:
+def draw_examples(
+    segment: Segment, drawn: Sequence[Case], viewed: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]
+) -> list[View]:
+    """Draw prediction and ground truth over the scans of cases, each into the file of its id; return others as views.
+
+    A case may be among both; no more than one is in memory.
+    """
+    views = {}
+    for case in {case.id: case for case in (*drawn, *viewed)}.values():
         try:
             with enough_memory(lambda: f"to draw {size_of(case)}", MORE_MEMORY):  # noqa: B023 - called within the loop
                 scan, reference = read_labelled(case, label_map)
-                annotated = label_map.annotated(case.annotated)
-                picture = overlay(scan, segment(case, scan), label_map.names, reference, annotated)
+                masks = (segment(case, scan), label_map.names, reference, label_map.annotated(case.annotated))
+                if case in viewed:
+                    views[case.id] = view_of(case.id, scan, *masks)
+                picture = overlay(scan, *masks) if case in drawn else None
         except NotEnoughMemoryError as error:
             log.warning("%s: no overlay: %s", case.id, error)
             continue
-        with replacing(files[case.id]) as temporary:
-            picture.save(temporary)
+        if picture:
+            with replacing(files[case.id]) as temporary:
+                picture.save(temporary)
+    return [views[case.id] for case in viewed if case.id in views]
