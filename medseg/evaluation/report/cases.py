@@ -56,6 +56,8 @@ def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], 
 
 def position_of(rank: int, n: int) -> str:
     """Return which case that of a rank, from 0 for the worst, is among ``n``."""
+    if n == 1:
+        return "The only case"
     if rank in (0, n - 1):
         return "Best case" if rank else "Worst case"
     return "Median case" if abs(rank - (n - 1) / 2) <= 0.5 else f"Case {rank + 1} of {n} from the worst"

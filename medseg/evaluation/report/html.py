@@ -66,7 +66,7 @@ def html_report(
         n_classes=len(classes),
         volumes=figures.volumes(cases, summary),
         n_panels=figures.PANELS,
-        views=report_cases.view_data(views, cases),
+        views=report_cases.view_data(views, cases) if views else [],
         examples=examples,
         n_more_examples=n_more_examples,
         case_table=case_table,

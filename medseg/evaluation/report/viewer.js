@@ -141,6 +141,7 @@
       return item;
     }));
     Object.assign(viewer.querySelector(".note"), { textContent: view.note, hidden: !view.note });
+    viewer.querySelector(".note:last-child").hidden = !view.isVolume;
     const single = view.shape.indexOf(1);
     cut(single < 0 ? 2 : single);
     show(0);
