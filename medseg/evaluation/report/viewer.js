@@ -141,7 +141,6 @@
       return item;
     }));
     Object.assign(viewer.querySelector(".note"), { textContent: view.note, hidden: !view.note });
-    viewer.querySelector(".note:last-child").hidden = !view.isVolume;
     const single = view.shape.indexOf(1);
     cut(single < 0 ? 2 : single);
     show(0);
@@ -152,7 +151,7 @@
     press("axis", axis);
     slice.max = view.shape[axis] - 1;
     slice.value = at[axis];
-    slice.closest("label").hidden = view.shape[axis] === 1;
+    for (const part of [slice.closest("label"), viewer.querySelector(".note:last-child")]) part.hidden = view.shape[axis] === 1;
   }
 
   function show(channel) {

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from math import nan
+from math import inf, nan
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -45,9 +45,11 @@ class Unlearned:
         if learned:
             log.info("learned after all: %s", ", ".join(f"{name} (Dice {scores[name]:.4f})" for name in learned))
         is_learning = any(score >= LEARNED for score in scores.values())
-        least = 1 if progress >= 1 else 2 if progress >= LATE else 3 if progress >= EARLY and is_learning else None
-        new = [name for name, times in self.zeros.items() if least and times >= least and name not in self.names]
-        if new := [name for name in new if is_trained_on(name)]:
+        needed = 3 if is_learning and progress >= EARLY else inf
+        if progress >= LATE:
+            needed = 1 if progress >= 1 else 2
+        due = [name for name, times in self.zeros.items() if times >= needed and name not in self.names]
+        if new := [name for name in due if is_trained_on(name)]:
             self.names += new
             log.warning(
                 "not learned: %s. The validation Dice is below %g after %.0f %% of the training, though training cases"
