@@ -3,7 +3,10 @@
     python scripts/benchmark_accuracy.py hippocampus --root DATA/hippocampus --minutes 10 --seeds 0 1 2 \\
         --methods medseg nnunet control --peers VENV --work WORK --json accuracy.json
 
-* medseg: ``medseg train`` with the data set and ``trainer.max_time`` named and nothing else. The budget counts its
+Budgets are ``--minutes`` and ``--steps``; further arguments are settings of ``medseg train``, which other results must
+not share a JSON file with.
+
+* medseg: ``medseg train`` with the data set and the budget named and nothing else. A budget in minutes counts its
   validations; its CPU seconds those of the whole command, preprocessing and test included.
 * nnunet: nnU-Net's default trainer, plan and augmentation in fp32, ten epochs whose iterations end at the budget on an
   undisturbed machine; predicted with its default, mirroring included. Its CPU seconds are those of training alone.
@@ -20,9 +23,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nnunet_peer as nnunet
 import numpy as np
@@ -33,20 +37,48 @@ from rich.table import Table
 
 from medseg.io.datasets.dataset import label_map
 
-KEY = ("data", "method", "minutes", "seed")
+KEY = ("data", "method", "budget", "seed")
+EPOCHS = nnunet.EPOCHS
+"""A budget in steps is divided into so many epochs."""
 Scores = dict[str, dict[str, float]]
 """Dice by case and class; NaN where neither the truth nor the mask has a voxel of it."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a training may take: minutes or steps."""
+
+    amount: float
+    unit: Literal["min", "steps"]
+
+    @property
+    def name(self) -> str:
+        """As it stands in names of runs, and in the table."""
+        return f"{self.amount:g} {self.unit}"
+
+    @property
+    def settings(self) -> list[str]:
+        """What tells ``medseg train`` of it."""
+        if self.unit == "min":
+            return [f"trainer.max_time={duration(self.amount)}", "trainer.max_epochs=null"]
+        return [f"trainer.max_epochs={EPOCHS}", f"trainer.steps_per_epoch={self.steps // EPOCHS}"]
+
+    @property
+    def steps(self) -> int:
+        """Its steps."""
+        return int(self.amount)
 
 
 def main() -> None:
     """Train what was asked for, one after the other, and print the table of all results in the JSON file."""
     options = parse()
     peers = peers_at(options.peers) if {"nnunet", "control"} & {*options.methods} else None
-    for minutes in options.minutes:
+    budgets = [*(Budget(each, "min") for each in options.minutes), *(Budget(each, "steps") for each in options.steps)]
+    for budget in budgets:
         for seed in options.seeds:
             for method in options.methods:
                 if method == "medseg" or peers:
-                    add_results(options.json, [result(options, method, minutes, seed)], KEY)
+                    add_results(options.json, [result(options, method, budget, seed)], KEY)
     found = [row for row in add_results(options.json, [], KEY) if row["data"] == options.data]
     Console(width=140).print(table(found))
 
@@ -56,29 +88,33 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=TESTED)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 10, 20])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[], help="budgets, such as 1 2 5 10 20")
+    parser.add_argument("--steps", type=int, nargs="+", default=[], help=f"budgets, multiples of {EPOCHS}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--width", type=int, default=16, help="base channels of the control")
     parser.add_argument("--peers", type=Path, help="environment with nnU-Net; without it nnU-Net is left out")
     parser.add_argument("--work", type=Path, required=True, help="folder for data, caches and runs")
     parser.add_argument("--json", type=Path, required=True, help="file that the results are added to")
-    return parser.parse_args()
+    options, options.settings = parser.parse_known_args()
+    if wrong := [each for each in options.settings if each.startswith("-")]:
+        parser.error(f"no such options: {' '.join(wrong)}")
+    return options
 
 
-def result(options: argparse.Namespace, method: str, minutes: float, seed: int) -> dict[str, Any]:
+def result(options: argparse.Namespace, method: str, budget: Budget, seed: int) -> dict[str, Any]:
     """Train and test once."""
     data: BenchmarkData = DATA[options.data]
-    name = f"{data.name}_{method}_{minutes:g}min_seed{seed}"
+    name = f"{data.name}_{method}_{budget.name.replace(' ', '')}_seed{seed}"
     print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
-    done, scores = METHODS[method](options, data, name, minutes, seed)
-    row = {"data": data.name, "method": method, "minutes": minutes, "seed": seed, **done, **summary(scores)}
+    done, scores = METHODS[method](options, data, name, budget, seed)
+    row = {"data": data.name, "method": method, "budget": budget.name, "seed": seed, **done, **summary(scores)}
     cases = {case: {name: None if isnan(value) else value for name, value in of.items()} for case, of in scores.items()}
     return row | {"cases": cases, **circumstances(options.peers if method != "medseg" else None)}
 
 
 def train_medseg(
-    options: argparse.Namespace, data: BenchmarkData, name: str, minutes: float, seed: int
+    options: argparse.Namespace, data: BenchmarkData, name: str, budget: Budget, seed: int
 ) -> tuple[dict[str, Any], Scores]:
     """Run ``medseg train`` on the benchmark's split and read its test report."""
     root, work = options.root.resolve(), options.work.resolve()
@@ -88,7 +124,7 @@ def train_medseg(
     split.save(file, {}, seed=0)
     run_dir = work / "medseg" / f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     command = [sys.executable, "-m", "medseg", "train", *data.overrides(root, work), f"split.file={file}"]
-    command += [f"trainer.max_time={duration(minutes)}", f"seed={seed}", f"run_dir={run_dir}"]
+    command += [*budget.settings, f"seed={seed}", f"run_dir={run_dir}", *options.settings]
     cpu, began = nnunet.cpu_seconds_of_children(), time.perf_counter()
     subprocess.run([*command, f"cache_dir={work / 'cache'}"], cwd=ROOT, check=True)
     spent = {
@@ -120,7 +156,7 @@ def reported(cases: Path) -> Scores:
 
 
 def train_nnunet(
-    options: argparse.Namespace, data: BenchmarkData, name: str, minutes: float, seed: int, *, control: bool = False
+    options: argparse.Namespace, data: BenchmarkData, name: str, budget: Budget, seed: int, *, control: bool = False
 ) -> tuple[dict[str, Any], Scores]:
     """Train nnU-Net for the budget, predict the test cases and score the masks."""
     work = options.work.resolve()
@@ -128,7 +164,8 @@ def train_nnunet(
     peer = nnunet.Peer(options.peers, work, data)
     nnunet.prepare(peer, dataset, split)
     plans = nnunet.narrow_plans(peer, options.width) if control else nnunet.PLANS
-    done = nnunet.train(peer, name, plans, minutes, seed, bf16=control)
+    seconds, steps = (budget.amount * 60, None) if budget.unit == "min" else (None, budget.steps)
+    done = nnunet.train(peer, name, plans, seed, seconds=seconds, steps=steps, bf16=control)
     masks = nnunet.predict(peer, name, plans)
     classes = dict(enumerate(label_map(dataset).names))
     return done, {case: score(peer.raw / "labelsTs", masks, f"{case}{data.suffix}", classes) for case in split.test}
@@ -166,15 +203,20 @@ METHODS = {"medseg": train_medseg, "nnunet": train_nnunet, "control": train_cont
 
 
 def table(results: list[dict[str, Any]]) -> Table:
-    """Return one row a result."""
+    """Return a row for each method and budget: means over the seeds, and the range of the mean Dice."""
     classes = list(results[0]["dice"]) if results else []
     found = Table("method", title=results[0]["data"] if results else "no results")
-    for column in ("minutes", "seed", "steps", *classes, "mean Dice", "CPU seconds"):
+    for column in ("budget", "seeds", "steps", *classes, "mean Dice", "from", "to", "CPU seconds"):
         found.add_column(column, justify="right")
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in results:
-        values = [f"{row['dice'][name]:.3f}" for name in classes]
-        budget = [f"{row['minutes']:g}", str(row["seed"]), str(row["steps"])]
-        found.add_row(row["method"], *budget, *values, f"{row['mean_dice']:.3f}", f"{row['cpu_seconds']:.0f}")
+        groups.setdefault((row["budget"], row["method"]), []).append(row)
+    for (budget, method), rows in sorted(groups.items()):
+        values = [f"{mean(row['dice'][name] for row in rows):.3f}" for name in classes]
+        dice = [row["mean_dice"] for row in rows]
+        steps, cpu = (f"{mean(row[key] for row in rows):.0f}" for key in ("steps", "cpu_seconds"))
+        spread = [f"{value:.3f}" for value in (mean(dice), min(dice), max(dice))]
+        found.add_row(method, budget, str(len(rows)), steps, *values, *spread, cpu)
     return found
 
 

@@ -74,6 +74,30 @@ DATA = {
             suffix=".png",
         ),
         BenchmarkData(
+            "cardiac_slices",
+            (
+                "dataset=folder",
+                "dataset.root={root}",
+                "dataset.images=Images",
+                "dataset.masks=Labels",
+                "dataset.group='^(.+?)-IM-'",
+            ),
+            number=902,
+            title="CardiacSlices",
+            configuration="2d",
+            channels=("MRI",),
+            suffix=".png",
+        ),
+        BenchmarkData(
+            "phantom",
+            ("dataset=phantom", "dataset.root={work}/phantom", "plan.device=null"),
+            number=903,
+            title="Phantom",
+            configuration="3d_fullres",
+            channels=("MRI",),
+            suffix=".nii.gz",
+        ),
+        BenchmarkData(
             "ms_lesions",
             ("dataset=table", "dataset.root={root}", "dataset.table={work}/ms_lesions.csv"),
             number=901,
@@ -84,7 +108,7 @@ DATA = {
         ),
     )
 }
-TESTED = ("hippocampus", "nuclei")
+TESTED = ("hippocampus", "nuclei", "cardiac_slices", "phantom")
 """Those with enough cases to test; the others are for measuring steps."""
 
 

@@ -191,18 +191,24 @@ def iterations(seconds: float, measured: dict[str, Any]) -> tuple[int, int]:
     return steps, max(1, round(steps / VALIDATION_RATIO))
 
 
-def train(peer: Peer, run: str, plans: str, minutes: float, seed: int, *, bf16: bool) -> dict[str, Any]:
-    """Train for a budget; return what was done. A run that has ended is not done again."""
+def train(
+    peer: Peer, run: str, plans: str, seed: int, *, seconds: float | None, steps: int | None, bf16: bool
+) -> dict[str, Any]:
+    """Train for seconds of an undisturbed machine, or steps; return what was done. What has ended is not done again."""
     report = peer.work / "runs" / f"{run}.json"
     if report.is_file():
         return dict(json.loads(report.read_text()))
     report.parent.mkdir(parents=True, exist_ok=True)
-    measured = calibration(peer, plans, bf16=bf16)
-    steps, val_steps = iterations(minutes * 60, measured)
-    schedule = ["--epochs", str(EPOCHS), "--steps", str(steps), "--val-steps", str(val_steps), "--seed", str(seed)]
+    measured = calibration(peer, plans, bf16=bf16) if seconds else None
+    if seconds:
+        each, val_steps = iterations(seconds, measured)
+    else:
+        each = steps // EPOCHS
+        val_steps = max(1, each // VALIDATION_RATIO)
+    schedule = ["--epochs", str(EPOCHS), "--steps", str(each), "--val-steps", str(val_steps), "--seed", str(seed)]
     ended = report.with_suffix(".ended.json")
     cpu = peer.run([*runner(peer, "train", plans, ended, bf16=bf16), *schedule], f"train_{run}", run)
-    done = {"steps": EPOCHS * steps, "val_steps": EPOCHS * val_steps, "cpu_seconds": cpu, "calibration": measured}
+    done = {"steps": EPOCHS * each, "val_steps": EPOCHS * val_steps, "cpu_seconds": cpu, "calibration": measured}
     report.write_text(json.dumps(done | json.loads(ended.read_text()), indent=1))
     return dict(json.loads(report.read_text()))
 

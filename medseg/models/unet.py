@@ -159,6 +159,9 @@ class UNet(nn.Module):
         residual: residual blocks in the encoder, after a stem of one convolution.
         downsampling: ``max_pool``, or ``strided``: the first convolution of a level has the stride.
         deep_supervision: in training, logits of every level but the bottom, finest first.
+        last_activation: whether an activation follows the last convolution. Without it the head is given positive and
+            negative values alike. Behind a leaky ReLU the voxels of a rare class can end where all channels are
+            negative and nearly 0: then hardly any gradient passes, and the class is never learned.
 
     Raises:
         MedsegError: an argument is out of its range, or an input does not fit; see ``divisor`` and ``smallest``.
@@ -197,6 +200,7 @@ class UNet(nn.Module):
         residual: Annotated[bool, Setting("residual blocks in the encoder")] = False,
         downsampling: Annotated[str, Setting("how a level halves the map", DOWNSAMPLINGS)] = "max_pool",
         deep_supervision: Annotated[bool, Setting("a loss on every decoder level")] = False,
+        last_activation: Annotated[bool, Setting("an activation before the head")] = True,
     ) -> None:
         super().__init__()
         counts = {"in_channels": in_channels, "out_channels": out_channels, "base_channels": base_channels}
@@ -259,6 +263,8 @@ class UNet(nn.Module):
             stride, outputs = self.strides[level], channels[level]
             self.up.append(layers.of_torch("ConvTranspose")(channels[level + 1], outputs, stride, stride))
             self.decoder.append(nn.Sequential(*layers.stage(count, 2 * outputs, outputs, self.kernel_sizes[level])))
+        if not last_activation:
+            self.decoder[0][-1][-1] = nn.Identity()
 
         heads = channels[: depth if deep_supervision else 1]
         self.heads = nn.ModuleList(layers.conv(count, out_channels, (1,) * spatial_dims) for count in heads)

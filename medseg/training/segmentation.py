@@ -65,7 +65,7 @@ class SegmentationModule(TrainingModule):
     def loss_of(self, batch: dict[str, Tensor], step: int, first: int) -> Tensor:
         """Augment a batch, run the network, compare with the target."""
         image, label = self.augment(batch["image"], batch["label"], step, first)
-        target = self.target(without_context(label, self.context), batch["annotated"])
+        target = self.target(label, batch["annotated"])
         outputs = self.logits(image.contiguous(memory_format=self.memory_format))
         return deep_loss(self.loss, outputs, target)
 
@@ -79,6 +79,7 @@ class SegmentationModule(TrainingModule):
 
     def target(self, label: Tensor, annotated: Tensor) -> Tensor:
         """Return what the outputs are compared with: (B, 1, *) class indices, or (B, R, *) regions; int64."""
+        label = without_context(label, self.context)
         if self.label_map.regions:
             return region_targets(label, annotated, self.region_table).long()
         return label.long()

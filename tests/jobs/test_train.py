@@ -314,6 +314,22 @@ def test_other_choices_train_too(small, overrides, check, usual_loss, tmp_path, 
     check(run, torch.load(run / "checkpoints" / "last.ckpt", weights_only=True))
 
 
+@pytest.mark.parametrize("class_prior", [True, False])
+def test_a_head_begins_at_the_class_frequencies(small, tmp_path, class_prior):
+    still = ["optimizer.lr=1e-12", "trainer.max_epochs=1", "split.test=0", f"trainer.class_prior={class_prior}".lower()]
+    train.run(small(2, *still) | {"run_dir": str(tmp_path)})
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    for part in ("network", "average"):
+        bias = state[f"{part}.heads.0.bias"]
+        if class_prior:
+            p = bias.exp()
+            assert p[0] > 0.8
+            assert p.sum() == pytest.approx(1, abs=0.02)
+            assert len(set(p.tolist())) > 2
+        else:
+            assert bias.abs().max() < 1e-6
+
+
 def test_a_full_run_directory_is_left_alone(small, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(MedsegError, match="not empty"):

@@ -174,6 +174,18 @@ def plain_formula(taps: int, corners: int, image: int, classes: int, channels: l
     return total
 
 
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_without_the_last_activation_the_head_sees_what_it_would_be_given(blocks: int) -> None:
+    usual, bare = (unet(decoder_blocks=blocks, last_activation=last) for last in (True, False))
+    seen: list[Tensor] = []
+    bare.heads[0].register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    image = noise(1, 1, 8, 8)
+    with torch.no_grad():
+        bare(image)
+        assert (seen[0] < -0.1).any()
+        torch.testing.assert_close(usual(image)[0], usual.heads[0](nn.functional.leaky_relu(seen[0], 0.01)))
+
+
 def test_size_of_the_plan_of_nnunet_for_hippocampus() -> None:
     network = unet(3, 3, base_channels=32, max_channels=320, downsampling="strided", deep_supervision=True)
     assert plain_formula(27, 8, 1, 3, [32, 64, 128, 256]) == 5_603_177  # as dynamic-network-architectures 0.4.4 counts

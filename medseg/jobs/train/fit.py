@@ -50,9 +50,13 @@ The score is that of the best validation, of which more is better: Dice, or minu
 """
 
 
-def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
-    """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained."""
-    report, whole, ranks = run.directory / REPORT, None, run.ranks
+def load_initial_weights(run: Run[Any], module: TrainingModule) -> set[str]:
+    """Load the weights of ``finetune.checkpoint`` or ``model.pretrained``, and set which parameters are trained.
+
+    Returns:
+        The names of the weights that were loaded, also of those of which only a part was.
+    """
+    report, whole, ranks, loaded = run.directory / REPORT, None, run.ranks, set[str]()
     if start := start_of(run.settings):
         source, label_map = read_source(start), run.label_map
         transfer = transfer_weights(
@@ -66,7 +70,7 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
         for network in (module.network, module.average):
             if network:
                 transfer.put_into(network)
-        whole = transfer.whole
+        whole, loaded = transfer.whole, {*transfer.weights}
         if ranks.is_first:
             announce_transfer(transfer, source)
             write_report(report, transfer, source)
@@ -74,6 +78,7 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
         whole = read_whole(report)
     elif weights := published(run.settings.model):
         whole = names_in(module.network, weights)
+        loaded = {*whole}
         if file := published_weights_file(run.settings):
             networks = [network for network in (module.network, module.average) if network]
             lines = load_published(networks, run.settings.model, file)
@@ -82,6 +87,7 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> None:
             for line in lines:
                 log.info("%s", line)
     module.tuning = FineTuning(module.network, run.settings.finetune, whole)
+    return loaded
 
 
 def preprocessed(run: Run[Any]) -> tuple[list[Path], list[Path]]:

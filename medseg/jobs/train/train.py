@@ -27,8 +27,10 @@ from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.callbacks.checkpoints import BEST, Selection
+from medseg.training.class_prior import begin_at, class_frequencies
 from medseg.training.images import CaseImages
 from medseg.training.optim.finetuning import check as check_tuning
+from medseg.training.transfer.transfer import axes_along
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     progress, selection = make_progress(settings.trainer), Selection()
     description = describe(run.resolved, run.label_map, run.dataset.endings, run.training_data)
     module = make_module(settings, plan, run.label_map, description, progress, selection, run.ranks.device)
-    load_initial_weights(run, module)
+    loaded = load_initial_weights(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     for line in () if settings.resume else module.tuning.describe(optimizer):  # by now more may learn in a resumed run
         log.info("%s", line)
@@ -92,6 +94,12 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     callbacks = make_callbacks(settings.trainer, run.directory, classes, pictures, progress, selection, console)
     trainer = make_trainer(settings, run.directory, callbacks, run.ranks)
     data = make_data(settings, plan, *preprocessed(run))
+    if settings.trainer.class_prior and not settings.resume:
+        targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples())
+        frequencies = class_frequencies(targets, len(run.label_map.outputs))
+        networks = [network for network in (module.network, module.average) if network]
+        heads = axes_along(settings.model, "out_channels", module.network.state_dict(), settings.trust)
+        begin_at(frequencies, networks, heads, regions=bool(run.label_map.regions), trained=loaded)
     return run_trainer(run, trainer, module, data, begin)
 
 

@@ -9,10 +9,12 @@ plan.
 import logging
 from collections.abc import Collection, Mapping
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from medseg.config.check import escape, is_chosen, is_explicit, is_interpolation
+from medseg.config.instantiate import locate
 from medseg.config.schema import CONF
 from medseg.config.settings import TrainingSettings
 from medseg.config.untrusted import read_yaml
@@ -102,6 +104,10 @@ def model_of(given: Node, theirs: Node, *, nulls: bool, chosen: Collection[str] 
             return given
         given = {**other, **{key: given[key] for key in chosen}}
     default, result = shipped(given["_target_"]), dict(given)
+    # What an older source, or nnU-Net's, does not name is as the network has it by default.
+    arguments = signature(locate(given["_target_"])).parameters if default else {}
+    unnamed = {key: each.default for key, each in arguments.items() if each.default is not each.empty}
+    theirs = {key: unnamed[key] for key in unnamed if default.get(key) is not None} | theirs
     if (given.get("base_channels") or {"base_channels", "max_channels"} & {*chosen}) and "channels" in theirs:
         theirs = {**theirs, "channels": None}  # which would go before them
     for key, value in theirs.items():

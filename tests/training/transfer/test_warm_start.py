@@ -76,6 +76,14 @@ def test_what_is_at_its_default_is_the_sources():
     assert model_of(given, theirs, nulls=False)["base_channels"] is None  # a plan.file has it
 
 
+def test_what_an_older_source_does_not_name_is_as_it_was():
+    theirs = resolved(UNET, depth=5, base_channels=24)
+    del theirs["last_activation"]
+    assert UNET["last_activation"] is False
+    assert model_of(UNET, theirs, nulls=True)["last_activation"] is True
+    assert model_of(UNET, theirs, nulls=True, chosen={"last_activation"})["last_activation"] is False
+
+
 def test_presets_of_a_network_are_taken_as_a_whole():
     merged = model_of(UNET, resolved(RESENC, depth=3, base_channels=32), nulls=True)
     assert (merged["residual"], merged["blocks"], merged["decoder_blocks"]) == (True, RESENC["blocks"], 1)
