@@ -140,7 +140,8 @@ class Predictor:
         advice = "Use device=cpu, or close what else uses the device." if self.device.type != "cpu" else MORE_MEMORY
         with enough_memory(f"on {self.device} for the networks' weights", advice):
             for model in models:
-                model.network.to(self.device).eval()
+                for network in model.networks:
+                    network.to(self.device).eval()
         self.recipe = {
             "inference": [vars(each) for each in options],
             "postprocess": vars(cleaning) | ({} if first.largest_of is None else {"largest_of": first.largest_of}),

@@ -10,8 +10,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
+from medseg.augmentation import CoarseErrors, RandomNumbers
 from medseg.config.instantiate import build
 from medseg.config.settings import (
     PretrainSettings,
@@ -33,6 +34,7 @@ from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
 from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
+from medseg.training.module import Augmentation
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.processes import Processes
 from medseg.training.segmentation import SegmentationModule
@@ -101,18 +103,33 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
             " been clipped by its scaled norm. Leave it out, or give trainer.precision=bf16 or fp32."
         )
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
+    intensity = [build(spec, "augment.intensity", trust) for spec in augment.intensity]
+    channels = len(settings.preprocessing.normalize or ())  # of the images; those of a first stage follow
+    if plan.in_channels > channels * (2 * plan.context + 1):
+        intensity = [on_channels(each, slice(channels)) for each in intensity]
+        intensity.append(on_channels(CoarseErrors(), slice(channels, None)))
     return {
         "plan": plan,
         "optimizer": settings.optimizer,
         "trust": trust,
         "schedule": build(settings.scheduler, "scheduler", trust),
-        "augmentations": spatial + [build(spec, "augment.intensity", trust) for spec in augment.intensity],
+        "augmentations": spatial + intensity,
         "averaging": trainer.averaging,
         "compiled": bool(trainer.compile),
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
         "memory_format": memory_format(trainer, plan),
         "seed": settings.seed,
     }
+
+
+def on_channels(augmentation: Augmentation, channels: slice) -> Augmentation:
+    """Return an augmentation of these channels alone."""
+
+    def augment(image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+        image[:, channels], label = augmentation(image[:, channels], label, random)
+        return image, label
+
+    return augment
 
 
 def make_network(settings: TrainingSettings, plan: TrainingPlan) -> nn.Module:
@@ -205,7 +222,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             num_nodes=ranks.size,
             strategy="ddp" if ranks.size > 1 else "auto",
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
-            max_epochs=trainer.epochs or -1,
+            max_epochs=settings.limits.epochs or -1,
             gradient_clip_val=trainer.gradient_clip,
             accumulate_grad_batches=trainer.accumulate,
             deterministic=trainer.deterministic,

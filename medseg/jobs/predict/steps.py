@@ -113,7 +113,8 @@ class FolderPrediction:
             return [Stage(self.read, 1), Stage(self.segment, threads), Stage(self.write, 1)]
         largest = max(tasks, key=bytes_on_disk, default=None)
         size = size_of(Case("", "", largest.images)) if largest else UNKNOWN
-        fitting = free_memory() / 2 / (COPIES * 4 * size.channels * size.voxels or 1) - 2
+        added = max(group.models[0].preprocessor.added_channels for group in self.predictor.groups)
+        fitting = free_memory() / 2 / (COPIES * 4 * (size.channels + added) * size.voxels or 1) - 2
         readers = int(max(1, min(MAX_READERS, threads - 1, fitting)))
         return [
             Stage(self.read, max(1, threads // readers), readers),
