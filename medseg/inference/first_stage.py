@@ -164,7 +164,7 @@ class SecondStage(Preprocessor):
             log.warning("%s: the first stage found nothing in it; the whole scan is worked on", name)
             return [(0.0, 1.0)] * found.ndim
         spans = []
-        for axis, box in enumerate(bounding_box(found.numpy())):
+        for axis, box in enumerate(bounding_box(found.numpy(), 1)):  # edges between two coarse voxels are in it
             step = scan.spacing[coarse.order[axis]]
             extent = step * coarse.cut_shape[axis]  # of the cropped scan
             margin = self.margin / extent
