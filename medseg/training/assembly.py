@@ -105,7 +105,7 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     intensity = [build(spec, "augment.intensity", trust) for spec in augment.intensity]
     channels = len(settings.preprocessing.normalize or ())  # of the images; those of a first stage follow
-    if plan.in_channels > channels * (2 * plan.context + 1):
+    if (spatial or intensity) and plan.in_channels > channels * (2 * plan.context + 1):
         intensity = [on_channels(each, slice(channels)) for each in intensity]
         intensity.append(on_channels(CoarseErrors(), slice(channels, None)))
     return {
