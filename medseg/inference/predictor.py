@@ -131,6 +131,8 @@ class Predictor:
         self.precision = pick_precision(precision or first.precision, self.device)
         self.label_map, self.endings = first.label_map, first.endings
         self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
+        self.added_channels = max(model.preprocessor.added_channels for model in models)
+        self.has_first_stage = any(model.first_stage for model in models)
         self.reading = resolve(reading or {}, first.reading)
         options = [inference_over(inference or {}, model.inference) for model in models]
         cleaning = postprocess_over(postprocess or {}, first.postprocess)

@@ -110,16 +110,12 @@ class FolderPrediction:
         """
         threads = torch.get_num_threads()
         if self.predictor.device.type == "cpu":
-            has_first_stage = any(model.first_stage for group in self.predictor.groups for model in group.models)
-            return [
-                Stage(self.read, threads if has_first_stage else 1),
-                Stage(self.segment, threads),
-                Stage(self.write, 1),
-            ]
+            reading = threads if self.predictor.has_first_stage else 1
+            return [Stage(self.read, reading), Stage(self.segment, threads), Stage(self.write, 1)]
         largest = max(tasks, key=bytes_on_disk, default=None)
         size = size_of(Case("", "", largest.images)) if largest else UNKNOWN
-        added = max(group.models[0].preprocessor.added_channels for group in self.predictor.groups)
-        fitting = free_memory() / 2 / (COPIES * 4 * (size.channels + added) * size.voxels or 1) - 2
+        channels = size.channels + self.predictor.added_channels
+        fitting = free_memory() / 2 / (COPIES * 4 * channels * size.voxels or 1) - 2
         readers = int(max(1, min(MAX_READERS, threads - 1, fitting)))
         return [
             Stage(self.read, max(1, threads // readers), readers),
