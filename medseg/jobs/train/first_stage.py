@@ -66,7 +66,7 @@ def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], Non
     Args:
         run: of the second stage.
         fit: trains a run; see ``train_in_run_directory``.
-        begin: is called before the first step of any of them.
+        begin: is called before any of them trains.
 
     Raises:
         MedsegError: there are fewer groups than folds, or a training fails.
@@ -96,13 +96,13 @@ def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], Non
         own = read_settings(TrainSettings, named)
         return train_in_run_directory(named, own, dataset, run.label_map, alone, fit, Selection(), finish)
 
-    begin()
     folders = [run.directory / FIRST_STAGE / str(fold) for fold in range(stage.folds)]
     for fold, folder in enumerate(folders):
         if (found := found_in(folder, "train")) != "ended":
             log.info(
                 "first stage: coarse model %d of %d, spacing %s, in %s", fold + 1, stage.folds, stage.spacing, folder
             )
+            begin()
             path = escape(str(folder))
             resume = path if found == "resumable" else None
             split = {**config["split"], "fold": fold}
