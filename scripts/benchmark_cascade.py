@@ -5,8 +5,8 @@
 The scans are phantoms of about ``--size`` voxels along each axis whose lesion, one class here, is ``--lesion`` times as
 wide as usual; patients stay on one side of the split. Each method is ``medseg train`` with ``trainer.max_time`` and
 ``experiment``, and nothing else but ``--set``. With ``--epochs`` instead of a time each makes as many steps, those of
-all its stages together, which is fairer where a machine has other work. Then ``medseg predict`` of the test scans, whose
-peak is the largest resident memory of the process, and whose seconds a scan are those of ``predictions.csv``.
+all its stages together, which is fairer where a machine has other work. Then ``medseg predict`` of the test scans: its
+peak is the largest resident memory of the process, its seconds a scan are those of ``predictions.csv``.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from medseg.errors import MedsegError
 from medseg.inference.loading import read_models
 from medseg.inference.predictor import Predictor
 from medseg.io.datasets.splits import Split
+from medseg.jobs.inspect import inspect
 from medseg.jobs.train import first_stage, fit, train
 from medseg.preprocessing.cache import load
 from medseg.training.segmentation import SegmentationModule
@@ -198,6 +199,12 @@ def test_regions_of_out_of_fold_models_are_trained_in_and_the_log_says_what_they
     [model] = read_models(run)
     assert model.preprocessor.added_channels == 0
     assert len(model.first_stage) == FOLDS
+
+
+def test_inspect_offers_two_stages_for_large_scans(small, tmp_path, caplog):
+    caplog.set_level("INFO", "medseg")
+    inspect.run(small(2, "plan.patch_size=[16,16]") | {"run_dir": str(tmp_path / "run")})
+    assert "a patch of 16 x 16 holds 6% of the median scan, 64 x 64 voxels: experiment=cascade" in caplog.text
 
 
 def test_a_share_of_the_limits_is_a_stages_own():
