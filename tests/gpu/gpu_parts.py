@@ -102,6 +102,7 @@ class RandomPatches(LightningDataModule):
     def __init__(self, batch: dict[str, Any], case: dict[str, Any]) -> None:
         super().__init__()
         self.batch, self.case = batch, case
+        self.batch_size, self.val_files = 2, list[Path]()  # nothing to divide the validations by
 
     def examples(self) -> Iterator[dict[str, Any]]:
         yield self.batch
