@@ -196,13 +196,14 @@ def read_result(path: Path) -> dict[str, Any]:
         MedsegError: it cannot be read, or holds other kinds of values.
     """
     result = read_json_object(path, RESULT_CURE)
-    overrides = result.get("overrides", [])
+    overrides, unlearned = result.get("overrides", []), result.get("unlearned", [])
     is_fit = {
         "status": isinstance(result.get("status"), str),
         "reason": isinstance(result.get("reason"), str | None),
         **{name: result.get(name) is None or is_number(result[name]) for name in ("score", "test_score")},
         "seconds": result.get("seconds") is None or is_number(result["seconds"]),
         "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
+        "unlearned": isinstance(unlearned, list) and all(isinstance(name, str) for name in unlearned),
         "validated": is_of_cases(result.get("validated")),
     }
     if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
@@ -211,7 +212,8 @@ def read_result(path: Path) -> dict[str, Any]:
     if "test_score" not in result and isinstance(best, dict) and is_number(best.get("dice")):
         # An older version had the test score in the place of the validation's.
         result |= {"score": best["dice"], "test_score": result.get("score")}
-    return {"score": None, "test_score": None, "seconds": None, "validated": None, **result, "overrides": overrides}
+    defaults: dict[str, Any] = {"score": None, "test_score": None, "seconds": None, "validated": None, "unlearned": []}
+    return {**defaults, **result, "overrides": overrides}
 
 
 def is_of_cases(validated: Any) -> bool:

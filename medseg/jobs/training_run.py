@@ -10,6 +10,8 @@ from medseg.config.check import problems, resolve
 from medseg.config.schema import CONF
 from medseg.config.untrusted import config_of_run, read_yaml
 from medseg.errors import MedsegError, listing
+from medseg.evaluation.pages.text_table import few
+from medseg.evaluation.report.run_info import read_part
 from medseg.inference.loading import files_of
 from medseg.inference.nnunet.folder import is_nnunet
 from medseg.io.case import Case, Dataset
@@ -111,6 +113,21 @@ def training_run(checkpoints: Sequence[Path]) -> Path | None:
     """Return the run directory that a checkpoint, or an ensemble's first, lies in, if it still lies in one."""
     files = checkpoint_files(checkpoints)
     return run_of(files[0]) if files else None
+
+
+def not_learned(models: Sequence[Path]) -> list[str]:
+    """Return a line for each class that models, checkpoint files, have not learned, as far as their runs tell."""
+    runs_of: dict[str, list[str]] = {}
+    runs = dict.fromkeys(filter(None, map(run_of, models)))
+    for run in runs:
+        names = read_part(run / "result.json").get("unlearned", [])
+        for name in names if isinstance(names, list) else []:
+            runs_of.setdefault(str(name), []).append(run.name)
+    return [
+        f"{name}: not learned in training, the validation Dice stayed near 0"
+        + (f" (in {len(its)} of {len(models)} models: {few(its)})" if len(models) > 1 else "")
+        for name, its in runs_of.items()
+    ]
 
 
 def saved_dataset(node: dict[str, Any], trained_in: Path | None, trust: Collection[str] = ()) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from medseg.system.running.progress_file import NAME as PROGRESS
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds")
+COLUMNS = ("ranking", "job", "status", "score", "test_score", "seconds", "unlearned")
 """The first columns of ``sweep.csv``."""
 
 RECORD_LOCK = ".sweep.lock"
@@ -187,7 +187,7 @@ def write_record(folder: Path, *, has_ended: bool = False) -> list[Ranking]:
     """
     with locked_file(folder / RECORD_LOCK):
         path, jobs = folder / SWEEP, read(folder)
-        ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score")
+        ranked, names = rankings(jobs), ("job", "status", "reason", "score", "test_score", "unlearned")
         before = read_json_object(path) if path.is_file() else {}
         content = {
             "settings": before.get("settings"),
@@ -213,7 +213,8 @@ def csv_of(ranked: Sequence[Ranking]) -> str:
     rows = []
     for number, ranking in enumerate(ranked, start=1):
         for job in ranking.jobs:
-            rows.append({**job, **settings_of(job["overrides"]), "ranking": number, "of": ranking.title})
+            own = {"ranking": number, "of": ranking.title, "unlearned": "; ".join(job["unlearned"])}
+            rows.append({**job, **settings_of(job["overrides"]), **own})
     keys = dict.fromkeys(key for row in rows for key in settings_of(row["overrides"]))
     return as_csv([*COLUMNS, *keys, "of", "reason"], rows)
 

@@ -16,6 +16,9 @@ from medseg.sweeps.record import GIVEN_UP
 STATE_HEADERS = ("job", "overrides", "state", "epoch", "val", "left", "device")
 """The columns of a table of jobs under way."""
 
+MARK = "! "
+"""What stands before the score of a job that has not learned some classes."""
+
 LONG = 42
 """Letters of an override for which 80 columns have room beside all other columns of the ranked table."""
 
@@ -24,7 +27,8 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
     """Return a table for each ranking by ``score``; the test's stands beside it and chooses nothing.
 
     Overrides that all jobs share are left out. Where jobs repeat a setting, a row before theirs has the mean. A table
-    without a frame follows where jobs have failed, with the reason of each in a line that is cut to the width.
+    without a frame follows where jobs have failed, or have not learned some classes, with a line for each that is cut
+    to the width; the score of the latter is marked.
     """
     jobs = [job for ranking in ranked for job in ranking.jobs]
     # on 80 columns the overrides need the room, as none is to be broken
@@ -48,6 +52,7 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
                 cells = [str(job["job"]), escape(job["name"])]
                 for score in (job["score"], job["test_score"])[: 1 + has_test]:
                     cells.append("-" if score is None else f"{score:.4f}")
+                cells[2] = MARK * bool(job["unlearned"]) + cells[2]
                 cells += [job["status"]] * has_status
                 cells += ["-" if job["seconds"] is None else f"{job['seconds']:.0f}"] * has_seconds
                 table.add_row(*cells, style="dim" if job["status"] == GIVEN_UP else None)
@@ -56,6 +61,8 @@ def ranked_tables(ranked: Sequence[Ranking]) -> list[Table]:
         for job in ranking.jobs:
             if job["status"] not in ("done", GIVEN_UP) and (reason := reason_of(job)):
                 reasons.add_row(escape(f"job {job['job']}: {reason}"))
+            if job["unlearned"]:
+                reasons.add_row(escape(f"{MARK}job {job['job']}: not learned: {', '.join(job['unlearned'])}"))
         several += [table, reasons] if reasons.rows else [table]
     return several
 
@@ -72,7 +79,7 @@ def state_rows(states: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         epochs = [str(state[name]) for name in ("epoch", "epochs") if state.get(name)]
         score, left = state.get("score"), state.get("seconds_left")
         cells = [str(state["job"]), state["name"], str(state["state"]), "/".join(epochs)]
-        cells.append(f"{score:.4f}" if is_number(score) else "")
+        cells.append(MARK * bool(state.get("unlearned")) + f"{score:.4f}" if is_number(score) else "")
         cells.append(str(timedelta(seconds=int(left))) if left is not None and is_number(left) else "")
         rows.append([*cells, str(state.get("device") or "")])
     return rows

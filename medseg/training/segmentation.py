@@ -57,6 +57,7 @@ class SegmentationModule(TrainingModule):
         self.loss, self.scorer, self.segmenter, self.label_map = loss, scorer, segmenter, label_map
         self.case_counts: dict[int, np.ndarray[Any, Any]] = {}
         self.measured: Predicted | None = None  # the latest case of a validation
+        self.dice_where_held: dict[str, float] = {}  # of each class, over the validation cases that hold it
         # Not persistent: the regions are the config's, and a checkpoint is loaded whatever they are.
         regions = list(label_map.reported.values()) if label_map.regions else []
         self.register_buffer("region_table", region_table(regions), persistent=False)
@@ -128,13 +129,30 @@ class SegmentationModule(TrainingModule):
             self.measured.result()
         self.thread.shutdown()
         gathered = gather(self.case_counts)
-        scores = np.stack([dice(gathered[index]) for index in sorted(gathered)])  # (cases, classes or regions)
+        voxels = np.stack([gathered[index] for index in sorted(gathered)])  # (cases, classes or regions, 3)
+        scores = dice(voxels)
         means = [mean_of_defined(column) for column in scores.T]
+        # A class that is only predicted where there is none has Dice 0, too, but nothing of it was missed
+        held = np.where(voxels[..., 2] > 0, scores, np.nan)
+        self.dice_where_held = dict(zip(self.label_map.reported, map(mean_of_defined, held.T), strict=True))
         names = ScoreNames(self.selection.key, list(self.label_map.reported))
         for name, value in zip(names.classes.values(), means, strict=True):
             self.log(name.tag, value, sync_dist=True)
         mean = mean_of_defined(means)
         self.add_score(0.0 if isnan(mean) else mean)
+
+    def on_train_epoch_end(self) -> None:
+        """Look for classes that are not learned, if the epoch ended with a validation."""
+        trainer, epoch = self.trainer, self.current_epoch + 1
+        if trainer.is_global_zero and self.selection.epochs[-1:] == [epoch]:
+            is_last = trainer.should_stop or epoch == trainer.max_epochs
+            patches, members = trainer.datamodule.patches, self.label_map.reported  # type: ignore[attr-defined]
+
+            def is_trained_on(name: str) -> bool:
+                return not patches.classes.isdisjoint(members[name])
+
+            progress = 1.0 if is_last else self.progress.current
+            self.selection.unlearned.add(self.dice_where_held, progress, is_trained_on)
 
 
 def deep_loss(loss: nn.Module, outputs: Sequence[Tensor], target: Tensor) -> Tensor:

@@ -144,15 +144,18 @@ def test_without_a_test_part_or_last_weights_the_rest_is_written(data, tmp_path,
     assert not (sweep / "test").exists()
 
 
-def test_last_weights_that_were_chosen_are_not_evaluated_twice(data, tmp_path):
+def test_last_weights_that_were_chosen_are_not_evaluated_twice_and_what_folds_lack_is_said(data, tmp_path):
     sweep = write_sweep(tmp_path / "sweep", data, 0.5)
     for run in range(3):
         result = read(sweep / str(run) / "result.json")
         result["selection"] = {"best": {"epoch": 4, "dice": 0.5}, "last": {"epoch": 4, "dice": 0.5}}
+        result["unlearned"] = ["thing"] * (run > 0)
         (sweep / str(run) / "result.json").write_text(json.dumps(result))
     validate(sweep, test=False)
     assert "chosen the last weights in every fold" in read(sweep / "cross_validation" / "metrics.json")["notes"][1]
     assert not (sweep / "cross_validation" / "last").exists()
+    warning = "thing: not learned in training, the validation Dice stayed near 0 (in 2 of 3 models: 1, 2)"
+    assert read(sweep / "cross_validation" / "metrics.json")["warnings"] == [warning]
 
 
 def test_what_is_done_is_not_done_again(sweeps, data, monkeypatch):

@@ -412,6 +412,6 @@ def test_a_case_that_is_too_large_to_draw_is_left_out_of_the_pictures_alone(case
     short_for(monkeypatch, "medseg.jobs.evaluate.scoring.overlay", lambda scan, *rest: True, times=1)
     files = {case.id: tmp_path / "overlays" / f"{case.id}.png" for case in cases}
     segment = lambda case, scan: (scan.image[0] > 0.5).astype(np.uint8)  # noqa: E731
-    scoring.draw_overlays(segment, cases, CLASSES, files)
+    scoring.draw_examples(segment, cases, cases, CLASSES, files)
     assert [file.is_file() for file in files.values()] == [False, True, True]
     assert "case0: no overlay: not enough memory to draw 1 channel(s) of 7,920 voxels" in caplog.text

@@ -20,7 +20,7 @@ from medseg.errors import MedsegError, listing
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.pages.text_table import few
 from medseg.evaluation.report.files import Report
-from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing
+from medseg.evaluation.statistics.cases import Row, is_missed, is_nothing, never_predicted
 from medseg.evaluation.statistics.means import Values
 
 HOW = "medseg eval 'checkpoint=[A,B]' ensemble=false"
@@ -89,6 +89,7 @@ def pair(reports: Sequence[Report], metrics: Sequence[str]) -> Paired:
             )
     lacking = [name for name in metrics if name not in chosen and any(name in report.rows[0] for report in reports)]
     otherwise = [f"not in all reports, so left out: {name}" for name in lacking]
+    otherwise += [f"{report.name}: {line}" for report in reports for line in never_predicted(report.rows)]
     otherwise += [f"measured with another metrics.{differing[name]}, so left out: {name}" for name in differing]
     return Paired(
         tuple(report.name for report in reports),

@@ -120,10 +120,10 @@ def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
     if scan.unit == "px":  # three channels are colours, else the first one is shown
         pixels = np.moveaxis(scan.image, 0, -1) if len(scan.image) == 3 else scan.image[0]
         return [Panel(pixels, indices, reference, (float(scan.shape[0]), float(scan.shape[1])))]
-    volumes, spacing = _towards_lpi([scan.image[0], indices, reference], scan.affine)
+    volumes, spacing = towards_lpi([scan.image[0], indices, reference], scan.affine)
     shape = volumes[0].shape
     # through the ground truth where there is any: a wild prediction must not choose the view
-    centre = _largest_component(volumes[2] if volumes[2].any() else volumes[1])
+    centre = largest_component(volumes[2] if volumes[2].any() else volumes[1])
     panels = []
     for axis, sides in ((2, "RLAP"), (1, "RLSI"), (0, "APSI")):
         columns, rows = (other for other in range(3) if other != axis)
@@ -136,8 +136,8 @@ def _panels(scan: Scan, indices: Indices, reference: Indices) -> list[Panel]:
     return panels
 
 
-def _largest_component(indices: Indices) -> tuple[int, ...]:
-    """Of each axis of a volume, the slice with the most of the largest component; the middle of an empty one."""
+def largest_component(indices: Indices) -> tuple[int, ...]:
+    """Return of each axis of a volume the slice with the most of the largest component; the middle of an empty one."""
     from scipy.ndimage import label
 
     foreground = indices > 0
@@ -154,10 +154,10 @@ def _largest_component(indices: Indices) -> tuple[int, ...]:
     return tuple(span.start + step * int(amount.argmax()) for span, amount in zip(box, amounts, strict=True))
 
 
-def _towards_lpi(
+def towards_lpi(
     volumes: Sequence[NDArray[Any]], affine: NDArray[np.float64]
 ) -> tuple[list[NDArray[Any]], tuple[float, ...]]:
-    """The volumes with axes that run to the left, to posterior and to inferior, and the spacing of these axes in mm.
+    """Return the volumes with axes that run to the left, to posterior and to inferior, and these axes' spacing in mm.
 
     A slice of such a volume, its first axis across and its second one down, is in radiological convention.
     """
@@ -170,17 +170,21 @@ def _towards_lpi(
 
 
 def _window(panels: Sequence[Panel], unit: str) -> tuple[float, float]:
-    """Intensities that are shown black and white.
+    values = np.concatenate([panel.pixels.ravel() for panel in panels])
+    finding = np.concatenate([panel.pixels[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
+    return usual_window(values, finding, unit)
+
+
+def usual_window(values: NDArray[np.float32], finding: NDArray[np.float32], unit: str) -> tuple[float, float]:
+    """Return the intensities that are shown black and white.
 
     0 and 255 of a well exposed 8 bit picture; of a CT, recognised by air below -500 HU, the usual window of the tissue
-    that the finding is of; else two percentiles.
+    that the finding is of; else two percentiles. ``values`` are those of a scan, ``finding`` those within its masks.
     """
-    values = np.concatenate([panel.pixels.ravel() for panel in panels])
     low, high = (float(p) for p in np.percentile(values, (0.5, 99.5)))
     if unit == "px" and values.min() >= 0 and values.max() <= 255 and not np.any(values % 1) and high > 127:
         return 0.0, 255.0
     if unit == "mm" and -500 > values.min() >= -10_000 and high > -500:
-        finding = np.concatenate([panel.pixels[(panel.indices > 0) | (panel.reference > 0)] for panel in panels])
         hounsfield = float(np.median(finding)) if finding.size else 0.0
         return WINDOWS["lung" if hounsfield < -400 else "bone" if hounsfield > 250 else "soft tissue"]
     return low, high

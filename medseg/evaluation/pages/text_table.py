@@ -147,11 +147,11 @@ def frame(n_columns: int) -> int:
 
 def as_markdown(table: TextTable) -> str:
     """Return a table of Markdown under a heading."""
-    head, *rows = [[_plain(cell) for cell in row] for row in (table.headers, *table.rows)]
+    head, *rows = [[plain(cell) for cell in row] for row in (table.headers, *table.rows)]
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    notes = [f"\n{_plain(note)}" for note in table.notes]
-    return "\n".join([f"### {_plain(table.title)}\n", *lines, *notes, ""])
+    notes = [f"\n{plain(note)}" for note in table.notes]
+    return "\n".join([f"### {plain(table.title)}\n", *lines, *notes, ""])
 
 
 def as_latex(table: TextTable) -> str:
@@ -166,8 +166,8 @@ def as_latex(table: TextTable) -> str:
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
-def _plain(text: str) -> str:
-    """Text without a meaning in Markdown."""
+def plain(text: str) -> str:
+    """Return text without a meaning in Markdown."""
     return "".join(f"\\{letter}" if letter in "\\`*_|<>[]#" else letter for letter in on_a_line(text))
 
 

@@ -1,4 +1,4 @@
-"""The cases of a report: a table of all, overlays of some, and what is shown when a case is opened."""
+"""The cases of a report: a table of all, pictures and slices of some, and what is shown when a case is opened."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+from medseg.evaluation.images.views import View
 from medseg.evaluation.pages.page import Picture
 from medseg.evaluation.pages.text_table import NONE, TextTable
 from medseg.evaluation.report.tables import number, titled
@@ -48,17 +49,63 @@ def examples(cases: Sequence[ScoredCase], folder: Path) -> tuple[list[Example], 
     shown = [with_overlay[index] for index in evenly(len(with_overlay), EXAMPLES)]
     chosen = []
     for rank, case in shown:
-        position = f"Case {rank + 1} of {len(order)} from the worst"
-        if rank in (0, len(order) - 1):
-            position = "Best case" if rank else "Worst case"
-        elif abs(rank - (len(order) - 1) / 2) <= 0.5:
-            position = "Median case"
-        scores = case.lowest_first
-        dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
-        dice += f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else ""
-        picture = Picture.shrunk(files[case.id], (SIDE, SIDE))
-        chosen.append(Example(case, indices[case.id], position, number(case.dice, "dice"), dice, picture))
+        position, picture = position_of(rank, len(order)), Picture.shrunk(files[case.id], (SIDE, SIDE))
+        chosen.append(Example(case, indices[case.id], position, number(case.dice, "dice"), by_class(case), picture))
     return chosen, len(with_overlay) - len(shown)
+
+
+def position_of(rank: int, n: int) -> str:
+    """Return which case that of a rank, from 0 for the worst, is among ``n``."""
+    if n == 1:
+        return "The only case"
+    if rank in (0, n - 1):
+        return "Best case" if rank else "Worst case"
+    return "Median case" if abs(rank - (n - 1) / 2) <= 0.5 else f"Case {rank + 1} of {n} from the worst"
+
+
+def by_class(case: ScoredCase) -> str:
+    """Return the Dice of a case's classes in a line, the lowest first."""
+    scores = case.lowest_first
+    dice = ", ".join(f"{name} {number(value, 'dice')}" for value, name in scores[:COLUMNS])
+    return dice + (f" and {len(scores) - COLUMNS} better ones" if len(scores) > COLUMNS else "")
+
+
+def answers(cases: Sequence[ScoredCase], summary: Summary) -> dict[str, tuple[str, str, str]]:
+    """Return the worst class and the worst case: of each its name, the address of more, and its Dice in words."""
+    worst: dict[str, tuple[str, str, str]] = {}
+    dice = {name: of["dice"] for name, of in summary["classes"].items() if of["dice"]["n"]}
+    if len(dice) > 1:
+        name = min(dice, key=lambda each: float(dice[each]["mean"]))
+        mean, median = (number(dice[name][key], "dice") for key in ("mean", "median"))
+        worst["Worst class"] = (name, "#by-class", f"Dice {mean}, median {median}")
+    if len(order := ranked(cases)) > 1:
+        case = order[0]
+        words = f"mean Dice {number(case.dice, 'dice')}" + (f": {by_class(case)}" if len(dice) > 1 else "")
+        worst["Worst case"] = (case.id, f"#case-{cases.index(case)}", words)
+    return worst
+
+
+def view_data(views: Sequence[View], cases: Sequence[ScoredCase]) -> list[dict[str, Any]]:
+    """Return what the slice viewer shows of each case."""
+    order = ranked(cases)
+    ranks = {case.id: rank for rank, case in enumerate(order)}
+    return [
+        {
+            "case": view.case,
+            "position": position_of(ranks[view.case], len(order)),
+            "dice": f"Dice {number(order[ranks[view.case]].dice, 'dice')}",
+            "isVolume": view.is_volume,
+            "shape": view.shape,
+            "spacing": view.spacing,
+            "start": view.start,
+            "columns": view.columns,
+            "channels": [vars(channel) | {"slices": channel.slices.source} for channel in view.channels],
+            "masks": view.masks.source,
+            "classes": {index: {"name": name, "colour": fill} for index, (name, fill) in view.classes.items()},
+            "note": view.note,
+        }
+        for view in views
+    ]
 
 
 def case_table(cases: Sequence[ScoredCase], summary: Summary) -> TextTable:

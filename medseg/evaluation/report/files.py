@@ -7,7 +7,7 @@ from typing import Any
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.evaluation.pages.text_table import as_latex, as_markdown
+from medseg.evaluation.pages.text_table import as_latex, as_markdown, plain
 from medseg.evaluation.report.tables import overview, statistics_table, tables_of
 from medseg.evaluation.statistics.cases import Row, as_csv, read_rows
 from medseg.evaluation.statistics.summary import Summary
@@ -45,5 +45,6 @@ def write_report(folder: Path, rows: Sequence[Row], summary: Summary) -> None:
     write_json(folder / "metrics.json", summary)
     write_text(folder / "cases.csv", as_csv(rows))
     tables = [*tables_of(summary), *(statistics_table(summary, metric) for metric in summary["settings"]["names"])]
-    write_text(folder / "report.md", "\n".join(map(as_markdown, tables)))
+    warnings = [f"**{plain(warning)}**\n" for warning in summary["warnings"]]
+    write_text(folder / "report.md", "\n".join([*warnings, *map(as_markdown, tables)]))
     write_text(folder / "report.tex", as_latex(overview(summary)))

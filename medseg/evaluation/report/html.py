@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from medseg.evaluation.images.views import View
 from medseg.evaluation.metrics.registry import METRICS
 from medseg.evaluation.pages.page import render
 from medseg.evaluation.pages.text_table import TextTable, counted
@@ -27,7 +28,9 @@ RULES = (
 DIRECTIONS = {"higher": "Higher is better.", "lower": "Lower is better.", "zero": "Best near 0."}
 
 
-def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path]) -> str:
+def html_report(
+    summary: Summary, rows: Sequence[Row], folder: Path, runs: Mapping[str, Path], views: Sequence[View] = ()
+) -> str:
     """Return the page of an evaluation, which needs no other file and no network.
 
     Args:
@@ -36,6 +39,7 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         folder: the report's, which ``overlays`` are in.
         runs: the run directories that the evaluation belongs to, by what was done: "training", "evaluation". What they
             do not hold is left out.
+        views: the cases whose slices can be gone through.
     """
     cases, training, configs = scored_cases(rows), runs.get("training", folder), run_info.read_configs(runs)
     metrics, unit, classes = summary["settings"]["names"], summary["unit"], list(summary["classes"])
@@ -50,8 +54,10 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         over=f" over {len(classes)} classes" if len(classes) > 1 else "",
         n_cases=counted(summary["n_cases"], "case"),
         interval=interval(summary["mean_ci95"], "dice") if summary["mean_ci95"] else "",
+        answers=report_cases.answers(cases, summary),
         facts=[*_models(configs, runs), f"evaluated {datetime.now():%Y-%m-%d %H:%M}"],
         problems=summary["problems"],
+        warnings=summary.get("warnings", []),
         tables=tables_of(summary),
         statistics=[statistics_table(summary, name) for name in metrics],
         dice=figures.distribution(cases, summary, metrics[0]),
@@ -60,6 +66,7 @@ def html_report(summary: Summary, rows: Sequence[Row], folder: Path, runs: Mappi
         n_classes=len(classes),
         volumes=figures.volumes(cases, summary),
         n_panels=figures.PANELS,
+        views=report_cases.view_data(views, cases) if views else [],
         examples=examples,
         n_more_examples=n_more_examples,
         case_table=case_table,

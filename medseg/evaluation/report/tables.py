@@ -54,7 +54,7 @@ def overview(summary: Summary) -> TextTable:
     """Return Dice in full, and IoU."""
     has_iou = "iou" in summary["settings"]["names"]
     headers = ["class", METRICS["dice"].title, "median", "95 % interval", *[METRICS["iou"].title] * has_iou]
-    rows, notes = [], list(summary["notes"])
+    rows, notes = [], [*summary.get("warnings", ()), *summary["notes"]]  # earlier versions had no warnings
     if summary["problems"]:
         notes.append(f"{len(summary['problems'])} further case(s) could not be scored")
     for name, of_class in summary["classes"].items():

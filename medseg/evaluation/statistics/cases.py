@@ -1,6 +1,7 @@
 """The cases of a report: a row for each case and class with its metrics and sizes."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from math import isinf, isnan, nan
 from pathlib import Path
@@ -99,6 +100,13 @@ def is_missed(row: Row, metric: str) -> bool:
     """Tell a distance that is undefined since one mask is empty, or no lesion was found."""
     is_known = row["truth_voxels"] == row["truth_voxels"]
     return is_distance(metric) and is_known and row[metric] != row[metric] and not is_nothing(row, metric)
+
+
+def never_predicted(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each class that cases hold, and that was predicted in no case."""
+    held = Counter(row["class"] for row in rows if row["truth_voxels"] > 0)
+    predicted = {row["class"] for row in rows if row["predicted_voxels"] > 0}
+    return [f"{name}: never predicted (cases with it: {n})" for name, n in held.items() if name not in predicted]
 
 
 class ScoredCase(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg.evaluation.metrics.registry import Settings
 from medseg.evaluation.statistics.bootstrap import interval_of_class_means, statistics
-from medseg.evaluation.statistics.cases import Row, is_missed
+from medseg.evaluation.statistics.cases import Row, is_missed, never_predicted
 from medseg.evaluation.statistics.means import mean_of_defined
 from medseg.evaluation.statistics.strata import strata_of
 
@@ -28,6 +28,7 @@ def summarise(
     strata: Sequence[str] = (),
     problems: Sequence[str] = (),
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Summary:
     """Return statistics over the cases for each class or region, and their means; undefined values are None.
 
@@ -35,7 +36,7 @@ def summarise(
     a defined value left out. ``strata`` are columns of the data set's table, each of whose strata gets the same apart;
     ``over_strata`` has the mean and the standard deviation of the strata's means, each of which counts the same.
     ``problems`` are the cases that could not be scored, each with the reason, ``notes`` what is to be known of the
-    cases.
+    cases. ``warnings`` are of the models; a class that was never predicted adds one.
     """
     by_column: dict[str, dict[str, Summary]] = {}
     over_strata: dict[str, dict[str, Any]] = {}
@@ -64,6 +65,7 @@ def summarise(
         "over_strata": over_strata,
         "problems": list(problems),
         "notes": list(notes),
+        "warnings": [*warnings, *never_predicted(rows)],
     }
 
 

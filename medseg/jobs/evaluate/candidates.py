@@ -17,7 +17,7 @@ from medseg.io.datasets.annotations import read_labels
 from medseg.io.datasets.external_masks import predicted_masks
 from medseg.io.labels import IGNORE, IGNORE_NAME, LabelMap
 from medseg.jobs.evaluate.seen import Seen
-from medseg.jobs.training_run import training_run
+from medseg.jobs.training_run import checkpoint_files
 from medseg.system.file_names import file_name, unique
 
 Loaded = tuple[Sequence[Path], Predictor]
@@ -31,13 +31,13 @@ Segment = Callable[[Case, Scan], NDArray[np.uint8]]
 class Candidate:
     """A model, an ensemble, or a folder of masks.
 
-    ``trained_in`` is the run directory of the training that its report describes, None where it is not known, ``seen``
-    what its models have seen.
+    ``models`` are its checkpoint files, of which the first one's training is what its report describes, ``seen`` what
+    they have seen.
     """
 
     name: str
     segment: Segment
-    trained_in: Path | None = None
+    models: Sequence[Path] = ()
     seen: Seen | None = None
 
 
@@ -49,11 +49,9 @@ def load_predictors(settings: EvalSettings, paths: Sequence[Path], *, together: 
     return [(members, Predictor.load(members, **options)) for members in ensembles]
 
 
-def from_predictor(
-    name: str, predictor: Predictor, trained_in: Path | None = None, seen: Seen | None = None
-) -> Candidate:
+def from_predictor(name: str, predictor: Predictor, models: Sequence[Path] = (), seen: Seen | None = None) -> Candidate:
     """Return a candidate that predicts."""
-    return Candidate(name, lambda case, scan: predictor(scan).indices, trained_in, seen)
+    return Candidate(name, lambda case, scan: predictor(scan).indices, models, seen)
 
 
 def from_folds(loaded: Sequence[Loaded], number_of: Mapping[str, int]) -> Candidate:
@@ -61,7 +59,7 @@ def from_folds(loaded: Sequence[Loaded], number_of: Mapping[str, int]) -> Candid
     return Candidate(
         f"{len(loaded)} folds",
         lambda case, scan: loaded[number_of[case.id]][1](scan).indices,
-        training_run(loaded[0][0]),
+        [file for paths, _ in loaded for file in checkpoint_files(paths)],
     )
 
 

@@ -200,6 +200,7 @@ class Reports:
             runs={"training": training} if (training := run_of(files[0])) else {},
             notes=notes,
             against=against,
+            models=files,
         )
         summary, _ = evaluate_cases(
             lambda case, scan: predictors[models_of[case.id]](scan).indices,

@@ -31,7 +31,7 @@ from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_outp
 from medseg.jobs.evaluate.seen import SPOILING, Seen, is_cross_validation, out_of_fold, without_seen
 from medseg.jobs.evaluate.tune import tune, undo
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
-from medseg.jobs.training_run import checkpoint_files, saved_dataset, select, training_run
+from medseg.jobs.training_run import checkpoint_files, run_of, saved_dataset, select, training_run
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         if is_own and subset in ("test", "val") and len(models) > 1:
             cases, notes = without_seen(cases, subset, models, seen)
         candidates = [
-            from_predictor(name_of(paths), predictor, training_run(paths), Seen.by(checkpoint_files(paths), spoiling))
+            from_predictor(name_of(paths), predictor, files, Seen.by(files, spoiling))
             for paths, predictor in predictors
+            for files in [checkpoint_files(paths)]
         ]
     candidates += [from_folder(root, cases, reference_map) for root in settings.predictions]
     with run_directory(config, data.name) as named:
@@ -122,8 +123,9 @@ def report_on(
         folder = run_dir if len(candidates) == 1 else run_dir / candidate.name
         if len(candidates) > 1:
             log.info("%s:", candidate.name)
-        own = {"training": candidate.trained_in} if candidate.trained_in else {}
-        with_training = replace(options, runs={**own, **options.runs}, seen=candidate.seen)
+        trained_in = run_of(candidate.models[0]) if candidate.models else None
+        runs = {**({"training": trained_in} if trained_in else {}), **options.runs}
+        with_training = replace(options, runs=runs, seen=candidate.seen, models=candidate.models)
         summary, problems = evaluate_cases(candidate.segment, cases, label_map, folder, with_training, unreadable)
         scores.append(summary["mean"]["dice"])
         failed = max(failed, len(problems))

@@ -16,6 +16,7 @@ from medseg.evaluation.comparison.pairing import pair
 from medseg.evaluation.comparison.tables import in_words
 from medseg.evaluation.comparison.tests import compare_all
 from medseg.evaluation.images.overlays import overlay
+from medseg.evaluation.images.views import View, view_of
 from medseg.evaluation.metrics.overlap import counts
 from medseg.evaluation.metrics.registry import Settings, measure_case
 from medseg.evaluation.pages.text_table import print_tables
@@ -34,6 +35,7 @@ from medseg.io.labels import LabelMap
 from medseg.io.warnings import logged
 from medseg.jobs.evaluate.candidates import Segment
 from medseg.jobs.evaluate.seen import Seen
+from medseg.jobs.training_run import not_learned
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import replacing, write_text
@@ -52,6 +54,8 @@ from medseg.system.terminal import Terminal, with_progress_bar
 log = logging.getLogger(__name__)
 
 REPORT = "report.html"
+VIEWS = 3
+"""Cases whose slices a report has: the worst, the median and the best."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class ReportOptions:
     ``strata`` are columns of the data set's table, each of whose values gets statistics of its own, ``examples`` the
     number of cases that are drawn, ``runs`` the run directories that the report describes: "training", "evaluation".
     ``notes`` are lines about the choice of the cases; further ones say which of them the models have ``seen``, and the
-    difference in Dice to ``against``, another report of the same cases.
+    difference in Dice to ``against``, another report of the same cases. ``models`` are the checkpoint files evaluated.
     """
 
     metrics: Settings
@@ -72,6 +76,7 @@ class ReportOptions:
     notes: Sequence[str] = ()
     seen: Seen | None = None
     against: Report | None = None
+    models: Sequence[Path] = ()
 
 
 def evaluate_cases(
@@ -116,16 +121,20 @@ def evaluate_cases(
     for note in learned:
         log.warning("%s", note)
     told: dict[str, Any] = {"problems": problems, "notes": [*options.notes, *learned]}
+    told["warnings"] = not_learned(options.models)
     names, subset, strata = list(label_map.reported), options.subset, options.strata
     summary = summarise(rows, names, options.metrics, subset=subset, strata=strata, **told)
+    for warning in summary["warnings"]:
+        log.warning("%s", warning)
     if options.against:
         one = compare_all(pair([Report("these", folder, rows, {}), options.against], ["dice"]))[-1]  # over all classes
         summary["against"] = {"name": options.against.name, **asdict(one)}
         summary["notes"].append(f"against {options.against.name}: {in_words(one)}")
     files = overlay_files(folder, (row["case"] for row in rows))
-    draw_overlays(segment, pick_examples(rows, cases, options.examples), label_map, files)
+    drawn, viewed = (pick_examples(rows, cases, min(most, options.examples)) for most in (len(cases), VIEWS))
+    views = draw_examples(segment, drawn, viewed, label_map, files)
     write_report(folder, rows, summary)
-    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs))
+    write_text(folder / REPORT, html_report(summary, rows, folder, options.runs, views))
     print_tables(tables_of(summary), Terminal())
     return summary, problems
 
@@ -239,16 +248,26 @@ def pick_examples(rows: Sequence[Row], cases: Sequence[Case], number: int) -> li
     return [by_id[order[index]] for index in evenly(len(order), number)]
 
 
-def draw_overlays(segment: Segment, cases: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]) -> None:
-    """Draw prediction and ground truth over the scans, each into the file of its case's id."""
-    for case in cases:
+def draw_examples(
+    segment: Segment, drawn: Sequence[Case], viewed: Sequence[Case], label_map: LabelMap, files: Mapping[str, Path]
+) -> list[View]:
+    """Draw prediction and ground truth over the scans of cases, each into the file of its id; return others as views.
+
+    A case may be among both; no more than one is in memory.
+    """
+    views = {}
+    for case in {case.id: case for case in (*drawn, *viewed)}.values():
         try:
             with enough_memory(lambda: f"to draw {size_of(case)}", MORE_MEMORY):  # noqa: B023 - called within the loop
                 scan, reference = read_labelled(case, label_map)
-                annotated = label_map.annotated(case.annotated)
-                picture = overlay(scan, segment(case, scan), label_map.names, reference, annotated)
+                masks = (segment(case, scan), label_map.names, reference, label_map.annotated(case.annotated))
+                if case in viewed:
+                    views[case.id] = view_of(case.id, scan, *masks)
+                picture = overlay(scan, *masks) if case in drawn else None
         except NotEnoughMemoryError as error:
             log.warning("%s: no overlay: %s", case.id, error)
             continue
-        with replacing(files[case.id]) as temporary:
-            picture.save(temporary)
+        if picture:
+            with replacing(files[case.id]) as temporary:
+                picture.save(temporary)
+    return [views[case.id] for case in viewed if case.id in views]

@@ -246,10 +246,12 @@ def outcome(reason: str, selection: Selection, names: Sequence[str], n_validated
     """Return why training ended and what its validations chose, as ``result.json`` has it.
 
     ``names`` are the ids of the validation cases. Where only so many of them validated, ``validated_on`` says which.
+    ``unlearned`` names the classes that were not learned, where there are any.
     """
     chosen = selection.report()
     score = selection.sign * chosen["best"][selection.key] if chosen else None
     ended = {"reason": reason, "score": score, "selection": chosen}
+    ended |= {"unlearned": selection.unlearned.names} if selection.unlearned.names else {}
     drawn = drawn_cases(len(names), n_validated or len(names))
     if not chosen or len(drawn) == len(names):
         return ended

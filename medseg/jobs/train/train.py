@@ -28,7 +28,7 @@ from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
 from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
-from medseg.training.callbacks.checkpoints import Selection
+from medseg.training.callbacks.checkpoints import BEST, Selection
 from medseg.training.images import CaseImages
 from medseg.training.optim.finetuning import check as check_tuning
 
@@ -120,7 +120,8 @@ def test(run: Run[TrainSettings]) -> dict[str, Any]:
     run.ranks.tell("test", None)
     folder, metrics = run.directory / "test", metrics_of(run)
     strata = run.settings.metrics.strata if run.settings.metrics else []
-    options = ReportOptions(metrics, "test", strata, runs={"training": run.directory})
+    best = run.directory / "checkpoints" / BEST
+    options = ReportOptions(metrics, "test", strata, runs={"training": run.directory}, models=[best])
     summary, problems = evaluate_cases(best_of(run).segment, cases, run.label_map, folder, options, ranks=run.ranks)
     return {"status": "some_failed" if problems else "done", "test_score": summary["mean"]["dice"]}
 

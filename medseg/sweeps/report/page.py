@@ -93,13 +93,15 @@ def values_of(job: Job, keys: Sequence[str]) -> list[str]:
 
 def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequence[Job]) -> dict[str, Any]:
     """Return what the page shows of a ranking: tables, plots, and the tests of the best jobs."""
+    has_unlearned = any(job["unlearned"] for job in ranking.jobs)
     scored = sorted((job for job in ranking.jobs if counts(job)), key=lambda job: job["job"])
     best = [job["job"] for job in ranking.best]
     rows = []
     for job in ranking.jobs:
         scores = [NONE if job[name] is None else f"{job[name]:.4f}" for name in ("score", "test_score")]
         seconds = NONE if job["seconds"] is None else f"{job['seconds']:.0f}"
-        rows.append([str(job["job"]), *scores, *values_of(job, keys), job["status"], seconds])
+        missing = [", ".join(job["unlearned"])] * has_unlearned
+        rows.append([str(job["job"]), *scores, *missing, *values_of(job, keys), job["status"], seconds])
     others = [key for key in keys if key not in REPEATED]
     repeated = []
     for setting in ranking.settings:
@@ -112,7 +114,7 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
         "title": ranking.title,
         "table": TextTable(
             f"Ranked by {ranking.title}" if best else ranking.title,
-            ("job", "validation", "test", *keys, "status", "seconds"),
+            ("job", "validation", "test", *["not learned"] * has_unlearned, *keys, "status", "seconds"),
             rows,
         ),
         "links": [f"#job-{job['job']}" for job in ranking.jobs],

@@ -23,14 +23,15 @@ class ProgressFile:
     """Tells where a run is.
 
     ``state`` is "preparing", "training" or "testing". ``epoch`` is counted from one and 0 before the first, ``epochs``
-    null where only the time is limited. ``score`` is the last validation's, ``best`` that of the chosen weights;
-    ``updated`` are seconds since 1970.
+    null where only the time is limited. ``score`` is the last validation's, ``best`` that of the chosen weights,
+    ``unlearned`` names the classes that are not learned; ``updated`` are seconds since 1970.
     """
 
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path, self.clock, self.written_at = run_dir / NAME, clock, -EVERY
         self.content: dict[str, Any] = {"state": "preparing", "epoch": 0}
-        self.content |= {"epochs": None, "score": None, "best": None, "seconds_left": None, "device": ""}
+        self.content |= {"epochs": None, "score": None, "best": None, "unlearned": []}
+        self.content |= {"seconds_left": None, "device": ""}
 
     def is_due(self, state: str) -> bool:
         """Return whether to tell of a state now."""

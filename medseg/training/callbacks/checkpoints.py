@@ -7,7 +7,7 @@ prefers weights in whose neighbourhood training stayed good.
 import copy
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from torch import Tensor
 from medseg.system.files import write_torch
 from medseg.system.running.signals import Handler, Interrupted
 from medseg.system.torch_files import load_safely
+from medseg.training.callbacks.unlearned import Unlearned
 from medseg.training.optim.divergence import check_weights
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class Selection:
     """The validation scores of a run so far, and the choice that they lead to.
 
     ``epochs`` (counted from one) and ``scores`` belong together; ``best`` is the index of the chosen one. ``name`` is
-    what the score is called, and ``lowest`` tells that low ones are good.
+    what the score is called, and ``lowest`` tells that low ones are good. ``unlearned`` are the classes whose own score
+    stays near 0.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Selection:
     best: int | None = None
     name: str = "Dice"
     lowest: bool = False
+    unlearned: Unlearned = field(default_factory=Unlearned)
 
     def add(self, epoch: int, score: float) -> None:
         """Take in a validation. Of equal smoothed scores the later one is chosen."""
@@ -95,15 +98,21 @@ class Selection:
         noise = round(float(np.sqrt(np.mean(steps**2) / 2)), 6) if len(steps) >= WINDOW else None
         return {"best": self._entry(self.best), "last": self._entry(-1), "noise": noise}
 
-    def state_dict(self) -> dict[str, Sequence[float]]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know."""
-        return {"epochs": list(self.epochs), "scores": list(self.scores)}
+        return {
+            "epochs": list(self.epochs),
+            "scores": list(self.scores),
+            "unlearned": self.unlearned.state_dict(),
+        }
 
-    def load_state_dict(self, state: dict[str, Sequence[float]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self.epochs, self.scores, self.best = [], [], None
         for epoch, score in zip(state["epochs"], state["scores"], strict=True):
             self.add(int(epoch), score)
+        if "unlearned" in state:  # which earlier versions did not keep
+            self.unlearned.load_state_dict(state["unlearned"])
 
     def _entry(self, index: int) -> dict[str, float]:
         return {

@@ -138,7 +138,9 @@ class Display(Callback):
         best = f"best {self.selection.best_score:.4f} (epoch {self.selection.epochs[self.selection.best]})"
         last = f"validation {self.selection.name} {float(latest[mean]):.4f} (epoch {latest['epoch']})"
         smoothed = f"smoothed {float(latest[names.smoothed.column]):.4f}"
-        return [[last, best, smoothed], *class_lines(classes, self.console.width)]
+        unlearned = [shortened(on_a_line(name)) for name in self.selection.unlearned.names]
+        missing = [fitting(["not learned:", *unlearned], self.console.width)] if unlearned else []
+        return [[last, best, smoothed], *class_lines(classes, self.console.width), *missing]
 
 
 def is_no_epoch(record: logging.LogRecord) -> bool:

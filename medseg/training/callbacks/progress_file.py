@@ -52,6 +52,7 @@ class ProgressTeller(Callback):
                 epochs=trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None,
                 score=self.selection.scores[-1] if self.selection.scores else None,
                 best=self.selection.best_score,
+                unlearned=self.selection.unlearned.names,
                 seconds_left=self.progress.seconds_left,
                 device=str(trainer.strategy.root_device),
             )

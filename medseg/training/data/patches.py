@@ -1,6 +1,7 @@
 """Patches out of preprocessed cases: which case, which position, how large; all random from (seed, index) alone."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,17 @@ class Patches(Dataset[dict[str, Any]]):
         sample = self.empty()
         self.write(n, sample)
         return self.transform(sample, n) if self.transform else sample
+
+    @cached_property
+    def classes(self) -> set[int]:
+        """Class indices that a case holds, from what the cache lists of each; mostly a few cases have all."""
+        held: set[int] = set()
+        for file in self.files:
+            locations = load(file)["locations"]
+            held |= {index for index, voxels in enumerate(locations, 1) if len(voxels)}
+            if len(held) == len(locations):
+                break
+        return held
 
     def empty(self, *batches: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Return tensors to write samples into, with these axes before a sample's own; images have the ``dtype``."""

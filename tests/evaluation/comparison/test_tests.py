@@ -232,6 +232,12 @@ def test_specks_that_are_no_lesions_are_nothing() -> None:
     np.testing.assert_equal(of_a["lesion_precision"], [1.0, nan])
 
 
+def test_a_class_that_a_run_never_predicts_is_named() -> None:
+    rows = {name: [row(case, 0.5, found=found) for case in "xyz"] for name, found in (("good", 9), ("bad", 0))}
+    paired = pair([report(name, its) for name, its in rows.items()], ["dice"])
+    assert paired.notes == (f"bad: {rows['bad'][0]['class']}: never predicted (cases with it: 3)",)
+
+
 def test_missed_distances_are_the_worst_ranks_and_in_no_mean() -> None:
     a = [*np.linspace(1.0, 1.8, 9), nan, nan]
     b = [*np.linspace(2.0, 2.8, 9), nan, 3.0]

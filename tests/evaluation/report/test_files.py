@@ -112,6 +112,7 @@ def test_summary_has_the_promised_form() -> None:
         "over_strata",
         "problems",
         "notes",
+        "warnings",
     ]
     assert list(summary) == keys
     assert (summary["format"], summary["subset"], summary["n_cases"]) == (2, "test", 20)

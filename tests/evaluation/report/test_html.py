@@ -15,6 +15,7 @@ from browser import Markup, needs_browser, visit
 from PIL import Image
 from rich.console import Console
 
+from medseg.evaluation.images.views import View, view_of
 from medseg.evaluation.metrics.registry import METRICS, Settings
 from medseg.evaluation.pages.text_table import print_tables
 from medseg.evaluation.report.files import write_report
@@ -22,6 +23,7 @@ from medseg.evaluation.report.html import html_report
 from medseg.evaluation.report.tables import number, statistics_table, tables_of, titled
 from medseg.evaluation.statistics.cases import SIZES, Row, read_rows
 from medseg.evaluation.statistics.summary import Summary, summarise
+from medseg.io.case import Scan
 
 HOSTILE = "<img src=x onerror=alert(1)>&amp;</script>"
 NAMES = ["liver", "tumour_1 & <b>"]
@@ -175,9 +177,10 @@ def test_the_table_of_cases_and_opened_cases_tell_cases_csv(folder: Path, html: 
 
 def test_the_page_holds_what_a_reviewer_asks_for(html: str) -> None:
     found = Markup(html)
-    titles = "Summary,By class,By size,Pictures,Cases,Training,Data,Config,Environment,Definitions"
+    titles = "Pictures,Summary,By class,By size,Cases,Training,Data,Config,Environment,Definitions"
     links = [link["href"] for link in found.all("a") if "case" not in str(link["href"])]
-    assert links[1:] == [f"#{title.lower().replace(' ', '-')}" for title in titles.split(",") if title != "Cases"]
+    assert links[:3] == ["#main", "#summary", "#by-class"]
+    assert links[3:] == [f"#{title.lower().replace(' ', '-')}" for title in titles.split(",") if title != "Cases"]
     assert all(metric.definition in found.text for metric in METRICS.values())
     assert all(metric.source in found.text for metric in METRICS.values())
     for word in (
@@ -273,6 +276,157 @@ def test_many_cases_and_classes_stay_below_5_mb(tmp_path: Path, cases: int, clas
     if classes > 30:
         assert found.tables["Dice by case"][0][-2:] == ["lowest", "of class"]
         assert f"{classes - 30} more classes" in found.text
+
+
+def test_the_answer_comes_first(folder: Path, html: str) -> None:
+    stored = json.loads((folder / "metrics.json").read_text())
+    lead = html[html.index("<header>") : html.index("</header>") + len("</header>")]
+    text = " ".join(Markup(lead).text.split())
+    assert f"{stored['mean']['dice']:.3f} mean Dice over 2 classes, 20 cases, 95 % interval" in text
+    assert "1 case(s) could not be scored" in text
+    worst = min(stored["classes"], key=lambda name: stored["classes"][name]["dice"]["mean"])
+    assert f"Worst class {worst} : Dice {stored['classes'][worst]['dice']['mean']:.3f}" in text
+    cases = {row[0]: float(row[3]) for row in Markup(html).tables["Dice by case"][1:]}
+    assert f"Worst case {min(cases, key=cases.__getitem__)} : mean Dice {min(cases.values()):.3f}" in text
+
+
+def view(case: str, shape: tuple[int, ...] = (12, 10, 8)) -> View:
+    """A volume whose channels are as bright as the number of a slice, each along another axis, with a box in it."""
+    image = np.stack([np.broadcast_to(20 * at, shape) for at in np.indices(shape)[::-1]]).astype(np.float32)
+    predicted, true = np.zeros((2, *shape), np.uint8)
+    predicted[3:8, 3:8, 2:6] = 1
+    true[4:9, 3:8, 2:6] = 2
+    affine = np.diag([-1.0, -1.0, -2.5, 1.0])  # the axes run to the left, to posterior and to inferior
+    return view_of(case, Scan(image, affine), predicted, ["background", *NAMES], true, np.ones(3, bool))
+
+
+@pytest.fixture
+def viewed(folder: Path) -> str:
+    """The page of a report with three cases to go through, one of them a picture."""
+    colours = np.zeros((3, 30, 40), np.float32)
+    colours[0] = 200
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:20, 10:30] = 1
+    picture = view_of("case 007", Scan(colours, np.eye(4), "px"), mask, ["background", HOSTILE], mask, np.ones(2, bool))
+    rows = read_rows(folder / "cases.csv")
+    views = [view("case 003"), picture, view("case 011")]
+    return html_report(json.loads((folder / "metrics.json").read_text()), rows, folder, {}, views)
+
+
+VIEWER = """
+const canvas = viewer.querySelector("canvas"), label = () => canvas.getAttribute("aria-label");
+const set = (name, value) => {
+    const input = viewer.querySelector(`[name="${name}"]`);
+    input.value = value;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+};
+const click = (name, ...values) =>
+    viewer.querySelector(`[name="${name}"]` + values.map(value => `[value="${value}"]`)).click();
+const key = name => canvas.dispatchEvent(new KeyboardEvent("keydown", { key: name, cancelable: true }));
+const wheel = deltaY => !canvas.dispatchEvent(new WheelEvent("wheel", { deltaY, cancelable: true }));
+const point = (type, x) => canvas.dispatchEvent(new PointerEvent(type, { clientX: x, pointerId: 1 }));
+const number = () => Number(viewer.querySelector("[name=slice]").getAttribute("aria-valuetext").split(" ")[0]);
+// The colour at a share of the width and of the height.
+const colour = (x, y) => {
+    const one = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d");
+    one.drawImage(canvas, Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1, 0, 0, 1, 1);
+    return [...one.getImageData(0, 0, 1, 1).data].slice(0, 3);
+};
+await until(label);
+"""
+
+
+@needs_browser
+def test_a_browser_goes_through_the_slices_by_every_means(folder: Path, viewed: str) -> None:
+    script = """
+    canvas.setPointerCapture = () => {};  // which made-up pointers have none of
+    const numbers = [];
+    const note = (...done) => numbers.push(number());
+    note(key("Home")); note(key("ArrowDown")); note(key("ArrowRight")); note(key("ArrowUp")); note(key("PageDown"));
+    note(set("slice", 3)); note(wheel(120)); note(wheel(-120)); note(wheel(10)); note(wheel(35));
+    note(point("pointerdown", 100), point("pointermove", 100 + canvas.clientWidth / 4), point("pointerup", 0));
+    point("pointermove", 0); note();
+    key("Home");
+    const scrolls = [wheel(-120), wheel(120)];
+    const dark = colour(0.05, 0.05)[0];
+    key("End");
+    return [numbers, scrolls, dark, colour(0.05, 0.05)[0], label(), canvas.width / canvas.height];
+    """
+    numbers, scrolls, dark, bright, label, aspect = visit(viewed, folder, STEPS + VIEWER + script)
+    assert numbers == [1, 2, 3, 2, 8, 4, 5, 4, 4, 5, 7, 7]
+    assert scrolls == [False, True]  # above the first slice the page scrolls
+    assert dark + 100 < bright
+    assert label == "Axial slice 8 of 8 of case 003; its left side is the patient's right"
+    assert aspect == pytest.approx(12 / 10, rel=0.01)
+
+
+@needs_browser
+def test_a_browser_switches_masks_planes_channels_windows_and_cases(folder: Path, viewed: str) -> None:
+    script = """
+    const seen = {};
+    const inner = [3.5 / 12, 4.5 / 10], outer = [8.5 / 12, 4.5 / 10];
+    seen.predicted = colour(...inner);
+    key("p");
+    seen.without = colour(...inner);
+    const border = () => colour(4 / 12, 4.5 / 10);
+    seen.outline = border();
+    click("true");
+    seen.none = border();
+    seen.checked = ["predicted", "true"].map(name => viewer.querySelector(`[name="${name}"]`).checked);
+    const brightness = colour(...outer)[0];
+    set("level", 0);
+    seen.bright = [brightness, colour(...outer)[0]];
+    click("reset");
+    seen.reset = colour(...outer)[0] === brightness;
+    click("axis", 1);
+    seen.coronal = [label(), canvas.width / canvas.height];
+    set("channel", 2);
+    seen.across = [colour(0.05, 0.5)[0], colour(0.95, 0.5)[0]];
+    click("case", 1);
+    await until(() => label() === "case 007");
+    seen.picture = [canvas.width / canvas.height, colour(0.01, 0.01)];
+    seen.legend = [...viewer.querySelectorAll(".legend li")].map(item => item.textContent);
+    const hidden = name => !viewer.querySelector(`[name="${name}"]`).getClientRects().length;
+    seen.hidden = ["slice", "axis", "channel", "level"].map(hidden);
+    seen.pressed = [...viewer.querySelectorAll("[name=case]")].map(button => button.getAttribute("aria-pressed"));
+    return seen;
+    """
+    seen = visit(viewed, folder, STEPS + VIEWER + script)
+    assert max(seen["predicted"]) - min(seen["predicted"]) > 30  # grey below a colour
+    assert max(seen["without"]) - min(seen["without"]) < 5
+    assert seen["outline"] == [255, 255, 255] != seen["none"]
+    assert seen["checked"] == [False, False]
+    assert seen["bright"][0] < seen["bright"][1]
+    assert seen["reset"]
+    assert seen["coronal"][0].startswith("Coronal slice 4 of 10 of case 003")
+    assert seen["coronal"][1] == pytest.approx(12 / 20, rel=0.01)
+    assert seen["across"][0] + 100 < seen["across"][1]
+    assert seen["picture"][0] == pytest.approx(40 / 30, rel=0.01)
+    red, *others = seen["picture"][1]
+    assert red > 180
+    assert max(others) < 20
+    assert seen["legend"] == [HOSTILE]
+    assert seen["hidden"] == [True, True, True, False]
+    assert seen["pressed"] == ["false", "true", "false"]
+
+
+@needs_browser
+def test_fingers_find_the_controls_on_a_phone(folder: Path, viewed: str) -> None:
+    script = """
+    const controls = [...viewer.querySelectorAll("button, select, input[type=range], label.check")];
+    const sizes = controls.map(each => each.getBoundingClientRect()).filter(box => box.width);
+    const order = [...viewer.querySelectorAll("button, canvas, select, input")].map(each => each.name ?? "canvas");
+    const named = [...viewer.querySelectorAll("select, input")].every(each => each.labels[0].textContent.trim());
+    const rights = [document.documentElement.scrollWidth, canvas.getBoundingClientRect().right];
+    const least = Math.min(...sizes.map(box => Math.min(box.width, box.height)));
+    return [Math.max(...rights), least, [...new Set(order)], named, getComputedStyle(canvas).touchAction];
+    """
+    right, least, order, named, touch = visit(viewed, folder, STEPS + VIEWER + script, width=390)
+    assert right <= 390
+    assert least >= 44
+    assert order == ["case", "canvas", "slice", "axis", "predicted", "true", "channel", "level", "width", "reset"]
+    assert named
+    assert touch == "pan-y"
 
 
 STEPS = """

@@ -1,5 +1,7 @@
 """``sweep.html``: what it shows of a sweep, and how it answers in a browser."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 from browser import Markup, needs_browser, visit
 
+from medseg.sweeps.record import write_record
 from medseg.sweeps.report.summary import show_sweep
 
 
@@ -33,6 +36,24 @@ def test_the_page_has_the_ranking_the_best_and_its_test_and_what_failed(html: st
     links = {link["href"] for link in found.all("a")}
     assert {"3/test/report.html", "4/train.log"} < links
     assert not any(str(link).startswith("http") for link in links)
+
+
+def test_a_job_that_has_not_learned_a_class_is_marked_everywhere(
+    grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = grid / "2" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "unlearned": ["core <b>", "rim"]}))
+    write_record(grid)
+    show_sweep(grid)
+    table = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()}
+    assert "! 0.8000" in table["2"]
+    assert "!" not in table["1"] + table["3"]
+    assert table["!"] == "! job 2: not learned: core <b>, rim"
+    found = next(iter(Markup((grid / "sweep.html").read_text()).tables.values()))
+    assert found[0][:4] == ["job", "validation", "test", "not learned"]
+    assert {row[0]: row[3] for row in found[1:]} == {"0": "", "1": "", "2": "core <b>, rim", "3": "", "4": ""}
+    rows = csv.DictReader(io.StringIO((grid / "sweep.csv").read_text()))
+    assert {row["job"]: row["unlearned"] for row in rows} == {"0": "", "1": "", "2": "core <b>; rim", "3": "", "4": ""}
 
 
 def test_importance_is_that_of_the_scores(html: str) -> None:

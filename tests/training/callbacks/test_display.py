@@ -1,11 +1,15 @@
 """The display's lines: what is shown where there is little room."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
-from medseg.training.callbacks.display import DOT, class_lines, shortened
+from medseg.evaluation.metrics.score_names import ScoreNames
+from medseg.training.callbacks.checkpoints import Selection
+from medseg.training.callbacks.display import DOT, Display, class_lines, shortened
 
 FEW = {"edema": 0.81234, "core": 0.5, "enhancing": math.nan}
 MANY = {f"class {index:02}": index / 20 for index in range(20)}
@@ -32,6 +36,16 @@ def test_of_many_classes_the_worst_and_the_best_are_shown():
 def test_no_class_is_shown_twice():
     lines = " ".join(joined({"left atrium": 0.1, "right atrium": 0.2, "myocardium": 0.3}, 55))
     assert [lines.count(name) for name in ("left atrium", "right atrium", "myocardium")] == [1, 1, 1]
+
+
+def test_classes_that_are_not_learned_have_a_line():
+    selection = Selection()
+    selection.add(1, 0.4)
+    selection.unlearned.names = ["core\n", "rim"]
+    names = ScoreNames("dice", ["edema", "core\n", "rim"])
+    row = {"epoch": "1", **dict.fromkeys((name.column for name in names), "0.4")}
+    shown = Display(Console(width=80), None, selection, None, SimpleNamespace(names=names, rows=[row])).scores()
+    assert shown[-1] == [r"not learned: core\u000a", "rim"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 120])
