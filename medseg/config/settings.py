@@ -454,6 +454,10 @@ class FirstStageSettings:
     )
     margin: float = setting("margin round what was found, in mm (px in pictures)", "[0, inf)", default=20.0)
 
+    def left_of(self, trainer: TrainerSettings) -> TrainerSettings:
+        """Return the trainer's settings with the time and the epochs that are left for the second stage."""
+        return trainer.limited(1 - self.share) if self.use else trainer
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingSettings):
@@ -470,7 +474,7 @@ class TrainSettings(TrainingSettings):
     @property
     def limits(self) -> TrainerSettings:
         """The trainer's settings with what a first stage leaves of the time and the epochs."""
-        return self.trainer.limited(1 - self.first_stage.share) if self.first_stage.use else self.trainer
+        return self.first_stage.left_of(self.trainer)
 
 
 @dataclass(frozen=True, kw_only=True)
