@@ -5,9 +5,10 @@ given: a training batch is used once. Every sample has random numbers of its own
 computed, so that a GPU never waits and a sample comes out the same whatever batch it is in.
 
 ``BlockMasking`` and ``Genesis`` are for pre-training: ``(image, random) -> (image, hidden)`` tells with the image which
-voxels, bool (B, 1, *spatial), have to be reconstructed.
+voxels, bool (B, 1, *spatial), have to be reconstructed. ``CoarseErrors`` is for the channels that a first stage adds.
 """
 
+from medseg.augmentation.coarse_errors import CoarseErrors
 from medseg.augmentation.genesis import Genesis
 from medseg.augmentation.intensity import Blur, Brightness, ChannelDropout, Contrast, Gamma, LowResolution, Noise
 from medseg.augmentation.masking import BlockMasking
@@ -21,6 +22,7 @@ __all__ = [
     "Blur",
     "Brightness",
     "ChannelDropout",
+    "CoarseErrors",
     "Contrast",
     "Draws",
     "Gamma",

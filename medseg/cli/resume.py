@@ -18,7 +18,7 @@ from medseg.system.relaunch import QUIET
 RESUMABLE = ("train", "pretrain")
 AUTO = "auto"
 
-FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model"}
+FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model", "first_stage"}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 

@@ -18,6 +18,7 @@ from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
 from medseg.errors import MedsegError
 from medseg.io.datasets.splits import read_folds
+from medseg.jobs.rundir import has_state
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import (
@@ -133,7 +134,7 @@ class Sweep:
             config["run_dir"] = escape(str(run_dir))
         if self.seed is not None and (split := config.get("split") or {}).get("seed", 0) is None:
             split["seed"] = self.seed  # null would be the job's own
-        if "resume" in config and (run_dir / "checkpoints" / "last.ckpt").is_file():
+        if "resume" in config and has_state(run_dir):
             config["resume"] = config["run_dir"]
         return config
 

@@ -5,7 +5,7 @@ The YAML files under ``conf/`` hold their values. What a user gives is checked b
 declared in their own signatures.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -266,6 +266,11 @@ class TrainerSettings:
         """After how many epochs training ends: where none are given 500, or none with a time limit."""
         return self.max_epochs or (None if self.max_time else 500)
 
+    def limited(self, share: float) -> "TrainerSettings":
+        """Return the settings with this share of the time and of the epochs, at least a second and one epoch."""
+        max_time = Seconds(max(1, round(self.max_time * share))) if self.max_time else None
+        return replace(self, max_time=max_time, max_epochs=max(1, round(self.epochs * share)) if self.epochs else None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
@@ -401,6 +406,11 @@ class TrainingSettings(ReadingSettings):
     trainer: TrainerSettings
     logger: dict[str, ObjectNode]
 
+    @property
+    def limits(self) -> TrainerSettings:
+        """The trainer's settings with the time and the epochs that are this training's own."""
+        return self.trainer
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
@@ -430,15 +440,42 @@ class SearchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstStageSettings:
+    """Coarse models whose result in a scan the model at full resolution uses (``medseg/inference/first_stage.py``)."""
+
+    use: Literal["channels", "region"] | None = setting(
+        "what the second stage takes of the coarse models: probabilities as further channels, or the region to work in",
+        null="there is one stage",
+        default=None,
+    )
+    folds: int = setting("folds of the training cases, a coarse model each", "[2, inf)", default=3)
+    share: float = setting("share of trainer.max_time, or max_epochs, for all coarse models", "(0, 1)", default=0.3)
+    spacing: list[float] | None = setting(
+        "spacing of the coarse grid, in mm", "(0, inf)", null="planned: a patch holds the median scan", default=None
+    )
+    margin: float = setting("margin round what was found, in mm (px in pictures)", "[0, inf)", default=20.0)
+
+    def left_of(self, trainer: TrainerSettings) -> TrainerSettings:
+        """Return the trainer's settings with the time and the epochs that are left for the second stage."""
+        return trainer.limited(1 - self.share) if self.use else trainer
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingSettings):
     """``medseg train``, and ``medseg inspect``."""
 
+    first_stage: FirstStageSettings = field(default_factory=FirstStageSettings)
     loss: ObjectNode
     inference: InferenceSettings
     postprocess: PostprocessSettings
     metrics: MetricsSettings | None = None
     sweep: SweepSettings = field(default_factory=SweepSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+
+    @property
+    def limits(self) -> TrainerSettings:
+        """The trainer's settings with what a first stage leaves of the time and the epochs."""
+        return self.first_stage.left_of(self.trainer)
 
 
 @dataclass(frozen=True, kw_only=True)

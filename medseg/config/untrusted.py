@@ -284,7 +284,7 @@ def plan_from(content: Any, source: Path | str) -> Node:
     """
     cure = "Give the plan.json of a run of this version."
     plan = mapping(content, source, cure)
-    found = unfit(plan, PLAN_NODES, optional=("pretext", "measured"))
+    found = unfit(plan, PLAN_NODES, optional=("pretext", "measured", "first_stage"))
     for name in ("model", "pretext"):  # of any network: numbers, or lists of them
         node = plan.get(name, {})
         items = node.items() if isinstance(node, dict) else [("", node)]
@@ -325,6 +325,7 @@ def checked_description(content: Any, source: Path | str) -> Node:
     config = mapping(content["config"], f"{source}: its config")
     unused = () if content.get("classes") else ("inference", "postprocess")  # pre-trained: it predicts nothing
     needed = {name: keys for name, keys in DESCRIPTION_NODES.items() if name not in unused}
+    needed |= {"first_stage": ("use", "margin")} if "first_stage" in config else {}  # which older ones lack
     found = unfit({name: config[name] for name in needed if name in config}, needed)
     kinds = {"classes": dict, "regions": dict, "region_order": list, "channels": list, "training_data": dict}
     for name, kind in kinds.items():

@@ -27,16 +27,25 @@ AVERAGE = "average."  # and its average over the last steps
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at rest: its description and its weights, none where its network holds them already."""
+    """A model at rest: its description and its weights, none where its network holds them already.
+
+    ``first_stage`` are the coarse models whose result it uses, if it does.
+    """
 
     path: Path
     content: dict[str, Any]
     weights: dict[str, Tensor]
+    first_stage: tuple["Checkpoint", ...] = ()
 
     @property
     def label_map(self) -> LabelMap:
         """The classes and regions that the model knows."""
         return LabelMap(*(self.content[name] for name in ("classes", "regions", "region_order")))
+
+    @property
+    def portable(self) -> dict[str, Any]:
+        """What a checkpoint holds of a model of its first stage."""
+        return {"medseg": self.content, "state_dict": {f"{PREFIX}{name}": each for name, each in self.weights.items()}}
 
 
 def describe(
@@ -67,6 +76,7 @@ def describe(
         "inference",
         "postprocess",
         "plan",
+        "first_stage",
         "seed",
     )
     return {
@@ -128,9 +138,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     file = locate(path)
     raw, content = load(file)
-    weights = network_weights(raw.get("state_dict", {}))
-    check_finite(file, weights)
-    return Checkpoint(file, content, weights)
+    first_stage = [
+        (
+            checked(entry.get("medseg"), file, "an entry of its first stage"),
+            network_weights(entry.get("state_dict", {})),
+        )
+        for entry in raw.get("first_stage", ())
+    ]
+    for weights in (own := network_weights(raw.get("state_dict", {})), *(weights for _, weights in first_stage)):
+        check_finite(file, weights)
+    return Checkpoint(file, content, own, tuple(Checkpoint(file, *each) for each in first_stage))
 
 
 def rewrite(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

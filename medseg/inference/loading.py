@@ -1,12 +1,16 @@
 """From what ``checkpoint=`` names to models: run directories, checkpoint files, folders of folds, lists of these."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg.config.instantiate import build, check_targets
+from medseg.config.schema import typed
+from medseg.config.settings import FirstStageSettings
 from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError, first_line, listing
-from medseg.inference.checkpoint import locate, read_checkpoint
+from medseg.inference.checkpoint import Checkpoint, locate, read_checkpoint
+from medseg.inference.first_stage import second_stage
 from medseg.inference.nnunet.folder import checkpoints, is_nnunet, read_nnunet
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.trained_model import Model, model_of
@@ -146,7 +150,16 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
             f"{path}: it was pre-trained without masks and knows no classes to segment. Fine-tune it on labelled scans:"
             f" medseg train finetune.checkpoint={path} dataset=..."
         )
-    spec = checkpoint.content["config"]["model"]
+    return built(checkpoint, trust)
+
+
+def built(checkpoint: Checkpoint, trust: Collection[str]) -> Model:
+    """Return the model that a checkpoint holds, with those of its first stage.
+
+    Raises:
+        MedsegError: it names a class that is not trusted, or its weights do not fit its description.
+    """
+    path, spec = checkpoint.path, checkpoint.content["config"]["model"]
     check_targets(spec, "model", trust, f"The checkpoint {path}")
     with limit_parameters(checkpoint.weights, path):
         network = build(spec, "model", trust)
@@ -154,4 +167,16 @@ def read_model(path: Path, trust: Collection[str]) -> Model:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
         raise MedsegError(f"{path}: its weights do not fit its own description.\n{error}") from error
-    return model_of(checkpoint, network)
+    model = model_of(checkpoint, network)
+    settings = typed(FirstStageSettings, checkpoint.content["config"].get("first_stage") or {})
+    if not settings.use:
+        return model
+    if not checkpoint.first_stage:
+        raise MedsegError(
+            f"{path}: the models of its first stage are not in it. The file is damaged: give another copy."
+        )
+    coarse = [built(replace(each, first_stage=()), trust) for each in checkpoint.first_stage]
+    preprocessor = second_stage(model.preprocessor.config, coarse, settings, model.patch_size)
+    if (coarse[0].label_map, preprocessor.first.n_channels) != (model.label_map, model.preprocessor.n_channels):
+        raise MedsegError(f"{path}: its first stage is of other classes or channels. The file is damaged.")
+    return replace(model, preprocessor=preprocessor, first_stage=coarse)

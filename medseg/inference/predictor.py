@@ -159,6 +159,8 @@ class Predictor:
         self.label_map, self.endings = first.label_map, first.endings
         self.n_channels, self.dims = first.preprocessor.n_channels, len(first.patch_size)
         self.may_lack = all(model.may_lack for model in models)
+        self.added_channels = max(model.preprocessor.added_channels for model in models)
+        self.has_first_stage = any(model.first_stage for model in models)
         self.reading = resolve(reading or {}, first.reading)
         options = [inference_over(inference or {}, model.inference) for model in models]
         cleaning = postprocess_over(postprocess or {}, first.postprocess)
@@ -168,7 +170,8 @@ class Predictor:
         advice = "Use device=cpu, or close what else uses the device." if self.device.type != "cpu" else MORE_MEMORY
         with enough_memory(f"on {self.device} for the networks' weights", advice):
             for model in models:
-                model.network.to(self.device).eval()
+                for network in model.networks:
+                    network.to(self.device).eval()
         self.recipe = {
             "inference": [vars(each) for each in options],
             "postprocess": vars(cleaning) | ({} if first.largest_of is None else {"largest_of": first.largest_of}),

@@ -29,6 +29,10 @@ class Preparation(Protocol):
         """Channels that a scan must have."""
 
     @property
+    def added_channels(self) -> int:
+        """Channels that the image on the network grid has beside the scan's."""
+
+    @property
     def config(self) -> dict[str, Any]:
         """Plain containers, equal for two that do the same."""
 
@@ -62,6 +66,7 @@ class Model:
         description: what ``checkpoint["medseg"]`` holds of it; None: it is another program's.
         training_data: what scans were like that it was trained on (see ``medseg.inference.out_of_distribution``); None:
             unknown.
+        first_stage: coarse models whose result its preprocessor uses (see ``medseg.inference.first_stage``).
     """
 
     path: Path
@@ -85,6 +90,7 @@ class Model:
     largest_of: Sequence[Sequence[int]] | None = None
     description: dict[str, Any] | None = None
     training_data: dict[str, Any] | None = None
+    first_stage: Sequence["Model"] = ()
 
     def __post_init__(self) -> None:
         """Refuse a window that no memory holds, and flips of which there is no end.
@@ -92,11 +98,16 @@ class Model:
         Raises:
             MedsegError: as said.
         """
-        count = max(self.preprocessor.n_channels, len(self.label_map.outputs))
+        count = max(self.preprocessor.n_channels + self.preprocessor.added_channels, len(self.label_map.outputs))
         check_memory(f"{self.path}: a window of its network is an array", (count, *self.patch_size))
         axes = list(self.mirror_axes)
         if not {*axes} <= {*range(len(self.patch_size))} or len({*axes}) < len(axes):
             raise MedsegError(f"{self.path}: mirrored along the axes {axes}: there may be each axis of a window once.")
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Its own network, and those of its first stage."""
+        return [self.network, *(model.network for model in self.first_stage)]
 
     @property
     def grid(self) -> tuple[Any, ...]:

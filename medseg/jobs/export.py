@@ -12,8 +12,8 @@ from medseg.config.check import read_settings
 from medseg.config.schema import typed
 from medseg.config.settings import DatasetSettings, ExportSettings
 from medseg.errors import MedsegError
-from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.loading import read_models
+from medseg.inference.onnx.agreement import Agreement, agreement
 from medseg.inference.onnx.export import summary, write_onnx
 from medseg.inference.onnx.runtime import read_onnx
 from medseg.inference.predictor import Predictor

@@ -31,6 +31,9 @@ RESULT_CURE = "Remove it, to have the job done again."
 OUTPUT = "output.log"
 """What the process of a sweep's job prints, in the job's folder before the job makes it its own."""
 
+FIRST_STAGE = "first_stage"
+"""The folder in a run's directory that holds the runs of its coarse models."""
+
 PACKAGES = ("medseg", "torch", "lightning", "hydra-core", "omegaconf", "monai", "nibabel", "numpy", "scipy")
 
 
@@ -91,15 +94,20 @@ def found_in(run_dir: Path, command: str) -> str:
         status = read_json_object(run_dir / "result.json").get("status") if "result.json" in names else None
         is_own = read_yaml(run_dir / "config.yaml").get("command") == command
     except MedsegError:
-        status, is_own = "damaged", (run_dir / "checkpoints" / "last.ckpt").exists()
-    table = run_dir / "metrics.csv"
-    epochs = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
+        status, is_own = "damaged", has_state(run_dir)
     if not is_own:
         return "other"
-    if (run_dir / "checkpoints" / "last.ckpt").exists():
+    if has_state(run_dir):
         return "ended" if status in ("done", "some_failed") else "resumable"
+    table = run_dir / "metrics.csv"
+    epochs = len(table.read_bytes().splitlines()) - 1 if table.is_file() else 0
     is_broken_off = status in (None, "failed", "interrupted") and epochs <= 1  # of which the last may lack a state
     return "begun" if is_broken_off else "other"
+
+
+def has_state(run_dir: Path) -> bool:
+    """Return whether a training can be resumed: from its last state, or from what there is of its first stage."""
+    return (run_dir / "checkpoints" / "last.ckpt").exists() or (run_dir / FIRST_STAGE).is_dir()
 
 
 def make_unique(path: Path) -> Path:

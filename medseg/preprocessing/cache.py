@@ -146,8 +146,10 @@ def foretold_bytes(cases: Sequence[Case], preprocessor: Preprocessor, label_map:
 
 def working_bytes(cases: Sequence[Case], preprocessor: Preprocessor) -> float:
     """Return about how many bytes of memory it takes to preprocess the largest case."""
-    sizes = [size_of(case) for case in cases]
-    return COPIES * 4 * max(size.channels * max(size.voxels, network_voxels(size, preprocessor)) for size in sizes)
+    largest, added = 0.0, preprocessor.added_channels
+    for size in map(size_of, cases):
+        largest = max(largest, (size.channels + added) * max(size.voxels, network_voxels(size, preprocessor)))
+    return COPIES * 4 * largest
 
 
 def check_space(number: int, total: float, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,24 @@ class Geometry:
         """Return this geometry with its crop round the True voxels of ``mask`` (1, *native_shape), and a margin."""
         box = bounding_box(self.cut(mask)[0].numpy(), margin)
         return replace(self, crop=tuple((span.start, span.stop) for span in box))
+
+    def narrowed(self, region: Sequence[tuple[float, float]]) -> tuple["Geometry", tuple[slice, ...]]:
+        """Return this geometry with less of its crop, and where that lies in the crop.
+
+        ``region`` holds for each network axis where it begins and ends, in fractions of the crop.
+        """
+        lengths = self.cut_shape
+        inside = tuple(
+            slice(floor(start * length), max(ceil(stop * length), floor(start * length) + 1))
+            for (start, stop), length in zip(region, lengths, strict=True)
+        )
+        sizes = [part.stop - part.start for part in inside]
+        crop = tuple((low + part.start, low + part.stop) for (low, _), part in zip(self.crop, inside, strict=True))
+        shape = tuple(
+            max(1, round(voxels * size / length))
+            for voxels, size, length in zip(self.shape, sizes, lengths, strict=True)
+        )
+        return replace(self, crop=crop, shape=shape), inside
 
     def resample(self, x: Tensor, kernels: Sequence[Kernel]) -> Tensor:
         """Resample ``x`` (C, *cut_shape) to (C, *shape)."""

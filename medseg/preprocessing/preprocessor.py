@@ -65,8 +65,16 @@ class Preprocessor:
         """Channels that a scan must have."""
         return len(self.normalize)
 
-    def __call__(self, scan: Scan) -> tuple[Tensor, Geometry]:
+    @property
+    def added_channels(self) -> int:
+        """Channels that the image on the network grid has beside the scan's."""
+        return 0
+
+    def __call__(self, scan: Scan, region: Sequence[tuple[float, float]] | None = None) -> tuple[Tensor, Geometry]:
         """Return the scan on the network grid, float32 (C, *network grid), and the way back.
+
+        ``region`` is all that is kept of the cropped scan (see ``Geometry.narrowed``); None: the whole. What is
+        outside takes part in the normalisation, so that intensities do not depend on the region.
 
         Raises:
             MedsegError: the scan has other channels or axes than expected, or one value throughout.
@@ -79,6 +87,9 @@ class Preprocessor:
             image = denoise(image, self.denoise, self.denoise_strength)
         cut = geometry.cut(torch.from_numpy(image))
         normal = normalise(cut, geometry.cut(foreground)[0], self.normalize, self.window)
+        if region:
+            geometry, inside = geometry.narrowed(region)
+            normal = normal[(slice(None), *inside)]
         return geometry.resample(normal, geometry.kernels("cubic")), geometry
 
     def label(self, indices: NDArray[np.uint8], geometry: Geometry, n_classes: int) -> Tensor:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
+from medseg.jobs.rundir import has_state
 from medseg.sweeps.process import AnySweep, Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
@@ -75,7 +76,7 @@ class Task:
 
     def __call__(self) -> None:
         """Do the job, or the part of one of several processes of its training; the exit status is 1 where it fails."""
-        if (self.folder / "checkpoints" / "last.ckpt").is_file():
+        if has_state(self.folder):
             self.config["resume"] = self.config["run_dir"]
         # Slurm sends its notice to all processes of a job. It would end the training and its workers; blocked here, it
         # is so in them, too.

@@ -15,7 +15,7 @@ from medseg.evaluation.report.run_info import data_name, node, read_part
 from medseg.io.csv_files import as_csv
 from medseg.io.damage import reading
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
-from medseg.jobs.rundir import RESULT_CURE, make_unique, read_result
+from medseg.jobs.rundir import RESULT_CURE, has_state, make_unique, read_result
 from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_of
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
@@ -106,7 +106,7 @@ def done_result(folder: Path) -> dict[str, Any] | None:
 def withdraw(folder: Path) -> None:
     """Remove the result of a job's earlier attempt, unless it goes on from there, or is done and only tested."""
     with locked_file(folder.parent / RECORD_LOCK):  # others may be reading all results
-        if not done_result(folder) and not (folder / "checkpoints" / "last.ckpt").is_file():
+        if not done_result(folder) and not has_state(folder):
             (folder / "result.json").unlink(missing_ok=True)
 
 

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from medseg.config.check import resolve
 from medseg.config.schema import typed
-from medseg.config.settings import SearchSettings, TrainerSettings
+from medseg.config.settings import FirstStageSettings, SearchSettings, TrainerSettings
 from medseg.errors import MedsegError, first_line
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.io.csv_files import read_csv
@@ -245,7 +245,9 @@ class Search(Queue):
             if "seed" in trial.user_attrs:
                 return False
             if job.number not in self.limits:
-                self.limits[job.number] = typed(TrainerSettings, resolve(job.compose())["trainer"], "trainer.")
+                config = resolve(job.compose())
+                stage = typed(FirstStageSettings, config.get("first_stage", {}), "first_stage.")
+                self.limits[job.number] = stage.left_of(typed(TrainerSettings, config["trainer"], "trainer."))
             handle = Trial(self.study, trial._trial_id)
             for percent, score in validations(table, self.limits[job.number]):
                 if percent > (trial.last_step or 0):

@@ -10,8 +10,9 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
+from medseg.augmentation import CoarseErrors, RandomNumbers
 from medseg.augmentation.batch import Augmentation
 from medseg.config.instantiate import build
 from medseg.config.settings import (
@@ -102,12 +103,18 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
             "optimizer.fused=true: in fp16 a fused optimizer undoes the loss scaling by itself, after the gradient has"
             " been clipped by its scaled norm. Leave it out, or give trainer.precision=bf16 or fp32."
         )
+    augmentations = make_augmentations(augment, trust)
+    channels = len(settings.preprocessing.normalize or ())  # of the images; those of a first stage follow
+    if augmentations and plan.in_channels > channels * (2 * plan.context + 1):
+        first = 1 if augment.spatial else 0
+        augmentations[first:] = [on_channels(each, slice(channels)) for each in augmentations[first:]]
+        augmentations.append(on_channels(CoarseErrors(), slice(channels, None)))
     return {
         "plan": plan,
         "optimizer": settings.optimizer,
         "trust": trust,
         "schedule": build(settings.scheduler, "scheduler", trust),
-        "augmentations": make_augmentations(augment, trust),
+        "augmentations": augmentations,
         "averaging": trainer.averaging,
         "compiled": bool(trainer.compile),
         "fused": device.type in ("cpu", "cuda") and not is_scaled,
@@ -120,6 +127,16 @@ def make_augmentations(augment: AugmentSettings, trust: Collection[str]) -> list
     """Build what is done to batches, the spatial transform first, which cuts off the margin that patches come with."""
     spatial = [build(augment.spatial, "augment.spatial", trust)] if augment.spatial else []
     return [*spatial, *(build(spec, "augment.intensity", trust) for spec in augment.intensity)]
+
+
+def on_channels(augmentation: Augmentation, channels: slice) -> Augmentation:
+    """Return an augmentation of these channels alone."""
+
+    def augment(image: Tensor, label: Tensor, random: RandomNumbers) -> tuple[Tensor, Tensor]:
+        image[:, channels], label = augmentation(image[:, channels], label, random)
+        return image, label
+
+    return augment
 
 
 def make_network(settings: TrainingSettings, plan: TrainingPlan) -> nn.Module:
@@ -212,7 +229,7 @@ def make_trainer(settings: TrainingSettings, run_dir: Path, callbacks: list[Call
             num_nodes=ranks.size,
             strategy="ddp" if ranks.size > 1 else "auto",
             precision=LIGHTNING_PRECISION[pick_precision(trainer.precision, device)],
-            max_epochs=trainer.epochs or -1,
+            max_epochs=settings.limits.epochs or -1,
             gradient_clip_val=trainer.gradient_clip,
             accumulate_grad_batches=trainer.accumulate,
             deterministic=trainer.deterministic,

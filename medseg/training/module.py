@@ -80,6 +80,8 @@ class TrainingModule(LightningModule):
         self.selection, self.averaging, self.fused = selection, averaging, fused
         self.memory_format = memory_format or torch.contiguous_format
         self.content, self.seed = content, seed
+        self.first_stage: Sequence[dict[str, Any]] = ()
+        """Coarse models that the network needs, as ``Checkpoint.portable``: they travel in every checkpoint."""
         self.tuning = tuning or FineTuning(network, FinetuneSettings())
         self.average = copy.deepcopy(network).requires_grad_(False) if averaging else None
         self.compiled = Compiled(network) if compiled else None
@@ -261,6 +263,8 @@ class TrainingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the checkpoint enough for prediction: one without an optimizer holds the final network alone."""
         checkpoint["medseg"] = self.content
+        if self.first_stage:
+            checkpoint["first_stage"] = self.first_stage
         if "optimizer_states" in checkpoint:
             checkpoint["tuning"] = self.tuning.state_dict()
             checkpoint["step_record"] = self.step_record.state_dict()

@@ -145,7 +145,7 @@ class Probe:
         config = planned(self.config, plan)
         config["trainer"]["compile"] = compiled and config["trainer"]["compile"]
         settings, seen = typed(self.kind, config), typed(TrainingPlan, config["plan"])
-        progress = make_progress(settings.trainer)
+        progress = make_progress(settings.limits)
         if isinstance(settings, PretrainSettings):
             selection = Selection(name="loss", lowest=True)
             return make_reconstruction(settings, seen, {}, progress, selection, self.device), seen

@@ -109,7 +109,7 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "logger=[csv,wandbb]"], "logger=wandbb: no such option. Did you mean 'wandb'?"),
         (["train", "logger=[csv,tensorboard]", "logger.csv.nme=a"], "needs a plus"),
         (["train", "model=null"], "model=null: no such option"),
-        (["train", "experiment=null"], "experiment=null: no such option. Options: accurate, fast"),
+        (["train", "experiment=null"], "experiment=null: no such option. Options: accurate, cascade, fast"),
         (["train", "postprocess.classes=3"], "postprocess.classes=3: must be a mapping"),
         (["train", "postprocess.clases.core.largest=true"], "Did you mean 'postprocess.largest'?"),
         (["train", "--config-dir"], "--config-dir/-cd: expected one argument"),

@@ -102,6 +102,7 @@ class RandomPatches(LightningDataModule):
     def __init__(self, batch: dict[str, Any], case: dict[str, Any]) -> None:
         super().__init__()
         self.batch, self.case = batch, case
+        self.batch_size, self.val_files = 2, list[Path]()  # nothing to divide the validations by
 
     def examples(self) -> Iterator[dict[str, Any]]:
         yield self.batch
@@ -150,7 +151,8 @@ def train(
     annotated = torch.ones(2, len(label_map.names), dtype=torch.bool)
     label = torch.randint(len(label_map.names), (2, 1, *whole), dtype=torch.uint8)
     label[:, :, :3] = IGNORE
-    batch = {"image": torch.randn(2, 2, *whole), "label": label, "annotated": annotated}
+    channels = plan_of.in_channels // (2 * plan_of.context + 1)
+    batch = {"image": torch.randn(2, channels, *whole), "label": label, "annotated": annotated}
     geometry = Geometry(  # flipped, cropped, not resampled
         native_shape=tuple(size + 4 for size in shape),
         order=tuple(range(dims)),
@@ -159,7 +161,7 @@ def train(
         shape=tuple(size + 2 for size in shape),
     )
     native = geometry.native_shape
-    case = {"image": torch.randn(2, *geometry.shape), "geometry": geometry.to_dict(), "index": 0}
+    case = {"image": torch.randn(channels, *geometry.shape), "geometry": geometry.to_dict(), "index": 0}
     case |= {"spacing": [1.0] * dims, "unit": "mm", "voxel_volume": 1.0, "annotated": annotated[0]}
     case |= {"truth": torch.zeros(native, dtype=torch.uint8).numpy()}
     if is_pretext:
@@ -256,7 +258,8 @@ GROUPS: dict[str, dict[str, Callable[[], int | None]]] = {
         f"{name} {dims}D": partial(train, *arguments, dims=dims)
         for name, arguments in AUGMENTATIONS.items()
         for dims in (2, 3)
-    },
+    }
+    | {f"errors of a first stage {dims}D": partial(train, in_channels=4, dims=dims) for dims in (2, 3)},
     "pretexts": {
         f"{pretext} {dims}D": partial(train, *arguments, "model.deep_supervision=true", dims=dims)
         for pretext, arguments in {

@@ -15,10 +15,10 @@ import torch
 import medseg
 from medseg.config.instantiate import build
 from medseg.errors import MedsegError
-from medseg.inference.agreement import Agreement, agreement
 from medseg.inference.checkpoint import read_checkpoint
 from medseg.inference.loading import read_models
 from medseg.inference.onnx import export
+from medseg.inference.onnx.agreement import Agreement, agreement
 from medseg.inference.onnx.export import write_onnx
 from medseg.inference.onnx.runtime import open_session, read_onnx
 from medseg.inference.predictor import Predictor

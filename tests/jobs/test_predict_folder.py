@@ -504,8 +504,10 @@ def test_any_other_network_refuses_the_case_with_the_channel(folder, tmp_path):
 # ---- several readers
 
 
-def stages_for(monkeypatch, device, tasks, *, threads=16, free=1e12):
-    prediction = SimpleNamespace(predictor=SimpleNamespace(device=torch.device(device)), read=1, segment=2, write=3)
+def stages_for(monkeypatch, device, tasks, *, threads=16, free=1e12, added_channels=0):
+    stage = {"added_channels": added_channels, "has_first_stage": added_channels > 0}
+    predictor = SimpleNamespace(device=torch.device(device), **stage)
+    prediction = SimpleNamespace(predictor=predictor, read=1, segment=2, write=3)
     monkeypatch.setattr(steps, "free_memory", lambda: free)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     return [(stage.at_once, stage.threads) for stage in steps.FolderPrediction.stages(prediction, tasks)]
@@ -522,6 +524,12 @@ def test_a_gpu_has_as_many_readers_as_cores_and_memory_allow_and_a_cpu_one(monke
     assert stages_for(monkeypatch, "cuda:1", tasks, threads=1) == [(1, 1), (1, 1), (1, 1)]
     assert stages_for(monkeypatch, "cuda:1", tasks, free=2 * each * 7)[0][0] == 5  # two more wait or are segmented
     assert stages_for(monkeypatch, "cuda:1", tasks, free=each)[0][0] == 1
+    assert stages_for(monkeypatch, "cpu", tasks, added_channels=1) == [
+        (1, 16),
+        (1, 16),
+        (1, 1),
+    ]
+    assert stages_for(monkeypatch, "cuda:1", tasks, free=2 * 2 * each * 7, added_channels=1)[0][0] == 5
     large.images[0].unlink()
     assert stages_for(monkeypatch, "cuda:1", tasks)[0][0] == 8
 

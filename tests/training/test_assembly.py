@@ -4,12 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from plain_settings import composed
 
-from medseg.config.schema import CONF
-from medseg.config.settings import TrainerSettings
+from medseg.augmentation import RandomNumbers
+from medseg.config.check import resolve
+from medseg.config.schema import CONF, typed
+from medseg.config.settings import TrainerSettings, TrainingPlan, TrainSettings
 from medseg.config.untrusted import read_yaml
 from medseg.system.distributed.place import Place
 from medseg.system.distributed.ranks import Ranks
+from medseg.system.random_seeds import seeded
 from medseg.training import assembly
 
 
@@ -26,9 +30,27 @@ def test_each_process_is_a_machine_with_one_device_to_lightning(monkeypatch, tmp
     options = {}
     monkeypatch.setattr(assembly, "Trainer", lambda **given: options.update(given))
     trainer = read_yaml(CONF / "trainer/default.yaml") | {"precision": "fp32"}
-    settings = SimpleNamespace(trainer=TrainerSettings(**trainer), logger={}, trust=[])
+    trainer = TrainerSettings(**trainer)
+    settings = SimpleNamespace(trainer=trainer, limits=trainer, logger={}, trust=[])
     assembly.make_trainer(settings, tmp_path, [], Ranks(place, [torch.device(name) for name in own]))
     assert (options["devices"], options["num_nodes"], options["strategy"]) == told
     processes = options["plugins"][1]
     assert (processes.global_rank(), processes.world_size()) == (place.rank, place.size)
     assert (processes.node_rank(), processes.local_rank()) == (place.rank, 0)
+
+
+@pytest.mark.parametrize("augment", ["default", "none"])
+def test_channels_of_a_first_stage_get_its_errors_and_no_intensity_augmentation(augment):
+    config = resolve(composed("train", "dataset=folder", "dataset.root=x", f"augment={augment}"))
+    config["preprocessing"]["normalize"] = ["zscore", "zscore"]
+    plan = {**config["plan"], "in_channels": 5, "patch_size": [12, 12], "batch_size": 16, "mirror_axes": []}
+    plan, settings = typed(TrainingPlan, plan), typed(TrainSettings, config)
+    augmentations = assembly.in_common(settings, plan, torch.device("cpu"))["augmentations"]
+    image = torch.rand(16, 5, 12, 12, generator=torch.Generator().manual_seed(0))
+    label = torch.zeros(16, 1, 12, 12, dtype=torch.uint8)
+    result = image.clone()
+    for each in augmentations[1:] if augment == "default" else augmentations:  # the first is spatial
+        result, label = each(result, label, RandomNumbers([seeded(0, n) for n in range(16)]))
+    is_changed = (result != image).flatten(2).any(2)
+    assert is_changed[:, :2].any() == is_changed[:, 2:].any() == (augment == "default")
+    assert torch.isin(result[:, 2:], torch.cat([image[:, 2:].flatten(), torch.zeros(1)])).all()  # no new values

@@ -258,6 +258,11 @@ class NNUNetPreparation:
         return len(self.schemes)
 
     @property
+    def added_channels(self) -> int:
+        """Channels that the image on the network grid has beside the scan's."""
+        return 0
+
+    @property
     def config(self) -> dict[str, Any]:
         """The arguments in plain containers."""
         return asdict(self)

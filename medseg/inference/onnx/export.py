@@ -154,6 +154,10 @@ def check_models(models: Sequence[Model]) -> None:
             raise MedsegError(f"{model.path}: only medseg's own checkpoints can be exported.")
         if isinstance(model.network, OnnxNetwork):
             raise MedsegError(f"{model.path}: an ONNX file already. Export the checkpoints that it was made of.")
+        if model.first_stage:
+            raise MedsegError(
+                f"{model.path}: a model of two stages, and an ONNX file holds one network. Predict with the checkpoint."
+            )
     seen = []  # by its name in the config, what decides how a model goes over an image
     for model in models:
         config = described(model)["config"]

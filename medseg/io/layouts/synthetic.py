@@ -46,13 +46,16 @@ NOMINAL_SPACING = 1.1  # mm; the field of view is `size` voxels of it
 SURFACE = 0.22  # depth of the brain's surface below the skin, as a share of the head's radius
 
 
-def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) -> tuple[Scan, Labels]:
+def make_phantom(
+    index: int, *, dims: int, channels: int, size: int, seed: int, lesion: float = 1.0
+) -> tuple[Scan, Labels]:
     """Make one case: a head with a lesion of nested parts, and the class of every voxel (see ``LABELS``).
 
     The arguments alone decide the result. Cases 2k and 2k+1 are one patient: the same head on another grid, with
     another lesion and other noise. 3D scans have a spacing of 0.8 to 1.35 mm, any axis order and flips, and so many
     voxels an axis as make up a field of view of ``size`` times 1.1 mm. A 2D image (size, size) is the axial slice
-    through the lesion's centre, front up, patient's right on the left, with values 0..255.
+    through the lesion's centre, front up, patient's right on the left, with values 0..255. The lesion is ``lesion``
+    times as wide as usual.
 
     Returns:
         The scan, float32 (channels, *spatial) of whole numbers, and uint8 (*spatial) class indices.
@@ -73,7 +76,7 @@ def make_phantom(index: int, *, dims: int, channels: int, size: int, seed: int) 
         fine[2] = coarse[2] = centre[2:].astype(np.float32)
 
     tissue, depth = _head(patient, fine)
-    label = _lesion(case, fine, centre, depth, scale=0.65 if dims == 2 else 1.0)  # volumes are coarse
+    label = _lesion(case, fine, centre, depth, scale=lesion * (0.65 if dims == 2 else 1.0))  # volumes are coarse
     _add_distractors(case, fine, centre, depth, tissue)
     for part, kind in TISSUE_OF_LABEL.items():
         tissue[label == part] = kind

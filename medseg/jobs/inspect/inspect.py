@@ -28,6 +28,7 @@ from medseg.preprocessing.cache_files import in_use
 from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.fingerprint.duplicates import EQUAL, is_split_apart, subsets_of
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
+from medseg.preprocessing.planning.plan import offer
 from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import examine
 from medseg.preprocessing.quality.issues import Issue
@@ -117,9 +118,12 @@ def try_plan(
         return None, []
     try:
         devices = pick_devices(settings.trainer.accelerator, settings.trainer.devices)
-        return plan_run(config, settings, fingerprint, classes, dataset.modality, devices), []
+        plan = plan_run(config, settings, fingerprint, classes, dataset.modality, devices)
     except MedsegError as error:
         return None, [Issue("error", str(error))]
+    if advice := offer(plan, fingerprint, settings):
+        log.info("%s", advice)
+    return plan, []
 
 
 def foretold_cache(cases: Sequence[Case], plan: dict[str, Any], classes: LabelMap, folder: Path) -> list[Issue]:

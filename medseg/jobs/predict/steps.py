@@ -103,17 +103,19 @@ class FolderPrediction:
         return cls(predictor, settings.output, recipe, settings.skip_done, **outputs, training_data=training_data)
 
     def stages(self, tasks: Sequence[ScanTask]) -> list[Stage]:
-        """Return the stages, with PyTorch's threads for each: on a CPU the network has the cores.
+        """Return the stages, with PyTorch's threads for each: on a CPU the network has the cores, also a first stage's.
 
         A GPU needs less time for a scan than a thread needs to read it. So several read, as many as there are cores,
         and as the largest file fits into half of the free memory: that many scans are read or wait, and two more.
         """
         threads = torch.get_num_threads()
         if self.predictor.device.type == "cpu":
-            return [Stage(self.read, 1), Stage(self.segment, threads), Stage(self.write, 1)]
+            reading = threads if self.predictor.has_first_stage else 1
+            return [Stage(self.read, reading), Stage(self.segment, threads), Stage(self.write, 1)]
         largest = max(tasks, key=bytes_on_disk, default=None)
         size = size_of(Case("", "", largest.images)) if largest else UNKNOWN
-        fitting = free_memory() / 2 / (COPIES * 4 * size.channels * size.voxels or 1) - 2
+        channels = size.channels + self.predictor.added_channels
+        fitting = free_memory() / 2 / (COPIES * 4 * channels * size.voxels or 1) - 2
         readers = int(max(1, min(MAX_READERS, threads - 1, fitting)))
         return [
             Stage(self.read, max(1, threads // readers), readers),

@@ -5,7 +5,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +89,24 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> set[str]:
     return loaded
 
 
-def preprocessed(run: Run[Any]) -> tuple[list[Path], list[Path]]:
-    """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them."""
-    preprocessor = Preprocessor(**run.resolved["preprocessing"])
-    cases, ranks = by_id(run.dataset.cases, run.split.train + run.split.val), run.ranks
-    make = partial(cached_cases, cases, preprocessor, run.label_map, cache_of(run.settings), with_progress_bar)
+def preprocessed(
+    run: Run[Any], preparations: Sequence[tuple[tuple[str, ...], Preprocessor]] = ()
+) -> tuple[list[Path], list[Path]]:
+    """Return the preprocessed files to train and to validate on, made now as far as the cache does not have them.
+
+    ``preparations`` are ids of cases, and for these their preprocessor; empty: one for all.
+    """
+    names, ranks = run.split.train + run.split.val, run.ranks
+    parts = preparations or [(names, Preprocessor(**run.resolved["preprocessing"]))]
+
+    def make() -> list[Path]:
+        files: dict[str, Path] = {}
+        folder = cache_of(run.settings)
+        for ids, preprocessor in parts:
+            cases = by_id(run.dataset.cases, ids)
+            files |= zip(ids, cached_cases(cases, preprocessor, run.label_map, folder, with_progress_bar), strict=True)
+        return [files[name] for name in names]
+
     if ranks.is_first:
         files = make()
         ranks.tell("files", [str(file) for file in files])
@@ -115,8 +127,8 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     Raises:
         MedsegError: its last checkpoint, or a ``next_best.ckpt`` beside it, cannot be read.
     """
-    limits = run.settings.trainer
-    if not run.settings.resume:
+    limits = run.settings.limits
+    if not run.settings.resume or not run.last.is_file():
         return None
     state, progress = read_last(run.last), make_progress(limits)
     budget = Budget(progress, interval=None, share=0.0)
@@ -185,7 +197,7 @@ def run_trainer(
             memory = enough_memory(f"on {trainer.strategy.root_device} to train", lambda: less_memory(run))
             with memory, interruption_as_it_is():
                 ranks.form_group()
-                trainer.fit(module, data, ckpt_path=run.last if settings.resume else None, weights_only=True)
+                trainer.fit(module, data, ckpt_path=run.last if run.last.is_file() else None, weights_only=True)
         except MedsegError as error:
             if not str(error).startswith("Caught MedsegError in DataLoader worker"):
                 raise  # what follows has the traceback of another process before it
@@ -213,7 +225,7 @@ def run_trainer(
                 f" Leave out what is new, or start anew. What does not fit: {first_line(error)}"
             ) from error
     leave_process_group()
-    reason = stop_reason(trainer.current_epoch, settings.trainer, progress)
+    reason = stop_reason(trainer.current_epoch, settings.limits, progress)
     if chosen := selection.report():
         best, last, key = chosen["best"], chosen["last"], selection.key
         noise = f"; one validation varies by ±{chosen['noise']:.4f}" if chosen["noise"] is not None else ""

@@ -70,7 +70,7 @@ def fit(run: Run[PretrainSettings], begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
     settings, plan = run.settings, run.plan
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings.trainer), Selection(name="loss", lowest=True)
+    progress, selection = make_progress(settings.limits), Selection(name="loss", lowest=True)
     description = describe(run.resolved, None, run.dataset.endings)
     module = make_reconstruction(settings, plan, description, progress, selection, run.ranks.device)
     load_initial_weights(run, module)

@@ -17,7 +17,7 @@ from medseg.errors import MedsegError
 from medseg.inference.loading import has_results
 from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
-from medseg.jobs.rundir import logged_to, recorded, write_config
+from medseg.jobs.rundir import FIRST_STAGE, has_state, logged_to, recorded, write_config
 from medseg.jobs.train.fit import Fitted, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, in_run_directory, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
@@ -62,12 +62,12 @@ class Session:
 
 
 def stopped(run: Run[Any], how: str) -> str:
-    """Return how a training was stopped, and how to go on with it, which a sweep says of its jobs."""
-    if is_job(run.directory):
+    """Return how a training was stopped, and how to go on with it, which others say of a sweep's jobs and of stages."""
+    if is_job(run.directory) or run.directory.parent.name == FIRST_STAGE:
         return how
     begin = f"the same command with run_dir={run.directory} begins it again"
     resume = f"medseg {run.config['command']} resume={run.directory}"
-    return f"{how}; to go on: {resume}" if run.last.is_file() else f"{how} before a state was saved; {begin}"
+    return f"{how}; to go on: {resume}" if has_state(run.directory) else f"{how} before a state was saved; {begin}"
 
 
 @contextmanager

@@ -22,14 +22,14 @@ from medseg.io.datasets.dataset import by_id
 from medseg.io.datasets.splits import Split, continued_split, limited, split_as_set
 from medseg.io.labels import LabelMap
 from medseg.jobs.evaluate.scoring import check_strata
-from medseg.jobs.rundir import run_directory, write_config, write_environment
+from medseg.jobs.rundir import has_state, run_directory, write_config, write_environment
 from medseg.models.pretrained.catalogue import fixed_values
 from medseg.models.pretrained.download import weights_file
 from medseg.models.pretrained.load import load_published
 from medseg.preprocessing.cache_files import dataset_folder
 from medseg.preprocessing.fingerprint.duplicates import warn_of_split_scans
 from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
-from medseg.preprocessing.planning.plan import make_plan, outputs_of
+from medseg.preprocessing.planning.plan import make_plan, offer, outputs_of
 from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 from medseg.preprocessing.quality.issues import in_brief
 from medseg.preprocessing.quality.warnings import classes_by_subset
@@ -122,6 +122,8 @@ def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
         settings = read_settings(type(settings), config)
     plan = plan_run(config, settings, learned, classes, dataset.modality, ranks.devices)
     plan = with_windows(plan, settings, source) if source else plan
+    if isinstance(settings, TrainSettings) and (advice := offer(plan, learned, settings)):
+        log.info("%s", advice)
     filled = planned(config, plan)
     # Build the network, transfer weights and freeze once, so that wrong arguments show before anything is written
     trust = settings.trust
@@ -158,7 +160,7 @@ def reopen(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
     file = directory / TRAINING_DATA  # runs of older versions have none
     ranges = read_json_object(file) if file.is_file() else {}
     run = run_of(settings, config, plan, dataset, classes, split, ranges, ranks)
-    if settings.resume and not run.last.is_file():
+    if settings.resume and not has_state(directory):
         raise MedsegError(f"resume={directory}: {run.last} is not there; the run ended before its first epoch did.")
     return run
 

@@ -18,6 +18,8 @@ from medseg.io.case import Case
 from medseg.io.datasets.dataset import by_id, label_map, open_dataset
 from medseg.jobs.evaluate.candidates import Candidate, from_predictor
 from medseg.jobs.evaluate.scoring import ReportOptions, evaluate_cases, log_output_paths, measured
+from medseg.jobs.train.first_stage import check as check_first_stage
+from medseg.jobs.train.first_stage import log_regions, preparations, train_first_stage
 from medseg.jobs.train.fit import Fitted, load_initial_weights, preprocessed, run_trainer
 from medseg.jobs.train.session import train_in_run_directory, train_together
 from medseg.jobs.train.setup import Run, reopen
@@ -53,6 +55,7 @@ def train(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Train into a run directory that has been made, as the first of the processes."""
     settings = read_settings(TrainSettings, config)
     check_tuning(settings.finetune, settings.model, ranks.size)
+    check_first_stage(settings, ranks.size)
     dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)
     make_segmenter(settings.inference, settings.postprocess, classes)  # wrong options show at once
@@ -82,7 +85,7 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
     settings, plan = run.settings, run.plan
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings.trainer), Selection()
+    progress, selection = make_progress(settings.limits), Selection()
     description = describe(run.resolved, run.label_map, run.dataset.endings, run.training_data)
     module = make_module(settings, plan, run.label_map, description, progress, selection, run.ranks.device)
     loaded = load_initial_weights(run, module)
@@ -93,8 +96,16 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     classes, console = list(run.label_map.reported), interactive_terminal()
     callbacks = make_callbacks(settings.trainer, run.directory, classes, pictures, progress, selection, console)
     trainer = make_trainer(settings, run.directory, callbacks, run.ranks)
-    data = make_data(settings, plan, *preprocessed(run))
-    if settings.trainer.class_prior and not settings.resume:
+    prepared = []
+    if settings.first_stage.use:
+        coarse = train_first_stage(run, fit, begin)
+        module.first_stage = [checkpoint.portable for checkpoint in coarse]
+        prepared = preparations(run, coarse)
+    train, val = preprocessed(run, prepared)
+    if settings.first_stage.use == "region":
+        log_regions(dict(zip(run.split.train + run.split.val, train + val, strict=True)))
+    data = make_data(settings, plan, train, val)
+    if settings.trainer.class_prior and not run.last.is_file():
         targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples())
         frequencies = class_frequencies(targets, len(run.label_map.outputs))
         networks = [network for network in (module.network, module.average) if network]

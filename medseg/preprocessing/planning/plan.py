@@ -18,6 +18,7 @@ from medseg.config.settings import (
     PretrainSettings,
     TrainerSettings,
     TrainingSettings,
+    TrainSettings,
 )
 from medseg.errors import MedsegError
 from medseg.io.labels import LabelMap
@@ -48,6 +49,8 @@ SLICED = 1.2  # an axis this many times coarser than the finest is the one that 
 COARSE = 2  # an axis this many times coarser than the finest is neither pooled nor convolved across, as in nnU-Net
 ANISOTROPIC = 3  # a coarsest axis this many times coarser, and shorter, than the others gets a finer spacing
 FINER = 10  # percentile of its spacings; the median would blur the thinner slices of many scans
+COARSENING = 1.03  # from one spacing of a coarse grid that is tried to the next
+LARGE = 0.25  # share of the median scan in a patch below which nnU-Net plans a low resolution
 WORTH_COMPILING = 10 * 60  # seconds of training below which compiling takes longer than it saves
 
 
@@ -77,14 +80,17 @@ def make_plan(
     check_dims(settings, dims, fingerprint.spatial_dims)
     preprocessing = plan_preprocessing(settings.preprocessing, fingerprint, modality, kind)
     fixed = {
-        "in_channels": fingerprint.channels * (2 * settings.plan.context + 1),
+        "in_channels": (fingerprint.channels + added_channels(settings, label_map)) * (2 * settings.plan.context + 1),
         "out_channels": outputs_of(label_map, fingerprint.channels),
         "mirror_axes": mirror_axes(settings, label_map, fingerprint),
     }
 
     def draft(share: float) -> dict[str, Any]:
         plan = lay_out(settings, fingerprint, preprocessing, fixed, kind, dims, share)
-        return {**plan, "trainer": plan_trainer(settings.trainer, device)}
+        plan = {**plan, "trainer": plan_trainer(settings.limits, device)}
+        if isinstance(settings, TrainSettings) and settings.first_stage.use:
+            plan["first_stage"] = {"spacing": settings.first_stage.spacing or coarse_spacing(plan, fingerprint)}
+        return plan
 
     if probe is None:
         return draft(1.0)
@@ -92,7 +98,7 @@ def make_plan(
     limit, share = trainer.memory_gb * 1e9 if trainer.memory_gb else device_memory(device), 1.0
     while True:
         plan, share = within_memory(draft, probe, limit, is_given=trainer.memory_gb is not None, share=share)
-        plan = fit_width(plan, probe, trainer.max_time, limit)
+        plan = fit_width(plan, probe, settings.limits.max_time, limit)
         plan.setdefault("measured", {})["precision"] = pick_precision(trainer.precision, device)
         if device.type == "cuda" and not trainer.deterministic:  # which must not depend on noise
             plan = fit_layout(plan, probe, trainer.channels_last)
@@ -154,6 +160,51 @@ def lay_out(
 def outputs_of(label_map: LabelMap, channels: int) -> int:
     """Return how many outputs a network has: a class or region each, or without any the image's own channels."""
     return len(label_map.outputs) if label_map.has_masks else channels
+
+
+def added_channels(settings: TrainingSettings, label_map: LabelMap) -> int:
+    """Return how many channels a first stage adds to the images': each class or region, but not the background."""
+    has_channels = isinstance(settings, TrainSettings) and settings.first_stage.use == "channels"
+    return len(label_map.reported) if has_channels else 0
+
+
+def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint) -> list[float]:
+    """Return the spacing of the grid on which a patch of the plan holds the median scan.
+
+    It grows as that of nnU-Net's low resolution, by 3 % at a time: the axes that are more than twice as fine as the
+    coarsest, if there are any, else all. nnU-Net ends where a patch holds a quarter of the scan.
+
+    Raises:
+        MedsegError: a patch holds the median scan as it is.
+    """
+    preprocessing, patch = plan["preprocessing"], plan["plan"]["patch_size"]
+    shape, fine = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
+    if len(patch) < len(shape):
+        raise MedsegError("first_stage: both stages see images as they are; leave out model.spatial_dims=2.")
+    if np.prod(shape) <= np.prod(patch):
+        raise MedsegError(
+            f"first_stage: a patch of {patch} holds the median scan, {shape} voxels, so that coarse models would see"
+            " nothing more. Train with one stage (first_stage.use=null, no experiment=cascade or roi)."
+        )
+    spacing = np.array(fine)
+    while np.prod(np.multiply(shape, fine) / spacing) > np.prod(patch):
+        is_fine = spacing.max() > COARSE * spacing
+        spacing[is_fine if is_fine.any() else slice(None)] *= COARSENING
+    return [round(float(step), 6) for step in spacing]
+
+
+def offer(plan: dict[str, Any], fingerprint: Fingerprint, settings: TrainSettings) -> str | None:
+    """Return the advice to train in two stages where a patch holds less than a quarter of the median scan."""
+    preprocessing, patch = plan["preprocessing"], plan["plan"]["patch_size"]
+    shape, _ = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
+    share = float(np.prod(patch) / np.prod(shape))
+    if settings.first_stage.use or len(patch) < len(shape) or preprocessing["resize"] or share >= LARGE:
+        return None
+    return (
+        f"a patch of {' x '.join(map(str, patch))} holds {share:.0%} of the median scan, {' x '.join(map(str, shape))}"
+        " voxels: experiment=cascade adds coarse models that see it whole, experiment=roi lets such models find the"
+        " region to work in"
+    )
 
 
 def blocks(strides: Sequence[Sequence[int]], axis: int | None, context: int) -> list[int]:

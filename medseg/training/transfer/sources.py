@@ -107,6 +107,11 @@ def read_source(path: str | Path) -> Source:
 def of_medseg(file: Path, raw: Mapping[str, Any]) -> Source:
     """Return what a checkpoint of medseg's, and the run's directory round it, tell."""
     content = checked(raw["medseg"], file, "a PyTorch file")
+    if (content["config"].get("first_stage") or {}).get("use") == "channels":
+        raise MedsegError(
+            f"finetune.checkpoint={file}: its network takes the probabilities of a first stage as channels, and would"
+            " see others in their place. Begin with a run of one stage, with experiment=roi or without."
+        )
     classes = content["classes"] or None  # none: pre-trained without
     label_map = LabelMap(classes, content["regions"], content["region_order"]) if classes else None
     run, weights, model = file.parent.parent, network_weights(raw.get("state_dict", {})), content["config"]["model"]

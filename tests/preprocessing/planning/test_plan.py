@@ -10,7 +10,16 @@ from plain_settings import training_settings
 from medseg.errors import MedsegError
 from medseg.io.labels import UNLABELLED, LabelMap
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.planning.plan import blocks, fit_patch, is_sided, limit, make_plan, mirror_axes, topology
+from medseg.preprocessing.planning.plan import (
+    blocks,
+    fit_patch,
+    is_sided,
+    limit,
+    make_plan,
+    mirror_axes,
+    offer,
+    topology,
+)
 from medseg.preprocessing.planning.resources import StepCost
 
 CONFIG = {
@@ -379,3 +388,32 @@ def test_sided(names):
 @pytest.mark.parametrize("names", [["liver", "spleen"], ["bright", "upright lesion"], ["left" + "over"], ["cleft"]])
 def test_not_sided(names):
     assert not is_sided(names)
+
+
+def test_two_stages_are_offered_where_a_patch_holds_less_than_a_quarter_of_the_scan():
+    for size, is_large in ((96, False), (104, True)):
+        fingerprint = make_fingerprint([(size, size, size)] * 30, (1, 1, 1))
+        advice = offer(plan_for(fingerprint), fingerprint, settings(CONFIG))
+        assert bool(advice) is is_large
+    assert "a patch of 64 x 64 x 64 holds 23% of the median scan, 104 x 104 x 104 voxels" in str(advice)
+    assert "experiment=cascade" in str(advice)
+    assert offer(plan_for(fingerprint), fingerprint, settings({**CONFIG, "first_stage": {"use": "region"}})) is None
+
+
+@pytest.mark.parametrize(("spacing", "first"), [((1, 1, 1), 1.0), ((0.5, 0.5, 3), 0.5)])
+def test_a_coarse_grid_is_one_on_which_a_patch_holds_the_scan(spacing, first):
+    shape = np.array([160, 160, 160]) if first == 1 else np.array([320, 320, 50])
+    fingerprint = make_fingerprint([shape] * 30, spacing)
+    plan = plan_for(fingerprint, {**CONFIG, "first_stage": {"use": "channels"}})
+    coarse = np.array(plan["first_stage"]["spacing"])
+    voxels, patch = np.prod(shape * spacing / coarse), np.prod(plan["plan"]["patch_size"])
+    assert 0.9 * patch < voxels <= patch
+    assert coarse.min() > first
+    assert np.isclose(coarse[0], coarse[1])
+    assert coarse.max() <= 2.1 * coarse.min()  # no axis is left much finer than the others
+    assert plan["plan"]["in_channels"] == 1 + 1
+
+
+def test_no_coarse_grid_for_scans_that_a_patch_holds():
+    with pytest.raises(MedsegError, match="holds the median scan"):
+        plan_for(make_fingerprint([(40, 40, 40)] * 30, (1, 1, 1)), {**CONFIG, "first_stage": {"use": "region"}})
