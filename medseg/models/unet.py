@@ -262,9 +262,10 @@ class UNet(nn.Module):
         for level, count in enumerate(per_level("decoder_blocks", decoder_blocks, depth)):
             stride, outputs = self.strides[level], channels[level]
             self.up.append(layers.of_torch("ConvTranspose")(channels[level + 1], outputs, stride, stride))
-            self.decoder.append(nn.Sequential(*layers.stage(count, 2 * outputs, outputs, self.kernel_sizes[level])))
-        if not last_activation:
-            self.decoder[0][-1][-1] = nn.Identity()
+            stage = layers.stage(count, 2 * outputs, outputs, self.kernel_sizes[level])
+            if level == 0 and not last_activation:
+                stage[-1] = nn.Sequential(*[*stage[-1].children()][:-1])
+            self.decoder.append(nn.Sequential(*stage))
 
         heads = channels[: depth if deep_supervision else 1]
         self.heads = nn.ModuleList(layers.conv(count, out_channels, (1,) * spatial_dims) for count in heads)
