@@ -34,6 +34,7 @@ def test_it_keeps_what_was_told_and_is_due_at_times_and_at_changes(tmp_path):
         "epochs": None,
         "score": 0.5,
         "best": None,
+        "unlearned": [],
         "seconds_left": None,
         "device": "",
     }
