@@ -18,7 +18,8 @@ FAULTS := tests/trust tests/jobs/test_killed.py tests/jobs/test_stopped.py tests
 	tests/jobs/test_short_memory.py tests/jobs/test_signals.py
 
 # Many trainings, one after the other or together: of make sweeps, for the same reason.
-SWEEPS := tests/jobs/test_sweeps.py tests/jobs/test_first_stage.py tests/jobs/test_cross_validation.py tests/jobs/test_experiments.py \
+SWEEPS := tests/jobs/test_sweeps.py tests/jobs/test_first_stage.py tests/jobs/test_few_shot.py \
+	tests/jobs/test_cross_validation.py tests/jobs/test_experiments.py \
 	tests/jobs/test_ranks.py tests/jobs/test_lost_ranks.py
 
 .DEFAULT_GOAL := help

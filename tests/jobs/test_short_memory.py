@@ -87,14 +87,14 @@ def test_predict_takes_fewer_windows_at_once(folder, tmp_path, monkeypatch, capl
     ],
 )
 def test_a_scan_that_no_shrinking_helps_fails_alone_with_cause_size_and_cure(folder, tmp_path, monkeypatch, error):
-    original = Predictor.probabilities
+    original = Predictor.slabs
 
-    def probabilities(self, prepared):
+    def slabs(self, prepared):
         if prepared.scan.shape == (40, 36, 44):
             raise error
         return original(self, prepared)
 
-    monkeypatch.setattr(Predictor, "probabilities", probabilities)
+    monkeypatch.setattr(Predictor, "slabs", slabs)
     result = folder()
     assert result["status"] == "some_failed"
     rows = {row["case"]: row for row in table(tmp_path / "masks")}
@@ -105,7 +105,7 @@ def test_a_scan_that_no_shrinking_helps_fails_alone_with_cause_size_and_cure(fol
     assert "more memory" in message
 
 
-@pytest.mark.parametrize("where", ["medseg.inference.predictor.read_case", "medseg.jobs.predict.steps.write_classes"])
+@pytest.mark.parametrize("where", ["medseg.io.files.scans.read_case", "medseg.jobs.predict.steps.write_classes"])
 def test_reading_and_writing_are_tried_again_by_themselves(folder, tmp_path, monkeypatch, where):
     assert folder("plain")["status"] == "done"
     module, name = where.rsplit(".", 1)

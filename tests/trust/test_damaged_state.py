@@ -124,8 +124,8 @@ def test_a_cached_case_that_vanishes_while_training_is_one_message(place, capsys
 
     preprocessed = train.preprocessed
 
-    def and_lost(run):
-        files = preprocessed(run)
+    def and_lost(*given):
+        files = preprocessed(*given)
         for path in files[0]:
             path.unlink()
         return files

@@ -106,7 +106,7 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
         log_regions(dict(zip(run.split.train + run.split.val, train + val, strict=True)))
     data = make_data(settings, plan, train, val)
     if settings.trainer.class_prior and not run.last.is_file():
-        targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples())
+        targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples(transformed=False))
         frequencies = class_frequencies(targets, len(run.label_map.outputs))
         networks = [network for network in (module.network, module.average) if network]
         heads = axes_along(settings.model, "out_channels", module.network.state_dict(), settings.trust)

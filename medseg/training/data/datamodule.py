@@ -144,10 +144,11 @@ class SegmentationData(LightningDataModule):
         """Return the bytes of a batch in shared memory, one for each process of the training on this machine."""
         return self.processes_here * batch_bytes(self.patches, self.batch_size, dtype)
 
-    def examples(self, number: int = 8) -> Iterator[dict[str, Tensor]]:
-        """Yield the first ``number`` batches of the run's patches, cut anew."""
+    def examples(self, number: int = 8, *, transformed: bool = True) -> Iterator[dict[str, Tensor]]:
+        """Yield the first ``number`` batches of the run's patches, cut anew, with the user's transforms or without."""
+        patch = self.patches.__getitem__ if transformed else self.patches.untransformed
         for first in range(0, number * self.batch_size, self.batch_size):
-            yield default_collate([self.patches[n] for n in range(first, first + self.batch_size)])
+            yield default_collate([patch(n) for n in range(first, first + self.batch_size)])
 
     def val_dataloader(self) -> LoaderAhead:
         """Whole cases, one at a time, of those that validate; each rank takes its own share."""

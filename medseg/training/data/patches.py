@@ -41,9 +41,14 @@ class Patches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         """Return patch n as ``image`` float32 (C, *patch), ``label`` (1, *patch), ``annotated`` (K,), ``index`` ()."""
+        sample = self.untransformed(n)
+        return self.transform(sample, n) if self.transform else sample
+
+    def untransformed(self, n: int) -> dict[str, Tensor]:
+        """Return patch n without ``transform``."""
         sample = self.empty()
         self.write(n, sample)
-        return self.transform(sample, n) if self.transform else sample
+        return sample
 
     @cached_property
     def classes(self) -> set[int]:
