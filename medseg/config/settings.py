@@ -255,7 +255,7 @@ class TrainerSettings:
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
-    class_prior: bool = setting("begin with outputs at the class frequencies, set by the head's biases", default=False)
+    class_prior: bool = setting("begin with outputs at the class frequencies; pretrain has no classes", default=False)
     workers: int | None = setting(
         "processes that load data", "[0, inf)", null="none for a CPU, as many as keep a GPU busy"
     )

@@ -109,8 +109,8 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
         targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples(transformed=False))
         frequencies = class_frequencies(targets, len(run.label_map.outputs))
         networks = [network for network in (module.network, module.average) if network]
-        heads = axes_along(settings.model, "out_channels", module.network.state_dict(), settings.trust)
-        begin_at(frequencies, networks, heads, regions=bool(run.label_map.regions), trained=loaded)
+        axes = axes_along(settings.model, "out_channels", module.network.state_dict(), settings.trust)
+        begin_at(frequencies, networks, axes, regions=bool(run.label_map.regions), trained=loaded)
     return run_trainer(run, trainer, module, data, begin)
 
 
