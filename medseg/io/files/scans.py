@@ -116,7 +116,9 @@ def scan_from_image(image: Any, dims: int | None = None) -> Scan | None:
 
 def is_of(value: Any, module: str, name: str) -> bool:
     """Return whether a value is of a class of another package, which is not imported for the question."""
-    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+    # Another thread may be importing the package just now: there is no such class yet, and so no value of it.
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(value, kind)
 
 
 def files_of(source: Any) -> tuple[Path, ...]:
