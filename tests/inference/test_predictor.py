@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 import SimpleITK
@@ -153,6 +154,28 @@ def test_a_mask_is_not_saved_with_loss(tmp_path):
     mask = predictor(np.random.default_rng(0).normal(size=(20, 30)))
     with pytest.raises(MedsegError, match=r"Call it mask\.png"):
         mask.save(tmp_path / "mask.jpeg")
+
+
+def test_a_mask_is_saved_with_the_names_of_its_classes(predictor, image, tmp_path):
+    mask = predictor(image, affine=AFFINE)
+    mask.save(tmp_path / "mask.seg.nrrd", format="seg.nrrd")
+    header, names = nrrd.read_header(str(tmp_path / "mask.seg.nrrd")), list(mask.voxels)
+    assert [header[f"Segment{number}_Name"] for number in range(len(names))] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "message"),
+    [
+        ("mask.nrrd", "seg.nrrd", r"has the suffix \.seg\.nrrd: mask\.seg\.nrrd"),
+        ("mask.dcm", "dicomseg", "no format of masks. Did you mean 'dicom_seg'"),
+        ("mask.dcm", "dicom_seg", "refers to a DICOM series"),
+        ("mask.dcm", None, "Call it mask.nii.gz"),
+    ],
+)
+def test_a_mask_is_saved_under_no_wrong_name_or_format(predictor, image, tmp_path, name, form, message):
+    with pytest.raises(MedsegError, match=message):
+        predictor(image, affine=AFFINE).save(tmp_path / name, format=form)
+    assert not list(tmp_path.iterdir())
 
 
 def test_scans_and_masks_describe_themselves_without_their_voxels(predictor, image):
