@@ -78,7 +78,7 @@ class Mask:
         if self.scan.unit != "mm" or self.indices.ndim != 3:
             return None
         voxel = self.scan.voxel_volume / 1000
-        return {name: count * voxel for name, count in self.voxels.items()}
+        return {name: float(f"{count * voxel:.9g}") for name, count in self.voxels.items()}  # without rounding noise
 
     def save(
         self,
