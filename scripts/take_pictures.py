@@ -1,10 +1,10 @@
 """Take the pictures of docs/pictures anew: trainings on open data, and what they show.
 
-    python scripts/take_pictures.py DATA [--work DIR] [--minutes 5] [--only terminal report overlay uncertainty]
+    python scripts/take_pictures.py DATA [--work DIR] [--minutes 5]
 
-DATA holds ``hippocampus`` and ``cardiac_slices``, of which docs/pictures/README.md says what they are. The terminal is
-that of a training in tmux, photographed while it trains; the report is of the same run. The overlay and the map of
-uncertainty are of test cases. A training that is done in DIR is not done again. Needs tmux and Chromium.
+DATA holds ``hippocampus``, of which docs/pictures/README.md says what it is. The terminal is that of a training in
+tmux, photographed while it trains; report, overlay and map of uncertainty are of the same run. A run that is done in
+DIR is taken as it is. Needs tmux and Chromium, and a machine with nothing else to do.
 """
 
 import argparse
@@ -19,9 +19,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
@@ -36,7 +36,7 @@ WIDTH = 900
 """Width of the pictures on a page, in CSS px; they have up to twice as many pixels."""
 COLUMNS, ROWS = 100, 40
 MOMENT = 60
-"""Per cent of the training after which the terminal is photographed, at the first validation."""
+"""Per cent of the training after which the terminal is photographed, as soon as there has been a validation."""
 DARK = TerminalTheme(
     background=(17, 21, 28),
     foreground=(214, 219, 227),
@@ -45,13 +45,6 @@ DARK = TerminalTheme(
         *((105, 160, 245), (200, 130, 220), (90, 195, 205), (214, 219, 227)),
     ],
 )
-CARDIAC = {
-    "images": "Images",
-    "masks": "Labels",
-    "labels": {"background": 0, "left ventricle": 255},
-    "group": "^(.+?)-IM-",
-    "modality": "mri",
-}
 
 
 @contextmanager
@@ -79,32 +72,30 @@ def screen_of(capture: list[str]) -> str:
 
 
 def hippocampus(work: Path, data: Path, time_limit: str) -> Path:
-    """Train on the hippocampus in a terminal, and return the run directory, with the screen beside it."""
+    """Train in a terminal; return the run directory, beside which the terminal's screen is."""
     run, screen = work / "outputs" / "hippocampus", work / "outputs" / "hippocampus.screen"
-    if (run / "result.json").is_file():
+    if is_done(run):
         return run
     (work / "hippocampus").unlink(missing_ok=True)
     (work / "hippocampus").symlink_to(data / "hippocampus")
     settings = ["dataset=decathlon", "dataset.root=hippocampus", "dataset.group_file=hippocampus/groups.csv"]
     settings += [f"trainer.max_time={time_limit}", "run_dir=outputs/hippocampus"]
-    screen.unlink(missing_ok=True)
+    validated = False
     with terminal(work, shlex.join(["medseg", "train", *settings])) as capture:
-        while not (run / "result.json").is_file():
-            text = screen_of(capture)
+        while not (text := screen_of(capture)).endswith("\n$"):  # the prompt again
             shares = re.findall(r"(\d+)%(?=.* left)", text)
-            if shares and int(shares[-1]) >= MOMENT and "validation Dice" in text and not screen.exists():
-                screen.write_text(text, "utf-8")
+            if shares and int(shares[-1]) >= MOMENT and not validated:
+                screen.write_text(text, "utf-8")  # which stays the last one where nothing is validated before the end
+                validated = "validation Dice" in text
             time.sleep(1)
+    if not is_done(run):
+        sys.exit(text)
     return run
 
 
-def cardiac(work: Path, data: Path, time_limit: str) -> Path:
-    """Train on the left ventricle, and return the run directory."""
-    run = work / "outputs" / "cardiac"
-    if not (run / "result.json").is_file():
-        dataset = medseg.open_dataset("folder", data / "cardiac_slices", **CARDIAC)
-        medseg.train(dataset, run_dir=run, cache_dir=work / "outputs" / "cache", **{"trainer.max_time": time_limit})
-    return run
+def is_done(run: Path) -> bool:
+    """Return whether a training has ended, its test included."""
+    return (run / "config.yaml").is_file() and medseg.Run.open(run).result["status"] == "done"
 
 
 def take_terminal(run: Path) -> None:
@@ -122,7 +113,7 @@ def take_terminal(run: Path) -> None:
 
 def take_report(run: Path) -> None:
     """Photograph the head of the report of a run."""
-    photograph(run / "test" / "report.html", PICTURES / "report.png", 1000, 1050)
+    photograph(run / "test" / "report.html", PICTURES / "report.png", 1000, 1000)
 
 
 def photograph(page: Path, path: Path, width: int, height: int) -> None:
@@ -137,74 +128,47 @@ def photograph(page: Path, path: Path, width: int, height: int) -> None:
         save(Image.open(taken), path)
 
 
-def take_overlay(run: Path, data: Path) -> None:
-    """Draw the test case with the median Dice, its ground truth as a dashed contour."""
-    dataset = medseg.open_dataset("decathlon", data / "hippocampus")
-    case = dataset[ranked(run)[len(ranked(run)) // 2]]
-    mask = medseg.Run.open(run).predictor()(case.scan)
-    save(
-        overlay(case.scan, mask.indices, case.label_map.names, case.mask, side=2 * WIDTH // 3), PICTURES / "overlay.png"
-    )
-
-
-def take_uncertainty(run: Path, data: Path) -> None:
-    """Draw the worst test case with its ground truth, beside it where the network is unsure."""
-    dataset, predictor = (
-        medseg.open_dataset("folder", data / "cardiac_slices", **CARDIAC),
-        medseg.Run.open(run).predictor(),
-    )
-    case = dataset[ranked(run)[0]]
-    drawn = overlay(case.scan, predictor(case.scan).indices, case.label_map.names, case.mask)
-    unsure = Image.fromarray((255 * predictor.uncertainty(case.scan)).astype(np.uint8))
-    canvas = Image.new("RGB", (2 * drawn.width, drawn.height), (28, 28, 28))
-    canvas.paste(drawn)
-    canvas.paste(unsure.resize((512, 512), Image.Resampling.BICUBIC), (drawn.width + 8, 8))
-    save(canvas, PICTURES / "uncertainty.png")
-
-
-def ranked(run: Path) -> list[str]:
-    """Return the test cases from the lowest Dice to the highest, means over the classes."""
+def take_overlays(run: Path, data: Path) -> None:
+    """Draw the test case with the median Dice, its ground truth dashed; and in white where the network is unsure."""
     rows = [row for row in medseg.Run.open(run).report.rows if row["dice"] is not None]
-    return sorted(
-        {row["case"] for row in rows},
-        key=lambda name: (float(np.mean([row["dice"] for row in rows if row["case"] == name])), name),
-    )
+    dice = {row["case"]: [each["dice"] for each in rows if each["case"] == row["case"]] for row in rows}
+    median = sorted(dice, key=lambda name: (sum(dice[name]) / len(dice[name]), name))[len(dice) // 2]
+    case = medseg.open_dataset("decathlon", data / "hippocampus")[median]
+    predictor = medseg.Run.open(run).predictor()
+    mask, names = predictor(case.scan), case.label_map.names
+    save(overlay(case.scan, mask.indices, names, case.mask), PICTURES / "overlay.png")
+    unsure = replace(case.scan, image=predictor.uncertainty(case.scan)[None])
+    save(overlay(unsure, mask.indices, names), PICTURES / "uncertainty.png")
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG file of at most ``MAX_BYTES``: in full, or in as many colours as fit."""
-    for colours in (None, 256, 128, 64):
+    """Write a PNG file of at most ``MAX_BYTES``, in 256 colours, as large as fits."""
+    method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
+    for part in (1, 0.85, 0.7, 0.6, 0.5):
+        size = (round(part * image.width), round(part * image.height))
         file = io.BytesIO()
-        method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
-        fitting = image if colours is None else image.quantize(colours, method, dither=Image.Dither.NONE)
-        fitting.save(file, "png", optimize=True)
+        smaller = image.resize(size, Image.Resampling.LANCZOS) if part < 1 else image
+        smaller.quantize(256, method, kmeans=8, dither=Image.Dither.NONE).save(file, "png", optimize=True)
         if file.tell() <= MAX_BYTES:
             path.write_bytes(file.getvalue())
-            print(f"{path.name}: {image.width}x{image.height}, {file.tell()} bytes, colours: {colours or 'all'}")
+            print(f"{path.name}: {size[0]}x{size[1]}, {file.tell()} bytes")
             return
-    sys.exit(f"{path}: {file.tell()} bytes in 64 colours")
+    sys.exit(f"{path}: {file.tell()} bytes at half its size")
 
 
 def main() -> None:
     """Train and take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("terminal", "report", "overlay", "uncertainty")
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("outputs/pictures"))
-    parser.add_argument("--minutes", type=int, default=5, help="of each training")
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--minutes", type=int, default=5, help="of the training")
     options = parser.parse_args()
-    work, data, time_limit = options.work.resolve(), options.data.resolve(), f"00:00:{options.minutes:02}:00"
+    work, data = options.work.resolve(), options.data.resolve()
     (work / "outputs").mkdir(parents=True, exist_ok=True)
-    if {"terminal", "report", "overlay"} & set(options.only):
-        run = hippocampus(work, data, time_limit)
-        for name, take in (("terminal", take_terminal), ("report", take_report)):
-            if name in options.only:
-                take(run)
-        if "overlay" in options.only:
-            take_overlay(run, data)
-    if "uncertainty" in options.only:
-        take_uncertainty(cardiac(work, data, time_limit), data)
+    run = hippocampus(work, data, f"00:00:{options.minutes:02}:00")
+    take_terminal(run)
+    take_report(run)
+    take_overlays(run, data)
 
 
 if __name__ == "__main__":
