@@ -33,7 +33,7 @@ from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.images import trackers_of
 from medseg.training.module import TrainingModule
-from medseg.training.optim.finetuning import FineTuning, from_scratch
+from medseg.training.optim.finetuning import FineTuning
 from medseg.training.trackers.tracker import Trackers, make_trackers
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
@@ -85,9 +85,7 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> set[str]:
                 warn_of_another(weights_of(run.settings))
             for line in lines:
                 log.info("%s", line)
-    if whole is None:
-        module.tuning = from_scratch(module.network, run.settings.trainer.head_factor)
-    else:
+    if whole is not None:
         module.tuning = FineTuning(module.network, run.settings.finetune, whole)
     return loaded
 

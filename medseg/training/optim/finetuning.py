@@ -227,8 +227,8 @@ def from_scratch(network: nn.Module, head_factor: float) -> FineTuning:
         return FineTuning(network, FinetuneSettings(head_factor=head_factor))
     except MedsegError:  # its stages are not known
         log.info(
-            "trainer.head_factor=%g has no effect: which parameters are the head of %s is not known, since it has no"
-            " attribute layer_rules (see medseg.models.layer_levels)",
+            "trainer.head_factor: all learns at one rate, not the head at %g times that of the rest: which parameters"
+            " are the head of %s is not known, since it has no attribute layer_rules (see medseg.models.layer_levels)",
             head_factor,
             type(network).__name__,
         )

@@ -227,4 +227,4 @@ def test_a_network_whose_head_is_not_known_learns_alike(caplog):
     network = nn.Sequential(nn.Conv2d(1, 2, 3))
     optimizer = from_scratch(network, 10.0).make_optimizer(ADAMW, fused=False)
     assert [group["lr"] for group in optimizer.param_groups] == [ADAMW["lr"]]
-    assert "trainer.head_factor=10 has no effect: which parameters are the head of Sequential" in caplog.text
+    assert "not the head at 10 times that of the rest: which parameters are the head of Sequential" in caplog.text
