@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-TRAINING = ("run_dir=run", "dataset.cases=10", "dataset.size=24", "trainer.max_epochs=2")
+TRAINING = ("run_dir=run", "dataset.cases=10", "dataset.size=24", "trainer.max_epochs=2", "trainer.steps_per_epoch=10")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> None:
