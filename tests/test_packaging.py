@@ -50,7 +50,7 @@ def test_metadata_lead_nowhere_but_to_addresses(wheel):
     prose = re.sub(r"^```.*?^```|`[^`\n]+`", "", page, flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\(([^)]*)\)|src=\"([^\"]*)\"", prose)
     assert all((link or source).startswith(("http", "#")) for link, source in links)
-    assert len(page) > 0.8 * len((ROOT / "README.md").read_text("utf-8"))
+    assert len(page) > 0.5 * len((ROOT / "README.md").read_text("utf-8"))
     assert "Programming Language :: Python :: 3.13" in metadata.get_all("Classifier")
 
 
