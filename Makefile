@@ -73,7 +73,7 @@ fuzz: $(VENV)/.medseg-dev  ## feed every reader damaged files, guided by coverag
 package:  ## build wheel and sdist into dist/, check them, and train with the wheel in a new environment
 	$(PYTHON) -m venv $(VENV)/package
 	$(VENV)/package/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements-package.txt
-	$(VENV)/package/bin/python scripts/check_package.py
+	OMP_NUM_THREADS=1 $(VENV)/package/bin/python scripts/check_package.py
 
 clean:  ## remove the environment; outputs/ stays
 	rm -rf $(VENV)

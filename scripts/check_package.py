@@ -34,8 +34,8 @@ def run(*command: str | Path, cwd: Path = ROOT) -> None:
 def build(folder: Path) -> Path:
     """Build the sdist and from it the wheel, and return the wheel; the checkout itself must give the same wheel."""
     shutil.rmtree(DIST, ignore_errors=True)
-    run(sys.executable, "-m", "build", "--outdir", DIST)
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", DIST)
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder)
     [ours], [direct] = DIST.glob("*.whl"), folder.glob("*.whl")
     if members(ours) != members(direct):
         differing = sorted(name for name, _ in members(ours) ^ members(direct))
