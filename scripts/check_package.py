@@ -66,8 +66,8 @@ def use(wheel: Path, folder: Path) -> None:
     run(medseg, "predict", "checkpoint=run", f"input={images}", "output=masks", cwd=work)
     with (work / "masks" / "predictions.csv").open(newline="") as table:
         done = [row["case"] for row in csv.DictReader(table) if row["status"] == "done"]
-    scans, masks = (sorted(path.name for path in each.iterdir()) for each in (images, work / "masks"))
-    if not scans or masks != sorted([*scans, "predictions.csv"]) or len(done) != len(scans):
+    scans, masks = (sorted(path.name for path in each.glob("*.nii.gz")) for each in (images, work / "masks"))
+    if not scans or masks != scans or len(done) != len(scans):
         sys.exit(f"scans: {', '.join(scans)}; masks: {', '.join(masks)}; done: {', '.join(done)}")
     if not (work / "run" / "test" / "report.html").is_file():
         sys.exit("the training has written no report")
