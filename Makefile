@@ -40,9 +40,9 @@ faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short mem
 sweeps: $(VENV)/.medseg-dev  ## run the tests of sweeps, cross-validations, recipes and several processes, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(SWEEPS)
 
-trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
+trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/development/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
-		--hypothesis-profile=thorough --reliability=docs/reliability.md
+		--hypothesis-profile=thorough --reliability=docs/development/reliability.md
 
 gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in ten minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu -m "" -n auto --dist worksteal

@@ -1,4 +1,4 @@
-"""Packages import one way: down the list in ``docs/architecture.md``, never up."""
+"""Packages import one way: down the list in ``docs/development/architecture.md``, never up."""
 
 import ast
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import medseg
 
 PACKAGE = Path(medseg.__file__).parent
-PAGE = PACKAGE.parent / "docs/architecture.md"
+PAGE = PACKAGE.parent / "docs/development/architecture.md"
 
 
 def order() -> list[str]:
