@@ -22,8 +22,12 @@ SWEEPS := tests/jobs/test_sweeps.py tests/jobs/test_first_stage.py tests/jobs/te
 	tests/jobs/test_cross_validation.py tests/jobs/test_experiments.py \
 	tests/jobs/test_ranks.py tests/jobs/test_lost_ranks.py
 
+# The notebooks, each run in a kernel of its own; the path of a newcomer, which installs an environment.
+NOTEBOOKS := tests/notebooks
+NEWCOMER := tests/newcomer
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults sweeps trust gpu-check slurm-check check audit fuzz clean
+.PHONY: help demo test faults sweeps notebooks newcomer trust gpu-check slurm-check check audit fuzz clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
@@ -32,13 +36,19 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SWEEPS) $(SLURM))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SWEEPS) $(NOTEBOOKS) $(NEWCOMER) $(SLURM))
 
 faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short memory, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(FAULTS)
 
 sweeps: $(VENV)/.medseg-dev  ## run the tests of sweeps, cross-validations, recipes and several processes, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(SWEEPS)
+
+notebooks: $(VENV)/.medseg-dev  ## run the notebooks, in five minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(NOTEBOOKS)
+
+newcomer: $(VENV)/.medseg-dev  ## walk from a fresh clone to masks of one's own pictures, and say how long each step takes; needs the package index
+	$(VENV)/bin/python -m pytest -n 0 $(NEWCOMER)
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/development/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
