@@ -1,10 +1,10 @@
 """A trained model, or an ensemble of them, ready to segment scans: all that ``medseg predict`` does, in Python."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from medseg.inference.sliding_window import Network
 from medseg.inference.trained_model import Model, scorer_of
 from medseg.inference.uncertainty import STEPS, UncertaintyMap
 from medseg.io.case import Case, Scan
+from medseg.io.dicom.references import Privacy
 from medseg.io.files.read import find_images
 from medseg.io.files.scans import Source, read_scan
-from medseg.io.files.write_masks import write_mask
+from medseg.io.files.write_masks import write_classes
 from medseg.io.labels import LabelMap
 from medseg.io.layouts.channels import cases_from_files
 from medseg.preprocessing.geometry import SLAB, Geometry
@@ -77,17 +78,31 @@ class Mask:
         if self.scan.unit != "mm" or self.indices.ndim != 3:
             return None
         voxel = self.scan.voxel_volume / 1000
-        return {name: count * voxel for name, count in self.voxels.items()}
+        return {name: float(f"{count * voxel:.9g}") for name, count in self.voxels.items()}  # without rounding noise
 
-    def save(self, path: str | Path) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        format: Literal["seg.nrrd", "rtstruct", "dicom_seg"] | None = None,
+        codes: Mapping[str, Mapping[str, Any]] | None = None,
+        privacy: Privacy = "keep",
+    ) -> None:
         """Write the mask with the scan's geometry, whole or not at all.
 
-        The suffix names the format: NIfTI, NRRD or MetaImage, or of a 2D image also PNG, TIFF or BMP.
+        Args:
+            path: its suffix names the format: NIfTI, NRRD or MetaImage, or of a 2D image also PNG, TIFF or BMP, which
+                hold ``values``.
+            format: instead one that holds the names of the classes: "seg.nrrd", for 3D Slicer, or of a DICOM scan
+                "dicom_seg" or "rtstruct", both called ``.dcm``.
+            codes: what such a format says of a class in a terminology, by the class's name:
+                ``{"liver": {"value": "10200004", "scheme": "SCT", "meaning": "Liver"}}``.
+            privacy: "strip" leaves patient and study empty in DICOM objects.
 
         Raises:
             MedsegError: the format cannot hold the mask, or the file cannot be written.
         """
-        write_mask(Path(path), self.label_map.decode(self.indices), self.scan)
+        write_classes(Path(path), self.indices, self.label_map, self.scan, format or "image", codes, privacy)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every block of docs/python.md and of the README's part on Python works as it stands."""
+"""Every block of docs/how-to/python.md and of the README's part on Python works as it stands."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def blocks(page: str) -> list[str]:
 
 PAGES = [
     pytest.param(page, code, id=f"{page}-{n}")
-    for page in ("README.md", "docs/python.md")
+    for page in ("README.md", "docs/how-to/python.md")
     for n, code in enumerate(blocks(page))
 ]
 

@@ -452,7 +452,7 @@ def test_help_lists_only_groups_that_a_user_chooses_from():
 def written_commands():
     """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
     found = []
-    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
+    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").rglob("*.md"))):
         text = page.read_text("utf-8")
         lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
             r"`(medseg [a-z][^`]*)`", text

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 import SimpleITK
@@ -80,7 +81,7 @@ def test_arrays_and_tensors_of_any_layout_are_one_scan(predictor, image, make):
 def test_spacing_is_mm_along_the_patients_axes(predictor, image):
     mask = predictor(torch.from_numpy(image).to(torch.bfloat16), spacing=[0.5, 1, 2])
     np.testing.assert_array_equal(mask.scan.affine, np.diag([0.5, 1, 2, 1]))
-    assert mask.ml["nucleus"] == pytest.approx(mask.voxels["nucleus"] / 1000)
+    assert mask.ml["nucleus"] == mask.voxels["nucleus"] / 1000  # as one would write it down
 
 
 def test_an_array_of_one_channel_needs_no_axis_for_it(tmp_path):
@@ -153,6 +154,28 @@ def test_a_mask_is_not_saved_with_loss(tmp_path):
     mask = predictor(np.random.default_rng(0).normal(size=(20, 30)))
     with pytest.raises(MedsegError, match=r"Call it mask\.png"):
         mask.save(tmp_path / "mask.jpeg")
+
+
+def test_a_mask_is_saved_with_the_names_of_its_classes(predictor, image, tmp_path):
+    mask = predictor(image, affine=AFFINE)
+    mask.save(tmp_path / "mask.seg.nrrd", format="seg.nrrd")
+    header, names = nrrd.read_header(str(tmp_path / "mask.seg.nrrd")), list(mask.voxels)
+    assert [header[f"Segment{number}_Name"] for number in range(len(names))] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "message"),
+    [
+        ("mask.nrrd", "seg.nrrd", r"has the suffix \.seg\.nrrd: mask\.seg\.nrrd"),
+        ("mask.dcm", "dicomseg", "no format of masks. Did you mean 'dicom_seg'"),
+        ("mask.dcm", "dicom_seg", "refers to a DICOM series"),
+        ("mask.dcm", None, "Call it mask.nii.gz"),
+    ],
+)
+def test_a_mask_is_saved_under_no_wrong_name_or_format(predictor, image, tmp_path, name, form, message):
+    with pytest.raises(MedsegError, match=message):
+        predictor(image, affine=AFFINE).save(tmp_path / name, format=form)
+    assert not list(tmp_path.iterdir())
 
 
 def test_scans_and_masks_describe_themselves_without_their_voxels(predictor, image):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import MedsegError, first_line
+from medseg.errors import MedsegError, first_line, nearest
 from medseg.io.case import Scan
 from medseg.io.dicom import rtstruct, seg
 from medseg.io.dicom.references import Privacy
@@ -98,8 +98,16 @@ def write_classes(
     Raises:
         MedsegError: the scan is not of the kind that the format needs, or the file cannot be written.
     """
+    if format not in FORMATS:
+        raise MedsegError(
+            f"format={format!r}: no format of masks.{nearest(format, FORMATS)} Formats: {', '.join(FORMATS)}."
+        )
     if format not in NAMED:
         return write_mask(path, label_map.decode(indices), like)
+    if not path.name.endswith(NAMED[format].suffix):
+        raise MedsegError(
+            f"{path}: format={format} has the suffix {NAMED[format].suffix}: {mask_file_name(path, format)}."
+        )
     if like.unit != "mm":
         raise MedsegError(
             f"format={format}: {name(like)} is a 2D image without a position in space. Take format=image."

@@ -8,6 +8,7 @@ import pytest
 from scan_files import read_scan
 
 from medseg.errors import MedsegError
+from medseg.inference.predictor import Mask
 from medseg.io.case import Case, LabelFile, Scan
 from medseg.io.datasets.annotations import classes_of_segments, read_labels
 from medseg.io.datasets.dataset import label_map
@@ -93,6 +94,15 @@ def test_the_same_mask_is_the_same_file_and_another_is_not(tmp_path, made_series
     seg = pydicom.dcmread(tmp_path / "a.dcm")
     assert other.SOPInstanceUID != seg.SOPInstanceUID
     assert (seg.ContentDate, seg.InstanceCreationDate, seg.ContentTime) == ("20240131", "20240131", "1200")
+
+
+def test_a_predicted_mask_saves_itself_so(tmp_path, made_series):
+    series = made_series((9, 7, 5))
+    predicted = Mask(series, mask(), CLASSES)
+    predicted.save(tmp_path / "saved.dcm", format="dicom_seg", codes=CODES)
+    assert (tmp_path / "saved.dcm").read_bytes() == written(tmp_path / "a.dcm", series).read_bytes()
+    predicted.save(tmp_path / "nameless.dcm", format="dicom_seg", privacy="strip")
+    assert pydicom.dcmread(tmp_path / "nameless.dcm").PatientID == ""
 
 
 def test_an_empty_mask_and_a_single_slice(tmp_path, made_series):
