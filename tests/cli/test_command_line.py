@@ -97,6 +97,9 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "seed", "=", "1"], "'=': settings are written key=value, without spaces around the ="),
         (["train", "seed", "=1"], "'=1': settings are written key=value, without spaces around the ="),
         (["train", "seed=(1"], "cannot be read"),
+        (["train", "dataset.labels={background:", "0,", "cell:", "1}"], "the shell has split it at a space"),
+        (["train", "'dataset.labels={background:", "0}'"], "its quotes are no quotes for this shell"),
+        (["train", "'loss=(dice'"], "its quotes are no quotes for this shell"),
         (["train", 'dataset.segments={"GTV": a}'], 'dataset.segments={"GTV": a}: cannot be read. A mapping is written'),
         (["train", "seed=1,2"], "needs -m"),
         (["train", "+model.width=3"], "model.width: unknown key"),
@@ -453,7 +456,7 @@ def written_commands():
     """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
     found = []
     for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").rglob("*.md"))):
-        text = page.read_text("utf-8")
+        text = re.sub(r"\\\n\s*", " ", page.read_text("utf-8"))  # a command may go on after a backslash
         lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
             r"`(medseg [a-z][^`]*)`", text
         )
