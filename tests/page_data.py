@@ -81,11 +81,13 @@ def write_pictures(root: Path, new: Path) -> None:
 
 
 def write_volumes(root: Path, new: Path) -> None:
-    """Volumes of one channel with a mask of the values 1, 2 and 3, and two without."""
+    """Volumes of one channel with a mask of the values 1, 2 and 3, a table of their patients, and two without."""
     for index, name in names():
         scan, label = phantom(index)
         write_volume(root / "images" / f"{name}.nii.gz", scan.image, scan)
         write_volume(root / "masks" / f"{name}.nii.gz", label, scan)
+    with (root / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "group"), *((name, name[:3]) for _, name in names())])
     for index in (CASES, CASES + 1):
         scan, _ = phantom(index)
         write_volume(new / f"new_{index}.nii.gz", scan.image, scan)

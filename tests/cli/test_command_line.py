@@ -97,6 +97,7 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "seed", "=", "1"], "'=': settings are written key=value, without spaces around the ="),
         (["train", "seed", "=1"], "'=1': settings are written key=value, without spaces around the ="),
         (["train", "seed=(1"], "cannot be read"),
+        (["train", 'dataset.segments={"GTV": a}'], 'dataset.segments={"GTV": a}: cannot be read. A mapping is written'),
         (["train", "seed=1,2"], "needs -m"),
         (["train", "+model.width=3"], "model.width: unknown key"),
         (["train", "~model.depth"], "~model.depth: cannot be removed"),
