@@ -5,6 +5,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -140,7 +141,10 @@ def write_table(root: Path) -> None:
 
 
 def write_dicom(root: Path, new: Path) -> None:
-    """CT series, of the first half of the patients with a DICOM SEG, of the others with an RTSTRUCT; one without."""
+    """CT series, of the first half of the patients with a DICOM SEG, of the others with an RTSTRUCT; one without.
+
+    ``clinic`` beside them has the same, in a folder for each patient.
+    """
     label_map = LabelMap({"background": 0, "Liver": 1, "GTV": 2})
     for index in range(CASES):
         name = f"p{index + 1:02d}"
@@ -150,6 +154,10 @@ def write_dicom(root: Path, new: Path) -> None:
         classes = (lesion > 0).astype(np.uint8) + (lesion >= CORE)
         form = "dicom_seg" if index < CASES // 2 else "rtstruct"
         write_classes(root / "masks" / f"{name}.dcm", classes, label_map, scan, form)
+        patient = root.parent / "clinic" / name
+        shutil.copytree(root / "images" / name, patient / "CT")
+        (patient / "SEG").mkdir()
+        shutil.copy(root / "masks" / f"{name}.dcm", patient / "SEG" / "1-1.dcm")
     write_series(new / "p99", CASES)
 
 

@@ -281,6 +281,10 @@ def syntax_problem(setting: str) -> str:
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         return f"{setting!r}: settings are written key=value, without spaces around the =."
+    if setting[0] in "'\"":
+        return f"{setting!r}: its quotes are no quotes for this shell. cmd.exe knows double ones alone."
+    if value.startswith("{") and not value.endswith("}"):
+        return f'{setting!r}: the shell has split it at a space. Quote it as a whole: "{key}={{name: value, ...}}"'
     if value.startswith("{"):
         return (
             f"{key}={value}: cannot be read. A mapping is written {key}='{{name: value, ...}}', names without quotes,"
