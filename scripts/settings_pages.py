@@ -12,6 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -45,6 +46,9 @@ RECIPES = {
 """Groups whose options set keys of other groups."""
 
 QUOTES = '""'
+
+OF_SOME = "..."
+"""Stands for the default of a key that only some options of other groups bring."""
 
 Setting = tuple[str, Key, Any]
 """Dotted path, declaration, default."""
@@ -96,7 +100,8 @@ def options(group: str) -> list[str]:
 
 def command_page(command: str) -> str:
     """List the keys of a command; of a group with options of other keys, refer to its page."""
-    known = {path: (path, key, value) for path, key, value in reversed(list(all_keys(command))) if key}
+    known = {path: (path, key, OF_SOME) for path, key in KEYS_OF[command].items() if path != "dataset.layout"}
+    known |= {path: (path, key, value) for path, key, value in reversed(list(all_keys(command))) if key}
     order = {path: index for index, path in enumerate(KEYS_OF[command])}
     sections: dict[str, list[Setting]] = {}
     for path in sorted(known.keys() - {"command"}, key=lambda path: order.get(path, len(order))):
@@ -132,9 +137,7 @@ def default(value: Any) -> str:
 def choice_page(group: str, meaning: str) -> str:
     """List the keys that all options of a group have, then those of each."""
     command = "pretrain" if group == "pretext" else "train"
-    sources = Sources(CONF, command)
-    loader = sources.loader()
-    configs = {option: compose(sources, loader, [f"{group}={option}"]) for option in options(group)}
+    configs = {option: config_of(group, option, command) for option in options(group)}
     settings = {option: list(keys_of_group(group, config, KEYS_OF[command])) for option, config in configs.items()}
     first, *others = [each for each in settings.values() if each]
     common = [setting for setting in first if others and all(setting in other for other in others)]
@@ -148,6 +151,15 @@ def choice_page(group: str, meaning: str) -> str:
         lines += [f"{text}\n" for text in (comment(CONF / group / f"{option}.yaml"), target and f"`{target}`") if text]
         lines += entries([setting for setting in own if setting not in common], prefix=f"{option}.")
     return "\n".join(lines)
+
+
+def config_of(group: str, option: str, command: str) -> dict[str, Any]:
+    """Return what an option gives its group: of a file that is composed of others, the config of the whole command."""
+    text = (CONF / group / f"{option}.yaml").read_text("utf-8")
+    if "defaults:" not in text and "@package" not in text:
+        return {group: yaml.safe_load(text)}
+    sources = Sources(CONF, command)
+    return compose(sources, sources.loader(), [f"{group}={option}"])
 
 
 def keys_of_group(group: str, config: dict[str, Any], table: dict[str, Key]) -> Iterator[Setting]:
