@@ -18,7 +18,9 @@ from medseg.system.relaunch import QUIET
 RESUMABLE = ("train", "pretrain")
 AUTO = "auto"
 
-FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model", "first_stage"}
+FIXED = {"explicit_keys", "seed", "dataset", "split", "preprocessing", "plan", "model", "first_stage"} | {
+    "trainer.head_factor"  # by which the optimizer's parameters are in groups
+}
 MOVABLE = ("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections")
 """What a resumed run keeps, and what of it may have moved."""
 

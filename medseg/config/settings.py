@@ -255,6 +255,12 @@ class TrainerSettings:
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
+    head_factor: float | None = setting(
+        "factor on the learning rate of the head, in a training that begins untrained; of others finetune.head_factor",
+        "(0, inf)",
+        null="10 with Adam and AdamW, else 1; 1 in pretrain",
+        default=1.0,
+    )
     class_prior: bool = setting("begin with outputs at the class frequencies; pretrain has no classes", default=False)
     workers: int | None = setting(
         "processes that load data", "[0, inf)", null="none for a CPU, as many as keep a GPU busy"

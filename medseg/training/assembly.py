@@ -36,6 +36,7 @@ from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
 from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
+from medseg.training.optim.finetuning import from_scratch
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.processes import Processes
 from medseg.training.segmentation import SegmentationModule
@@ -61,8 +62,10 @@ def make_module(
     device: torch.device,
 ) -> SegmentationModule:
     """Build what learns to segment; its checkpoints hold the ``description`` (see ``medseg.inference.checkpoint``)."""
+    network = make_network(settings, plan)
     return SegmentationModule(
-        make_network(settings, plan),
+        network,
+        tuning=from_scratch(network, head_factor(settings)),
         loss=build(settings.loss, "loss", settings.trust),
         scorer=make_scorer(plan, settings.inference, label_map),
         segmenter=make_segmenter(settings.inference, settings.postprocess, label_map),
@@ -72,6 +75,15 @@ def make_module(
         selection=selection,
         **in_common(settings, plan, device),
     )
+
+
+def head_factor(settings: TrainSettings) -> float:
+    """Return by how much faster the head of an untrained network learns.
+
+    The steps of Adam are of one size, whatever the gradient; those of SGD are larger for a head as they are.
+    """
+    is_adam = settings.optimizer["_target_"] in ("torch.optim.Adam", "torch.optim.AdamW")
+    return settings.trainer.head_factor or (10.0 if is_adam else 1.0)
 
 
 def make_reconstruction(

@@ -242,7 +242,7 @@ def usual_loss(small, workplace):
 
 
 def uses_sgd_and_a_cosine_and_no_logger(run, last):
-    (group,) = last["optimizer_states"][0]["param_groups"]
+    (group,) = last["optimizer_states"][0]["param_groups"]  # its head learns as the rest does
     assert group["nesterov"]
     first, second = (float(row["lr"]) for row in rows_of(run / "metrics.csv"))  # at the last step of each epoch, of six
     cosine = (1 + math.cos(math.pi * 5 / 6)) / (1 + math.cos(math.pi * 2 / 6))
@@ -328,6 +328,15 @@ def test_a_head_begins_at_the_class_frequencies(small, tmp_path, class_prior):
             assert len(set(p.tolist())) > 2
         else:
             assert bias.abs().max() < 1e-6
+
+
+def test_a_head_learns_faster_and_the_table_has_the_rate_as_it_is_set(small, tmp_path):
+    train.run(small(2, "trainer.head_factor=4", "split.test=0") | {"run_dir": str(tmp_path)})
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    (body, head) = state["optimizer_states"][0]["param_groups"]
+    assert (body["name"], head["name"], len(head["params"])) == ("body", "head", 2)
+    assert head["lr"] == pytest.approx(4 * body["lr"])
+    assert float(rows_of(tmp_path / "metrics.csv")[-1]["lr"]) == pytest.approx(body["lr"])
 
 
 def test_a_full_run_directory_is_left_alone(small, tmp_path):

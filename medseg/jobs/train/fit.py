@@ -85,7 +85,8 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> set[str]:
                 warn_of_another(weights_of(run.settings))
             for line in lines:
                 log.info("%s", line)
-    module.tuning = FineTuning(module.network, run.settings.finetune, whole)
+    if whole is not None:
+        module.tuning = FineTuning(module.network, run.settings.finetune, whole)
     return loaded
 
 

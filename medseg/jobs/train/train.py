@@ -30,8 +30,10 @@ from medseg.system.terminal import interactive_terminal
 from medseg.training.assembly import make_callbacks, make_data, make_module, make_progress, make_trainer
 from medseg.training.callbacks.checkpoints import BEST, Selection
 from medseg.training.class_prior import begin_at, class_frequencies
+from medseg.training.data.datamodule import SegmentationData
 from medseg.training.images import CaseImages
 from medseg.training.optim.finetuning import check as check_tuning
+from medseg.training.segmentation import SegmentationModule
 from medseg.training.transfer.transfer import axes_along
 
 log = logging.getLogger(__name__)
@@ -106,12 +108,22 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
         log_regions(dict(zip(run.split.train + run.split.val, train + val, strict=True)))
     data = make_data(settings, plan, train, val)
     if settings.trainer.class_prior and not run.last.is_file():
-        targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples(transformed=False))
-        frequencies = class_frequencies(targets, len(run.label_map.outputs))
-        networks = [network for network in (module.network, module.average) if network]
-        axes = axes_along(settings.model, "out_channels", module.network.state_dict(), settings.trust)
-        begin_at(frequencies, networks, axes, regions=bool(run.label_map.regions), trained=loaded)
+        begin_at_class_frequencies(run, module, data, loaded)
     return run_trainer(run, trainer, module, data, begin)
+
+
+def begin_at_class_frequencies(
+    run: Run[TrainSettings], module: SegmentationModule, data: SegmentationData, trained: set[str]
+) -> None:
+    """Let the network predict each class as often as it is in some batches; see ``medseg.training.class_prior``.
+
+    A head among the weights that were ``trained`` elsewhere stays as it is.
+    """
+    targets = (module.target(batch["label"], batch["annotated"]) for batch in data.examples(transformed=False))
+    frequencies = class_frequencies(targets, len(run.label_map.outputs))
+    networks = [network for network in (module.network, module.average) if network]
+    axes = axes_along(run.settings.model, "out_channels", module.network.state_dict(), run.settings.trust)
+    begin_at(frequencies, networks, axes, regions=bool(run.label_map.regions), trained=trained)
 
 
 def test(run: Run[TrainSettings]) -> dict[str, Any]:

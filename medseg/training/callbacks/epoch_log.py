@@ -170,7 +170,7 @@ class EpochLog(Callback):
                 "epoch": trainer.current_epoch + 1,
                 "step": trainer.global_step,
                 "seconds": round(self.progress.seconds, 1),
-                "lr": max(rates_of(trainer).values()),
+                "lr": rates_of(trainer)["train/lr"],
                 "train_loss": metrics["train/loss"].item(),
                 **{column: metrics[tag].item() for column, tag in STEP_METRICS.items()},
                 **scores,
@@ -179,10 +179,10 @@ class EpochLog(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(rates_of(trainer), step=trainer.global_step)
         write_text(self.path, as_csv(self.columns, self.rows))
-        self.log_row(self.rows[-1], [*rates_of(trainer).values()])
+        self.log_row(self.rows[-1])
 
-    def log_row(self, row: dict[str, Any], rates: Sequence[float]) -> None:
-        """Log one epoch in one line, with the lowest and highest of several learning rates."""
+    def log_row(self, row: dict[str, Any]) -> None:
+        """Log one epoch in one line."""
         line = f"epoch {row['epoch']} · step {row['step']} · {row['seconds']:.0f} s · loss {row['train_loss']:.4f}"
         line += f" · {row['step_seconds']:.2g} s a step, {row['data_share']:.0%} waiting for data"
         if (mean := self.names.mean.column) in row:
@@ -190,15 +190,14 @@ class EpochLog(Callback):
             each = [f"{class_name} {written(row[name.column])}" for class_name, name in self.names.classes.items()]
             line += f" · validation {self.selection.name} {row[mean]:.4f}{mark}"
             line += f": {', '.join(each)}" if each else ""
-        log.info(line + (f" · rates {min(rates):.2g} to {max(rates):.2g}" if len({*rates}) > 1 else ""))
+        log.info("%s", line)
 
 
 def rates_of(trainer: Trainer) -> dict[str, float]:
-    """Return the learning rate, or that of each group of parameters, by the name that loggers get."""
+    """Return the learning rate, and those of groups of parameters that have others, by the names that loggers get."""
     groups = trainer.optimizers[0].param_groups
-    if len(groups) == 1:
-        return {"train/lr": groups[0]["lr"]}
-    return {f"train/lr/{group['name']}": group["lr"] for group in groups}
+    rates = {"train/lr": groups[0]["lr"] / groups[0].get("factor", 1)}
+    return rates if len(groups) == 1 else rates | {f"train/lr/{group['name']}": group["lr"] for group in groups}
 
 
 def written(score: float) -> str:

@@ -212,9 +212,27 @@ class FineTuning:
 
 def adjust(made: dict[str, Any], group: Group) -> None:
     """Give a group of an optimizer its own rate, and no decay to zero where it is pulled elsewhere."""
-    made["lr"] = made["lr"] * group.factor
+    made["lr"], made["factor"] = made["lr"] * group.factor, group.factor
     if group.is_pulled and "weight_decay" in made:
         made["weight_decay"] = 0.0
+
+
+def from_scratch(network: nn.Module, head_factor: float) -> FineTuning:
+    """Return how a network learns that begins untrained: all of it, and the head faster.
+
+    A head has few weights, which are large from the start. By steps as small as those of the other weights a short
+    training hardly changes them: the outputs of a rare class can then not rise above those of the other classes.
+    """
+    try:
+        return FineTuning(network, FinetuneSettings(head_factor=head_factor))
+    except MedsegError:  # its stages are not known
+        log.info(
+            "trainer.head_factor: all learns at one rate, not the head at %g times that of the rest: which parameters"
+            " are the head of %s is not known, since it has no attribute layer_rules (see medseg.models.layer_levels)",
+            head_factor,
+            type(network).__name__,
+        )
+        return FineTuning(network, FinetuneSettings())
 
 
 def changed(settings: FinetuneSettings) -> list[str]:

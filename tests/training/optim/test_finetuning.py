@@ -8,7 +8,7 @@ from medseg.config.settings import FinetuneSettings
 from medseg.errors import MedsegError
 from medseg.models import UNet
 from medseg.training.optim.ema import average_into, estimate_statistics, has_batch_statistics
-from medseg.training.optim.finetuning import FineTuning, check
+from medseg.training.optim.finetuning import FineTuning, check, from_scratch
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.5, "momentum": 0.0, "weight_decay": 0.1}
@@ -208,3 +208,23 @@ def test_the_pull_to_the_start_is_for_published_weights_too():
     check(settings, {"pretrained": "imagenet"}, devices=1)
     with pytest.raises(MedsegError, match=r"l2_sp=0\.1 is for .* finetune\.checkpoint, or model\.pretrained"):
         check(settings, {}, devices=1)
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0])
+def test_the_head_of_an_untrained_network_learns_faster(factor):
+    network = unet()
+    optimizer = from_scratch(network, factor).make_optimizer(ADAMW, fused=False)
+    before = state(network)
+    steps(network, from_scratch(network, factor), optimizer, count=1)
+    # The first step of Adam is the rate, whatever the gradient
+    step = {name: (value - before[name]).abs().max().item() for name, value in network.named_parameters()}
+    assert step["heads.0.bias"] == pytest.approx(factor * ADAMW["lr"], rel=1e-2)
+    assert step["encoder.0.0.1.bias"] == pytest.approx(ADAMW["lr"], rel=1e-2)
+
+
+def test_a_network_whose_head_is_not_known_learns_alike(caplog):
+    caplog.set_level("INFO", "medseg")
+    network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    optimizer = from_scratch(network, 10.0).make_optimizer(ADAMW, fused=False)
+    assert [group["lr"] for group in optimizer.param_groups] == [ADAMW["lr"]]
+    assert "not the head at 10 times that of the rest: which parameters are the head of Sequential" in caplog.text
