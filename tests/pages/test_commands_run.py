@@ -33,7 +33,6 @@ NOT_RUN = {
     r"experiment=(few_shot|five_folds|nnunet)": "minutes: tests/jobs/test_few_shot.py, test_experiments.py",
     r"\.mlflow|\.wandb|=mlflow|=wandb": "needs their packages",
     r"resume=RUN trainer|resume=auto": "would train for long: tests/jobs/test_resume_auto.py",
-    r"data/clinic": "names folders of the reader's",
     r"select=best": "needs several cross-validations: tests/jobs/test_cross_validation.py",
 }
 """Commands that do not run here, by what they have in them."""
