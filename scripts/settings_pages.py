@@ -77,7 +77,8 @@ def index_page() -> str:
         [
             "# Settings\n",
             "A setting is a word of the command line: `key=value`, or `group=option`. `medseg COMMAND --help` prints",
-            "the same lists. Both are made of the declarations that a command line is checked with.\n",
+            "the same lists; both are made of the declarations that a command line is checked with. A typo is answered",
+            "with the nearest name before anything starts. `--cfg job` prints the config that a line makes.\n",
             "## Commands\n\n" + "\n".join(commands) + "\n",
             "## Groups\n",
             "An option of a group stands for many keys. Several keys of one group are given one by one.\n",
@@ -124,7 +125,8 @@ def entries(settings: Iterable[Setting], prefix: str = "") -> Iterator[str]:
         yield f"### `{path}` {{ #{prefix}{path} }}\n"
         yield f"{key.meaning[0].upper()}{key.meaning[1:]}.\n"
         allowed = limits(key).replace("_target_", "`_target_`")
-        parts = [allowed, default(value), f"`null`: {key.null}" if key.null else ""]
+        null = f"`null`: {key.null}" if key.null else ""
+        parts = [allowed, f"default {null}"] if value is None and null else [allowed, default(value), null]
         yield " · ".join(part for part in parts if part) + "\n{ .limits }\n"
 
 

@@ -22,6 +22,9 @@ def test_large_files_and_binaries_are_refused_tracked_or_not(complaints, tmp_pat
         "wheel.whl": b"PK\0" + bytes(10),
         "large.txt": b"a" * 500_001,
         "tests/scan.bin": bytes(10),
+        "docs/pictures/small.png": b"\x89PNG\0",
+        "docs/pictures/large.png": b"\x89PNG\0" + bytes(200_000),
+        "docs/pictures/mask.nii.gz": bytes(10),
         "fine.py": b"x = 1\n",
         "outputs/mask.bin": bytes(600_000),
         ".gitignore": b"outputs/\n",
@@ -31,7 +34,8 @@ def test_large_files_and_binaries_are_refused_tracked_or_not(complaints, tmp_pat
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "wheel.whl", "tests"], cwd=tmp_path, check=True)
     lines = complaints(tmp_path)
-    assert [line.split(":")[0] for line in lines] == ["large.txt", "wheel.whl"]
+    refused = ["docs/pictures/large.png", "docs/pictures/mask.nii.gz", "large.txt", "wheel.whl"]
+    assert [line.split(":")[0] for line in lines] == refused
 
 
 def test_the_repository_is_clean(complaints):

@@ -109,7 +109,7 @@ def patches(
     """Return batches of patches for a training loop of your own: planned, preprocessed, sampled and augmented.
 
     All is done as in ``train``: the split leaves out validation and test cases, the plan chooses spacing,
-    normalisation, patch and batch from the data, preprocessed scans are kept in the cache.
+    normalisation, patch and batch from training and validation cases, preprocessed scans are kept in the cache.
 
     Args:
         dataset: what ``open_dataset`` returned, or a layout's name, with ``dataset.root`` among the settings.
@@ -144,10 +144,12 @@ def patches(
         if subset not in subsets:
             raise MedsegError(f"subset={subset!r}: give one of {', '.join(subsets)}.")
         names = subsets[subset]
+        learned = names if subset == "all" else split.train + split.val  # as ``train`` plans, whichever are asked for
         cases, cache = datasets.by_id(found.cases, names), cache_of(given)
         device = pick_device(given.trainer.accelerator)
         with in_use(cache):
-            fingerprint = check_dataset(cases, label_map, watch=with_progress_bar, folder=cache)
+            seen_cases = datasets.by_id(found.cases, learned)
+            fingerprint = check_dataset(seen_cases, label_map, watch=with_progress_bar, folder=cache)
             plan = make_plan(given, fingerprint, label_map, found.modality, device)
             resolved = planned(config, plan)
             filled, seen = typed(TrainSettings, resolved), typed(TrainingPlan, resolved["plan"])

@@ -1,5 +1,7 @@
 """Patches for a training loop of one's own: those of a training, the same for the same seed."""
 
+import json
+
 import pytest
 import torch
 
@@ -47,6 +49,16 @@ def test_without_augmentation_and_preprocessing_patches_are_the_scans_themselves
         case = phantom[patches.cases[int(batch["index"])]]
         torch.testing.assert_close(batch["image"][0], torch.from_numpy(case.image), rtol=1e-3, atol=0)
         assert torch.equal(batch["label"][0, 0], torch.from_numpy(case.mask).long())
+
+
+def test_patches_of_all_subsets_have_the_plan_of_a_training(here, tmp_path):
+    heads = medseg.open_dataset("phantom", tmp_path / "heads", cases=10, size=24)  # each of another spacing
+    small = {"trainer": {"max_epochs": 1, "steps_per_epoch": 1, "accelerator": "cpu"}, "model.base_channels": 4}
+    planned = json.loads((medseg.train(heads, run_dir=tmp_path / "run", **small).directory / "plan.json").read_text())
+    subsets = [medseg.patches(heads, subset=name, **small) for name in ("train", "val")]
+    assert [patches.plan["preprocessing"] for patches in subsets] == [planned["preprocessing"]] * 2
+    assert [patches.plan["plan"]["patch_size"] for patches in subsets] == [planned["plan"]["patch_size"]] * 2
+    assert [patches.cases for patches in subsets] == [list(subsets[0].split.train), list(subsets[0].split.val)]
 
 
 def test_unknown_subsets_and_settings_are_named(phantom):

@@ -1,6 +1,7 @@
 """Every notebook runs from its first cell to its last in a kernel of its own, quietly, and shows what it promises."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import pytest
@@ -15,12 +16,13 @@ SHOWN = {"pictures": (3, 1), "dicom": (2, 0), "own_network": (2, 0), "report": (
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_notebook_runs_from_beginning_to_end(name, tmp_path):
     notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
-    kernel = AsyncKernelManager(kernel_name="python3", transport="ipc")  # no ports
-    client = NotebookClient(notebook, kernel, timeout=600, resources={"metadata": {"path": tmp_path}})
-    try:
-        client.execute()
-    finally:
-        nbformat.write(notebook, tmp_path / "executed.ipynb")  # which is kept where the test fails
+    with TemporaryDirectory() as sockets:  # short names, as sockets must have
+        kernel = AsyncKernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        client = NotebookClient(notebook, kernel, timeout=600, resources={"metadata": {"path": tmp_path}})
+        try:
+            client.execute(cleanup_kc=True)
+        finally:
+            nbformat.write(notebook, tmp_path / "executed.ipynb")  # which is kept where the test fails
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     stderr = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert not stderr

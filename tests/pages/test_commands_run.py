@@ -11,7 +11,7 @@ from pathlib import Path
 
 import page_data
 import pytest
-from written_code import PAGES, Block, blocks, words_of
+from written_code import PAGES, blocks, words_of
 
 from medseg.cli import command_line
 
@@ -87,40 +87,45 @@ def cut(word: str, values: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data sets of the pages, and trainings that they take for granted."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data sets of the pages, and trainings that pages take for granted, made when the first asks for them."""
     folder = tmp_path_factory.mktemp("pages")
     page_data.write_all(folder / "data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for run_dir, settings in TRAININGS.items():
-            assert command_line.main(fast(["train", *settings, f"run_dir={run_dir}"])) == 0
     return folder
 
 
-def runs_here(block: Block, command: str) -> bool:
+def train(directory: str, folder: Path) -> None:
+    """Make one of the trainings, unless it is there."""
+    if not (folder / directory).exists():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert command_line.main(fast(["train", *TRAININGS[directory], f"run_dir={directory}"])) == 0
+
+
+def with_directories(command: str) -> str:
+    """Return a command with directories in the place of names that stand for a reader's."""
+    return re.sub(rf"\b({'|'.join(PLACEHOLDERS)})\b", lambda match: PLACEHOLDERS[match[1]], command)
+
+
+def runs_here(command: str) -> bool:
     """Whether a command is medseg's, complete, and none of those that are left out."""
     complete = not any(word in ("…", "...") or word.endswith("…") for word in words_of(command))
     return command.startswith("medseg ") and complete and not any(re.search(each, command) for each in NOT_RUN)
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
-def test_the_commands_of_a_page_run(page, prepared, tmp_path, monkeypatch, capfd):
-    commands = [
-        command
-        for block in blocks(page, "bash")
-        if not block.code.startswith("#!")
-        for command in block.commands()
-        if runs_here(block, command)
-    ]
+def test_the_commands_of_a_page_run(page, folder, tmp_path, monkeypatch, capfd):
+    written = [block for block in blocks(page, "bash") if not block.code.startswith("#!")]
+    commands = [with_directories(line) for block in written for line in block.commands() if runs_here(line)]
+    made = re.findall(r"run_dir=(\S+)", "\n".join(commands))
     here = tmp_path / "here"
-    shutil.copytree(prepared, here)
-    for made in re.findall(r"run_dir=(\S+)", "\n".join(commands)):
-        shutil.rmtree(here / made, ignore_errors=True)
+    shutil.copytree(folder / "data", here / "data")
+    for directory in TRAININGS.keys() - {*made}:
+        if any(directory in command for command in commands):
+            train(directory, folder)
+            shutil.copytree(folder / directory, here / directory)
     monkeypatch.chdir(here)
     for command in commands:
-        for name, directory in PLACEHOLDERS.items():
-            command = re.sub(rf"\b{name}\b", directory, command)
         status = command_line.main(fast(words_of(command)[1:]))
         assert status == 0, f"{command}\n{''.join(capfd.readouterr())[-3000:]}"
 
