@@ -54,7 +54,7 @@ newcomer: $(VENV)/.medseg-dev  ## walk from a fresh clone to masks of one's own 
 	$(VENV)/bin/python -m pytest -n 0 $(NEWCOMER)
 
 docs: $(VENV)/.medseg-dev  ## build the documentation site into outputs/site, in half a minute; every link is checked
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 docs-check: $(VENV)/.medseg-dev  ## run what the pages of the documentation say, on small data, in five minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(PAGES)

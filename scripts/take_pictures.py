@@ -144,7 +144,7 @@ def take_overlays(run: Path, data: Path) -> None:
 def save(image: Image.Image, path: Path) -> None:
     """Write a PNG file of at most ``MAX_BYTES``, in 256 colours, as large as fits."""
     method = Image.Quantize.FASTOCTREE if image.mode == "RGBA" else Image.Quantize.MEDIANCUT
-    for part in (1, 0.85, 0.7, 0.6, 0.5):
+    for part in (1, 0.9, 0.8, 0.7, 0.65, 0.6, 0.55, 0.5):
         size = (round(part * image.width), round(part * image.height))
         file = io.BytesIO()
         smaller = image.resize(size, Image.Resampling.LANCZOS) if part < 1 else image

@@ -95,8 +95,8 @@ def test_from_a_clone_to_masks_of_pictures_of_ones_own(tmp_path, capfd):
             run(medseg, "train", *data, f"trainer.max_time={ONE_MINUTE}", "run_dir=outputs/own", folder=here)
         with step("and predict"):
             run(medseg, "predict", "checkpoint=outputs/own", "input=data/new_cells", "output=masks", folder=here)
-        assert dice(here / "masks" / "new_10.png", true) > 0.8
+        assert dice(here / "masks" / "new_10.png", true) > 0.7
         (here / "session.py").write_text(five_lines(here / "README.md"), "utf-8")
         with step("a Python session of five lines"):
             run(here / ".venv" / "bin" / "python", "session.py", folder=here)
-        assert dice(here / "mask.png", true) > 0.8
+        assert dice(here / "mask.png", true) > 0.7

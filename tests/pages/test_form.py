@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from written_code import PAGES, blocks, name_of, prose
+from written_code import PAGES, ROOT, blocks, name_of, prose
 
 LANGUAGES = {"bash", "python", "yaml", "text", "csv", "json"}
 """Blocks of the shell and of Python are run or checked by other tests, the others are not code of ours to run."""
@@ -43,3 +43,11 @@ def test_every_block_has_a_language_and_commands_stand_in_blocks_of_the_shell(pa
 @every_page
 def test_a_page_has_one_title(page):
     assert [line[:2] for line in prose(page) if line.startswith("# ")] == ["# "]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "notebooks/README.md"])
+def test_links_of_pages_beside_the_site_lead_somewhere(name):
+    """Those of the site are checked where it is built."""
+    page = ROOT / name
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
