@@ -26,8 +26,11 @@ SWEEPS := tests/jobs/test_sweeps.py tests/jobs/test_first_stage.py tests/jobs/te
 NOTEBOOKS := tests/notebooks
 NEWCOMER := tests/newcomer
 
+# The commands of the documentation, run; make test only composes them.
+PAGES := tests/pages/test_commands_run.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults sweeps notebooks newcomer trust gpu-check slurm-check check audit fuzz package clean
+.PHONY: help demo test faults sweeps notebooks newcomer docs docs-check trust gpu-check slurm-check check audit fuzz package clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
@@ -36,7 +39,7 @@ demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minu
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SWEEPS) $(NOTEBOOKS) $(NEWCOMER) $(SLURM))
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(addprefix --ignore=,$(FAULTS) $(SWEEPS) $(NOTEBOOKS) $(NEWCOMER) $(PAGES) $(SLURM))
 
 faults: $(VENV)/.medseg-dev  ## run the tests of bad inputs, kills and short memory, in three minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(FAULTS)
@@ -50,9 +53,15 @@ notebooks: $(VENV)/.medseg-dev  ## run the notebooks, in five minutes
 newcomer: $(VENV)/.medseg-dev  ## walk from a fresh clone to masks of one's own pictures, and say how long each step takes; needs the package index
 	$(VENV)/bin/python -m pytest -n 0 $(NEWCOMER)
 
-trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/reliability.md's table
+docs: $(VENV)/.medseg-dev  ## build the documentation site into outputs/site, in half a minute; every link is checked
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
+
+docs-check: $(VENV)/.medseg-dev  ## run what the pages of the documentation say, on small data, in five minutes
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(PAGES)
+
+trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/development/reliability.md's table
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/trust -m "" -n auto --dist worksteal \
-		--hypothesis-profile=thorough --reliability=docs/reliability.md
+		--hypothesis-profile=thorough --reliability=docs/development/reliability.md
 
 gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a pretended GPU, in ten minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest tests/gpu -m "" -n auto --dist worksteal
@@ -60,7 +69,7 @@ gpu-check: $(VENV)/.medseg-dev  ## run every network, loss and augmentation on a
 slurm-check: $(VENV)/.medseg-dev  ## run sweeps on a real Slurm of this machine, in four minutes; needs Debian's slurmctld, slurmd, slurm-client
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(SLURM)
 
-check: $(VENV)/.medseg-dev  ## lint, format, types, and no large or binary files
+check: $(VENV)/.medseg-dev docs  ## lint, format, types, the site's links, and no large or binary files
 	$(VENV)/bin/python scripts/check_files.py
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .

@@ -1,4 +1,4 @@
-"""Packages import one way: down the list in ``docs/architecture.md``, never up."""
+"""Packages import one way: down the list in ``docs/development/architecture.md``, never up."""
 
 import ast
 import re
@@ -7,12 +7,13 @@ from pathlib import Path
 import medseg
 
 PACKAGE = Path(medseg.__file__).parent
-PAGE = PACKAGE.parent / "docs/architecture.md"
+PAGE = PACKAGE.parent / "docs/development/architecture.md"
+FIGURE = PACKAGE.parent / "docs/figures/architecture.svg"
 
 
 def order() -> list[str]:
     """Return the packages, and modules with a rank of their own, from those that all may import to those none may."""
-    block = re.search(r"```order\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    block = re.search(r"```text title=\"order\"\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert block
     return block[1].split()
 
@@ -70,11 +71,11 @@ def test_no_folder_holds_more_than_twelve_files():
     assert not {str(folder.relative_to(PACKAGE)): size for folder, size in sizes.items() if size > 12}
 
 
-def test_every_file_that_the_page_names_exists():
-    """In the picture of the data flow, too."""
-    named = set(re.findall(r"[a-z_0-9]+(?:/[a-z_0-9]+)*\.py", PAGE.read_text("utf-8")))
+def test_every_file_that_the_page_and_its_figure_name_exists():
+    figure = FIGURE.read_text("utf-8")
+    named = set(re.findall(r"[a-z_0-9]+(?:/[a-z_0-9]+)*\.py", PAGE.read_text("utf-8") + figure))
     assert named
     assert not {name for name in named if not (PACKAGE / name).is_file() and not (PACKAGE.parent / name).is_file()}
-    folders = set(re.findall(r'\["([a-z_]+(?:/[a-z_]+)*)<br>', PAGE.read_text("utf-8")))
+    folders = set(re.findall(r">([a-z_]+(?:/[a-z_]+)*)</text>", figure))
     assert folders
     assert not {name for name in folders if not (PACKAGE / name).is_dir()}

@@ -118,5 +118,5 @@ def test_constraints_pin_every_dependency():
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pins = dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
     for requirement in wanted:
-        name = requirement.split(">")[0].split("=")[0].lower()
+        name = re.split(r"[\[>=]", requirement)[0].lower()
         assert pins[name] == version(name).split("+")[0]

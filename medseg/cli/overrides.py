@@ -276,10 +276,20 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, mu
 
 
 def syntax_problem(setting: str) -> str:
-    """Return what is wrong with a setting that Hydra cannot parse."""
+    """Return what is wrong with a setting that Hydra cannot parse, without the signs that ``merging`` put before it."""
+    setting = setting.removeprefix("++")
     key, equals, value = setting.partition("=")
     if not equals or not key.strip():
         return f"{setting!r}: settings are written key=value, without spaces around the =."
+    if setting[0] in "'\"":
+        return f"{setting!r}: its quotes are no quotes for this shell. cmd.exe knows double ones alone."
+    if value.startswith("{") and not value.endswith("}"):
+        return f'{setting!r}: the shell has split it at a space. Quote it as a whole: "{key}={{name: value, ...}}"'
+    if value.startswith("{"):
+        return (
+            f"{key}={value}: cannot be read. A mapping is written {key}='{{name: value, ...}}', names without quotes,"
+            " values with them where they hold special characters."
+        )
     return f"{setting!r}: cannot be read. Quote a value with special characters, for the shell too: \"{key}='{value}'\""
 
 

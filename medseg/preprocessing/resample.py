@@ -1,7 +1,7 @@
 """Resampling one axis at a time: each output sample is a short weighted sum of the input samples around it.
 
 Keys' kernel in the place of SciPy's cubic spline, which nnU-Net uses: 3 to 22 times as fast, and on average 0.006 to
-0.11 standard deviations of the scan from it (docs/benchmarks.md).
+0.11 standard deviations of the scan from it (docs/development/measurements.md).
 """
 
 from math import ceil

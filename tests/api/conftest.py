@@ -1,4 +1,4 @@
-"""A folder in which the examples of the docstrings and of docs/python.md run: with a trained run and a few scans."""
+"""A folder in which the examples of the docstrings and of the documentation run: with a trained run and a few scans."""
 
 import os
 from collections.abc import Iterator

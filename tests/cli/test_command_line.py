@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,6 @@ from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
 from medseg.jobs.rundir import read_result
-from medseg.sweeps import cluster, local
 from medseg.system.relaunch import single_job
 
 NASTY = [
@@ -97,6 +94,10 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "seed", "=", "1"], "'=': settings are written key=value, without spaces around the ="),
         (["train", "seed", "=1"], "'=1': settings are written key=value, without spaces around the ="),
         (["train", "seed=(1"], "cannot be read"),
+        (["train", "dataset.labels={background:", "0,", "cell:", "1}"], "the shell has split it at a space"),
+        (["train", "'dataset.labels={background:", "0}'"], "its quotes are no quotes for this shell"),
+        (["train", "'loss=(dice'"], "its quotes are no quotes for this shell"),
+        (["train", 'dataset.segments={"GTV": a}'], 'dataset.segments={"GTV": a}: cannot be read. A mapping is written'),
         (["train", "seed=1,2"], "needs -m"),
         (["train", "+model.width=3"], "model.width: unknown key"),
         (["train", "~model.depth"], "~model.depth: cannot be removed"),
@@ -446,47 +447,6 @@ def test_help_lists_only_groups_that_a_user_chooses_from():
     for command in command_line.JOBS:
         text = command_line.help_text(command)
         assert "@" not in text.partition("Settings with their defaults")[0], command
-
-
-def written_commands():
-    """Return the command lines of README and docs but those that need files: a config of one's own, a saved run."""
-    found = []
-    for page in (CONF.parent / "README.md", *sorted((CONF.parent / "docs").glob("*.md"))):
-        text = page.read_text("utf-8")
-        lines = re.findall(r"^(?: {4})?(medseg [a-z].*)$", text, re.MULTILINE) + re.findall(
-            r"`(medseg [a-z][^`]*)`", text
-        )
-        for line in lines:
-            words = shlex.split(line.replace("\\|", "|"), comments=True)[1:]
-            words = [word for word in words if word not in ("…", "...") and not word.endswith("=…")]
-            needs_files = any(part in line for part in ("my_conf", "resume=", "NAME"))
-            is_example = "model.dept=" not in line and "|" not in line
-            if len(words) > 1 and words[0] in command_line.JOBS and is_example and not needs_files:
-                found.append(pytest.param(words, id=f"{page.name}: {line[:60]}"))
-    return found
-
-
-@pytest.mark.parametrize("words", written_commands())
-def test_every_command_line_of_the_docs_is_one(words, jobs, monkeypatch, capsys):
-    """Its keys, values and groups are accepted; paths stand for the reader's own, this machine for a cluster."""
-    here = lambda queue, sweep, cluster, parameters: local.run_locally(queue, sweep, None, 1)  # noqa: E731
-    monkeypatch.setattr(cluster, "run_on_cluster", here)
-    for name in ("checkpoint", "input", "output", "runs", "dataset.root"):
-        needed = {
-            "predict": ("checkpoint", "input", "output"),
-            "compare": ("runs",),
-            "export": ("checkpoint", "output"),
-        }
-        if name in needed.get(words[0], ()) and not any(word.startswith(f"{name}=") for word in words):
-            words = [*words, f"{name}=x"]
-    choice = next((word for word in words if word.startswith("dataset=")), "dataset=phantom")
-    if choice != "dataset=phantom" and not any(word.startswith("dataset.root=") for word in words):
-        words = [*words, "dataset.root=x"]
-    is_sweep = "-m" in words
-    if is_sweep:  # before its first job, which is enough here, Hydra has composed them all
-        jobs.outcome = raising(KeyboardInterrupt())
-    assert command_line.main(words) == (130 if is_sweep else 0), capsys.readouterr().err
-    assert bool(jobs.configs) != bool({"--cfg", "--help"} & {*words})
 
 
 @pytest.mark.parametrize("command", ["train", "predict"])

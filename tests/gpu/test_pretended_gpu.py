@@ -1,6 +1,6 @@
 """medseg on a GPU that is not there: no mixed devices, no host that waits, no operation that the device cannot do.
 
-What is expected stands in docs/gpu.md.
+What is expected stands in docs/reference/gpu.md.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 from device_kernels import SOURCES, documented, has_mps_kernel, not_deterministic
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+DOCUMENT = (ROOT / "docs" / "reference/gpu.md").read_text("utf-8")
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None or not sys.platform.startswith("linux"),
     reason="the pretended GPU is compiled with g++ on Linux",
@@ -36,7 +36,7 @@ def run_parts(folder, *groups, kind="cuda", only=""):
 
 
 def expected_waits(part):
-    """Return the waits of a step that docs/gpu.md tells of a part."""
+    """Return the waits of a step that docs/reference/gpu.md tells of a part."""
     waits = {name: int(count) for name, count in re.findall(r"^\| `([\w.=]+)` \| (\d+)", DOCUMENT, re.MULTILINE)}
     if part.startswith("boundary"):
         samples, channels = 2, 3 if part.endswith("regions") else 2
@@ -68,7 +68,7 @@ def test_steps_wait_as_the_table_says(tmp_path, group):
 
 
 def listed(title):
-    """Return what docs/gpu.md lists below a title: operation, and the parts that use it."""
+    """Return what docs/reference/gpu.md lists below a title: operation, and the parts that use it."""
     section = DOCUMENT.split(f"## {title}\n")[1].split("\n## ")[0]
     return dict(re.findall(r"^\| `(aten\.[\w.]+)` \| (.+?) \|", section, re.MULTILINE))
 

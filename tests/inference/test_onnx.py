@@ -239,7 +239,7 @@ def test_a_network_of_monai(tmp_path):
 
 def test_the_example_of_the_documentation(single, tmp_path, monkeypatch, capsys):
     kind, checkpoint, path = single
-    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to/export.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shutil.copy(path, tmp_path / "model.onnx")
     patches = patches_of(kind, 1)

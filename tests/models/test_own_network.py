@@ -1,4 +1,4 @@
-"""The example of docs/networks.md: a network of one's own, by ``--config-dir``."""
+"""The example of docs/how-to/own-network.md: a network of one's own, by ``--config-dir``."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from medseg.config.check import resolve
 from medseg.config.instantiate import build
 from medseg.models.slices import as_list
 
-DOCUMENT = Path(__file__).parents[2] / "docs/networks.md"
+DOCUMENT = Path(__file__).parents[2] / "docs/how-to/own-network.md"
 PLAN = {"in_channels": 2, "out_channels": 3, "patch_size": [16, 8]}
 
 

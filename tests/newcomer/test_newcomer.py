@@ -84,20 +84,19 @@ def test_from_a_clone_to_masks_of_pictures_of_ones_own(tmp_path, capfd):
         for number in range(24):
             picture, mask = blobs(number)
             for name, pixels in (("images", picture), ("masks", mask)):
-                (here / "nuclei" / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(here / "nuclei" / name / f"{number}.png")
+                (here / "data/cells" / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(here / "data/cells" / name / f"{number}.png")
         new, true = blobs(100)
-        (here / "new").mkdir()
-        for path in ("new/scan.png", "scan.png"):
-            Image.fromarray(new).save(here / path)
+        (here / "data/new_cells").mkdir()
+        Image.fromarray(new).save(here / "data/new_cells/new_10.png")
         medseg = here / ".venv" / "bin" / "medseg"
         with step("a folder of pictures of one's own: train"):
-            data = ["dataset=folder", "dataset.root=nuclei"]
+            data = ["dataset=folder", "dataset.root=data/cells"]
             run(medseg, "train", *data, f"trainer.max_time={ONE_MINUTE}", "run_dir=outputs/own", folder=here)
         with step("and predict"):
-            run(medseg, "predict", "checkpoint=outputs/own", "input=new", "output=masks", folder=here)
-        assert dice(here / "masks" / "scan.png", true) > 0.8
+            run(medseg, "predict", "checkpoint=outputs/own", "input=data/new_cells", "output=masks", folder=here)
+        assert dice(here / "masks" / "new_10.png", true) > 0.7
         (here / "session.py").write_text(five_lines(here / "README.md"), "utf-8")
         with step("a Python session of five lines"):
             run(here / ".venv" / "bin" / "python", "session.py", folder=here)
-        assert dice(here / "mask.png", true) > 0.8
+        assert dice(here / "mask.png", true) > 0.7

@@ -1,4 +1,4 @@
-"""Finished runs of seconds, with their data beside them; the table of docs/reliability.md."""
+"""Finished runs of seconds, with their data beside them; the table of docs/development/reliability.md."""
 
 import shutil
 

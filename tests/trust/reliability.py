@@ -1,4 +1,4 @@
-"""Writes the table of docs/reliability.md: what was tried in tests/trust, and what came of it.
+"""Writes the table of docs/development/reliability.md: what was tried in tests/trust, and what came of it.
 
 A test of the corpus records its counts as properties; every other test is one try of its file's family.
 """

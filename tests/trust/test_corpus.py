@@ -1,4 +1,4 @@
-"""Every odd or damaged input is read right, or refused in medseg's own words with file and cause, in little memory."""
+"""Every odd or damaged input is read right, or refused with file and cause, in little memory."""
 
 import json
 import os

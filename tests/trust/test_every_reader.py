@@ -1,4 +1,4 @@
-"""Every function of medseg that turns a file into objects is known here, with the reason why no code can come of it."""
+"""Every function that makes objects of a file is known, with the reason why no code comes of it."""
 
 import ast
 from pathlib import Path

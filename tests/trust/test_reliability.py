@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md counts every test once, and tests of the corpus by their samples."""
+"""The table of docs/development/reliability.md counts every test once, and tests of the corpus by their samples."""
 
 from types import SimpleNamespace
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 INPUT, OUTPUT = "image", "logits"
 ENTRY = "medseg"
-"""The key of the file's metadata under which the description lies, as JSON: see ``docs/export.md``."""
+"""The key of the file's metadata under which the description lies, as JSON: see ``docs/how-to/export.md``."""
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 

@@ -50,6 +50,7 @@ MARKS = {
 """Attributes that tell slices at one position apart, the most telling first, and their multi-frame sequences."""
 
 TILTED = 0.5  # degrees from which slices count as sheared
+USUAL = 0.25  # the share of gaps between slices that have the slices' distance, at least, where slices are missing
 
 ITEM, HARMLESS = 8, 1 << 18
 """Bytes that a packed frame takes at least; packed bytes that any file may lack for what it unpacks to."""
@@ -281,8 +282,10 @@ def check_gaps(slices: Sequence[Slice], path: Path) -> None:
     distances = np.array([one.distance for one in slices])
     gaps = np.diff(distances)
     usual = float(np.median(gaps[gaps <= 1.5 * gaps.min()]))
+    # a small gap that is rare is that of a misplaced slice
+    is_usual = usual > 0 and np.mean(np.abs(gaps - usual) < TOLERANCE * usual) >= USUAL
     missing: list[float] = []
-    for before, after in pairwise(distances) if usual > 0 else ():
+    for before, after in pairwise(distances) if is_usual else ():
         # a gap of a whole number of distances lacks the slices between
         count = round((after - before) / usual)
         if count > 1 and abs(after - before - count * usual) < count * usual * TOLERANCE:

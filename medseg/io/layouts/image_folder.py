@@ -1,8 +1,9 @@
 """``dataset=folder``: images and masks paired by name, however they lie below two folders."""
 
 import logging
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from medseg.io.layouts.channels import (
 )
 
 log = logging.getLogger(__name__)
+
+MOST_ENDINGS = 8
+"""Of names that a setting to pair them is suggested for."""
 
 
 def folder(
@@ -93,6 +97,8 @@ def folder(
             labelled.append(with_masks(case, masks_of.get(case.id, {}), patterns, class_masks, missing_masks))
         except MedsegError as error:
             problems.append(str(error))
+    if not labelled and not patterns:
+        problems[:0] = unpaired_names(known, {relative_id(path, mask_root) for path in mask_files})
     orphans = [path for name in masks_of.keys() - known for paths in masks_of[name].values() for path in paths]
     with_mask = {case.id for case in labelled}
     return Dataset(
@@ -158,6 +164,36 @@ def masks_by_id(files: Iterable[Path], root: Path, ids: set[str]) -> dict[str | 
         names = [name, *(name.removesuffix(ending) for ending in MASK_ENDINGS)]
         masks[next((name for name in names if name in ids), None)].append(path)
     return masks
+
+
+def unpaired_names(images: Collection[str], masks: Collection[str]) -> list[str]:
+    """Return a line with the setting that pairs images and masks of which none have the same name.
+
+    It is known where all names of the one are names of the other and an ending, of which there are few.
+
+    >>> unpaired_names({"p1", "p2"}, {"p1_labels", "p2_labels"})
+    ['the masks are called like the images with _labels at the end: give dataset.mask_endings=[_labels]']
+    >>> unpaired_names({"p1_flair", "p1_t1"}, {"p1"})
+    ['the images are called like the masks with _flair or _t1 at the end: give dataset.channels=[_flair,_t1]']
+    >>> unpaired_names({"p1"}, {"p2"})
+    []
+    """
+    for which, others, key in (("masks", "images", "mask_endings"), ("images", "masks", "channels")):
+        names, beginnings = (masks, images) if which == "masks" else (images, masks)
+        endings = {name: ending_after(name, beginnings) for name in names}
+        if (few := sorted({*endings.values()})) and all(few) and len(few) <= MOST_ENDINGS:
+            setting = f"give dataset.{key}=[{','.join(few)}]"
+            if which == "masks" and len(few) > 1:
+                of_class = ", ".join(f"{ending.strip('_-. /')}: {ending}" for ending in few)
+                setting += f", or, of masks of a class each, dataset.class_masks='{{{of_class}}}'"
+            return [f"the {which} are called like the {others} with {' or '.join(few)} at the end: {setting}"]
+    return []
+
+
+def ending_after(name: str, beginnings: Collection[str]) -> str:
+    """Return what follows in a name after the longest of ``beginnings``, up to a separator; "" where it has none."""
+    cuts = reversed([match.start() for match in re.finditer(r"[_\-. /]", name)])
+    return next((name[cut:] for cut in cuts if name[:cut] in beginnings), "")
 
 
 def with_masks(

@@ -33,7 +33,7 @@ from medseg.preprocessing.preprocessor import Preprocessor
 from medseg.preprocessing.quality.check_dataset import examine
 from medseg.preprocessing.quality.issues import Issue
 from medseg.preprocessing.quality.overview import case_rows, overview
-from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
+from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings, unnamed_ct
 from medseg.system.device import pick_devices
 from medseg.system.files import write_json, write_text
 from medseg.system.terminal import Terminal, with_progress_bar
@@ -65,6 +65,8 @@ def inspect(config: dict[str, Any]) -> dict[str, Any]:
     for name, case in usable.cases.items():
         findings += [Issue("warning", message, (name,), "file") for message in case.messages]
     findings += data_warnings(usable, classes)
+    if settings.preprocessing.normalize is None:
+        findings += unnamed_ct(usable, dataset.modality)
     split: Split | None = None
     try:
         split = split_as_set(dataset.cases, settings.split, settings.seed, dataset.split_file)

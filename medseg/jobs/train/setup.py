@@ -32,7 +32,7 @@ from medseg.preprocessing.fingerprint.fingerprint import Fingerprint
 from medseg.preprocessing.planning.plan import make_plan, offer, outputs_of
 from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 from medseg.preprocessing.quality.issues import in_brief
-from medseg.preprocessing.quality.warnings import classes_by_subset
+from medseg.preprocessing.quality.warnings import classes_by_subset, unnamed_ct
 from medseg.system.device import fullest
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import write_json
@@ -120,6 +120,9 @@ def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
         is_same = is_same_data(source, fingerprint, {case.id for case in used if case.added}, classes)
         config = config_from_source(config, settings, source, learned, is_same=is_same)
         settings = read_settings(type(settings), config)
+    if settings.preprocessing.normalize is None:
+        for finding in unnamed_ct(learned, dataset.modality):
+            log.warning("%s", finding.text)
     plan = plan_run(config, settings, learned, classes, dataset.modality, ranks.devices)
     plan = with_windows(plan, settings, source) if source else plan
     if isinstance(settings, TrainSettings) and (advice := offer(plan, learned, settings)):

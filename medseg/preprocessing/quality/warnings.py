@@ -1,6 +1,6 @@
 """What is worth a look in cases that can be read and learned from: slips in masks, sizes, headers, splits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +23,8 @@ NATURE = 0.05
 USUAL = 0.95
 ENOUGH = 20
 """A class that is in so large a share of at least so many cases is missed in the others."""
+AIR = -900
+"""Hounsfield units below which the darkest voxels of a CT lie that shows air; other modalities have no such values."""
 ROUNDING = 0.01
 """How far apart in voxels headers may be that were stored in single precision, or as quaternions."""
 
@@ -107,6 +109,23 @@ def of_headers(cases: Cases) -> Iterator[Issue]:
     }
     text = "sform and qform disagree, so that programs differ in where the scan is; medseg goes by the sform"
     yield from about(text, forms, "header")
+
+
+def unnamed_ct(usable: Fingerprint, modality: Sequence[str] | None) -> Iterator[Issue]:
+    """Yield a warning for each channel that looks like CT where no modality is given, and so no window is planned."""
+    cases = usable.cases.values()
+    if modality or any(case.unit != "mm" for case in cases):
+        return
+    for channel in range(usable.channels if cases else 0):
+        low = float(np.median([case.quantiles[channel, 1] for case in cases]))
+        if low <= AIR:
+            yield Issue(
+                "warning",
+                f"channel {channel}: intensities like those of CT, from {low:.0f} on, but no modality is given, so that"
+                " each scan is normalised by its own mean and standard deviation. If it is CT, give"
+                " dataset.modality=ct.",
+                kind="modality",
+            )
 
 
 def about(text: str, details: Mapping[str, str], kind: str) -> Iterator[Issue]:

@@ -161,6 +161,6 @@ def test_the_nuclei_against_themselves_shifted_by_a_pixel(real_data):
 
 
 def test_the_documentation_names_all_metrics_and_presets():
-    text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "reference/metrics.md").read_text("utf-8")
     assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == list(METRICS)
     assert all(f"`{name}`" in text for name in PRESETS)

@@ -114,6 +114,15 @@ def test_missing_slices_are_named_by_their_places(tmp_path, dicom_series):
         read_scan([tmp_path / "s"])
 
 
+def test_a_misplaced_slice_is_no_sign_of_missing_ones(tmp_path, dicom_series):
+    positions = [0.0, 2.0, 4.0, 6.0, 6.6, 10.0, 12.0, 14.0]
+    dicom_series("s", np.zeros((8, 4, 4), np.int16), ImagePositionPatient=tuple([0.0, 0.0, each] for each in positions))
+    with pytest.raises(
+        MedsegError, match=r"slices do not lie evenly: .* is 0.70 voxels .* distances are 0.600 to 3.400"
+    ):
+        read_scan([tmp_path / "s"])
+
+
 def test_uneven_slices_are_refused(tmp_path, dicom_series):
     places = (0.0, 2.0, 4.0, 6.5, 8.0)
     dicom_series("s", volume(5), position=tuple((0, 0, place) for place in places))

@@ -37,6 +37,37 @@ def test_pairs_by_relative_name(tmp_path):
     assert dataset.problems == ()
 
 
+@pytest.mark.parametrize(
+    ("images", "masks", "setting"),
+    [
+        (["p1.nii.gz", "p10.nii.gz"], ["p1_labels.nii.gz", "p10_labels.nii.gz"], {"mask_endings": ["_labels"]}),
+        (["p1.nii", "p2.nii"], ["p1/organs.nii", "p2/organs.nii"], {"mask_endings": ["/organs"]}),
+        (["p1.nii"], ["p1_liver.nii", "p1_cyst.nii"], {"class_masks": {"cyst": "_cyst", "liver": "_liver"}}),
+        (
+            ["p1_flair.nii", "p1_t1.nii", "p2_flair.nii", "p2_t1.nii"],
+            ["p1.nii", "p2.nii"],
+            {"channels": ["_flair", "_t1"]},
+        ),
+    ],
+)
+def test_names_that_go_on_are_told_with_the_setting_that_pairs_them(tmp_path, images, masks, setting):
+    touch(tmp_path, *(f"images/{name}" for name in images), *(f"masks/{name}" for name in masks))
+    dataset = folder(tmp_path)
+    ((key, value),) = setting.items()
+    items = f"[{','.join(value)}]" if isinstance(value, list) else ", ".join(f"{k}: {v}" for k, v in value.items())
+    assert not dataset.cases
+    assert f"dataset.{key}={items}" in dataset.problems[0].replace("'{", "").replace("}'", "")
+    paired = folder(tmp_path, **setting)
+    assert paired.cases
+    assert paired.problems == ()
+
+
+@pytest.mark.parametrize("masks", [["q1.nii"], ["p1a.nii"], ["p1_labels.nii", "q.nii"]])
+def test_no_setting_is_told_that_would_not_pair_all(tmp_path, masks):
+    touch(tmp_path, "images/p1.nii", *(f"masks/{name}" for name in masks))
+    assert "dataset." not in " ".join(folder(tmp_path).problems)
+
+
 def test_a_file_a_channel(tmp_path):
     touch(tmp_path, "scans/p1_flair.nii.gz", "scans/p1_t1.nii.gz", "truth/p1_seg.nii.gz")
     dataset = folder(tmp_path, "scans", "truth", ["_flair", "_t1"])

@@ -12,7 +12,7 @@ from medseg.io.layouts.synthetic import LABELS, make_phantom
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
 from medseg.preprocessing.quality.check_dataset import check_dataset, examine
 from medseg.preprocessing.quality.issues import Issue, in_brief, in_full, on_a_line
-from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings
+from medseg.preprocessing.quality.warnings import classes_by_subset, data_warnings, unnamed_ct
 
 CLASSES = LabelMap(dict(LABELS))
 CASES = 6
@@ -225,3 +225,25 @@ def test_regions_count_as_one_and_scans_without_masks_not_at_all():
     [text] = texts(usable, LabelMap(LABELS, regions), SPLIT)
     assert text.startswith("tumour: no training case")
     assert texts(usable, UNLABELLED, SPLIT) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "modality", "is_told"),
+    [
+        ((-1024, 60), None, True),
+        ((-1024, 60), ("ct",), False),
+        ((-200, 60), None, False),
+        ((0, 1500), None, False),
+    ],
+)
+def test_a_ct_without_a_modality_is_told(tmp_path, values, modality, is_told):
+    cases = balls(tmp_path, count=3)
+    for case in cases:
+        saved = nib.load(case.images[0])
+        image = np.random.default_rng(0).uniform(*values, saved.shape).astype(np.float32)
+        image[:7] = values[0]  # air
+        nib.save(nib.Nifti1Image(image, saved.affine), case.images[0])
+    usable, _ = examine(cases, ORGAN)
+    told = [finding.text for finding in unnamed_ct(usable, modality)]
+    assert len(told) == is_told
+    assert all("from -1024 on" in text and "dataset.modality=ct" in text for text in told)
