@@ -1,8 +1,8 @@
 """The commands of the pages run, one after the other as a reader gives them, on the small data that they name.
 
 ``make docs-check``: too slow for ``make test``, which composes them (``test_commands.py``). Trainings are of a few
-steps: ``FAST`` counts more than what a command gives of the same keys. Sweeps are cut to two jobs, searches to two
-trials. What is left out, and why, is in ``NOT_RUN``.
+steps: ``FAST`` counts more than what a command gives of the same keys. Sweeps are cut to two jobs or folds, searches
+to two trials. What is left out, and why, is in ``NOT_RUN``.
 """
 
 import re
@@ -31,7 +31,6 @@ NOT_RUN = {
     r"nnUNetTrainer": "needs a model that nnU-Net trained: tests/inference/nnunet",
     r"experiment=(cascade|roi)": "scans that a patch does not hold: tests/jobs/test_first_stage.py",
     r"experiment=(few_shot|five_folds|nnunet)": "minutes: tests/jobs/test_few_shot.py, test_experiments.py",
-    r"\.mlflow|\.wandb|=mlflow|=wandb": "needs their packages",
     r"resume=RUN trainer|resume=auto": "would train for long: tests/jobs/test_resume_auto.py",
     r"select=best": "needs several cross-validations: tests/jobs/test_cross_validation.py",
 }
@@ -69,7 +68,7 @@ def fast(words: list[str]) -> list[str]:
     """Return a training, or a sweep of two, that takes seconds."""
     if words[0] not in ("train", "pretrain") or any(word.startswith("resume=") for word in words) or "--cfg" in words:
         return words
-    kept = [word for word in words if word.partition("=")[0] not in FAST]
+    kept = [re.sub(r"^split\.folds=\d+", "split.folds=2", word) for word in words if word.partition("=")[0] not in FAST]
     swept = [word for word in kept if SWEPT.fullmatch(word)]
     kept = [cut(word, 2 if word == swept[0] else 1) if word in swept else word for word in kept]
     if any(word.startswith("search=") or "sweeper=optuna" in word for word in words):
