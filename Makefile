@@ -30,7 +30,7 @@ NEWCOMER := tests/newcomer
 PAGES := tests/pages/test_commands_run.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults sweeps notebooks newcomer docs docs-check trust gpu-check slurm-check check audit fuzz clean
+.PHONY: help demo test faults sweeps notebooks newcomer docs docs-check trust gpu-check slurm-check check audit fuzz package clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
@@ -88,6 +88,11 @@ audit: $(VENV)/.medseg-dev  ## known vulnerabilities, licences and a bill of mat
 fuzz: $(VENV)/.medseg-dev  ## feed every reader damaged files, guided by coverage, for MINUTES in all (10)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/fuzz --upgrade -r scripts/requirements-fuzz.txt
 	PYTHONPATH=$(VENV)/fuzz OMP_NUM_THREADS=1 $(VENV)/bin/python scripts/fuzz_readers.py --minutes $(MINUTES)
+
+package:  ## build wheel and sdist into dist/, check them, and train with the wheel in a new environment
+	$(PYTHON) -m venv $(VENV)/package
+	$(VENV)/package/bin/python -m pip install --quiet --disable-pip-version-check -r scripts/requirements-package.txt
+	OMP_NUM_THREADS=1 $(VENV)/package/bin/python scripts/check_package.py
 
 clean:  ## remove the environment; outputs/ stays
 	rm -rf $(VENV)

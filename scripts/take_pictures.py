@@ -82,7 +82,7 @@ def hippocampus(work: Path, data: Path, time_limit: str) -> Path:
     settings += [f"trainer.max_time={time_limit}", "run_dir=outputs/hippocampus"]
     validated = False
     with terminal(work, shlex.join(["medseg", "train", *settings])) as capture:
-        while not (text := screen_of(capture)).endswith("\n$"):  # the prompt again
+        while not re.search(r"\n(\x1b\[[\d;]*m)*\$$", text := screen_of(capture)):  # the prompt again
             shares = re.findall(r"(\d+)%(?=.* left)", text)
             if shares and int(shares[-1]) >= MOMENT and not validated:
                 screen.write_text(text, "utf-8")  # which stays the last one where nothing is validated before the end

@@ -1,10 +1,12 @@
 """The wheel, built through the sdist, brings ``conf/`` along and works from any folder."""
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,38 @@ def test_wheel_holds_every_template_with_its_style_and_scripts(wheel):
     files = [path for suffix in ("html", "css", "js") for path in (ROOT / "medseg").rglob(f"*.{suffix}")]
     assert {str(path.relative_to(ROOT)) for path in files} <= set(zipfile.ZipFile(wheel).namelist())
     assert len(files) > 10
+
+
+def test_metadata_lead_nowhere_but_to_addresses(wheel):
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = message_from_bytes(archive.read(name))
+    page = metadata.get_payload(decode=True).decode()
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert page.startswith("# medseg\n")
+    prose = re.sub(r"^```.*?^```|`[^`\n]+`", "", page, flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)]*)\)|src=\"([^\"]*)\"", prose)
+    assert all((link or source).startswith(("http", "#")) for link, source in links)
+    assert len(page) > 0.5 * len((ROOT / "README.md").read_text("utf-8"))
+    assert "Programming Language :: Python :: 3.13" in metadata.get_all("Classifier")
+
+
+def test_long_description_keeps_code_and_text():
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    code = '```python\nmasks["liver"](scan)  # [not](a link)\n```\n'
+    badge = "![CI](https://b/c.svg)"
+    readme = f"""# T
+
+![Terminal](docs/figures/a.png)
+
+[{badge}](docs/ci.md)<img alt="x" src="docs/d.png" width="300">
+See [pages on `a[0](b)`](docs/e.md#f), [Hydra](https://hydra.cc) and [below](#t).
+
+{code}"""
+    wanted = f"# T\n\n{badge}\nSee pages on `a[0](b)`, [Hydra](https://hydra.cc) and [below](#t).\n\n{code}"
+    assert module.long_description(readme) == wanted
 
 
 def test_wheel_works_from_any_folder(wheel, tmp_path):

@@ -227,7 +227,7 @@ def test_real_masks_one_a_class(real_data, tmp_path, opened):
     assert [int(mask.sum()) for mask in masks] == [39350, 9630, 12772]
     for place, mask in enumerate(masks, 1):
         covered = np.any(masks[place:], axis=0) if masks[place:] else False
-        np.testing.assert_array_equal(indices == place, mask & ~covered)
+        np.testing.assert_array_equal(indices == place, mask & np.logical_not(covered))
 
 
 def test_real_label_map_of_many_classes(real_data, tmp_path, opened):
