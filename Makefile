@@ -56,7 +56,7 @@ newcomer: $(VENV)/.medseg-dev  ## walk from a fresh clone to masks of one's own 
 docs: $(VENV)/.medseg-dev  ## build the documentation site into outputs/site, in half a minute; every link is checked
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
-docs-check: $(VENV)/.medseg-dev  ## run what the pages of the documentation say, on small data, in five minutes
+docs-check: $(VENV)/.medseg-dev  ## run what the pages of the documentation say, on small data, in some ten minutes
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --dist worksteal $(PAGES)
 
 trust: $(VENV)/.medseg-dev  ## run every test of bad inputs, kills and properties in full; write docs/development/reliability.md's table

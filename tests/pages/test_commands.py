@@ -44,11 +44,12 @@ def written() -> dict[str, str]:
 def composed(words: list[str], where: str) -> list[str] | None:
     """Return what is to be composed of a command of medseg, or None where it says nothing that can be.
 
-    Commands that need a config of the reader's, or that of a run, are not composed; one of a wrong key is an example.
-    A command within a sentence may leave out what every command needs.
+    Commands that need a config of the reader's are not composed; one of a wrong key is an example. Of those that go on
+    with a run the other settings are. A command within a sentence may leave out what every command needs.
     """
-    if any(part in word for word in words for part in ("my_conf", "resume=", "model.dept=", "|")):
+    if any(part in word for word in words for part in ("my_conf", "model.dept=", "|")):
         return None
+    words = [word for word in words if not word.startswith("resume=")]
     words = [word for word in words if word not in STANDS_FOR_ANY and not word.endswith(("=…", "=..."))]
     if len(words) < 2 or words[0] not in command_line.JOBS or any("NAME" in word for word in words):
         return None
