@@ -215,7 +215,7 @@ def test_a_resumed_training_tunes_as_before_without_its_report_on_weights(small,
     config["trainer"] |= {"max_epochs": 3}
     assert train.run(config | {"resume": str(tmp_path / "run")})["status"] == "done"
     last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
-    assert [group["name"] for group in last["optimizer_states"][0]["param_groups"]] [-2:] == ["decoder.0", "head"]
+    assert [group["name"] for group in last["optimizer_states"][0]["param_groups"]][-2:] == ["decoder.0", "head"]
 
 
 def test_what_the_command_line_gives_wins_though_it_is_the_default_also_when_resumed(workplace, tmp_path, monkeypatch):
