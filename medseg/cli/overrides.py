@@ -559,8 +559,11 @@ def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str])
             return None
         if is_open and (override.is_add() or override.is_force_add()):
             return None
-        advice = f" An argument of {owner} that the config does not list needs a plus: +{key}=..." if is_open else ""
-        return f"{key}: unknown key.{nearest_key(key, (path for path, _ in dotted(skeleton)))}{advice}"
+        help_line = f" medseg {skeleton.get('command', 'train')} --help lists all."
+        hint = nearest_key(key, (path for path, _ in dotted(skeleton)))
+        if is_open:
+            hint += f" An argument of {owner} that the config does not list needs a plus: +{key}=..."
+        return f"{key}: unknown key.{hint or help_line}"
     if not isinstance(value, dict) or (key in KEYS and KEYS[key].kind == schema.MAPPING):
         return None
     if not override.is_sweep_override() and (override.value() is None or isinstance(override.value(), dict)):

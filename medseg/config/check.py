@@ -13,6 +13,22 @@ from medseg.errors import MedsegError, listing, nearest
 
 MISSING = "???"
 
+ALMOST = 0.9
+"""Ratio of equal letters from which on a key is another one, misspelt."""
+
+USUAL = {
+    **dict.fromkeys(("learning_rate", "lr0", "base_lr", "initial_lr"), "optimizer.lr"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("batch_size", "batch", "bs"), "plan.batch_size"),
+    **dict.fromkeys(("classes", "num_classes", "n_classes", "class_names"), "dataset.labels"),
+    **dict.fromkeys(("gpus", "gpu", "num_gpus", "n_gpus"), "trainer.devices"),
+    **dict.fromkeys(("num_workers", "n_workers"), "trainer.workers"),
+    **dict.fromkeys(("data", "data_dir", "data_path"), "dataset.root"),
+    **dict.fromkeys(("out_dir", "output_dir", "save_dir"), "run_dir"),
+    **dict.fromkeys(("amp", "fp16"), "trainer.precision"),
+}
+"""What other tools call a key, by its last name."""
+
 
 def check_values(config: dict[str, Any]) -> list[str]:
     """Return what is wrong with a composed config: missing, unknown and mistyped keys, values out of range.
@@ -220,17 +236,29 @@ TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def nearest_key(path: str, known: Iterable[str]) -> str:
-    """Return a hint at the closest known key: by the whole path, or else by its last name.
+    """Return a hint at the known keys that an unknown one may stand for.
+
+    That is one that differs by a letter or two; or else all of the same last name, that of ``USUAL`` first; or else the
+    closest by the whole path, or by the last name.
 
     >>> nearest_key("depth", ["model.depth", "seed"])
     " Did you mean 'model.depth'?"
+    >>> nearest_key("trainer.batch_size", ["inference.batch_size", "plan.batch_size"])
+    " Did you mean 'plan.batch_size' or 'inference.batch_size'?"
     """
-    known = list(known)
-    by_name = {name.rsplit(".", 1)[-1]: name for name in known}
-    close = get_close_matches(path, known, 1) or [
-        by_name[name] for name in get_close_matches(path.rsplit(".", 1)[-1], by_name, 1)
-    ]
-    return f" Did you mean {close[0]!r}?" if close else ""
+    keys = list(known)
+    last = path.rsplit(".", 1)[-1]
+    by_name: dict[str, list[str]] = {}
+    for key in keys:
+        by_name.setdefault(key.rsplit(".", 1)[-1], []).append(key)
+    usual = [key for key in [USUAL.get(last)] if key in keys]
+    close = (
+        get_close_matches(path, keys, 1, ALMOST)
+        or list(dict.fromkeys([*usual, *by_name.get(last, [])]))
+        or get_close_matches(path, keys, 1)
+        or [key for name in get_close_matches(last, by_name, 1) for key in by_name[name]]
+    )
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def is_interpolation(value: Any) -> bool:

@@ -10,7 +10,9 @@ import pytest
 from medseg.cli.overrides import Sources, compose
 from medseg.config import schema
 from medseg.config.check import (
+    USUAL,
     check_values,
+    dotted,
     escape,
     is_within,
     leaves,
@@ -192,6 +194,27 @@ def test_nearest_key():
     assert "'model.depth'" in nearest_key("model.dept", ["model.depth", "model.dropout"])
     assert "'model.depth'" in nearest_key("depth", ["model.depth", "model.dropout"])
     assert nearest_key("zzz", ["model.depth"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("trainer.batch_size", "'plan.batch_size' or 'inference.batch_size'"),
+        ("plann.batch_size", "'plan.batch_size'"),
+        ("optimizer.learning_rate", "'optimizer.lr'"),
+        ("trainer.lr", "'optimizer.lr'"),
+        ("epoch", "'trainer.max_epochs'"),
+    ],
+)
+def test_keys_of_the_same_last_name_are_named_before_those_that_look_alike(path, hint):
+    known = ["inference.batch_size", "plan.batch_size", "optimizer.lr", "trainer.max_epochs"]
+    assert nearest_key(path, known) == f" Did you mean {hint}?"
+
+
+def test_usual_names_stand_for_keys_of_a_training():
+    known = [path for path, _ in dotted(composed("train"))]
+    assert set(USUAL.values()) <= set(known)
+    assert nearest_key("batch_size", ["inference.batch_size"]) == " Did you mean 'inference.batch_size'?"
 
 
 @pytest.mark.parametrize("duration", ["", "10", "1:00", "00:24:00:00", "00:00:60:00", "00:00:00:00", "-1:00:00:00", 60])
