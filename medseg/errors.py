@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class MedsegError(Exception):
@@ -23,6 +24,20 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     close = get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def nearest_path(path: Path) -> str:
+    """Return a hint at the path that one which is not there may stand for, or an empty string.
+
+    The first of its folders that is not there is taken for the closest that is.
+    """
+    absent = next((each for each in (*reversed(path.parents), path) if not each.exists()), path)
+    names = [entry.name for entry in absent.parent.iterdir()] if absent.parent.is_dir() else []
+    if not (close := get_close_matches(absent.name, names, n=1)):
+        return ""
+    found = absent.with_name(close[0])
+    below = found / path.relative_to(absent)
+    return f" Did you mean '{below if below.exists() else found}'?"
 
 
 def first_line(error: BaseException) -> str:

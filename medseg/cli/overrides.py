@@ -5,7 +5,8 @@ anything heavy is imported.
 """
 
 import re
-from collections import defaultdict
+import shlex
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -22,6 +23,7 @@ from medseg.config import schema
 from medseg.config.check import (
     dotted,
     escape,
+    fits,
     flat,
     is_interpolation,
     lies_below,
@@ -33,7 +35,7 @@ from medseg.config.check import (
 from medseg.config.instantiate import with_current_names
 from medseg.config.schema import CONF, Key, arguments
 from medseg.config.settings import KEYS, OBJECTS, OPEN
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError, nearest, nearest_path
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -258,7 +260,7 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, mu
     from hydra.errors import HydraException
 
     parser, parsed = OverridesParser.create(config_loader=loader), []
-    for setting in settings:
+    for setting in together(settings, checked):
         try:
             override = parser.parse_override(setting)
         except HydraException:
@@ -275,6 +277,22 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, mu
     return parsed
 
 
+def together(settings: list[str], checked: Check) -> list[str]:
+    """Return settings without those that the shell has split at a space after a comma: of each, one problem."""
+    left, rest = [], deque(settings)
+    while rest:
+        setting = rest.popleft()
+        parts = [setting.removeprefix("++")]
+        while parts[-1].endswith(",") and rest and "=" not in rest[0]:
+            parts.append(rest.popleft())
+        if len(parts) == 1:
+            left.append(setting)
+            continue
+        given, meant = " ".join(parts), "".join(parts)
+        checked.problems[given] = f"{given}: the shell has split it at a space. Write it without: {shlex.quote(meant)}"
+    return left
+
+
 def syntax_problem(setting: str) -> str:
     """Return what is wrong with a setting that Hydra cannot parse, without the signs that ``merging`` put before it."""
     setting = setting.removeprefix("++")
@@ -285,6 +303,8 @@ def syntax_problem(setting: str) -> str:
         return f"{setting!r}: its quotes are no quotes for this shell. cmd.exe knows double ones alone."
     if value.startswith("{") and not value.endswith("}"):
         return f'{setting!r}: the shell has split it at a space. Quote it as a whole: "{key}={{name: value, ...}}"'
+    if value.endswith(","):
+        return f"{setting!r}: a comma at its end. Several values are written without spaces: {key}=a,b"
     if value.startswith("{"):
         return (
             f"{key}={value}: cannot be read. A mapping is written {key}='{{name: value, ...}}', names without quotes,"
@@ -355,11 +375,25 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     for variant in variants:
         check_composed(sources, loader, [f"{group}={name}" for group, name in variant.items()], others, checked)
     checked.problems |= known_to_some(sources, variants, others, checked.unknown)
+    for key, line in lists_for_sweeps(others).items() if multirun else ():
+        if key in checked.problems:
+            checked.problems[key] += f" A sweep over these values is written {line}."
     if multirun and not checked.problems:
         checked.problems |= wrong_sweep(overrides, sources)
     if not values_needed:
         checked.problems = {key: text for key, text in checked.problems.items() if f"{key}: missing" not in text}
     return checked
+
+
+def lists_for_sweeps(overrides: "list[Override]") -> dict[str, str]:
+    """Return the sweeps that are meant where a key of single values is given a list of them, by key."""
+    meant = {}
+    for override in overrides:
+        key, spec = override.key_or_group, key_of(override.key_or_group)
+        value = None if override.is_sweep_override() or override.is_delete() else override.value()
+        if spec and isinstance(value, list) and value and all(fits(spec, item) for item in value):
+            meant[key] = f"{key}={override.get_value_element_as_str()[1:-1]}"
+    return meant
 
 
 def absent_plugins(overrides: "list[Override]", loader: "ConfigLoaderImpl") -> dict[str, str]:
@@ -617,8 +651,7 @@ def absent_paths(checked: Check) -> list[str]:
                 continue
             path = Path(resolve({"path": text})["path"])
             if not path.exists():
-                siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
                 is_home = str(path).startswith("~")
                 tilde = " The shell left the ~ as it is: write the folder in full." if is_home else ""
-                problems[f"{key}={path}: no such file or folder.{nearest(path.name, siblings)}{tilde}"] = None
+                problems[f"{key}={path}: no such file or folder.{nearest_path(path)}{tilde}"] = None
     return list(problems)

@@ -48,6 +48,10 @@ NASTY = [
     [
         (["train", "dataset=folder", "dataset.root=nowhere"], "dataset.root=nowhere: no such file or folder."),
         (["train", "dataset=folder", "dataset.root=hear"], "Did you mean 'heart'?"),
+        (["train", "dataset=folder", "dataset.root=heart/mrs"], f"Did you mean '{Path('heart/mr')}'?"),
+        (["train", "dataset=folder", "dataset.root=haert/mr"], f"Did you mean '{Path('heart/mr')}'?"),
+        (["train", "dataset=folder", "dataset.root=haert/ct"], "Did you mean 'heart'?"),
+        (["predict", "checkpoint=heart/m", "input=heart", "output=x"], f"Did you mean '{Path('heart/mr')}'?"),
         (["train", "dataset=folder", "dataset.root=~/x"], "write the folder in full"),
         (["train", "split.file=splits.json"], "split.file=splits.json: no such file"),
         (["predict", "checkpoint=gone", "input=gone too", "output=x"], "input=gone too: no such file"),
@@ -55,7 +59,7 @@ NASTY = [
 )
 def test_paths_that_are_not_there_are_named_before_torch(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "heart").mkdir()
+    (tmp_path / "heart" / "mr").mkdir(parents=True)
     assert command_line.main(arguments) == 1
     assert message in capsys.readouterr().err
 
@@ -129,6 +133,9 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["seed=3"], "name a command first: train, pretrain, eval, predict"),
         (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
         (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
+        (["train", "-m", "model.depth=[2,3]"], "A sweep over these values is written model.depth=2,3."),
+        (["train", "-m", "model.depth=2,", "3,", "4"], "split it at a space. Write it without: model.depth=2,3,4"),
+        (["train", "-m", "model.depth=2,", "seed=1"], "Several values are written without spaces: model.depth=a,b"),
         (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),
         (["train", "-m", "dataset=phantom,folder"], "dataset.root: missing"),
         (
