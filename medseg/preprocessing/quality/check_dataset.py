@@ -1,6 +1,7 @@
 """Data validation: every scan and mask is read once, and all errors and warnings are reported at once."""
 
 import logging
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from medseg.preprocessing.file_hashes import hashes_in
 from medseg.preprocessing.fingerprint.cached import cached_fingerprint
 from medseg.preprocessing.fingerprint.duplicates import EQUAL
 from medseg.preprocessing.fingerprint.fingerprint import CaseFingerprint, Fingerprint
-from medseg.preprocessing.quality.issues import MOST, Issue, in_brief, in_full, is_named
+from medseg.preprocessing.quality.issues import FEW, MOST, Issue, in_brief, in_full, is_named
 from medseg.preprocessing.quality.mask_values import doubtful_masks
 from medseg.preprocessing.quality.warnings import data_warnings
 from medseg.system.memory import TO_READ, NotEnoughMemoryError, enough_memory
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 COPIES = 4  # times that an image is in memory while it is described
 FAR = 5
 """How many times coarser or finer than the median an axis must be for its spacing to be odd."""
+
+NUMBERS = re.compile(r"(#[0-9a-f]{6}|\d+(\.\d+)?)(, (#[0-9a-f]{6}|\d+(\.\d+)?))*( and \d+ more)?")
+"""A number or a colour, or a list of them, as messages write it."""
 
 
 def check_dataset(
@@ -41,13 +45,14 @@ def check_dataset(
     ``problems`` are mistakes that the layout found (``Dataset.problems``).
 
     Raises:
-        MedsegError: listing these and all that ``examine`` calls an error.
+        MedsegError: listing these and all that ``examine`` calls an error, those of many cases as one.
     """
     usable, issues = examine(cases, label_map, problems, watch, folder)
     wrong = [issue for issue in issues if issue.level == "error"]
-    if errors := [issue.text if is_named(issue) else in_brief(issue) for issue in wrong]:
+    if wrong:
+        errors = [issue.text if is_named(issue) else in_brief(issue) for issue in alike_as_one(wrong, cases)]
         raise MedsegError(
-            f"{len(errors)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
+            f"{len(wrong)} error(s) in a data set of {len(cases)} cases:\n{listing(errors, most=MOST)}\n"
             "Mend or remove these cases. medseg inspect lists everything, with warnings."
         )
     for issue in issues:
@@ -104,6 +109,27 @@ def examine(
         errors.append(Issue("error", text, tuple(fingerprints)))
     errors += [issue for issue in doubtful_masks(fingerprints, label_map) if issue.level == "error"]
     return usable, errors + warnings_of(usable, label_map)
+
+
+def alike_as_one(issues: Sequence[Issue], cases: Sequence[Case]) -> list[Issue]:
+    """Return issues in which one stands for those of many cases that differ by names of files and by numbers alone."""
+    paths = {case.id: [str(path) for path in (*case.images, *(file.path for file in case.labels))] for case in cases}
+    alike: dict[str, list[Issue]] = {}
+    for issue in issues:
+        key = issue.text
+        if is_named(issue) and issue.cases:
+            for path in sorted(paths[issue.cases[0]], key=len, reverse=True):
+                key = key.replace(path, "")
+            key = NUMBERS.sub("", key.removeprefix(issue.cases[0]))
+        alike.setdefault(key, []).append(issue)
+    return [issue for same in alike.values() for issue in (same if len(same) <= FEW else [as_one(same, len(cases))])]
+
+
+def as_one(same: Sequence[Issue], total: int) -> Issue:
+    """Return an issue for such as each tell of one case; its text is that of the first."""
+    names = [issue.cases[0] for issue in same]
+    text = f"{len(same)} of {total} cases ({', '.join(names[:FEW])}, …) are wrong alike. The first: {same[0].text}"
+    return Issue(same[0].level, text, kind=same[0].kind)
 
 
 def attempt(case: Case, label_map: LabelMap, folder: Path | None) -> CaseFingerprint | str:

@@ -213,3 +213,19 @@ def test_a_cached_warning_names_the_files_of_the_case_that_it_is_said_of(data, t
     assert len(list((tmp_path / "cache").iterdir())) == 1
     [message] = [message for message in caplog.messages if "a_mask.nii.gz" in message]
     assert str(moved / "a_mask.nii.gz") in message
+
+
+def test_what_many_masks_have_alike_is_told_once(data):
+    generator = np.random.default_rng(1)
+    masks = [(generator.random(SHAPE) > 0.5).astype(np.uint8) * (255 - index % 2) for index in range(6)]
+    cases = [data(f"cell_{index}", mask=mask) for index, mask in enumerate(masks)]
+    cases.append(data("cell_6", image=np.full(SHAPE, np.nan, np.float32), mask=masks[0] // 255))
+    with pytest.raises(MedsegError) as raised:
+        check_dataset(cases, LABELS)
+    head, alike, other, cure = str(raised.value).splitlines()
+    assert head == "7 error(s) in a data set of 7 cases:"
+    assert alike.startswith("  - 6 of 7 cases (cell_0, cell_1, cell_2, …) are wrong alike. The first: cell_0: ")
+    assert "none of the declared classes: 255. Declared are" in alike
+    assert other.startswith("  - cell_6: ")
+    assert cure.startswith("Mend or remove these cases.")
+    assert len([issue for issue in examine(cases, LABELS)[1] if issue.level == "error"]) == 7
