@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medseg.errors import MedsegError, listing, nearest
+from medseg.errors import MedsegError, listing, nearest_path
 from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.files.read import read_mask
 from medseg.io.formats.archives import files_below
@@ -63,8 +63,7 @@ def brats(root: str | Path, generation: str | None = None) -> Dataset:
     if generation is not None and generation not in GENERATIONS:
         raise MedsegError(f"dataset.generation={generation} is none of {', '.join(GENERATIONS)}.")
     if not root.is_dir():
-        there = [entry.name for entry in root.parent.iterdir()] if root.parent.is_dir() else []
-        raise MedsegError(f"dataset.root={root}: there is no such folder.{nearest(root.name, there)}")
+        raise MedsegError(f"dataset.root={root}: there is no such folder.{nearest_path(root)}")
     files = files_below(root)
     files_of, strays = sort_files(files, root)
     tasks = [path.parent for path in files if path.name == "dataset.json" and (path.parent / "imagesTr").is_dir()]

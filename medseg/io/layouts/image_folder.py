@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError, nearest, nearest_path
 from medseg.io.case import Case, Dataset, LabelFile, MissingMasks
 from medseg.io.files.read import find_images, find_masks, stem
 from medseg.io.labels import class_values
@@ -130,16 +130,22 @@ def check_endings(
 
 
 def subfolder(root: Path, key: str, name: str) -> Path:
-    """Return ``root / name``, or say which folders there are."""
+    """Return ``root / name``, or say which folders there are, and what is meant where files lie in the root itself."""
     if not root.is_dir():
-        raise MedsegError(f"dataset.root={root}: there is no such folder.")
-    if not (root / name).is_dir():
-        there = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        raise MedsegError(
-            f"dataset.{key}={name}: {root} has no such folder, it has {', '.join(there) or 'none'}."
-            f"{nearest(name, there)}"
-        )
-    return root / name
+        raise MedsegError(f"dataset.root={root}: there is no such folder.{nearest_path(root)}")
+    if (root / name).is_dir():
+        return root / name
+    visible = [path for path in root.iterdir() if not path.name.startswith(".")]
+    there = sorted(path.name for path in visible if path.is_dir())
+    above = root.parent if root.name else root.resolve().parent
+    advice = nearest(name, there)
+    if not advice and (above / name).is_dir():
+        advice = f" The folder above has it: give dataset.root={above}."
+    elif not advice and len(there) < len(visible):
+        advice = f" Files lie in it directly: give dataset.{key}=. if they are the {key}, or move them to {root / name}."
+    raise MedsegError(
+        f"dataset.{key}={name}: {root} has no such folder, it has {', '.join(there) or 'no folders'}.{advice}"
+    )
 
 
 def image_and_mask_files(image_root: Path, mask_root: Path, patterns: Sequence[str]) -> tuple[list[Path], list[Path]]:

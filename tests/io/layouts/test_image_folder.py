@@ -1,5 +1,7 @@
 """Folders of images and masks."""
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -105,6 +107,22 @@ def test_all_that_does_not_pair_is_listed_beside_the_rest(tmp_path):
     ):
         assert problem in problems
     assert len(dataset.problems) == 4
+
+
+def test_a_root_that_is_the_folder_of_images_is_told_with_what_is_meant(tmp_path, monkeypatch):
+    touch(tmp_path, "cells/images/a.png", "cells/masks/a.png", "mixed/a.png", "mixed/a_mask.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MedsegError, match=r"has no folders. The folder above has it: give dataset\.root=cells\.$"):
+        folder("cells/images")
+    monkeypatch.chdir("cells/images")
+    with pytest.raises(MedsegError, match=rf"give dataset\.root={re.escape(str(tmp_path / 'cells'))}\.$"):
+        folder(".")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MedsegError, match=r"Files lie in it directly: give dataset\.images=\. if they are the images"):
+        folder("mixed")
+    with pytest.raises(MedsegError, match=r"give dataset\.masks=\. if they are the masks"):
+        folder("mixed", images=".")
+    assert [case.id for case in folder("mixed", images=".", masks=".").cases] == ["a"]
 
 
 def test_missing_folders_are_named_with_what_is_there(tmp_path):
