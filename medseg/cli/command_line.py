@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medseg import __version__
 from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import completed, hand_over, plain
-from medseg.cli.job import JOBS, attempt, configure_logging, ended, refuse, status_of
+from medseg.cli.job import JOBS, attempt, configure_logging, counted, ended, refuse, status_of
 from medseg.cli.overrides import (
     Sources,
     absent_paths,
@@ -29,7 +29,7 @@ from medseg.cli.overrides import (
     unquoted_sweeps,
 )
 from medseg.cli.resume import resumed
-from medseg.config.check import lies_below
+from medseg.config.check import is_interpolation, lies_below, resolve
 from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED
 from medseg.config.untrusted import outside_paths
@@ -110,6 +110,8 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
         swept = {key: "a sweep over it is not taken from a file" for key in checked.swept if lies_below(key, WRITING)}
         outside = {key: text for each in checked.composed for key, text in outside_paths(each, resumed_sweep).items()}
         refuse([f"{key}: {text}" for key, text in (swept | outside).items()])
+    if not (options.multirun or counted()):  # of several processes, another may have begun to write there
+        refuse_full_run_dir(checked.composed[0])
     configure_logging()
     if options.multirun:
         from medseg.cli.sweep import sweep
@@ -132,6 +134,15 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
 
     hand_over([*flags, *settings], run_composed)
     return statuses[-1]
+
+
+def refuse_full_run_dir(config: dict[str, Any]) -> None:
+    """Refuse a new run in a directory that is not empty before the data are read."""
+    run_dir = config.get("run_dir")
+    if run_dir and not config.get("resume") and not is_interpolation(run_dir):
+        from medseg.jobs.rundir import refuse_full
+
+        refuse_full(Path(resolve({"run_dir": run_dir})["run_dir"]), config["command"])
 
 
 def complete(argv: list[str]) -> int:

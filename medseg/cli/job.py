@@ -39,6 +39,9 @@ JOBS = {
 OF_SWEEPS = {"cross_validate": "evaluate.cross_validation"}
 """Jobs of medseg's own that end a sweep, with a config of their own."""
 
+COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+"""By which torchrun and srun tell a process how many they have started."""
+
 EXIT_STATUS = {"done": 0, "failed": 1, "some_failed": 3}
 BUG = 2
 
@@ -84,6 +87,11 @@ def run_job_of_sweep() -> int:
 
     threading.Thread(target=wait_for_end, daemon=True).start()
     return ended(status_of(run_job, order["argv"]))
+
+
+def counted() -> list[str]:
+    """Return the variables that say that this process is one of several."""
+    return [name for name in COUNTS if os.environ.get(name, "1") not in ("", "0", "1")]
 
 
 def use_share(share: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.cli.hydra_main import hand_over, plain
-from medseg.cli.job import EXIT_STATUS, attempt, configure_logging, use_share
+from medseg.cli.job import EXIT_STATUS, attempt, configure_logging, counted, use_share
 from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
@@ -48,9 +48,6 @@ log = logging.getLogger(__name__)
 
 TEST_LOCK = ".test.lock"
 """What a process holds while it tests the best of a sweep."""
-
-COUNTS = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-"""By which torchrun and srun tell a process how many they have started."""
 
 ALL_FOLDS = "split.fold=all"
 """The setting that trains all folds of a cross-validation."""
@@ -228,7 +225,7 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     they are, and a training that has a checkpoint goes on from there. An interrupted sweep shows what is done, and the
     line that goes on with it. Trainings share one split, which the seed does not draw anew.
     """
-    if several := [name for name in COUNTS if os.environ.get(name, "1") not in ("", "0", "1")]:
+    if several := counted():
         raise MedsegError(
             f"a sweep is started once, but {several[0]}={os.environ[several[0]]} says that this process is one of "
             "several: leave out torchrun or srun. trainer.devices says how many devices each job has."
@@ -238,6 +235,8 @@ def sweep(argv: list[str], flags: list[str], settings: list[str], checked: Check
     names = [(config.get("dataset") or {}).get("name") or config["command"] for config in checked.composed]
     sweeper = sources.of_multirun(settings)["sweeper"]
     is_search = sweeper["_target_"] == SEARCHER
+    if len(checked.composed) == 1 and not (checked.swept or sweeper.get("params")):
+        log.warning("-m: no setting has several values, so the sweep is one job. Several: model.depth=2,3")
     dataset = "+".join(dict.fromkeys(names))
     with sweep_folder(run_dir, dataset, [*flags, *settings], is_shared=is_search) as folder:
         this = Sweep(folder, argv, checked, sources, settings)

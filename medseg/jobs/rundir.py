@@ -67,10 +67,7 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
     try:
         refuse_links(path, f"run_dir={path}")
         with locked(path, f"run_dir={path}"):
-            if found_in(path, config["command"]) not in ("nothing", "begun"):
-                raise MedsegError(
-                    f"run_dir={path}: this directory is not empty. Give another, or resume={path} to go on with it."
-                )
+            refuse_full(path, config["command"])
             remove_leftovers(path)
             yield config | {"run_dir": escape(str(path))}
     except BaseException:
@@ -78,6 +75,14 @@ def run_directory(config: dict[str, Any], dataset: str) -> Iterator[dict[str, An
             for folder in dict.fromkeys([*([path] if not chosen else []), *absent]):
                 folder.rmdir()
         raise
+
+
+def refuse_full(run_dir: Path, command: str) -> None:
+    """Raise MedsegError where a directory holds anything but what a command began there and broke off."""
+    if found_in(run_dir, command) not in ("nothing", "begun"):
+        raise MedsegError(
+            f"run_dir={run_dir}: this directory is not empty. Give another, or resume={run_dir} to go on with it."
+        )
 
 
 def found_in(run_dir: Path, command: str) -> str:

@@ -262,6 +262,18 @@ def test_config_dir_brings_groups_and_code(jobs, tmp_path):
     assert command_line.main(["train", "model=tiny"]) == 1
 
 
+def test_a_full_run_directory_is_refused_before_the_job_begins(jobs, tmp_path, monkeypatch, capsys):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "precious.txt").write_text("mine")
+    assert command_line.main(["train", "run_dir=full"]) == 1
+    assert "run_dir=full: this directory is not empty. Give another" in capsys.readouterr().err
+    assert jobs.configs == []
+    monkeypatch.setenv("WORLD_SIZE", "2")  # the first process of several may have begun to write
+    assert command_line.main(["train", "run_dir=full"]) == 0
+    assert len(jobs.configs) == 1
+
+
 def test_single_runs_leave_nothing_of_hydra_s_behind(jobs, tmp_path):
     assert command_line.main(["train"]) == 0
     assert list(tmp_path.iterdir()) == []

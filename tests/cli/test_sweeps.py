@@ -422,3 +422,12 @@ def test_what_jobs_ask_of_a_cluster_may_be_read_from_a_record_but_nothing_that_r
     assert all(map(is_plain, ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]))
     names = ("setup=[x]", "additional_parameters={wrap: x}", "_target_=x", "partition=${oc.env:HOME}")
     assert not any(is_plain(f"hydra.launcher.{name}") for name in names)
+
+
+def test_a_sweep_of_one_job_says_so(jobs, caplog):
+    told = "no setting has several values"
+    assert command_line.main(["train", "-m", "model.depth=2,3"]) == 0
+    assert command_line.main(["train", "-m", "loss=dice,ce"]) == 0
+    assert told not in caplog.text
+    assert command_line.main(["train", "-m", "model.depth=2"]) == 0
+    assert told in caplog.text
