@@ -330,12 +330,14 @@ def test_a_head_begins_at_the_class_frequencies(small, tmp_path, class_prior):
             assert bias.abs().max() < 1e-6
 
 
-def test_a_head_learns_faster_and_the_table_has_the_rate_as_it_is_set(small, tmp_path):
+def test_a_head_learns_faster_and_the_table_has_the_rate_as_it_is_set(small, tmp_path, caplog):
+    caplog.set_level("INFO", "medseg")
     train.run(small(2, "trainer.head_factor=4", "split.test=0") | {"run_dir": str(tmp_path)})
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     (body, head) = state["optimizer_states"][0]["param_groups"]
     assert (body["name"], head["name"], len(head["params"])) == ("body", "head", 2)
     assert head["lr"] == pytest.approx(4 * body["lr"])
+    assert "body: learning rate" not in caplog.text  # these are of interest in a fine-tuning
     assert float(rows_of(tmp_path / "metrics.csv")[-1]["lr"]) == pytest.approx(body["lr"])
 
 

@@ -142,7 +142,8 @@ def subfolder(root: Path, key: str, name: str) -> Path:
     if not advice and (above / name).is_dir():
         advice = f" The folder above has it: give dataset.root={above}."
     elif not advice and len(there) < len(visible):
-        advice = f" Files lie in it directly: give dataset.{key}=. if they are the {key}, or move them to {root / name}."
+        cure = f"give dataset.{key}=. if they are the {key}, or move them to {root / name}"
+        advice = f" Files lie in it directly: {cure}."
     raise MedsegError(
         f"dataset.{key}={name}: {root} has no such folder, it has {', '.join(there) or 'no folders'}.{advice}"
     )

@@ -32,6 +32,7 @@ from medseg.training.callbacks.checkpoints import BEST, Selection
 from medseg.training.class_prior import begin_at, class_frequencies
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.images import CaseImages
+from medseg.training.optim.finetuning import changed
 from medseg.training.optim.finetuning import check as check_tuning
 from medseg.training.segmentation import SegmentationModule
 from medseg.training.transfer.transfer import axes_along
@@ -93,7 +94,7 @@ def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
     loaded = load_initial_weights(run, module)
     optimizer = module.configure_optimizers()  # wrong arguments show before the data is preprocessed
     for line in () if settings.resume else module.tuning.describe(optimizer):  # by now more may learn in a resumed run
-        log.info("%s", line)
+        log.log(logging.INFO if changed(settings.finetune) else logging.DEBUG, "%s", line)
     pictures = CaseImages(run.split.val, run.label_map, progress) if settings.logger else None
     classes, console = list(run.label_map.reported), interactive_terminal()
     callbacks = make_callbacks(settings.trainer, run.directory, classes, pictures, progress, selection, console)
