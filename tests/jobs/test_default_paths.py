@@ -11,7 +11,10 @@ from tensorboard.backend.event_processing.event_multiplexer import EventMultiple
 
 from medseg.cli import command_line
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "run-directory.md"
+OF_OTHERS = {"finetune.json", "progress.json"}
+"""Files that a fine-tuning has, and a run that is not done."""
+
 FAST = [
     *("dataset.dims=2", "dataset.cases=10", "dataset.size=48", "trainer.max_time=null", "trainer.max_epochs=1"),
     *("trainer.steps_per_epoch=1", "trainer.accelerator=cpu", "model.base_channels=4", "plan.batch_size=2"),
@@ -64,21 +67,23 @@ def place(tmp_path_factory):
     return place
 
 
-def listed_in_readme():
-    """Return the files of a run directory that README lists, and the folders."""
-    block = README.read_text("utf-8").split("    outputs/train/<dataset>/<timestamp>/\n")[1].split("\n\n")[0]
-    paths = []
-    for line in block.splitlines():
-        names = re.split(r"\s{3,}", line.strip())[0].split()
-        folder = names[0].rpartition("/")[0] if not names[0].endswith("/") else ""
-        paths += [names[0], *(f"{folder}/{name}" if folder else name for name in names[1:])]
-    return {path for path in paths if not path.endswith("/")}, [path for path in paths if path.endswith("/")]
+def listed_in_the_page():
+    """Return the files of a run directory that the reference lists, and the folders."""
+    run, report, *_ = PAGE.read_text("utf-8").split("\n## ")
+    paths = {
+        folder + name
+        for text, folder in ((run, ""), (report, "test/"))
+        for row in re.findall(r"^\| (`.*?) \|", text, re.M)
+        for name in re.findall(r"`(.+?)`", row)
+    }
+    return {path for path in paths if not path.endswith("/")}, {path for path in paths if path.endswith("/")}
 
 
-def test_a_plain_training_leaves_what_readme_lists_and_nothing_else(place):
-    files, folders = listed_in_readme()
+def test_a_plain_training_leaves_what_the_reference_lists_and_nothing_else(place):
+    files, folders = listed_in_the_page()
     assert {"config.yaml", "checkpoints/last.ckpt", "test/report.tex", "test/cases.csv"} <= files
-    assert folders == ["tensorboard/", "test/overlays/"]
+    assert folders == {"tensorboard/", "test/", "test/overlays/"}
+    files, folders = files - OF_OTHERS, folders - {"test/"}
     run = "outputs/train/phantom/TIME/"
     made = place.made("train")
     assert {path for path in made if not path.startswith(tuple(run + folder for folder in folders))} == {

@@ -153,7 +153,7 @@ def test_patience_that_has_run_out_leaves_nothing_to_train_unless_it_is_raised(r
 def test_new_options_of_the_optimizer_count_in_a_resumed_run(run):
     assert command_line.main(["train", "resume=run", "trainer.max_epochs=3", "optimizer.weight_decay=0.5"]) == 0
     [optimizer] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
-    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5]
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.5, 0.5]  # of the head, and of the rest
 
 
 def test_a_run_with_a_single_logger_goes_on_with_it_by_name(run):
