@@ -165,7 +165,7 @@ class Sweep:
         log.info("%s is the best by validation, and is tested", self.folder / str(number))
         job = self.begun.get(number)
         if job and self.launcher:
-            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose), kind="test")]))
         elif job:
             record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
         else:  # it was composed in another process
@@ -193,7 +193,7 @@ class Sweep:
             "device": resolve({"trainer": self.first["trainer"]})["trainer"]["accelerator"],
             "test": self.first["sweep"]["test"] != "none",
         }
-        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy)
+        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy, "report")
         if self.launcher:
             self.launcher.run(Queue([job]))
         else:

@@ -38,7 +38,7 @@ def run_locally(queue: Queue, sweep: AnySweep, chosen: Sequence[int] | None, job
         )
     devices = shares_of(sweep.first, chosen)
     count = jobs_per_device if isinstance(jobs_per_device, int) else None
-    LocalJobs(sweep, devices, count, Watch()).run(queue)
+    LocalJobs(sweep, devices, count, Watch(sweep.folder, queue)).run(queue)
 
 
 class LocalJobs:
