@@ -100,11 +100,14 @@ class JobProcess:
         """Whether the process is gone."""
         return self.process.poll() is not None
 
-    def stop(self) -> None:
-        """Tell the job to save and to end, and a process without a job to end."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell the job to save and to end, as at the signal of a number."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
+        if not self.process.stdin.closed:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(f"{int(number)}\n")
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def kill(self) -> None:
         """End the process at once."""

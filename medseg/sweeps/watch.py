@@ -94,9 +94,12 @@ class Watch:
 
 
 def outcome_of(job: Job, result: Mapping[str, Any]) -> str:
-    """Return in a line how a job, the test of one, or the report of a cross-validation has ended."""
+    """Return in a line how a job, the test of one, or the report of a cross-validation has ended.
+
+    Why jobs were interrupted stands below the table with which the sweep ends then.
+    """
     status, score, test_score = result["status"], result["score"], result["test_score"]
-    reason = "" if status == "done" else f" ({reason_of(result)})"
+    reason = "" if status in ("done", "interrupted") else f" ({reason_of(result)})"
     if job.kind == "test":
         return ("not tested" if test_score is None else f"tested, Dice {test_score:.4f}") + reason
     if job.kind == "report":

@@ -104,12 +104,14 @@ def test_a_test_and_a_report_are_called_what_they_are(folder: Path, caplog: pyte
     caplog.set_level(logging.INFO, "medseg")
     leave(folder, 0, test_score=0.65)
     leave(folder, 1, status="failed", reason="no test part")
+    leave(folder, 2, status="interrupted", reason="interrupted by Ctrl-C after step 3", score=None)
     leave(folder, "cross_validation", seconds=None, test_score=0.75)
     report = Job(4, folder / "cross_validation", ["cross-validation report"], dict, "report")
     for job in (
         Job(0, folder / "0", ["a=1"], dict),
         *(Job(n, folder / str(n), [], dict, "test") for n in (0, 1)),
         report,
+        Job(2, folder / "2", ["a=1"], dict),
     ):
         watch = watch_of(folder)
         watch.begun(job, "cpu")
@@ -123,4 +125,6 @@ def test_a_test_and_a_report_are_called_what_they_are(folder: Path, caplog: pyte
         "job 1: not tested (no test part)",
         "cross-validation report begins on cpu",
         "cross-validation report: Dice 0.7123, test of the ensemble: Dice 0.7500",
+        "job 2 begins on cpu: a=1",
+        "job 2: interrupted, 12 s",  # why is said below the table
     ]
