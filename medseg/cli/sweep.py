@@ -30,6 +30,7 @@ from medseg.sweeps.record import (
     done_result,
     read,
     record,
+    reports_by_run,
     sweep_folder,
     write_record,
 )
@@ -297,7 +298,7 @@ def report(folder: Path) -> int:
 
         if learning_curve(folder):
             print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+    if len([*filter(None, reports_by_run(folder).values())]) > 1:
         print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
     if results and all(result["status"] in ("done", GIVEN_UP) for result in results):
         return 0
