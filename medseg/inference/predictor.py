@@ -91,8 +91,8 @@ class Mask:
         """Write the mask with the scan's geometry, whole or not at all.
 
         Args:
-            path: its suffix names the format: NIfTI, NRRD or MetaImage, or of a 2D image also PNG, TIFF or BMP, which
-                hold ``values``.
+            path: its suffix names the format: ``.seg.nrrd``, or NIfTI, NRRD or MetaImage, or of a 2D image also PNG,
+                TIFF or BMP, which hold ``values``.
             format: instead one that holds the names of the classes: "seg.nrrd", for 3D Slicer, or of a DICOM scan
                 "dicom_seg" or "rtstruct", both called ``.dcm``.
             codes: what such a format says of a class in a terminology, by the class's name:
@@ -102,7 +102,12 @@ class Mask:
         Raises:
             MedsegError: the format cannot hold the mask, or the file cannot be written.
         """
-        write_classes(Path(path), self.indices, self.label_map, self.scan, format or "image", codes, privacy)
+        form = format or ("seg.nrrd" if Path(path).name.lower().endswith(".seg.nrrd") else "image")
+        if codes and form == "image":
+            raise MedsegError(
+                f"{path}: this format holds no codes of classes. Give format='seg.nrrd', 'rtstruct' or 'dicom_seg'."
+            )
+        write_classes(Path(path), self.indices, self.label_map, self.scan, form, codes, privacy)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
 from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
-from medseg.training.optim.finetuning import from_scratch
 from medseg.training.pretraining.module import ReconstructionModule
 from medseg.training.processes import Processes
 from medseg.training.segmentation import SegmentationModule
@@ -62,10 +61,8 @@ def make_module(
     device: torch.device,
 ) -> SegmentationModule:
     """Build what learns to segment; its checkpoints hold the ``description`` (see ``medseg.inference.checkpoint``)."""
-    network = make_network(settings, plan)
     return SegmentationModule(
-        network,
-        tuning=from_scratch(network, head_factor(settings)),
+        make_network(settings, plan),
         loss=build(settings.loss, "loss", settings.trust),
         scorer=make_scorer(plan, settings.inference, label_map),
         segmenter=make_segmenter(settings.inference, settings.postprocess, label_map),

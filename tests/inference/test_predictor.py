@@ -156,11 +156,18 @@ def test_a_mask_is_not_saved_with_loss(tmp_path):
         mask.save(tmp_path / "mask.jpeg")
 
 
-def test_a_mask_is_saved_with_the_names_of_its_classes(predictor, image, tmp_path):
+@pytest.mark.parametrize("form", ["seg.nrrd", None], ids=["by format", "by suffix"])
+def test_a_mask_is_saved_with_the_names_of_its_classes(predictor, image, tmp_path, form):
     mask = predictor(image, affine=AFFINE)
-    mask.save(tmp_path / "mask.seg.nrrd", format="seg.nrrd")
+    mask.save(tmp_path / "mask.seg.nrrd", format=form)
     header, names = nrrd.read_header(str(tmp_path / "mask.seg.nrrd")), list(mask.voxels)
     assert [header[f"Segment{number}_Name"] for number in range(len(names))] == names
+
+
+def test_codes_are_refused_by_a_format_that_holds_none(predictor, image, tmp_path):
+    code = {"value": "1", "scheme": "99LOCAL", "meaning": "edema"}
+    with pytest.raises(MedsegError, match=r"mask\.nrrd: this format holds no codes of classes"):
+        predictor(image, affine=AFFINE).save(tmp_path / "mask.nrrd", codes={"edema": code})
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,12 @@ def scan_of(workplace: Path) -> Path:
     return sorted((workplace / "phantom").glob("2d*/images/*"))[0]
 
 
-def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys):
+def test_a_network_of_ones_own(small_run, workplace, tmp_path, capsys, caplog):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "tiny_network.py").write_text(NETWORK)
     (tmp_path / "mine" / "model" / "tiny.yaml").write_text(CONFIG)
     assert command_line.main(["train", "--config-dir", "mine", "model=tiny", "run_dir=run", *small_run]) == 0
+    assert caplog.text.count("which parameters are the head of Tiny is not known") == 1
     use = ["predict", "checkpoint=run", f"input={scan_of(workplace)}", "device=cpu"]
     assert command_line.main([*use, "output=masks", "--config-dir", "mine"]) == 0
     assert command_line.main([*use, "output=masks2", "trust=[tiny_network.Tiny]"]) == 0

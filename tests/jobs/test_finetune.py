@@ -206,6 +206,18 @@ def test_options_of_fine_tuning_need_weights_to_begin_with(small, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_resumed_training_tunes_as_before_without_its_report_on_weights(small, tmp_path):
+    config = small(2, *SHORT) | {"run_dir": str(tmp_path / "run")}
+    train.run(config | {"run_dir": str(tmp_path / "first")})
+    config["finetune"] |= {"checkpoint": str(tmp_path / "first"), "layer_decay": 0.5}
+    train.run(config)
+    (tmp_path / "run" / "finetune.json").unlink()
+    config["trainer"] |= {"max_epochs": 3}
+    assert train.run(config | {"resume": str(tmp_path / "run")})["status"] == "done"
+    last = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert [group["name"] for group in last["optimizer_states"][0]["param_groups"]][-2:] == ["decoder.0", "head"]
+
+
 def test_what_the_command_line_gives_wins_though_it_is_the_default_also_when_resumed(workplace, tmp_path, monkeypatch):
     """On the same data, where all that is left open is taken from the plan of the weights' run."""
     monkeypatch.chdir(tmp_path)

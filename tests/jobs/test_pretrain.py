@@ -200,6 +200,14 @@ def test_a_run_is_resumed_where_it_stopped(on_phantom, tmp_path, caplog):
         assert f"validation loss {float(row['val_loss']):.4f}" in caplog.text
 
 
+def test_a_factor_on_the_rate_of_the_head_is_refused(on_phantom, tmp_path):
+    config = on_phantom(2) | {"run_dir": str(tmp_path / "run")}
+    config["trainer"] |= {"head_factor": 7.0}
+    with pytest.raises(MedsegError, match=r"trainer\.head_factor=7 is for medseg train"):
+        pretrain.run(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_patience_waits_for_a_lower_loss(on_phantom, tmp_path):
     overrides = ("trainer.max_epochs=6", "trainer.patience=1", "optimizer.lr=1e-12")
     result = pretrain.run(on_phantom(2, *overrides) | {"run_dir": str(tmp_path / "run")})

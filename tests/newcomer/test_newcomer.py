@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pytest
 from browser import BROWSER, visit
 from PIL import Image
 
@@ -70,16 +69,17 @@ def test_from_a_clone_to_masks_of_pictures_of_ones_own(tmp_path, capfd):
             printed = run("make", "demo", folder=here)
         assert "report.html" in printed
         (report,) = here.glob("outputs/train/phantom/*/test/report.html")
-        with step("the report in a browser"):
-            if BROWSER is None:
-                pytest.skip("no Chromium to look at the report with")
-            heading, text = visit(
-                report.read_text("utf-8"),
-                tmp_path,
-                "return [document.querySelector('h1').innerText, document.body.innerText];",
-            )
-        assert "phantom" in heading
-        assert "Dice" in text
+        if BROWSER is None:
+            print("the report in a browser: left out, there is no Chromium")
+        else:
+            with step("the report in a browser"):
+                heading, text = visit(
+                    report.read_text("utf-8"),
+                    tmp_path,
+                    "return [document.querySelector('h1').innerText, document.body.innerText];",
+                )
+            assert "phantom" in heading
+            assert "Dice" in text
 
         for number in range(24):
             picture, mask = blobs(number)

@@ -36,14 +36,18 @@ def test_a_stopped_training_has_saved_its_state_and_goes_on(kernel, tmp_path):
     error = ""
     while not error:
         message = client.get_iopub_msg(timeout=300)
-        if "epoch 1 " in message["content"].get("text", ""):
+        text = message["content"].get("text", "")
+        assert "epoch 200 " not in text  # it would go on for ever
+        if "epoch 1 " in text:
             manager.interrupt_kernel()
         error = message["content"].get("evalue", "")
     assert "to go on: medseg train resume=run" in error
     run = medseg.Run.open(tmp_path / "run")
     assert run.result["status"] == "interrupted"
     assert (run.directory / "checkpoints" / "last.ckpt").is_file()
-    client.execute("medseg.train(resume='run', **{'trainer.max_epochs': 2}).result['status']")
+    epochs = len((run.directory / "metrics.csv").read_text().splitlines()) - 1
+    assert epochs >= 1
+    client.execute(f"medseg.train(resume='run', **{{'trainer.max_epochs': {epochs + 1}}}).result['status']")
     text = ""
     while not text:
         message = client.get_iopub_msg(timeout=300)
@@ -51,3 +55,4 @@ def test_a_stopped_training_has_saved_its_state_and_goes_on(kernel, tmp_path):
         if message["msg_type"] == "execute_result":
             text = message["content"]["data"]["text/plain"]
     assert text == "'done'"
+    assert len((run.directory / "metrics.csv").read_text().splitlines()) - 1 == epochs + 1

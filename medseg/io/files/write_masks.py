@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,8 @@ def write_classes(
         raise MedsegError(
             f"format={format!r}: no format of masks.{nearest(format, FORMATS)} Formats: {', '.join(FORMATS)}."
         )
+    if privacy not in get_args(Privacy):  # else a name misspelt would keep patient and study
+        raise MedsegError(f"privacy={privacy!r}: give {' or '.join(get_args(Privacy))}.")
     if format not in NAMED:
         return write_mask(path, label_map.decode(indices), like)
     if not path.name.endswith(NAMED[format].suffix):

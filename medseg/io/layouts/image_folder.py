@@ -175,6 +175,8 @@ def unpaired_names(images: Collection[str], masks: Collection[str]) -> list[str]
     ['the masks are called like the images with _labels at the end: give dataset.mask_endings=[_labels]']
     >>> unpaired_names({"p1_flair", "p1_t1"}, {"p1"})
     ['the images are called like the masks with _flair or _t1 at the end: give dataset.channels=[_flair,_t1]']
+    >>> print(*unpaired_names({"p1"}, {"p1 (seg)"}))
+    the masks are called like the images with  (seg) at the end: give dataset.mask_endings='[" (seg)"]'
     >>> unpaired_names({"p1"}, {"p2"})
     []
     """
@@ -182,7 +184,10 @@ def unpaired_names(images: Collection[str], masks: Collection[str]) -> list[str]
         names, beginnings = (masks, images) if which == "masks" else (images, masks)
         endings = {name: ending_after(name, beginnings) for name in names}
         if (few := sorted({*endings.values()})) and all(few) and len(few) <= MOST_ENDINGS:
-            setting = f"give dataset.{key}=[{','.join(few)}]"
+            listed = f"[{','.join(few)}]"
+            if not re.fullmatch(r"[\w.,/\[\]-]+", listed):  # signs of the shell's, or of the command line's own
+                listed = "'[" + ",".join(f'"{ending}"' for ending in few) + "]'"
+            setting = f"give dataset.{key}={listed}"
             if which == "masks" and len(few) > 1:
                 of_class = ", ".join(f"{ending.strip('_-. /')}: {ending}" for ending in few)
                 setting += f", or, of masks of a class each, dataset.class_masks='{{{of_class}}}'"

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from medseg.config.settings import TrainerSettings
+from medseg.config.settings import TrainerSettings, TrainSettings
 from medseg.errors import MedsegError, first_line
 from medseg.io.damage import reading
 from medseg.io.datasets.dataset import by_id
@@ -26,14 +26,14 @@ from medseg.system.memory import enough_memory
 from medseg.system.relaunch import leave_process_group
 from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
-from medseg.training.assembly import make_progress
+from medseg.training.assembly import head_factor, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
 from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.images import trackers_of
 from medseg.training.module import TrainingModule
-from medseg.training.optim.finetuning import FineTuning
+from medseg.training.optim.finetuning import FineTuning, from_scratch
 from medseg.training.trackers.tracker import Trackers, make_trackers
 from medseg.training.transfer.sources import REPORT, read_source
 from medseg.training.transfer.transfer import announce as announce_transfer
@@ -85,8 +85,10 @@ def load_initial_weights(run: Run[Any], module: TrainingModule) -> set[str]:
                 warn_of_another(weights_of(run.settings))
             for line in lines:
                 log.info("%s", line)
-    if whole is not None:
+    if whole is not None or run.settings.finetune.checkpoint:
         module.tuning = FineTuning(module.network, run.settings.finetune, whole)
+    elif isinstance(run.settings, TrainSettings):
+        module.tuning = from_scratch(module.network, head_factor(run.settings))
     return loaded
 
 

@@ -13,7 +13,7 @@ import torch
 
 from medseg.config.check import read_settings
 from medseg.config.settings import PretrainSettings
-from medseg.errors import listing
+from medseg.errors import MedsegError, listing
 from medseg.inference.checkpoint import describe
 from medseg.io.datasets.dataset import open_scans
 from medseg.io.labels import UNLABELLED
@@ -42,6 +42,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def pretrain(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Pre-train into a run directory that has been made, as the first of the processes."""
     settings = read_settings(PretrainSettings, config)
+    if settings.trainer.head_factor not in (None, 1.0):
+        raise MedsegError(
+            f"trainer.head_factor={settings.trainer.head_factor:g} is for medseg train: what pretrain trains learns at"
+            " one rate. Leave it out."
+        )
     dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
     if dataset.problems:
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))

@@ -56,7 +56,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 def train(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Train into a run directory that has been made, as the first of the processes."""
     settings = read_settings(TrainSettings, config)
-    check_tuning(settings.finetune, settings.model, ranks.size)
+    check_tuning(settings.finetune, settings.model, ranks.size, settings.trainer.head_factor)
     check_first_stage(settings, ranks.size)
     dataset = open_dataset(settings.dataset, settings.trust, may_write=not settings.resume)
     classes = label_map(dataset)

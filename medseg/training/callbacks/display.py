@@ -19,6 +19,7 @@ from medseg.system.printable import on_a_line
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics, log, mean, written
 from medseg.training.callbacks.progress import Progress, epoch_of
+from medseg.training.optim.finetuning import rate_as_set
 
 EVERY = 1.0
 """Seconds from one drawing to the next at least: each waits for the GPU and takes some milliseconds."""
@@ -105,7 +106,7 @@ class Display(Callback):
         of_steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
         of_time = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
         position = [f"epoch {epoch}{of_epochs}", f"step {trainer.global_step:,}{of_steps}"]
-        pace = [f"learning rate {trainer.optimizers[0].param_groups[0]['lr']:.1e}"]
+        pace = [f"learning rate {rate_as_set(trainer.optimizers[0]):.1e}"]
         if not isnan(steps.step_seconds):
             pace.insert(0, f"{steps.step_seconds:.2g} s a step, {steps.data_share:.0%} waiting for data")
         before = [row for row in self.epochs.rows if int(row["epoch"]) < epoch]

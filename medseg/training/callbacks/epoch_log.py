@@ -18,6 +18,7 @@ from medseg.io.csv_files import as_csv, read_csv
 from medseg.system.files import write_text
 from medseg.training.callbacks.checkpoints import Selection
 from medseg.training.callbacks.progress import Progress
+from medseg.training.optim.finetuning import rate_as_set
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +197,10 @@ class EpochLog(Callback):
 def rates_of(trainer: Trainer) -> dict[str, float]:
     """Return the learning rate, and those of groups of parameters that have others, by the names that loggers get."""
     groups = trainer.optimizers[0].param_groups
-    rates = {"train/lr": groups[0]["lr"] / groups[0].get("factor", 1)}
-    return rates if len(groups) == 1 else rates | {f"train/lr/{group['name']}": group["lr"] for group in groups}
+    rates = {"train/lr": rate_as_set(trainer.optimizers[0])}
+    if len(groups) == 1 and groups[0].get("factor", 1) == 1:
+        return rates
+    return rates | {f"train/lr/{group['name']}": group["lr"] for group in groups}
 
 
 def written(score: float) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medseg.errors import MedsegError, listing
 from medseg.models.weight_checks import not_finite
+from medseg.training.optim.finetuning import rate_as_set
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +101,11 @@ def diverged(trainer: Trainer, reason: str) -> MedsegError:
     """Return the error that ends a training: what happened, which state is kept, what to try."""
     folder = Path(trainer.default_root_dir)
     files = [name for name in ("best.ckpt", "last.ckpt") if (folder / "checkpoints" / name).is_file()]
-    rates = [group["lr"] for group in trainer.optimizers[0].param_groups] if trainer.optimizers else []
+    rate = rate_as_set(trainer.optimizers[0]) if trainer.optimizers else 0.0
     precision = {"bf16-mixed": "bf16", "16-mixed": "fp16"}.get(str(trainer.precision), "fp32")
     others = {"bf16": "fp32", "fp16": "bf16 or fp32"}.get(precision)
     clip = trainer.gradient_clip_val
-    advice = [f"a lower optimizer.lr (the highest rate of this step was {max(rates, default=0):.3g})"]
+    advice = [f"a lower optimizer.lr (at this step it was {rate:.3g})"]
     advice += [f"trainer.precision={others} (it is {precision})"] if others else []
     advice += [f"a lower trainer.gradient_clip (it is {clip:g})" if clip else "trainer.gradient_clip=1 (there is none)"]
     advice += ["another loss, or medseg inspect on the data: intensities or masks out of range"]

@@ -217,6 +217,12 @@ def adjust(made: dict[str, Any], group: Group) -> None:
         made["weight_decay"] = 0.0
 
 
+def rate_as_set(optimizer: torch.optim.Optimizer) -> float:
+    """Return the learning rate as it is set, which groups of an optimizer have times their factor."""
+    rate: float = optimizer.param_groups[0]["lr"] / optimizer.param_groups[0].get("factor", 1)
+    return rate
+
+
 def from_scratch(network: nn.Module, head_factor: float) -> FineTuning:
     """Return how a network learns that begins untrained: all of it, and the head faster.
 
@@ -228,7 +234,8 @@ def from_scratch(network: nn.Module, head_factor: float) -> FineTuning:
     except MedsegError:  # its stages are not known
         log.info(
             "trainer.head_factor: all learns at one rate, not the head at %g times that of the rest: which parameters"
-            " are the head of %s is not known, since it has no attribute layer_rules (see medseg.models.layer_levels)",
+            " are the head of %s is not known, since no attribute layer_rules tells the levels of all (see"
+            " medseg.models.layer_levels)",
             head_factor,
             type(network).__name__,
         )
@@ -241,13 +248,14 @@ def changed(settings: FinetuneSettings) -> list[str]:
     return [key for key, value in vars(settings).items() if value != getattr(default, key)]
 
 
-def check(settings: FinetuneSettings, model: Mapping[str, Any], devices: int) -> None:
+def check(settings: FinetuneSettings, model: Mapping[str, Any], devices: int, head_factor: float | None = None) -> None:
     """Reject settings that have no meaning together, or without weights to begin with.
 
     Args:
         settings: of the fine-tuning.
         model: the description of the network, which may begin with published weights.
         devices: how many train together.
+        head_factor: that of a training that begins untrained, if it is given.
 
     Raises:
         MedsegError: as said.
@@ -257,6 +265,10 @@ def check(settings: FinetuneSettings, model: Mapping[str, Any], devices: int) ->
         raise MedsegError(
             f"finetune.{wanted[0]}={getattr(settings, wanted[0])} is for a training that begins with trained weights."
             " Give finetune.checkpoint, or model.pretrained for published ones."
+        )
+    if begins and head_factor not in (None, 1.0):
+        raise MedsegError(
+            f"trainer.head_factor={head_factor:g} is for a training that begins untrained. Give finetune.head_factor."
         )
     if settings.unfreeze_epoch and not (settings.freeze_encoder or settings.freeze_levels):
         raise MedsegError(

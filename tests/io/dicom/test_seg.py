@@ -103,6 +103,9 @@ def test_a_predicted_mask_saves_itself_so(tmp_path, made_series):
     assert (tmp_path / "saved.dcm").read_bytes() == written(tmp_path / "a.dcm", series).read_bytes()
     predicted.save(tmp_path / "nameless.dcm", format="dicom_seg", privacy="strip")
     assert pydicom.dcmread(tmp_path / "nameless.dcm").PatientID == ""
+    with pytest.raises(MedsegError, match="privacy='stripped': give keep or strip"):
+        predicted.save(tmp_path / "misspelt.dcm", format="dicom_seg", privacy="stripped")
+    assert not (tmp_path / "misspelt.dcm").exists()
 
 
 def test_an_empty_mask_and_a_single_slice(tmp_path, made_series):

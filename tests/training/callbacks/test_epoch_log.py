@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from medseg.training.callbacks.epoch_log import StepMetrics, mean_and_largest
+from medseg.training.callbacks.epoch_log import StepMetrics, mean_and_largest, rates_of
 from medseg.training.data.batches import BatchNumbers
 from medseg.training.data.loader import PatchLoader
 from medseg.training.optim.divergence import StepRecord
@@ -34,6 +34,16 @@ def network_with_gradients():
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(2, 2))
     network[:2](torch.randn(5, 3)).square().sum().backward()  # the last layer has no gradient
     return network
+
+
+def test_rates_are_the_one_that_is_set_and_those_of_groups_with_another():
+    def rates(*groups):
+        return rates_of(SimpleNamespace(optimizers=[SimpleNamespace(param_groups=groups)]))
+
+    assert rates({"lr": 0.5}) == {"train/lr": 0.5}
+    assert rates({"lr": 1.5, "factor": 3.0, "name": "head"}) == {"train/lr": 0.5, "train/lr/head": 1.5}
+    body, head = {"lr": 0.5, "factor": 1.0, "name": "body"}, {"lr": 1.5, "factor": 3.0, "name": "head"}
+    assert rates(body, head) == {"train/lr": 0.5, "train/lr/body": 0.5, "train/lr/head": 1.5}
 
 
 @pytest.mark.parametrize("limit", [None, 0.5, 1e6])

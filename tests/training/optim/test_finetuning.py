@@ -8,7 +8,7 @@ from medseg.config.settings import FinetuneSettings
 from medseg.errors import MedsegError
 from medseg.models import UNet
 from medseg.training.optim.ema import average_into, estimate_statistics, has_batch_statistics
-from medseg.training.optim.finetuning import FineTuning, check, from_scratch
+from medseg.training.optim.finetuning import FineTuning, check, from_scratch, rate_as_set
 
 ADAMW = {"_target_": "torch.optim.AdamW", "lr": 0.01, "weight_decay": 0.1}
 SGD = {"_target_": "torch.optim.SGD", "lr": 0.5, "momentum": 0.0, "weight_decay": 0.1}
@@ -228,3 +228,17 @@ def test_a_network_whose_head_is_not_known_learns_alike(caplog):
     optimizer = from_scratch(network, 10.0).make_optimizer(ADAMW, fused=False)
     assert [group["lr"] for group in optimizer.param_groups] == [ADAMW["lr"]]
     assert "not the head at 10 times that of the rest: which parameters are the head of Sequential" in caplog.text
+
+
+def test_a_factor_of_untrained_heads_is_not_for_a_training_that_begins_with_weights():
+    for factor in (None, 1.0):
+        check(FinetuneSettings(checkpoint="RUN"), {}, devices=1, head_factor=factor)
+    with pytest.raises(MedsegError, match=r"trainer\.head_factor=7 is for .* Give finetune\.head_factor"):
+        check(FinetuneSettings(checkpoint="RUN"), {}, devices=1, head_factor=7.0)
+    check(FinetuneSettings(), {}, devices=1, head_factor=7.0)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"head_factor": 3.0}, {"layer_decay": 0.5}, {"l2_sp": 0.1}], ids=str)
+def test_the_rate_as_it_is_set_is_without_factors(wanted):
+    optimizer = FineTuning(unet(), FinetuneSettings(**wanted)).make_optimizer(ADAMW, fused=False)
+    assert rate_as_set(optimizer) == pytest.approx(ADAMW["lr"])
