@@ -193,12 +193,14 @@ def test_a_job_says_which_signal_has_stopped_its_sweep(sweep, monkeypatch, numbe
         wait_for(sweep.folder / "0" / "begun")
         os.kill(os.getpid(), number)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C
     thread = threading.Thread(target=stop)
     thread.start()
     config = {"command": "train", "run_dir": str(sweep.folder / "0")}
     with pytest.raises(KeyboardInterrupt), heeded():
         local.run_locally(queue_of(sweep, config), sweep, None, 1)
     thread.join()
+    signal.signal(signal.SIGINT, before)
     assert (read(sweep, 0)["status"], read(sweep, 0)["reason"]) == ("interrupted", f"interrupted by {name}")
 
 

@@ -123,7 +123,11 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
         ),
         "links": [f"#job-{job['job']}" for job in ranking.jobs],
         "anchors": [f"job-{job['job']}" for job in ranking.jobs],
-        "repeated": TextTable("Repeated settings", ("jobs", "mean", "lowest", "highest", *others), repeated),
+        "repeated": TextTable(
+            "Repeated settings" if has_settings else "Over the folds",
+            ("jobs", "mean", "lowest", "highest", *others),
+            repeated,
+        ),
         "parallel": parallel(scored, keys, best) if keys and has_settings and len(scored) > 1 else None,
         "importance": importance_table(folder, [job for job in scored if job["status"] != GIVEN_UP], keys),
         "curves": curves(folder, [*ranking.jobs, *open_jobs], best),

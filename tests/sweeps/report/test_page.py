@@ -105,7 +105,7 @@ def test_a_cross_validation_begins_with_its_results_and_ranks_no_fold(
     [caption, *others] = found.tables
     assert caption == "mean Dice over 3 folds, 3 validation cases of x; higher is better"
     assert [row[0] for row in found.tables[caption][1:]] == ["0", "1", "2"]
-    assert "Importance" not in others
+    assert others == ["Over the folds"]
     assert "Parallel coordinates" not in text
     line = f"test of the ensemble: Dice 0.815 over 3 cases, 95 % interval 0.715–0.915; {folds / 'test' / 'report.html'}"
     assert line in capsys.readouterr().out.splitlines()
