@@ -1,5 +1,6 @@
 """Stub jobs in the place of the real ones, for tests of the command line and of the commands that pages write."""
 
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,7 @@ class JobHere:
     def reason(self):
         return ""
 
-    def stop(self):
+    def stop(self, number=signal.SIGTERM):
         pass
 
     kill = stop

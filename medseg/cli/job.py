@@ -60,7 +60,7 @@ def run_job_of_sweep() -> int:
     """Run a job of a sweep as a process of its own, which leaves its result in its folder (see ``JobProcess``).
 
     What takes seconds to import is there before the job is told, in a line of standard input. When that ends, so has
-    the sweep, or it wants the job to: SIGTERM tells the job so.
+    the sweep, or it wants the job to. The signal whose number came before tells the job so, SIGTERM where none did.
     """
     configure_logging()
     import_module(module_of(sys.argv[1]))
@@ -71,8 +71,7 @@ def run_job_of_sweep() -> int:
     use_share(order["share"])
 
     def wait_for_end() -> None:
-        sys.stdin.read()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), int(sys.stdin.read() or signal.SIGTERM))
 
     def run_job(argv: list[str]) -> int:
         from medseg.sweeps.record import INTERRUPTED_JOB, record

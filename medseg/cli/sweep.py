@@ -30,6 +30,7 @@ from medseg.sweeps.record import (
     done_result,
     read,
     record,
+    reports_by_run,
     sweep_folder,
     write_record,
 )
@@ -162,7 +163,7 @@ class Sweep:
         log.info("%s is the best by validation, and is tested", self.folder / str(number))
         job = self.begun.get(number)
         if job and self.launcher:
-            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose))]))
+            self.launcher.run(Queue([replace(job, compose=partial(with_test, job.compose), kind="test")]))
         elif job:
             record(job.folder, attempt(with_test(job.compose), self.argv)[1], job.overrides)
         else:  # it was composed in another process
@@ -190,7 +191,7 @@ class Sweep:
             "device": resolve({"trainer": self.first["trainer"]})["trainer"]["accelerator"],
             "test": self.first["sweep"]["test"] != "none",
         }
-        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy)
+        job = Job(len(jobs), self.folder / CROSS_VALIDATION, ["cross-validation report"], config.copy, "report")
         if self.launcher:
             self.launcher.run(Queue([job]))
         else:
@@ -296,7 +297,7 @@ def report(folder: Path) -> int:
 
         if learning_curve(folder):
             print(printable(f"learning curve: {folder / 'learning_curve.html'}"))
-    if len([*folder.glob("*/cases.csv"), *folder.glob("*/test/cases.csv")]) > 1:
+    if len([*filter(None, reports_by_run(folder).values())]) > 1:
         print(printable(f"for significance tests: medseg compare runs={shlex.quote(str(folder))}"))
     if results and all(result["status"] in ("done", GIVEN_UP) for result in results):
         return 0

@@ -135,7 +135,7 @@ def run_on_cluster(
         KeyboardInterrupt: the jobs were cancelled.
     """
     executor_of(cluster, sweep.folder / SUBMITIT / "%j", parameters)  # where there is no cluster, it shows here
-    with Watch() as watch:
+    with Watch(sweep.folder, queue) as watch:
         on_cluster = ClusterJobs(sweep, cluster, parameters, watch)
         try:
             on_cluster.run(queue)

@@ -1,6 +1,7 @@
 """The jobs of a sweep on the devices of this machine, several at once where there are several."""
 
 import logging
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ def run_locally(queue: Queue, sweep: AnySweep, chosen: Sequence[int] | None, job
         )
     devices = shares_of(sweep.first, chosen)
     count = jobs_per_device if isinstance(jobs_per_device, int) else None
-    LocalJobs(sweep, devices, count, Watch()).run(queue)
+    LocalJobs(sweep, devices, count, Watch(sweep.folder, queue)).run(queue)
 
 
 class LocalJobs:
@@ -77,8 +78,8 @@ class LocalJobs:
                     time.sleep(LOOK)
                     self.collect(queue)
                     self.give_up(queue)
-        except KeyboardInterrupt:
-            self.stop(queue)
+        except KeyboardInterrupt as stop:
+            self.stop(queue, getattr(stop, "number", signal.SIGINT))
             raise
         finally:
             for _, process, _ in self.running:
@@ -128,11 +129,11 @@ class LocalJobs:
         log.info("%d job(s) at once on each device, by the memory of the first one's plan", count)
         self.free += divided(self.devices, count)[len(self.devices) :]
 
-    def stop(self, queue: Queue) -> None:
-        """Tell the jobs to save and to end, and wait for them; Ctrl-C ends the wait."""
+    def stop(self, queue: Queue, number: int) -> None:
+        """Tell the jobs of the signal of a number, at which they save and end, and wait; Ctrl-C ends the wait."""
         log.warning("%d job(s) save and end; a second Ctrl-C ends them at once", len(self.running))
         for _, process, _ in self.running:
-            process.stop()
+            process.stop(number)
         with suppress(KeyboardInterrupt):
             while self.running:
                 time.sleep(LOOK)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from medseg.jobs.rundir import OUTPUT
 from medseg.system.locks import open_to_append
@@ -23,13 +23,19 @@ class Job:
     """One job of a sweep: its number, its folder, the overrides that make it, and how to get its config.
 
     ``compose`` returns the unresolved config that the job is to run; it takes a moment and is called when the job
-    begins.
+    begins. ``kind`` tells a test of a job that is done, and the report of a cross-validation, from the jobs themselves.
     """
 
     number: int
     folder: Path
     overrides: Sequence[str]
     compose: Callable[[], dict[str, Any]]
+    kind: Literal["job", "test", "report"] = "job"
+
+    @property
+    def name(self) -> str:
+        """What the job is called in the log."""
+        return " ".join(self.overrides) if self.kind == "report" else f"job {self.number}"
 
 
 @dataclass(frozen=True)
@@ -94,11 +100,14 @@ class JobProcess:
         """Whether the process is gone."""
         return self.process.poll() is not None
 
-    def stop(self) -> None:
-        """Tell the job to save and to end, and a process without a job to end."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Tell the job to save and to end, as at the signal of a number."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
+        if not self.process.stdin.closed:
+            with suppress(BrokenPipeError):
+                self.process.stdin.write(f"{int(number)}\n")
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def kill(self) -> None:
         """End the process at once."""

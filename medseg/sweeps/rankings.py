@@ -16,7 +16,7 @@ REPEATED = ("seed", "split.fold")
 
 @dataclass(frozen=True)
 class Setting:
-    """The jobs that repeat one setting; those with a score that counts first, the best first."""
+    """The jobs that repeat one setting: folds by their numbers, others by their scores, the best first."""
 
     jobs: Sequence[Job]
 
@@ -88,7 +88,9 @@ def rankings(jobs: Sequence[Job]) -> list[Ranking]:
         by_setting.setdefault(key, []).append(job)
     groups: dict[frozenset[tuple[Any, ...]], list[Setting]] = {}
     for its in by_setting.values():
-        one = Setting(sorted(its, key=lambda job: -(job["score"] or 0.0)))
+        folds = {settings_of(job["overrides"]).get("split.fold") for job in its}
+        # scores of folds are of different cases, and have no order
+        one = Setting(sorted(its, key=lambda job: job["job"] if len(folds) > 1 else -(job["score"] or 0.0)))
         groups.setdefault(frozenset(one.validated), []).append(one)
     others = groups.pop(frozenset(), [])
     if len(groups) == 1:

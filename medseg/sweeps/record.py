@@ -247,3 +247,17 @@ def are_complete_folds(folder: Path, jobs: Sequence[Job]) -> bool:
     splits = [Split.load(file) for file in files]
     is_complete = sum(len(split.val) for split in splits) == len(splits[0].train) + len(splits[0].val)
     return is_complete and are_folds(map(parts_by_hash, files))
+
+
+def reports_by_run(path: Path) -> dict[Path, Path | None]:
+    """Return the folder of a run's own report, or of those of the runs in it, of which some may have none."""
+    if own := report_folder(path):
+        return {path: own}
+    children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
+    return {child: report_folder(child) for child in children if child.is_dir()}
+
+
+def report_folder(path: Path) -> Path | None:
+    """Return the folder of a run's own report, if it has one."""
+    folders = [path / CROSS_VALIDATION, path / "test" if (path / "splits.json").is_file() else path]
+    return next((folder for folder in folders if (folder / "cases.csv").is_file()), None)

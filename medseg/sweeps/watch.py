@@ -2,6 +2,8 @@
 
 import logging
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -9,6 +11,7 @@ from rich.live import Live
 
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import Job
+from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import announced, names_of, state_of
 from medseg.sweeps.tables import reason_of, state_table
 from medseg.system.terminal import interactive_terminal
@@ -24,10 +27,17 @@ ROWS_KEPT_FREE = 8
 class Watch:
     """Shows the jobs that are under way. It is a context, which gives the terminal back at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, queue: Queue) -> None:
+        """``folder`` is the sweep's: its jobs that have a result, and do not wait in the ``queue``, have ended."""
         console = interactive_terminal()
         self.live = Live(console=console, auto_refresh=False, transient=True) if console else None
-        self.done = 0
+        waiting = {job.number for job in queue.upcoming(len(queue))}
+        results = {number: folder / str(number) / "result.json" for number in announced(folder)}
+        self.done = {
+            number
+            for number, path in results.items()
+            if number not in waiting and path.is_file() and read_result(path)["status"] != "interrupted"
+        }
         self.jobs: dict[int, tuple[Job, str]] = {}
         self.at_work: set[int] = set()
         self.drawn_at = 0.0
@@ -48,17 +58,15 @@ class Watch:
         self.jobs[job.number], self.drawn_at = (job, device), 0.0
         self.at_work.discard(job.number)
         if not self.live:
-            log.info("job %d begins on %s: %s", job.number, device, " ".join(job.overrides))
+            own = f": {' '.join(job.overrides)}" if job.kind == "job" else ""
+            log.info("%s %s on %s%s", job.name, "is tested" if job.kind == "test" else "begins", device, own)
 
     def ended(self, job: Job) -> None:
         """Take in that a job has ended, and say how."""
         self.jobs.pop(job.number, None)
-        self.done, self.drawn_at = self.done + 1, 0.0
-        result = read_result(job.folder / "result.json")
-        score = "" if result["score"] is None else f", score {result['score']:.4f}"
-        seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
-        reason = "" if result["status"] == "done" else f" ({reason_of(result)})"
-        log.info("job %d: %s%s%s%s", job.number, result["status"], score, seconds, reason)
+        self.done.add(job.number)
+        self.drawn_at = 0.0
+        log.info("%s: %s", job.name, outcome_of(job, read_result(job.folder / "result.json")))
 
     def look(self, waiting: int) -> None:
         """Draw where the jobs are, and how many wait, unless this was done a moment ago."""
@@ -76,10 +84,26 @@ class Watch:
                 self.at_work.add(job.number)
             else:  # its process has not yet taken the folder, or has left it
                 state = {"state": "ending" if job.number in self.at_work else "starting"}
-            states.append(
-                {"job": job.number, "name": names.get(job.number, " ".join(job.overrides)), **state, "device": device}
-            )
+            number = "" if job.kind == "report" else job.number
+            name = names.get(job.number, " ".join(job.overrides))
+            states.append({"job": number, "name": name, **state, "device": device})
         table = state_table(states)
-        table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {self.done} ended"
+        table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {len(self.done - set(self.jobs))} ended"
         table.caption_justify = "left"
         return table
+
+
+def outcome_of(job: Job, result: Mapping[str, Any]) -> str:
+    """Return in a line how a job, the test of one, or the report of a cross-validation has ended.
+
+    Why jobs were interrupted stands below the table with which the sweep ends then.
+    """
+    status, score, test_score = result["status"], result["score"], result["test_score"]
+    reason = "" if status in ("done", "interrupted") else f" ({reason_of(result)})"
+    if job.kind == "test":
+        return ("not tested" if test_score is None else f"tested, Dice {test_score:.4f}") + reason
+    if job.kind == "report":
+        test = "" if test_score is None else f", test of the ensemble: Dice {test_score:.4f}"
+        return (status if score is None else f"Dice {score:.4f}{test}") + reason
+    seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
+    return status + ("" if score is None else f", score {score:.4f}") + seconds + reason

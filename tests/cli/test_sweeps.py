@@ -99,6 +99,28 @@ def test_folds_are_an_ensemble_and_none_is_the_best(jobs, capsys):
     assert reported == [("folds", "auto", False)]
 
 
+def test_tests_are_offered_where_there_are_two_to_compare(jobs, capsys):
+    def outcome(config):
+        folder = Path(config["run_dir"])
+        tests = [folder / "test"]
+        if config["command"] == "cross_validate":
+            tests.append(folder / "cross_validation")
+        else:
+            leave_split(config, f"v{config['split']['fold']}", others=[f"v{1 - config['split']['fold']}"])
+        for test in tests[: 2 * (config["command"] == "cross_validate" or config["sweep"]["test"] == "all")]:
+            test.mkdir(parents=True, exist_ok=True)
+            (test / "cases.csv").touch()
+        return {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0}
+
+    jobs.outcome = outcome
+    line = ["train", "-m", "split.folds=2", "split.fold=0,1", "run_dir=folds"]
+    assert command_line.main(line) == 0
+    assert "medseg compare" not in capsys.readouterr().out
+    line = ["train", "-m", "split.folds=2", "seed=1,2", "sweep.test=all", "run_dir=seeds"]
+    assert command_line.main(line) == 0
+    assert "for significance tests: medseg compare runs=seeds\n" in capsys.readouterr().out
+
+
 def test_all_values_of_a_sweep_are_checked_before_its_first_job(jobs, capsys):
     settings = ["model=unet,nonsense,unt", "model.depth=2,99", "seed=range(-1,2)", "inference.thresholds.WT=0.5,2"]
     assert command_line.main(["train", "-m", *settings]) == 1

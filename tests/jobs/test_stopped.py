@@ -140,7 +140,7 @@ def test_a_signal_ends_a_validation_which_is_made_again(whole, method, call, epo
     config, undisturbed = whole
     assert len(json.loads((undisturbed / "splits.json").read_text())["val"]) == 2
     at_call(SegmentationModule, method, call, asked(signal.SIGINT))
-    stop(config, tmp_path, "SIGINT")
+    stop(config, tmp_path, "Ctrl-C")
     assert len(rows_of(tmp_path)) == epochs
     go_on(tmp_path)
     check_same(tmp_path, undisturbed)

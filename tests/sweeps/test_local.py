@@ -18,6 +18,7 @@ from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import SWEEP, announce
 from medseg.system.relaunch import import_path
+from medseg.system.running.signals import heeded
 
 SCRIPT = """
 import json, os, pathlib, signal, sys
@@ -36,6 +37,23 @@ if config["do"] == "wait":
         signal.pause()
 result = {"status": "done", "reason": "", "score": 0.5, "seconds": 1.0, "overrides": order["overrides"]}
 (folder / "result.json").write_text(json.dumps(result))
+"""
+
+REAL_PROCESS = """
+import sys, time, types
+from pathlib import Path
+from medseg.cli import job
+from medseg.jobs.rundir import recorded
+
+def run(config):
+    with recorded(Path(config["run_dir"])):
+        (Path(config["run_dir"]) / "begun").touch()
+        time.sleep(60)
+
+stub = types.ModuleType("medseg.jobs.train.train")
+stub.run, sys.modules[stub.__name__] = run, stub
+job.check_values = lambda config: []
+sys.exit(job.run_job_of_sweep())
 """
 
 
@@ -165,6 +183,25 @@ def test_ctrl_c_lets_jobs_save_and_a_second_ends_them(sweep, presses):
         presses - 1
     ]
     assert not any((sweep.folder / name).exists() for name in "12")  # their processes had been started ahead
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_job_says_which_signal_has_stopped_its_sweep(sweep, monkeypatch, number, name):
+    monkeypatch.setattr(process, "python_command", lambda module, function: [sys.executable, "-c", REAL_PROCESS])
+
+    def stop():
+        wait_for(sweep.folder / "0" / "begun")
+        os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C
+    thread = threading.Thread(target=stop)
+    thread.start()
+    config = {"command": "train", "run_dir": str(sweep.folder / "0")}
+    with pytest.raises(KeyboardInterrupt), heeded():
+        local.run_locally(queue_of(sweep, config), sweep, None, 1)
+    thread.join()
+    signal.signal(signal.SIGINT, before)
+    assert (read(sweep, 0)["status"], read(sweep, 0)["reason"]) == ("interrupted", f"interrupted by {name}")
 
 
 def test_jobs_end_with_the_process_that_started_them(sweep):

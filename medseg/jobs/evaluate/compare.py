@@ -22,7 +22,7 @@ from medseg.evaluation.report.files import Report, read_report
 from medseg.jobs.evaluate.selection import configurations_of, report_candidates, select_best
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.sweeps.rankings import differing
-from medseg.sweeps.record import CROSS_VALIDATION
+from medseg.sweeps.record import CROSS_VALIDATION, reports_by_run
 from medseg.sweeps.report.summary import show_sweep
 from medseg.system.terminal import Terminal
 
@@ -118,10 +118,7 @@ def report_folders(path: Path) -> list[Path]:
     Raises:
         MedsegError: there is none, in what is no sweep.
     """
-    if own := report_folder(path):
-        return [own]
-    children = sorted(path.iterdir(), key=lambda child: (len(child.name) if child.name.isdecimal() else 0, child.name))
-    reports = {child: report_folder(child) for child in children if child.is_dir()}
+    reports = reports_by_run(path)
     folders = [folder for folder in reports.values() if folder]
     is_sweep = (path / SWEEP).is_file()
     if not folders and not is_sweep:
@@ -133,12 +130,6 @@ def report_folders(path: Path) -> list[Path]:
     if lost and not (is_sweep and len(folders) < 2):  # of a sweep the best job alone is tested
         log.warning("%s: no report of %s, left out", path, ", ".join(lost))
     return folders
-
-
-def report_folder(path: Path) -> Path | None:
-    """Return the folder of a run's own report, if it has one."""
-    folders = [path / CROSS_VALIDATION, path / "test" if (path / "splits.json").is_file() else path]
-    return next((folder for folder in folders if (folder / "cases.csv").is_file()), None)
 
 
 def run_of(folder: Path) -> Path:

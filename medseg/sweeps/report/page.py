@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,7 @@ from medseg.evaluation.report.tables import interval, number
 from medseg.io.csv_files import read_csv
 from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.rankings import REPEATED, Job, Ranking, counts, settings_of
-from medseg.sweeps.record import GIVEN_UP, announced
+from medseg.sweeps.record import CROSS_VALIDATION, GIVEN_UP, announced, are_complete_folds
 from medseg.sweeps.report.importance import GROUPS, importances
 from medseg.sweeps.tables import STATE_HEADERS, reason_of, state_rows
 from medseg.system.files import write_text
@@ -56,7 +57,9 @@ def write_page(
         tally=", ".join(f"{count} {word}" for word, count in tally.items()),
         keys=keys,
         winners=winners,
-        tests=[tested(folder, job) for ranking in ranked for job in ranking.best if job["test_score"] is not None],
+        are_folds=are_complete_folds(folder, ended),
+        results=results_of(folder, ranked),
+        is_tested=any(job["test_score"] is not None for job in ended) or (folder / "test" / "metrics.json").is_file(),
         parts=[part_of(folder, ranking, keys, open_jobs if has_one_order else []) for ranking in ranked],
         other_curves=None if has_one_order else curves(folder, open_jobs, ()),
         states=TextTable("Jobs that have not ended", STATE_HEADERS, state_rows(states)),
@@ -103,6 +106,7 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
         missing = [", ".join(job["unlearned"])] * has_unlearned
         rows.append([str(job["job"]), *scores, *missing, *values_of(job, keys), job["status"], seconds])
     others = [key for key in keys if key not in REPEATED]
+    has_settings = list(keys) != ["split.fold"]  # the folds of one cross-validation: nothing is chosen by their scores
     repeated = []
     for setting in ranking.settings:
         if len(scores_of := setting.scores) > 1:
@@ -113,14 +117,18 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
     return {
         "title": ranking.title,
         "table": TextTable(
-            f"Ranked by {ranking.title}" if best else ranking.title,
+            f"Ranked by {ranking.title}" if best and has_settings else ranking.title,
             ("job", "validation", "test", *["not learned"] * has_unlearned, *keys, "status", "seconds"),
             rows,
         ),
         "links": [f"#job-{job['job']}" for job in ranking.jobs],
         "anchors": [f"job-{job['job']}" for job in ranking.jobs],
-        "repeated": TextTable("Repeated settings", ("jobs", "mean", "lowest", "highest", *others), repeated),
-        "parallel": parallel(scored, keys, best) if keys and len(scored) > 1 else None,
+        "repeated": TextTable(
+            "Repeated settings" if has_settings else "Over the folds",
+            ("jobs", "mean", "lowest", "highest", *others),
+            repeated,
+        ),
+        "parallel": parallel(scored, keys, best) if keys and has_settings and len(scored) > 1 else None,
         "importance": importance_table(folder, [job for job in scored if job["status"] != GIVEN_UP], keys),
         "curves": curves(folder, [*ranking.jobs, *open_jobs], best),
     }
@@ -132,19 +140,50 @@ def name_of(job: Job) -> str:
     return f"job {job['job']}: {job['name']}{score}"
 
 
-def tested(folder: Path, job: Job) -> dict[str, str]:
-    """Return what became of one of the best jobs' test, with the address of its report."""
-    run = folder / str(job["job"])
-    summary = read_part(run / "test" / "metrics.json")
+@dataclass(frozen=True)
+class Result:
+    """What a report says in a line: of what, its mean Dice as text, over what, and the report's address in the sweep.
+
+    Texts are empty where the report does not tell.
+    """
+
+    title: str
+    score: str
+    n_cases: str
+    interval: str
+    report: str
+
+    @property
+    def line(self) -> str:
+        """The result in words."""
+        over = f" over {self.n_cases}" if self.n_cases else ""
+        return f"Dice {self.score}{over}" + (f", 95 % interval {self.interval}" if self.interval else "")
+
+
+def results_of(folder: Path, ranked: Sequence[Ranking]) -> list[Result]:
+    """Return the results of a cross-validation, pooled and of its ensemble's test, and the tests of the best jobs."""
+    reports = {"all cases out of fold": Path(CROSS_VALIDATION), "test of the ensemble": Path("test")}
+    found = {title: result_of(folder, report, title) for title, report in reports.items()}
+    best = [job for ranking in ranked for job in ranking.best if job["test_score"] is not None]
+    tests = [result_of(folder, Path(str(job["job"]), "test"), f"test of job {job['job']}", job) for job in best]
+    return [result for result in (*found.values(), *tests) if result]
+
+
+def result_of(folder: Path, report: Path, title: str, job: Job | None = None) -> Result | None:
+    """Return what the report in a sweep's folder says; of a ``job``, whose score is known, also where it is gone."""
+    summary = read_part(folder / report / "metrics.json")
+    score = job["test_score"] if job else node(summary, "mean").get("dice")
+    if not is_number(score):
+        return None
     ci95, n_cases = summary.get("mean_ci95"), summary.get("n_cases")
-    report = Path(run.name, "test", "report.html")
-    return {
-        "job": run.name,
-        "score": number(job["test_score"], "dice"),
-        "n_cases": counted(n_cases, "case") if isinstance(n_cases, int) else "",
-        "interval": interval(ci95, "dice") if isinstance(ci95, list) and all(map(is_number, ci95)) else "",
-        "report": report.as_posix() if (folder / report).is_file() else "",
-    }
+    page = report / "report.html"
+    return Result(
+        title,
+        number(score, "dice"),
+        counted(n_cases, "case") if isinstance(n_cases, int) else "",
+        interval(ci95, "dice") if isinstance(ci95, list) and all(map(is_number, ci95)) else "",
+        page.as_posix() if (folder / page).is_file() else "",
+    )
 
 
 def parallel(jobs: Sequence[Job], keys: Sequence[str], best: Sequence[int]) -> ParallelPlot:

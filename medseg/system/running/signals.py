@@ -13,11 +13,16 @@ from types import FrameType
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
+NAMES = {"SIGINT": "Ctrl-C"}
+"""What people call signals that are known by another name than their own."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asks the process to end; the message says so, and when that was."""
 
     def __init__(self, number: int, when: str = "") -> None:
-        super().__init__(" ".join(filter(None, ["interrupted by", signal.Signals(number).name, when])))
+        name = signal.Signals(number).name
+        super().__init__(" ".join(filter(None, ["interrupted by", NAMES.get(name, name), when])))
         self.number = number
 
 

@@ -65,3 +65,21 @@ def grid(sweep: Sweep) -> Path:
     result = json.loads((folder / "3" / "result.json").read_text())
     (folder / "3" / "result.json").write_text(json.dumps({**result, "test_score": 0.85}))
     return folder
+
+
+@pytest.fixture
+def folds(sweep: Sweep) -> Path:
+    """The folds of one cross-validation, with the reports of all cases out of fold and of the ensemble's test."""
+    scores = {"split.fold=0": 0.6, "split.fold=1": 0.9, "split.fold=2": 0.7}
+    folder = sweep(scores)
+    for job, overrides in enumerate(scores):
+        split = json.loads((folder / str(job) / "splits.json").read_text())
+        split |= {"train": [name for name in "abc" if name != "abc"[job]], "val": ["abc"[job]]}
+        (folder / str(job) / "splits.json").write_text(json.dumps(split))
+        record(folder / str(job), {"status": "done"}, ["dataset=x", overrides])
+    for name, dice in {"cross_validation": 0.735, "test": 0.815}.items():
+        (folder / name).mkdir()
+        summary = {"n_cases": 3, "mean": {"dice": dice}, "mean_ci95": [dice - 0.1, dice + 0.1]}
+        (folder / name / "metrics.json").write_text(json.dumps(summary))
+        (folder / name / "report.html").touch()
+    return folder

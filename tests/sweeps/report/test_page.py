@@ -4,12 +4,14 @@ import csv
 import io
 import json
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
 from browser import Markup, needs_browser, visit
 
 from medseg.sweeps.record import write_record
+from medseg.sweeps.report import summary
 from medseg.sweeps.report.summary import show_sweep
 
 
@@ -85,6 +87,40 @@ def test_jobs_of_other_cases_have_a_part_each(sweep: Any) -> None:
     found = Markup((folder / "sweep.html").read_text())
     assert sum(caption.startswith("Ranked by") for caption in found.tables) == 2
     assert "have no common order" in found.text
+
+
+def test_a_cross_validation_begins_with_its_results_and_ranks_no_fold(
+    folds: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "print_tables", lambda tables, terminal: None)  # of reports that are not whole
+    monkeypatch.setattr(summary, "tables_of", lambda report: [])
+    show_sweep(folds)
+    found = Markup((folds / "sweep.html").read_text())
+    text = " ".join(found.text.split())
+    pooled = "All cases out of fold: Dice 0.735 over 3 cases, 95 % interval 0.635–0.835; report"
+    tested = "Test of the ensemble: Dice 0.815 over 3 cases, 95 % interval 0.715–0.915; report"
+    assert text.index(pooled) < text.index(tested) < text.index("the folds are an ensemble") < text.index("3 folds, 3")
+    assert "not used" not in text
+    assert {"cross_validation/report.html", "test/report.html"} < {link["href"] for link in found.all("a")}
+    [caption, *others] = found.tables
+    assert caption == "mean Dice over 3 folds, 3 validation cases of x; higher is better"
+    assert [row[0] for row in found.tables[caption][1:]] == ["0", "1", "2"]
+    assert others == ["Over the folds"]
+    assert "Parallel coordinates" not in text
+    line = f"test of the ensemble: Dice 0.815 over 3 cases, 95 % interval 0.715–0.915; {folds / 'test' / 'report.html'}"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_that_the_test_part_was_not_used_is_said_of_folds_without_a_test(
+    folds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "print_tables", lambda tables, terminal: None)
+    monkeypatch.setattr(summary, "tables_of", lambda report: [])
+    rmtree(folds / "test")
+    show_sweep(folds)
+    text = " ".join(Markup((folds / "sweep.html").read_text()).text.split())
+    assert "Test of the ensemble" not in text
+    assert "The test part was not used." in text
 
 
 def test_a_sweep_without_any_result_has_a_page(sweep: Any) -> None:
