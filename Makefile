@@ -35,7 +35,7 @@ PAGES := tests/pages/test_commands_run.py
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 10
 
-demo: $(VENV)/.medseg  ## train and test on a made-up brain, in about three minutes
+demo: $(VENV)/.medseg  ## train and test on a made-up brain, in four minutes
 	$(VENV)/bin/medseg train
 
 test: $(VENV)/.medseg-dev  ## run the tests, a process for each core
