@@ -6,6 +6,10 @@ How long that takes is not asked here.
 import signal
 
 from tasks import SHORT, arguments, as_tasks, begin, read, run_of
+from torch.distributed import HashStore
+
+from medseg.system.distributed import ranks
+from medseg.system.distributed.place import Place
 
 
 def lost_at(step, what):
@@ -69,3 +73,21 @@ def test_a_dead_first_process_ends_the_others_and_one_of_them_says_so(small, tmp
     reason = read(run_of(tmp_path) / "result.json")["reason"]
     assert reason.startswith("process 1 of 2 (rank 0)")
     assert outputs[1].count(reason) == 1
+
+
+def test_a_process_that_came_and_left_no_other_sign_is_missed_as_soon_as_any(monkeypatch):
+    now, store = [0.0], HashStore()
+    monkeypatch.setattr(ranks.time, "monotonic", lambda: now[0])
+    first = ranks.Ranks(Place(size=2))
+    seen = {1: (b"", now[0])}
+
+    def verdict_at(seconds):
+        now[0] = seconds
+        return first.look(store, seen)
+
+    assert verdict_at(60.0) == ""  # it is still on its way
+    store.set("host/1", "node")
+    assert verdict_at(70.0) == ""
+    first.silence = ranks.SUSPECT_SILENCE
+    assert verdict_at(74.0) == ""
+    assert verdict_at(76.0).startswith("process 2 of 2 (rank 1 on node) has given no sign of life for 6 s")

@@ -250,7 +250,9 @@ class Ranks:
                 cause = ", mostly for lack of memory" if code == -9 else ""
                 how = f"killed by signal {-code}{cause}" if code < 0 else f"ended with exit status {code}"
                 return f"process {rank + 1} of {self.size} (rank {rank}) was {how}"
-            if store.check([f"alive/{rank}"]) and (sign := store.get(f"alive/{rank}")) != seen[rank][0]:
+            # That it has come is its first sign of life: it may be killed before it leaves another.
+            signs = [name for name in (f"alive/{rank}", f"host/{rank}") if store.check([name])]
+            if signs and (sign := store.get(signs[0])) != seen[rank][0]:
                 seen[rank] = (sign, time.monotonic())
             sign, when = seen[rank]
             if (silent := time.monotonic() - when) > (self.silence if sign else ARRIVAL):
