@@ -32,7 +32,10 @@ def nearest_path(path: Path) -> str:
     The first of its folders that is not there is taken for the closest that is.
     """
     absent = next((each for each in (*reversed(path.parents), path) if not each.exists()), path)
-    names = [entry.name for entry in absent.parent.iterdir()] if absent.parent.is_dir() else []
+    try:
+        names = [entry.name for entry in absent.parent.iterdir()] if absent.parent.is_dir() else []
+    except PermissionError:  # what may not be listed cannot be suggested
+        return ""
     if not (close := get_close_matches(absent.name, names, n=1)):
         return ""
     found = absent.with_name(close[0])
