@@ -54,7 +54,7 @@ class LocalJobs:
         self.is_open = jobs_per_device is None and all(device.free_gb for device in devices)
         self.free = divided(devices, jobs_per_device or 1)
         self.running: list[tuple[Job, JobProcess, Share]] = []
-        self.spares: dict[int, tuple[Job, JobProcess]] = {}
+        self.spares: dict[int, tuple[Job, JobProcess | None]] = {}
         self.given_up: set[int] = set()
 
     def run(self, queue: Queue) -> None:
@@ -71,8 +71,7 @@ class LocalJobs:
                     while self.free and (job := queue.next()):
                         self.begin(job)
                     for job in queue.upcoming(AHEAD):
-                        if job.number not in self.spares:
-                            self.spares[job.number] = job, JobProcess(self.sweep.command, job.folder)
+                        self.process_of(job)
                     self.let_more_in()
                     self.watch.look(len(queue))
                     time.sleep(LOOK)
@@ -89,13 +88,20 @@ class LocalJobs:
 
     def begin(self, job: Job) -> None:
         """Give a job the first share that is free."""
-        share = self.free.pop(0)
-        spare = self.spares.pop(job.number, None)
-        process = spare[1] if spare else JobProcess(self.sweep.command, job.folder)
+        share, process = self.free.pop(0), self.process_of(job)
         withdraw(job.folder)
         self.running.append((job, process, share))
+        del self.spares[job.number]
         self.watch.begun(job, share.name)
         process.begin(job, share, self.sweep.argv)
+
+    def process_of(self, job: Job) -> JobProcess:
+        """Return the process of a job that has not begun; start it if there is none."""
+        _, process = self.spares.setdefault(job.number, (job, None))  # entered first: Ctrl-C may come while it starts
+        if not process:
+            process = JobProcess(self.sweep.command, job.folder)
+            self.spares[job.number] = job, process
+        return process
 
     def collect(self, queue: Queue) -> None:
         """Take in the jobs that have ended."""
@@ -142,7 +148,8 @@ class LocalJobs:
     def dismiss_spares(self) -> None:
         """End the processes that got no job."""
         for job, process in self.spares.values():
-            process.kill()
+            if process:
+                process.kill()
             with suppress(OSError):  # of an earlier session it may hold more
                 (job.folder / OUTPUT).unlink()
                 job.folder.rmdir()

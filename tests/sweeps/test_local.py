@@ -185,6 +185,21 @@ def test_ctrl_c_lets_jobs_save_and_a_second_ends_them(sweep, presses):
     assert not any((sweep.folder / name).exists() for name in "12")  # their processes had been started ahead
 
 
+def test_ctrl_c_while_the_process_of_a_next_job_starts_leaves_nothing_of_it(sweep, monkeypatch):
+    start = subprocess.Popen
+
+    def interrupted(command, **options):
+        if (sweep.folder / "1").exists():
+            raise KeyboardInterrupt
+        return start(command, **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        local.run_locally(queue_of(sweep, {"do": "wait", "ignores": False}, {"do": "end"}), sweep, None, 1)
+    assert read(sweep, 0)["status"] == "done"
+    assert not (sweep.folder / "1").exists()
+
+
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_job_says_which_signal_has_stopped_its_sweep(sweep, monkeypatch, number, name):
     monkeypatch.setattr(process, "python_command", lambda module, function: [sys.executable, "-c", REAL_PROCESS])
