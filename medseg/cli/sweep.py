@@ -139,7 +139,15 @@ class Sweep:
     def run(self, jobs: Sequence[Job]) -> list[float]:
         """Run those jobs that are not done by medseg's own launcher; return the scores of all."""
         assert self.launcher
-        if left := [job for job in jobs if not done_result(job.folder)]:
+        left = []
+        for job in jobs:
+            if not (result := done_result(job.folder)):
+                left.append(job)
+            elif result.get("overrides", []) != [
+                *job.overrides
+            ]:  # killed between its own result and the sweep's record
+                record(job.folder, result, job.overrides)
+        if left:
             self.launcher.run(Queue(left))
         return [self.score(job) for job in jobs]
 

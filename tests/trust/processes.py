@@ -28,11 +28,13 @@ import medseg.jobs.evaluate.evaluate
 import medseg.jobs.evaluate.trials
 import medseg.jobs.predict.predict
 import medseg.jobs.train.train
+import medseg.sweeps.process
 import medseg.system.files
 import medseg.training.callbacks.checkpoints
 import medseg.training.losses
 import medseg.training.optim.schedules
 from medseg.cli import command_line
+from medseg.cli.job import run_job_of_sweep
 from medseg.cli.overrides import Sources, check
 from medseg.config.schema import CONF
 from medseg.inference.predictor import Predictor
@@ -55,18 +57,24 @@ class Kill:
             its final name. ``rename``, ``remove``: a folder or a file is about to be; ``trial``: a prediction of
             ``tune`` is about to be written; ``step``: a training step is about to be made.
         which: a pattern of the file's path.
-        count: at which such moment, the first being 1.
+        count: at which such moment, the first being 1. Each job of a sweep counts for itself.
+        interval: seconds from one state of a training to the next.
     """
 
     when: str
     which: str = "*"
     count: int = 1
+    interval: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.when} {self.which} {self.count}"
 
     def arm(self) -> None:
-        """Patch this process so that it kills itself at the moment."""
+        """Patch this process, and those of a sweep's jobs, so that they kill themselves at the moment."""
+        medseg.training.callbacks.checkpoints.INTERVAL = self.interval
+        medseg.sweeps.process.python_command = lambda module, function: [
+            *(sys.executable, "-P", "-c", f"from processes import *; job({self!r})")
+        ]
         seen = []
 
         def reached(path="") -> bool:
@@ -108,17 +116,22 @@ class Kill:
 
 @dataclass(frozen=True)
 class FullDisk:
-    """The disk is full when the ``count``-th file of a pattern is written, and stays so unless it was ``once``."""
+    """The disk is full when the ``count``-th file of a pattern is written, and stays so unless it was ``once``.
+
+    ``interval`` are the seconds from one state of a training to the next.
+    """
 
     which: str
     count: int = 1
     once: bool = False
+    interval: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.which} {self.count}{' once' if self.once else ''}"
 
     def arm(self) -> None:
         """Let temporary files lead to /dev/full, where the system refuses every byte."""
+        medseg.training.callbacks.checkpoints.INTERVAL = self.interval
         held, seen = medseg.system.files.locked_file, []
 
         @contextmanager
@@ -166,8 +179,20 @@ def fill(path):
                     file.write(bytes(size))
 
 
+SWEEP_OF_JOB = []
+"""The number of the process that runs the sweep, in the process of a job."""
+
+
 def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+    for number in (*SWEEP_OF_JOB, os.getpid()):
+        os.kill(number, signal.SIGKILL)
+
+
+def job(event):
+    """Run a job of a sweep, as the process that it has for itself; when it is killed, so is the sweep."""
+    SWEEP_OF_JOB.append(os.getppid())
+    event.arm()
+    sys.exit(run_job_of_sweep())
 
 
 def main(arguments, folder, event):
@@ -251,7 +276,9 @@ def check_whole(folder):
 def files_in(folder):
     """Return the files below a folder, without locks and those that have a temporary name."""
     paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return [path for path in paths if path.name != ".lock" and not TEMPORARY.fullmatch(path.name)]
+    return [
+        path for path in paths if path.suffix != ".lock" and path.name != ".lock" and not TEMPORARY.fullmatch(path.name)
+    ]
 
 
 def names_in(folder):

@@ -8,6 +8,8 @@ from leftovers import leftovers
 from processes import check_whole, names_in, run, said
 
 from medseg.preprocessing.file_hashes import NAME as HASHES
+from medseg.system.locks import NAME as LOCK
+from medseg.system.running.progress_file import NAME as PROGRESS
 
 DATA = ("dataset.dims=2", "dataset.cases=8", "dataset.size=32")
 SMALL = (
@@ -15,6 +17,7 @@ SMALL = (
     *("model.depth=1", "model.base_channels=2"),
     *("trainer.max_time=null", "trainer.max_epochs=3", "trainer.steps_per_epoch=2", "trainer.validation_interval=1"),
     *("trainer.accelerator=cpu", "logger=none", "plan.batch_size=2"),
+    *("trainer.class_prior=false", "trainer.head_factor=1"),  # every class is found, in pieces that tuning removes
 )
 TRAIN = ("train", *SMALL, "run_dir=run")
 RESUME = ("train", "resume=run")
@@ -36,10 +39,12 @@ VARIABLE_FILES = {
     "config.yaml",
     "environment.json",
     "report.html",
+    "sweep.html",
     "train.log",
     "eval.log",
     "multirun.yaml",
     "last.ckpt",
+    "output.log",
 }
 VARIABLE = {"seconds", "step_seconds", "data_share", "date", "image"}
 
@@ -63,8 +68,12 @@ def without_variable(value):
 
 
 def check_same(folder, other):
-    """Compare the files of two folders; hashes of files are kept of those that are no longer new."""
-    names, others = ([name for name in names_in(each) if Path(name).name != HASHES] for each in (folder, other))
+    """Compare the files of two folders; a job that was killed in its last moment leaves its lock and its progress.
+
+    Hashes of files are kept of those that are no longer new.
+    """
+    left = {HASHES, LOCK, PROGRESS}
+    names, others = ([name for name in names_in(each) if Path(name).name not in left] for each in (folder, other))
     assert names == others
     for path in map(folder.joinpath, names):
         if path.is_file():

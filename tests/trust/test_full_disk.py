@@ -65,7 +65,12 @@ def test_a_training_keeps_its_last_checkpoint(finished, tmp_path, disk):
 @pytest.mark.trust
 @pytest.mark.parametrize(
     "disk",
-    [FullDisk("*.fingerprint.pt", 3), FullDisk("*.case.pt", 2), FullDisk("*best.ckpt"), FullDisk("*/config.yaml")],
+    [
+        FullDisk("*.fingerprint.pt", 3),
+        FullDisk("*.case.pt", 2),
+        FullDisk("*best.ckpt", interval=60),
+        FullDisk("*/config.yaml"),
+    ],
     ids=str,
 )
 def test_a_training_that_cannot_begin_is_begun_again(data_alone, finished, tmp_path, disk):

@@ -37,9 +37,9 @@ def points(*kills):
         Kill("half", "*.case.pt", 2),
         Kill("after", "*.case.pt", 3),
         Kill("step", count=1),
-        Kill("half", "*/next_best.ckpt"),
-        Kill("after", "*/next_best.ckpt"),
-        Kill("after", "*/metrics.csv"),
+        Kill("half", "*/next_best.ckpt", interval=60),
+        Kill("after", "*/next_best.ckpt", interval=60),
+        Kill("after", "*/metrics.csv", interval=60),
         Kill("before", "*/last.ckpt"),
     ),
 )
@@ -55,6 +55,7 @@ def test_a_training_without_a_checkpoint_is_begun_anew(data_alone, finished, tmp
     "point",
     points(
         Kill("after", "*/last.ckpt"),
+        Kill("after", "*/next_best.ckpt"),
         Kill("step", count=4),
         Kill("step", count=6),
         Kill("before", "*/metrics.csv", 2),
@@ -162,11 +163,14 @@ def test_a_tuning_is_repeated(finished, undisturbed, tmp_path, point):
     [
         Kill("step", count=1),
         Kill("step", count=3),
-        Kill("half", "*/0/result.json", 3),
-        Kill("after", "*/0/result.json", 3),
+        Kill("half", "*/sweep.json"),
+        Kill("half", "*/0/result.json"),
+        Kill("after", "*/0/result.json", 2),
+        Kill("half", "*/sweep.csv"),
         Kill("half", "*/1/config.yaml"),
-        Kill("step", count=7),
+        Kill("half", "*/1/checkpoints/last.ckpt", 2),
         Kill("half", "*/test/metrics.json"),
+        Kill("before", "*/sweep.html"),
     ],
     ids=str,
 )
