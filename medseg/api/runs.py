@@ -54,7 +54,8 @@ class Run:
         """How the run has ended, as in ``result.json``: ``status``, ``reason``, ``score``, ``test_score``, ``seconds``.
 
         The status is "done", "failed", "interrupted", or "some_failed" where some test cases could not be scored;
-        "unfinished" while a run is under way, or where it was killed.
+        "testing" while the trained model is tested; "unfinished" while a run is under way. Either stays where it was
+        killed.
         """
         file = self.directory / "result.json"
         unfinished = {"status": "unfinished", "reason": "", "score": None, "test_score": None, "seconds": None}

@@ -63,7 +63,7 @@ class Ranking:
     def title(self) -> str:
         """What the scores are, of which cases, and which way is better."""
         if not self.best:
-            return "in the order of the jobs, which have no validation scores to be ranked by"
+            return "in the order of the jobs, of which none was trained to a validation score to be ranked by"
         parts = [dict(part) for part in {tuple(job["validated"].items()) for job in self.jobs if counts(job)}]
         metric = "mean Dice" if parts[0]["metric"] == "dice" else f"minus the {parts[0]['metric']}"
         cases = counted(sum(part["n_cases"] for part in parts), "validation case")
@@ -72,8 +72,8 @@ class Ranking:
 
 
 def counts(job: Job) -> bool:
-    """Return whether a job's score can be ranked."""
-    return job["score"] is not None and job["validated"] is not None
+    """Return whether a job's score can be ranked: of a training that came to its end, of cases that are known."""
+    return job.get("is_trained", True) and job["score"] is not None and job["validated"] is not None
 
 
 def rankings(jobs: Sequence[Job]) -> list[Ranking]:
