@@ -134,6 +134,9 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
         (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
         (["train", "-m", "model.depth=[2,3]"], "A sweep over these values is written model.depth=2,3."),
+        (["train", "loss=[dice,ce]"], "loss=[dice,ce]: of loss one option is taken. A sweep"),
+        (["train", "-m", "model=unet,[unet,segresnet]"], "written -m model=unet,segresnet."),
+        (["train", "-m", "dataset=[folder,nnunet]", "dataset.root=."], "written -m dataset=folder,nnunet."),
         (["train", "-m", "model.depth=2,", "3,", "4"], "split it at a space. Write it without: model.depth=2,3,4"),
         (["train", "-m", "model.depth=2,", "seed=1"], "Several values are written without spaces: model.depth=a,b"),
         (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),
@@ -153,6 +156,11 @@ def test_mistakes_are_explained(arguments, message, jobs, capsys):
     assert out == ""
     assert jobs.configs == []
     assert not Path("outputs").exists()
+
+
+def test_a_list_of_options_where_one_is_taken_is_one_problem(jobs, capsys):
+    assert command_line.main(["train", "-m", "loss=[dice,ce]"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_packages_of_trackers_are_missed_before_anything_is_read(jobs, monkeypatch, capsys):
