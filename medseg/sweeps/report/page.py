@@ -29,6 +29,8 @@ POINTS = 60
 """Points of a learning curve that are drawn."""
 METRICS = ("dice", "loss")
 """What trainings validate by, with and without masks."""
+OF_ENSEMBLE = "test of the ensemble"
+"""What the report in a sweep's ``test`` is called."""
 SEARCH = "search.json"
 """What a search leaves in its sweep's folder; ``importances`` of it are those of its study, by key."""
 
@@ -162,7 +164,7 @@ class Result:
 
 def results_of(folder: Path, ranked: Sequence[Ranking]) -> list[Result]:
     """Return the results of a cross-validation, pooled and of its ensemble's test, and the tests of the best jobs."""
-    reports = {"all cases out of fold": Path(CROSS_VALIDATION), "test of the ensemble": Path("test")}
+    reports = {"all cases out of fold": Path(CROSS_VALIDATION), OF_ENSEMBLE: Path("test")}
     found = {title: result_of(folder, report, title) for title, report in reports.items()}
     best = [job for ranking in ranked for job in ranking.best if job["test_score"] is not None]
     tests = [result_of(folder, Path(str(job["job"]), "test"), f"test of job {job['job']}", job) for job in best]
