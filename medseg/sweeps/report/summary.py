@@ -10,7 +10,7 @@ from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError
 from medseg.evaluation.pages.text_table import few, print_tables
 from medseg.evaluation.report.tables import tables_of
-from medseg.sweeps.rankings import Job, Ranking, counts, rankings
+from medseg.sweeps.rankings import JobResult, Ranking, counts, rankings
 from medseg.sweeps.record import CROSS_VALIDATION, are_complete_folds, read, states_of
 from medseg.sweeps.report.page import OF_ENSEMBLE, result_of, write_page
 from medseg.sweeps.tables import ranked_tables, state_table
@@ -80,7 +80,7 @@ def winners(folder: Path, ranked: Sequence[Ranking]) -> list[str]:
     return lines
 
 
-def how_to_use(job: Job, checkpoint: str) -> str:
+def how_to_use(job: JobResult, checkpoint: str) -> str:
     """Return the command that uses what a job like this one has trained: pre-trained weights begin a training."""
     if job["validated"]["metric"] == "dice":
         words, rest = ["predict", f"checkpoint={checkpoint}"], "input=… output=…"
