@@ -205,11 +205,13 @@ def log_handler() -> logging.Handler:
     if console := interactive_terminal():
         from rich.logging import RichHandler
 
-        on_terminal = RichHandler(console=console, show_path=False, show_level=False)
+        on_terminal = RichHandler(
+            console=console, show_path=False, show_level=False, log_time_format=PrintableFormatter.default_time_format
+        )
         on_terminal.setFormatter(PrintableFormatter("%(message)s"))
         return on_terminal
     handler = logging.StreamHandler(sys.stdout if shared_terminal().is_jupyter else sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 
