@@ -130,6 +130,10 @@ def result_of(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | No
     refuse(check_values(config) if wrong is None else wrong)
     job = import_module(module_of(config["command"]))
     quieten_libraries()
+    if "torch" in sys.modules:  # which would take jobs that do without it seconds
+        from medseg.system.parallel import keep_to_cores
+
+        keep_to_cores()
     begin_job()
     Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
     with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
