@@ -522,7 +522,8 @@ def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked:
 def brings_object(group: str, option: str, loader: "ConfigLoaderImpl") -> bool:
     """Return whether an option is an object, or a data set, in the place of its group, which has room for one."""
     file: Any = loader.repository.load_config(f"{group}/{option}")
-    return not file.header["package"] and not {"_target_", "layout"}.isdisjoint(file.config)
+    own = {None: file.config, "_global_": file.config.get(group)}.get(file.header["package"])
+    return not {"_target_", "layout"}.isdisjoint(own or ())
 
 
 def check_composed(

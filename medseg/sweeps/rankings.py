@@ -63,7 +63,7 @@ class Ranking:
     def title(self) -> str:
         """What the scores are, of which cases, and which way is better."""
         if not self.best:
-            return "in the order of the jobs, of which none was trained to a validation score to be ranked by"
+            return "in the order of the jobs, which have no final validation scores to be ranked by"
         parts = [dict(part) for part in {tuple(job["validated"].items()) for job in self.jobs if counts(job)}]
         metric = "mean Dice" if parts[0]["metric"] == "dice" else f"minus the {parts[0]['metric']}"
         cases = counted(sum(part["n_cases"] for part in parts), "validation case")

@@ -145,7 +145,12 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "brats": ("dice", "sensitivity", "precision", "hd95", "lesion_dice", "lesion_hd95"),
 }
 
-WORDS_2D = {r"\bvolume\b": "area", r"\bvoxels\b": "pixels", r"(?<!metrics\.)\blesion(s?)\b": r"object\1"}
+WORDS_2D = {
+    r"\bvolume\b": "area",
+    r"\bvoxels\b": "pixels",
+    r"\ba lesion\b": "an object",
+    r"(?<!metrics\.)\blesion(s?)\b": r"object\1",
+}
 """What reports of 2D images call what they call by the words of volumes elsewhere; ``metrics.lesions`` is a key."""
 
 Mask = NDArray[np.bool_]
@@ -160,8 +165,8 @@ def is_distance(name: str) -> bool:
 def worded(text: str, unit: str) -> str:
     """Return a text of reports in the words that fit what was measured: of 2D images (``unit`` "px") those of pictures.
 
-    >>> worded("lesion F1; lesions by metrics.lesions; volume difference", "px")
-    'object F1; objects by metrics.lesions; area difference'
+    >>> worded("lesion F1; a lesion by metrics.lesions; volume difference", "px")
+    'object F1; an object by metrics.lesions; area difference'
     """
     for pattern, word in WORDS_2D.items() if unit == "px" else ():
         text = re.sub(pattern, word, text)
