@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from medseg.api.patches import Patches as Patches
     from medseg.api.patches import patches as patches
     from medseg.api.runs import Run as Run
+    from medseg.api.runs import RunComparison as RunComparison
+    from medseg.api.runs import compare as compare
     from medseg.api.runs import evaluate as evaluate
     from medseg.api.runs import train as train
     from medseg.errors import MedsegError as MedsegError
@@ -38,7 +40,9 @@ _HOMES = {
     "Predictor": "medseg.inference.predictor",
     "Report": "medseg.evaluation.report.files",
     "Run": "medseg.api.runs",
+    "RunComparison": "medseg.api.runs",
     "Scan": "medseg.io.case",
+    "compare": "medseg.api.runs",
     "evaluate": "medseg.api.runs",
     "open_dataset": "medseg.api.data",
     "patches": "medseg.api.patches",

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from medseg.api.data import Dataset
 from medseg.cli.job import log_handler, result_of
 from medseg.cli.keywords import config_of
+from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.evaluation.report.files import Report, read_report
 from medseg.inference.checkpoint import locate
@@ -54,7 +55,8 @@ class Run:
         """How the run has ended, as in ``result.json``: ``status``, ``reason``, ``score``, ``test_score``, ``seconds``.
 
         The status is "done", "failed", "interrupted", or "some_failed" where some test cases could not be scored;
-        "unfinished" while a run is under way, or where it was killed.
+        "testing" while the trained model is tested; "unfinished" while a run is under way. Either stays where it was
+        killed.
         """
         file = self.directory / "result.json"
         unfinished = {"status": "unfinished", "reason": "", "score": None, "test_score": None, "seconds": None}
@@ -161,6 +163,61 @@ def evaluate(
     return read_report(folder, folder.name)
 
 
+@dataclass(frozen=True, repr=False)
+class RunComparison:
+    """Runs that were tested on the same cases, ranked and compared: printed it shows the tables, in Markdown.
+
+    >>> compared = medseg.compare(["outputs/nuclei", medseg.evaluate("outputs/nuclei", inference={"tta": True})])
+    >>> [run["rank"] for run in compared.ranking]
+    [1, ...]
+    >>> compared.comparisons[0]["metric"], compared.page.name
+    ('dice', 'comparison.html')
+    """
+
+    folder: Path
+
+    def __repr__(self) -> str:
+        """Name the runs, the best first, and the folder."""
+        return f"RunComparison({str(self.folder)!r}, {' > '.join(run['run'] for run in self.ranking)})"
+
+    def __str__(self) -> str:
+        """Return the tables."""
+        return (self.folder / "comparison.md").read_text("utf-8")
+
+    @property
+    def page(self) -> Path:
+        """The page of the comparison, with plots."""
+        return self.folder / "comparison.html"
+
+    @property
+    def ranking(self) -> list[dict[str, Any]]:
+        """The runs from the best to the worst, as in ``comparison.json``: ``run``, ``rank``, ``mean``, and more."""
+        return list(read_json_object(self.folder / "comparison.json")["ranking"]["runs"])
+
+    @property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Every two runs by every metric and class, as in ``comparison.json``: ``difference``, ``p_holm``, and more."""
+        return list(read_json_object(self.folder / "comparison.json")["comparisons"])
+
+
+def compare(runs: Sequence[Run | Report | str | Path], **settings: Any) -> RunComparison:
+    """Compare runs that were tested on the same cases, as ``medseg compare`` does.
+
+    Args:
+        runs: runs, reports of ``evaluate``, or directories of either, or of sweeps.
+        settings: those of ``medseg compare``, by their names (see ``train``), such as ``metrics={"names": ["dice"]}``.
+
+    Raises:
+        MedsegError: fewer than two have a report, or their reports cannot be compared.
+
+    >>> medseg.compare(["outputs/nuclei"])
+    Traceback (most recent call last):
+    medseg.errors.MedsegError: runs=outputs/nuclei: 1 report found, but two or more are needed. ...
+    """
+    paths = [run.directory if isinstance(run, Run) else run.folder if isinstance(run, Report) else run for run in runs]
+    return RunComparison(run_directory_of("compare", {"runs": list(map(str, paths)), **settings}, None))
+
+
 def settings_with(dataset: str | Dataset | None, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return settings that begin with those of a data set."""
     if isinstance(dataset, Dataset):
@@ -177,7 +234,10 @@ def run_directory_of(command: str, settings: Mapping[str, Any], config_dir: str 
     """
     with shown_log(), heeded():
         config, argv = config_of(command, settings, config_dir)
-        return Path(settings["run_dir"] if config is None else result_of(config, argv)["run_dir"])
+        folder = settings["run_dir"] if config is None else result_of(config, argv).get("run_dir")
+    if folder is None:  # the jobs of a sweep were shown alone
+        raise MedsegError("there are no two reports to compare; sweep.test=all tests all jobs of a sweep.")
+    return Path(folder)
 
 
 @contextmanager

@@ -130,6 +130,10 @@ def result_of(config: dict[str, Any], argv: list[str], wrong: Sequence[str] | No
     refuse(check_values(config) if wrong is None else wrong)
     job = import_module(module_of(config["command"]))
     quieten_libraries()
+    if "torch" in sys.modules:  # which would take jobs that do without it seconds
+        from medseg.system.parallel import keep_to_cores
+
+        keep_to_cores()
     begin_job()
     Limit.max_gb = resolve({"read": config.get("read") or {}})["read"].get("max_gb", DEFAULT_MAX_GB)
     with single_job(argv), enough_memory(f"for this {config['command']}", MORE_MEMORY):
@@ -205,11 +209,13 @@ def log_handler() -> logging.Handler:
     if console := interactive_terminal():
         from rich.logging import RichHandler
 
-        on_terminal = RichHandler(console=console, show_path=False, show_level=False)
+        on_terminal = RichHandler(
+            console=console, show_path=False, show_level=False, log_time_format=PrintableFormatter.default_time_format
+        )
         on_terminal.setFormatter(PrintableFormatter("%(message)s"))
         return on_terminal
     handler = logging.StreamHandler(sys.stdout if shared_terminal().is_jupyter else sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     return handler
 
 

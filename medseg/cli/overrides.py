@@ -301,15 +301,15 @@ def syntax_problem(setting: str) -> str:
         return f"{setting!r}: settings are written key=value, without spaces around the =."
     if setting[0] in "'\"":
         return f"{setting!r}: its quotes are no quotes for this shell. cmd.exe knows double ones alone."
-    if value.startswith("{") and not value.endswith("}"):
-        return f'{setting!r}: the shell has split it at a space. Quote it as a whole: "{key}={{name: value, ...}}"'
-    if value.endswith(","):
-        return f"{setting!r}: a comma at its end. Several values are written without spaces: {key}=a,b"
     if value.startswith("{"):
+        if not value.endswith("}"):
+            return f'{setting!r}: the shell has split it at a space. Quote it as a whole: "{key}={{name: value, ...}}"'
         return (
             f"{key}={value}: cannot be read. A mapping is written {key}='{{name: value, ...}}', names without quotes,"
             " values with them where they hold special characters."
         )
+    if value.endswith(","):
+        return f"{setting!r}: a comma at its end. Several values are written without spaces: {key}=a,b"
     return f"{setting!r}: cannot be read. Quote a value with special characters, for the shell too: \"{key}='{value}'\""
 
 
@@ -505,11 +505,25 @@ def check_groups(choices: "list[Override]", loader: "ConfigLoaderImpl", checked:
             if option not in allowed:
                 hint = f"{nearest(option, offered)} Options: {', '.join(offered)}."
                 checked.problems[f"{group}={option}"] = f"{group}={option}: no such option.{hint}"
-        if known := [choice for choice in chosen if set(names_in(choice)) <= {*allowed}]:
-            options[group] = known
+        known = [choice for choice in chosen if set(names_in(choice)) <= {*allowed}]
+        mixed = [choice for choice in known if sum(brings_object(group, name, loader) for name in names_in(choice)) > 1]
+        for choice in mixed:
+            several = choice[1:-1]
+            checked.problems[f"{group}={choice}"] = (
+                f"{group}={choice}: of {group} one option is taken. A sweep over these is written -m {group}={several}."
+            )
+        if left := [choice for choice in known if choice not in mixed]:
+            options[group] = left
         else:
             checked.unknown.add(group)
     return options
+
+
+def brings_object(group: str, option: str, loader: "ConfigLoaderImpl") -> bool:
+    """Return whether an option is an object, or a data set, in the place of its group, which has room for one."""
+    file: Any = loader.repository.load_config(f"{group}/{option}")
+    own = {None: file.config, "_global_": file.config.get(group)}.get(file.header["package"])
+    return not {"_target_", "layout"}.isdisjoint(own or ())
 
 
 def check_composed(

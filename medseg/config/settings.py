@@ -39,7 +39,9 @@ class DatasetSettings:
 
     name: str = setting("names the run's folder")
     root: Path = setting("the folder of the data")
-    modality: tuple[str, ...] = setting("one modality, or one a channel", MODALITIES, null="as the layout tells")
+    modality: tuple[str, ...] = setting(
+        "one modality, or one a channel", MODALITIES, null="as the layout tells, or DICOM headers"
+    )
     labels: dict[str, Any] | None = setting("class names and their values in the masks", null="read off the data")
     segments: dict[str, Any] | None = setting(
         "class of named segments by pattern, null: none", null="segments are named like the classes", default=None

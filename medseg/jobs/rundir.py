@@ -210,6 +210,7 @@ def read_result(path: Path) -> dict[str, Any]:
         "overrides": isinstance(overrides, list) and all(isinstance(setting, str) for setting in overrides),
         "unlearned": isinstance(unlearned, list) and all(isinstance(name, str) for name in unlearned),
         "validated": is_of_cases(result.get("validated")),
+        "is_trained": isinstance(result.get("is_trained", True), bool),
     }
     if wrong := [f"{name}={result.get(name)!r}" for name, fits in is_fit.items() if not fits]:
         raise MedsegError(f"{path}: no result of a job: {', '.join(wrong)}. {RESULT_CURE}")
@@ -273,8 +274,9 @@ def logged_to(path: Path) -> Iterator[logging.Handler]:
     logger.addHandler(handler)
     try:
         yield handler
-    except MedsegError as error:  # the terminal gets it from the command line
-        handler.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, str(error), (), None))
+    except (MedsegError, KeyboardInterrupt) as error:  # the terminal gets it from the command line
+        level = logging.INFO if isinstance(error, KeyboardInterrupt) else logging.ERROR
+        handler.handle(logger.makeRecord(logger.name, level, __file__, 0, str(error) or "interrupted", (), None))
         raise
     finally:
         logger.removeHandler(handler)

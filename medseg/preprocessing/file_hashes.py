@@ -23,7 +23,7 @@ from medseg.system.files import file_hash, write_text
 log = logging.getLogger(__name__)
 
 NAME = "hashes.json"
-"""In the data set's folder of the cache: by path the numbers of ``state_of`` and the hash."""
+"""In the data set's folder of the cache: by path the numbers of ``file_state`` and the hash."""
 TICK = 2_000_000_000
 """Nanoseconds within which two changes of a file may have the same time."""
 INTERVAL = 60.0
@@ -32,7 +32,7 @@ INTERVAL = 60.0
 State = tuple[int, int, int, int]
 
 
-def state_of(file: Path) -> State:
+def file_state(file: Path) -> State:
     """Return what tells whether a file has changed: size, inode, and both times of change in ns."""
     status = file.stat()
     return status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
@@ -70,7 +70,7 @@ class FileHashes:
         with self.lock:
             if self.kept is None:
                 self.kept = self.read()
-        name, state, now = str(file.absolute()), state_of(file), time.time_ns()
+        name, state, now = str(file.absolute()), file_state(file), time.time_ns()
         own, before = self.own.get(name), self.kept.get(name)
         known = own or (None if self.is_verifying else before)
         if known and known[0] == state:
@@ -79,7 +79,7 @@ class FileHashes:
         code = file_hash(file)
         if self.is_verifying and before and before[0] == state and before[1] != code:
             log.warning("%s: its bytes have changed, though size and times have not; is the disk sound?", file)
-        if max(state[2:]) < now - TICK and state_of(file) == state:
+        if max(state[2:]) < now - TICK and file_state(file) == state:
             self.own[name] = (state, code)
             self.n_new += 1
             if time.monotonic() - self.saved_at > INTERVAL:

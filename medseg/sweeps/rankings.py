@@ -7,7 +7,7 @@ from typing import Any
 
 from medseg.evaluation.pages.text_table import counted
 
-Job = dict[str, Any]
+JobResult = dict[str, Any]
 """What a job has left as its ``result.json``, its number as ``job``, and as ``name`` what tells it from the others."""
 
 REPEATED = ("seed", "split.fold")
@@ -18,7 +18,7 @@ REPEATED = ("seed", "split.fold")
 class Setting:
     """The jobs that repeat one setting: folds by their numbers, others by their scores, the best first."""
 
-    jobs: Sequence[Job]
+    jobs: Sequence[JobResult]
 
     @property
     def scores(self) -> list[float]:
@@ -48,12 +48,12 @@ class Ranking:
     settings: Sequence[Setting]
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[JobResult]:
         """All jobs, in the order of the ranking."""
         return [job for setting in self.settings for job in setting.jobs]
 
     @property
-    def best(self) -> list[Job]:
+    def best(self) -> list[JobResult]:
         """The best job of the best setting; all of its jobs where they are folds; none where nothing can be ranked."""
         first = self.settings[0]
         jobs = [job for job in first.jobs if counts(job)]
@@ -63,7 +63,7 @@ class Ranking:
     def title(self) -> str:
         """What the scores are, of which cases, and which way is better."""
         if not self.best:
-            return "in the order of the jobs, which have no validation scores to be ranked by"
+            return "in the order of the jobs, which have no final validation scores to be ranked by"
         parts = [dict(part) for part in {tuple(job["validated"].items()) for job in self.jobs if counts(job)}]
         metric = "mean Dice" if parts[0]["metric"] == "dice" else f"minus the {parts[0]['metric']}"
         cases = counted(sum(part["n_cases"] for part in parts), "validation case")
@@ -71,17 +71,17 @@ class Ranking:
         return f"{metric} over {folds}{cases} of {parts[0]['dataset']}; higher is better"
 
 
-def counts(job: Job) -> bool:
-    """Return whether a job's score can be ranked."""
-    return job["score"] is not None and job["validated"] is not None
+def counts(job: JobResult) -> bool:
+    """Return whether a job's score can be ranked: of a training that came to its end, of cases that are known."""
+    return job.get("is_trained", True) and job["score"] is not None and job["validated"] is not None
 
 
-def rankings(jobs: Sequence[Job]) -> list[Ranking]:
+def rankings(jobs: Sequence[JobResult]) -> list[Ranking]:
     """Return the order of the settings whose jobs were validated on the same cases of a data set, one for each such.
 
     What cannot be ranked stands behind the only ranking, or, of several, apart.
     """
-    by_setting: dict[tuple[Any, ...], list[Job]] = {}
+    by_setting: dict[tuple[Any, ...], list[JobResult]] = {}
     for job in jobs:
         setting = tuple(item for item in job["overrides"] if item.partition("=")[0] not in REPEATED)
         key = (job["validated"]["dataset"], setting) if counts(job) else (job["job"],)

@@ -16,7 +16,7 @@ from medseg.io.csv_files import as_csv
 from medseg.io.damage import reading
 from medseg.io.datasets.splits import Split, are_folds, parts_by_hash
 from medseg.jobs.rundir import RESULT_CURE, has_state, make_unique, read_result
-from medseg.sweeps.rankings import Job, Ranking, differing, rankings, settings_of
+from medseg.sweeps.rankings import JobResult, Ranking, differing, rankings, settings_of
 from medseg.system.file_names import file_name
 from medseg.system.files import TEMPORARY, refuse_links, remove_leftovers, write_json, write_text
 from medseg.system.locks import NAME as LOCK
@@ -153,7 +153,7 @@ def validated(run: Path, result: dict[str, Any]) -> dict[str, Any] | None:
     return {"dataset": data_name(dataset), "metric": metric, "n_cases": len(drawn or cases), "cases": digest}
 
 
-def read(folder: Path) -> list[Job]:
+def read(folder: Path) -> list[JobResult]:
     """Return the results of a sweep's jobs, in their order."""
     paths = [path for path in folder.glob("*/result.json") if path.parent.name.isdecimal()]
     jobs = sorted(({**read_result(path), "job": int(path.parent.name)} for path in paths), key=lambda job: job["job"])
@@ -238,7 +238,7 @@ def state_of(run_dir: Path) -> dict[str, Any]:
         return {"state": "running"}
 
 
-def are_complete_folds(folder: Path, jobs: Sequence[Job]) -> bool:
+def are_complete_folds(folder: Path, jobs: Sequence[JobResult]) -> bool:
     """Return whether jobs are folds of one cross-validation that have validated each of its cases, and are all done."""
     cases = {(job["validated"] or {}).get("cases") for job in jobs if job["status"] in ("done", "some_failed")}
     if None in cases or len(cases) < max(2, len(jobs)):

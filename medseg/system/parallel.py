@@ -5,7 +5,9 @@ what is logged come in the order of the items, as if they had been worked on one
 """
 
 import logging
+import math
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,6 +30,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_WORKERS = 32
+
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux tells a container its limits, in the files of version 2 or those of version 1."""
 
 
 class Watch(Protocol):
@@ -175,8 +180,28 @@ def torch_threads(number: int) -> Iterator[None]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use: those it is bound to, within the container's limit of their time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(bound, quota()))
+
+
+def quota() -> int:
+    """Return the cores whose whole time the container may use, rounded up; as many as there may be where unlimited."""
+    try:
+        if (file := CGROUPS / "cpu.max").is_file():
+            time, period = file.read_text("ascii").split()
+        else:  # version 1
+            files = (CGROUPS / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            time, period = (file.read_text("ascii").strip() for file in files)
+        return sys.maxsize if time in ("max", "-1") else math.ceil(float(time) / float(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return sys.maxsize
+
+
+def keep_to_cores() -> None:
+    """Let PyTorch compute with no more threads than there are cores: of a container's limit it does not know."""
+    if torch.get_num_threads() > (number := cores()):
+        torch.set_num_threads(number)
 
 
 def free_memory() -> float:
@@ -185,10 +210,12 @@ def free_memory() -> float:
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         free = float(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))) * 1024
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text("ascii").strip() for name in ("max", "current"))
+        is_old = not (CGROUPS / "memory.max").is_file()
+        group, prefix = (CGROUPS / "memory", "total_") if is_old else (CGROUPS, "")
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if is_old else ("memory.max", "memory.current")
+        limit, used = ((group / name).read_text("ascii").strip() for name in names)
         numbers = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
-        cached = float(numbers["inactive_file"])  # of files that were read: given back when needed
+        cached = float(numbers[f"{prefix}inactive_file"])  # of files that were read: given back when needed
         return free if limit == "max" else min(free, max(0, float(limit) - float(used) + cached))
     except (OSError, StopIteration, ValueError, KeyError):
         return free

@@ -33,7 +33,10 @@ def escaped(match: re.Match[str]) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Formats records for terminals and log files, whatever names they contain."""
+    """Formats records for terminals and log files, whatever names they contain; times are of one kind in all."""
+
+    default_time_format = "%Y-%m-%d %H:%M:%S"
+    default_msec_format = None
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's text, a traceback included."""

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import medseg
-from medseg.jobs.evaluate import scoring
+from medseg.jobs.evaluate import compare, scoring
 
 SMALL = {
     "trainer": {"max_epochs": 1, "steps_per_epoch": 2, "accelerator": "cpu"},
@@ -39,5 +39,6 @@ def trained_here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(trained_here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Work in that folder, without the tables that are printed."""
     monkeypatch.chdir(trained_here)
-    monkeypatch.setattr(scoring, "print_tables", lambda tables, console: None)
+    for job in (scoring, compare):
+        monkeypatch.setattr(job, "print_tables", lambda tables, console: None)
     return trained_here

@@ -56,6 +56,27 @@ def test_runs_and_checkpoints_and_lists_of_them_are_evaluated(job, here):
         medseg.evaluate(run, tune="postprocess")
 
 
+def test_runs_and_reports_are_compared_as_the_command_does(here):
+    run = medseg.Run.open("outputs/nuclei")
+    flipped = medseg.evaluate(run, inference={"tta": True})
+    compared = medseg.compare([run, flipped], metrics={"names": ["dice"]})
+    stored = json.loads((compared.folder / "comparison.json").read_text())
+    assert compared.ranking == stored["ranking"]["runs"]
+    assert sorted(one["mean"] for one in compared.ranking) == pytest.approx(
+        sorted([run.report.mean["dice"], flipped.mean["dice"]])
+    )
+    assert {one["metric"] for one in compared.comparisons} == {"dice"}
+    assert "ranking by Dice" in str(compared)
+    assert compared.page.is_file()
+
+
+def test_a_sweep_without_two_reports_is_not_compared(job, tmp_path):
+    job.outcome = lambda config: {"status": "done"}
+    (tmp_path / "sweep").mkdir()
+    with pytest.raises(medseg.MedsegError, match=r"no two reports to compare; sweep\.test=all"):
+        medseg.compare(["sweep"])
+
+
 @pytest.mark.parametrize(
     "error", [medseg.MedsegError("no data"), KeyboardInterrupt("interrupted"), ValueError("a bug")]
 )

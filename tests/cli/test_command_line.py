@@ -2,22 +2,26 @@
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
+from datetime import datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from medseg.cli import command_line
+from medseg.cli import command_line, job
 from medseg.cli.overrides import quoted
 from medseg.config import extras
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError
-from medseg.jobs.rundir import read_result
+from medseg.jobs.rundir import logged_to, read_result
+from medseg.system import terminal
 from medseg.system.relaunch import single_job
 
 NASTY = [
@@ -134,6 +138,9 @@ def test_both_mistakes_are_named_at_once(jobs, capsys):
         (["train", "-m", "model.dept=2,3"], "Did you mean 'model.depth'?"),
         (["train", "-m", "model.depth=2,3", "seed=x"], "seed='x': must be"),
         (["train", "-m", "model.depth=[2,3]"], "A sweep over these values is written model.depth=2,3."),
+        (["train", "loss=[dice,ce]"], "loss=[dice,ce]: of loss one option is taken. A sweep"),
+        (["train", "-m", "model=unet,[unet,segresnet]"], "written -m model=unet,segresnet."),
+        (["train", "-m", "dataset=[folder,nnunet]", "dataset.root=."], "written -m dataset=folder,nnunet."),
         (["train", "-m", "model.depth=2,", "3,", "4"], "split it at a space. Write it without: model.depth=2,3,4"),
         (["train", "-m", "model.depth=2,", "seed=1"], "Several values are written without spaces: model.depth=a,b"),
         (["train", "-m", "loss=dice_ce,ce", "loss.weights.dice=2"], "loss.weights.dice: unknown key"),
@@ -153,6 +160,24 @@ def test_mistakes_are_explained(arguments, message, jobs, capsys):
     assert out == ""
     assert jobs.configs == []
     assert not Path("outputs").exists()
+
+
+def test_a_list_of_options_where_one_is_taken_is_one_problem(jobs, capsys):
+    assert command_line.main(["train", "-m", "loss=[dice,ce]"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_log_lines_have_the_same_kind_of_time_on_terminals_in_pipes_and_in_files(monkeypatch, tmp_path):
+    record = logging.makeLogRecord({"msg": "learned", "levelname": "INFO", "levelno": logging.INFO})
+    time = f"{datetime.fromtimestamp(record.created):%Y-%m-%d %H:%M:%S}"
+    assert job.log_handler().format(record) == f"{time} INFO learned"
+    with logged_to(tmp_path / "train.log") as handler:
+        handler.handle(record)
+    assert (tmp_path / "train.log").read_text() == f"{time} INFO learned\n"
+    shown = StringIO()
+    monkeypatch.setattr(terminal, "interactive_terminal", lambda: terminal.Terminal(file=shown, width=80))
+    job.log_handler().handle(record)
+    assert shown.getvalue().split("learned")[0].strip() == time
 
 
 def test_packages_of_trackers_are_missed_before_anything_is_read(jobs, monkeypatch, capsys):

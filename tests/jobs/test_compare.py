@@ -77,7 +77,8 @@ def test_a_training_and_an_evaluation(compared, tmp_path, capsys):
     a, b = training(tmp_path / "runs" / "Müller (1)", rows_of(0.7)), report(tmp_path / "b", rows_of(0.8, 1))
     result = compared(a, b)
     assert (result["status"], result["score"]) == ("done", found_in(tmp_path / "out")["ranking"]["runs"][0]["mean"])
-    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    stored = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result == {**stored, "run_dir": str(tmp_path / "out")}
     found = found_in(tmp_path / "out")
     assert [run["name"] for run in found["runs"]] == ["Müller (1)", "b"]
     assert (found["n_cases"], found["n_patients"], found["notes"]) == (24, 12, [])

@@ -225,15 +225,17 @@ def test_a_pretraining_at_its_end_is_left_as_it_is(composed, workplace, tmp_path
     assert epochs(tmp_path / "run") == [1, 2]
 
 
-def test_an_interrupted_run_says_how_to_go_on(run, monkeypatch):
+def test_an_interrupted_run_says_once_how_to_go_on(run, monkeypatch, capsys, caplog):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("medseg.jobs.train.train.test", interrupt)
     assert command_line.main(["train", "resume=run"]) == 130
-    assert "to go on: medseg train resume=run" in (run / "train.log").read_text()
+    said = "interrupted; to go on: medseg train resume=run"
+    assert (run / "train.log").read_text().count(said) == 1
+    assert capsys.readouterr().err.count(said) + caplog.text.count(said) == 1
     result = json.loads((run / "result.json").read_text())
-    assert (result["status"], result["reason"]) == ("interrupted", "interrupted; to go on: medseg train resume=run")
+    assert (result["status"], result["reason"]) == ("interrupted", said)
 
 
 def test_an_interrupted_job_leaves_it_to_its_sweep_to_say_how_to_go_on(run, monkeypatch):

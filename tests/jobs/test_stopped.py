@@ -105,6 +105,7 @@ def stop(config, run, match=None):
 def check_same(run, undisturbed):
     assert rows_of(run) == rows_of(undisturbed)
     assert result_of(run)["status"] == "done"
+    assert "is_trained" not in result_of(run)
     for what in ("selection", "score", "test_score"):
         assert result_of(run)[what] == result_of(undisturbed)[what]
     assert equal(state_of(run), state_of(undisturbed))
@@ -143,7 +144,10 @@ def test_a_signal_ends_a_validation_which_is_made_again(whole, method, call, epo
     assert len(json.loads((undisturbed / "splits.json").read_text())["val"]) == 2
     at_call(SegmentationModule, method, call, asked(signal.SIGINT))
     stop(config, tmp_path, "Ctrl-C")
-    assert len(rows_of(tmp_path)) == epochs
+    rows, result = rows_of(tmp_path), result_of(tmp_path)
+    assert len(rows) == epochs
+    if method == "validation_step":  # one epoch is validated, whose weights are the best so far
+        assert (result["score"], result["is_trained"]) == (pytest.approx(float(rows[0]["val_dice"]), abs=1e-4), False)
     go_on(tmp_path)
     check_same(tmp_path, undisturbed)
 
@@ -194,18 +198,22 @@ def test_a_test_that_a_signal_ends_is_made_when_the_run_is_resumed(small, at_cal
 
 
 def test_a_training_tells_where_it_is(small, monkeypatch, tmp_path):
-    told = []
+    told, written = [], []
     monkeypatch.setattr(ProgressFile, "is_due", lambda self, state: True)
     for owner, name in ((SegmentationModule, "validation_step"), (train, "evaluate_cases")):
         method = getattr(owner, name)
 
         def called(*arguments, method=method, **options):
             told.append(json.loads((tmp_path / "progress.json").read_text()))
+            if (tmp_path / "result.json").is_file():
+                written.append((result_of(tmp_path)["status"], result_of(tmp_path)["reason"]))
             return method(*arguments, **options)
 
         monkeypatch.setattr(owner, name, called)
     train.run(small(2, *SETTINGS) | {"run_dir": str(tmp_path)})
     *training, testing = told
+    [(status, reason)] = written
+    assert (status, reason) == ("testing", "max_epochs reached")
     assert [each["epoch"] for each in training] == [1, 1, 2, 2, 3, 3]
     assert [each["score"] is None for each in training] == [True] * 2 + [False] * 4
     assert training[-1]["seconds_left"] is not None

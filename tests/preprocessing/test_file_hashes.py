@@ -87,9 +87,9 @@ def test_a_file_that_changed_within_the_tick_is_read_again(file, tmp_path, monke
     monkeypatch.setattr(file_hashes, "TICK", 10**15)  # it is younger than this
     asked(kept, file)
     assert not kept.exists()
-    state = file_hashes.state_of(file)
+    state = file_hashes.file_state(file)
     file.write_bytes(b"VOXELS")
-    monkeypatch.setattr(file_hashes, "state_of", lambda path: state)  # as a coarse clock has it
+    monkeypatch.setattr(file_hashes, "file_state", lambda path: state)  # as a coarse clock has it
     assert asked(kept, file) == [sha(file)]
 
 
@@ -171,9 +171,9 @@ def test_verifying_reads_all_files_once_more_and_tells_of_silent_changes(file, t
         assert hashes.of(file) == hashes.of(file) == sha(file)
     assert reads == [file] * 2
     assert not caplog.text
-    state = file_hashes.state_of(file)
+    state = file_hashes.file_state(file)
     file.write_bytes(b"vOxels")
-    monkeypatch.setattr(file_hashes, "state_of", lambda path: state)  # a disk that has lost a bit
+    monkeypatch.setattr(file_hashes, "file_state", lambda path: state)  # a disk that has lost a bit
     assert asked(kept, file) != [sha(file)]
     hashes.verify()
     assert hashes.of(file) == sha(file)

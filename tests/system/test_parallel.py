@@ -1,13 +1,15 @@
 """Many items at once: in order, with what they log, and nothing left running."""
 
 import logging
+import sys
 import threading
 import time
 
 import pytest
 import torch
 
-from medseg.system.parallel import in_parallel, read_ahead
+from medseg.system import parallel
+from medseg.system.parallel import cores, free_memory, in_parallel, keep_to_cores, read_ahead
 
 log = logging.getLogger("medseg.test")
 
@@ -149,3 +151,60 @@ def test_an_error_of_reading_ahead_comes_in_its_turn():
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(items)
+
+
+@pytest.fixture
+def container(monkeypatch, tmp_path):
+    """``container(files)``: be in a container on 64 cores whose limits these files tell."""
+
+    def make(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{text}\n")
+
+    monkeypatch.setattr(parallel, "CGROUPS", tmp_path)
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: {*range(64)}, raising=False)
+    return make
+
+
+@pytest.mark.parametrize(
+    ("files", "number"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "10000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "12800000 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ({"cpu.max": "damaged"}, 64),
+        ({}, 64),
+    ],
+)
+def test_cores_are_those_of_the_container(container, files, number):
+    container(files)
+    assert cores() == number
+
+
+def test_pytorch_takes_no_more_threads_than_the_container_has_cores(container):
+    container({"cpu.max": "200000 100000"})
+    with parallel.torch_threads(5):
+        keep_to_cores()
+        assert torch.get_num_threads() == 2
+    with parallel.torch_threads(1):
+        keep_to_cores()
+        assert torch.get_num_threads() == 1  # as OMP_NUM_THREADS may ask for
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no containers")
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "cached"),
+    [
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_free_memory_is_that_of_the_container(container, folder, limit, used, cached):
+    container({f"{folder}{limit}": 3000, f"{folder}{used}": 2000, f"{folder}memory.stat": f"{cached} 500"})
+    assert free_memory() == 1500

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medseg.evaluation.comparison.ranking import patient_scores
 from medseg.evaluation.comparison.tables import RULES, Result, all_tables, by_class, by_pair, ranking_table
-from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.registry import METRICS, worded
 from medseg.evaluation.pages.page import render
 from medseg.evaluation.pages.plots import Point, Strip, StripPlot, linear, some
 from medseg.evaluation.pages.text_table import counted
@@ -16,7 +16,7 @@ POINTS = 500
 
 def comparison_page(result: Result, reports: Sequence[Path]) -> str:
     """Return the page; ``reports`` are the folders of the runs' reports."""
-    is_two = len(result.paired.runs) == 2
+    is_two, unit = len(result.paired.runs) == 2, result.unit
     main = by_class(result, "dice") if is_two else by_pair(result, "dice", result.overall)
     return render(
         "evaluation/comparison/comparison.html",
@@ -27,7 +27,9 @@ def comparison_page(result: Result, reports: Sequence[Path]) -> str:
         others=[other for other in list(all_tables(result))[1:] if other != main],
         is_two=is_two,
         rules=RULES,
-        metrics={METRICS[name].title: METRICS[name].definition for name in result.paired.values},
+        metrics={
+            worded(METRICS[name].title, unit): worded(METRICS[name].definition, unit) for name in result.paired.values
+        },
         runs=dict(zip(result.paired.runs, reports, strict=True)),
     )
 

@@ -24,7 +24,10 @@ MIN_HEIGHT = 512
 """Small scans are enlarged to it. Lengths here and below are in pixels of the result."""
 MAX_SIDE = 1536
 NOTEBOOK_SIDE = 400
-ALPHA = 0.35
+ALPHA = (0.35, 0.55)
+"""How opaque the fill is over black and over white, where a colour that is as thin would be pale."""
+DIM = 0.4
+"""How much is left of the light of the pixels round a contour, which set it off a bright image."""
 LINE = 2
 DASH = 5
 GAP = 8
@@ -63,12 +66,12 @@ def overlay(
     """Draw the classes over the scan: filled, with a contour line each, and a legend with their sizes.
 
     ``indices`` and ``reference`` are uint8 (*spatial) on the scan's grid, ``names`` all class names, the background
-    first. The ground truth is drawn as a white dashed contour, as far as it is known: ``annotated`` (K,) says which
-    classes were looked for (None: all), and ``IGNORE`` is no ground truth. A 2D image is shown whole. Of a volume the
-    axial, coronal and sagittal slice with the most of the largest connected component of the foreground, of the ground
-    truth where there is one, is shown in radiological convention (the patient's right on the left, anterior or superior
-    up), whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice is longer
-    than ``side`` pixels.
+    first. The ground truth is drawn as a contour of white and black dashes, as far as it is known: ``annotated`` (K,)
+    says which classes were looked for (None: all), and ``IGNORE`` is no ground truth. A 2D image is shown whole. Of a
+    volume the axial, coronal and sagittal slice with the most of the largest connected component of the foreground, of
+    the ground truth where there is one, is shown in radiological convention (the patient's right on the left, anterior
+    or superior up), whatever the order of the axes in the file; oblique axes are shown along the nearest one. No slice
+    is longer than ``side`` pixels.
     """
     annotated = np.ones(len(names), np.bool_) if annotated is None else annotated
     true = np.zeros_like(indices)
@@ -210,11 +213,16 @@ def _draw(panel: Panel, window: tuple[float, float], scale: float) -> Image.Imag
     indices, reference = (np.asarray(mask.resize((width, height), Image.Resampling.NEAREST)) for mask in masks)
 
     colours = np.array([(0, 0, 0), *(colour(index) for index in range(1, int(indices.max()) + 1))], np.float32)[indices]
-    filled = np.where(indices[..., None] > 0, (1 - ALPHA) * pixels + ALPHA * colours, pixels)
-    filled = np.where(_contour(indices)[..., None], colours, filled)
+    opacity = ALPHA[0] + (ALPHA[1] - ALPHA[0]) * pixels.mean(-1, keepdims=True) / 255
+    filled = np.where(indices[..., None] > 0, (1 - opacity) * pixels + opacity * colours, pixels)
+    contour, true_contour = _contour(indices), _contour(reference)
+    filled = np.where(contour[..., None], colours, filled)
+    filled = np.where(_rim(indices)[..., None], DIM * filled, filled)
     row, column = np.indices(reference.shape)
-    dashes = _contour(reference) & ((3 * row + 2 * column) // (3 * DASH) % 2 == 0)  # a slope that borders rarely follow
-    image = Image.fromarray(np.where(dashes[..., None], 255, filled).astype(np.uint8))
+    dashes = (3 * row + 2 * column) // (3 * DASH) % 2 == 0  # a slope that borders rarely follow
+    gaps = true_contour & ~dashes & ~contour  # dark, as white dashes are not seen on white
+    filled = np.where(gaps[..., None], CANVAS, filled)
+    image = Image.fromarray(np.where((true_contour & dashes)[..., None], WHITE, filled).astype(np.uint8))
 
     _letter(image, panel.sides)
     return image
@@ -241,6 +249,12 @@ def _contour(indices: Indices) -> NDArray[np.bool_]:
     shifts = [(LINE + dy, LINE + dx) for d in range(1, LINE + 1) for dy, dx in ((d, 0), (-d, 0), (0, d), (0, -d))]
     other = np.any([padded[y : y + height, x : x + width] != indices for y, x in shifts], axis=0)
     return other & (indices > 0)
+
+
+def _rim(indices: Indices) -> NDArray[np.bool_]:
+    """The pixels of the background that touch a class."""
+    is_in = np.pad(indices > 0, 1)
+    return (is_in[:-2, 1:-1] | is_in[2:, 1:-1] | is_in[1:-1, :-2] | is_in[1:-1, 2:]) & (indices == 0)
 
 
 def _legend(

@@ -7,6 +7,7 @@ for them. Shares are undefined where what they are shares of is empty. Under Bra
 out, the metrics of lesions take a ground truth of nothing else for an empty one.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
@@ -144,6 +145,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "brats": ("dice", "sensitivity", "precision", "hd95", "lesion_dice", "lesion_hd95"),
 }
 
+WORDS_2D = {
+    r"\bvolume\b": "area",
+    r"\bvoxels\b": "pixels",
+    r"\ba lesion\b": "an object",
+    r"(?<!metrics\.)\blesion(s?)\b": r"object\1",
+}
+"""What reports of 2D images call what they call by the words of volumes elsewhere; ``metrics.lesions`` is a key."""
+
 Mask = NDArray[np.bool_]
 Measured = dict[str, float]
 
@@ -151,6 +160,17 @@ Measured = dict[str, float]
 def is_distance(name: str) -> bool:
     """Tell a metric that is a length: where one mask is empty there is none to measure."""
     return METRICS[name].unit == "mm"
+
+
+def worded(text: str, unit: str) -> str:
+    """Return a text of reports in the words that fit what was measured: of 2D images (``unit`` "px") those of pictures.
+
+    >>> worded("lesion F1; a lesion by metrics.lesions; volume difference", "px")
+    'object F1; an object by metrics.lesions; area difference'
+    """
+    for pattern, word in WORDS_2D.items() if unit == "px" else ():
+        text = re.sub(pattern, word, text)
+    return text
 
 
 def settings_of(chosen: MetricsSettings) -> Settings:

@@ -1,12 +1,13 @@
 """``report.html``: an evaluation, and the training before it, on one page."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from medseg.evaluation.images.views import View
-from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.registry import METRICS, worded
 from medseg.evaluation.pages.page import render
 from medseg.evaluation.pages.text_table import TextTable, counted
 from medseg.evaluation.report import cases as report_cases
@@ -81,9 +82,12 @@ def html_report(
         ),
         configs=run_info.config_texts(runs),
         environments=run_info.environments(runs),
-        metrics={titled(name, unit): METRICS[name] for name in metrics},
+        metrics={
+            titled(name, unit): replace(METRICS[name], definition=worded(METRICS[name].definition, unit))
+            for name in metrics
+        },
         directions=DIRECTIONS,
-        rules=RULES,
+        rules=[worded(rule, unit) for rule in RULES],
         settings={
             f"metrics.{key}": run_info.written(value) for key, value in summary["settings"].items() if key != "names"
         },

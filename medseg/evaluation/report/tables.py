@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medseg.evaluation.metrics.registry import METRICS
+from medseg.evaluation.metrics.registry import METRICS, worded
 from medseg.evaluation.pages.text_table import NONE, TextTable, counted
+from medseg.evaluation.statistics.bootstrap import MIN_GROUPS
 from medseg.evaluation.statistics.summary import Summary
 
 FAMILIES = {
@@ -32,7 +33,8 @@ def tables_of(summary: Summary) -> list[TextTable]:
             rows.append(cells)
         rows.append(["mean", *(number(summary["mean"][metric], metric) for metric in metrics)])
         notes = ["(n): no distance in n cases, as one mask is empty or no lesion was found"] if missed else []
-        tables.append(TextTable(title, ["class", *(titled(metric, unit) for metric in metrics)], rows, notes))
+        headers = ["class", *(titled(metric, unit) for metric in metrics)]
+        tables.append(TextTable(worded(title, unit), headers, rows, [worded(note, unit) for note in notes]))
     for column, strata in summary["strata"].items():
         rows = [
             [
@@ -55,6 +57,7 @@ def overview(summary: Summary) -> TextTable:
     has_iou = "iou" in summary["settings"]["names"]
     headers = ["class", METRICS["dice"].title, "median", "95 % interval", *[METRICS["iou"].title] * has_iou]
     rows, notes = [], [*summary.get("warnings", ()), *summary["notes"]]  # earlier versions had no warnings
+    has_short = False
     if summary["problems"]:
         notes.append(f"{len(summary['problems'])} further case(s) could not be scored")
     for name, of_class in summary["classes"].items():
@@ -62,9 +65,12 @@ def overview(summary: Summary) -> TextTable:
         cells = [_mean_std(dice), number(dice["median"], "dice"), interval(dice["ci95"], "dice")]
         cells += [number(of_class["iou"]["mean"], "iou")] if has_iou else []
         rows.append([name, *cells, str(dice["n"]), str(dice["n_undefined"])])
+        has_short |= bool(dice["n"]) and dice["ci95"] is None
         if empty["n"]:  # a class that some cases do not have, as their Dice hides how large a false positive is
             amount = f"{empty['ml']:.3g} ml" if "ml" in empty else f"{empty['voxels']} px"
             notes.append(f"{name}: absent in {empty['n']}, falsely found in {empty['false_positives']} ({amount})")
+    if has_short:
+        notes.append(f"{NONE}: intervals are over patients, and given from {MIN_GROUPS} patients on")
     means = summary["mean"]
     mean = ["mean", number(means["dice"], "dice"), "", interval(summary["mean_ci95"], "dice")]
     mean += [number(means["iou"], "iou")] if has_iou else []
@@ -115,10 +121,14 @@ def interval(bounds: Sequence[float | None] | None, metric: str) -> str:
 
 
 def titled(metric: str, unit: str) -> str:
-    """Return a metric's title with its unit; of 2D images (``unit`` "px") lengths and areas are in pixels."""
+    """Return a metric's title with its unit; of 2D images (``unit`` "px") lengths and areas are in pixels.
+
+    >>> titled("volume_difference", "mm"), titled("volume_difference", "px"), titled("lesion_f1", "px")
+    ('volume difference (ml)', 'area difference (px)', 'object F1')
+    """
     own = METRICS[metric].unit
     shown = {"mm": "px", "ml": "px"}.get(own, own) if unit == "px" else own
-    return METRICS[metric].title + (f" ({shown})" if shown else "")
+    return worded(METRICS[metric].title, unit) + (f" ({shown})" if shown else "")
 
 
 def _mean_std(of: dict[str, Any]) -> str:

@@ -62,7 +62,9 @@
     context.imageSmoothingEnabled = false;
     if (control("predicted").checked) {
       context.drawImage(fill.canvas, 0, 0, right, bottom);
-      for (const [index, path] of outlines(0, right, bottom)) stroke(context, path, `rgb(${view.classes[index].colour})`, 2);
+      for (const [index, path] of outlines(0, right, bottom)) {
+        for (const [colour, thickness] of [["#0009", 4], [`rgb(${view.classes[index].colour})`, 2]]) stroke(context, path, colour, thickness);
+      }
     }
     if (control("true").checked) {
       const paths = [...outlines(1, right, bottom).values()];

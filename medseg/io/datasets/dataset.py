@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from medseg.config.instantiate import build
@@ -12,8 +13,11 @@ from medseg.errors import MedsegError, listing, nearest
 from medseg.io.case import Case, Dataset, FileValue, FileValues
 from medseg.io.datasets.annotations import classes_of_segments, values_in_masks
 from medseg.io.datasets.corrections import with_corrections
+from medseg.io.dicom.headers import header, is_dicom
+from medseg.io.files.read import on_disk
 from medseg.io.labels import BETWEEN, GIVE, IGNORE_NAME, MOST_FOUND, LabelMap, as_list, class_values, few
 from medseg.io.layouts import SYNTHETIC, phantom_is_there
+from medseg.io.layouts.channels import modalities_of
 from medseg.io.layouts.groups import assign_groups
 from medseg.io.segments.segmentation import unique
 from medseg.io.tables import read_annotated
@@ -110,8 +114,28 @@ def no_cases(dataset: Dataset, settings: DatasetSettings) -> str:
 
 
 def modalities(settings: DatasetSettings, dataset: Dataset) -> tuple[str, ...] | None:
-    """Return the modality of the channels: the user's word for it, or else the layout's."""
-    return settings.modality or tuple(dataset.modality or ()) or None
+    """Return the modality of the channels: the user's word for it, else the layout's, else that of DICOM files."""
+    return settings.modality or tuple(dataset.modality or ()) or modalities_in_headers(dataset)
+
+
+def modalities_in_headers(dataset: Dataset) -> tuple[str, ...] | None:
+    """Return the modality of each channel, one where it is the same, if all images are DICOM files that agree on it."""
+    known: tuple[str, ...] | None = None
+    for case in (*dataset.cases, *dataset.unlabelled):
+        names = modalities_of([modality_of(path) for path in case.images])
+        if names is None or known not in (None, names):
+            return None
+        known = names
+    return known[:1] if known and len({*known}) == 1 else known
+
+
+def modality_of(path: Path) -> str:
+    """Return what the first DICOM file of an image says of its modality; "" of an image of another kind."""
+    with suppress(MedsegError):  # whoever reads the image says what is wrong
+        first = next(iter(on_disk(path)), None)
+        if first and is_dicom(first):
+            return header(first).modality
+    return ""
 
 
 def label_map(dataset: Dataset) -> LabelMap:

@@ -75,6 +75,7 @@ class Header:
     orientation: Vector = ()
     position: Vector = ()
     frames: int = 1
+    modality: str = ""
     passed: str = ""
 
 
@@ -181,6 +182,7 @@ def described(path: Path, dataset: Any) -> Header:
         orientation=numbers_of(single, 0, "PlaneOrientationSequence", "ImageOrientationPatient"),
         position=numbers_of(single, 0, "PlanePositionSequence", "ImagePositionPatient"),
         frames=frames,
+        modality=modality,
         passed=passed,
     )
 

@@ -33,9 +33,9 @@ ALL = ("full", "brats")
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
-    """Compare, as the composed config says; return status, score (the best run's mean Dice) and seconds.
+    """Compare, as the composed config says; return status, score (the best run's mean Dice), seconds and ``run_dir``.
 
-    A sweep is shown as it is now, and no more of one whose jobs were not tested.
+    A sweep is shown as it is now, and no more of one whose jobs were not tested: then nothing is written.
 
     Raises:
         MedsegError: fewer than two reports, or reports that cannot be compared.
@@ -76,7 +76,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             log.info("run directory: %s", run_dir)
             if settings.select:
                 log.info("to use what was selected: medseg predict checkpoint=%s input=… output=…", run_dir)
-    return outcome
+    return {**outcome, "run_dir": str(run_dir)}
 
 
 def compared(reports: Sequence[Report], names: Sequence[str] = ALL) -> Result:

@@ -171,7 +171,9 @@ class Reports:
         rival = [against.folder / "cases.csv"] if against else []
         content = {
             "version": __version__,
-            "files": [state_of(path) for path in (*files, *rival, *(file for case in cases for file in case.files))],
+            "files": [
+                size_and_time(path) for path in (*files, *rival, *(file for case in cases for file in case.files))
+            ],
             "models": {case: [files.index(file) for file in ensemble] for case, ensemble in models_of.items()},
             "cases": [[case.id, case.group, dict(case.columns)] for case in cases],
             "metrics": asdict(self.metrics),
@@ -214,7 +216,7 @@ class Reports:
         return summary
 
 
-def state_of(path: Path) -> list[int] | None:
+def size_and_time(path: Path) -> list[int] | None:
     """Return what changes with a file's content: its size and the time of its last change; None where there is none."""
     try:
         state = path.stat()

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 WELL_FOUND = 0.95
 """Share of a case's labelled voxels within its region, below which it is named in the log."""
 
-Fit = Callable[[Run[Any], Callable[[], None]], Fitted]
+Fit = Callable[[Run[Any], Selection, Callable[[], None]], Fitted]
 
 
 def check(settings: TrainSettings, n_processes: int) -> None:

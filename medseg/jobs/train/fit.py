@@ -258,14 +258,19 @@ def outcome(reason: str, selection: Selection, names: Sequence[str], n_validated
     ``unlearned`` names the classes that were not learned, where there are any.
     """
     chosen = selection.report()
-    score = selection.sign * chosen["best"][selection.key] if chosen else None
-    ended = {"reason": reason, "score": score, "selection": chosen}
+    ended = {"reason": reason, **best_so_far(selection)}
     ended |= {"unlearned": selection.unlearned.names} if selection.unlearned.names else {}
     drawn = drawn_cases(len(names), n_validated or len(names))
     if not chosen or len(drawn) == len(names):
         return ended
     ended["selection"] = chosen | {"cases": f"{len(drawn)} of {len(names)}"}
     return ended | {"validated_on": [names[index] for index in drawn]}
+
+
+def best_so_far(selection: Selection) -> dict[str, Any]:
+    """Return the score of the best validation, and what was selected, of a training that goes on or has ended."""
+    chosen = selection.report()
+    return {"score": selection.sign * chosen["best"][selection.key] if chosen else None, "selection": chosen}
 
 
 def read_last(file: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 def pretrain(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Pre-train into a run directory that has been made, as the first of the processes."""
-    settings = read_settings(PretrainSettings, config)
+    settings, selection = read_settings(PretrainSettings, config), Selection(name="loss", lowest=True)
     if settings.trainer.head_factor not in (None, 1.0):
         raise MedsegError(
             f"trainer.head_factor={settings.trainer.head_factor:g} is for medseg train: what pretrain trains learns at"
@@ -50,7 +50,6 @@ def pretrain(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     dataset = open_scans(settings.dataset, settings.trust, may_write=not settings.resume)
     if dataset.problems:
         log.warning("%d problems in the data set:\n%s", len(dataset.problems), listing(dataset.problems))
-    selection = Selection(name="loss", lowest=True)
     scans = replace(dataset, problems=())
     return train_in_run_directory(config, settings, scans, UNLABELLED, ranks, fit, selection, finish)
 
@@ -60,7 +59,8 @@ def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
     settings = read_settings(PretrainSettings, config)
     scans = replace(open_scans(settings.dataset, settings.trust, may_write=False), problems=())
     if not is_trained:
-        fit(reopen(config, settings, scans, UNLABELLED, ranks), lambda: None)
+        selection = Selection(name="loss", lowest=True)
+        fit(reopen(config, settings, scans, UNLABELLED, ranks), selection, lambda: None)
 
 
 def finish(run: Run[PretrainSettings], result: dict[str, Any]) -> dict[str, float]:
@@ -71,11 +71,11 @@ def finish(run: Run[PretrainSettings], result: dict[str, Any]) -> dict[str, floa
     return {}
 
 
-def fit(run: Run[PretrainSettings], begin: Callable[[], None]) -> Fitted:
+def fit(run: Run[PretrainSettings], selection: Selection, begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
     settings, plan = run.settings, run.plan
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings.limits), Selection(name="loss", lowest=True)
+    progress = make_progress(settings.limits)
     description = describe(run.resolved, None, run.dataset.endings)
     module = make_reconstruction(settings, plan, description, progress, selection, run.ranks.device)
     load_initial_weights(run, module)

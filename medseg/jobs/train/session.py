@@ -18,7 +18,7 @@ from medseg.inference.loading import has_results
 from medseg.io.case import Dataset
 from medseg.io.labels import LabelMap
 from medseg.jobs.rundir import FIRST_STAGE, has_state, logged_to, recorded, write_config
-from medseg.jobs.train.fit import Fitted, result_of_finished
+from medseg.jobs.train.fit import Fitted, best_so_far, result_of_finished
 from medseg.jobs.train.setup import Run, S, announce, cache_of, in_run_directory, reopen, set_up
 from medseg.preprocessing.cache_files import in_use
 from medseg.preprocessing.file_hashes import hashes_in
@@ -28,8 +28,6 @@ from medseg.system.distributed.place import take_place
 from medseg.system.distributed.ranks import LostError, Ranks, joined
 from medseg.system.files import remove_leftovers
 from medseg.training.callbacks.checkpoints import Selection
-
-log = logging.getLogger(__name__)
 
 CAPACITY = 10**6  # log lines
 
@@ -92,8 +90,6 @@ def session(run: Run[Any]) -> Iterator[Session]:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | LostError):
                 error.args = (stopped(run, str(error) or "interrupted"),)
-            if isinstance(error, KeyboardInterrupt):
-                log.info("%s", error)
             for path in () if this.is_open else run.directory.rglob("*"):
                 if path not in before and path.is_file():  # such as an empty log of TensorBoard's
                     path.unlink()
@@ -149,7 +145,7 @@ def train_in_run_directory(
     dataset: Dataset,
     classes: LabelMap,
     ranks: Ranks,
-    fit: Callable[[Run[S], Callable[[], None]], Fitted],
+    fit: Callable[[Run[S], Selection, Callable[[], None]], Fitted],
     selection: Selection,
     finish: Callable[[Run[S], dict[str, Any]], dict[str, float]],
 ) -> dict[str, Any]:
@@ -161,8 +157,8 @@ def train_in_run_directory(
         dataset: all cases.
         classes: the classes to learn.
         ranks: the processes that train together, of which this is the first.
-        fit: trains, and calls its second argument when the first step is done.
-        selection: which validation counts, for a resumed run that has nothing left to train.
+        fit: trains, tells the selection of its validations, and calls its third argument when the first step is done.
+        selection: which validation counts, of which there are none yet.
         finish: adds status and score to the result; returns scores for the trackers.
     """
     set_float32_products(ranks.device, deterministic=settings.trainer.deterministic)
@@ -178,7 +174,11 @@ def train_in_run_directory(
             this.open()
         ranks.start(run.config)
         ranks.tell("run", [run.config, bool(finished)])
-        fitted, trackers, step = finished or fit(run, this.begin)
+        try:
+            fitted, trackers, step = finished or fit(run, selection, this.begin)
+        except KeyboardInterrupt:  # there may be best weights, which are of use
+            this.result |= {**best_so_far(selection), "is_trained": False}
+            raise
         this.result |= fitted
         run.progress_file.tell("testing", seconds_left=None)
         trackers.end(finish(run, this.result), step, run.directory)

@@ -64,7 +64,8 @@ def train(config: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     make_segmenter(settings.inference, settings.postprocess, classes)  # wrong options show at once
 
     def finish(run: Run[TrainSettings], result: dict[str, Any]) -> dict[str, float]:
-        write_json(run.directory / "result.json", result)  # the report tells why training ended
+        # the report tells why training ended
+        write_json(run.directory / "result.json", {**result, "status": "testing"})
         result |= test(run)
         log_output_paths(run.directory)
         return {} if result["test_score"] is None else {"best/test_dice": result["test_score"]}
@@ -78,17 +79,17 @@ def follow(config: dict[str, Any], ranks: Ranks, is_trained: bool) -> None:
     dataset = open_dataset(settings.dataset, settings.trust, may_write=False)
     run = reopen(config, settings, dataset, label_map(dataset), ranks)
     if not is_trained:
-        fit(run, lambda: None)
+        fit(run, Selection(), lambda: None)
     if cases := cases_to_test(run):
         run.ranks.hear("test")  # the best checkpoint is whole
         measured(best_of(run).segment, cases, run.label_map, metrics_of(run), run.ranks)
 
 
-def fit(run: Run[TrainSettings], begin: Callable[[], None]) -> Fitted:
+def fit(run: Run[TrainSettings], selection: Selection, begin: Callable[[], None]) -> Fitted:
     """Train until the time or the epochs are used up, and call ``begin`` when the first step is done."""
     settings, plan = run.settings, run.plan
     torch.manual_seed(settings.seed)  # the network's first weights; no other draw uses global state
-    progress, selection = make_progress(settings.limits), Selection()
+    progress = make_progress(settings.limits)
     description = describe(run.resolved, run.label_map, run.dataset.endings, run.training_data)
     module = make_module(settings, plan, run.label_map, description, progress, selection, run.ranks.device)
     loaded = load_initial_weights(run, module)

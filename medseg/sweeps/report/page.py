@@ -19,7 +19,7 @@ from medseg.evaluation.report.run_info import node, read_part
 from medseg.evaluation.report.tables import interval, number
 from medseg.io.csv_files import read_csv
 from medseg.jobs.rundir import OUTPUT
-from medseg.sweeps.rankings import REPEATED, Job, Ranking, counts, settings_of
+from medseg.sweeps.rankings import REPEATED, JobResult, Ranking, counts, settings_of
 from medseg.sweeps.record import CROSS_VALIDATION, GIVEN_UP, announced, are_complete_folds
 from medseg.sweeps.report.importance import GROUPS, importances
 from medseg.sweeps.tables import STATE_HEADERS, reason_of, state_rows
@@ -29,6 +29,8 @@ POINTS = 60
 """Points of a learning curve that are drawn."""
 METRICS = ("dice", "loss")
 """What trainings validate by, with and without masks."""
+OF_ENSEMBLE = "test of the ensemble"
+"""What the report in a sweep's ``test`` is called."""
 SEARCH = "search.json"
 """What a search leaves in its sweep's folder; ``importances`` of it are those of its study, by key."""
 
@@ -74,13 +76,13 @@ def write_page(
     write_text(folder / "sweep.html", page)
 
 
-def log_of(folder: Path, job: Job) -> str:
+def log_of(folder: Path, job: JobResult) -> str:
     """Return the address of a job's log, of what its process printed where it came to none, or of its folder."""
     names = (f"{job['job']}/{name}" for name in ("train.log", OUTPUT))
     return next((name for name in names if (folder / name).is_file()), f"{job['job']}/")
 
 
-def swept_keys(jobs: Sequence[Job]) -> list[str]:
+def swept_keys(jobs: Sequence[JobResult]) -> list[str]:
     """Return the keys in whose values jobs differ, those that only repeat a setting last."""
     settings = [settings_of(job["overrides"]) for job in jobs]
     keys = dict.fromkeys(key for own in settings for key in own)
@@ -88,13 +90,13 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     return sorted(swept, key=lambda key: key in REPEATED)
 
 
-def values_of(job: Job, keys: Sequence[str]) -> list[str]:
+def values_of(job: JobResult, keys: Sequence[str]) -> list[str]:
     """Return the values of a job's keys as texts, a dash for one that it does not set."""
     own = settings_of(job["overrides"])
     return [own.get(key, NONE) for key in keys]
 
 
-def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequence[Job]) -> dict[str, Any]:
+def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequence[JobResult]) -> dict[str, Any]:
     """Return what the page shows of a ranking: tables, plots, and the tests of the best jobs."""
     has_unlearned = any(job["unlearned"] for job in ranking.jobs)
     scored = sorted((job for job in ranking.jobs if counts(job)), key=lambda job: job["job"])
@@ -134,7 +136,7 @@ def part_of(folder: Path, ranking: Ranking, keys: Sequence[str], open_jobs: Sequ
     }
 
 
-def name_of(job: Job) -> str:
+def name_of(job: JobResult) -> str:
     """Return how a job is called on the page: its number, what tells it apart, and its score."""
     score = "" if job["score"] is None else f", {job['score']:.4f}"
     return f"job {job['job']}: {job['name']}{score}"
@@ -162,14 +164,14 @@ class Result:
 
 def results_of(folder: Path, ranked: Sequence[Ranking]) -> list[Result]:
     """Return the results of a cross-validation, pooled and of its ensemble's test, and the tests of the best jobs."""
-    reports = {"all cases out of fold": Path(CROSS_VALIDATION), "test of the ensemble": Path("test")}
+    reports = {"all cases out of fold": Path(CROSS_VALIDATION), OF_ENSEMBLE: Path("test")}
     found = {title: result_of(folder, report, title) for title, report in reports.items()}
     best = [job for ranking in ranked for job in ranking.best if job["test_score"] is not None]
     tests = [result_of(folder, Path(str(job["job"]), "test"), f"test of job {job['job']}", job) for job in best]
     return [result for result in (*found.values(), *tests) if result]
 
 
-def result_of(folder: Path, report: Path, title: str, job: Job | None = None) -> Result | None:
+def result_of(folder: Path, report: Path, title: str, job: JobResult | None = None) -> Result | None:
     """Return what the report in a sweep's folder says; of a ``job``, whose score is known, also where it is gone."""
     summary = read_part(folder / report / "metrics.json")
     score = job["test_score"] if job else node(summary, "mean").get("dice")
@@ -186,7 +188,7 @@ def result_of(folder: Path, report: Path, title: str, job: Job | None = None) ->
     )
 
 
-def parallel(jobs: Sequence[Job], keys: Sequence[str], best: Sequence[int]) -> ParallelPlot:
+def parallel(jobs: Sequence[JobResult], keys: Sequence[str], best: Sequence[int]) -> ParallelPlot:
     """Return parallel coordinates of jobs with scores: a line each across the swept keys and the score."""
     columns = zip(*(values_of(job, keys) for job in jobs), strict=True)
     axes = [coordinate(key, its, is_choice=key in REPEATED) for key, its in zip(keys, columns, strict=True)]
@@ -207,7 +209,7 @@ def parallel(jobs: Sequence[Job], keys: Sequence[str], best: Sequence[int]) -> P
     )
 
 
-def importance_table(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> TextTable:
+def importance_table(folder: Path, jobs: Sequence[JobResult], keys: Sequence[str]) -> TextTable:
     """Return the importance of the swept keys: by a search's study where there is one, else by the jobs' variance."""
     study = node(read_part(folder / SEARCH), "importances")
     shares = {key: share for key, share in study.items() if is_number(share)}
@@ -227,7 +229,7 @@ def importance_table(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> 
     return TextTable("Importance", ("key", "share", "p", "groups"), rows, notes)
 
 
-def curves(folder: Path, jobs: Sequence[Job], best: Sequence[int]) -> LinePlot | None:
+def curves(folder: Path, jobs: Sequence[JobResult], best: Sequence[int]) -> LinePlot | None:
     """Return the validation score by epoch of the jobs that have written any, the best in front."""
     series, metric = [], "dice"
     for job in jobs:

@@ -10,9 +10,9 @@ from medseg.config.untrusted import SWEEP, read_json_object
 from medseg.errors import MedsegError
 from medseg.evaluation.pages.text_table import few, print_tables
 from medseg.evaluation.report.tables import tables_of
-from medseg.sweeps.rankings import Job, Ranking, counts, rankings
+from medseg.sweeps.rankings import JobResult, Ranking, counts, rankings
 from medseg.sweeps.record import CROSS_VALIDATION, are_complete_folds, read, states_of
-from medseg.sweeps.report.page import result_of, write_page
+from medseg.sweeps.report.page import OF_ENSEMBLE, result_of, write_page
 from medseg.sweeps.tables import ranked_tables, state_table
 from medseg.system.locks import is_held
 from medseg.system.printable import printable
@@ -43,8 +43,8 @@ def show_sweep(folder: Path) -> None:
         print_tables(tables_of(read_json_object(metrics)), terminal)
         print(printable(f"all cases out of fold: {metrics.with_name('report.html')}"))
     if (test := folder / "test" / "report.html").is_file():
-        result = result_of(folder, Path("test"), "test of the ensemble")
-        print(printable(f"test of the ensemble: {f'{result.line}; ' if result else ''}{test}"))
+        result = result_of(folder, Path("test"), OF_ENSEMBLE)
+        print(printable(f"{OF_ENSEMBLE}: {f'{result.line}; ' if result else ''}{test}"))
     for line in (best := winners(folder, ranked)):
         print(printable(line))
     is_at_work = any(state["state"] not in ("waiting", "stopped") for state in states)
@@ -80,7 +80,7 @@ def winners(folder: Path, ranked: Sequence[Ranking]) -> list[str]:
     return lines
 
 
-def how_to_use(job: Job, checkpoint: str) -> str:
+def how_to_use(job: JobResult, checkpoint: str) -> str:
     """Return the command that uses what a job like this one has trained: pre-trained weights begin a training."""
     if job["validated"]["metric"] == "dice":
         words, rest = ["predict", f"checkpoint={checkpoint}"], "input=… output=…"

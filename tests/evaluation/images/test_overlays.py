@@ -133,7 +133,9 @@ def test_a_picture_keeps_its_colours_and_takes_the_classes() -> None:
     indices[16:48, 64:112] = 1
     pixels = np.asarray(overlay(Scan(image, np.eye(4), "px"), indices, NAMES))[GAP : GAP + 512, GAP : GAP + 1024]
     np.testing.assert_array_equal(pixels[20, 20], [200, 100, 50])
-    np.testing.assert_allclose(pixels[256, 700], 0.65 * np.array([200, 100, 50]) + 0.35 * np.array(PALETTE[0]), atol=1)
+    opacity = 0.35 + 0.2 * np.mean([200, 100, 50]) / 255
+    filled = (1 - opacity) * np.array([200, 100, 50]) + opacity * np.array(PALETTE[0])
+    np.testing.assert_allclose(pixels[256, 700], filled, atol=1)
     contour = (pixels == PALETTE[0]).all(-1)  # two pixels wide, inside the class
     assert contour[128:384, 512:896].sum() == contour.sum() == 256 * 384 - 252 * 380
 
@@ -179,6 +181,22 @@ def test_truth_is_a_white_dashed_line_where_it_belongs() -> None:
     line[130:382, 130:382] = False
     assert not (white & ~line).any()
     assert 0.4 < white[line].mean() < 0.6
+
+
+@pytest.mark.parametrize("grey", [0, 90, 255])
+def test_classes_and_truth_are_seen_on_dark_and_on_bright_images(grey: int) -> None:
+    """Each differs from the image by a quarter of full light in some colour: fill, rim or contour, and dashes."""
+    scan = Scan(np.broadcast_to(np.float32(grey), (1, 64, 64)).copy(), np.eye(4), "px")
+    scan.image[0, 0, :2] = 0, 255  # so that the window is that of a well exposed picture
+    predicted, truth = np.zeros((2, 64, 64), np.uint8)
+    predicted[32:48, 8:24], truth[32:48, 40:56] = 1, 1
+    pixels = np.asarray(overlay(scan, predicted, NAMES, truth))[GAP : GAP + 512, GAP : GAP + 512].astype(int)
+    contrast = np.abs(pixels - grey).max(-1)
+    assert contrast[264:376, 72:184].min() >= 64  # the fill
+    assert max(contrast[300, 63], contrast[300, 64]) >= 100  # the rim beside the class, or its contour
+    line = contrast[256:258, 320:448]
+    assert line.max() >= 128
+    assert (line >= 28).mean() > 0.4
 
 
 def test_legend_names_what_is_there_with_its_size() -> None:

@@ -174,6 +174,12 @@ def test_undefined_is_null_in_json_and_an_empty_cell(tmp_path: Path) -> None:
     assert "oedema: absent in 1, falsely found in 0 (0 px)" in text
 
 
+@pytest.mark.parametrize(("patients", "is_said"), [(7, True), (8, False)])
+def test_why_there_is_no_interval_is_said_below_the_table(patients: int, is_said: bool) -> None:
+    text = " ".join(shown(summary_of(rows_of(2 * patients), NAMES, "test")).split())
+    assert ("–: intervals are over patients, and given from 8 patients on" in text) == is_said
+
+
 def test_table_fits_a_terminal_of_80_columns() -> None:
     names = ["left ventricular outflow tract and its valve", "b"]
     labels = LabelMap({"background": 0, names[0]: 1, "b": 2})

@@ -243,6 +243,11 @@ def test_of_a_single_picture_without_millimetres_nothing_is_missing(tmp_path: Pa
     ]
     assert "true area (px)" in html
     assert "predicted size (px)" in html
+    lines = Markup(html).text
+    assert "area difference (px)" in lines
+    assert "belong to an object" in lines
+    assert "metrics.lesions" in lines  # the key keeps its name
+    assert not re.search(r"volume|voxel|\bml\b|(?<!metrics\.)lesion", lines)
 
 
 def test_a_class_absent_everywhere_and_nothing_defined(tmp_path: Path) -> None:

@@ -222,3 +222,31 @@ def test_no_scan_at_all_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(MedsegError, match="no scans here"):
         scans_of(tmp_path, layout={"masks": None})
+
+
+@pytest.mark.parametrize(
+    ("tags", "modality"),
+    [
+        (["CT", "CT"], ("ct",)),
+        (["MR", "MR"], ("mri",)),
+        (["CT", "MR"], None),
+        (["OT", "OT"], None),
+    ],
+)
+def test_dicom_files_tell_the_modality_where_they_agree(dicom_series, opened, tmp_path, tags, modality):
+    for number, tag in enumerate(tags):
+        volume = np.zeros((3, 5, 4), np.int16)
+        dicom_series(f"images/{number}", volume, Modality=tag, SeriesInstanceUID=f"1.2.{number}")
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(np.zeros((4, 5, 3), np.uint8), np.eye(4)), tmp_path / f"masks/{number}.nii.gz")
+    assert opened("folder", tmp_path).modality == modality
+    assert opened("folder", tmp_path, modality="pet").modality == ("pet",)
+
+
+def test_of_files_that_are_not_dicom_the_modality_is_not_known(opened, tmp_path, dicom_series):
+    dicom_series("images/a", np.zeros((3, 5, 4), np.int16))
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in "ab" if folder == "masks" else "b":
+            nib.save(nib.Nifti1Image(np.zeros((4, 5, 3), np.uint8), np.eye(4)), tmp_path / folder / f"{name}.nii.gz")
+    assert opened("folder", tmp_path).modality is None

@@ -47,6 +47,20 @@ def test_names_stay_whole_on_80_columns(sweep: Any, capsys: pytest.CaptureFixtur
     assert pruned.split()[0] == "1"
 
 
+def test_an_interrupted_job_shows_its_best_score_so_far_and_is_not_ranked(
+    sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = sweep({"model.depth=2": 0.9, "model.depth=3": 0.8, "model.depth=4": 0.7})
+    result = json.loads((folder / "0" / "result.json").read_text())
+    (folder / "0" / "result.json").write_text(json.dumps({**result, "status": "interrupted", "is_trained": False}))
+    show_sweep(folder)
+    lines = lines_of(capsys)
+    jobs = [line.split() for line in lines if line.endswith((" 10", " 11", " 12"))]
+    assert [job[0] for job in jobs] == ["1", "2", "0"]
+    assert jobs[-1][2:4] == ["0.9000", "interrupted"]
+    assert f"best: job 1, checkpoint={folder / '1'}" in lines
+
+
 def test_pre_trained_weights_begin_a_training(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder = sweep({"model.depth=2": -0.9, "model.depth=3": -0.8}, metric="loss")
     show_sweep(folder)
