@@ -23,8 +23,8 @@ from medseg.system.files import read_text
 
 Node = dict[str, Any]
 
-MAX_NODES, MAX_DEPTH = 1_000_000, 64
-"""Values in a file, with those that YAML's aliases repeat, and how deep they may be nested."""
+MAX_NODES, MAX_DEPTH, MAX_BITS = 1_000_000, 64, 64
+"""Values in a file, with those that YAML's aliases repeat, how deep they may be nested, and bits of a whole number."""
 
 NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
 """Keys of a run's ``config.yaml`` that are of the command line alone."""
@@ -147,6 +147,8 @@ def plain(content: Any, source: Path | str) -> Any:
             left += [(name, depth + 1) for name in node] + [(child, depth + 1) for child in node.values()]
         elif isinstance(node, list):
             left += [(child, depth + 1) for child in node]
+        elif isinstance(node, int) and node.bit_length() > MAX_BITS:  # which no type of a machine holds
+            raise MedsegError(f"{source}: it holds a whole number of {node.bit_length()} bits, over {MAX_BITS}.")
         elif node is not None and not isinstance(node, str | int | float):
             raise MedsegError(
                 f"{source}: it holds {type(node).__name__}, which is neither text nor a number: {node!r}."
