@@ -17,7 +17,7 @@ from medseg.system.printable import STEERING, escaped
 
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How texts begin that spreadsheets compute; full-width signs count."""
-NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE)
+NUMBER = re.compile(r"[+-](\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE)
 ESCAPED = re.compile(rf"[{STEERING}]|\\(?=u[0-9a-f]{{4}})")
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 

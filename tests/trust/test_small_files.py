@@ -15,12 +15,19 @@ import torch
 from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
+from medseg.cli.arguments import value_of
+from medseg.cli.overrides import quote
 from medseg.cli.sweep import report
+from medseg.config.check import escape, resolve
 from medseg.errors import MedsegError
+from medseg.evaluation.pages.page import NUMBER
+from medseg.evaluation.pages.plots import coordinate
 from medseg.evaluation.statistics.cases import read_rows
 from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.case import Case
+from medseg.io.csv_files import cell_of
 from medseg.io.dicom.polygons import fill
+from medseg.io.files.read import read_case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import groups
 from medseg.sweeps.record import read
@@ -250,6 +257,37 @@ def test_contours_do_not_grow_into_gigabytes():
     with pytest.raises(ValueError, match="cross its rows"):
         fill([zigzag], (2001, 50))
     assert fill([zigzag[:4]], (2001, 50)).any()
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: escape("\\" * LONG),
+        lambda: quote("\\" * LONG),
+        lambda: cell_of(f"+{'1' * LONG}x"),
+        lambda: coordinate("a", [f"{'1' * LONG}x", "2"], is_choice=False),
+        lambda: NUMBER.fullmatch(f"{'1' * LONG}x"),
+    ],
+)
+def test_long_texts_take_no_longer_than_they_are(work):
+    work()
+
+
+def test_what_is_escaped_stays_as_it_is():
+    for text in ("\\", "a\\", "\\${a}", "\\\\${a}", "'", "\\'", "a\\\\' ${b}"):
+        assert resolve({"a": escape(text)}) == {"a": text}
+        assert value_of("a", [f"a={quote(text)}"]) == escape(text)
+
+
+@pytest.mark.parametrize("name", ["%" * LONG, "LIST\n" + "a\n" * (LONG + 1)])
+def test_names_of_data_files_take_no_longer_than_they_are(tmp_path, name):
+    path = tmp_path / "a.mhd"
+    path.write_text(f"NDims = 2\nDimSize = 4 4\nElementType = MET_UCHAR\nElementDataFile = {name}\n")
+    with pytest.raises(MedsegError, match=r"a\.mhd: .*(names no file|lists 100002 files)"):
+        read_case(Case("a", "a", (path,)))
 
 
 def test_a_search_that_would_not_end_is_ended(monkeypatch):
