@@ -5,7 +5,6 @@ To extend it, write a further function of the form ``family(folder) -> Iterator[
 """
 
 import bz2
-import bz2
 import gzip
 import os
 import struct
@@ -459,7 +458,8 @@ def dicom_files(folder: Path) -> Iterator[Sample]:
         "large_j2k": {"Rows": 65535, "Columns": 65535, "syntax": JPEG2000Lossless},
         "deflated_bomb": {"syntax": DeflatedExplicitVRLittleEndian, "PixelData": b"\0" * 270_000_000},
         "deflated_bomb_late": {
-            **{"uid": f"1.{'2' * 3000}", "syntax": DeflatedExplicitVRLittleEndian},  # far behind the beginning
+            "uid": f"1.{'2' * 3000}",  # so that the syntax stands far behind the beginning
+            "syntax": DeflatedExplicitVRLittleEndian,
             "PixelData": b"\0" * 270_000_000,
         },
         "palette_long": _palette([0, 1, 5] + [1, 65535, 5] * 20_000),

@@ -406,7 +406,8 @@ def check_palette(dataset: Any) -> None:
 
     A segment may be as long as a palette, and others may repeat it, so that a few bytes would fill the memory.
     """
-    kind = np.dtype(f"{'<' if dataset.original_encoding[1] else '>'}u{int(dataset.RedPaletteColorLookupTableDescriptor[2]) // 8}")
+    bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    kind = np.dtype(f"{'<' if dataset.original_encoding[1] else '>'}u{bits // 8}")
     for colour in ("Red", "Green", "Blue", "Alpha"):
         packed = dataset.get(f"Segmented{colour}PaletteColorLookupTableData") or b""
         numbers = np.frombuffer(packed, kind, len(packed) // kind.itemsize).tolist()
