@@ -360,6 +360,14 @@ def test_numbers_that_no_machine_has_are_refused(place, capsys):
         path.write_text(before, "utf-8")
 
 
+def test_a_plan_of_voxels_without_a_size_is_refused(place, capsys):
+    path = Path("run/plan.json")
+    plan = json.loads(path.read_text("utf-8"))
+    plan["preprocessing"]["spacing"] = [1e-300, 1e-300]
+    path.write_text(json.dumps(plan))
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="more than 100 times apart")
+
+
 def test_reports_of_other_kinds_are_compared_or_refused(place, capsys):
     for name in ("a", "b"):
         shutil.copytree("run", f"runs/{name}")
