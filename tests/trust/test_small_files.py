@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
@@ -358,6 +359,14 @@ def test_numbers_that_no_machine_has_are_refused(place, capsys):
         path.write_text(before.replace(old, value, 1), "utf-8")
         refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="bits, over 64")
         path.write_text(before, "utf-8")
+
+
+def test_a_run_does_not_ask_for_thousands_of_processes(place, capsys):
+    path = Path("run/config.yaml")
+    content = yaml.safe_load(path.read_text("utf-8"))
+    content["trainer"]["workers"] = 5000
+    path.write_text(yaml.safe_dump(content))
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="trainer.workers: 5000 processes")
 
 
 def test_a_plan_of_voxels_without_a_size_is_refused(place, capsys):
