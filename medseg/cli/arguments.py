@@ -72,5 +72,5 @@ def value_of(key: str, settings: Sequence[str]) -> Any:
         return None
     try:
         return OverridesParser.create().parse_override(setting).value()
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # the latter of a number of too many digits
         raise MedsegError(syntax_problem(setting)) from error

@@ -23,12 +23,13 @@ from medseg.cli.overrides import (
     absent_paths,
     check,
     compose,
+    is_synthetic,
     merging,
     own_sources,
     quoted,
     unquoted_sweeps,
 )
-from medseg.cli.resume import resumed
+from medseg.cli.resume import made_elsewhere, resumed
 from medseg.config.check import is_interpolation, lies_below, resolve
 from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 WRITING = ("cache_dir", "logger")
 """Keys that say where medseg writes, or sends, beside the run directory."""
+
+MADE = ("dataset.root", "dataset.layout.root")
+"""Keys that say where the synthetic data set is made where it is not there."""
 
 INTERNAL = ("help", "common=", "command=", f"dataset={SAVED}", f"inference={SAVED}")
 """What Hydra completes for folders, options and keys of ``conf`` that nobody chooses from."""
@@ -107,8 +111,14 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
     extras = dict.fromkeys(line for config in checked.composed for line in missing_extras(config))
     refuse([*absent_paths(checked), *extras])
     if resumed_sweep:
-        swept = {key: "a sweep over it is not taken from a file" for key in checked.swept if lies_below(key, WRITING)}
         outside = {key: text for each in checked.composed for key, text in outside_paths(each, resumed_sweep).items()}
+        outside |= {key: text for each in checked.composed for key, text in made_elsewhere(each).items()}
+        writing = WRITING + (MADE if any(map(is_synthetic, checked.composed)) else ())
+        swept = {
+            key: "a sweep over it is not taken from a file"
+            for key in checked.swept
+            if lies_below(key, writing) or any(lies_below(each, [key]) for each in writing)
+        }
         refuse([f"{key}: {text}" for key, text in (swept | outside).items()])
     if not (options.multirun or counted()):  # of several processes, another may have begun to write there
         refuse_full_run_dir(checked.composed[0])

@@ -145,7 +145,8 @@ def is_plain(setting: str) -> bool:
     """
     name = setting.partition("=")[0].lstrip("+~")
     is_own = not name.startswith(("hydra", "trust")) or setting.startswith(PLAIN_OF_HYDRA)
-    return is_own and "_target_" not in setting and not re.search(r"\$\\*\{", setting)
+    is_elsewhere = "@" in name  # logger@hydra.callbacks.x=csv has Hydra build a group's objects in its own node
+    return is_own and not is_elsewhere and "_target_" not in setting and not re.search(r"\$\\*\{", setting)
 
 
 def unquoted_sweeps(settings: list[str]) -> list[str]:
@@ -164,7 +165,7 @@ def unquoted_sweeps(settings: list[str]) -> list[str]:
 def quote(text: str) -> str:
     """Write text as a literal of Hydra's grammar that stays literal through OmegaConf's interpolation."""
     # Backslashes are special only before a quote or the end
-    body = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), escape(text))
+    body = re.sub(r"(?<!\\)(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), escape(text))
     return f"'{body}'"
 
 
@@ -263,7 +264,7 @@ def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, mu
     for setting in together(settings, checked):
         try:
             override = parser.parse_override(setting)
-        except HydraException:
+        except (HydraException, ValueError):  # the latter of a number of too many digits
             checked.problems[setting] = syntax_problem(setting)
             continue
         if not override.key_or_group:  # key = value, in three words
@@ -654,13 +655,18 @@ def explicit_keys(sources: Sources, command: str, settings: list[str]) -> list[s
     return [key for key in dict.fromkeys(keys) if key not in ("resume", "run_dir")]  # of these every run has its own
 
 
+def is_synthetic(config: dict[str, Any]) -> bool:
+    """Return whether a config is of the data set that its layout makes where it is not there."""
+    return bool(look_up(config, ("dataset", "layout", "_target_"))[1] == SYNTHETIC)
+
+
 def absent_paths(checked: Check) -> list[str]:
     """Name the paths to read from that are not there, before anything heavy is imported to find it out."""
     problems: dict[str, None] = {}
     for config, key in product(checked.composed, SOURCES):
         values = checked.swept.get(key, [look_up(config, key.split("."))[1]])
-        is_synthetic = key == "dataset.root" and look_up(config, ("dataset", "layout", "_target_"))[1] == SYNTHETIC
-        for text in flat(values) if not is_synthetic else ():
+        is_made = key == "dataset.root" and is_synthetic(config)
+        for text in flat(values) if not is_made else ():
             if not isinstance(text, str) or is_interpolation(text):
                 continue
             path = Path(resolve({"path": text})["path"])

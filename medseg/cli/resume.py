@@ -3,10 +3,11 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from medseg.cli.arguments import parse_flags, split, value_of
 from medseg.cli.job import refuse
-from medseg.cli.overrides import RESUMED, Sources, check, is_plain, quote
+from medseg.cli.overrides import RESUMED, Sources, check, is_plain, is_synthetic, quote
 from medseg.config.check import dotted, lies_below, look_up, resolve
 from medseg.config.instantiate import named_targets
 from medseg.config.schema import CONF
@@ -87,6 +88,22 @@ def resumed_sweep(
         )
     options.multirun = True
     return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
+
+
+def made_elsewhere(config: dict[str, Any]) -> dict[str, str]:
+    """Return where outside the working directory a sweep's settings have its synthetic data set made, by key.
+
+    Where it is there already nothing is written.
+    """
+    from medseg.io.layouts import phantom_is_there
+
+    if not is_synthetic(config):
+        return {}
+    layout = resolve(config)["dataset"]["layout"]
+    inside = Path(layout["root"]).resolve().is_relative_to(Path.cwd().resolve())
+    if inside or phantom_is_there(layout):
+        return {}
+    return {"dataset.root": f"{layout['root']!r} lies elsewhere, and the synthetic data set is not there"}
 
 
 def begun_or_resumed(command: str, settings: list[str], options: Namespace) -> list[str]:

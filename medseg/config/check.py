@@ -272,7 +272,7 @@ def escape(value: Any) -> Any:
         return {name: escape(child) for name, child in value.items()}
     if isinstance(value, list | tuple):
         return [escape(child) for child in value]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+    return re.sub(r"(?<!\\)(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 
 def is_explicit(config: dict[str, Any], key: str) -> bool:

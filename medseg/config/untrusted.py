@@ -23,8 +23,11 @@ from medseg.system.files import read_text
 
 Node = dict[str, Any]
 
-MAX_NODES, MAX_DEPTH = 1_000_000, 64
-"""Values in a file, with those that YAML's aliases repeat, and how deep they may be nested."""
+MAX_NODES, MAX_DEPTH, MAX_BITS = 1_000_000, 64, 64
+"""Values in a file, with those that YAML's aliases repeat, how deep they may be nested, and bits of a whole number."""
+
+MOST_WORKERS = 256
+"""Processes that load data."""
 
 NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
 """Keys of a run's ``config.yaml`` that are of the command line alone."""
@@ -147,6 +150,8 @@ def plain(content: Any, source: Path | str) -> Any:
             left += [(name, depth + 1) for name in node] + [(child, depth + 1) for child in node.values()]
         elif isinstance(node, list):
             left += [(child, depth + 1) for child in node]
+        elif isinstance(node, int) and node.bit_length() > MAX_BITS:  # which no type of a machine holds
+            raise MedsegError(f"{source}: it holds a whole number of {node.bit_length()} bits, over {MAX_BITS}.")
         elif node is not None and not isinstance(node, str | int | float):
             raise MedsegError(
                 f"{source}: it holds {type(node).__name__}, which is neither text nor a number: {node!r}."
@@ -185,7 +190,7 @@ def config_of_run(
         raise MedsegError(f"{path}: it does not say {', '.join(lost)}: the file is damaged or another one. {cure}")
     unknown = [(key, name) for key, name in all_unknown_targets(config, trust) if not lies_below(key, changed)]
     raise_unknown_targets(unknown, str(path))
-    wrong = {**wrong_references(config), **({} if part else outside_paths(config, run))}
+    wrong = {**wrong_references(config), **({} if part else outside_paths(config, run) | too_many(config))}
     if left := [f"{key}: {text}" for key, text in wrong.items() if not lies_below(key, changed)]:
         raise MedsegError(
             f"{path} holds what a config may not that is read from a file:\n{listing(left)}\n"
@@ -274,6 +279,14 @@ def outside_paths(config: Node, run: Path) -> dict[str, str]:
     if leaves and not any(Path(str(cache)).glob("v[0-9]*")):
         found["cache_dir"] = f"{cache!r} is no cache of medseg's"
     return found
+
+
+def too_many(config: Node) -> dict[str, str]:
+    """Return how many processes a run's config asks for, by key, where machines do not have so many."""
+    trainer = config.get("trainer")
+    workers = trainer.get("workers") if isinstance(trainer, dict) else None
+    is_many = isinstance(workers, int) and workers > MOST_WORKERS
+    return {"trainer.workers": f"{workers} processes, of which a file may ask for {MOST_WORKERS}"} if is_many else {}
 
 
 def plan_from(content: Any, source: Path | str) -> Node:

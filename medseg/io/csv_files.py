@@ -12,11 +12,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from medseg.system.files import check_plain_file
 from medseg.system.printable import STEERING, escaped
 
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How texts begin that spreadsheets compute; full-width signs count."""
-NUMBER = re.compile(r"[+-](\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE)
+NUMBER = re.compile(r"[+-](\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-](inf|nan)", re.IGNORECASE)
 ESCAPED = re.compile(rf"[{STEERING}]|\\(?=u[0-9a-f]{{4}})")
 ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
@@ -35,6 +36,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
     Raises OSError, ValueError or csv.Error where it cannot be read.
     """
+    check_plain_file(path)
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file, restval="", strict=True)
         names = {name: text_of(name) for name in rows.fieldnames or ()}

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from io import BytesIO
-from math import ceil, prod
+from math import ceil, inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,10 @@ def network_voxels(size: Size, preprocessor: Preprocessor) -> float:
     """Return the voxels of the network grid, without a crop."""
     if preprocessor.resize:
         return prod(preprocessor.resize)
-    return size.voxels * (size.voxel_volume / prod(preprocessor.spacing) if preprocessor.spacing else 1)
+    if not preprocessor.spacing:
+        return size.voxels
+    volume = prod(preprocessor.spacing)  # 0 of lengths that a plan may have, and no scan can be resampled to
+    return size.voxels * (size.voxel_volume / volume if volume else inf)
 
 
 def amount(number: float) -> str:

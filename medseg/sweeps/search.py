@@ -23,12 +23,13 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from medseg.config.check import resolve
+from medseg.config.check import is_int, is_number, resolve
 from medseg.config.schema import typed
 from medseg.config.settings import FirstStageSettings, SearchSettings, TrainerSettings
-from medseg.errors import MedsegError, first_line
+from medseg.errors import MedsegError
 from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.io.csv_files import read_csv
+from medseg.io.damage import reading
 from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import KILLED, Job
 from medseg.sweeps.queue import Queue
@@ -93,20 +94,16 @@ class Search(Queue):
         self.is_over = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         lock: Any = self.lock  # which need not inherit Optuna's
-        try:
-            with self.lock:
-                storage = optuna.storages.JournalStorage(JournalFileBackend(str(lock.journal), lock_obj=lock))
-                self.study = optuna.create_study(
-                    study_name="search",
-                    storage=storage,
-                    direction="maximize",
-                    load_if_exists=True,
-                    pruner=optuna.pruners.SuccessiveHalvingPruner(**RUNGS),
-                )
-        except (ValueError, KeyError, TypeError) as error:
-            raise MedsegError(
-                f"{lock.journal}: no journal of a study ({first_line(error)}). Begin the search in another folder."
-            ) from error
+        with self.lock, reading(lock.journal, "journal of a study"):
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(lock.journal), lock_obj=lock))
+            self.study = optuna.create_study(
+                study_name="search",
+                storage=storage,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.SuccessiveHalvingPruner(**RUNGS),
+            )
+            self.trials()
 
     def __len__(self) -> int:
         """Return how many trials are to be begun."""
@@ -258,8 +255,18 @@ class Search(Queue):
         return False
 
     def trials(self) -> list[FrozenTrial]:
-        """Return all trials by number, of other processes too."""
+        """Return all trials by number, of other processes too.
+
+        Raises:
+            MedsegError: one has a value of another kind, as in a stranger's file.
+        """
         trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            attributes = trial.user_attrs
+            wrong = [name for name in ("seed", "kills") if not is_int(attributes.get(name, 0))]
+            wrong += [name for name in ("seconds",) if not is_number(attributes.get(name, 0))]
+            if wrong:
+                raise MedsegError(f"{self.lock.journal}: trial {trial.number} has {wrong[0]}={attributes[wrong[0]]!r}.")
         return trials
 
     def claim(self, number: int) -> bool:

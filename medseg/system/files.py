@@ -100,6 +100,12 @@ def is_left_over(temporary: Path, *, remove: bool = False) -> bool:
         return False
 
 
+def check_plain_file(path: Path) -> None:
+    """Raise OSError for what is there and is no plain file: a pipe or a device may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no plain file", str(path))
+
+
 def read_text(path: Path) -> str:
     """Return what a text file in UTF-8 holds; a pipe or a device, which may never end, is not read.
 
@@ -107,8 +113,7 @@ def read_text(path: Path) -> str:
         OSError: it is no plain file, or cannot be opened.
         ValueError: it is not in UTF-8.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no plain file", str(path))
+    check_plain_file(path)
     return path.read_text(encoding="utf-8")
 
 

@@ -108,6 +108,8 @@ def is_held(folder: Path) -> bool:
 
     To be asked by no process that holds it itself, which would lose it.
     """
+    if not (folder / NAME).is_file():  # a pipe would be waited for
+        return False
     try:
         with (folder / NAME).open("r") as file:
             if fcntl is None:
@@ -129,7 +131,7 @@ def is_same_file(descriptor: int, path: Path) -> bool:
 
 def owner(path: Path) -> str:
     """Return who holds a lock, and for how long."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         content = json.loads(path.read_text(encoding="utf-8"))
         minutes = (time.time() - content["since"]) / 60
         return f"process {content['process']} on {content['host']}, begun {minutes:.0f} minutes ago,"

@@ -236,8 +236,13 @@ def test_a_study_of_other_values_is_refused(begin, tmp_path):
     (tmp_path / "study.journal").write_text(text.replace("dice_ce", "${oc.env:HOME}"))
     with pytest.raises(MedsegError, match="trial 0 is not of the space"):
         begin().next()
+    for attribute in ({"seconds": "x"}, {"seed": "1 dataset=table"}, {"kills": [1]}):
+        line = {"op_code": 8, "worker_id": "x", "trial_id": 0, "user_attr": attribute}
+        (tmp_path / "study.journal").write_text(f"{text}{json.dumps(line)}\n")
+        with pytest.raises(MedsegError, match="trial 0 has"):
+            begin()
     (tmp_path / "study.journal").write_text("[1]\n")
-    with pytest.raises(MedsegError, match="no journal of a study"):
+    with pytest.raises(MedsegError, match="no readable journal of a study"):
         begin()
     (tmp_path / "study.journal").unlink()
     (tmp_path / "study.journal").symlink_to(tmp_path / "elsewhere")

@@ -325,6 +325,15 @@ WRONG_NRRD: dict[str, dict[str, str]] = {
 }
 
 
+TWICE = {
+    "twice": [("DimSize", "5 4 3")],
+    "spacing_twice": [("ElementSpacing", "9 9 9")],
+    "two_origins": [("Origin", "5 5 5"), ("Position", "1 1 1")],
+    "two_directions": [("Rotation", "1 0 0 0 1 0 0 0 1"), ("Orientation", "-1 0 0 0 -1 0 0 0 1")],
+}
+"""Fields of a MetaImage that contradict others, of which readers take either."""
+
+
 def itk_headers(folder: Path) -> Iterator[Sample]:
     """Wrong headers of MetaImage and NRRD, with the voxels in the file and apart."""
     raw = np.ascontiguousarray(voxels().T).tobytes()
@@ -337,6 +346,10 @@ def itk_headers(folder: Path) -> Iterator[Sample]:
     for name, fields in WRONG_NRRD.items():
         yield written(folder, f"{name}.nrrd", nrrd(**fields) + raw)
         yield written(folder, f"{name}.nhdr", nrrd(**({"data_file": "voxels.raw"} | fields)))
+    for name, fields in TWICE.items():
+        lines = "".join(f"{field} = {value}\n" for field, value in fields).encode()
+        header = metaimage().replace(b"ElementDataFile", lines + b"ElementDataFile")
+        yield written(folder, f"{name}.mha", header + raw)
     yield written(folder, "endless.mha", b"Comment = " + b"x" * (1 << 25))
     yield written(folder, "endless.nrrd", b"NRRD0004\n" + b"# x\n" * (1 << 23))
 
@@ -352,6 +365,8 @@ def bombs(folder: Path) -> Iterator[Sample]:
     yield written(folder, "claims.nrrd", nrrd(encoding="gzip", sizes="999 999 999") + b"\x1f\x8b", cause="at most")
     yield written(folder, "claims.mha", metaimage(CompressedData="True", DimSize="999 999 999"), cause="at most")
     yield written(folder, "zeros.nii.gz", many)
+    streams = bz2.compress(b"\0" * (1 << 26)) * 16  # of 64 MB each
+    yield written(folder, "zeros.nrrd", nrrd(encoding="bzip2", sizes="1024 1024 1024", type="uint8") + streams)
 
 
 # ---- names, kinds of files, tables
@@ -442,6 +457,13 @@ def dicom_files(folder: Path) -> Iterator[Sample]:
         "large_rle": {"Rows": 65535, "Columns": 65535, "syntax": RLELossless},
         "large_j2k": {"Rows": 65535, "Columns": 65535, "syntax": JPEG2000Lossless},
         "deflated_bomb": {"syntax": DeflatedExplicitVRLittleEndian, "PixelData": b"\0" * 270_000_000},
+        "deflated_bomb_late": {
+            "uid": f"1.{'2' * 3000}",  # so that the syntax stands far behind the beginning
+            "syntax": DeflatedExplicitVRLittleEndian,
+            "PixelData": b"\0" * 270_000_000,
+        },
+        "palette_long": _palette([0, 1, 5] + [1, 65535, 5] * 20_000),
+        "palette_repeated": _palette([0, 1, 5] + [number for n in range(40) for number in (2, n + 1, 0, 0)]),
     }
     for name, values in changes.items():
         path = folder / f"{name}.dcm"
@@ -451,19 +473,37 @@ def dicom_files(folder: Path) -> Iterator[Sample]:
     dicom_file(good)
     pixels = np.arange(42, dtype=np.uint16).reshape(6, 7).T[None]
     yield Sample("good.dcm", good, pixels)
+    segmented = folder / "palette.dcm"  # 0 and 512, in steps to 2560, and all of it once more
+    dicom_file(segmented, **_palette([0, 2, 0, 512, 1, 8, 2560, 2, 2, 0, 0], 20))
+    palette = np.tile(np.arange(10) + (np.arange(10) > 0), 2)  # as 8 bits
+    yield Sample("palette.dcm", segmented, np.repeat(palette[np.minimum(pixels, 19)], 3, axis=0))
     content = good.read_bytes()
     for length in np.linspace(140, len(content) - 2, 10).astype(int):
         yield written(folder, f"cut{length}.dcm", content[:length])
 
 
+def _palette(numbers: list[int], count: int = 256) -> dict[str, Any]:
+    """Return the elements of a palette of 16 bits in segments."""
+    colours = ("Red", "Green", "Blue")
+    content = np.array(numbers, "<u2").tobytes()
+    return {
+        "PhotometricInterpretation": "PALETTE COLOR",
+        **{f"{colour}PaletteColorLookupTableDescriptor": [count, 0, 16] for colour in colours},
+        **{f"Segmented{colour}PaletteColorLookupTableData": content for colour in colours},
+    }
+
+
 def dicom_file(path: Path, **values: Any) -> None:
-    """Write a DICOM slice of 6 rows and 7 columns with other values, unchecked; None leaves one out."""
+    """Write a DICOM slice of 6 rows and 7 columns with other values, unchecked; None leaves one out.
+
+    ``syntax`` and ``uid`` are of the file meta information.
+    """
     import pydicom
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, values.pop("uid", "1.2.3")
     meta.TransferSyntaxUID = values.pop("syntax", ExplicitVRLittleEndian)
     dataset = Dataset()
     dataset.file_meta = meta

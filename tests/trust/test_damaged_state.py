@@ -16,6 +16,7 @@ from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
 from medseg.errors import MedsegError
+from medseg.jobs.predict import manifest
 from medseg.system.locks import locked
 
 RESUME = ("train", "resume=run", "trainer.max_epochs=2")
@@ -134,17 +135,37 @@ def test_a_cached_case_that_vanishes_while_training_is_one_message(place, capsys
     refused(capsys, *TRAIN, "run_dir=other", saying=["gone or damaged", "resume=RUN"])
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"made_of": 1, "files": [], "row": 3}', "[" * 100_000])
+ROW = {"case": "case_000", "status": "done"}
+RECORDS = (
+    *("", "{", "[]", '{"made_of": 1, "files": [], "row": 3}', "[" * 100_000),
+    *(
+        json.dumps({"made_of": "", "files": {}, "row": {**ROW, **row}, **more})
+        for row, more in (
+            ({"uncertainty": "x"}, {}),
+            ({"core_ml": [1]}, {}),
+            ({"error": 3}, {}),
+            ({"case": "../case_000"}, {}),
+            ({}, {"messages": [{}]}),
+            ({}, {"files": {"a": 1}}),
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("text", RECORDS)
 def test_damaged_records_are_made_again(place, text):
     assert command_line.main(list(PREDICT)) == 0
     records = sorted(Path("masks/.medseg").rglob("*.json"))
     table = Path("masks/predictions.csv").read_text("utf-8")
     before = [path.stat().st_mtime_ns for path in records]
-    records[0].write_text(text)
+    [changed] = [path for path in records if '"case_000"' in path.read_text("utf-8")]
+    assert manifest.read(Path("masks"), "case_000")
+    changed.write_text(text)
+    assert not manifest.read(Path("masks"), "case_000")
     assert command_line.main(list(PREDICT)) == 0
     again = [path.stat().st_mtime_ns for path in records]
-    assert [new != old for new, old in zip(again, before, strict=True)] == [True] + [False] * (len(records) - 1)
-    assert json.loads(records[0].read_text("utf-8"))["row"]["status"] == "done"
+    assert [new != old for new, old in zip(again, before, strict=True)] == [path == changed for path in records]
+    assert json.loads(changed.read_text("utf-8"))["row"]["status"] == "done"
     assert len(Path("masks/predictions.csv").read_text("utf-8").splitlines()) == len(table.splitlines())
 
 

@@ -12,13 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
+from medseg.cli.arguments import value_of
+from medseg.cli.overrides import quote
 from medseg.cli.sweep import report
+from medseg.config.check import escape, resolve
 from medseg.errors import MedsegError
+from medseg.evaluation.pages.page import NUMBER
+from medseg.evaluation.pages.plots import coordinate
+from medseg.evaluation.statistics.cases import read_rows
 from medseg.inference.nnunet.network import numbers_of_numpy
 from medseg.io.case import Case
+from medseg.io.csv_files import cell_of
+from medseg.io.dicom.polygons import fill
+from medseg.io.files.read import read_case
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import groups
 from medseg.sweeps.record import read
@@ -227,6 +237,60 @@ def test_what_never_ends_is_not_read(place, capsys, name, kind):
     refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying=f"{name}: cannot be read as JSON (it is no")
 
 
+def test_pipes_in_a_sweep_are_not_waited_for(tmp_path, caplog):
+    for job in ("0", "1"):
+        (tmp_path / job).mkdir()
+    os.mkfifo(tmp_path / "0/.lock")
+    (tmp_path / "sweep.json").write_text(json.dumps({"settings": ["a=1"], "jobs": {"0": ["a=1"], "1": ["a=2"]}}))
+    (tmp_path / "1/result.json").write_text(json.dumps(RESULT))
+    os.mkfifo(tmp_path / "1/metrics.csv")
+    assert report(tmp_path) == 0
+
+
+def test_a_pipe_in_the_place_of_cases_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "cases.csv")
+    with pytest.raises(MedsegError, match="it is no plain file"):
+        read_rows(tmp_path / "cases.csv")
+
+
+def test_contours_do_not_grow_into_gigabytes():
+    zigzag = np.stack([np.tile([0.0, 2000.0], 2000), np.linspace(0, 50, 4000)], axis=1)
+    with pytest.raises(ValueError, match="cross its rows"):
+        fill([zigzag], (2001, 50))
+    assert fill([zigzag[:4]], (2001, 50)).any()
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: escape("\\" * LONG),
+        lambda: quote("\\" * LONG),
+        lambda: cell_of(f"+{'1' * LONG}x"),
+        lambda: coordinate("a", [f"{'1' * LONG}x", "2"], is_choice=False),
+        lambda: NUMBER.fullmatch(f"{'1' * LONG}x"),
+    ],
+)
+def test_long_texts_take_no_longer_than_they_are(work):
+    work()
+
+
+def test_what_is_escaped_stays_as_it_is():
+    for text in ("\\", "a\\", "\\${a}", "\\\\${a}", "'", "\\'", "a\\\\' ${b}"):
+        assert resolve({"a": escape(text)}) == {"a": text}
+        assert value_of("a", [f"a={quote(text)}"]) == escape(text)
+
+
+@pytest.mark.parametrize("name", ["%" * LONG, "LIST\n" + "a\n" * (LONG + 1)])
+def test_names_of_data_files_take_no_longer_than_they_are(tmp_path, name):
+    path = tmp_path / "a.mhd"
+    path.write_text(f"NDims = 2\nDimSize = 4 4\nElementType = MET_UCHAR\nElementDataFile = {name}\n")
+    with pytest.raises(MedsegError, match=r"a\.mhd: .*(names no file|lists 100002 files)"):
+        read_case(Case("a", "a", (path,)))
+
+
 def test_a_search_that_would_not_end_is_ended(monkeypatch):
     monkeypatch.setattr(groups, "LONGEST_SEARCH", 1)
     cases = [Case(f"case_{number:03d}", "", ()) for number in range(8)]
@@ -279,6 +343,38 @@ def test_results_of_a_sweep_are_checked(tmp_path, name, value):
     (tmp_path / "0" / "result.json").write_text(json.dumps({**RESULT, name: value}))
     with pytest.raises(MedsegError, match=f"no result of a job: {name}="):
         read(tmp_path)
+
+
+def test_numbers_that_no_machine_has_are_refused(place, capsys):
+    long, huge = f"0x{'f' * 5000}", "1" + "0" * 400
+    for name, old, value in (
+        ("config.yaml", "seed: 0", f"seed: {long}"),
+        ("config.yaml", "max_epochs: 1", f"max_epochs: {huge}"),
+        ("config.yaml", "overlap: 0.5", f"overlap: {long}"),
+        ("plan.json", '"batch_size": 2', f'"batch_size": {huge}'),
+    ):
+        path = Path("run") / name
+        before = path.read_text("utf-8")
+        assert before.count(old)
+        path.write_text(before.replace(old, value, 1), "utf-8")
+        refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="bits, over 64")
+        path.write_text(before, "utf-8")
+
+
+def test_a_run_does_not_ask_for_thousands_of_processes(place, capsys):
+    path = Path("run/config.yaml")
+    content = yaml.safe_load(path.read_text("utf-8"))
+    content["trainer"]["workers"] = 5000
+    path.write_text(yaml.safe_dump(content))
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="trainer.workers: 5000 processes")
+
+
+def test_a_plan_of_voxels_without_a_size_is_refused(place, capsys):
+    path = Path("run/plan.json")
+    plan = json.loads(path.read_text("utf-8"))
+    plan["preprocessing"]["spacing"] = [1e-300, 1e-300]
+    path.write_text(json.dumps(plan))
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="more than 100 times apart")
 
 
 def test_reports_of_other_kinds_are_compared_or_refused(place, capsys):

@@ -19,6 +19,7 @@ from PIL import Image
 
 import medseg
 from medseg.evaluation.pages.text_table import NONE
+from medseg.io.damage import reading
 
 ROOT = Path(medseg.__file__).parent
 NUMBER = re.compile(r"(?:[-−+<≤]?\s?[\d.,]*\d(?:e[-+]?\d+)?|–)(?:\s?(?:%|±.*|[–…].*|\(.*))?|")
@@ -38,13 +39,13 @@ class Picture:
     @classmethod
     def of(cls, content: bytes) -> "Picture":
         """Take an image file as it is."""
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG", "WEBP"]) as image:
             return cls(content, str(image.format).lower(), image.width, image.height)
 
     @classmethod
     def shrunk(cls, path: Path, size: tuple[int, int], image_format: str = "webp") -> "Picture":
-        """Read an image file, and compress it at no more than this width and height."""
-        with Image.open(path) as image:
+        """Read a PNG file, and compress it at no more than this width and height; MedsegError if it is none."""
+        with reading(path, "PNG file"), Image.open(path, formats=["PNG"]) as image:
             small = image.convert("RGB")
         small.thumbnail(size)
         content = io.BytesIO()

@@ -17,7 +17,7 @@ import numpy as np
 from medseg.evaluation.pages.text_table import NONE
 from medseg.evaluation.statistics.sampling import evenly
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 SERIES = 6
 """Lines that colour and dashes can tell apart."""
 

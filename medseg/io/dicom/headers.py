@@ -53,6 +53,9 @@ FIRST_GROUPS = (b"\x08\0", b"\0\x08", b"\x02\0", b"\0\x02")
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 """The transfer syntax of files whose whole data set is packed."""
 
+META, LONG = b"\x02\0", (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+"""The group of the file meta information, and the value representations whose lengths take four bytes."""
+
 BEGINNING, PIECE = 2048, 1 << 18  # bytes
 
 Vector = tuple[float, ...]
@@ -138,18 +141,35 @@ def read_dataset(path: Path, **options: Any) -> Any:
         start = file.read(BEGINNING)
         if start[128:132] != b"DICM" and start[:2] not in FIRST_GROUPS:  # pydicom would read anything
             raise ValueError(f"it begins with {start[:8].hex(' ')}, and not as DICOM does")
-        if DEFLATED in start:
+        if DEFLATED in start or not _ends_in(start):
             _check_deflated(file, file_length(path))
         file.seek(0)
         return library.dcmread(file, force=True, **options)
+
+
+def _ends_in(start: bytes) -> bool:
+    """Return whether the file meta information, which names the transfer syntax, ends in the beginning of a file.
+
+    It may hold any text before that name, in elements of 64 kB. False, too, where they have no value representations.
+    """
+    at = 132 if start[128:132] == b"DICM" else 0
+    while start[at : at + 2] == META:
+        kind = start[at + 4 : at + 6]
+        if not (kind.isalpha() and kind.isupper()):
+            return False
+        is_long = kind in LONG
+        value = at + (12 if is_long else 8)
+        at = value + int.from_bytes(start[value - (4 if is_long else 2) : value], "little")
+    return at + 2 <= len(start) or len(start) < BEGINNING
 
 
 def _check_deflated(file: BinaryIO, size: int) -> None:
     """Reject a deflated file that unpacks to more than ``archives`` lets zip files unpack to; ValueError."""
     reader = pydicom().filereader
     file.seek(0)
-    reader.read_preamble(file, force=False)
-    reader._read_file_meta_info(file)
+    reader.read_preamble(file, force=True)
+    if reader._read_file_meta_info(file).get("TransferSyntaxUID") != DEFLATED.decode():
+        return
     unpacker, unpacked, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
     while not unpacker.eof and (packed or (packed := file.read(PIECE))):
         unpacked += len(unpacker.decompress(packed, PIECE))

@@ -49,6 +49,9 @@ MARKS = {
 }
 """Attributes that tell slices at one position apart, the most telling first, and their multi-frame sequences."""
 
+MOST_COLOURS = 1 << 16
+"""Of a palette."""
+
 TILTED = 0.5  # degrees from which slices count as sheared
 USUAL = 0.25  # the share of gaps between slices that have the slices' distance, at least, where slices are missing
 
@@ -386,6 +389,7 @@ def frame_pixels(path: Path, dataset: Any, number: int, *, raw: bool = False) ->
         packed = dataset.file_meta.TransferSyntaxUID.is_encapsulated
         pixels = (decode if packed else library.pixels.pixel_array)(dataset, index=number, raw=raw)
         if not raw and str(dataset.get("PhotometricInterpretation")) == "PALETTE COLOR":
+            check_palette(dataset)
             pixels = library.pixels.apply_color_lut(pixels, dataset)
             pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
         return np.asarray(pixels)
@@ -395,6 +399,45 @@ def frame_pixels(path: Path, dataset: Any, number: int, *, raw: bool = False) ->
             f"{path}: its pixels cannot be decoded ({getattr(syntax, 'name', 'unknown transfer syntax')}): {error}."
             " The file is damaged or truncated, or a decoder is missing: pip install 'medseg[dicom]'."
         ) from error
+
+
+def check_palette(dataset: Any) -> None:
+    """Reject a palette in segments (PS3.3, C.7.9.2) that expands to more than palettes have; ValueError.
+
+    A segment may be as long as a palette, and others may repeat it, so that a few bytes would fill the memory.
+    """
+    bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
+    kind = np.dtype(f"{'<' if dataset.original_encoding[1] else '>'}u{bits // 8}")
+    for colour in ("Red", "Green", "Blue", "Alpha"):
+        packed = dataset.get(f"Segmented{colour}PaletteColorLookupTableData") or b""
+        numbers = np.frombuffer(packed, kind, len(packed) // kind.itemsize).tolist()
+        if colours_in(numbers, kind, 0, 0, 2 * MOST_COLOURS) > 2 * MOST_COLOURS:
+            raise ValueError(f"its palette expands to more than {MOST_COLOURS} colours")
+
+
+def colours_in(numbers: Sequence[int], kind: np.dtype[Any], at: int, count: int, most: int) -> int:
+    """Return how many colours ``count`` segments from ``at`` on expand to (0: all), and a step for each of them.
+
+    Little more than ``most`` where it is more. As pydicom does, segments that repeat others are followed.
+    """
+    total = n_segments = 0
+    while at + 1 < len(numbers) and total <= most:
+        code, length = numbers[at : at + 2]
+        total, n_segments = total + 1, n_segments + 1
+        if code == 2:
+            place = numbers[at + 2 : at + 2 + 4 // kind.itemsize]
+            order = ([3, 2, 1, 0] if kind.byteorder != ">" else [2, 3, 0, 1]) if kind.itemsize == 1 else [1, 0]
+            first = 0
+            for index in order:
+                first = first << 8 * kind.itemsize | place[index]
+            total += colours_in(numbers, kind, first, length, most - total)
+            at += 2 + len(place)
+        else:
+            total += length
+            at += 2 + (length if code == 0 else 1)
+        if n_segments == count:
+            break
+    return total
 
 
 def dataset_of(file: Path, *, pixels: bool = True) -> Any:

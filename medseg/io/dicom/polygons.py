@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 Polygon = NDArray[np.float64]
 """Corners (n, 2) in pixels, pixel centres being whole numbers; the last is joined to the first."""
 
+MOST_CROSSINGS = 4_000_000
+"""Of the edges and the rows of a slice: over a thousand contours, each across a thousand rows and back."""
+
 ON_EDGE = 1e-3
 """Distance in pixels up to which a centre lies on an edge: DICOM rounds coordinates to 16 characters."""
 
@@ -47,9 +50,15 @@ def on_edges(starts: Polygon, ends: Polygon, shape: tuple[int, int]) -> NDArray[
 def crossings(
     starts: Polygon, ends: Polygon, first: NDArray[np.float64], stop: NDArray[np.float64], n_rows: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return where edges cross rows ``first`` to ``stop`` (n), as far as these exist: rows and columns."""
+    """Return where edges cross rows ``first`` to ``stop`` (n), as far as these exist: rows and columns.
+
+    Raises:
+        ValueError: they cross more rows than structures do; a zigzag of some kB would take gigabytes.
+    """
     first, stop = np.clip(first, 0, n_rows).astype(int), np.clip(stop, 0, n_rows).astype(int)
     counts = np.where(starts[:, 0] == ends[:, 0], 0, np.maximum(stop - first, 0))  # along a row: seen across columns
+    if counts.sum() > MOST_CROSSINGS:
+        raise ValueError(f"the contours of a slice cross its rows {counts.sum()} times; allowed are {MOST_CROSSINGS}")
     edges = np.repeat(np.arange(len(starts)), counts)
     rows = first[edges] + np.arange(len(edges)) - np.repeat(counts.cumsum() - counts, counts)
     slopes = (ends[edges, 1] - starts[edges, 1]) / (ends[edges, 0] - starts[edges, 0])

@@ -23,6 +23,8 @@ from medseg.io.labels import COLOUR, is_colour
 from medseg.io.limits import DEFLATE_RATIO, check_length, check_memory
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+"""Of Pillow's, which knows many others, one of which starts a program (EPS)."""
 
 MODES = {"1": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGBA": "RGB", "RGBX": "RGB", "CMYK": "RGB", "YCbCr": "RGB"}
 """Modes that are read as another one: palettes by their colours, alpha dropped."""
@@ -82,7 +84,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
     """
     try:
         # From a stream, not a path: Pillow maps raw TIFFs into memory before it turns them, which scrambles them.
-        with path.open("rb") as stream, Image.open(stream, formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
             check_size(image, path)
             if image.format == "PNG":
                 with path.open("rb") as chunks:
@@ -116,7 +118,7 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
 
 def grid(path: Path) -> tuple[Grid, int]:
     """Return the grid of an image as it is stored and the number of its channels, from the header alone."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return Grid(image.size[::-1], np.eye(4)), Image.getmodebands(MODES.get(image.mode, image.mode))
 
 

@@ -29,7 +29,11 @@ MOST_AXES = 6
 def read_header(path: Path) -> tuple[Fields, int]:
     """Return the fields by their names in lower case, and where the voxels begin; ValueError where it is none."""
     lines, start = header_lines(path, lambda line: _name(line) == "elementdatafile")
-    fields = {_name(line): line.partition("=")[2].strip() for line in lines if line.strip()}
+    fields: Fields = {}
+    for line in filter(str.strip, lines):
+        if (name := _name(line)) in fields:
+            raise ValueError(f"its header has the field {name} twice")
+        fields[name] = line.partition("=")[2].strip()
     if "elementdatafile" not in fields:
         raise ValueError("its header has no ElementDataFile")
     return fields, start
@@ -78,17 +82,28 @@ def _affine(fields: Fields, axes: int) -> NDArray[np.float64]:
     """Return the affine to LPS mm of the first three axes."""
     used, affine = min(axes, 3), np.eye(4)
     spacing = np.ones(axes)
-    if name := next((name for name in ("elementspacing", "elementsize") if name in fields), None):
+    if name := _given(fields, "elementspacing", "elementsize"):
         spacing = np.array(finite_numbers(fields, name, axes))
     if (spacing[:used] <= 0).any():
         raise ValueError(f"ElementSpacing is {spacing.tolist()}, allowed are numbers above 0")
-    matrix = next((name for name in ("transformmatrix", "rotation", "orientation") if name in fields), None)
+    matrix = _given(fields, "transformmatrix", "rotation", "orientation")
     directions = np.reshape(finite_numbers(fields, matrix, axes * axes), (axes, axes)).T if matrix else np.eye(axes)
     affine[:used, :used] = directions[:used, :used] * spacing[:used]
-    if origin := next((name for name in ("offset", "position", "origin") if name in fields), None):
+    if origin := _given(fields, "offset", "position", "origin"):
         affine[:used, 3] = finite_numbers(fields, origin, axes)[:used]
     affine[:3] *= MM.get(fields.get("distanceunits", "mm").lower(), 1.0)
     return affine
+
+
+def _given(fields: Fields, *names: str) -> str | None:
+    """Return which of several names of the same thing a header has; ValueError where it has two that differ.
+
+    Spacing goes before size, which may be another: voxels may overlap.
+    """
+    given = [name for name in names if name in fields]
+    if len({" ".join(fields[name].split()) for name in given}) > 1 and "elementsize" not in given:
+        raise ValueError(f"its header has different values of {' and '.join(given)}, which mean the same")
+    return next(iter(given), None)
 
 
 def _name(line: str) -> str:

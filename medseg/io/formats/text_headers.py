@@ -8,7 +8,7 @@ from typing import TypeVar
 
 LONGEST_LINE, MOST_LINES, MOST_BYTES = 1 << 20, 20_000, 1 << 24  # 3D Slicer writes lines of some 100 kB
 
-MOST_FILES = 100_000
+MOST_FILES, LONGEST_NAME = 100_000, 4096
 NUMBERED = re.compile(r"(?P<before>[^%]*)%(?P<width>0?\d{0,2})d(?P<after>[^%]*)")
 """A numbered name, such as ``slice%03d.raw``. Wider numbers than 99 digits are none."""
 
@@ -57,7 +57,11 @@ def files_named(path: Path, name: str, field: str, start: int) -> list[Path]:
         with path.open("rb") as stream:
             stream.seek(start)
             lines = stream.read(MOST_BYTES).decode("utf-8", "replace").splitlines()
+        if len(lines) > MOST_FILES:
+            raise ValueError(f"{field} lists {len(lines)} files, allowed are {MOST_FILES}")
         return [path.parent / line.strip() for line in lines if line.strip()]
+    if len(name) > LONGEST_NAME:  # which would be searched for numbers for long
+        raise ValueError(f"{field} has {len(name)} characters, and names no file")
     if numbered := re.fullmatch(r"(\S.*%\S*)\s+(-?\d+)\s+(-?\d+)\s+(-?\d+)(\s+\d+)?", name):
         first, last, step = (int(numbered[group]) for group in (2, 3, 4))
         match = NUMBERED.fullmatch(numbered[1])

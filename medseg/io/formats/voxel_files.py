@@ -21,6 +21,9 @@ Encoding = Literal["raw", "text", "hex", "deflate", "bzip2"]
 
 GZIP = b"\x1f\x8b"
 ZLIB_OR_GZIP = 47  # zlib's code for either, by the first bytes
+HARMLESS = 256 << 20
+"""Bytes that any bzip2 may unpack to: it has no ratio that it cannot exceed, and packs 256 MB of zeros to 200 bytes."""
+
 PACKED_PIECE, UNPACKED_PIECE = 1 << 16, 1 << 18  # bytes read, and unpacked, at a time
 
 
@@ -72,8 +75,9 @@ def read_voxels(stored: VoxelFiles) -> NDArray[Any]:
             kind = "is no regular file" if file.exists() else "is missing"
             raise MedsegError(f"{stored.path}: its data file {file.name} {kind}. Copy both into one folder.")
         needed, present = count * stored.dtype.itemsize, file.stat().st_size - stored.start
-        shortest = {"text": count, "hex": 2 * needed, "bzip2": 0}.get(stored.encoding, needed)
-        check_length(stored.shape, shortest, present * (DEFLATE_RATIO if stored.encoding == "deflate" else 1))
+        shortest = {"text": count, "hex": 2 * needed}.get(stored.encoding, needed)
+        longest = present * (DEFLATE_RATIO if stored.encoding in ("deflate", "bzip2") else 1)
+        check_length(stored.shape, shortest, max(longest, HARMLESS if stored.encoding == "bzip2" else 0))
     parts = [_numbers(stored, file, count) for file in stored.files]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
     voxels = flat.astype(stored.dtype.newbyteorder("="), copy=False).reshape(stored.shape, order="F")

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,9 @@ from medseg.io.case import Case, Dataset, FileValues, LabelFile
 from medseg.io.layouts.channels import common_name, complete, endings_of, modalities_of
 
 FILE = "dataset.json"
+
+NUMBER = re.compile("-?[0-9]{1,18}")
+"""A whole number in quotes; Python's own tests take signs such as ² for digits."""
 
 
 def decathlon(root: str | Path) -> Dataset:
@@ -84,7 +88,7 @@ def inside(root: Path, file: Any) -> Path:
 
 def labels_of(labels: Mapping[str, Any], root: Path) -> dict[str, FileValues]:
     """Bring ``{"1": "tumour"}`` or ``{"tumour": 1}`` to values by name, background first."""
-    if all(key.lstrip("-").isdigit() for key in labels):
+    if all(map(NUMBER.fullmatch, labels)):
         labels = {str(name): int(value) for value, name in labels.items()}
     values = {name: whole(value) for name, value in labels.items()}
     if wrong := [f"{name}: {labels[name]!r}" for name, value in values.items() if value is None]:
@@ -126,7 +130,7 @@ def in_order(names: Any) -> tuple[str, ...] | None:
     (('FLAIR', 'T1'), ('CT',), None)
     """
     if isinstance(names, Mapping):
-        numbered = all(str(key).isdigit() for key in names)
+        numbered = all(NUMBER.fullmatch(str(key)) for key in names)
         return tuple(str(names[key]) for key in (sorted(names, key=int) if numbered else names)) or None
     return (names,) if isinstance(names, str) else None
 
@@ -137,6 +141,6 @@ def whole(value: Any) -> int | None:
     >>> whole(3), whole("3"), whole("3.5"), whole(True), whole([3])
     (3, 3, None, None, None)
     """
-    if isinstance(value, str) and value.lstrip("-").isdigit():
+    if isinstance(value, str) and NUMBER.fullmatch(value):
         return int(value)
     return value if type(value) is int else None

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.config.check import is_number
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
 from medseg.io.datasets.external_masks import RECORDS
@@ -18,6 +19,9 @@ from medseg.system.files import file_hash, write_json
 
 DONE, FAILED = "done", "failed"
 """The status in a case's row."""
+
+TEXTS = ("case", "status", "error", "unlike", "missing_channels")
+"""What is text in a case's row; all else are numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,13 @@ def read(output: Path, case: str) -> Record | None:
     kinds = {"made_of": str, "files": dict, "row": dict, "messages": list}
     is_record = {"made_of", "files", "row"} <= content.keys() <= kinds.keys()
     is_record = is_record and all(isinstance(value, kinds[name]) for name, value in content.items())
-    if not is_record or "case" not in content["row"] or content["row"].get("status") not in (DONE, FAILED):
+    if not is_record or content["row"].get("case") != case or content["row"].get("status") not in (DONE, FAILED):
+        return None
+    texts = [*content["files"].values(), *content.get("messages", ())]
+    texts += [content["row"][name] for name in TEXTS if name in content["row"]]
+    numbers = [value for name, value in content["row"].items() if name not in TEXTS]
+    is_record = all(isinstance(text, str) for text in texts)
+    if not (is_record and all(number is None or is_number(number) for number in numbers)):
         return None
     return Record(**content)
 

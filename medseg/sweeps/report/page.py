@@ -239,7 +239,7 @@ def curves(folder: Path, jobs: Sequence[JobResult], best: Sequence[int]) -> Line
             metric = next((name for name in METRICS if rows and ScoreNames(name).mean.column in rows[0]), metric)
             column = ScoreNames(metric).mean.column
             points = [Point(float(row["epoch"]), float(row[column])) for row in rows if row.get(column)]
-            points = some([point for point in points if isfinite(point.y)], POINTS)
+            points = some([point for point in points if isfinite(point.x) and isfinite(point.y)], POINTS)
         if points:
             series.append(Series(name_of(job), points, job["job"] not in best, f"#job-{job['job']}"))
     if not series:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from browser import Markup, needs_browser, visit
+from PIL import Image
 
-from medseg.evaluation.pages.page import NUMBER, ROOT, environment
+from medseg.errors import MedsegError
+from medseg.evaluation.pages.page import NUMBER, ROOT, Picture, environment
 from medseg.evaluation.pages.text_table import TextTable
 
 HOSTILE = "</script><b onclick='x'>\"&amp;"
@@ -153,3 +155,13 @@ def test_no_template_leaves_a_value_unescaped() -> None:
         text = path.read_text("utf-8")
         assert not re.findall(r"""[^"']\s*\|\s*safe""", text), path
         assert "autoescape" not in text, path
+
+
+def test_a_picture_of_a_run_is_a_png_whatever_its_name_says(tmp_path):
+    """Pillow takes many formats by their content, one of which (EPS) starts a program."""
+    path = tmp_path / "overlay.png"
+    Image.new("RGB", (8, 6)).save(path)
+    assert Picture.shrunk(path, (4, 4)).width == 4
+    Image.new("RGB", (8, 6)).save(path, "EPS")
+    with pytest.raises(MedsegError, match=r"overlay\.png: no readable PNG"):
+        Picture.shrunk(path, (4, 4))

@@ -146,6 +146,9 @@ def test_all_that_is_amiss_is_listed_beside_the_whole_cases(tmp_path):
             {"labels": {"background": 0, "whole tumour": [1, 2]}},
             r"whole numbers: whole tumour: \[1, 2\]. Regions are read by dataset=nnunet",
         ),
+        ({"labels": {"background": 0, "tumour": "²"}}, "whole numbers: tumour: '²'"),
+        ({"labels": {"background": 0, "tumour": "9" * 5000}}, "whole numbers: tumour"),
+        ({"labels": {"0": "background", "--1": "tumour"}}, "whole numbers: 0: 'background', --1"),
         ({"training": None, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}, "use dataset=nnunet"),
     ],
 )
