@@ -143,9 +143,7 @@ class Sweep:
         for job in jobs:
             if not (result := done_result(job.folder)):
                 left.append(job)
-            elif result.get("overrides", []) != [
-                *job.overrides
-            ]:  # killed between its own result and the sweep's record
+            elif result["overrides"] != [*job.overrides]:  # it was killed when its result was there, but not recorded
                 record(job.folder, result, job.overrides)
         if left:
             self.launcher.run(Queue(left))

@@ -75,11 +75,10 @@ class Kill:
         medseg.sweeps.process.python_command = lambda module, function: [
             *(sys.executable, "-P", "-c", f"from processes import *; job({self!r})")
         ]
-        seen = []
+        moments = count(1)  # several threads write
 
         def reached(path="") -> bool:
-            seen.extend([path] if fnmatch(str(path), self.which) else [])
-            return len(seen) == self.count and fnmatch(str(path), self.which)
+            return fnmatch(str(path), self.which) and next(moments) == self.count
 
         def before(original, *arguments, path=0, **options):
             if reached(arguments[path] if path is not None else ""):
