@@ -97,9 +97,9 @@ def test_the_slice_axis_of_anisotropic_scans_gets_a_finer_spacing():
 
 
 def test_a_batch_is_at_most_a_twentieth_of_the_training_voxels():
-    few, many = (make_fingerprint([(40, 40, 40)] * n, (1, 1, 1)) for n in (60, 1000))
-    assert plan_for(few)["plan"]["batch_size"] == 3
-    assert plan_for(many)["plan"]["batch_size"] == round(600_000 / 64_000)
+    few, many = (make_fingerprint([(40, 40, 40)] * n, (1, 1, 1)) for n in (40, 1000))
+    assert plan_for(few)["plan"]["batch_size"] == 2
+    assert plan_for(many)["plan"]["batch_size"] == round(200_000 / 64_000)
 
 
 class RoomyProbe:
@@ -114,11 +114,11 @@ class RoomyProbe:
         return 1.0
 
 
-@pytest.mark.parametrize(("memory_gb", "batch", "patch"), [(None, 6, [40, 56, 40]), (0.4, 4, [40, 56, 40])])
+@pytest.mark.parametrize(("memory_gb", "batch", "patch"), [(None, 9, [40, 56, 40]), (0.6, 6, [40, 56, 40])])
 def test_patch_and_batch_stay_within_the_memory(memory_gb, batch, patch):
     trainer = {"memory_gb": memory_gb, "max_time": None, "deterministic": False, "precision": "fp32"}
-    fingerprint = make_fingerprint([(36, 50, 35)] * 158, (1, 1, 1))
-    config = CONFIG | {"trainer": trainer}
+    fingerprint = make_fingerprint([(36, 50, 35)] * 300, (1, 1, 1))
+    config = CONFIG | {"trainer": trainer, "plan": CONFIG["plan"] | {"budget": 4.0}}
     plan = make_plan(settings(config), fingerprint, label_map("ab"), ("mri",), torch.device("cpu"), RoomyProbe())
     assert (plan["plan"]["batch_size"], plan["plan"]["patch_size"]) == (batch, patch)
     assert plan["measured"]["precision"] == "fp32"
