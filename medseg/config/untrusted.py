@@ -26,8 +26,8 @@ Node = dict[str, Any]
 MAX_NODES, MAX_DEPTH, MAX_BITS = 1_000_000, 64, 64
 """Values in a file, with those that YAML's aliases repeat, how deep they may be nested, and bits of a whole number."""
 
-MOST_WORKERS = 256
-"""Processes that load data."""
+MOST_PROCESSES = 256
+"""Processes that load data, or that train."""
 
 NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
 """Keys of a run's ``config.yaml`` that are of the command line alone."""
@@ -114,10 +114,24 @@ def read_yaml(path: Path, cure: str = "") -> Node:
         MedsegError: it cannot be read, is damaged, or holds something else.
     """
     try:
-        content = yaml.load(read_text(path), PlainLoader)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise MedsegError(f"{path}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
-    return mapping(plain(content, path), path, cure)
+    return mapping(parse_yaml(text, path, cure), path, cure)
+
+
+def parse_yaml(text: str, source: Path | str, cure: str = "") -> Any:
+    """Return what a text in YAML holds, which is plain.
+
+    Raises:
+        MedsegError: it is no YAML, or holds more than plain content.
+    """
+    try:
+        content = yaml.load(text, PlainLoader)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML converts scalars with tags, such as !!bool x, without a check
+        raise MedsegError(f"{source}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
+    return plain(content, source)
 
 
 def reason(error: Exception) -> str:
@@ -283,10 +297,14 @@ def outside_paths(config: Node, run: Path) -> dict[str, str]:
 
 def too_many(config: Node) -> dict[str, str]:
     """Return how many processes a run's config asks for, by key, where machines do not have so many."""
-    trainer = config.get("trainer")
-    workers = trainer.get("workers") if isinstance(trainer, dict) else None
-    is_many = isinstance(workers, int) and workers > MOST_WORKERS
-    return {"trainer.workers": f"{workers} processes, of which a file may ask for {MOST_WORKERS}"} if is_many else {}
+    found = {}
+    for key in ("trainer.workers", "trainer.devices"):
+        _, number, _ = look_up(config, key.split("."))
+        if isinstance(number, int) and number > MOST_PROCESSES:
+            found[key] = f"{number} processes, of which a file may ask for {MOST_PROCESSES}"
+        elif is_interpolation(number):
+            found[key] = f"{number!r} is no number of processes"
+    return found
 
 
 def plan_from(content: Any, source: Path | str) -> Node:
