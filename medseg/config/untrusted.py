@@ -283,16 +283,34 @@ def outside_paths(config: Node, run: Path) -> dict[str, str]:
             if own.get(key, "") is None or isinstance(own.get(key), bool):
                 found[f"logger.{name}.{key}"] = f"{value!r} is not what medseg's own file has"
             for keys, text in texts({key: value}):
+                text = followed(config, ("logger", name, *keys), text)
                 path = run / text.removeprefix("${run_dir}/")
                 if keys[0] in TRACKER_FOLDERS and not text.startswith("${run_dir}/"):
                     path = Path(text)
                 if not path.resolve().is_relative_to(run.resolve()):
                     found[".".join(map(str, ("logger", name, *keys)))] = f"{text!r} lies outside the run"
-    cache = config.get("cache_dir")
-    leaves = isinstance(cache, str) and (Path(cache).is_absolute() or ".." in Path(cache).parts)
-    if leaves and not any(Path(str(cache)).glob("v[0-9]*")):
+    cache = followed(config, ("cache_dir",), str(config.get("cache_dir", "")))
+    leaves = Path(cache).is_absolute() or ".." in Path(cache).parts
+    if leaves and not any(Path(cache).glob("v[0-9]*")):
         found["cache_dir"] = f"{cache!r} is no cache of medseg's"
     return found
+
+
+def followed(config: Node, keys: tuple[Any, ...], text: str) -> str:
+    """Return a text at a path of a config with what its references lead to in their place; ``${run_dir}`` stays.
+
+    What refers to a mapping or a list, or to nothing, stays as well, and is no text then.
+    """
+    for _ in range(MAX_DEPTH):
+        match = REFERENCE.search(text)
+        if match is None or match[2] == "run_dir":
+            break
+        keys = (*(keys[: -len(match[1])] if match[1] else ()), *match[2].split("."))
+        _, value, _ = look_up(config, keys)
+        if value is None or isinstance(value, dict | list):
+            break
+        text = text.replace(match[0], str(value), 1)
+    return text
 
 
 def too_many(config: Node) -> dict[str, str]:
