@@ -17,8 +17,6 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from medseg.config import schema
 from medseg.config.check import (
     dotted,
@@ -35,6 +33,7 @@ from medseg.config.check import (
 from medseg.config.instantiate import with_current_names
 from medseg.config.schema import CONF, Key, arguments
 from medseg.config.settings import KEYS, OBJECTS, OPEN
+from medseg.config.untrusted import parse_yaml
 from medseg.errors import MedsegError, nearest, nearest_path
 
 if TYPE_CHECKING:
@@ -585,8 +584,8 @@ def with_mappings(config: dict[str, Any]) -> dict[str, Any]:
         *parents, name = path.split(".")
         text = look_up(config, [*parents, name])[1]
         if isinstance(text, str) and not is_interpolation(text):
-            with suppress(yaml.YAMLError):
-                value = yaml.safe_load(text)
+            with suppress(MedsegError):
+                value = parse_yaml(text, path)
                 look_up(config, parents)[1][name] = escape(value) if isinstance(value, dict) else text
     return config
 

@@ -26,8 +26,8 @@ Node = dict[str, Any]
 MAX_NODES, MAX_DEPTH, MAX_BITS = 1_000_000, 64, 64
 """Values in a file, with those that YAML's aliases repeat, how deep they may be nested, and bits of a whole number."""
 
-MOST_WORKERS = 256
-"""Processes that load data."""
+MOST_PROCESSES = 256
+"""Processes that load data, or that train."""
 
 NOT_TAKEN = ("hydra", "defaults", "trust", "resume", "run_dir")
 """Keys of a run's ``config.yaml`` that are of the command line alone."""
@@ -114,10 +114,24 @@ def read_yaml(path: Path, cure: str = "") -> Node:
         MedsegError: it cannot be read, is damaged, or holds something else.
     """
     try:
-        content = yaml.load(read_text(path), PlainLoader)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise MedsegError(f"{path}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
-    return mapping(plain(content, path), path, cure)
+    return mapping(parse_yaml(text, path, cure), path, cure)
+
+
+def parse_yaml(text: str, source: Path | str, cure: str = "") -> Any:
+    """Return what a text in YAML holds, which is plain.
+
+    Raises:
+        MedsegError: it is no YAML, or holds more than plain content.
+    """
+    try:
+        content = yaml.load(text, PlainLoader)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML converts scalars with tags, such as !!bool x, without a check
+        raise MedsegError(f"{source}: cannot be read as YAML ({reason(error)}).{cure and ' '}{cure}") from error
+    return plain(content, source)
 
 
 def reason(error: Exception) -> str:
@@ -269,24 +283,46 @@ def outside_paths(config: Node, run: Path) -> dict[str, str]:
             if own.get(key, "") is None or isinstance(own.get(key), bool):
                 found[f"logger.{name}.{key}"] = f"{value!r} is not what medseg's own file has"
             for keys, text in texts({key: value}):
+                text = followed(config, ("logger", name, *keys), text)
                 path = run / text.removeprefix("${run_dir}/")
                 if keys[0] in TRACKER_FOLDERS and not text.startswith("${run_dir}/"):
                     path = Path(text)
                 if not path.resolve().is_relative_to(run.resolve()):
                     found[".".join(map(str, ("logger", name, *keys)))] = f"{text!r} lies outside the run"
-    cache = config.get("cache_dir")
-    leaves = isinstance(cache, str) and (Path(cache).is_absolute() or ".." in Path(cache).parts)
-    if leaves and not any(Path(str(cache)).glob("v[0-9]*")):
+    cache = followed(config, ("cache_dir",), str(config.get("cache_dir", "")))
+    leaves = Path(cache).is_absolute() or ".." in Path(cache).parts
+    if leaves and not any(Path(cache).glob("v[0-9]*")):
         found["cache_dir"] = f"{cache!r} is no cache of medseg's"
     return found
 
 
+def followed(config: Node, keys: tuple[Any, ...], text: str) -> str:
+    """Return a text at a path of a config with what its references lead to in their place; ``${run_dir}`` stays.
+
+    What refers to a mapping or a list, or to nothing, stays as well, and is no text then.
+    """
+    for _ in range(MAX_DEPTH):
+        match = REFERENCE.search(text)
+        if match is None or match[2] == "run_dir":
+            break
+        keys = (*(keys[: -len(match[1])] if match[1] else ()), *match[2].split("."))
+        _, value, _ = look_up(config, keys)
+        if value is None or isinstance(value, dict | list):
+            break
+        text = text.replace(match[0], str(value), 1)
+    return text
+
+
 def too_many(config: Node) -> dict[str, str]:
     """Return how many processes a run's config asks for, by key, where machines do not have so many."""
-    trainer = config.get("trainer")
-    workers = trainer.get("workers") if isinstance(trainer, dict) else None
-    is_many = isinstance(workers, int) and workers > MOST_WORKERS
-    return {"trainer.workers": f"{workers} processes, of which a file may ask for {MOST_WORKERS}"} if is_many else {}
+    found = {}
+    for key in ("trainer.workers", "trainer.devices"):
+        _, number, _ = look_up(config, key.split("."))
+        if isinstance(number, int) and number > MOST_PROCESSES:
+            found[key] = f"{number} processes, of which a file may ask for {MOST_PROCESSES}"
+        elif is_interpolation(number):
+            found[key] = f"{number!r} is no number of processes"
+    return found
 
 
 def plan_from(content: Any, source: Path | str) -> Node:

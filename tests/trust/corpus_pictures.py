@@ -142,6 +142,10 @@ def pngs(folder: Path) -> Iterator[Sample]:
         yield written(folder, f"{name}.png", png(changed, good[1], END))
     yield written(folder, "no_pixels.png", png(good[0], END))
     yield written(folder, "no_header.png", png(good[1], END))
+    short = b"\xff\0\0\0\xff\0"
+    yield written(
+        folder, "short_palette.png", png(header(columns, rows, 8, 3), (b"PLTE", short), good[1], END), cause="palette"
+    )
     yield written(folder, "no_palette.png", png(header(columns, rows, 8, 3), good[1], END))
     whole = png(*good, END)
     yield written(folder, "behind.png", whole + b"\0" * 100, channels(GREY))
@@ -223,6 +227,8 @@ def bmps(folder: Path) -> Iterator[Sample]:
         packed = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
         content = bmp(packed[::-1].tobytes(), bits, rows, columns, extra=entries[: 4 * 2**bits])
         yield written(folder, f"palette{bits}.bmp", content, channels(palette[values]))
+    short = bmp(grey[::-1].tobytes(), 8, rows, columns, extra=entries[:8])
+    yield written(folder, "palette_short.bmp", short, cause="palette")
     stored = np.ascontiguousarray(colours[..., ::-1])  # blue first
     yield written(folder, "bits24.bmp", bmp(stored[::-1].tobytes(), 24, rows, columns), channels(colours))
     yield written(folder, "rows_down.bmp", bmp(stored.tobytes(), 24, -rows, columns), channels(colours))
@@ -277,6 +283,9 @@ def tiffs(folder: Path) -> Iterator[Sample]:
             expected = channels(values.astype(np.float32)) if is_read else "refused"
             cause = "" if is_read else "bits"
             yield written(folder, f"{name}.tif", tiff(values, order=order), expected, cause)
+            if is_read:
+                packed = tiff(values, order=order, compression="zlib")
+                yield written(folder, f"{name}_packed.tif", packed, expected)
     forms: dict[str, dict[str, Any]] = {
         "strips": {"rowsperstrip": 3},
         "tiles": {"tile": (16, 16)},
@@ -332,6 +341,10 @@ def tiffs(folder: Path) -> Iterator[Sample]:
     yield written(folder, "five.tif", tiff(np.dstack([RGB, GREY, GREY]), planarconfig="contig"), cause="bits")
     yield written(folder, "lab.tif", saved(Image.fromarray(RGB).convert("LAB"), "tiff"), cause="LAB")
     yield written(folder, "pages.tif", tiff(np.stack([GREY] * 3)), cause="3 pages")
+    stack = tiff(GREY, description="ImageJ=1.54f\nimages=3\nslices=3\n")  # the others' pixels would follow
+    yield written(folder, "pages_stated.tif", stack, cause="3 pages")
+    six = tiff(np.dstack([RGB, RGB]), photometric="rgb")
+    yield written(folder, "six.tif", six, cause="6 numbers")
     yield written(
         folder, "slices.tif", tiff(np.stack([GREY] * 3), volumetric=True, tile=(16, 16, 16)), cause="3 slices"
     )

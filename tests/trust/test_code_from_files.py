@@ -429,3 +429,22 @@ def test_the_user_s_own_code_trains_resumes_evaluates_and_predicts(attack, monke
     assert attack.attempt("eval", "checkpoint=own", "device=cpu", both)[0] == 0
     started = ("train", "--config-dir", "mine", *short, "model=tiny", nested, "finetune.checkpoint=own", "run_dir=next")
     assert attack.attempt(*started)[0] == 0
+
+
+CSV = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "${run_dir}"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("cache_dir", "${dataset.name}"),
+        ("cache_dir", "${split.file}"),
+        ("logger", {"csv": {**CSV, "name": "${dataset.name}"}}),
+        ("logger", {"csv": {**CSV, "name": "${...split.file}"}}),
+    ],
+)
+def test_a_resumed_run_writes_nowhere_that_a_reference_leads_to(attack, keys, value):
+    attack.config(put(keys, value))
+    attack.config(put("dataset.name", str(attack.mark)))
+    attack.config(put("split.file", "${dataset.name}"))
+    attack.refused("train", "resume=run", "trainer.max_epochs=2", saying=keys)

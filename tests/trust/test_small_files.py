@@ -361,12 +361,39 @@ def test_numbers_that_no_machine_has_are_refused(place, capsys):
         path.write_text(before, "utf-8")
 
 
-def test_a_run_does_not_ask_for_thousands_of_processes(place, capsys):
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("workers", 5000, "trainer.workers: 5000 processes"),
+        ("devices", 5000, "trainer.devices: 5000 processes"),
+        ("workers", "${dataset.cases}", "is no number of processes"),
+    ],
+)
+def test_a_run_does_not_ask_for_thousands_of_processes(place, capsys, key, value, said):
     path = Path("run/config.yaml")
     content = yaml.safe_load(path.read_text("utf-8"))
-    content["trainer"]["workers"] = 5000
+    content["trainer"][key] = value
     path.write_text(yaml.safe_dump(content))
-    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="trainer.workers: 5000 processes")
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying=said)
+
+
+TEN_OF_EACH = ", ".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}' if n else 'x'] * 10)}]" for n in range(9))
+
+
+@pytest.mark.parametrize("text", [TEN_OF_EACH, "a: 2001-99-99", "a: !!bool x", "a: !!float ''", "a: !!timestamp x"])
+def test_a_mapping_that_a_run_has_as_text_is_read_as_its_other_values_are(place, capsys, text):
+    path = Path("run/config.yaml")
+    content = yaml.safe_load(path.read_text("utf-8"))
+    content["dataset"]["labels"] = f"{{{text}}}"
+    path.write_text(yaml.safe_dump(content))
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="must be a mapping")
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!float ''", "!!timestamp x"])
+def test_a_tag_of_yaml_that_its_value_does_not_fit_is_refused(place, capsys, value):
+    path = Path("run/config.yaml")
+    path.write_text(f"{path.read_text('utf-8')}\nmore: {value}\n")
+    refused(capsys, "train", "resume=run", "trainer.max_epochs=2", saying="cannot be read as YAML")
 
 
 def test_a_plan_of_voxels_without_a_size_is_refused(place, capsys):

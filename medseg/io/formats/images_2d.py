@@ -4,6 +4,7 @@ So an orientation in EXIF or in a TIFF's tag is applied, to images and masks ali
 those that are written, which carry no orientation, overlay their image. ``as_stored`` takes it back.
 """
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -47,11 +48,17 @@ SAMPLES_OF = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 ORIENTATION = 0x0112
 """The tag of EXIF and of TIFF: 1 as stored, 2 to 8 mirrored, turned, or both."""
 
-BITS, WHITE_IS_ZERO, COMPRESSION, SAMPLES, DEPTH, SAMPLE_FORMAT = 258, 262, 259, 277, 32997, 339
+BITS, WHITE_IS_ZERO, COMPRESSION, DESCRIPTION, SAMPLES, DEPTH, SAMPLE_FORMAT = 258, 262, 259, 270, 277, 32997, 339
 """Tags of TIFF. The second is PhotometricInterpretation, in which 0 means that white is zero."""
 STRIPS, STRIP_LENGTHS, STRIP_ROWS, PLANES, TILES, TILE_COLUMNS, TILE_ROWS = 273, 279, 278, 284, 324, 322, 323
 UNSIGNED, SIGNED = 1, 2
 """Values of SampleFormat."""
+
+SWAPPED = {"I;16BS": np.int16, "I;32BS": np.int32, "F;32BF": np.float32}
+"""Raw modes whose bytes Pillow swaps, though libtiff has done so when it unpacked them, and the type to swap back."""
+
+STATED_IMAGES = re.compile(r"ImageJ=.*?^images=(\d+)", re.DOTALL | re.MULTILINE)
+"""The description of ImageJ, which may write a stack as one page with all others' pixels behind it."""
 
 RATIOS = {"PNG": DEFLATE_RATIO, "JPEG": DEFLATE_RATIO, "MPO": DEFLATE_RATIO}
 """How far these pack at most. A block of 64 values takes a bit or more in JPEG, so that its ratio is lower."""
@@ -92,10 +99,13 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], PictureLayout]:
             if image.format == "TIFF":
                 check_tiff(image, path)
             before = _orientation(image)
+            raw_mode = raw_mode_of(image)
             image.load()  # after which TIFFs are turned and have lost their tag, and a PNG's EXIF is known
             after = _orientation(image)
             transparent = _transparent(image)
+            check_palette(image)
             pixels = np.asarray(image.convert(MODES[image.mode]) if image.mode in MODES else image)
+            pixels = pixels.astype(SWAPPED[raw_mode]).byteswap() if raw_mode in SWAPPED else pixels
             if image.format == "PNG" and not pixels[-1].any():
                 with path.open("rb") as rows:
                     check_rows(rows, image.size[::-1])
@@ -264,15 +274,36 @@ def check_rows(stream: BinaryIO, shape: tuple[int, int]) -> None:
     check_length(shape, needed, present)
 
 
+def check_palette(image: Image.Image) -> None:
+    """Reject a loaded 2D image with a pixel that its palette has no colour for, which Pillow shows in black.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if image.mode not in ("P", "PA"):
+        return
+    colours, highest = len(image.getpalette() or ()) // 3, int(np.asarray(image.getchannel(0)).max())
+    if highest >= colours:
+        raise ValueError(f"a pixel has colour {highest} of a palette of {colours}, counted from 0")
+
+
+def raw_mode_of(image: Image.Image) -> str | None:
+    """Return how the pixels are laid out that libtiff will unpack, by Pillow's name; None where it unpacks nothing."""
+    decoder, *_, arguments = (*image.tile[0],) if image.tile else ("", ())  # type: ignore[attr-defined]
+    return arguments[0] if decoder == "libtiff" else None
+
+
 def check_tiff(image: Image.Image, path: Path) -> None:
     """Reject what Pillow would read the first or the upper part of.
 
     Raises:
-        MedsegError: there are several pages or slices, or colours in 16 bits.
+        MedsegError: there are several pages or slices, more than four numbers a pixel, or colours in 16 bits.
         EOFError: there are fewer strips or tiles than rows and columns need.
     """
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     pages, slices = getattr(image, "n_frames", 1), int(tags.get(DEPTH, 1))
+    stated = STATED_IMAGES.match(str(tags.get(DESCRIPTION, "")))
+    pages = max(pages, int(stated[1][:9])) if stated else pages
     if pages > 1 or slices > 1:
         what = f"{pages} pages" if pages > 1 else f"{slices} slices"
         raise MedsegError(
@@ -281,6 +312,11 @@ def check_tiff(image: Image.Image, path: Path) -> None:
         )
     if len(bits := tags.get(BITS, (1,))) > 1 and max(bits) > 8:
         raise MedsegError(deep(path, "TIFF"))
+    if len(bits) > max(SAMPLES_OF.values()):
+        raise MedsegError(
+            f"{path}: a TIFF of {len(bits)} numbers a pixel, of which colours are three. Save each channel as a grey"
+            " image, a file a channel."
+        )
     columns, rows = (
         image.size if tags.get(ORIENTATION, 1) < 5 else image.size[::-1]
     )  # Pillow has turned the size already
