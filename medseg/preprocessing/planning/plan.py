@@ -39,7 +39,7 @@ from medseg.system.device import device_memory, pick_precision
 
 PATCH_VOXELS = {("cpu", 2): 256**2, ("cpu", 3): 64**3, ("cuda", 2): 512**2, ("cuda", 3): 128**3}
 BATCH_VOXELS = {("cpu", 2): 600_000, ("cpu", 3): 200_000, ("cuda", 2): 12 * 512**2, ("cuda", 3): 2_500_000}
-"""A CPU works through larger batches no faster by the patch, so that they cost steps (docs/development/measurements.md)."""
+"""A CPU takes as long for a patch in larger batches, so that they cost steps (docs/development/measurements.md)."""
 BASE_CHANNELS = {"cpu": 16, "cuda": 32}
 MOST_IN_BATCH = 16
 BATCH_SHARE = 0.05
