@@ -22,7 +22,7 @@ NEVER = {
 }
 CHECKED = {
     "config.untrusted.read_json": "the only way from JSON to a config",
-    "config.untrusted.read_yaml": "the only way from YAML to a config",
+    "config.untrusted.parse_yaml": "the only way from YAML to a config: of files by read_yaml, of texts within them",
     "system.torch_files.load_safely": "weights_only; what is a description goes through checkpoint.checked",
 }
 """The functions through which a file becomes a config."""
@@ -37,7 +37,6 @@ NO_CONFIG = {
     "inference.probabilities.kept_on_disk": "an array of this process's own, without pickles",
     "io.csv_files.read_csv": "texts",
     "io.dicom.decoder_process.Decoders.answer": "the type and shape of pixels, which are compared with a header",
-    "cli.overrides.with_mappings": "a setting in the user's own words: names and values, which refer to nothing",
     "config.schema.arguments": "medseg's own file of what its objects take",
     "io.dicom.decoder_process.serve": "the process that started this one",
     "io.layouts.decathlon_json.read_description": "names and values of classes and files",
