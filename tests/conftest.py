@@ -1,5 +1,6 @@
 """Real data, where it is present; small networks of ``conf/model``; property tests that draw the same examples."""
 
+import signal
 from collections.abc import Callable, Generator
 from copy import deepcopy
 from functools import cache
@@ -17,6 +18,8 @@ from medseg.config.schema import CONF
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.register_profile("thorough", settings.get_profile("repeatable"), max_examples=2000)  # --hypothesis-profile=
 settings.load_profile("repeatable")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background is started to ignore Ctrl-C
 
 Planned = Callable[..., dict[str, Any]]
 
