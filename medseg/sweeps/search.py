@@ -264,7 +264,7 @@ class Search(Queue):
         for trial in trials:
             attributes = trial.user_attrs
             wrong = [name for name in ("seed", "kills") if not is_int(attributes.get(name, 0))]
-            wrong += [name for name in ("seconds",) if not is_number(attributes.get(name, 0))]
+            wrong += [] if is_number(attributes.get("seconds", 0)) else ["seconds"]
             if wrong:
                 raise MedsegError(f"{self.lock.journal}: trial {trial.number} has {wrong[0]}={attributes[wrong[0]]!r}.")
         return trials
