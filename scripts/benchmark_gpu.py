@@ -50,9 +50,9 @@ from medseg.io.datasets.dataset import label_map, open_dataset
 from medseg.jobs.train import train
 from medseg.jobs.train.setup import Run, set_up
 from medseg.models.slices import logits_of
+from medseg.system.cores import cores
 from medseg.system.device import autocast, pick_device, pick_precision
 from medseg.system.distributed.ranks import Ranks
-from medseg.system.parallel import cores
 from medseg.training.assembly import make_network
 from medseg.training.probe import Probe
 

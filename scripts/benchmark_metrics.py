@@ -27,7 +27,8 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from medseg.evaluation.metrics.registry import PRESETS, Settings, measure, measure_case
-from medseg.system.parallel import cores, in_parallel
+from medseg.system.cores import cores
+from medseg.system.parallel import in_parallel
 
 Mask = NDArray[np.bool_]
 Pair = tuple[Mask, Mask]

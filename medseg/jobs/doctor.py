@@ -28,11 +28,12 @@ from medseg.config.extras import EXTRAS, missing_packages
 from medseg.config.settings import DoctorSettings
 from medseg.errors import MedsegError, first_line
 from medseg.preprocessing.cache import amount
+from medseg.system.cores import cores
 from medseg.system.device import autocast, pick_device, pick_precision
 from medseg.system.files import write_json
 from medseg.system.gpus.driver import driver_version
 from medseg.system.gpus.unused import unused_gpu
-from medseg.system.parallel import cores, free_memory
+from medseg.system.parallel import free_memory
 from medseg.system.printable import printable
 from medseg.system.relaunch import START_METHOD
 from medseg.training.data.workers import (

@@ -10,6 +10,7 @@ from typing import Any
 from medseg.config.check import look_up
 from medseg.errors import MedsegError
 from medseg.sweeps.process import Share
+from medseg.system.cores import bound_cores, cores
 from medseg.system.gpus.driver import VISIBLE, vendor_of_gpu
 from medseg.system.relaunch import import_path, python_command
 
@@ -81,13 +82,17 @@ def shares_of(config: dict[str, Any], chosen: Sequence[int] | None) -> list[Shar
 
 
 def divided(devices: Sequence[Share], jobs_per_device: int) -> list[Share]:
-    """Return the shares of jobs of which several have a device, with the cores of this process divided among all."""
+    """Return the shares of jobs of which several have a device, with the cores that this process may use divided.
+
+    A container that may use the time of some cores sees all of the machine: each job is bound to as many as its part of
+    that time.
+    """
     shares = [device for _ in range(jobs_per_device) for device in devices]
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
     if len(shares) == 1:
         return shares
-    count = max(1, len(cores) // len(shares))
-    parts = ([cores[(nth * count + core) % len(cores)] for core in range(count)] for nth in range(len(shares)))
+    bound, count = bound_cores(), max(1, cores() // len(shares))
+    apart = max(count, len(bound) // len(shares))
+    parts = ([bound[(nth * apart + core) % len(bound)] for core in range(count)] for nth in range(len(shares)))
     return [replace(share, cores=part) for share, part in zip(shares, parts, strict=True)]
 
 

@@ -5,9 +5,6 @@ what is logged come in the order of the items, as if they had been worked on one
 """
 
 import logging
-import math
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -19,6 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 
+from medseg.system.cores import CGROUPS, cores
 from medseg.system.memory import drop_frames, free_caches, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -30,9 +28,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MAX_WORKERS = 32
-
-CGROUPS = Path("/sys/fs/cgroup")
-"""Where Linux tells a container its limits, in the files of version 2 or those of version 1."""
 
 
 class Watch(Protocol):
@@ -177,25 +172,6 @@ def torch_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """Return how many cores this process may use: those it is bound to, within the container's limit of their time."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(bound, quota()))
-
-
-def quota() -> int:
-    """Return the cores whose whole time the container may use, rounded up; as many as there may be where unlimited."""
-    try:
-        if (file := CGROUPS / "cpu.max").is_file():
-            time, period = file.read_text("ascii").split()
-        else:  # version 1
-            files = (CGROUPS / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
-            time, period = (file.read_text("ascii").strip() for file in files)
-        return sys.maxsize if time in ("max", "-1") else math.ceil(float(time) / float(period))
-    except (OSError, ValueError, ZeroDivisionError):
-        return sys.maxsize
 
 
 def keep_to_cores() -> None:

@@ -17,6 +17,7 @@ from medseg.sweeps import local, process, shares
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import SWEEP, announce
+from medseg.system import cores
 from medseg.system.relaunch import import_path
 from medseg.system.running.signals import heeded
 
@@ -100,10 +101,19 @@ def test_a_job_that_is_done_keeps_its_result_while_it_is_tested(sweep):
 
 
 def test_jobs_share_the_cores_of_a_device(sweep, monkeypatch):
-    monkeypatch.setattr(shares.os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: {0, 1, 2, 3}, raising=False)
     jobs = [{"do": "meet", "other": "1"}, {"do": "meet", "other": "0"}]
     local.run_locally(queue_of(sweep, *jobs), sweep, None, 2)
     assert [read(sweep, number, "order.json")["share"]["cores"] for number in range(2)] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are no containers")
+def test_jobs_share_no_more_cores_than_the_container_may_use(monkeypatch, tmp_path):
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: {*range(64)}, raising=False)
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    parts = [share.cores for share in shares.divided([process.Share("cpu")], 2)]
+    assert parts == [[0, 1], [32, 33]]
 
 
 def test_each_job_sees_a_gpu_of_its_own(sweep, monkeypatch):

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from medseg.system import parallel
-from medseg.system.parallel import cores, free_memory, in_parallel, keep_to_cores, read_ahead
+from medseg.system import cores, parallel
+from medseg.system.parallel import free_memory, in_parallel, keep_to_cores, read_ahead
 
 log = logging.getLogger("medseg.test")
 
@@ -163,8 +163,9 @@ def container(monkeypatch, tmp_path):
             path.parent.mkdir(exist_ok=True)
             path.write_text(f"{text}\n")
 
-    monkeypatch.setattr(parallel, "CGROUPS", tmp_path)
-    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda process: {*range(64)}, raising=False)
+    for module in (cores, parallel):
+        monkeypatch.setattr(module, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda process: {*range(64)}, raising=False)
     return make
 
 
@@ -184,7 +185,7 @@ def container(monkeypatch, tmp_path):
 )
 def test_cores_are_those_of_the_container(container, files, number):
     container(files)
-    assert cores() == number
+    assert cores.cores() == number
 
 
 def test_pytorch_takes_no_more_threads_than_the_container_has_cores(container):

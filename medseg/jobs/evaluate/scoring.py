@@ -37,6 +37,7 @@ from medseg.jobs.evaluate.candidates import Segment
 from medseg.jobs.evaluate.seen import Seen
 from medseg.jobs.training_run import not_learned
 from medseg.preprocessing.fingerprint.fingerprint import voxel_hash
+from medseg.system.cores import cores
 from medseg.system.distributed.ranks import Ranks
 from medseg.system.files import replacing, write_text
 from medseg.system.memory import (
@@ -48,7 +49,6 @@ from medseg.system.memory import (
     free_caches,
     is_out_of_memory,
 )
-from medseg.system.parallel import cores
 from medseg.system.terminal import Terminal, with_progress_bar
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from medseg.errors import MedsegError
+from medseg.system.cores import cores
 from medseg.system.device import pick_devices
-from medseg.system.parallel import cores
 from medseg.system.relaunch import start
 
 Item = TypeVar("Item")

@@ -26,9 +26,9 @@ import torch
 from torch import distributed
 
 from medseg.errors import MedsegError
+from medseg.system.cores import cores
 from medseg.system.distributed.place import Place
 from medseg.system.files import remove_unfinished
-from medseg.system.parallel import cores
 from medseg.system.relaunch import leave_process_group, start
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from medseg.preprocessing.cache import load
-from medseg.system.parallel import cores, read_ahead
+from medseg.system.cores import cores
+from medseg.system.parallel import read_ahead
 from medseg.training.data.batches import Batches, BatchNumbers, batch_bytes, batch_type
 from medseg.training.data.loader import PatchLoader, as_it_is
 from medseg.training.data.patches import Patches
