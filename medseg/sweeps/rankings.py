@@ -31,10 +31,17 @@ class Setting:
         return {tuple(job["validated"].values()) for job in self.jobs if counts(job)}
 
     @property
+    def folds(self) -> set[str | None]:
+        """The folds that the scores are of."""
+        return {settings_of(job["overrides"]).get("split.fold") for job in self.jobs if counts(job)}
+
+    @property
     def spread(self) -> str:
         """The number and the range of several scores."""
-        what = "folds" if len(self.validated) > 1 else "seeds"
-        return f"{len(self.scores)} {what}, {min(self.scores):.4f} to {max(self.scores):.4f}"
+        number = f"{len(self.scores)} {'splits' if len(self.validated) > 1 else 'seeds'}"
+        if (folds := len(self.folds)) > 1:
+            number = f"{folds} folds" if folds == len(self.scores) else f"{len(self.scores)} jobs of {folds} folds"
+        return f"{number}, {min(self.scores):.4f} to {max(self.scores):.4f}"
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,14 @@ class Ranking:
             return "in the order of the jobs, which have no final validation scores to be ranked by"
         parts = [dict(part) for part in {tuple(job["validated"].items()) for job in self.jobs if counts(job)}]
         metric = "mean Dice" if parts[0]["metric"] == "dice" else f"minus the {parts[0]['metric']}"
-        cases = counted(sum(part["n_cases"] for part in parts), "validation case")
-        folds = f"{len(parts)} folds, " if len(parts) > 1 else ""
-        return f"{metric} over {folds}{cases} of {parts[0]['dataset']}; higher is better"
+        numbers = [part["n_cases"] for part in parts]
+        cases = counted(sum(numbers), "validation case")
+        if len(parts) > 1 and len(parts) == len(self.settings[0].folds):
+            cases = f"{len(parts)} folds, {cases}"
+        elif len(parts) > 1:  # which may have cases in common
+            each = f"{min(numbers)} to {max(numbers)}" if len({*numbers}) > 1 else f"{numbers[0]}"
+            cases = f"{len(parts)} splits, each of {each} validation cases"
+        return f"{metric} over {cases} of {parts[0]['dataset']}; higher is better"
 
 
 def counts(job: JobResult) -> bool:
