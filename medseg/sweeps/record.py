@@ -220,16 +220,20 @@ def csv_of(ranked: Sequence[Ranking]) -> str:
 
 
 def states_of(folder: Path) -> list[dict[str, Any]]:
-    """Return where the jobs of a sweep are that have left no result: ``job``, ``name``, and what ``state_of`` tells."""
+    """Return where the jobs of a sweep are that have not ended: ``job``, ``name``, and what ``state_of`` tells.
+
+    They have left no result, or are being done again.
+    """
     states = []
     for number, name in names_of(announced(folder)).items():
-        if not (folder / str(number) / "result.json").is_file():
-            states.append({"job": number, "name": name, **state_of(folder / str(number))})
+        run = folder / str(number)
+        if not (run / "result.json").is_file() or (not done_result(run) and is_held(run)):
+            states.append({"job": number, "name": name, **state_of(run)})
     return states
 
 
 def state_of(run_dir: Path) -> dict[str, Any]:
-    """Return where a job without a result is: ``state`` and what its ``progress.json`` tells."""
+    """Return where a job that has not ended is: ``state`` and what its ``progress.json`` tells."""
     if not is_held(run_dir):
         return {"state": "stopped" if (run_dir / "config.yaml").is_file() else "waiting"}
     try:

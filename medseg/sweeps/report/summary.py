@@ -31,7 +31,9 @@ def show_sweep(folder: Path) -> None:
 
     Its record is only read, as the sweep may be under way.
     """
-    terminal, ranked, states = Terminal(), rankings(read(folder)), states_of(folder)
+    terminal, states = Terminal(), states_of(folder)
+    not_ended = {state["job"] for state in states}
+    ranked = rankings([job for job in read(folder) if job["job"] not in not_ended])
     terminal.print(*ranked_tables(ranked))
     if begun := [state for state in states if state["state"] != "waiting"]:
         terminal.print(state_table(begun), "", sep="\n")

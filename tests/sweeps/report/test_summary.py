@@ -61,6 +61,22 @@ def test_an_interrupted_job_shows_its_best_score_so_far_and_is_not_ranked(
     assert f"best: job 1, checkpoint={folder / '1'}" in lines
 
 
+def test_a_job_that_is_done_again_is_under_way_and_has_not_failed(
+    grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (grid / "4" / "progress.json").write_text('{"state": "training", "epoch": 2, "epochs": 9}')
+    monkeypatch.setattr(record, "is_held", lambda folder: folder.name in "34")  # 3 is being tested
+    show_sweep(grid)
+    lines = lines_of(capsys)
+    [job] = [line.split() for line in lines if line.startswith("  4 ")]
+    assert job == ["4", "optimizer.lr=1", "model.depth=2", "training", "2/9"]
+    assert f"best: job 3, checkpoint={grid / '3'}" in lines
+    assert not any("killed by" in line for line in lines)
+    page = (grid / "sweep.html").read_text()
+    assert "1 training" in page
+    assert "failed" not in page
+
+
 def test_pre_trained_weights_begin_a_training(sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     folder = sweep({"model.depth=2": -0.9, "model.depth=3": -0.8}, metric="loss")
     show_sweep(folder)
