@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
-from medseg.jobs.rundir import has_state
-from medseg.sweeps.process import AnySweep, Job, JobProcess, Share
+from medseg.jobs.rundir import has_state, read_result
+from medseg.sweeps.process import CANCELLED, AnySweep, Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
 from medseg.sweeps.watch import Watch
@@ -48,7 +48,7 @@ SHARED = ("name", "timeout_min", "nodes", "tasks_per_node", "cpus_per_task", "gp
 ENDED = {
     "COMPLETED": "ended without a result",
     "FAILED": "ended without a result",
-    "CANCELLED": "cancelled (scancel)",
+    "CANCELLED": CANCELLED,
     "TIMEOUT": "ended by its time limit before it had saved; hydra.launcher.signal_delay_s gives it more time for that",
     "DEADLINE": "ended by its deadline",
     "OUT_OF_MEMORY": "out of the memory that it was given; hydra.launcher.mem_gb gives it more",
@@ -260,7 +260,9 @@ class ClusterJobs:
     def take_in(self, number: str, state: str) -> None:
         """Write down how a job has ended: as its own result says, unless Slurm has ended it."""
         job = self.jobs.pop(number)
-        is_own = state in ("COMPLETED", "FAILED", "") and (job.folder / "result.json").is_file()
+        path = job.folder / "result.json"
+        own = read_result(path) if path.is_file() else {"status": "", "reason": ""}
+        is_own = state in ("COMPLETED", "FAILED", "") and path.is_file()
         if number in self.given_up:
             record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
         elif not is_own and not done_result(job.folder):
@@ -269,7 +271,10 @@ class ClusterJobs:
             if state == "FAILED" and re.search("memory limit|oom.kill", said):  # where Slurm has no cgroups
                 state = "OUT_OF_MEMORY"
             reason = ENDED.get(state, "ended without a result, and Slurm does not know how")
-            record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
+            is_stopped = state == "CANCELLED" and own["status"] != "failed"
+            if is_stopped and own["reason"]:  # it has saved
+                reason = f"{reason}; {own['reason'].removeprefix(f'{reason}; ')}"
+            record(job.folder, {"status": "interrupted" if is_stopped else "failed", "reason": reason}, job.overrides)
         write_record(self.sweep.folder)
         self.watch.ended(job)
 

@@ -112,7 +112,8 @@ class LocalJobs:
             if job.number in self.given_up and not done_result(job.folder):
                 record(job.folder, {"status": GIVEN_UP, "reason": "worse than others at the same epoch"}, job.overrides)
             elif reason := process.reason() or no_result(job):
-                record(job.folder, {"status": "failed", "reason": reason}, job.overrides)
+                status = "interrupted" if process.is_killed else "failed"
+                record(job.folder, {"status": status, "reason": reason}, job.overrides)
             write_record(self.sweep.folder)
             self.watch.ended(job)
             queue.ended(job)

@@ -17,6 +17,9 @@ from medseg.system.relaunch import import_path, python_command
 KILLED = "killed by"
 """How the reason of a job begins whose process was killed."""
 
+CANCELLED = "cancelled (scancel)"
+"""How the reason of a job begins that someone has cancelled on a cluster."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -123,6 +126,6 @@ class JobProcess:
         if status >= 0:
             return ""
         if self.is_killed:
-            return "interrupted"
+            return "ended at once"
         memory = ", maybe since the machine's memory ran out" if status == -signal.SIGKILL else ""
         return f"{KILLED} {signal.Signals(-status).name}{memory}"

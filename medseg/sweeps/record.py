@@ -118,12 +118,12 @@ def is_job(run_dir: Path) -> bool:
 def record(folder: Path, result: dict[str, Any], overrides: Sequence[str]) -> None:
     """Write a job's result.json, or add the overrides and the cases it was validated on to the one that it wrote.
 
-    That may be of an earlier attempt: how this one has ended is what ``result`` says, but for one that was interrupted,
-    which may have said more of it.
+    That may be of an earlier attempt: how this one has ended is what ``result`` says, unless it is ``INTERRUPTED_JOB``:
+    the job itself may have said more of it.
     """
     path = folder / "result.json"
     own = read_json_object(path, RESULT_CURE) if path.is_file() else {}
-    if result["status"] != "interrupted":
+    if result != INTERRUPTED_JOB:
         told = ("status", "reason", "score", "test_score")
         own |= {name: result[name] for name in told if result.get(name) is not None and result[name] == result[name]}
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from medseg.evaluation.metrics.score_names import ScoreNames
 from medseg.io.csv_files import read_csv
 from medseg.io.damage import reading
 from medseg.jobs.rundir import read_result
-from medseg.sweeps.process import KILLED, Job
+from medseg.sweeps.process import CANCELLED, KILLED, Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import DONE, GIVEN_UP, INTERRUPTED_JOB, done_result
 from medseg.system.files import write_json
@@ -211,7 +211,10 @@ class Search(Queue):
         self.next_look = -math.inf
 
     def take_in(self, trial: FrozenTrial) -> None:
-        """Tell the study of a trial's result. One that was interrupted or killed keeps its state: it is to go on."""
+        """Tell the study of a trial's result. One that was interrupted or killed keeps its state: it is to go on.
+
+        One that someone has cancelled on a cluster is not.
+        """
         result = read_result(self.folder / str(trial.number) / "result.json")
         handle, reason = Trial(self.study, trial._trial_id), result.get("reason") or ""
         if result["seconds"] is not None:
@@ -222,7 +225,7 @@ class Search(Queue):
             self.study.tell(trial.number, result["score"])
         elif reason.startswith(KILLED) and (kills := trial.user_attrs.get("kills", 0)) < MOST_KILLS:
             handle.set_user_attr("kills", kills + 1)
-        elif INTERRUPTED_JOB["status"] not in (result["status"], reason):  # the latter of one that was slow to end
+        elif result["status"] != INTERRUPTED_JOB["status"] or reason.startswith(CANCELLED):
             handle.set_user_attr("reason", reason or "it has no score")
             self.study.tell(trial.number, state=TrialState.FAIL)
         self.write()

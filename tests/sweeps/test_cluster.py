@@ -73,6 +73,7 @@ def result_of(sweep, number=0):
         ("CANCELLED", "done", "", ""),  # it was faster
         ("CANCELLED", "failed", "", "cancelled (scancel)"),
         ("CANCELLED", None, "", "cancelled (scancel)"),
+        ("CANCELLED", "interrupted", "", "cancelled (scancel); its own reason"),
         ("FAILED", "failed", "", "its own reason"),
         ("FAILED", None, "", "ended without a result"),
         (
@@ -90,13 +91,14 @@ def result_of(sweep, number=0):
 def test_why_a_job_has_ended(slurm, sweep, state, own, output, reason):
     queue = queue_of(sweep, 1)
     if own:
-        record(sweep.folder / "0", {"status": own, "reason": "its own reason" if own == "failed" else ""}, [])
+        record(sweep.folder / "0", {"status": own, "reason": "" if own == "done" else "its own reason"}, [])
     (sweep.folder / ".submitit" / "7_0").mkdir(parents=True)
     (sweep.folder / ".submitit" / "7_0" / "7_0_0_log.err").write_text(output)
     slurm.answers = ["", "7_0|PENDING|Priority|\n", "7_0|RUNNING|None|node3\n", f"7_0|{state}|None|node3\n"]
     cluster.run_on_cluster(queue, sweep, "slurm", PARAMETERS)
     result = result_of(sweep)
-    assert result["status"] == ("done" if own == "done" else "failed")
+    is_stopped = state == "CANCELLED" and own != "failed"
+    assert result["status"] == ("done" if own == "done" else "interrupted" if is_stopped else "failed")
     assert result["reason"].startswith(reason)
 
 

@@ -220,6 +220,14 @@ def test_an_interrupted_trial_goes_on_when_the_search_is_begun_again(begin):
     assert begin().next().overrides == job.overrides
 
 
+def test_a_trial_that_someone_cancels_does_not_come_again(begin):
+    one = begin()
+    first = one.next()
+    end(one, first, "interrupted", reason="cancelled (scancel); interrupted by SIGTERM after step 3")
+    assert one.next().number == 1
+    assert states(one) == ["FAIL", "RUNNING"]
+
+
 def test_half_a_line_of_a_journal_is_forgotten(begin, tmp_path):
     one = begin()
     end(one, one.next(), score=0.5)
