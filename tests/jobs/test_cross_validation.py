@@ -229,6 +229,33 @@ def test_the_best_of_cross_validations_and_their_ensemble_is_selected(validated,
         assert float(rows[name]) == pytest.approx(2 * (mask * truth).sum() / (mask.sum() + truth.sum()))
 
 
+def test_folds_of_which_one_has_failed_are_a_candidate_on_the_cases_of_the_others(sweeps, compared, tmp_path, caplog):
+    """Of a sweep of its own, which is no ensemble then, and whose folder has no report of all cases."""
+    shutil.rmtree(sweeps[0] / "cross_validation")
+    record = read(sweeps[0] / "sweep.json")
+    (sweeps[0] / "sweep.json").write_text(json.dumps({**record, "ensemble": None}))
+    result = read(sweeps[0] / "2" / "result.json")
+    (sweeps[0] / "2" / "result.json").write_text(json.dumps({**result, "status": "failed"}))
+    compared(*sweeps)
+    assert f"left out: {sweeps[0] / '2'} (failed)" in caplog.text
+    found = read(tmp_path / "out" / "comparison.json")
+    both = "model.value=0.5 + model.value=0.8"
+    assert [run["name"] for run in found["runs"]] == ["model.value=0.5", "model.value=0.8", both]
+    assert found["n_cases"] == 6
+
+
+def test_the_settings_of_several_cross_validations_of_a_sweep_name_them(data, compared, tmp_path):
+    sweep = tmp_path / "sweep"
+    for job, (value, fold) in enumerate([(value, fold) for value in (0.5, 0.8) for fold in range(3)]):
+        own = [f"run_dir='{sweep}'", f"model.value={value}", f"split.fold={fold}"]
+        write_run(sweep / str(job), data, FOLDS[fold], own, value, value)
+    (sweep / "sweep.json").write_text('{"settings": ["--config-name", "train"], "jobs": {}}')
+    other = write_run(tmp_path / "other", data, FOLDS[0], [], 0.9, 0.9)
+    compared(sweep, other)
+    found = read(tmp_path / "out" / "comparison.json")
+    assert [run["name"] for run in found["runs"]][:3] == ["model.value=0.5", "model.value=0.8", "other"]
+
+
 def test_members_of_an_ensemble_may_have_other_folds(data, tmp_path, monkeypatch):
     """Of each the model that has not seen the case; a case that one of them has not validated is left out."""
     folds = [NAMES[0:3], NAMES[3:8]]

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from medseg.evaluation.report.files import Report, read_report
 from medseg.jobs.evaluate.selection import configurations_of, report_candidates, select_best
 from medseg.jobs.rundir import logged_to, recorded, run_directory, write_config, write_environment
 from medseg.sweeps.rankings import differing
-from medseg.sweeps.record import CROSS_VALIDATION, reports_by_run
+from medseg.sweeps.record import CROSS_VALIDATION, kept, reports_by_run
 from medseg.sweeps.report.summary import show_sweep
 from medseg.system.terminal import Terminal
 
@@ -58,8 +58,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
             f"runs={runs}: {len(folders)} {what} found, but two or more are needed. Of a sweep the best job alone is"
             " tested, unless sweep.test=all; the folds of a cross-validation count as one."
         )
-    names = names_of(folders)
-    if not settings.select:
+    if settings.select:
+        names = names_of(folders, [one.folder for one in configurations if len(one.models) > 1])
+    else:
+        names = names_of(folders)
         reports = [read_report(folder, name) for folder, name in zip(folders, names, strict=True)]
         result = compared(reports, settings.metrics.names)
     with run_directory(config, dataset_of(folders)) as named:
@@ -139,18 +141,23 @@ def run_of(folder: Path) -> Path:
     return folder.parent if is_part else folder
 
 
-def names_of(folders: Sequence[Path]) -> list[str]:
-    """Name runs: jobs of a sweep by what they differ in, others by as much of their path as tells them apart."""
+def names_of(folders: Sequence[Path], folds: Collection[Path] = ()) -> list[str]:
+    """Name runs: jobs of a sweep by what they differ in, others by as much of their path as tells them apart.
+
+    ``folds`` are those of the folders that stand for all folds of their setting.
+    """
     runs, settings = [run_of(folder) for folder in folders], []
-    for run in runs:
+    for folder, run in zip(folders, runs, strict=True):
         overrides: Any = None
         with suppress(MedsegError):
             file, key = (SWEEP, "settings") if (run / SWEEP).is_file() else ("result.json", "overrides")
             overrides = read_json_object(run / file).get(key)
-        settings.append(list(map(str, overrides)) if isinstance(overrides, list) else [])
-    own = differing(settings)
-    if all(own) and len(set(own)) == len(own):
-        return own
+        own = kept([*map(str, overrides)]) if isinstance(overrides, list) else []
+        left_out = ("-", "split.fold=") if folder in folds else "-"  # flags of a command line
+        settings.append([text for text in own if "=" in text and not text.startswith(left_out)])
+    names = [text or run.name for text, run in zip(differing(settings), runs, strict=True)]
+    if len(set(names)) == len(names):
+        return names
     length = next(n for n in range(1, 100) if len({run.parts[-n:] for run in runs}) == len(runs))
     return ["/".join(run.parts[-length:]) for run in runs]
 

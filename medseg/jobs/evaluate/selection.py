@@ -5,6 +5,7 @@ As nnU-Net's find_best_configuration, for any settings: Isensee et al., "nnU-Net
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from os.path import relpath
@@ -60,9 +61,11 @@ def configurations_of(paths: Sequence[Path]) -> list[Configuration]:
                     continue
                 own = tuple(item for item in result["overrides"] if not item.startswith("split.fold="))
                 groups.setdefault(own, []).append(job / BEST)
-            several = list(groups.values())
+            several, ensemble = list(groups.values()), []
+            with suppress(MedsegError):  # it is not the complete folds of one cross-validation
+                ensemble = files_of(path)
         else:
-            several = [files_of(path)]
+            several = [ensemble := files_of(path)]
         for files in several:
             if unknown := [str(file) for file in files if run_of(file) is None]:
                 raise MedsegError(
@@ -71,7 +74,7 @@ def configurations_of(paths: Sequence[Path]) -> list[Configuration]:
                 )
             are_folds = len(files) > 1 and is_cross_validation(files)
             for models in [tuple(files)] if are_folds else [(file,) for file in files]:
-                folder = path if are_folds and len(several) == 1 else models[0].parent.parent
+                folder = path if are_folds and [*models] == ensemble else models[0].parent.parent
                 found.setdefault(models, Configuration(folder, models))
     return list(found.values())
 
