@@ -58,7 +58,7 @@ def resumed_sweep(
 ) -> tuple[list[str], list[str]]:
     """For ``resume=SWEEP`` take the settings and flags that the sweep was started with, as far as a file may have them.
 
-    Where its jobs run may change.
+    What it may not have the line gives again. Where the jobs run may change.
 
     Raises:
         MedsegError: the sweep's record is damaged, or has what is to be given again, or the line asks for other jobs.
@@ -71,15 +71,16 @@ def resumed_sweep(
     if begun_options.config_name != options.config_name:
         raise MedsegError(f"resume={folder}: it is a sweep of medseg {begun_options.config_name}.")
     own = [text for text in settings if not text.startswith("resume=")]
-    if others := [text for text in own if not text.startswith(("trust=", *LAUNCHING))]:
+    if others := [text for text in own if text not in begun_settings and not text.startswith(("trust=", *LAUNCHING))]:
         raise MedsegError(
             f"resume={folder}: a sweep keeps the settings that it was started with; leave out {', '.join(others)}."
         )
-    given = {text.partition("=")[0] for text in own}
+    given = {text.partition("=")[0] for text in own} | {"run_dir"}
     if "hydra/launcher" in given:
         begun_settings = [text for text in begun_settings if not text.startswith(LAUNCHING)]
-    kept = [text for text in begun_settings if text.partition("=")[0] not in given]
-    again = [text for text in kept if not is_plain(text)]
+    # In their order, in which the jobs are numbered
+    kept = [text for text in begun_settings if text in own or text.partition("=")[0] not in given]
+    again = [text for text in kept if not (text in own or is_plain(text))]
     again += ["--config-dir"] if begun_options.config_dir and not options.config_dir else []
     if again:
         raise MedsegError(
@@ -87,7 +88,7 @@ def resumed_sweep(
             f"anywhere: give these again, or the sweep's own line with run_dir={folder}.\n{listing(again)}"
         )
     options.multirun = True
-    return [*kept, *own, f"run_dir={quote(str(folder))}"], [*flags, "-m"]
+    return [*kept, *(text for text in own if text not in kept), f"run_dir={quote(str(folder))}"], [*flags, "-m"]
 
 
 def made_elsewhere(config: dict[str, Any]) -> dict[str, str]:

@@ -406,6 +406,22 @@ def test_a_sweep_goes_on_with_what_a_file_may_say(jobs, capsys, saved, given, me
     assert jobs.configs == []
 
 
+def test_what_is_not_taken_from_a_file_is_given_again(jobs, tmp_path, capsys):
+    again = ["plan.batch_size=${model.depth}", f"cache_dir={tmp_path / 'cache'}"]
+    assert command_line.main(["train", "-m", again[0], "model.depth=3,2", again[1], "run_dir=elsewhere"]) == 0
+    Path("elsewhere").rename("s")
+    for job in (0, 1):
+        Path(f"s/{job}/result.json").unlink()
+    jobs.configs.clear()
+    assert command_line.main(["train", "resume=s", again[0]]) == 1
+    assert "is no cache of medseg's. Give it again" in capsys.readouterr().err
+    assert command_line.main(["train", "resume=s", *again]) == 0
+    assert [config["plan"]["batch_size"] for config in jobs.configs] == [3, 2]
+    assert command_line.main(["train", "resume=s", *reversed(again)]) == 0
+    settings = json.loads(Path("s/sweep.json").read_text())["settings"]
+    assert [text for text in settings if text.startswith("run_dir=")] == ["run_dir='s'"]
+
+
 @pytest.mark.parametrize(
     ("settings", "direction"), [([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")]
 )
