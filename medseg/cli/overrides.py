@@ -360,8 +360,8 @@ def check(sources: Sources, settings: list[str], *, multirun: bool = False, valu
     """
     loader, checked = sources.loader(), Check()
     overrides = parse(settings, loader, checked, multirun=multirun)
-    if absent := absent_plugins(overrides, loader):
-        checked.problems |= absent
+    if wrong := absent_plugins(overrides, loader) or (unknown_to_hydra(overrides, sources) if multirun else {}):
+        checked.problems |= wrong
         overrides = [override for override in overrides if not override.key_or_group.startswith("hydra")]
     elif multirun:
         checked.problems |= given_twice(overrides)
@@ -427,6 +427,22 @@ def given_twice(overrides: "list[Override]") -> dict[str, str]:
             problems[key] = (
                 f"{key}: given {len(several)} times ({lines}), of which a sweep takes the last. Give it once."
             )
+    return problems
+
+
+def unknown_to_hydra(overrides: "list[Override]", sources: Sources) -> dict[str, str]:
+    """Return what is wrong with settings that the chosen launcher or sweeper does not have, by key."""
+    keys = [each.key_or_group for each in overrides if not each.is_add()]
+    if not (keys := [key for key in keys if key.startswith(("hydra.launcher.", "hydra.sweeper."))]):
+        return {}
+    of_hydra = sources.of_multirun([str(each.input_line) for each in overrides if "/" in each.key_or_group])
+    problems = {}
+    for key in keys:
+        part, name = key.split(".")[1:3]
+        allowed = [each for each in of_hydra[part] if each != "_target_"]
+        if name not in of_hydra[part]:
+            hint = nearest(name, allowed)
+            problems[key] = f"{key}: no setting of this {part}.{hint} It has: {', '.join(allowed)}."
     return problems
 
 

@@ -350,6 +350,11 @@ def test_jobs_that_differ_in_the_seed_alone_rank_by_their_mean(jobs, capsys):
             "it is not installed: pip install hydra-joblib-launcher",
         ),
         (["hydra/sweeper=ax"], "it is not installed: pip install hydra-ax-sweeper"),
+        (
+            ["hydra.launcher.jobs_per_devic=2"],
+            "no setting of this launcher. Did you mean 'jobs_per_device'? It has: devices, jobs_per_device.\n",
+        ),
+        (["hydra.sweeper.parms=2"], "hydra.sweeper.parms: no setting of this sweeper. Did you mean 'params'?"),
         (["hydra/sweeper=optna"], "hydra/sweeper=optna: no such option. Here are: "),
         (["model=unet,unetr,vnet", "model.depth=3"], "unknown key of model=unetr, model=vnet; only model=unet has it"),
         (["loss=ce,dice_ce", "loss.weights.dice=2"], "unknown key of loss=ce; only loss=dice_ce has it"),
