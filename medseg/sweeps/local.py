@@ -1,6 +1,7 @@
 """The jobs of a sweep on the devices of this machine, several at once where there are several."""
 
 import logging
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -147,13 +148,12 @@ class LocalJobs:
                 self.collect(queue)
 
     def dismiss_spares(self) -> None:
-        """End the processes that got no job."""
+        """End the processes that got no job, and leave no folder where there was none."""
         for job, process in self.spares.values():
             if process:
                 process.kill()
-            with suppress(OSError):  # of an earlier session it may hold more
-                (job.folder / OUTPUT).unlink()
-                job.folder.rmdir()
+            if job.folder.is_dir() and {path.name for path in job.folder.iterdir()} <= {OUTPUT}:
+                shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def no_result(job: Job) -> str:

@@ -176,6 +176,8 @@ def wait_for(path):
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_lets_jobs_save_and_a_second_ends_them(sweep, presses):
     configs = [{"do": "wait", "ignores": presses == 2}, {"do": "end"}, {"do": "end"}]
+    (sweep.folder / "2" / "checkpoints").mkdir(parents=True)
+    (sweep.folder / "2" / "output.log").write_text("what an earlier session said\n")
 
     def press():
         wait_for(sweep.folder / "0" / "order.json")
@@ -191,7 +193,9 @@ def test_ctrl_c_lets_jobs_save_and_a_second_ends_them(sweep, presses):
     thread.join()
     ends = [("done", ""), ("interrupted", "ended at once")]
     assert (read(sweep, 0)["status"], read(sweep, 0)["reason"]) == ends[presses - 1]
-    assert not any((sweep.folder / name).exists() for name in "12")  # their processes had been started ahead
+    # Their processes had been started ahead
+    assert not (sweep.folder / "1").exists()
+    assert (sweep.folder / "2" / "output.log").read_text() == "what an earlier session said\n"
 
 
 def test_ctrl_c_while_the_process_of_a_next_job_starts_leaves_nothing_of_it(sweep, monkeypatch):
