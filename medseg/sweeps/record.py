@@ -72,10 +72,16 @@ def sweep_folder(run_dir: str | None, dataset: str, settings: Sequence[str], *, 
     with nullcontext() if is_shared else locked(folder, f"run_dir={folder}"):
         with locked_file(folder / RECORD_LOCK):
             before = read_json_object(folder / SWEEP) if (folder / SWEEP).is_file() else {"settings": list(settings)}
-            if kept(begun := before.get("settings") or []) != kept(settings):
+            begun, own = kept(before.get("settings") or []), kept(settings)
+            if begun != own:
+                differences = [
+                    *(f"with {text}" for text in begun if text not in own),
+                    *(f"without {text}" for text in own if text not in begun),
+                ]
                 raise MedsegError(
-                    f"run_dir={run_dir}: it exists already, and was started with other settings ({begun}). Give these "
-                    "to continue that sweep, or another folder."
+                    f"run_dir={run_dir}: it exists already, and was started with other settings:"
+                    f" {', '.join(differences) or 'these in another order'}. Give another folder; resume={run_dir} goes"
+                    " on with that sweep."
                 )
             remove_leftovers(folder)
             write_json(folder / SWEEP, {**before, "settings": list(settings), "has_ended": False})

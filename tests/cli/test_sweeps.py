@@ -175,7 +175,7 @@ def test_a_sweep_that_was_stopped_goes_on(jobs, capsys):
     assert command_line.main(line) == 0
     assert len(jobs.configs) == 4
     assert command_line.main(["train", "-m", "seed=1,2", "run_dir=sweep"]) == 1
-    assert "started with other settings" in capsys.readouterr().err
+    assert "started with other settings: with seed=1,2,3, without seed=1,2. Give" in capsys.readouterr().err
 
 
 def test_how_to_go_on_with_a_sweep_names_the_folder_that_it_was_given(jobs, capsys):
