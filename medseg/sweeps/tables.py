@@ -19,6 +19,9 @@ STATE_HEADERS = ("job", "overrides", "state", "epoch", "val", "left", "device")
 MARK = "! "
 """What stands before the score of a job that has not learned some classes."""
 
+OF_ENSEMBLE = "test of the ensemble"
+"""What the report in the folder ``test`` of a sweep of folds is called."""
+
 LONG = 42
 """Letters of an override for which 80 columns have room beside all other columns of the ranked table."""
 

@@ -13,7 +13,7 @@ from medseg.jobs.rundir import read_result
 from medseg.sweeps.process import Job
 from medseg.sweeps.queue import Queue
 from medseg.sweeps.record import announced, names_of, state_of
-from medseg.sweeps.tables import reason_of, state_table
+from medseg.sweeps.tables import OF_ENSEMBLE, reason_of, state_table
 from medseg.system.terminal import interactive_terminal
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Watch:
         self.jobs[job.number], self.drawn_at = (job, device), 0.0
         self.at_work.discard(job.number)
         if not self.live:
-            own = f": {' '.join(job.overrides)}" if job.kind == "job" else ""
+            own = f": {name_in(names_of(announced(job.folder.parent)), job)}" if job.kind == "job" else ""
             log.info("%s %s on %s%s", job.name, "is tested" if job.kind == "test" else "begins", device, own)
 
     def ended(self, job: Job) -> None:
@@ -85,12 +85,16 @@ class Watch:
             else:  # its process has not yet taken the folder, or has left it
                 state = {"state": "ending" if job.number in self.at_work else "starting"}
             number = "" if job.kind == "report" else job.number
-            name = names.get(job.number, " ".join(job.overrides))
-            states.append({"job": number, "name": name, **state, "device": device})
+            states.append({"job": number, "name": name_in(names, job), **state, "device": device})
         table = state_table(states)
         table.caption = f"{len(self.jobs)} under way, {waiting} waiting, {len(self.done - set(self.jobs))} ended"
         table.caption_justify = "left"
         return table
+
+
+def name_in(names: Mapping[int, str], job: Job) -> str:
+    """Return what tells a job from the others of its sweep, whose names are given by number."""
+    return names.get(job.number, " ".join(job.overrides))
 
 
 def outcome_of(job: Job, result: Mapping[str, Any]) -> str:
@@ -103,7 +107,7 @@ def outcome_of(job: Job, result: Mapping[str, Any]) -> str:
     if job.kind == "test":
         return ("not tested" if test_score is None else f"tested, Dice {test_score:.4f}") + reason
     if job.kind == "report":
-        test = "" if test_score is None else f", test of the ensemble: Dice {test_score:.4f}"
+        test = "" if test_score is None else f", {OF_ENSEMBLE}: Dice {test_score:.4f}"
         return (status if score is None else f"Dice {score:.4f}{test}") + reason
     seconds = "" if result["seconds"] is None else f", {result['seconds']:.0f} s"
     return status + ("" if score is None else f", score {score:.4f}") + seconds + reason

@@ -117,7 +117,7 @@ def test_a_test_and_a_report_are_called_what_they_are(folder: Path, caplog: pyte
         watch.begun(job, "cpu")
         watch.ended(job)
     assert caplog.messages == [
-        "job 0 begins on cpu: a=1",
+        "job 0 begins on cpu: model.depth=2 seed=0",
         "job 0: done, score 0.7123, 12 s",
         "job 0 is tested on cpu",
         "job 0: tested, Dice 0.6500",
@@ -125,6 +125,6 @@ def test_a_test_and_a_report_are_called_what_they_are(folder: Path, caplog: pyte
         "job 1: not tested (no test part)",
         "cross-validation report begins on cpu",
         "cross-validation report: Dice 0.7123, test of the ensemble: Dice 0.7500",
-        "job 2 begins on cpu: a=1",
+        "job 2 begins on cpu: model.depth=3 seed=0",
         "job 2: interrupted, 12 s",  # why is said below the table
     ]

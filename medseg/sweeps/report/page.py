@@ -22,15 +22,13 @@ from medseg.jobs.rundir import OUTPUT
 from medseg.sweeps.rankings import REPEATED, JobResult, Ranking, counts, settings_of
 from medseg.sweeps.record import CROSS_VALIDATION, GIVEN_UP, announced, are_complete_folds
 from medseg.sweeps.report.importance import GROUPS, importances
-from medseg.sweeps.tables import STATE_HEADERS, reason_of, state_rows
+from medseg.sweeps.tables import OF_ENSEMBLE, STATE_HEADERS, reason_of, state_rows
 from medseg.system.files import write_text
 
 POINTS = 60
 """Points of a learning curve that are drawn."""
 METRICS = ("dice", "loss")
 """What trainings validate by, with and without masks."""
-OF_ENSEMBLE = "test of the ensemble"
-"""What the report in a sweep's ``test`` is called."""
 SEARCH = "search.json"
 """What a search leaves in its sweep's folder; ``importances`` of it are those of its study, by key."""
 

@@ -12,8 +12,8 @@ from medseg.evaluation.pages.text_table import few, print_tables
 from medseg.evaluation.report.tables import tables_of
 from medseg.sweeps.rankings import JobResult, Ranking, counts, rankings
 from medseg.sweeps.record import CROSS_VALIDATION, are_complete_folds, read, states_of
-from medseg.sweeps.report.page import OF_ENSEMBLE, result_of, write_page
-from medseg.sweeps.tables import ranked_tables, state_table
+from medseg.sweeps.report.page import result_of, write_page
+from medseg.sweeps.tables import OF_ENSEMBLE, ranked_tables, state_table
 from medseg.system.locks import is_held
 from medseg.system.printable import printable
 from medseg.system.terminal import Terminal
