@@ -86,6 +86,8 @@ class ClusterLauncher(ProcessLauncher):
 class ClusterConf:
     """What each job asks for, by the names of Hydra's own submitit launcher; null leaves it to Slurm.
 
+    Of ``array_parallelism``, how many jobs wait or run at a time, null is 256, and 4 in a search.
+
     Slurm's notice comes ``signal_delay_s`` before the time limit; the job then saves and is queued again, at most
     ``max_num_timeout`` times. ``setup`` are lines of a shell script that go before the job.
     """
@@ -106,7 +108,7 @@ class ClusterConf:
     exclude: str | None = None
     gres: str | None = None
     comment: str | None = None
-    array_parallelism: int = 256
+    array_parallelism: int | None = None
     signal_delay_s: int = 120
     max_num_timeout: int = 20
     setup: list[str] | None = None

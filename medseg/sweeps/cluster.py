@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medseg.config.untrusted import read_json_object
 from medseg.errors import MedsegError
+from medseg.io.damage import reading
 from medseg.jobs.rundir import has_state, read_result
 from medseg.sweeps.process import CANCELLED, AnySweep, Job, JobProcess, Share
 from medseg.sweeps.queue import Queue
-from medseg.sweeps.record import GIVEN_UP, done_result, record, withdraw, write_record
+from medseg.sweeps.record import GIVEN_UP, RECORD_LOCK, done_result, record, withdraw, write_record
 from medseg.sweeps.watch import Watch
 from medseg.system.files import write_json
-from medseg.system.locks import is_held
+from medseg.system.locks import is_held, locked_file
 from medseg.system.relaunch import import_path, start
 
 if TYPE_CHECKING:
@@ -126,14 +127,17 @@ def run_on_cluster(
     """Submit the queued jobs of a sweep, and wait until all have ended and have left their results in their folders.
 
     ``local`` rehearses the cluster with processes of this machine. ``parameters`` are submitit's; at most
-    ``array_parallelism`` jobs wait or run there at a time. Jobs that an earlier session of the sweep has submitted, and
-    which still wait or run, are not submitted again. Ctrl-C cancels the jobs, for which Slurm gives them time to save;
-    a second one does not wait for that. Other signals leave the jobs alone.
+    ``array_parallelism`` jobs wait or run there at a time, where it is null as many as the queue says. Jobs that
+    another process of the sweep has submitted, and which still wait or run, are not submitted again. Ctrl-C cancels the
+    jobs, for which Slurm gives them time to save; a second one does not wait for that. Other signals leave the jobs
+    alone.
 
     Raises:
-        MedsegError: submitit is not installed, there is no Slurm, or it does not take the jobs.
+        MedsegError: submitit is not installed, there is no Slurm, it does not take the jobs, or a parameter is wrong.
         KeyboardInterrupt: the jobs were cancelled.
     """
+    if (most := parameters["array_parallelism"]) is not None and most < 1:
+        raise MedsegError(f"hydra.launcher.array_parallelism={most}: must be a whole number from 1 on, or null.")
     executor_of(cluster, sweep.folder / SUBMITIT / "%j", parameters)  # where there is no cluster, it shows here
     with Watch(sweep.folder, queue) as watch:
         on_cluster = ClusterJobs(sweep, cluster, parameters, watch)
@@ -181,26 +185,27 @@ class ClusterJobs:
 
     def run(self, queue: Queue) -> None:
         """Submit the jobs of a queue, and wait for them and for those that are there already."""
-        path = self.sweep.folder / SUBMITTED
-        numbers = read_json_object(path) if path.is_file() and not queue.is_empty else {}
+        folder, most = self.sweep.folder, self.parameters["array_parallelism"] or queue.most_on_cluster
+        numbers = {} if queue.is_empty else submitted_in(folder)
         self.ask()
         if numbers and self.cluster == "slurm" and not self.is_answered:  # else they would be submitted twice
             raise MedsegError(
-                f"Slurm does not answer (squeue), so that it is not known which jobs of {self.sweep.folder} are there "
-                "already. Go on with the sweep once squeue answers."
+                f"Slurm does not answer (squeue), so that it is not known which jobs of {folder} are there already."
+                " Go on with the sweep once squeue answers."
             )
-        earlier = {int(job): str(number) for job, number in numbers.items() if self.states[str(number)].is_active}
-        if earlier:
+        if earlier := {job: number for job, number in numbers.items() if self.states[number].is_active}:
             self.jobs |= {earlier[job.number]: job for job in queue.take(earlier)}
             log.info("%d job(s) are on the cluster already: %s", len(self.jobs), " ".join(self.jobs))
         while not queue.is_empty or self.jobs:
             new: list[Job] = []
-            while len(self.jobs) + len(new) < self.parameters["array_parallelism"] and (job := queue.next()):
-                new.append(job)
+            while len(self.jobs) + len(new) < most and (job := queue.next()):
+                number = submitted_in(folder).get(job.number, "")
+                if self.states[number].is_active:  # by a process of the search that has died since
+                    self.jobs[number] = job
+                else:
+                    new.append(job)
             if new:
                 self.submit(new)
-                numbers |= {str(job.number): number for number, job in self.jobs.items()}
-                write_json(path, numbers)
             self.ask()
             for number, job in [*self.jobs.items()]:
                 if self.states[number].is_active or is_held(job.folder):  # it may still save
@@ -223,6 +228,9 @@ class ClusterJobs:
                 said = "; ".join(str(error).splitlines())
                 raise MedsegError(f"Slurm does not take the jobs (hydra.launcher): {said}.") from error
         self.jobs |= {each.job_id: job for each, job in zip(submitted, jobs, strict=True)}
+        with locked_file(sweep.folder / RECORD_LOCK):
+            numbers = {job.number: number for number, job in self.jobs.items()}
+            write_json(sweep.folder / SUBMITTED, submitted_in(sweep.folder) | numbers)
         self.states |= {each.job_id: State("PENDING") for each in submitted}  # until Slurm is asked
         self.processes |= {each.job_id: each for each in submitted if self.cluster == "local"}
         log.info("%d job(s) submitted: %s", len(submitted), " ".join(each.job_id for each in submitted))
@@ -284,6 +292,18 @@ class ClusterJobs:
             subprocess.run(["scancel", *numbers], check=False)
         for number in numbers if self.cluster == "local" else ():
             self.processes[number].cancel()
+
+
+def submitted_in(folder: Path) -> dict[int, str]:
+    """Return under which number of Slurm's each job of a sweep's folder was submitted last.
+
+    Raises:
+        MedsegError: the file that has them is damaged.
+    """
+    path = folder / SUBMITTED
+    with reading(path, "record of submitted jobs"):
+        content = read_json_object(path) if path.is_file() else {}
+        return {int(job): str(number) for job, number in content.items()}
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from medseg.system.locks import is_held
 class Queue:
     """Jobs that are known from the beginning, in their order. A search has a queue of its own, which draws them."""
 
+    most_on_cluster = 256
+    """How many of the jobs wait or run on a cluster at a time, unless the launcher says so."""
+
     def __init__(self, jobs: Iterable[Job]) -> None:
         self.jobs = list(jobs)
 

@@ -68,6 +68,8 @@ class Search(Queue):
     The first trial is the config as it is, as far as the space has its values.
     """
 
+    most_on_cluster = 4  # each is drawn in the light of those that have ended
+
     def __init__(
         self,
         folder: Path,

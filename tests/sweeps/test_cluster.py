@@ -134,6 +134,31 @@ def test_no_more_jobs_are_there_at_a_time_than_asked_for(slurm, sweep):
     assert slurm.arrays == [2, 1]
 
 
+def test_how_many_jobs_are_there_at_a_time_is_for_the_queue_where_it_is_not_said(slurm, sweep):
+    queue = queue_of(sweep, 2)
+    queue.most_on_cluster = 1
+    slurm.answers = ["", "7_0|COMPLETED|None|a\n", "7_1|COMPLETED|None|a\n"]
+    cluster.run_on_cluster(queue, sweep, "slurm", PARAMETERS | {"array_parallelism": None})
+    assert slurm.arrays == [1, 1]
+    with pytest.raises(MedsegError, match="array_parallelism=0: must be a whole number from 1 on"):
+        cluster.run_on_cluster(queue, sweep, "slurm", PARAMETERS | {"array_parallelism": 0})
+
+
+def test_processes_of_a_search_know_of_each_others_jobs(slurm, sweep):
+    """Another has submitted job 0 and dies later, so that only then the queue has it; the third's job 8 stays noted."""
+    queue = queue_of(sweep, 2)
+    queue.take = lambda numbers: []
+    noted = {"0": "5_0", "8": "5_8"}
+    (sweep.folder / "submitted.json").write_text(json.dumps(noted))
+    slurm.answers = ["5_0|PENDING|None|\n", "5_0|COMPLETED|None|a\n7_0|COMPLETED|None|a\n"]
+    cluster.run_on_cluster(queue, sweep, "slurm", PARAMETERS)
+    assert [task.number for task in slurm.submitted] == [1]
+    assert json.loads((sweep.folder / "submitted.json").read_text()) == {**noted, "1": "7_0"}
+    (sweep.folder / "submitted.json").write_text('{"a": 3}')
+    with pytest.raises(MedsegError, match=r"submitted\.json"):
+        cluster.run_on_cluster(queue_of(sweep, 1), sweep, "slurm", PARAMETERS)
+
+
 def test_ctrl_c_cancels_all_jobs_and_waits_for_them(slurm, sweep):
     both = "7_0|{0}|None|a\n7_1|{0}|None|a\n"
     after = [both.format("COMPLETING"), both.format("CANCELLED")]
