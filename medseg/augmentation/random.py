@@ -1,12 +1,14 @@
-"""The random numbers of a batch: each sample has its own stream, so it does not matter what else is in the batch."""
+"""The random numbers of a batch: each sample has its own stream, so it does not matter what else is in the batch.
+
+They depend on numbers such as seed and step, never on global state.
+"""
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from medseg.system.random_seeds import seeded
 
 _AHEAD = 256
 """Numbers fetched at once from each stream: one call serves many small requests."""
@@ -63,6 +65,12 @@ class RandomNumbers:
         """A seed of 48 bits for each sample, for generators on another device."""
         halves = (self.standard(2) * 2**24).long().tolist()
         return [first << 24 | second for first, second in halves]
+
+
+def seeded(*key: int) -> torch.Generator:
+    """Return a generator fixed by ``key``, such as (seed, epoch, index); unlike keys give independent draws."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
 
 
 def random_numbers(count: int, first: int, *key: int) -> RandomNumbers:

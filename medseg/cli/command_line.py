@@ -120,7 +120,7 @@ def run(argv: list[str], options: Namespace, flags: list[str], settings: list[st
             if lies_below(key, writing) or any(lies_below(each, [key]) for each in writing)
         }
         again = {setting.partition("=")[0].lstrip("+~") for setting in split(argv)[2]}  # which this line gives
-        problems = {key: text for key, text in (swept | outside).items() if not lies_below(key, again)}
+        problems = {key: text for key, text in (swept | outside).items() if key not in again}
         refuse([f"{key}: {text}. Give it again if it is meant." for key, text in problems.items()])
     if not (options.multirun or counted()):  # of several processes, another may have begun to write there
         refuse_full_run_dir(checked.composed[0])

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from medseg.augmentation import CoarseErrors, RandomNumbers
 from medseg.augmentation.coarse_errors import grown, one_component, shrunk
-from medseg.system.random_seeds import seeded
+from medseg.augmentation.random import seeded
 
 
 def numbers(batch, seed=0):

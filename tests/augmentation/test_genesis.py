@@ -10,8 +10,8 @@ from scipy.special import comb
 
 from medseg.augmentation import Genesis, RandomNumbers
 from medseg.augmentation.genesis import bezier, inside, interpolated, shuffled_within, window_numbers
+from medseg.augmentation.random import seeded
 from medseg.errors import MedsegError
-from medseg.system.random_seeds import seeded
 
 NOTHING = {"nonlinear_probability": 0, "shuffling_probability": 0, "painting_probability": 0}
 

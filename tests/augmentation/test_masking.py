@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from medseg.augmentation import BlockMasking, RandomNumbers
+from medseg.augmentation.random import seeded
 from medseg.errors import MedsegError
-from medseg.system.random_seeds import seeded
 
 
 def draws(batch, seed=0):

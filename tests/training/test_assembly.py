@@ -7,13 +7,13 @@ import torch
 from plain_settings import composed
 
 from medseg.augmentation import RandomNumbers
+from medseg.augmentation.random import seeded
 from medseg.config.check import resolve
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import TrainerSettings, TrainingPlan, TrainSettings
 from medseg.config.untrusted import read_yaml
 from medseg.system.distributed.place import Place
 from medseg.system.distributed.ranks import Ranks
-from medseg.system.random_seeds import seeded
 from medseg.training import assembly
 
 

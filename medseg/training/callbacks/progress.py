@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from medseg.system.random_seeds import seeded
+from medseg.augmentation.random import seeded
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from medseg.augmentation.random import seeded
 from medseg.config.settings import NetworkPlan
 from medseg.models.slices import context_in_volume, patch_in_volume
 from medseg.preprocessing.cache import form_of, load
-from medseg.system.random_seeds import seeded
 
 
 class Patches(Dataset[dict[str, Any]]):

@@ -9,8 +9,8 @@ from monai.transforms.compose import Compose
 from monai.transforms.transform import apply_transform
 from monai.transforms.utility.dictionary import ToTensord
 
+from medseg.augmentation.random import seeded
 from medseg.errors import MedsegError, first_line
-from medseg.system.random_seeds import seeded
 
 
 class SampleTransforms:
