@@ -12,15 +12,16 @@ peak is the largest resident memory of the process, its seconds a scan are those
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import time
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from benchmark_report import ROOT, add_results, circumstances
+from process_tree import measured
 from rich.console import Console
 from rich.table import Table
 
@@ -74,10 +75,9 @@ def result(options: argparse.Namespace, method: str) -> dict[str, Any]:
     for name in tested:
         (scans / f"{name}.nii.gz").symlink_to(data / "imagesTr" / f"{name}.nii.gz")
     line = [*medseg, "predict", f"checkpoint={run}", f"input={scans}", f"output={masks}", "device=cpu"]
-    process = subprocess.Popen(line, cwd=ROOT)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(line)}: status {status}")
+    predicted = measured(line)
+    if isnan(predicted["wall_seconds"]):
+        raise SystemExit(f"{' '.join(line)}: failed")
     rows = table_of(masks / "predictions.csv")
     scores = [row["dice"] for row in table_of(run / "test" / "cases.csv")]
     return {
@@ -85,7 +85,7 @@ def result(options: argparse.Namespace, method: str) -> dict[str, Any]:
         "dice": json.loads((run / "result.json").read_text())["test_score"],
         "cases": [float(score) if score else None for score in scores],
         "seconds": sum(float(row["seconds"]) for row in rows) / len(rows),
-        "peak_gb": usage.ru_maxrss / 2**20,
+        "peak_gb": predicted["peak_gb"],
         "steps": int(table_of(run / "metrics.csv")[-1]["step"]),
         **circumstances(),
     }

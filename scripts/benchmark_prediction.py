@@ -17,11 +17,9 @@ Whole processes in turn; the peak is the process's largest resident memory.
 """
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ import numpy as np
 import torch
 import yaml
 from benchmark_report import ROOT, add_results, circumstances, peers_at
+from process_tree import measured
 from rich.console import Console
 from rich.table import Table
 
@@ -115,25 +114,6 @@ def random_nnunet(
     command = [options.peers / "bin" / "nnUNetv2_predict_from_modelfolder", "-i", inputs, "-o", output, "-m", model]
     command += ["-f", "0", "-npp", "1", "-nps", "1", "-device", "cpu", "--disable_tta"]
     return [str(part) for part in command], environment
-
-
-def measured(arguments: list[str], environment: dict[str, str] | None = None) -> dict[str, float]:
-    """Run a command in a process of its own; return wall and CPU seconds and the peak of its memory."""
-    code = (
-        "import json, resource, subprocess, sys;"
-        "status = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL).returncode;"
-        "usage = resource.getrusage(resource.RUSAGE_CHILDREN);"
-        "json.dump([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20], open(sys.argv[1], 'w'))"
-    )
-    report = Path("/tmp") / f"measured_{time.monotonic_ns()}.json"
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code, str(report), *arguments], check=True, env=environment, cwd=ROOT)
-    wall = time.perf_counter() - began
-    status, cpu, peak = json.loads(report.read_text())
-    report.unlink()
-    if status:
-        return {"wall_seconds": float("nan"), "cpu_seconds": cpu, "peak_gb": peak}
-    return {"wall_seconds": wall, "cpu_seconds": cpu, "peak_gb": peak}
 
 
 def make_scan(path: Path, slices: int) -> Path:

@@ -1,10 +1,18 @@
 """A process and all its descendants on Linux: their CPU seconds, their memory; stopping and ending them."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmark_report import ROOT
 
 PROC = Path("/proc")
 
@@ -54,3 +62,23 @@ def send(root: int, number: signal.Signals) -> None:
     for pid in members(root):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def measured(command: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Run a command; return wall and CPU seconds and the peak of its memory. The seconds of one that fails are NaN.
+
+    A small process starts it: on Linux the peak of a process begins at what the one that started it has held.
+    """
+    code = (
+        "import json, resource, subprocess, sys;"
+        "status = subprocess.run(sys.argv[2:], stdout=subprocess.DEVNULL).returncode;"
+        "usage = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "json.dump([status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20], open(sys.argv[1], 'w'))"
+    )
+    with TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, str(report), *command], check=True, env=environment, cwd=ROOT)
+        wall = time.perf_counter() - began
+        status, cpu, peak = json.loads(report.read_text())
+    return {"wall_seconds": float("nan") if status else wall, "cpu_seconds": cpu, "peak_gb": peak}
