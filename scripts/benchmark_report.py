@@ -1,4 +1,4 @@
-"""What both benchmarks write down beside their numbers: the machine, versions, the date."""
+"""What the benchmarks write down beside their numbers: the machine, versions, the date."""
 
 import json
 import os

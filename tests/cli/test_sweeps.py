@@ -427,6 +427,18 @@ def test_what_is_not_taken_from_a_file_is_given_again(jobs, tmp_path, capsys):
     assert [text for text in settings if text.startswith("run_dir=")] == ["run_dir='s'"]
 
 
+def test_a_group_that_is_given_again_lets_none_of_its_keys_pass(jobs, capsys):
+    own = ["dataset=phantom", "dataset.root=../elsewhere"]
+    assert command_line.main(["train", "-m", *own, "model.depth=3,2", "run_dir=s"]) == 0
+    Path("s/0/result.json").unlink()
+    jobs.configs.clear()
+    assert command_line.main(["train", "resume=s", own[0]]) == 1
+    assert "dataset.root: " in capsys.readouterr().err
+    assert jobs.configs == []
+    assert command_line.main(["train", "resume=s", *own]) == 0
+    assert len(jobs.configs) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "direction"), [([], "maximize"), (["hydra.sweeper.direction=minimize"], "minimize")]
 )
