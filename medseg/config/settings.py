@@ -160,6 +160,12 @@ class PlanSettings:
     )
     in_channels: int | None = setting("channels of the images", "[1, inf)", null=PLANNED)
     out_channels: int | None = setting("classes, background included", "[1, inf)", null=PLANNED)
+    coarse_channels: int | None = setting(
+        "last channels of an image that are a first stage's probabilities, which the network corrects",
+        "[0, inf)",
+        null=PLANNED,
+        default=None,
+    )
     patch_size: list[int] | None = setting("voxels of a patch along each axis", "[1, inf)", null=PLANNED)
     batch_size: int | None = setting("patches in a batch", "[1, inf)", null=PLANNED)
     strides: list[list[int]] | None = setting("pooling per level and axis", "[1, inf)", null=PLANNED)
@@ -182,6 +188,7 @@ class NetworkPlan:
     mirror_axes: list[int]
     slice_axis: int | None
     context: int
+    coarse_channels: int = 0  # which older checkpoints lack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,6 +469,9 @@ class FirstStageSettings:
         "spacing of the coarse grid, in mm", "(0, inf)", null="planned: a patch holds the median scan", default=None
     )
     margin: float = setting("margin round what was found, in mm (px in pictures)", "[0, inf)", default=20.0)
+    errors: float = setting(
+        "share of the patches whose further channels get errors that are made up", "[0, 1]", default=0.0
+    )
 
     def left_of(self, trainer: TrainerSettings) -> TrainerSettings:
         """Return the trainer's settings with the time and the epochs that are left for the second stage."""

@@ -1,8 +1,8 @@
 """The first stage of two: coarse models, whose result in a scan the model of the second stage uses.
 
 The result is a step of the second stage's preprocessing: probabilities as further channels, or a region as the crop.
-So cache, patches, validation and prediction know nothing of stages. Both stages crop a scan to the same box before they
-resample it, so that the coarse grid and the fine one have the same edges, and no probability goes over the native grid.
+So validation and prediction know nothing of stages. Both stages crop a scan to the same box before they resample it, so
+that the coarse grid and the fine one have the same edges, and no probability goes over the native grid.
 """
 
 import hashlib

@@ -167,16 +167,20 @@ def built(checkpoint: Checkpoint, trust: Collection[str]) -> Model:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
         raise MedsegError(f"{path}: its weights do not fit its own description.\n{error}") from error
-    model = model_of(checkpoint, network)
-    settings = typed(FirstStageSettings, checkpoint.content["config"].get("first_stage") or {})
-    if not settings.use:
-        return model
-    if not checkpoint.first_stage:
+    model, config = model_of(checkpoint, network), checkpoint.content["config"]
+    settings = typed(FirstStageSettings, config.get("first_stage") or {})
+    if settings.use:
+        if not checkpoint.first_stage:
+            raise MedsegError(
+                f"{path}: the models of its first stage are not in it. The file is damaged: give another copy."
+            )
+        coarse = [built(replace(each, first_stage=()), trust) for each in checkpoint.first_stage]
+        preprocessor = second_stage(model.preprocessor.config, coarse, settings, model.patch_size)
+        if (coarse[0].label_map, preprocessor.first.n_channels) != (model.label_map, model.preprocessor.n_channels):
+            raise MedsegError(f"{path}: its first stage is of other classes or channels. The file is damaged.")
+        model = replace(model, preprocessor=preprocessor, first_stage=coarse)
+    if (corrected := config["plan"].get("coarse_channels", 0)) not in (0, added := model.preprocessor.added_channels):
         raise MedsegError(
-            f"{path}: the models of its first stage are not in it. The file is damaged: give another copy."
+            f"{path}: it corrects {corrected} channels of a first stage that adds {added}. It is damaged."
         )
-    coarse = [built(replace(each, first_stage=()), trust) for each in checkpoint.first_stage]
-    preprocessor = second_stage(model.preprocessor.config, coarse, settings, model.patch_size)
-    if (coarse[0].label_map, preprocessor.first.n_channels) != (model.label_map, model.preprocessor.n_channels):
-        raise MedsegError(f"{path}: its first stage is of other classes or channels. The file is damaged.")
-    return replace(model, preprocessor=preprocessor, first_stage=coarse)
+    return model

@@ -1,21 +1,51 @@
-"""What a network makes of patches: a list of logits; 2D networks go through volumes by slices, or 2.5D."""
+"""What a network makes of patches: a list of logits.
+
+2D networks go through volumes by slices, or 2.5D; those of a second stage correct what a first one finds.
+"""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from medseg.config.settings import NetworkPlan, TrainerSettings
 
 Outputs = Tensor | Sequence[Tensor]
+CERTAIN = 0.01
+"""No first stage is believed to be surer than this, so that a network can correct it: its logits differ by 4.6."""
 
 
 def logits_of(network: Callable[[Tensor], Outputs], plan: NetworkPlan) -> Callable[[Tensor], list[Tensor]]:
     """Return the function from patches (B, C, *patch) to logits, finest first, that a plan asks of a network."""
     axis, context = plan.slice_axis, plan.context
-    if axis is None:
-        return lambda patches: as_list(network(patches), patches)
-    return lambda patches: by_slices(network, patches, axis, context)
+    if axis is not None:
+        return lambda patches: by_slices(network, patches, axis, context)
+    if count := plan.coarse_channels:
+        return lambda patches: corrected(as_list(network(patches), patches), patches[:, -count:])
+    return lambda patches: as_list(network(patches), patches)
+
+
+def corrected(outputs: Sequence[Tensor], probs: Tensor) -> list[Tensor]:
+    """Add to a network's logits those of a first stage's probabilities, so that its outputs are corrections of these.
+
+    An untrained network, whose outputs are small, begins with the first stage's result.
+
+    Args:
+        outputs: logits (B, K, *), finest first.
+        probs: (B, K - 1, *patch) of the classes but for the background, or (B, K, *patch) of the regions.
+
+    Returns:
+        Logits (B, K, *) of the same sizes and types.
+    """
+    probs = probs.float()
+    if outputs[0].shape[1] == probs.shape[1]:
+        logits = torch.logit(probs, CERTAIN)
+    else:
+        logits = torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(min=CERTAIN).log()
+    sizes = [output.shape[2:] for output in outputs]
+    starts = [logits if size == logits.shape[2:] else interpolate(logits, list(size), mode="area") for size in sizes]
+    return [output + start.to(output.dtype) for output, start in zip(outputs, starts, strict=True)]
 
 
 def by_slices(network: Callable[[Tensor], Outputs], patches: Tensor, axis: int, context: int) -> list[Tensor]:

@@ -44,7 +44,10 @@ log = logging.getLogger(__name__)
 
 LOCATIONS = 10_000  # foreground voxels remembered per class, enough to draw patches from
 CONTENT = frozenset(
-    ("image", "label", "locations", "known", "annotated", "truth", "geometry", "spacing", "voxel_volume", "unit")
+    (
+        *("image", "label", "locations", "false_positives", "known", "annotated", "truth"),
+        *("geometry", "spacing", "voxel_volume", "unit"),
+    )
 )
 """What a preprocessed case holds."""
 SAMPLES = 3
@@ -187,9 +190,10 @@ def load(path: Path) -> dict[str, Any]:
 
     Returns:
         ``image`` float16 or float32 (C, *network grid; see ``compact``), ``label`` uint8 (*network grid), ``locations``
-        a list with int32 (n, d) voxels per foreground class, ``annotated`` bool (K,) of each class, the reference
-        ``truth`` uint8 (*native grid), ``known`` int32 (n, d) voxels of known class where there are others,
-        ``geometry``, ``spacing``, ``voxel_volume`` and ``unit``.
+        a list with int32 (n, d) voxels per foreground class, ``false_positives`` int32 (n, d) voxels of background in
+        which a first stage finds a class, ``annotated`` bool (K,) of each class, the reference ``truth`` uint8 (*native
+        grid), ``known`` int32 (n, d) voxels of known class where there are others, ``geometry``, ``spacing``,
+        ``voxel_volume`` and ``unit``.
 
     Raises:
         MedsegError: it is gone or damaged.
@@ -243,10 +247,12 @@ def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict
     scan, reference = read_labelled(case, label_map)
     image, geometry = preprocessor(scan)
     label = preprocessor.label(reference, geometry, len(label_map.names))
+    coarse = image[len(image) - preprocessor.added_channels :]
     return {
         "image": compact(image.contiguous()),
         "label": label,
         "locations": [locations(label == index) for index in range(1, len(label_map.names))],
+        "false_positives": locations((coarse > 0.5).any(0) & (label == 0)),
         "known": locations((label != IGNORE) & (label == IGNORE).any()),
         "annotated": torch.from_numpy(label_map.annotated(case.annotated)),
         "truth": torch.from_numpy(reference),

@@ -19,7 +19,7 @@ from medseg.system.file_names import file_name
 from medseg.system.files import is_left_over, remove_leftovers
 from medseg.system.locks import open_locked
 
-FORMAT = 6
+FORMAT = 7
 IN_USE = ".lock"
 """The file in a data set's folder that jobs share a lock of while they use what is in it."""
 

@@ -117,7 +117,10 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
     if augmentations and plan.in_channels > channels * (2 * plan.context + 1):
         first = 1 if augment.spatial else 0
         augmentations[first:] = [on_channels(each, slice(channels)) for each in augmentations[first:]]
-        augmentations.append(on_channels(CoarseErrors(), slice(channels, None)))
+        errors = settings.first_stage.errors if isinstance(settings, TrainSettings) else 0
+        if errors:
+            made_up = CoarseErrors(morphology=errors, removal=errors / 2)
+            augmentations.append(on_channels(made_up, slice(channels, None)))
     return {
         "plan": plan,
         "optimizer": settings.optimizer,

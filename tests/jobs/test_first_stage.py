@@ -74,7 +74,13 @@ def test_no_training_case_sees_a_model_that_was_trained_on_it(cascade):
         fold = folds[int(model.path.parents[1].name)]
         assert not {*cases} & {*fold.train}
         seen += cases
-        assert all(load(file)["image"].shape[0] == 1 + 3 for file in files)
+        for case in map(load, files):
+            assert case["image"].shape[0] == 1 + 3
+            voxels = tuple(case["false_positives"].T.long())
+            background, found = case["label"] == 0, case["image"][1:].amax(0)
+            assert background[voxels].all()
+            assert (found[voxels] >= 0.5).all()
+            assert len(voxels[0]) >= (background & (found > 0.501)).sum()  # images are in half precision
     assert sorted(seen) == sorted(split.train)
     assert validated == list(split.val)
     assert len(mean.first.models) == FOLDS
@@ -151,6 +157,7 @@ def test_two_stages_can_be_members_of_an_ensemble(cascade, scan):
         (lambda content: content["first_stage"][1]["state_dict"].popitem(), "its weights do not fit"),
         (lambda content: content.update(first_stage=7), "damaged"),
         (lambda content: content["medseg"]["config"]["first_stage"].update(use="all"), "first_stage.use"),
+        (lambda content: content["medseg"]["config"]["plan"].update(coarse_channels=2), "corrects 2 channels"),
     ],
 )
 def test_a_damaged_first_stage_is_refused(cascade, change, says, tmp_path):

@@ -6,7 +6,15 @@ from torch import nn
 
 from medseg.config.settings import NetworkPlan
 from medseg.inference.sliding_window import sliding_window
-from medseg.models.slices import as_list, by_slices, context_in_volume, logits_of, patch_in_volume, without_context
+from medseg.models.slices import (
+    CERTAIN,
+    as_list,
+    by_slices,
+    context_in_volume,
+    logits_of,
+    patch_in_volume,
+    without_context,
+)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -88,3 +96,40 @@ def test_stacked_outputs_are_taken_apart():
 
 def test_a_volume_s_logits_are_not_stacked_outputs():
     assert len(as_list(torch.zeros(2, 3, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8))) == 1
+
+
+@pytest.mark.parametrize("regions", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_that_says_nothing_keeps_what_a_first_stage_is_not_all_too_sure_of(regions, dtype):
+    probs = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0)) / 3
+    probs[0, 0, :4], probs[0, 1:, :4] = 1.0, 0.0  # as sure as can be
+    plan = NetworkPlan(patch_size=[8, 6], mirror_axes=[], slice_axis=None, context=0, coarse_channels=3)
+    sizes = [(8, 6), (4, 3)]
+
+    def silent(patches):
+        return [torch.zeros(len(patches), 3 + (not regions), *size, dtype=dtype) for size in sizes]
+
+    fine, coarse = logits_of(silent, plan)(torch.cat([torch.full((2, 2, 8, 6), 7.0), probs], 1))
+    assert fine.dtype == coarse.dtype == dtype
+    assert coarse.shape[2:] == (4, 3)
+    limited = probs.clamp(CERTAIN, 1 - CERTAIN)
+    if regions:
+        found, expected = fine.float().sigmoid(), limited
+    else:
+        found, expected = fine.float().softmax(1), torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(CERTAIN)
+        expected = expected / expected.sum(1, keepdim=True)
+    torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 5e-3, rtol=0)
+
+
+def test_a_network_can_overrule_a_first_stage_and_leave_it_out():
+    probs = torch.ones(1, 1, 4, 4)
+    plan = NetworkPlan(patch_size=[4, 4], mirror_axes=[], slice_axis=None, context=0, coarse_channels=1)
+
+    def denies(patches):
+        return torch.stack([torch.full(patches.shape[:1] + patches.shape[2:], value) for value in (3.0, -3.0)], 1)
+
+    [logits] = logits_of(denies, plan)(torch.cat([probs, probs], 1))
+    assert (logits.argmax(1) == 0).all()
+    plan = NetworkPlan(patch_size=[4, 4], mirror_axes=[], slice_axis=None, context=0)
+    [logits] = logits_of(denies, plan)(torch.cat([probs, probs], 1))
+    assert torch.equal(logits, denies(probs))

@@ -42,6 +42,7 @@ def test_what_is_stored_is_what_was_prepared(case, tmp_path):
     [voxels] = content["locations"]
     assert len(voxels) == truth.sum()
     assert (content["label"][tuple(voxels.T.long())] == 1).all()
+    assert content["false_positives"].shape == (0, 3)  # there is no first stage
 
 
 def test_half_precision_is_for_values_that_it_holds():

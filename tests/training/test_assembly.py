@@ -40,10 +40,19 @@ def test_each_process_is_a_machine_with_one_device_to_lightning(monkeypatch, tmp
 
 
 @pytest.mark.parametrize("augment", ["default", "none"])
-def test_channels_of_a_first_stage_get_its_errors_and_no_intensity_augmentation(augment):
+@pytest.mark.parametrize("errors", [0.4, 0])
+def test_channels_of_a_first_stage_get_errors_where_asked_and_no_intensity_augmentation(augment, errors):
     config = resolve(composed("train", "dataset=folder", "dataset.root=x", f"augment={augment}"))
     config["preprocessing"]["normalize"] = ["zscore", "zscore"]
-    plan = {**config["plan"], "in_channels": 5, "patch_size": [12, 12], "batch_size": 16, "mirror_axes": []}
+    config["first_stage"]["errors"] = errors
+    plan = {
+        **config["plan"],
+        "in_channels": 5,
+        "coarse_channels": 3,
+        "patch_size": [12, 12],
+        "batch_size": 16,
+        "mirror_axes": [],
+    }
     plan, settings = typed(TrainingPlan, plan), typed(TrainSettings, config)
     augmentations = assembly.in_common(settings, plan, torch.device("cpu"))["augmentations"]
     image = torch.rand(16, 5, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -52,5 +61,6 @@ def test_channels_of_a_first_stage_get_its_errors_and_no_intensity_augmentation(
     for each in augmentations[1:] if augment == "default" else augmentations:  # the first is spatial
         result, label = each(result, label, RandomNumbers([seeded(0, n) for n in range(16)]))
     is_changed = (result != image).flatten(2).any(2)
-    assert is_changed[:, :2].any() == is_changed[:, 2:].any() == (augment == "default")
+    assert is_changed[:, :2].any() == (augment == "default")
+    assert is_changed[:, 2:].any() == (augment == "default" and errors > 0)
     assert torch.isin(result[:, 2:], torch.cat([image[:, 2:].flatten(), torch.zeros(1)])).all()  # no new values

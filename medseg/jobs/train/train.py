@@ -109,7 +109,7 @@ def fit(run: Run[TrainSettings], selection: Selection, begin: Callable[[], None]
     if settings.first_stage.use == "region":
         log_regions(dict(zip(run.split.train + run.split.val, train + val, strict=True)))
     data = make_data(settings, plan, train, val)
-    if settings.trainer.class_prior and not run.last.is_file():
+    if settings.trainer.class_prior and not plan.coarse_channels and not run.last.is_file():
         begin_at_class_frequencies(run, module, data, loaded)
     return run_trainer(run, trainer, module, data, begin)
 

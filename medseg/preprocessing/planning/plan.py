@@ -80,8 +80,12 @@ def make_plan(
     dims = settings.model.get("spatial_dims") or fingerprint.spatial_dims
     check_dims(settings, dims, fingerprint.spatial_dims)
     preprocessing = plan_preprocessing(settings.preprocessing, fingerprint, modality, kind)
+    added = added_channels(settings, label_map)
+    if (corrected := settings.plan.coarse_channels) not in (None, 0, added):
+        raise MedsegError(f"plan.coarse_channels={corrected}: the first stage adds {added}; allowed: 0, {added}.")
     fixed = {
-        "in_channels": (fingerprint.channels + added_channels(settings, label_map)) * (2 * settings.plan.context + 1),
+        "in_channels": (fingerprint.channels + added) * (2 * settings.plan.context + 1),
+        "coarse_channels": added if corrected is None else corrected,
         "out_channels": outputs_of(label_map, fingerprint.channels),
         "mirror_axes": mirror_axes(settings, label_map, fingerprint),
     }

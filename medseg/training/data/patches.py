@@ -20,9 +20,9 @@ class Patches(Dataset[dict[str, Any]]):
     """The training patches: patch n is the same whenever and wherever it is drawn.
 
     Cases come in a new order each round, so that all are seen equally often. ``foreground`` is the share of patches
-    that are centred on a labelled voxel: the class drawn evenly, the voxel drawn within it. A patch comes with
-    ``context`` voxels more on either side of each axis: the neighbours that a network sees, the margin of augmentation.
-    ``transform`` is called with a sample and its number.
+    that are centred on a labelled voxel, or on a false positive of a first stage: one of the classes, or these, drawn
+    evenly, and the voxel drawn within. A patch comes with ``context`` voxels more on either side of each axis: the
+    neighbours that a network sees, the margin of augmentation. ``transform`` is called with a sample and its number.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Patches(Dataset[dict[str, Any]]):
 def draw_corner(
     case: dict[str, Any], patch_size: Sequence[int], is_forced: bool, generator: torch.Generator
 ) -> list[int]:
-    """Draw where a patch begins: round a labelled voxel where forced (and there is one), anywhere else.
+    """Draw where a patch begins: where forced round a voxel of a class, or of a false positive; anywhere else.
 
     Where some voxels are of unknown class, "anywhere" is round a known one, as in nnU-Net: with a few slices annotated,
     most other patches would teach nothing.
@@ -102,8 +102,8 @@ def draw_corner(
     A case smaller than the patch along an axis lies in its middle, as in prediction.
     """
     shape = case["label"].shape
-    classes = [voxels for voxels in case["locations"] if is_forced and len(voxels)]
-    centres = classes or [case["known"]] * (len(case["known"]) > 0)
+    sought = [voxels for voxels in (*case["locations"], case["false_positives"]) if is_forced and len(voxels)]
+    centres = sought or [case["known"]] * (len(case["known"]) > 0)
     if centres:
         voxels = centres[draw(len(centres), generator)]
         centre = voxels[draw(len(voxels), generator)].tolist()

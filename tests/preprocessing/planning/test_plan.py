@@ -411,7 +411,16 @@ def test_a_coarse_grid_is_one_on_which_a_patch_holds_the_scan(spacing, first):
     assert coarse.min() > first
     assert np.isclose(coarse[0], coarse[1])
     assert coarse.max() <= 2.1 * coarse.min()  # no axis is left much finer than the others
-    assert plan["plan"]["in_channels"] == 1 + 1
+    assert (plan["plan"]["in_channels"], plan["plan"]["coarse_channels"]) == (1 + 1, 1)
+    none = plan_for(
+        fingerprint, {**CONFIG, "first_stage": {"use": "channels"}, "plan": {**CONFIG["plan"], "coarse_channels": 0}}
+    )
+    assert (none["plan"]["in_channels"], none["plan"]["coarse_channels"]) == (1 + 1, 0)
+    with pytest.raises(MedsegError, match="coarse_channels=2: the first stage adds 1"):
+        plan_for(
+            fingerprint,
+            {**CONFIG, "first_stage": {"use": "channels"}, "plan": {**CONFIG["plan"], "coarse_channels": 2}},
+        )
 
 
 def test_no_coarse_grid_for_scans_that_a_patch_holds():

@@ -11,7 +11,7 @@ from medseg.config.settings import NetworkPlan
 from medseg.training.data.patches import Patches, affordable, cut, draw_corner, margin_for
 
 
-def make_case(shape, marked=()):
+def make_case(shape, marked=(), false_positives=()):
     label = torch.zeros(shape, dtype=torch.uint8)
     locations = []
     for index, voxels in enumerate(marked, 1):
@@ -23,6 +23,7 @@ def make_case(shape, marked=()):
         "image": image,
         "label": label,
         "locations": locations,
+        "false_positives": torch.tensor(false_positives, dtype=torch.int32).reshape(-1, len(shape)),
         "annotated": torch.ones(3, dtype=torch.bool),
         "known": torch.zeros(0, len(shape)),
     }
@@ -82,6 +83,15 @@ def test_classes_are_drawn_evenly_and_not_by_their_size():
         hits.update(patch_of(case["label"][None], corner, [4, 4]).unique().tolist())
     assert 150 < hits[1] < 250
     assert 150 < hits[2] < 250
+
+
+def test_false_positives_of_a_first_stage_are_drawn_as_a_class_is_and_only_where_patches_are_forced():
+    case = make_case((100, 100), marked=[[[5, 5]]], false_positives=[[90, j] for j in range(60)])
+    corners = [draw_corner(case, [4, 4], True, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    assert {row for row, _ in corners} == {3, 88}
+    assert 150 < sum(row == 88 for row, _ in corners) < 250
+    free = [draw_corner(case, [4, 4], False, torch.Generator().manual_seed(seed)) for seed in range(400)]
+    assert sum(row == 88 for row, _ in free) < 40
 
 
 def test_where_little_is_known_patches_are_drawn_round_it():
