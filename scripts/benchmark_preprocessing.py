@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from medseg.io.labels import LabelMap
 from medseg.io.layouts import decathlon
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.schema import CONF
 from medseg.config.check import read_settings
 from medseg.config.settings import TrainSettings

@@ -83,7 +83,7 @@ def memory(field: str) -> float:
 
 def composed(command: str, root: Path, kind: str) -> dict[str, Any]:
     """Return the config of a command on a data set, with its cache and run directory beside it."""
-    from medseg.cli.overrides import Sources, compose
+    from medseg.cli.sources import Sources, compose
     from medseg.config.schema import CONF
 
     sources = Sources(CONF, command)

@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.check import leaves, limits
 from medseg.config.instantiate import locate
 from medseg.config.schema import CONF, Key, arguments, arguments_of

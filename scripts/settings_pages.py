@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from render_help import FLAGS, USAGE, WITH_DATASET, all_keys, default_text, groups_of
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.check import leaves, limits
 from medseg.config.schema import CONF, SAVED, Key
 from medseg.config.settings import KEYS_OF

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from small_networks import small, small_plan
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.check import problems, resolve
 from medseg.config.schema import CONF
 

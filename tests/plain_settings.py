@@ -4,7 +4,7 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.check import resolve
 from medseg.config.schema import CONF, typed
 from medseg.config.settings import PretrainSettings, TrainingSettings, TrainSettings

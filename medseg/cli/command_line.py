@@ -18,18 +18,10 @@ from medseg import __version__
 from medseg.cli.arguments import parse_flags, split
 from medseg.cli.hydra_main import completed, hand_over, plain
 from medseg.cli.job import JOBS, attempt, configure_logging, counted, ended, refuse, status_of
-from medseg.cli.overrides import (
-    Sources,
-    absent_paths,
-    check,
-    compose,
-    is_synthetic,
-    merging,
-    own_sources,
-    quoted,
-    unquoted_sweeps,
-)
+from medseg.cli.overrides import absent_paths, check, is_synthetic, unquoted_sweeps
+from medseg.cli.quoting import merging, quoted
 from medseg.cli.resume import made_elsewhere, resumed
+from medseg.cli.sources import Sources, compose, own_sources
 from medseg.config.check import is_interpolation, lies_below, resolve
 from medseg.config.extras import missing_extras
 from medseg.config.schema import CONF, SAVED

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from medseg.cli.overrides import Sources, explicit_keys, with_mappings
+from medseg.cli.overrides import explicit_keys
+from medseg.cli.sources import Sources, with_mappings
 from medseg.config.instantiate import named_targets, with_current_names
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError

@@ -9,19 +9,10 @@ from typing import Any
 from medseg.cli.arguments import parse_flags
 from medseg.cli.hydra_main import completed
 from medseg.cli.job import refuse
-from medseg.cli.overrides import (
-    BY_NAME,
-    RESUMED,
-    Sources,
-    absent_paths,
-    check,
-    compose,
-    key_of,
-    merging,
-    own_sources,
-    quote,
-)
+from medseg.cli.overrides import absent_paths, check
+from medseg.cli.quoting import BY_NAME, key_of, merging, quote
 from medseg.cli.resume import resumed
+from medseg.cli.sources import RESUMED, Sources, compose, own_sources
 from medseg.config.extras import missing_extras
 from medseg.errors import MedsegError
 

@@ -1,4 +1,4 @@
-"""The ``key=value`` settings of a command line: quoting what Hydra's grammar would choke on, and checking all at once.
+"""The ``key=value`` settings of a command line, all checked at once.
 
 Hydra stops at the first wrong override and knows no types. Here all are compared with the composed config, before
 anything heavy is imported.
@@ -7,20 +7,18 @@ anything heavy is imported.
 import re
 import shlex
 from collections import defaultdict, deque
-from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cache, cached_property
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.cli.quoting import key_of, merging, quoted
+from medseg.cli.sources import RESUMED, Sources, compose
 from medseg.config import schema
 from medseg.config.check import (
     dotted,
-    escape,
     fits,
     flat,
     is_interpolation,
@@ -30,20 +28,13 @@ from medseg.config.check import (
     problems,
     resolve,
 )
-from medseg.config.instantiate import with_current_names
-from medseg.config.schema import CONF, Key, arguments
-from medseg.config.settings import KEYS, OBJECTS, OPEN
-from medseg.config.untrusted import parse_yaml
+from medseg.config.settings import KEYS, OPEN
 from medseg.errors import MedsegError, nearest, nearest_path
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.types import Override
 
-FREE_TEXT = (schema.PATH, schema.PATHS, schema.REGEX)
-BY_NAME = (schema.MAPPING, schema.NUMBERS_BY_NAME)
 SOURCES = (
     *("dataset.root", "dataset.group_file", "dataset.annotated_file", "dataset.corrections", "split.file"),
     *("finetune.checkpoint", "checkpoint", "predictions", "input", "case", "runs"),
@@ -89,53 +80,6 @@ PLAIN_OF_HYDRA = (
 REPLACED = {"model", "plan", "preprocessing"}
 """Nodes whose defaults give way to values of ``finetune.checkpoint`` or ``plan.file``."""
 
-RESUMED = "medseg_run_to_resume"
-"""The name under which Hydra finds the checked config of a resumed run."""
-
-QUOTED = r"""('([^'\\]|\\.)*'|"([^"\\]|\\.)*"|null)"""
-QUOTED_VALUE = re.compile(rf"\[?\s*{QUOTED}(\s*,\s*{QUOTED})*\s*\]?")  # one, a sweep, or a list
-
-
-def merging(setting: str) -> str:
-    """Return a setting of a mapping, or of an entry of one, so that it is merged with what the config has there.
-
-    Hydra would look for the entries in the config, which has none: they are names of the user's classes and regions.
-    """
-    name = setting.partition("=")[0]
-    parents = [name.rsplit(".", count)[0] for count in range(name.count(".") + 1)]
-    mappings = {path for path, key in KEYS.items() if key.kind in BY_NAME}
-    is_mapping = not mappings.isdisjoint(parents)
-    is_entry = "=" in setting and (name not in KEYS or setting.partition("=")[2].lstrip().startswith("{"))
-    return f"++{setting}" if is_mapping and is_entry else setting
-
-
-def quoted(setting: str) -> str:
-    """Quote the value of a ``key=value`` setting whose key holds a path or another free text: it passes exactly.
-
-    What the user quoted already stays as it is, and so do an empty value and ``null``. Unquoted commas and brackets
-    belong to the path: a list or a sweep of paths needs quotes round each of them. Where a list is allowed, brackets
-    make one if there is no such path.
-    """
-    name, equals, value = setting.partition("=")
-    key = key_of(name.lstrip("+"))
-    if (
-        key is None
-        or key.kind not in FREE_TEXT
-        or not equals
-        or value in ("", "[]", "null", "???")
-        or QUOTED_VALUE.fullmatch(value)
-    ):
-        return setting
-    if key.kind == schema.PATHS and re.fullmatch(r"\[.+\]", value) and not Path(value).exists():
-        return f"{name}=[{','.join(quote(part.strip()) for part in value[1:-1].split(','))}]"
-    return f"{name}={quote(value)}"
-
-
-def key_of(name: str) -> Key | None:
-    """Return the key of a setting, or of an argument of some object of medseg's own."""
-    of_objects = (keys.get(name.rpartition(".")[2]) for keys in arguments().values() if lies_below(name, OBJECTS))
-    return KEYS.get(name) or next(filter(None, of_objects), None)
-
 
 def is_plain(setting: str) -> bool:
     """Return whether a setting may come from a file: it names nothing that is built, run or read from elsewhere.
@@ -161,76 +105,6 @@ def unquoted_sweeps(settings: list[str]) -> list[str]:
     return problems
 
 
-def quote(text: str) -> str:
-    """Write text as a literal of Hydra's grammar that stays literal through OmegaConf's interpolation."""
-    # Backslashes are special only before a quote or the end
-    body = re.sub(r"(?<!\\)(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", r"\'"), escape(text))
-    return f"'{body}'"
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the configs of one command line are looked for."""
-
-    config_path: Path
-    config_name: str
-    config_dir: Path | None = None
-
-    @classmethod
-    def of(cls, options: "Namespace") -> "Sources":
-        """Return the sources that Hydra's flags name."""
-        config_dir = Path(options.config_dir) if options.config_dir else None
-        return cls(Path(options.config_path or CONF), options.config_name, config_dir)
-
-    @cached_property
-    def groups(self) -> set[str]:
-        """The names of the groups that have options."""
-        from hydra.core.object_type import ObjectType
-
-        files = self.loader().repository  # which the loader would copy for every question
-        names = files.get_group_options("", ObjectType.GROUP)
-        return {name for name in names if files.get_group_options(name)} - {"hydra"}
-
-    @cached_property
-    def packages(self) -> "Callable[..., dict[str, str | None]]":
-        """``packages(name, *choices)``: the files that compose a config, and the package of each."""
-        from hydra.types import RunMode
-
-        @cache
-        def packages(name: str, *choices: str) -> "dict[str, str | None]":
-            files = self.loader().compute_defaults_list(name, list(choices), RunMode.RUN).defaults
-            return {each.config_path: each.package for each in files if each.config_path}
-
-        return packages
-
-    @cached_property
-    def skeleton(self) -> Callable[..., dict[str, Any]]:
-        """``skeleton(*choices)``: the config of choices of groups alone, to be read only."""
-        return cache(lambda *choices: compose(self, self.loader(), list(choices)))
-
-    def of_multirun(self, settings: list[str]) -> dict[str, Any]:
-        """Return Hydra's part of the config of a multirun with these settings: ``sweeper`` and ``launcher``."""
-        from hydra.types import RunMode
-        from omegaconf import OmegaConf
-
-        config = self.loader().load_configuration(self.config_name, settings, RunMode.MULTIRUN)
-        node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-        return dict(node)
-
-    def loader(self) -> "ConfigLoaderImpl":
-        """Return Hydra's loader for these folders, in Hydra's own order of search."""
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra._internal.utils import create_config_search_path
-        from hydra.core.config_search_path import SearchPathQuery
-        from hydra.core.plugins import Plugins
-
-        Plugins.instance()
-        path = create_config_search_path(str(self.config_path))
-        if self.config_dir:
-            path.prepend("command-line", f"file://{self.config_dir.resolve()}", SearchPathQuery(provider="schema"))
-        return ConfigLoaderImpl(path)
-
-
 @dataclass
 class Check:
     """What is known of a command line after checking it.
@@ -246,12 +120,6 @@ class Check:
     settings: list[list[str]] = field(default_factory=list)
     unknown: set[str] = field(default_factory=set)
     swept: dict[str, list[Any]] = field(default_factory=dict)
-
-
-@cache
-def own_sources(command: str) -> Sources:
-    """Return the sources of a command without files of the user, whose parts are composed once in a process."""
-    return Sources(CONF, command)
 
 
 def parse(settings: list[str], loader: "ConfigLoaderImpl", checked: Check, *, multirun: bool) -> "list[Override]":
@@ -573,37 +441,6 @@ def check_composed(
             node[name] = value
             # What this value makes wrong, of which the key is the same for all
             checked.problems |= {text: text for path, text in problems(changed).items() if wrong.get(path) != text}
-
-
-def compose(sources: Sources, loader: "ConfigLoaderImpl", settings: list[str]) -> dict[str, Any]:
-    """Compose a config and return it unresolved, as plain containers without Hydra's own part."""
-    from hydra.errors import HydraException
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        config = loader.load_configuration(sources.config_name, settings, RunMode.RUN)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        raise MedsegError(str(reason).strip()) from error
-    plain: dict[str, Any] = with_current_names(OmegaConf.to_container(config, resolve=False))
-    return with_mappings({name: value for name, value in plain.items() if name != "hydra"})
-
-
-def with_mappings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a composed config in which mappings that were written as text in quotes are mappings.
-
-    Hydra's grammar has names in ASCII alone; the text is YAML, and a class may have any name.
-    """
-    for path in (path for path, key in KEYS.items() if key.kind in BY_NAME):
-        *parents, name = path.split(".")
-        text = look_up(config, [*parents, name])[1]
-        if isinstance(text, str) and not is_interpolation(text):
-            with suppress(MedsegError):
-                value = parse_yaml(text, path)
-                look_up(config, parents)[1][name] = escape(value) if isinstance(value, dict) else text
-    return config
 
 
 def misplaced(override: "Override", skeleton: dict[str, Any], unknown: set[str]) -> str | None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from medseg.cli.arguments import parse_flags, split, value_of
 from medseg.cli.job import refuse
-from medseg.cli.overrides import RESUMED, Sources, check, is_plain, is_synthetic, quote
+from medseg.cli.overrides import check, is_plain, is_synthetic
+from medseg.cli.quoting import quote
+from medseg.cli.sources import RESUMED, Sources
 from medseg.config.check import dotted, lies_below, look_up, resolve
 from medseg.config.instantiate import named_targets
 from medseg.config.schema import CONF

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from medseg.cli.hydra_main import hand_over, plain
 from medseg.cli.job import EXIT_STATUS, attempt, configure_logging, counted, use_share
-from medseg.cli.overrides import SEARCH, SEARCHER, Check, Sources, check, is_plain, quote
+from medseg.cli.overrides import SEARCH, SEARCHER, Check, check, is_plain
+from medseg.cli.quoting import quote
+from medseg.cli.sources import Sources
 from medseg.config.check import escape, look_up, resolve
 from medseg.config.instantiate import own_targets
 from medseg.errors import MedsegError

@@ -15,7 +15,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from medseg.cli import command_line, job
-from medseg.cli.overrides import quoted
+from medseg.cli.quoting import quoted
 from medseg.config import extras
 from medseg.config.check import resolve
 from medseg.config.schema import CONF

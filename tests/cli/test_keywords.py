@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 from medseg.cli import command_line, keywords
 from medseg.cli.keywords import config_of
-from medseg.cli.overrides import RESUMED
+from medseg.cli.sources import RESUMED
 from medseg.config.check import resolve
 from medseg.config.schema import CONF
 from medseg.errors import MedsegError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config import schema
 from medseg.config.check import (
     USUAL,

@@ -34,7 +34,8 @@ def test_every_experiment_changes_something_and_says_what_for(composed, name):
 
 @pytest.mark.parametrize("name", ["few_shot", "five_folds", "search"])
 def test_values_to_sweep_over_are_keys_of_the_config(name):
-    from medseg.cli.overrides import Sources, check
+    from medseg.cli.overrides import check
+    from medseg.cli.sources import Sources
     from medseg.config.untrusted import read_yaml
 
     params = read_yaml(CONF / "experiment" / f"{name}.yaml")["hydra"]["sweeper"]["params"]

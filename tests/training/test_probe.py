@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from medseg.cli.overrides import Sources, compose
+from medseg.cli.sources import Sources, compose
 from medseg.config.schema import CONF
 from medseg.config.settings import PretrainSettings, TrainSettings
 from medseg.io.labels import IGNORE, UNLABELLED, LabelMap

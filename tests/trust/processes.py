@@ -35,7 +35,8 @@ import medseg.training.losses
 import medseg.training.optim.schedules
 from medseg.cli import command_line
 from medseg.cli.job import run_job_of_sweep
-from medseg.cli.overrides import Sources, check
+from medseg.cli.overrides import check
+from medseg.cli.sources import Sources
 from medseg.config.schema import CONF
 from medseg.inference.predictor import Predictor
 from medseg.system.files import TEMPORARY

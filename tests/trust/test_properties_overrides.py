@@ -8,7 +8,7 @@ from hydra.core.override_parser.types import Override
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from medseg.cli.overrides import FREE_TEXT, QUOTED_VALUE, quote, quoted
+from medseg.cli.quoting import FREE_TEXT, QUOTED_VALUE, quote, quoted
 from medseg.config import schema
 from medseg.config.check import resolve
 from medseg.config.settings import KEYS

@@ -17,7 +17,7 @@ from small_run import PREDICT, TRAIN
 
 from medseg.cli import command_line
 from medseg.cli.arguments import value_of
-from medseg.cli.overrides import quote
+from medseg.cli.quoting import quote
 from medseg.cli.sweep import report
 from medseg.config.check import escape, resolve
 from medseg.errors import MedsegError
