@@ -79,6 +79,7 @@ def write_cases(folder: Path) -> list[Path]:
             "label": label,
             "locations": [label.nonzero().int()[::5].clone()],
             "known": torch.zeros(0, 3, dtype=torch.int32),
+            "false_positives": torch.zeros(0, 3, dtype=torch.int32),
             "annotated": torch.ones(2, dtype=torch.bool),
         }
         files.append(folder / f"{number}.case.pt")

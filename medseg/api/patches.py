@@ -136,6 +136,10 @@ def patches(
         config, _ = config_of("train", settings_with(dataset, settings), config_dir)
         assert config is not None
         given = read_settings(TrainSettings, config | {"trust": [*config["trust"], *own_targets(config)]})
+        if given.first_stage.use:
+            raise MedsegError(
+                f"first_stage.use={given.first_stage.use}: these are patches of one stage; medseg.train has two."
+            )
         Limit.max_gb = given.read.max_gb
         found = datasets.open_dataset(given.dataset, given.trust)
         label_map = datasets.label_map(found)

@@ -161,7 +161,7 @@ class PlanSettings:
     in_channels: int | None = setting("channels of the images", "[1, inf)", null=PLANNED)
     out_channels: int | None = setting("classes, background included", "[1, inf)", null=PLANNED)
     coarse_channels: int | None = setting(
-        "last channels of an image that are a first stage's probabilities, which the network corrects",
+        "last channels, a first stage's probabilities, to whose logits the network's are added; 0: none",
         "[0, inf)",
         null=PLANNED,
         default=None,
@@ -270,7 +270,9 @@ class TrainerSettings:
         null="10 with Adam and AdamW, else 1; 1 in pretrain",
         default=1.0,
     )
-    class_prior: bool = setting("begin with outputs at the class frequencies; pretrain has no classes", default=False)
+    class_prior: bool = setting(
+        "begin with outputs at the class frequencies; not pretrain, nor a cascade's second stage", default=False
+    )
     workers: int | None = setting(
         "processes that load data", "[0, inf)", null="none for a CPU, as many as keep a GPU busy"
     )
@@ -470,7 +472,9 @@ class FirstStageSettings:
     )
     margin: float = setting("margin round what was found, in mm (px in pictures)", "[0, inf)", default=20.0)
     errors: float = setting(
-        "share of the patches whose further channels get errors that are made up", "[0, 1]", default=0.0
+        "share of the patches in which the further channels are distorted; half as many lose a component",
+        "[0, 1]",
+        default=0.4,  # what older runs had
     )
 
     def left_of(self, trainer: TrainerSettings) -> TrainerSettings:

@@ -349,6 +349,7 @@ def plan_from(content: Any, source: Path | str) -> Node:
             found += [] if is_plain else [f"measured.{key}: {value!r}"]
     if found:
         raise MedsegError(f"{source}: no plan that can be used:\n{listing(found)}\n{cure}")
+    plan["plan"].setdefault("coarse_channels", 0)  # which older ones lack
     return plan
 
 

@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 from medseg.config.settings import NetworkPlan, TrainerSettings
 
 Outputs = Tensor | Sequence[Tensor]
-CERTAIN = 0.01
-"""No first stage is believed to be surer than this, so that a network can correct it: its logits differ by 4.6."""
+LEAST = 0.01
+"""No probability of a first stage counts as less, so that a network can correct it: logits differ by 4.6 at most."""
 
 
 def logits_of(network: Callable[[Tensor], Outputs], plan: NetworkPlan) -> Callable[[Tensor], list[Tensor]]:
@@ -29,7 +29,7 @@ def logits_of(network: Callable[[Tensor], Outputs], plan: NetworkPlan) -> Callab
 def corrected(outputs: Sequence[Tensor], probs: Tensor) -> list[Tensor]:
     """Add to a network's logits those of a first stage's probabilities, so that its outputs are corrections of these.
 
-    An untrained network, whose outputs are small, begins with the first stage's result.
+    An untrained network, whose outputs are small, begins near the first stage's result.
 
     Args:
         outputs: logits (B, K, *), finest first.
@@ -40,9 +40,9 @@ def corrected(outputs: Sequence[Tensor], probs: Tensor) -> list[Tensor]:
     """
     probs = probs.float()
     if outputs[0].shape[1] == probs.shape[1]:
-        logits = torch.logit(probs, CERTAIN)
+        logits = torch.logit(probs, LEAST)
     else:
-        logits = torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(min=CERTAIN).log()
+        logits = torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(min=LEAST).log()
     sizes = [output.shape[2:] for output in outputs]
     starts = [logits if size == logits.shape[2:] else interpolate(logits, list(size), mode="area") for size in sizes]
     return [output + start.to(output.dtype) for output, start in zip(outputs, starts, strict=True)]

@@ -247,14 +247,17 @@ def prepare(case: Case, preprocessor: Preprocessor, label_map: LabelMap) -> dict
     scan, reference = read_labelled(case, label_map)
     image, geometry = preprocessor(scan)
     label = preprocessor.label(reference, geometry, len(label_map.names))
+    annotated = torch.from_numpy(label_map.annotated(case.annotated))
     coarse = image[len(image) - preprocessor.added_channels :]
+    if len(coarse):  # what was not annotated cannot be false
+        coarse = coarse[torch.from_numpy(label_map.is_known(annotated.numpy()))]
     return {
         "image": compact(image.contiguous()),
         "label": label,
         "locations": [locations(label == index) for index in range(1, len(label_map.names))],
         "false_positives": locations((coarse > 0.5).any(0) & (label == 0)),
         "known": locations((label != IGNORE) & (label == IGNORE).any()),
-        "annotated": torch.from_numpy(label_map.annotated(case.annotated)),
+        "annotated": annotated,
         "truth": torch.from_numpy(reference),
         "geometry": geometry.to_dict(),
         "spacing": list(scan.spacing),

@@ -61,6 +61,11 @@ def test_patches_of_all_subsets_have_the_plan_of_a_training(here, tmp_path):
     assert [patches.cases for patches in subsets] == [list(subsets[0].split.train), list(subsets[0].split.val)]
 
 
+def test_patches_are_of_one_stage(phantom):
+    with pytest.raises(medseg.MedsegError, match=r"first_stage\.use=channels: these are patches of one stage"):
+        medseg.patches(phantom, first_stage={"use": "channels"})
+
+
 def test_unknown_subsets_and_settings_are_named(phantom):
     with pytest.raises(medseg.MedsegError, match="subset='vall': give one of train, val, all"):
         medseg.patches(phantom, subset="vall", **SMALL)

@@ -196,6 +196,25 @@ def test_a_2d_network_on_volumes_has_no_first_stage(small, tmp_path):
         train.run(small(3, "experiment=roi", "model.spatial_dims=2") | {"run_dir": str(tmp_path / "run")})
 
 
+def test_a_spacing_that_is_given_does_not_hide_what_cannot_be(small, tmp_path):
+    config = small(3, "experiment=cascade", "model.spatial_dims=2", "first_stage.spacing=[2,2,2]")
+    with pytest.raises(MedsegError, match=r"leave out model\.spatial_dims=2"):
+        train.run(config | {"run_dir": str(tmp_path / "run")})
+
+
+@pytest.mark.parametrize("corrected", [0, 3])
+def test_whether_the_first_stage_is_corrected_can_be_chosen(small, tmp_path, corrected):
+    config = small(2, "experiment=cascade", *SETTINGS, f"plan.coarse_channels={corrected}", "first_stage.errors=0.5")
+    assert train.run(config | {"run_dir": str(tmp_path / "run")})["status"] == "done"
+    [model] = read_models(tmp_path / "run")
+    assert model.description["config"]["plan"]["coarse_channels"] == corrected
+    patch = torch.zeros(1, 4, 16, 16)
+    patch[:, 2] = 1  # the first stage is sure of the second class
+    with torch.no_grad():
+        one, other = model.logits(patch)[0], model.network.eval()(patch)[0]
+    assert torch.equal(one, other) == (corrected == 0)
+
+
 def test_regions_of_out_of_fold_models_are_trained_in_and_the_log_says_what_they_miss(small, tmp_path, caplog):
     caplog.set_level("INFO", "medseg")
     config, run = small(2, "experiment=roi", *SETTINGS), tmp_path / "run"

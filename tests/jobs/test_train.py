@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from medseg.errors import MedsegError
+from medseg.inference.loading import read_models
 from medseg.jobs.train import train
 
 FILES = ("config.yaml", "splits.json", "plan.json", "environment.json", "train.log", "result.json", "metrics.csv")
@@ -120,6 +121,7 @@ def test_the_choice_of_the_checkpoint_is_reported(trained):
 def test_a_saved_plan_is_used_as_it_is(small, trained, tmp_path):
     plan = json.loads((trained / "plan.json").read_text())
     plan["plan"]["batch_size"] = 3
+    del plan["plan"]["coarse_channels"]  # as in plans of before
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     config = small(
         plan["model"]["spatial_dims"],
@@ -129,7 +131,10 @@ def test_a_saved_plan_is_used_as_it_is(small, trained, tmp_path):
     )
     config["plan"]["file"] = str(tmp_path / "plan.json")
     train.run(config | {"run_dir": str(tmp_path / "run")})
-    assert json.loads((tmp_path / "run" / "plan.json").read_text()) == plan
+    used = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert used == {**plan, "plan": {**plan["plan"], "coarse_channels": 0}}
+    [model] = read_models(tmp_path / "run")
+    assert model.patch_size == plan["plan"]["patch_size"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import nn
 from medseg.config.settings import NetworkPlan
 from medseg.inference.sliding_window import sliding_window
 from medseg.models.slices import (
-    CERTAIN,
+    LEAST,
     as_list,
     by_slices,
     context_in_volume,
@@ -112,11 +112,11 @@ def test_a_network_that_says_nothing_keeps_what_a_first_stage_is_not_all_too_sur
     fine, coarse = logits_of(silent, plan)(torch.cat([torch.full((2, 2, 8, 6), 7.0), probs], 1))
     assert fine.dtype == coarse.dtype == dtype
     assert coarse.shape[2:] == (4, 3)
-    limited = probs.clamp(CERTAIN, 1 - CERTAIN)
+    limited = probs.clamp(LEAST, 1 - LEAST)
     if regions:
         found, expected = fine.float().sigmoid(), limited
     else:
-        found, expected = fine.float().softmax(1), torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(CERTAIN)
+        found, expected = fine.float().softmax(1), torch.cat([1 - probs.sum(1, keepdim=True), probs], 1).clamp(LEAST)
         expected = expected / expected.sum(1, keepdim=True)
     torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 5e-3, rtol=0)
 

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,25 @@ def test_what_is_stored_is_what_was_prepared(case, tmp_path):
     assert len(voxels) == truth.sum()
     assert (content["label"][tuple(voxels.T.long())] == 1).all()
     assert content["false_positives"].shape == (0, 3)  # there is no first stage
+
+
+class Everywhere(Preprocessor):
+    """A preprocessor whose first stage finds each of two classes everywhere."""
+
+    added_channels = 2
+
+    def __call__(self, scan, region=None):
+        image, geometry = super().__call__(scan, region)
+        return torch.cat([image, torch.ones(2, *image.shape[1:])]), geometry
+
+
+@pytest.mark.parametrize(("annotated", "some"), [(None, True), (("one", "two"), True), (("one",), True), ((), False)])
+def test_what_a_first_stage_finds_is_false_only_where_its_class_was_annotated(case, tmp_path, annotated, some):
+    classes = LabelMap({"background": 0, "one": 5, "two": 6})
+    content = load(cached(replace(case, annotated=annotated), Everywhere(normalize=["none"]), classes, tmp_path))
+    is_background = content["label"] == 0
+    assert len(content["false_positives"]) == is_background.sum() * some
+    assert is_background[tuple(content["false_positives"].T.long())].all()
 
 
 def test_half_precision_is_for_values_that_it_holds():

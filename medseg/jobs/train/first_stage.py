@@ -83,6 +83,7 @@ def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], Non
         "first_stage": {**run.config["first_stage"], "use": None},
         "split": {**run.config["split"], "file": None, "test": 0.0, "folds": stage.folds, "labelled": None},
         "preprocessing": {**run.config["preprocessing"], "spacing": stage.spacing},
+        "plan": {**run.config["plan"], "coarse_channels": None},
         "trainer": {
             **run.config["trainer"],
             "max_epochs": limits.max_epochs,

@@ -82,7 +82,8 @@ def make_plan(
     preprocessing = plan_preprocessing(settings.preprocessing, fingerprint, modality, kind)
     added = added_channels(settings, label_map)
     if (corrected := settings.plan.coarse_channels) not in (None, 0, added):
-        raise MedsegError(f"plan.coarse_channels={corrected}: the first stage adds {added}; allowed: 0, {added}.")
+        allowed = f"0 or {added}, which the first stage adds" if added else "0; first_stage.use=channels adds some"
+        raise MedsegError(f"plan.coarse_channels={corrected}; allowed: {allowed}.")
     fixed = {
         "in_channels": (fingerprint.channels + added) * (2 * settings.plan.context + 1),
         "coarse_channels": added if corrected is None else corrected,
@@ -94,7 +95,7 @@ def make_plan(
         plan = lay_out(settings, fingerprint, preprocessing, fixed, kind, dims, share)
         plan = {**plan, "trainer": plan_trainer(settings.limits, device)}
         if isinstance(settings, TrainSettings) and settings.first_stage.use:
-            plan["first_stage"] = {"spacing": settings.first_stage.spacing or coarse_spacing(plan, fingerprint)}
+            plan["first_stage"] = {"spacing": coarse_spacing(plan, fingerprint, settings.first_stage.spacing)}
         return plan
 
     if probe is None:
@@ -173,14 +174,14 @@ def added_channels(settings: TrainingSettings, label_map: LabelMap) -> int:
     return len(label_map.reported) if has_channels else 0
 
 
-def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint) -> list[float]:
-    """Return the spacing of the grid on which a patch of the plan holds the median scan.
+def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint, given: list[float] | None) -> list[float]:
+    """Return the spacing that is given, or that of the grid on which a patch of the plan holds the median scan.
 
     It grows as that of nnU-Net's low resolution, by 3 % at a time: the axes that are more than twice as fine as the
     coarsest, if there are any, else all. nnU-Net ends where a patch holds a quarter of the scan.
 
     Raises:
-        MedsegError: a patch holds the median scan as it is.
+        MedsegError: a patch holds the median scan as it is, or is of slices.
     """
     preprocessing, patch = plan["preprocessing"], plan["plan"]["patch_size"]
     shape, fine = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
@@ -191,6 +192,8 @@ def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint) -> list[float
             f"first_stage: a patch of {patch} holds the median scan, {shape} voxels, so that coarse models would see"
             " nothing more. Train with one stage (first_stage.use=null, no experiment=cascade or roi)."
         )
+    if given:
+        return given
     spacing = np.array(fine)
     while np.prod(np.multiply(shape, fine) / spacing) > np.prod(patch):
         is_fine = spacing.max() > COARSE * spacing

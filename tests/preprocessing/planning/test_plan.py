@@ -416,7 +416,7 @@ def test_a_coarse_grid_is_one_on_which_a_patch_holds_the_scan(spacing, first):
         fingerprint, {**CONFIG, "first_stage": {"use": "channels"}, "plan": {**CONFIG["plan"], "coarse_channels": 0}}
     )
     assert (none["plan"]["in_channels"], none["plan"]["coarse_channels"]) == (1 + 1, 0)
-    with pytest.raises(MedsegError, match="coarse_channels=2: the first stage adds 1"):
+    with pytest.raises(MedsegError, match="coarse_channels=2; allowed: 0 or 1"):
         plan_for(
             fingerprint,
             {**CONFIG, "first_stage": {"use": "channels"}, "plan": {**CONFIG["plan"], "coarse_channels": 2}},

@@ -38,6 +38,7 @@ def files(request, tmp_path):
             "locations": [label.nonzero().int()],
             "annotated": torch.ones(2, dtype=torch.bool),
             "known": torch.zeros(0, 2),
+            "false_positives": torch.zeros(0, 2),
         }
         torch.save(case, tmp_path / f"{number}.pt")
     return sorted(tmp_path.glob("*.pt"))

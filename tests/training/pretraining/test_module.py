@@ -64,6 +64,7 @@ def files(tmp_path):
             "locations": [torch.ones(shape).nonzero().int()],
             "annotated": torch.ones(2, dtype=torch.bool),
             "known": torch.zeros(0, 2),
+            "false_positives": torch.zeros(0, 2),
         }
         paths.append(tmp_path / f"{number}.pt")
         torch.save(case, paths[-1])
