@@ -179,11 +179,8 @@ def built(checkpoint: Checkpoint, trust: Collection[str]) -> Model:
         if (coarse[0].label_map, preprocessor.first.n_channels) != (model.label_map, model.preprocessor.n_channels):
             raise MedsegError(f"{path}: its first stage is of other classes or channels. The file is damaged.")
         model = replace(model, preprocessor=preprocessor, first_stage=coarse)
-    if (corrected := config["plan"].get("coarse_channels")) not in (
-        None,
-        0,
-        added := model.preprocessor.added_channels,
-    ):
+    corrected, added = config["plan"].get("coarse_channels"), model.preprocessor.added_channels
+    if corrected not in (None, 0, added):
         raise MedsegError(
             f"{path}: it corrects {corrected} channels of a first stage that adds {added}. It is damaged."
         )
