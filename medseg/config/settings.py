@@ -472,7 +472,7 @@ class FirstStageSettings:
     )
     margin: float = setting("margin round what was found, in mm (px in pictures)", "[0, inf)", default=20.0)
     errors: float = setting(
-        "share of the patches in which the further channels are distorted; half as many lose a component",
+        "share of the patches whose further channels get simulated errors; half as many lose a component",
         "[0, 1]",
         default=0.4,  # what older runs had
     )

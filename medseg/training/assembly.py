@@ -114,13 +114,12 @@ def in_common(settings: TrainingSettings, plan: TrainingPlan, device: torch.devi
         )
     augmentations = make_augmentations(augment, trust)
     channels = len(settings.preprocessing.normalize or ())  # of the images; those of a first stage follow
-    if augmentations and plan.in_channels > channels * (2 * plan.context + 1):
-        first = 1 if augment.spatial else 0
+    if isinstance(settings, TrainSettings) and settings.first_stage.use == "channels":
+        first, errors = 1 if augment.spatial else 0, settings.first_stage.errors
         augmentations[first:] = [on_channels(each, slice(channels)) for each in augmentations[first:]]
-        errors = settings.first_stage.errors if isinstance(settings, TrainSettings) else 0
         if errors:
-            made_up = CoarseErrors(morphology=errors, removal=errors / 2)
-            augmentations.append(on_channels(made_up, slice(channels, None)))
+            simulated = CoarseErrors(morphology=errors, removal=errors / 2)
+            augmentations.append(on_channels(simulated, slice(channels, None)))
     return {
         "plan": plan,
         "optimizer": settings.optimizer,

@@ -100,7 +100,9 @@ def test_a_volume_s_logits_are_not_stacked_outputs():
 
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_network_that_says_nothing_keeps_what_a_first_stage_is_not_all_too_sure_of(regions, dtype):
+def test_a_network_with_outputs_of_zero_gives_the_first_stages_probabilities_as_far_as_they_are_believed(
+    regions, dtype
+):
     probs = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0)) / 3
     probs[0, 0, :4], probs[0, 1:, :4] = 1.0, 0.0  # as sure as can be
     plan = NetworkPlan(patch_size=[8, 6], mirror_axes=[], slice_axis=None, context=0, coarse_channels=3)
@@ -121,7 +123,7 @@ def test_a_network_that_says_nothing_keeps_what_a_first_stage_is_not_all_too_sur
     torch.testing.assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 5e-3, rtol=0)
 
 
-def test_a_network_can_overrule_a_first_stage_and_leave_it_out():
+def test_a_network_can_overrule_a_first_stage_and_a_plan_leave_it_out():
     probs = torch.ones(1, 1, 4, 4)
     plan = NetworkPlan(patch_size=[4, 4], mirror_axes=[], slice_axis=None, context=0, coarse_channels=1)
 

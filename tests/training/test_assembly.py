@@ -44,7 +44,7 @@ def test_each_process_is_a_machine_with_one_device_to_lightning(monkeypatch, tmp
 def test_channels_of_a_first_stage_get_errors_where_asked_and_no_intensity_augmentation(augment, errors):
     config = resolve(composed("train", "dataset=folder", "dataset.root=x", f"augment={augment}"))
     config["preprocessing"]["normalize"] = ["zscore", "zscore"]
-    config["first_stage"]["errors"] = errors
+    config["first_stage"] |= {"use": "channels", "errors": errors}
     plan = {
         **config["plan"],
         "in_channels": 5,
@@ -62,5 +62,5 @@ def test_channels_of_a_first_stage_get_errors_where_asked_and_no_intensity_augme
         result, label = each(result, label, RandomNumbers([seeded(0, n) for n in range(16)]))
     is_changed = (result != image).flatten(2).any(2)
     assert is_changed[:, :2].any() == (augment == "default")
-    assert is_changed[:, 2:].any() == (augment == "default" and errors > 0)
+    assert is_changed[:, 2:].any() == (errors > 0)
     assert torch.isin(result[:, 2:], torch.cat([image[:, 2:].flatten(), torch.zeros(1)])).all()  # no new values
