@@ -7,7 +7,9 @@ import torch
 from medseg.models import UNet
 
 
-def write_model(path: Path, *, dims: int, channels: int) -> Path:
+def write_model(
+    path: Path, *, dims: int, channels: int, tta: bool | None = False, mirror_axes: tuple[int, ...] = ()
+) -> Path:
     """A checkpoint of an untrained U-Net that medseg ships, so that nothing is to be trusted."""
     model = {
         "_target_": "medseg.models.UNet", "spatial_dims": dims, "in_channels": channels, "out_channels": 2,
@@ -22,11 +24,11 @@ def write_model(path: Path, *, dims: int, channels: int) -> Path:
     config = {
         "model": model,
         "preprocessing": preprocessing,
-        "inference": {"overlap": 0.5, "tta": False, "threshold": None, "batch_size": 2},
+        "inference": {"overlap": 0.5, "tta": tta, "threshold": None, "batch_size": 2},
         "postprocess": {"largest": False, "min_ml": 0.0, "min_voxels": 0, "fill_holes": False, "smooth_mm": 0.0},
         "trainer": {"precision": "fp32"},
         "augment": None,
-        "plan": {"patch_size": [8] * dims, "mirror_axes": [], "slice_axis": None, "context": 0},
+        "plan": {"patch_size": [8] * dims, "mirror_axes": [*mirror_axes], "slice_axis": None, "context": 0},
         "dataset": {"name": "test", "geometry": "error", "reference": 0},
     }
     content = {

@@ -324,7 +324,7 @@ class InferenceSettings:
     """How the network goes over a scan, and when a voxel is foreground."""
 
     overlap: float = setting("overlap of neighbouring windows", "[0, 1)")
-    tta: bool = setting("test-time augmentation by mirroring")
+    tta: bool | None = setting("test-time augmentation by mirroring", null="of pictures, but not while training")
     threshold: float | None = setting("probability that makes a voxel foreground", "(0, 1)", null="likeliest class")
     thresholds: dict[str, float] = setting("thresholds of single regions, by region", "(0, 1)", default={})
     batch_size: int = setting("windows in a batch", "[1, inf)")

@@ -160,13 +160,15 @@ def drops_channels(augment: dict[str, Any]) -> bool:
 
 def scorer_of(model: Model, inference: InferenceSettings) -> Scorer:
     """Return how a model makes probabilities."""
+    # of a picture mirrored copies cost little, and gain more than chance (docs/development/measurements.md)
+    is_mirrored = len(model.patch_size) == 2 if inference.tta is None else inference.tta
     return Scorer(
         patch_size=model.patch_size,
         n_outputs=len(model.label_map.outputs),
         regions=bool(model.label_map.regions),
         overlap=inference.overlap,
         batch_size=inference.batch_size,
-        mirror_axes=model.mirror_axes if inference.tta else (),
+        mirror_axes=model.mirror_axes if is_mirrored else (),
         context=model.context,
         averaging=model.averaging,
         weighting=model.weighting,

@@ -171,8 +171,8 @@ def test_unquoted_duration_is_explained():
 
 
 def test_null_means_the_checkpoint_s_only_outside_training():
-    assert check_values({"command": "eval", "inference": {"tta": None}}) == []
-    assert len(check_values({"command": "train", "inference": {"tta": None}})) == 1
+    assert check_values({"command": "eval", "inference": {"overlap": None}}) == []
+    assert len(check_values({"command": "train", "inference": {"overlap": None}})) == 1
 
 
 @pytest.mark.parametrize(

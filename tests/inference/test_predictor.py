@@ -60,6 +60,19 @@ def test_a_list_is_a_file_a_channel(predictor, files, image, tmp_path, kind):
     np.testing.assert_allclose(written.affine, AFFINE, atol=1e-6)
 
 
+@pytest.mark.parametrize(("dims", "is_mirrored"), [(2, True), (3, False)])
+def test_pictures_are_mirrored_unless_the_settings_say_otherwise(tmp_path, dims, is_mirrored):
+    path = write_model(tmp_path / "m.ckpt", dims=dims, channels=1, tta=None, mirror_axes=(0, 1))
+    scan = np.random.default_rng(0).normal(size=(1, *[8] * dims)).astype(np.float32)
+    by_itself, with_mirroring, without = (
+        Predictor.load(path, device="cpu", inference=given).probabilities(scan, affine=np.eye(4))
+        for given in ({}, {"tta": True}, {"tta": False})
+    )
+    expected, other = (with_mirroring, without) if is_mirrored else (without, with_mirroring)
+    np.testing.assert_array_equal(by_itself, expected)
+    assert np.abs(by_itself - other).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     "make",
     [
