@@ -263,6 +263,12 @@ class TrainerSettings:
         default=None,
     )
     patience: int | None = setting("validations without gain before stopping", "[1, inf)", null="no early stop")
+    min_gain: float | None = setting(
+        "validation score that the rest of a training must promise to gain, else it ends sooner",
+        "(0, 1)",
+        null="no early end",
+        default=None,
+    )
     foreground: float = setting("share of patches centred on foreground", "[0, 1]")
     head_factor: float | None = setting(
         "factor on the learning rate of the head, in a training that begins untrained; of others finetune.head_factor",

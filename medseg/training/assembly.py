@@ -32,8 +32,9 @@ from medseg.system.device import pick_precision
 from medseg.system.distributed.ranks import Ranks
 from medseg.training.callbacks.checkpoints import CheckpointFiles, Checkpoints, Selection
 from medseg.training.callbacks.display import Display
+from medseg.training.callbacks.early_end import Patience, Plateau
 from medseg.training.callbacks.epoch_log import EpochLog, StepMetrics
-from medseg.training.callbacks.progress import NEVER, Budget, Patience, Progress
+from medseg.training.callbacks.progress import NEVER, Budget, Progress
 from medseg.training.data.datamodule import SegmentationData
 from medseg.training.data.patches import margin_for
 from medseg.training.pretraining.module import ReconstructionModule
@@ -219,6 +220,7 @@ def make_callbacks(
                 check_on_train_epoch_end=False,
             )
         )
+    callbacks.append(Plateau(progress, selection, trainer.min_gain))
     if console:
         callbacks.append(Display(console, progress, selection, step_metrics, epochs))
     return callbacks

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from functools import partial
 
 import pytest
@@ -226,6 +227,25 @@ def test_patience_counts_validations_and_accumulation_counts_steps(small, tmp_pa
     assert result["reason"] == "no further gain"
     assert [bool(row["val_dice"]) for row in rows] == [False, True, False, True]
     assert [int(row["step"]) for row in rows] == [2, 4, 6, 8]  # two steps from three batches
+
+
+def test_a_curve_that_promises_too_little_ends_a_run_sooner_and_for_good(small, tmp_path, caplog):
+    caplog.set_level("INFO", "medseg")
+    run_dir = tmp_path / "run"
+    lasting = ("trainer.max_epochs=30", "trainer.validation_interval=1", "split.test=0")
+    one_class = "dataset.labels={background: 0, tumour: [1, 2, 3]}"
+    config = small(2, *lasting, one_class, "trainer.min_gain=0.99") | {"run_dir": str(run_dir)}
+    assert train.run(config)["reason"] == "no further gain"
+    rows = rows_of(run_dir / "metrics.csv")
+    settled = re.search(r"the end comes at step (\d+): for all (\d+)", caplog.text)
+    assert int(rows[-1]["step"]) == int(settled[1]) < int(settled[2]) / 2
+    assert float(rows[-1]["lr"]) < float(rows[0]["lr"]) / 5  # the schedule has come to its end
+    assert rows[-1]["val_dice"]
+    assert train.run(config | {"resume": str(run_dir)})["reason"] == "no further gain"
+    assert rows_of(run_dir / "metrics.csv") == rows
+    config["trainer"]["min_gain"] = None
+    assert train.run(config | {"resume": str(run_dir)})["reason"] == "max_epochs reached"
+    assert int(rows_of(run_dir / "metrics.csv")[-1]["epoch"]) == 30
 
 
 def test_max_time_ends_a_run_with_a_validation(small, tmp_path, clock):

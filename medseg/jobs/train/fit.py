@@ -28,6 +28,7 @@ from medseg.system.terminal import with_progress_bar
 from medseg.system.torch_files import load_safely
 from medseg.training.assembly import head_factor, make_progress
 from medseg.training.callbacks.checkpoints import Checkpoints, Selection, settle_best
+from medseg.training.callbacks.early_end import Plateau
 from medseg.training.callbacks.progress import Budget, FirstStep, Progress, drawn_cases
 from medseg.training.callbacks.progress_file import ProgressTeller
 from medseg.training.data.datamodule import SegmentationData
@@ -136,7 +137,8 @@ def result_of_finished(run: Run[Any], selection: Selection) -> Fitted | None:
     state, progress = read_last(run.last), make_progress(limits)
     budget = Budget(progress, interval=None, share=0.0)
     with reading(run.last, "state of a training"):
-        for callback in (budget, Checkpoints(run.last.parent, selection)):
+        plateau = Plateau(progress, selection, limits.min_gain)
+        for callback in (budget, Checkpoints(run.last.parent, selection), plateau):
             if saved := state["callbacks"].get(callback.state_key):
                 callback.load_state_dict(saved)
         stopper = next((each for name, each in state["callbacks"].items() if name.startswith("EarlyStopping")), None)
@@ -306,4 +308,6 @@ def stop_reason(epoch: int, limits: TrainerSettings, progress: Progress) -> str:
     """Return why training ended after so many epochs."""
     if progress.step >= progress.max_steps or epoch >= (limits.epochs or math.inf):
         return "max_epochs reached"
+    if progress.early_end and progress.step >= progress.early_end.step:
+        return "no further gain"
     return "max_time reached" if max(progress.current, progress.fraction) >= 1 else "no further gain"

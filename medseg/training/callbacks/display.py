@@ -103,7 +103,7 @@ class Display(Callback):
         """Draw the state of now: a bar, then lines on the position, the pace, what is learned, and validations."""
         progress, steps, epoch = self.progress, self.step_metrics, epoch_of(trainer)
         of_epochs = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        of_steps = f" of {progress.max_steps:,.0f}" if isfinite(progress.max_steps) else ""
+        of_steps = f" of {progress.last_step:,.0f}" if isfinite(progress.last_step) else ""
         of_time = f" of {clock(progress.max_seconds)}" if progress.max_seconds else ""
         position = [f"epoch {epoch}{of_epochs}", f"step {trainer.global_step:,}{of_steps}"]
         pace = [f"learning rate {rate_as_set(trainer.optimizers[0]):.1e}"]

@@ -4,11 +4,11 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 
 from medseg.augmentation.random import seeded
 
@@ -26,6 +26,15 @@ WINDOWS_PER_PATCH = 2.0
 on a GPU reading, resampling and counting weigh more."""
 MESSAGES = 10
 """Batches from one message of the first process to the others to the next: how far the run is, and whether to stop."""
+
+
+@dataclass(frozen=True)
+class EarlyEnd:
+    """The step that a run is to end with, the step at which this was settled, and the progress until then."""
+
+    step: int
+    settled: int
+    fraction: float
 
 
 class Progress:
@@ -46,6 +55,7 @@ class Progress:
         self.validation_seconds = 0.0
         self.validated_at = 0.0
         self.time_is_up_within: float | None = None  # the time limit that ended the run that this one resumes
+        self.early_end: EarlyEnd | None = None
 
     def start(self) -> None:
         """Begin to count time."""
@@ -62,7 +72,14 @@ class Progress:
         used = 0.0
         if self.max_seconds is not None:
             used = self.seconds / max(self.max_seconds - self.validation_seconds, 1e-3)
+        if end := self.early_end:
+            used = max(used, end.fraction + (1 - end.fraction) * (self.step - end.settled) / (end.step - end.settled))
         return min(1.0, max(self.step / self.max_steps, used))
+
+    @property
+    def last_step(self) -> float:
+        """The step that the run ends with, if its time lasts so long."""
+        return self.early_end.step if self.early_end else self.max_steps
 
     @property
     def is_over(self) -> bool:
@@ -77,7 +94,7 @@ class Progress:
     def seconds_left(self) -> float | None:
         """Time until the end of the budget, steps and validations at the pace so far; None where nothing tells yet."""
         pace = self.seconds / self.step if self.step else None
-        by_steps = (self.max_steps - self.step) * pace if pace is not None else math.inf
+        by_steps = (self.last_step - self.step) * pace if pace is not None else math.inf
         by_time = self.max_seconds - self.seconds if self.max_seconds is not None else math.inf
         left = max(0.0, min(by_steps, by_time))
         return left if left < math.inf else None
@@ -85,8 +102,8 @@ class Progress:
     @property
     def planned_steps(self) -> float:
         """The steps that the whole run will have: all of them, or as many as the time allows at the pace so far."""
-        if self.max_seconds is None or self.current == 0:
-            return self.max_steps
+        if self.max_seconds is None or self.current == 0 or self.early_end:
+            return self.last_step
         return min(self.max_steps, self.step / self.current)
 
     def validated(self, seconds: float) -> None:
@@ -272,16 +289,3 @@ class FirstStep(Callback):
         if not self.is_done:
             self.is_done = True
             self.begin()
-
-
-class Patience(EarlyStopping):
-    """Ends training after ``patience`` validations without a gain; a resumed run goes by its own patience."""
-
-    @property
-    def state_key(self) -> str:
-        """Return the name of the state in checkpoints, also in those of versions without this class."""
-        return f"EarlyStopping{ {'monitor': self.monitor, 'mode': self.mode}!r}"
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the count of validations, not the patience, which Lightning would."""
-        super().load_state_dict({**state_dict, "patience": self.patience})
