@@ -233,6 +233,8 @@ def test_what_one_network_can_do_and_two_stages_cannot_is_refused(cascade, tmp_p
         (("plan.patch_size=[128,128]",), "holds the median scan"),
         (("plan.patch_size=[16,16]", "first_stage.folds=9"), r"of (\d) groups .*\. Set at most first_stage\.folds=\1"),
         (("preprocessing.resize=[64,64]",), "preprocessing.resize="),
+        (("plan.patch_size=[16,16]", "first_stage.spacing=[2]"), r"first_stage\.spacing=\[2\] .* give 2 numbers"),
+        (("plan.patch_size=[16,16]", "first_stage.spacing=[0.1,0.1]"), "voxels are no larger"),
     ],
 )
 def test_what_cannot_be_trained_in_two_stages_is_refused(small, overrides, says, tmp_path):
