@@ -57,6 +57,26 @@ def cascade(workplace, tmp_path_factory):
 
 
 @pytest.fixture
+def stopped_at(monkeypatch):
+    """``stopped_at(line, owner, name, number)``: train until the ``number``-th call of a function is interrupted."""
+
+    def train_until(line, owner, name, number):
+        calls, original = [], getattr(owner, name)
+
+        def call(*arguments, **options):
+            calls.append(None)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, call)
+            assert command_line.main(line) == 130
+
+    return train_until
+
+
+@pytest.fixture
 def scan(cascade, workplace):
     return sorted((workplace / "phantom").rglob("2d*/images/*.png"))[0]
 
@@ -93,24 +113,12 @@ def test_the_stages_share_the_time_and_the_epochs(cascade):
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 8  # what was asked for
 
 
-def test_killed_in_and_between_its_stages_a_cascade_ends_as_one_that_is_not(cascade, tmp_path, monkeypatch, capsys):
+def test_killed_in_and_between_its_stages_a_cascade_ends_as_one_that_is_not(
+    cascade, stopped_at, tmp_path, monkeypatch, capsys
+):
     arguments, whole, _ = cascade
     monkeypatch.chdir(tmp_path)
     auto, resume = ["train", "resume=auto", "run_dir=run", *arguments], ["train", "resume=run"]
-
-    def stopped_at(line, owner, name, number):
-        """Train until the ``number``-th call of a function, where the process is interrupted."""
-        calls, original = [], getattr(owner, name)
-
-        def call(*arguments, **options):
-            calls.append(None)
-            if len(calls) == number:
-                raise KeyboardInterrupt
-            return original(*arguments, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(owner, name, call)
-            assert command_line.main(line) == 130
 
     step = (SegmentationModule, "learn")
     stopped_at(auto, *step, 2)  # within the first epoch of the first model, before there is a state
@@ -127,6 +135,48 @@ def test_killed_in_and_between_its_stages_a_cascade_ends_as_one_that_is_not(casc
             one, other = (state_of(run / folder, name)["state_dict"] for run in (Path("run"), whole))
             assert one.keys() == other.keys()
             assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_settings_that_are_refused_in_the_first_stage_change_nothing_of_the_run(
+    cascade, stopped_at, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    stopped_at(["train", "run_dir=run", *cascade[0]], SegmentationModule, "learn", 4)  # the first model's second epoch
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    assert command_line.main(["train", "resume=run", "loss.ce.class_weights=[1,2,3]"]) == 1
+    assert "class_weights" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_a_second_stage_that_has_begun_keeps_its_coarse_models(cascade, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(cascade[1], "run")
+    folder = Path("run", "first_stage", "0")
+    assert command_line.main(["train", f"resume={folder}", "trainer.max_epochs=4"]) == 0  # it becomes another
+    changed = state_of(folder, "last.ckpt")["state_dict"]
+    shutil.rmtree("run/first_stage/1/checkpoints")
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=12"]) == 0
+    ended, begun = (state_of(run, "last.ckpt") for run in (Path("run"), cascade[1]))
+    assert ended["epoch"] > begun["epoch"]
+    for one, other in zip(ended["first_stage"], begun["first_stage"], strict=True):
+        assert all(torch.equal(value, other["state_dict"][key]) for key, value in one["state_dict"].items())
+    kept = ended["first_stage"][0]["state_dict"]
+    assert any(not torch.equal(changed[key.replace("network", "average", 1)], value) for key, value in kept.items())
+
+    shutil.rmtree("run/first_stage")
+    assert command_line.main(["train", "resume=run", "trainer.max_epochs=16"]) == 1
+    assert "Restore these files to go on" in capsys.readouterr().err
+
+
+def test_a_coarse_model_that_is_not_whole_is_named(cascade, stopped_at, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stopped_at(["train", "run_dir=run", *cascade[0]], train, "preparations", 1)
+    folder = Path("run", "first_stage", "1")
+    shutil.rmtree(folder / "checkpoints")
+    assert command_line.main(["train", "resume=run"]) == 1
+    assert f"{folder}: this coarse model is not whole" in capsys.readouterr().err
+    shutil.rmtree(folder)
+    assert command_line.main(["train", "resume=run"]) == 0
 
 
 def test_best_ckpt_alone_predicts_as_the_run_does_everywhere(cascade, scan, tmp_path, monkeypatch):
@@ -181,14 +231,18 @@ def test_what_one_network_can_do_and_two_stages_cannot_is_refused(cascade, tmp_p
     ("overrides", "says"),
     [
         (("plan.patch_size=[128,128]",), "holds the median scan"),
-        (("plan.patch_size=[16,16]", "first_stage.folds=9"), "first_stage.folds=9: the training cases are of"),
+        (("plan.patch_size=[16,16]", "first_stage.folds=9"), r"of (\d) groups .*\. Set at most first_stage\.folds=\1"),
         (("preprocessing.resize=[64,64]",), "preprocessing.resize="),
+        (("plan.patch_size=[16,16]", "first_stage.spacing=[2]"), r"first_stage\.spacing=\[2\] .* give 2 numbers"),
+        (("plan.patch_size=[16,16]", "first_stage.spacing=[0.1,0.1]"), "voxels are no larger"),
     ],
 )
 def test_what_cannot_be_trained_in_two_stages_is_refused(small, overrides, says, tmp_path):
     config = small(2, "experiment=cascade", *SETTINGS[1:], *overrides)
     with pytest.raises(MedsegError, match=says):
         train.run(config | {"run_dir": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()
+    assert inspect.run(config | {"run_dir": str(tmp_path / "inspect")})["status"] == "some_failed"
 
 
 def test_a_2d_network_on_volumes_has_no_first_stage(small, tmp_path):

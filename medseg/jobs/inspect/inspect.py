@@ -22,7 +22,7 @@ from medseg.jobs.inspect.images import marks_of, shown_cases, thumbnails
 from medseg.jobs.inspect.page import inspect_page
 from medseg.jobs.inspect.tables import show
 from medseg.jobs.rundir import recorded, write_config
-from medseg.jobs.train.setup import cache_of, directory_of, in_run_directory, plan_run
+from medseg.jobs.train.setup import cache_of, check_folds, directory_of, in_run_directory, plan_run
 from medseg.preprocessing.cache import amount, check_space, foretold_bytes, look_up
 from medseg.preprocessing.cache_files import in_use
 from medseg.preprocessing.file_hashes import hashes_in
@@ -119,6 +119,7 @@ def try_plan(
     if not fingerprint.cases:
         return None, []
     try:
+        check_folds(settings, by_id(dataset.cases, split.train if split else ()))
         devices = pick_devices(settings.trainer.accelerator, settings.trainer.devices)
         plan = plan_run(config, settings, fingerprint, classes, dataset.modality, devices)
     except MedsegError as error:

@@ -60,23 +60,25 @@ def check(settings: TrainSettings, n_processes: int) -> None:
         )
 
 
-def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], None]) -> list[Checkpoint]:
+def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], None]) -> Sequence[Checkpoint]:
     """Train the coarse models as far as that is not done, and return them as they are at their ends.
+
+    Those of a second stage that has begun are in its state: its network has learned from no others.
 
     Args:
         run: of the second stage.
         fit: trains a run; see ``train_in_run_directory``.
-        begin: is called before any of them trains.
+        begin: is called when the first step of one of them is done.
 
     Raises:
-        MedsegError: there are fewer groups than folds, or a training fails.
+        MedsegError: a training fails, or what there is of one is not whole.
     """
+    if run.last.is_file():
+        return read_checkpoint(run.last).first_stage
     settings, stage = run.settings, run.settings.first_stage
     # cases that came with corrections would else train in every fold, and none would be left for them
     cases = tuple(replace(case, added=False) for case in by_id(run.dataset.cases, run.split.train))
     dataset = replace(run.dataset, cases=cases, problems=(), unlabelled=())
-    if (n_groups := len({case.group for case in cases})) < stage.folds:
-        raise MedsegError(f"first_stage.folds={stage.folds}: the training cases are of {n_groups} groups (patients).")
     limits = settings.trainer.limited(stage.share / stage.folds)
     config = {
         **run.config,
@@ -92,10 +94,17 @@ def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], Non
         "logger": {},
     }
 
+    def fit_coarse(coarse: Run[Any], selection: Selection, begin_coarse: Callable[[], None]) -> Fitted:
+        def begin_both() -> None:
+            begin_coarse()
+            begin()
+
+        return fit(coarse, selection, begin_both)
+
     def train(named: dict[str, Any]) -> dict[str, Any]:
         alone = Ranks(devices=[run.ranks.device])
         own = read_settings(TrainSettings, named)
-        return train_in_run_directory(named, own, dataset, run.label_map, alone, fit, Selection(), finish)
+        return train_in_run_directory(named, own, dataset, run.label_map, alone, fit_coarse, Selection(), finish)
 
     folders = [run.directory / FIRST_STAGE / str(fold) for fold in range(stage.folds)]
     for fold, folder in enumerate(folders):
@@ -103,7 +112,11 @@ def train_first_stage(run: Run[TrainSettings], fit: Fit, begin: Callable[[], Non
             log.info(
                 "first stage: coarse model %d of %d, spacing %s, in %s", fold + 1, stage.folds, stage.spacing, folder
             )
-            begin()
+            if found == "other":
+                raise MedsegError(
+                    f"{folder}: this coarse model is not whole: files of it are gone. Restore them, or remove the"
+                    " folder, to have it trained anew."
+                )
             path = escape(str(folder))
             resume = path if found == "resumable" else None
             split = {**config["split"], "fold": fold}
@@ -133,7 +146,7 @@ def preparations(run: Run[TrainSettings], coarse: Sequence[Checkpoint]) -> list[
     Cases that train get the result of the coarse model that was not trained on them, those that validate the mean.
 
     Raises:
-        MedsegError: the coarse models are of other cases.
+        MedsegError: the coarse models are of other cases, or it is not known of which.
     """
     models = [built(checkpoint, run.settings.trust) for checkpoint in coarse]
     for model in models:
@@ -143,7 +156,13 @@ def preparations(run: Run[TrainSettings], coarse: Sequence[Checkpoint]) -> list[
         patch = patch_in_volume(run.plan)
         return second_stage(run.resolved["preprocessing"], chosen, run.settings.first_stage, patch)
 
-    folds = [Split.load(run.directory / FIRST_STAGE / str(fold) / "splits.json") for fold in range(len(models))]
+    files = [run.directory / FIRST_STAGE / str(fold) / "splits.json" for fold in range(len(models))]
+    if gone := [str(file) for file in files if not file.is_file()]:
+        raise MedsegError(
+            "first stage: which cases its models were trained on is no longer known, and no case may get the result of"
+            f" a model that was. Restore these files to go on; best.ckpt still predicts.\n{listing(gone)}"
+        )
+    folds = [Split.load(file) for file in files]
     if sorted(name for fold in folds for name in fold.val) != sorted(run.split.train):
         raise MedsegError(f"{run.directory / FIRST_STAGE}: its models were trained on other cases. Start anew.")
     out_of_fold = [(fold.val, use([model])) for fold, model in zip(folds, models, strict=True)]

@@ -17,7 +17,7 @@ from medseg.config.settings import TrainingPlan, TrainingSettings, TrainSettings
 from medseg.config.untrusted import plan_from, read_json, read_json_object
 from medseg.errors import MedsegError, listing
 from medseg.inference.out_of_distribution import training_ranges
-from medseg.io.case import Dataset
+from medseg.io.case import Case, Dataset
 from medseg.io.datasets.dataset import by_id
 from medseg.io.datasets.splits import Split, continued_split, limited, split_as_set
 from medseg.io.labels import LabelMap
@@ -108,8 +108,10 @@ def set_up(config: dict[str, Any], settings: S, dataset: Dataset, classes: Label
         check_dataset(dataset.cases, classes, dataset.problems, with_progress_bar, cache_of(settings))
     split = split_of(settings, dataset, classes, source)
     used = by_id(dataset.cases, tuple(sorted(split.train + split.val + split.test)))
-    if isinstance(settings, TrainSettings) and settings.metrics:
-        check_strata(used, settings.metrics.strata)  # now rather than after the training
+    if isinstance(settings, TrainSettings):
+        check_folds(settings, by_id(dataset.cases, split.train))
+        if settings.metrics:
+            check_strata(used, settings.metrics.strata)  # now rather than after the training
     fingerprint = check_dataset(used, classes, watch=with_progress_bar, folder=cache_of(settings))
     warn_of_split_scans(fingerprint.same_scans, split)
     for finding in classes_by_subset(fingerprint, classes, split):
@@ -212,6 +214,17 @@ def split_of(settings: TrainingSettings, dataset: Dataset, classes: LabelMap, so
                 " validation empty); a new random split is made"
             )
     return split_as_set(dataset.cases, options, seed, dataset.split_file)
+
+
+def check_folds(settings: TrainSettings, cases: Sequence[Case]) -> None:
+    """Raise where the cases to train on are of fewer groups than a first stage has folds."""
+    stage, n_groups = settings.first_stage, len({case.group for case in cases})
+    if stage.use and n_groups < stage.folds:
+        fewer = f"Set at most first_stage.folds={n_groups}, or train" if n_groups >= 2 else "Train"
+        raise MedsegError(
+            f"first_stage.folds={stage.folds}: the training cases are of {n_groups} groups (patients), and each fold"
+            f" needs one. {fewer} on more patients, or with one stage (first_stage.use=null)."
+        )
 
 
 def plan_run(

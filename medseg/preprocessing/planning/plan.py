@@ -181,7 +181,7 @@ def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint, given: list[f
     coarsest, if there are any, else all. nnU-Net ends where a patch holds a quarter of the scan.
 
     Raises:
-        MedsegError: a patch holds the median scan as it is, or is of slices.
+        MedsegError: a patch holds the median scan as it is, or is of slices; or what is given is not coarser.
     """
     preprocessing, patch = plan["preprocessing"], plan["plan"]["patch_size"]
     shape, fine = network_grid(fingerprint, preprocessing["spacing"], preprocessing["resize"])
@@ -191,6 +191,15 @@ def coarse_spacing(plan: dict[str, Any], fingerprint: Fingerprint, given: list[f
         raise MedsegError(
             f"first_stage: a patch of {patch} holds the median scan, {shape} voxels, so that coarse models would see"
             " nothing more. Train with one stage (first_stage.use=null, no experiment=cascade or roi)."
+        )
+    if given and len(given) != len(fine):
+        raise MedsegError(
+            f"first_stage.spacing={given} does not fit images that are {len(fine)}D: give {len(fine)} numbers."
+        )
+    if given and np.prod(given) <= np.prod(fine):
+        raise MedsegError(
+            f"first_stage.spacing={given}: its voxels are no larger than those of the second stage, {list(fine)}, and"
+            " coarse models would see less of a scan. Give more, or null, to have it planned."
         )
     if given:
         return given
