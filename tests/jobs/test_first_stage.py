@@ -13,6 +13,7 @@ from PIL import Image
 from medseg.cli import command_line
 from medseg.config.settings import TrainSettings
 from medseg.errors import MedsegError
+from medseg.evaluation.report.run_info import plan_terms
 from medseg.inference.loading import read_models
 from medseg.inference.predictor import Predictor
 from medseg.io.datasets.splits import Split
@@ -111,6 +112,14 @@ def test_the_stages_share_the_time_and_the_epochs(cascade):
     epochs = [state_of(run / folder, "last.ckpt")["epoch"] + 1 for folder in ("", *(f"first_stage/{n}" for n in "012"))]
     assert epochs == [2, 2, 2, 2]
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 8  # what was asked for
+
+
+def test_the_plan_in_a_report_has_both_stages(cascade):
+    terms = plan_terms(cascade[1])
+    assert terms["first stage folds"] == str(FOLDS)
+    planned = json.loads((cascade[1] / "plan.json").read_text())["first_stage"]["spacing"]
+    assert terms["first stage spacing"] == " × ".join(map(str, planned))
+    assert "patch size" in terms
 
 
 def test_killed_in_and_between_its_stages_a_cascade_ends_as_one_that_is_not(

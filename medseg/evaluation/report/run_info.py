@@ -59,9 +59,12 @@ def fingerprint_table(run: Path) -> TextTable:
 
 
 def plan_terms(run: Path) -> dict[str, str]:
-    """Return the plan made of the training data."""
+    """Return the plan made of the training data; that of a first stage, where there is one, comes first."""
     plan = read_part(run / "plan.json")
     terms = node(plan, "preprocessing") | node(plan, "plan")
+    if coarse := node(plan, "first_stage"):
+        stage = node(read_part(run / "config.yaml", read_yaml), "first_stage") | coarse
+        terms = {f"first_stage_{key}": value for key, value in stage.items()} | terms
     return {key.replace("_", " "): written(value) for key, value in terms.items()}
 
 
