@@ -63,7 +63,8 @@ def test_it_predicts_as_it_did(run):
 
 def test_it_is_fine_tuned_as_it_was(run):
     data = ["dataset.root=phantom", *(f"dataset.{name}={value}" for name, value in DATA.items())]
-    settings = [f"finetune.checkpoint={run}", "trainer.max_epochs=1", "trainer.steps_per_epoch=2", "run_dir=tuned"]
+    settings = ["scheduler=poly", "trainer.averaging=0.03"]  # the defaults of that time
+    settings += [f"finetune.checkpoint={run}", "trainer.max_epochs=1", "trainer.steps_per_epoch=2", "run_dir=tuned"]
     assert main(["train", *settings, "trainer.precision=fp32", *data, *SHORT]) == 0
     assert float(last_epoch(Path("tuned"))["val_dice"]) == pytest.approx(0.0656078, abs=5e-4)  # of a float32 cache
 

@@ -232,7 +232,7 @@ def test_patience_counts_validations_and_accumulation_counts_steps(small, tmp_pa
 def test_a_curve_that_promises_too_little_ends_a_run_sooner_and_for_good(small, tmp_path, caplog):
     caplog.set_level("INFO", "medseg")
     run_dir = tmp_path / "run"
-    lasting = ("trainer.max_epochs=30", "trainer.validation_interval=1", "split.test=0")
+    lasting = ("trainer.max_epochs=30", "trainer.validation_interval=1", "split.test=0", "scheduler=poly")
     one_class = "dataset.labels={background: 0, tumour: [1, 2, 3]}"
     config = small(2, *lasting, one_class, "trainer.min_gain=0.99") | {"run_dir": str(run_dir)}
     assert train.run(config)["reason"] == "no further gain"
@@ -250,6 +250,7 @@ def test_a_curve_that_promises_too_little_ends_a_run_sooner_and_for_good(small, 
 
 def test_max_time_ends_a_run_with_a_validation(small, tmp_path, clock):
     overrides = ("trainer.max_time='00:00:00:06'", "trainer.max_epochs=100000", "trainer.steps_per_epoch=10")
+    overrides += ("scheduler=poly",)
     run_dir = tmp_path / "run"
     result = train.run(small(2, *overrides) | {"run_dir": str(run_dir)})
     rows = rows_of(run_dir / "metrics.csv")

@@ -37,8 +37,8 @@ class Patience(EarlyStopping):
 class Plateau(Callback):
     """Ends a training soon whose validation curve promises less than ``min_gain`` for all that is left of it.
 
-    What is left of the schedule then takes a quarter of the steps so far, so that the learning rate falls to its end as
-    it would have. A resumed run keeps the end that was settled, unless it has no ``min_gain`` (None).
+    What is left of the schedule then takes a quarter of the steps so far, so that a learning rate that falls comes to
+    its end. A resumed run keeps the end that was settled, unless it has no ``min_gain`` (None).
     """
 
     def __init__(self, progress: Progress, selection: Selection, min_gain: float | None) -> None:
